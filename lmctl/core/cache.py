@@ -1,0 +1,108 @@
+"""A content-addressed cache on disk: an entry is found by what it was made from, never by a name or a date.
+
+An entry is a directory. It is built beside its final place and renamed when complete, under a lock that dies
+with its process, so a killed build leaves nothing that counts as a hit and two runs do the work once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lmctl.core.errors import DiskError
+
+FORMAT = 1
+"""Part of every key: raise it when old entries must no longer be found."""
+
+_BUILDING = ".building"
+
+
+def default_root() -> Path:
+    """`$LMCTL_CACHE`, else `$XDG_CACHE_HOME/lmctl`, else `~/.cache/lmctl`."""
+    if own := os.environ.get("LMCTL_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "lmctl"
+    return Path.home() / ".cache" / "lmctl"
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """32 hex digits that depend on every value of `identity` and on nothing else; TypeError if it is not JSON."""
+    canonical = json.dumps({"format": FORMAT, "identity": identity}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def cached(root: Path, kind: str, identity: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
+    """The directory of the entry and whether it was there already (a hit).
+
+    On a miss `make(folder)` fills an empty folder. A second process that asks meanwhile waits, then hits. Whatever
+    `make` raises is passed on and leaves no entry; a cache that cannot be written is a DiskError.
+    """
+    shelf = root / kind
+    name = key_of(identity)
+    entry = shelf / name
+    if entry.is_dir():
+        return entry, True
+    try:
+        shelf.mkdir(parents=True, exist_ok=True)
+        with FileLock(_lock_of(entry)):
+            if entry.is_dir():
+                return entry, True
+            _sweep(shelf)
+            building = shelf / (name + _BUILDING)
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            try:
+                make(building)
+                (building / "identity.json").write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
+                _flush(building)
+                building.rename(entry)
+            except BaseException:
+                shutil.rmtree(building, ignore_errors=True)
+                raise
+            _flush_folder(shelf)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DiskError(f"cannot write to the cache {root}: {reason}", "choose another place: cache_dir=") from error
+    return entry, False
+
+
+def _lock_of(entry: Path) -> Path:
+    return entry.with_name(entry.name + ".lock")
+
+
+def _sweep(shelf: Path) -> None:
+    """Remove what dead builds of other entries left behind; a build that lives holds its lock."""
+    for leftover in shelf.glob("*" + _BUILDING):
+        lock = FileLock(_lock_of(leftover.with_name(leftover.name.removesuffix(_BUILDING))))
+        try:
+            with lock.acquire(timeout=0):
+                shutil.rmtree(leftover, ignore_errors=True)
+        except Timeout:
+            continue
+
+
+def _flush(folder: Path) -> None:
+    """Bring files and directories to the disk, so that the rename cannot survive a power cut alone."""
+    for place, _, files in os.walk(folder):
+        for file in files:
+            with open(os.path.join(place, file), "rb+") as opened:
+                os.fsync(opened.fileno())
+        _flush_folder(Path(place))
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows cannot open a directory.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,36 @@
+"""Random numbers from a counter instead of a stream.
+
+A mask drawn from a global generator depends on everything drawn before it, so a resumed run sees other masks
+than the undisturbed one, and so does a run that splits its batch differently. Here every row of every epoch has
+its own numbers: Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), keyed by the seed
+and the purpose, with (epoch, row) as its counter. Nothing has to be saved, and any row can be drawn at any time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one purpose (`"corpus/train"`, say) under one seed."""
+
+    seed: int
+    purpose: str
+
+    def _generator(self, epoch: int, row: int) -> np.random.Generator:
+        key = (self.seed & 0xFFFFFFFFFFFFFFFF) | (zlib.crc32(self.purpose.encode()) << 64)
+        # Philox counts blocks in the lowest word; row and epoch sit above it, so streams cannot overlap.
+        return np.random.Generator(np.random.Philox(key=key, counter=(epoch << 128) | (row << 64)))
+
+    def uniforms(self, epochs: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+        """float64 [R, count] in [0, 1): one line of numbers per (epoch, row)."""
+        lines = [self._generator(int(e), int(r)).random(count) for e, r in zip(epochs, rows, strict=True)]
+        return np.stack(lines) if lines else np.empty((0, count))
+
+    def permutation(self, epoch: int, size: int) -> np.ndarray:
+        """The order of `size` rows in `epoch`: int64 [size]."""
+        return self._generator(epoch, (1 << 64) - 1).permutation(size)

@@ -1,0 +1,69 @@
+"""The exceptions a user can cause, and the exit codes they end in.
+
+Each message is one or two plain lines: what is wrong, where, and what to do. Jobs raise; only the command
+line turns an exception into an exit code (a `sys.exit` inside a job would take a whole sweep down with it).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of `lmctl`; public, other programs rely on them."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    DATA = 3
+    DIVERGED = 4
+    OUT_OF_MEMORY = 5
+    DISK = 6
+    STOPPED = 75
+    INTERRUPTED = 130
+
+
+class LmctlError(Exception):
+    """An error with a message for the person at the keyboard. `hint` is the remedy, on a line of its own."""
+
+    code = Exit.FAILED
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(LmctlError):
+    """A wrong key, value or combination; known before any work starts."""
+
+    code = Exit.USAGE
+
+
+class DataError(LmctlError):
+    """Text or rows that cannot be used; the message names the file and the place in it."""
+
+    code = Exit.DATA
+
+
+class Diverged(LmctlError):
+    """The loss or the gradients stopped being finite; the weights were not touched by that step."""
+
+    code = Exit.DIVERGED
+
+
+class OutOfMemory(LmctlError):
+    """The device has no room for the batch."""
+
+    code = Exit.OUT_OF_MEMORY
+
+
+class DiskError(LmctlError):
+    """A file could not be written; whatever was saved before is intact."""
+
+    code = Exit.DISK
+
+
+class Stopped(LmctlError):
+    """A signal asked the run to stop and everything is saved: the same command with `resume=auto` goes on."""
+
+    code = Exit.STOPPED

@@ -1,0 +1,92 @@
+"""Tokens on disk, memory-mapped: what training reads instead of tokenising text at every step.
+
+A store is a directory of four flat arrays. Sentence s is `tokens[sentences[s]:sentences[s + 1]]`, document d is
+sentences `documents[d]` to `documents[d + 1]`. No special tokens are stored; objectives add their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmctl.core.types import Document
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FORMAT = 1
+"""Part of every cache key: raise it when the layout or the meaning of a store changes."""
+
+_SENTENCES_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """One split of one corpus, tokenised."""
+
+    tokens: np.ndarray
+    """uint16 or uint32 [T], memory-mapped."""
+    sentences: np.ndarray
+    """int64 [S + 1]: where each sentence begins in `tokens`; the last entry is T."""
+    documents: np.ndarray
+    """int64 [D + 1]: where each document begins in the sentences; the last entry is S."""
+    histogram: np.ndarray
+    """int64 [V]: how often each piece occurs."""
+    characters: int
+    """Characters of the text, for bits per character and compression figures."""
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenStore:
+        meta = json.loads((folder / "meta.json").read_text())
+        tokens = np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r", shape=(meta["tokens"],))
+        sentences, documents, histogram = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("sentences", "documents", "histogram")
+        )
+        return cls(tokens, sentences, documents, histogram, meta["characters"])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def document_starts(self) -> np.ndarray:
+        """int64 [D + 1]: where each document begins in `tokens`."""
+        return np.asarray(self.sentences)[np.asarray(self.documents)]
+
+
+def write_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
+    """Tokenise `documents` into an empty `folder`, a block of sentences at a time; documents stream through."""
+    vocabulary = tokenizer.get_vocab_size()
+    dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
+    lengths: list[np.ndarray] = []
+    per_document: list[int] = []
+    histogram = np.zeros(vocabulary, dtype=np.int64)
+    characters = 0
+
+    def sentences() -> Iterator[str]:
+        for document in documents:
+            per_document.append(len(document))
+            yield from document
+
+    stream = sentences()
+    with open(folder / "tokens.bin", "wb") as out:
+        while block := list(islice(stream, _SENTENCES_AT_ONCE)):
+            characters += sum(map(len, block))
+            encodings = tokenizer.encode_batch_fast(block, add_special_tokens=False)
+            ids = [encoding.ids for encoding in encodings]
+            lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
+            flat = np.fromiter((i for sentence in ids for i in sentence), dtype=dtype, count=int(lengths[-1].sum()))
+            histogram += np.bincount(flat, minlength=vocabulary)
+            flat.tofile(out)
+    starts = np.concatenate([[0], *lengths]).cumsum()
+    np.save(folder / "sentences.npy", starts)
+    np.save(folder / "documents.npy", np.concatenate([[0], per_document]).astype(np.int64).cumsum())
+    np.save(folder / "histogram.npy", histogram)
+    meta = {"format": FORMAT, "dtype": dtype.name, "tokens": int(starts[-1]), "characters": characters}
+    (folder / "meta.json").write_text(json.dumps(meta))

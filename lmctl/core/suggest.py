@@ -1,0 +1,19 @@
+"""Did you mean ...?"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` was probably meant to be, or None."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean X?`, or the choices if none is near, to be put behind a message."""
+    choices = list(choices)
+    close = nearest(word, choices)
+    return f"; did you mean {close}?" if close else f"; there are: {', '.join(choices)}" if choices else ""
