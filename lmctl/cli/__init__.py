@@ -1,0 +1,1 @@
+"""The command line: verbs, help, sweeps, and what becomes of errors."""

@@ -1,0 +1,108 @@
+"""One verb as a Hydra application: checked first, then handed to `hydra.main`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import fields
+
+import hydra
+from omegaconf import DictConfig
+
+from lmctl.cli import sweep
+from lmctl.cli.arguments import Arguments, stamp
+from lmctl.config.build import check
+from lmctl.config.compose import VERSION_BASE, Composer, audit, conf_dir, refuse_tokens
+from lmctl.core.errors import Exit
+
+NOT_A_RUN = ("--cfg", "--info", "--hydra-help", "--shell-completion")
+"""Flags with which Hydra shows something instead of running the verb."""
+
+
+class Application:
+    """`lmctl VERB words...`"""
+
+    def __init__(self, verb: str, words: list[str]) -> None:
+        self.verb = verb
+        self.composer = Composer(verb)
+        self.arguments = Arguments.parse(words)
+        self.composer = Composer(
+            verb, self.arguments.flags.get("--config-name"), self.arguments.flags.get("--config-dir")
+        )
+        keys = {field.name for field in fields(self.composer.schema)}
+        self.has_run_dir = "run_dir" in keys
+
+    def run(self) -> int:
+        """Check the command line, then let Hydra carry it out."""
+        arguments = self.arguments
+        if arguments.has("--help"):
+            from lmctl.cli.help import verb_help
+
+            print(verb_help(self.composer))
+            return Exit.DONE
+        refuse_tokens(arguments.overrides)
+        if (file := arguments.flags.get("--from")) is not None:
+            self.composer.start_from(file, arguments.overrides)
+        kept = ("--config-dir", "--config-name", "--from")
+        job_flags = [word for name in kept if (value := arguments.flags.get(name)) for word in (name, value)]
+        sweep.register(self.verb, job_flags, self.has_run_dir)
+        if arguments.has("--multirun"):
+            self._check_sweep()
+        elif not any(map(arguments.has, NOT_A_RUN)):
+            self._name_run()
+            check(self.composer.task(arguments.overrides), self.composer.schema)
+        elif not arguments.has("--shell-completion"):
+            self._name_run()
+        self._hand_over()
+        sweep.conclude()
+        return Exit.DONE
+
+    def _name_run(self) -> None:
+        """A run that nobody named is named after the verb and the time."""
+        given = self.arguments.value("name") or self.arguments.value("run_dir")
+        if self.has_run_dir and not given:
+            self.arguments.overrides.append(f"name={self.verb}-{stamp()}")
+
+    def _check_sweep(self) -> None:
+        """Find the mistakes of every job that can be found before the first one starts."""
+        overrides = self.arguments.overrides
+        cfg, samples = self.composer.sweep_configs(overrides)
+        audit(cfg)
+        extra = ["run_dir=unused", "name=unused"] if self.has_run_dir else []
+        for sample in samples:
+            check(self.composer.task([*sample, *extra]), self.composer.schema)
+        folder = sweep.sweep_dir([word for word in overrides if not word.startswith("hydra")])
+        if cfg.hydra.launcher._target_ == sweep.ProcessLauncherConfig._target_:
+            self.arguments.overrides = [w for w in overrides if sweep.key_of(w) not in ("name", "run_dir")]
+        elif self.has_run_dir:  # jobs in one process, or on a cluster: Hydra's job number tells them apart
+            self.arguments.overrides.append(f"run_dir='{folder}/${{hydra:job.num}}'")
+        self.arguments.overrides.append(f"hydra.sweep.dir={sweep.quoted(str(folder))}")
+
+    def _hand_over(self) -> None:
+        original = sys.argv
+
+        failed: list[BaseException] = []
+
+        def job(cfg: DictConfig) -> None:
+            sys.argv = original  # what the user typed, for the record and for the run's other processes
+            if self.verb == "train":
+                from lmctl.core import stop
+
+                stop.install()
+            importlib.import_module(f"lmctl.verbs.{self.verb}").run(self.composer.complete(cfg))
+
+        def task(cfg: DictConfig) -> None:
+            try:
+                job(cfg)
+            except Exception as error:
+                if self.arguments.has("--multirun"):  # another launcher than ours wants to hear of it
+                    raise
+                failed.append(error)  # raised below: Hydra would print a line of its own about it
+
+        sys.argv = [original[0], *self.arguments.hydra_words()]
+        start = hydra.main(
+            version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=self.composer.config_name
+        )
+        start(task)()
+        for error in failed:
+            raise error

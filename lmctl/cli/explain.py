@@ -1,0 +1,204 @@
+"""Exceptions in the words of the person at the keyboard, and the exit codes that go with them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ReadonlyConfigError,
+    UnsupportedInterpolationType,
+    ValidationError,
+)
+
+import lmctl
+from lmctl.config.build import UnknownKey, required, wrong_value
+from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped
+from lmctl.core.suggest import nearest
+
+if TYPE_CHECKING:
+    from lmctl.config.compose import Composer
+
+
+def report(error: BaseException, composer: Composer | None = None) -> int:
+    """Say what went wrong on standard error; returns the exit code."""
+    if os.environ.get("LMCTL_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    known = explain(error, composer)
+    rank = int(os.environ.get("RANK", "0"))
+    # These are decided by all processes alike, so the first one speaks for them.
+    if known is not None and rank > 0 and isinstance(known, ConfigError | Stopped | Diverged):
+        return known.code
+    prefix = f"rank {rank}: " if rank > 0 else ""
+    if known is None:
+        _print(f"{prefix}error: {type(error).__name__}: {error}", *_place(error))
+        _print("  LMCTL_TRACEBACK=1 shows the full traceback")
+        return Exit.FAILED
+    if str(known):
+        word = "stopped" if isinstance(known, Stopped) else "error"
+        _print(f"{prefix}{word}: {known}", *([f"  {known.hint}"] if known.hint else []))
+    return known.code
+
+
+def _print(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _place(error: BaseException) -> list[str]:
+    """Where it happened: the innermost line of lmctl's own code."""
+    package = Path(lmctl.__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
+    for frame in (ours or frames)[-1:]:
+        path = Path(frame.filename)
+        name = path.relative_to(package.parent) if path.is_relative_to(package) else path.name
+        return [f"  at {name}:{frame.lineno} in {frame.name}"]
+    return []
+
+
+def explain(error: BaseException, composer: Composer | None = None) -> LmctlError | None:
+    """The same error as one of ours, or None if nobody foresaw it."""
+    chain = list(_chain(error))
+    for cause in chain:
+        if isinstance(cause, UnknownKey) and composer is not None and cause.close is None and "." not in cause.key:
+            return _unknown_key(cause.key, composer)
+        if isinstance(cause, LmctlError):
+            return cause
+    for cause in chain:
+        if (known := _config_error(cause, composer)) is not None:
+            return known
+    for cause in chain:
+        if isinstance(cause, HydraException | OmegaConfBaseException):
+            return ConfigError(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
+    return _machine_error(error)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what caused it, outermost first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _machine_error(error: BaseException) -> LmctlError | None:
+    """Memory and disk, whoever raised it. torch is not imported here, so its class is known by name."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & {"OutOfMemoryError", "MemoryError"} or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    ):
+        return OutOfMemory(f"out of memory: {text}", "use a smaller batch.micro (same result) or batch.seq_len")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskError(f"no space left on the disk: {error.filename or text}", "free some space and run it again")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DiskError(f"no permission: {error.filename or text}", "check its permissions, or choose another place")
+    return None
+
+
+def _config_error(error: BaseException, composer: Composer | None) -> ConfigError | None:
+    key = str(getattr(error, "full_key", None) or "")
+    match error:
+        case MissingConfigException(missing_cfg_file=str(file)) if composer is not None:
+            group, _, option = file.rpartition("/")
+            return composer.no_option(group, option, group) if group else ConfigError(f"no config named '{option}'")
+        case OverrideParseException():
+            return ConfigError(
+                f"cannot read '{error.override}'",
+                "an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
+            )
+        case MissingMandatoryValue():
+            return required(key or _quoted(error))
+        case ReadonlyConfigError():
+            return ConfigError(f"{key} cannot be changed")
+        case ConfigKeyError() | ConfigAttributeError() if composer is not None and key:
+            return _unknown_key(key, composer)
+        case ValidationError():
+            return wrong_value(key, error)
+        case InterpolationToMissingValueError():
+            return ConfigError(f"{key} refers to a value that is required and not given: {_first(error)}")
+        case InterpolationKeyError():
+            return ConfigError(f"{key} refers to '{_quoted(error)}', which does not exist")
+        case UnsupportedInterpolationType():
+            return ConfigError(f"{key}: {_first(error)}")
+        case yaml.MarkedYAMLError() if error.problem_mark is not None:
+            mark = error.problem_mark
+            return ConfigError(f"{mark.name}:{mark.line + 1}: {error.problem}")
+        case HydraException():
+            return _hydra_words(str(error), composer)
+        case _:
+            return None
+
+
+def _hydra_words(text: str, composer: Composer | None) -> ConfigError | None:
+    """Hydra's own complaints that carry nothing but their text."""
+    if match := re.search(r"Ambiguous value for argument '((.*?)=(.*))'", text):
+        return ConfigError(
+            f"{match[1]} gives several values to one run",
+            f"-m runs them all, one after the other; a list is written {match[2]}=[{match[3]}]",
+        )
+    if match := re.search(r"Sweep parameters '(.*?)' requires --multirun", text):
+        return ConfigError(f"{match[1]} gives several values to one run", "-m runs them all, one after the other")
+    match = re.search(r"Could not override '([^'@]+)'\.\s*No match in the defaults list", text)
+    if match and composer is not None:
+        groups = list(composer.defaults)
+        close = nearest(match[1], groups)
+        return ConfigError(
+            f"'{match[1]}' is no group of {composer.verb}" + (f"; did you mean {close}?" if close else ""),
+            f"groups of {composer.verb}: {', '.join(groups)}",
+        )
+    if match := re.search(r"Multiple values for (\S+?)\. To override", text):
+        return ConfigError(f"'{match[1]}' has a value already", f"write {match[1]}=..., without the +")
+    return None
+
+
+def _unknown_key(key: str, composer: Composer) -> ConfigError:
+    keys: list[str] = []
+    with contextlib.suppress(HydraException, OmegaConfBaseException):  # broken elsewhere, too: no suggestions then
+        keys = list(_keys(composer.compose(composer.choices)))
+    last = key.rpartition(".")[2]
+    by_last = {known.rpartition(".")[2]: known for known in reversed(keys)}
+    close = by_last.get(last) or nearest(key, keys) or by_last.get(nearest(last, by_last) or "")
+    if close:
+        return ConfigError(f"unknown key '{key}'; did you mean {close}?")
+    return ConfigError(f"unknown key '{key}'", f"lmctl {composer.verb} --help lists the keys")
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every key of a config as one would type it, Hydra's own left out; shallow ones first."""
+    children = []
+    for name in node:
+        if (not prefix and name == "hydra") or name == "_target_":
+            continue
+        yield f"{prefix}{name}"
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and isinstance(child._content, dict):
+            children.append((child, f"{prefix}{name}."))
+    for child, below in children:
+        yield from _keys(child, below)
+
+
+def _first(error: BaseException) -> str:
+    return str(error).splitlines()[0]
+
+
+def _quoted(error: BaseException) -> str:
+    match = re.search(r"'([^']*)'|: (\S+)$", _first(error))
+    return (match[1] or match[2]) if match else _first(error)

@@ -1,0 +1,170 @@
+"""One job of a sweep: a process, its log, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lmctl.core.errors import ConfigError, Exit
+from lmctl.core.types import Paths
+
+
+@dataclass
+class Job:
+    """`lmctl VERB` with its own overrides, in its own process and directory."""
+
+    name: str
+    overrides: list[str]
+    run_dir: str
+    status: str = "not started"
+    code: int | None = None
+    error: str | None = None
+    seconds: float | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    began: float = 0.0
+
+    @property
+    def log(self) -> Path:
+        return Path(self.run_dir) / "log.txt"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The job's own summary.json, or {}."""
+        try:
+            return json.loads(Paths(Path(self.run_dir)).summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def adopt(self, row: dict[str, Any] | None) -> None:
+        """Take over what an earlier run of the sweep recorded of this very job."""
+        if row is not None and row.get("overrides") == self.overrides:
+            self.status, self.code = row.get("status", self.status), row.get("code")
+            self.error, self.seconds = row.get("error"), row.get("seconds")
+
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        """Run `command`; a session of its own keeps the terminal's Ctrl-C from reaching it twice."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.status, self.code, self.error, self.seconds = "running", None, None, None
+        self.began = time.monotonic()
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+
+    def send(self, number: int) -> None:
+        """Pass a signal on."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def poll(self) -> bool:
+        """Whether the job has ended; if so, its outcome is noted."""
+        code = self.process.poll() if self.process is not None else None
+        if code is None:
+            return False
+        self.seconds = round(time.monotonic() - self.began, 1)
+        self.code = code
+        if code == Exit.DONE:
+            self.status = "completed"
+        elif code == Exit.STOPPED:
+            self.status, self.error = "stopped", "everything saved"
+        else:
+            self.status = "failed"
+            self.error = f"killed by {signal.Signals(-code).name}" if code < 0 else self._last_error()
+        return True
+
+    def outcome(self) -> str:
+        """The end of the job in half a line."""
+        words = f"{self.status} after {self.seconds} s"
+        return f"{words}: {self.error}" if self.error else words
+
+    def _last_error(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return errors[-1] if errors else f"exit code {self.code}, see {self.log}"
+
+    def record(self) -> dict[str, Any]:
+        """The job's entry in the sweep's summary.json."""
+        return {
+            "name": self.name,
+            "overrides": self.overrides,
+            "run_dir": self.run_dir,
+            "status": self.status,
+            "code": self.code,
+            "error": self.error,
+            "seconds": self.seconds,
+            "summary": self.summary,
+        }
+
+
+def finished(job: Job) -> bool:
+    """Whether this very job has completed before."""
+    return job.status == "completed" and job.summary.get("status") == "completed"
+
+
+class Slots:
+    """Deals out GPUs and CPU threads to the jobs that run at the same time."""
+
+    def __init__(self, jobs: int, gpus_per_job: int) -> None:
+        needed = jobs * gpus_per_job
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = [gpu for gpu in visible.split(",") if gpu] if visible is not None else [str(i) for i in range(needed)]
+        if len(gpus) < needed:
+            raise ConfigError(
+                f"hydra.launcher: {jobs} jobs with {gpus_per_job} GPUs each, and {len(gpus)} GPUs are visible",
+                "lower hydra.launcher.n_jobs or hydra.launcher.gpus_per_job",
+            )
+        self.jobs = jobs
+        self.free: list[list[str] | None] = [
+            gpus[i * gpus_per_job : (i + 1) * gpus_per_job] if gpus_per_job else None for i in range(jobs)
+        ]
+        self.taken: dict[int, list[str] | None] = {}
+
+    def take(self, job: int) -> dict[str, str]:
+        """Environment variables for a job."""
+        gpus = self.taken[job] = self.free.pop(0)
+        environment = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        if self.jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        return environment
+
+    def give(self, job: int) -> None:
+        self.free.append(self.taken.pop(job))
+
+
+def print_table(jobs: Sequence[Job]) -> None:
+    """One row per job."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("job", "status"):
+        table.add_column(column, overflow="fold")
+    for column in ("steps", "valid loss", "seconds"):
+        table.add_column(column, justify="right")
+    table.add_column("error", overflow="fold")
+    for job in jobs:
+        summary = job.summary if job.status == "completed" else {}
+        loss = (summary.get("valid") or {}).get("loss")
+        cells = (
+            job.name,
+            job.status,
+            summary.get("steps", ""),
+            "" if loss is None else f"{loss:.4f}",
+            "" if job.seconds is None else job.seconds,
+            job.error or "",
+        )
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    Console(highlight=False).print(table)

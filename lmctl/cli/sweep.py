@@ -1,0 +1,219 @@
+"""`-m`: every job of a sweep in a process of its own, one table at the end.
+
+Hydra's basic launcher runs all jobs in one process: a job that is killed takes the sweep with it, memory and
+Accelerate's global state leak from job to job, and what failed is told once, at the end. Here a job is
+`lmctl VERB ...` with a run directory named by what varies; the same command goes on with an unfinished sweep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from lmctl.cli.jobs import Job, Slots, finished, print_table
+from lmctl.core.errors import ConfigError, Exit, LmctlError
+from lmctl.core.files import write_json
+from lmctl.core.types import Paths
+
+POLL_SECONDS = 0.1
+
+
+class SweepFailed(LmctlError):
+    """Some jobs did not complete; the table has said which."""
+
+    def __init__(self, jobs: Sequence[Job], stopped: bool) -> None:
+        bad = [job for job in jobs if job.status != "completed"]
+        super().__init__(f"{len(bad)} of {len(jobs)} jobs did not complete", "the same command goes on with them")
+        codes = {job.code for job in bad if job.code is not None}
+        if stopped:
+            self.code = Exit.STOPPED if codes <= {Exit.STOPPED} else Exit.INTERRUPTED
+        elif len(codes) == 1 and codes <= set(Exit):
+            self.code = Exit(codes.pop())
+
+
+@dataclass
+class ProcessLauncherConfig:
+    """hydra/launcher=process"""
+
+    _target_: str = "hydra_plugins.lmctl.ProcessLauncher"
+    n_jobs: int = 1
+    gpus_per_job: int = 0
+
+
+class ProcessLauncher(Launcher):
+    """Starts the jobs, `n_jobs` at a time, and waits for them."""
+
+    # Hydra accepts plugins only by a name below `hydra_plugins`. The class is handed over as an object
+    # (`register`), so the name is all it takes: there need be no such package.
+    __module__ = "hydra_plugins.lmctl"
+
+    verb: ClassVar[str] = ""
+    flags: ClassVar[Sequence[str]] = ()
+    has_run_dir: ClassVar[bool] = True
+    jobs: ClassVar[list[Job]] = []
+    """All jobs so far; a sweeper that optimises launches several batches."""
+
+    def __init__(self, n_jobs: int, gpus_per_job: int) -> None:
+        self.n_jobs, self.gpus_per_job = n_jobs, gpus_per_job
+        self.stop: int | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.folder = Path(str(config.hydra.sweep.dir))
+        self.hydra_overrides = [
+            word
+            for word in config.hydra.overrides.hydra
+            if not word.startswith(("hydra.sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.mode"))
+        ]
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if self.n_jobs < 1:
+            raise ConfigError(f"hydra.launcher.n_jobs must be at least 1, got {self.n_jobs}")
+        if Paths(self.folder).config.exists():
+            raise ConfigError(
+                f"{self.folder} holds a single run, so a sweep cannot go there", "choose another name=..."
+            )
+        before = recorded(self.folder)
+        jobs = [
+            Job(name, list(words), str(self.folder / name))
+            for name, words in zip(job_names(job_overrides), job_overrides, strict=True)
+        ]
+        for job in jobs:
+            job.adopt(before.get(job.name))
+        self.jobs += jobs
+        self._run(jobs)
+        if self.stop is not None:
+            conclude(stopped=True)
+        return [_returned(job) for job in jobs]
+
+    def _run(self, jobs: list[Job]) -> None:
+        waiting, running = list(enumerate(jobs, start=1)), list[tuple[int, Job]]()
+        slots = Slots(self.n_jobs, self.gpus_per_job)
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            self.stop = number
+            for _, job in running:
+                job.send(number)
+
+        handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while (waiting and self.stop is None) or running:
+                while waiting and len(running) < self.n_jobs and self.stop is None:
+                    place, job = waiting.pop(0)
+                    label = f"[{place}/{len(jobs)}] {job.name}"
+                    if finished(job):
+                        print(f"{label}: already completed", flush=True)
+                        continue
+                    print(f"{label}: started, log: {job.log}", flush=True)
+                    job.start(self._command(job), slots.take(place))
+                    running.append((place, job))
+                    if self.stop is not None:  # the signal came between the fork and the list
+                        job.send(self.stop)
+                for place, job in list(running):
+                    if job.poll():
+                        running.remove((place, job))
+                        slots.give(place)
+                        print(f"[{place}/{len(jobs)}] {job.name}: {job.outcome()}", flush=True)
+                        self._record()
+                if running:
+                    time.sleep(POLL_SECONDS)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for _, job in running:  # only after an error of our own
+                job.send(signal.SIGKILL)
+        self._record()
+
+    def _command(self, job: Job) -> list[str]:
+        words = [sys.executable, "-m", "lmctl", self.verb, *self.flags, *job.overrides]
+        if self.has_run_dir:
+            words.append(f"run_dir={quoted(job.run_dir)}")
+            keys = {key_of(word) for word in job.overrides}
+            words += [] if "name" in keys else [f"name={quoted(job.name)}"]
+            words += [] if "resume" in keys else ["resume=auto"]
+        return [*words, *self.hydra_overrides]
+
+    def _record(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(Paths(self.folder).summary, [job.record() for job in self.jobs])
+
+
+def register(verb: str, flags: Sequence[str], has_run_dir: bool) -> None:
+    """Make `hydra/launcher=process` known to Hydra, for jobs that are `lmctl VERB FLAGS overrides...`."""
+    ProcessLauncher.jobs = []
+    ProcessLauncher.verb, ProcessLauncher.flags, ProcessLauncher.has_run_dir = verb, tuple(flags), has_run_dir
+    Plugins.instance().register(ProcessLauncher)
+    ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConfig, provider="lmctl")
+
+
+def conclude(stopped: bool = False) -> None:
+    """Print the table of the sweep that ran, if one did; raise unless every job completed."""
+    jobs = ProcessLauncher.jobs
+    if jobs:
+        print_table(jobs)
+    if any(job.status != "completed" for job in jobs):
+        raise SweepFailed(jobs, stopped)
+
+
+def sweep_dir(overrides: list[str]) -> Path:
+    """Where a sweep is written: under its name, or under a name that the same command finds again."""
+    values = {key_of(word): word.partition("=")[2] for word in overrides}
+    if run_dir := values.get("run_dir"):
+        return Path(run_dir.strip("'\""))
+    if name := values.get("name"):
+        return Path("runs") / name.strip("'\"")
+    return Path("runs") / f"sweep-{_hex(sorted(overrides))}"
+
+
+def recorded(folder: Path) -> dict[str, dict[str, Any]]:
+    """The jobs of an earlier run of this sweep, by name."""
+    try:
+        rows = json.loads(Paths(folder).summary.read_text(encoding="utf-8"))
+        return {row["name"]: row for row in rows}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """What tells each job from the others, as a directory name: `precision=fp32,seed=1`."""
+    varying = [[word for word in job if any(word not in other for other in jobs)] for job in jobs]
+    names = [re.sub(r"[^\w.=,+-]", "_", ",".join(word.lstrip("+") for word in words)) or "job" for words in varying]
+    return [
+        name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hex(job)}"
+        for name, job in zip(names, jobs, strict=True)
+    ]
+
+
+def key_of(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def quoted(value: str) -> str:
+    """`value` as one string to Hydra, whatever commas and equal signs are in it."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _hex(words: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+
+
+def _returned(job: Job) -> JobReturn:
+    """What Hydra's sweepers want to hear. A failed job must not end the sweep, so it returns, and what it returns
+    is not a number; a sweeper that optimises minimises the validation loss."""
+    loss = (job.summary.get("valid") or {}).get("loss", 0.0) if job.status == "completed" else math.nan
+    return JobReturn(overrides=job.overrides, working_dir=job.run_dir, _status=JobStatus.COMPLETED, _return_value=loss)

@@ -1,0 +1,211 @@
+"""From a config node to the component it names, or to a message that says which key is wrong.
+
+Hydra's own `instantiate` calls whatever `_target_` names, accepts any value for any key, and does not notice a
+file in the wrong group. Here a target must be a dataclass of a trusted package, its fields are the allowed keys,
+and their annotations the types.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable
+from dataclasses import MISSING, fields, is_dataclass, make_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import nearest
+
+C = TypeVar("C")
+
+TRUSTED: tuple[str, ...] = ("lmctl.",)
+"""Where a `_target_` may point; users add packages with `trusted=[...]`, files found in a run never do."""
+
+
+def build(node: Any, kind: type[C], *, trusted: tuple[str, ...] = TRUSTED) -> C:
+    """The component that `node._target_` names, made of the node's other keys."""
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"expected a component ({kind.__name__}), got {node!r}")
+    path = key_of(node)
+    cls = component_class(node, trusted)
+    component = _filled(cls, node, trusted)
+    if not isinstance(component, kind):
+        raise ConfigError(
+            f"{path}: {cls.__name__} cannot serve as {kind.__name__}", "is its file in the wrong config group?"
+        )
+    return component
+
+
+def section(node: DictConfig, cls: type[C]) -> C:
+    """A fixed section of the config, one without `_target_`, checked by the same rules."""
+    return _filled(cls, node, None)
+
+
+def check_root(cfg: DictConfig, cls: type[C]) -> C:
+    """The root of a verb's config: its own keys and sections checked, its component groups left as nodes."""
+    return section(cfg, cls)
+
+
+def check(cfg: DictConfig, schema: type[Any]) -> None:
+    """Everything that can be known of a verb's config without running the verb."""
+    check_root(cfg, schema)
+    trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
+    for name, hint in get_type_hints(schema).items():
+        if hint is Any:
+            build(cfg[name], object, trusted=trusted)
+
+
+def component_class(node: DictConfig, trusted: tuple[str, ...]) -> type[Any]:
+    """The dataclass that `node._target_` names."""
+    path, target = join(key_of(node), "_target_"), node.get("_target_")
+    if target is None:
+        raise ConfigError(f"{path} is missing: nothing says which component this is")
+    if not isinstance(target, str) or not target.startswith(trusted):
+        package = str(target).partition(".")[0]
+        raise ConfigError(
+            f"{path}={target} is outside the trusted packages ({', '.join(p.rstrip('.') for p in trusted)})",
+            f"if the code is yours, add trusted=[{package}]",
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{path}={target} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ConfigError(f"{path}={target} is not a component (a dataclass)")
+    return cls
+
+
+def key_of(node: Any) -> str:
+    """Where `node` stands in its config, as one would type it; empty for the root."""
+    return str(node._get_full_key(None) or "")
+
+
+def join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+class UnknownKey(ConfigError):
+    """`key` is not among the keys that `path` takes."""
+
+    def __init__(self, path: str, key: str, known: Iterable[str]) -> None:
+        known = list(known)
+        self.key, self.close = join(path, key), nearest(key, known)
+        if self.close:
+            super().__init__(f"unknown key '{self.key}'; did you mean {join(path, self.close)}?")
+        else:
+            takes = f"{path or 'the config'} takes: {', '.join(known) or 'no keys'}"
+            super().__init__(f"unknown key '{self.key}'", takes)
+
+
+def required(path: str) -> ConfigError:
+    return ConfigError(f"'{path}' is required", f"give it as: {path}=...")
+
+
+_NOT_CONVERTED = re.compile(r"Value '(.*)' \(?of type '\w+'\)? could not be converted to (\w+)", re.DOTALL)
+_WANTED = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+
+
+def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
+    """OmegaConf's complaint about a value, in the words of a person."""
+    message = str(error).splitlines()[0]
+    if match := _NOT_CONVERTED.search(message):
+        value, wanted = match[1], _WANTED.get(match[2], match[2])
+        whole = wanted == "a whole number" and re.fullmatch(r"[\d.]+(e\+?\d+)?", value) and float(value).is_integer()
+        return ConfigError(f"{path} must be {wanted}, got {value}", f"write {float(value):.0f}" if whole else None)
+    if "not Optional" in message or "is not optional" in message.lower() or "'None'" in message:
+        return ConfigError(f"{path} cannot be null")
+    return ConfigError(f"{path}: {message}")
+
+
+def _filled(cls: type[C], node: DictConfig, trusted: tuple[str, ...] | None) -> C:
+    """`cls` from the keys of `node`; with `trusted=None` component groups inside it stay nodes."""
+    path = key_of(node)
+    known = {f.name: f for f in fields(cast(Any, cls)) if f.init}
+    given = [str(key) for key in node if trusted is None or key != "_target_"]
+    for key in given:
+        if key not in known:
+            raise UnknownKey(path, key, known)
+    for name, field in known.items():
+        no_default = field.default is MISSING and field.default_factory is MISSING
+        if OmegaConf.is_missing(node, name) or (name not in given and no_default):
+            raise required(join(path, name))
+    hints = get_type_hints(cls)
+    settings = {key: _value(node, key, hints[key], trusted) for key in given}
+    try:
+        return cls(**settings)
+    except ValueError as error:
+        raise ConfigError(_with_key(path, str(error), known)) from error
+
+
+def _with_key(path: str, message: str, known: Iterable[str]) -> str:
+    """`seq_len must be ...` becomes `batch.seq_len must be ...`; other messages get the section in front."""
+    if message.split(" ", 1)[0] in known:
+        return join(path, message)
+    return f"{path}: {message}" if path else message
+
+
+def _value(node: DictConfig, key: str, hint: Any, trusted: tuple[str, ...] | None) -> Any:
+    value, path = node[key], join(key_of(node), key)
+    hint = without_none(hint) if value is not None else hint
+    if trusted is None:
+        if is_dataclass(hint) and isinstance(value, DictConfig):
+            return _filled(cast(type[Any], hint), value, None)
+        return value if hint is Any else _typed(value, hint, path)
+    inner = get_args(hint)[-1] if get_origin(hint) in (dict, list, tuple) else Any
+    if isinstance(value, DictConfig) and "_target_" in value:
+        return build(value, _kind(hint), trusted=trusted)
+    if isinstance(value, DictConfig) and len(value) and all(_is_component(child) for child in value.values()):
+        return {str(name): build(child, _kind(inner), trusted=trusted) for name, child in value.items()}
+    if isinstance(value, ListConfig) and len(value) and all(map(_is_component, value)):
+        return [build(child, _kind(inner), trusted=trusted) for child in value]
+    if is_component_type(hint) or is_component_type(inner):
+        raise ConfigError(f"{path}: expected a component with a _target_, got {value!r}")
+    return _typed(value, hint, path)
+
+
+def is_component_type(hint: Any) -> bool:
+    """Whether a value of this type is built from a `_target_`: one of our protocols, or a dataclass."""
+    return isinstance(hint, type) and (is_dataclass(hint) or getattr(hint, "_is_protocol", False))
+
+
+def without_none(hint: Any) -> Any:
+    """`X` for `Optional[X]`, anything else as it is."""
+    if get_origin(hint) in (Union, UnionType):
+        rest = [option for option in get_args(hint) if option is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, DictConfig) and "_target_" in value
+
+
+def _kind(hint: Any) -> type[Any]:
+    return hint if isinstance(hint, type) else object
+
+
+def _typed(value: Any, hint: Any, path: str) -> Any:
+    """`value` as `hint`, converted by OmegaConf's own rules so that YAML and the command line agree."""
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if value in choices:
+            return value
+        close = nearest(str(value), map(str, choices))
+        hinted = f"; did you mean {close}?" if close else ""
+        raise ConfigError(f"{path} must be one of {', '.join(map(str, choices))}, got {value}{hinted}")
+    try:
+        cell = OmegaConf.structured(make_dataclass("Cell", [("value", hint)]))
+    except ValidationError:  # a type that OmegaConf does not know: nothing to convert by
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    try:
+        cell.value = value
+        plain = OmegaConf.to_container(cell, resolve=True)
+    except OmegaConfBaseException as error:
+        raise wrong_value(path, error) from None
+    converted = cast(dict[str, Any], plain)["value"]
+    return tuple(converted) if get_origin(hint) is tuple else converted

@@ -1,0 +1,270 @@
+"""Composing a verb's config before Hydra runs it, and refusing what a config must never do.
+
+Hydra creates directories, callbacks and log handlers as soon as it runs; so the same composition is made here
+first, where a mistake leaves nothing behind and foreign code in a config is not run. The private parts of Hydra
+that this takes are imported in this file only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lmctl.config.options import spell_out
+from lmctl.config.schema import GenerateConfig, PeekConfig, PrepareConfig, TrainConfig
+from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import nearest
+
+SCHEMAS: dict[str, type[Any]] = {
+    "train": TrainConfig,
+    "prepare": PrepareConfig,
+    "peek": PeekConfig,
+    "generate": GenerateConfig,
+}
+FROM_FILE = "from_file"
+"""Name under which `--from FILE` is known to Hydra."""
+
+VERSION_BASE = "1.3"
+
+
+def conf_dir() -> Path:
+    """Where the shipped YAML lies: inside an installed wheel, beside the package in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise FileNotFoundError(f"lmctl is installed without its conf directory (looked in and beside {package})")
+
+
+def flag_parser() -> argparse.ArgumentParser:
+    """Hydra's own parser of flags."""
+    return get_args_parser()
+
+
+def register_schemas() -> None:
+    """Make `schema_train` and its kind known to the `defaults` lists."""
+    for verb, schema in SCHEMAS.items():
+        node = OmegaConf.structured(schema)
+        _thaw(node)
+        ConfigStore.instance().store(name=f"schema_{verb}", node=node, provider="lmctl")
+
+
+def _thaw(node: Any) -> None:
+    """OmegaConf makes nodes of frozen dataclasses read-only, which would refuse every override."""
+    if isinstance(node, DictConfig) and not node._is_missing():
+        node._set_flag("readonly", None)
+        for child in node._content.values():  # type: ignore[union-attr]
+            _thaw(child)
+
+
+class Composer:
+    """The config of one verb, as its YAML files and a command line make it."""
+
+    def __init__(self, verb: str, config_name: str | None = None, config_dir: str | None = None) -> None:
+        version.setbase(VERSION_BASE)
+        register_schemas()
+        self.verb, self.schema = verb, SCHEMAS[verb]
+        self.config_name = config_name or verb
+        self.config_dir = config_dir
+        self.choices: list[str] = []
+        """Which options the last command line chose, for whoever has to explain an error in it."""
+        path = create_config_search_path(str(conf_dir()))
+        if config_dir is not None:
+            if not Path(config_dir).is_dir():
+                raise ConfigError(f"--config-dir {config_dir}: no such directory")
+            folder = f"file://{Path(config_dir).absolute()}"
+            path.prepend("command-line", folder, SearchPathQuery(provider="schema"))
+        self.loader = ConfigLoaderImpl(path)
+
+    def compose(self, overrides: list[str]) -> DictConfig:
+        """The whole config of a single job, the hydra node included."""
+        self.choices = [word for word in overrides if word.partition("=")[0] in self.all_groups]
+        return self.loader.load_configuration(self.config_name, list(overrides), RunMode.RUN)
+
+    def task(self, overrides: list[str]) -> DictConfig:
+        """What the verb will be given."""
+        cfg = self.compose(overrides)
+        audit(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return self.complete(cfg)
+
+    def complete(self, cfg: DictConfig) -> DictConfig:
+        """`cfg` with every name of an option replaced by the option's settings."""
+        spell_out(cfg, self.schema, self._load_option)
+        if cfg.get("resume") == "False":  # `resume=false` is read as a boolean first
+            cfg.resume = "false"
+        return cfg
+
+    def sweep_configs(self, overrides: list[str]) -> tuple[DictConfig, list[list[str]]]:
+        """The sweep's own config, and the overrides of a few of its jobs: each swept value occurs in one of them.
+
+        What only another sweeper understands (`lr=interval(0.01,0.1)`) is left out.
+        """
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+        kept = [o for o in parsed if not o.is_sweep_override() or o.is_discrete_sweep()]
+        choices = [BasicSweeper.split_arguments([override], None)[0] for override in kept]
+        first = [jobs[0][0] for jobs in choices]
+        samples = [first]
+        for place, jobs in enumerate(choices):
+            samples += [[*first[:place], job[0], *first[place + 1 :]] for job in jobs[1:]]
+        return self.loader.load_configuration(self.config_name, overrides, RunMode.MULTIRUN), samples
+
+    @cached_property
+    def defaults(self) -> dict[str, str | None]:
+        """The verb's groups and the option each has by default."""
+        source = self.loader.repository.load_config(self.config_name)
+        entries = list(source.defaults_list or ()) if source is not None else []
+        return {
+            str(entry.group): None if entry.value is None else str(entry.value)
+            for entry in entries
+            if getattr(entry, "group", None) and not entry.is_override()
+        }
+
+    @cached_property
+    def all_groups(self) -> list[str]:
+        """Every config group there is."""
+        return [group for group in self.loader.list_groups("") if group != "hydra"]
+
+    def options(self, group: str) -> list[str]:
+        """The options of a config group."""
+        return self.loader.get_group_options(group, ObjectType.CONFIG)
+
+    def describe(self, group: str, option: str) -> str:
+        """The first comment line of the option's file: what it is."""
+        folders = ([Path(self.config_dir)] if self.config_dir else []) + [conf_dir()]
+        for path in (folder / group / f"{option}.yaml" for folder in folders):
+            if path.is_file():
+                first = path.read_text(encoding="utf-8").partition("\n")[0]
+                return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+        return ""
+
+    def _load_option(self, group: str, name: str, place: str) -> DictConfig:
+        if name not in self.options(group):
+            raise self.no_option(group, name, place)
+        cfg = self.loader.load_configuration(f"{group}/{name}", [], RunMode.RUN)
+        node = cfg[group]
+        node._set_parent(None)
+        return node
+
+    def no_option(self, group: str, name: str, place: str) -> ConfigError:
+        """There is no such option; `place` is the key that asked for it."""
+        options = self.options(group)
+        close = nearest(name, options)
+        where = f" ({place})" if place != group else ""
+        hint = f"; did you mean {place}={close}?" if close else ""
+        return ConfigError(
+            f"no option '{name}' in group '{group}'{where}{hint}", f"options: {', '.join(options) or 'none'}"
+        )
+
+    def start_from(self, file: str, overrides: list[str]) -> None:
+        """Let the resolved config of an earlier run be the base; `overrides` go on top, group by group."""
+        saved = read_config(Path(file))
+        base = self.loader.repository.load_config(self.verb)
+        raw = yaml.safe_load((conf_dir() / f"{self.verb}.yaml").read_text(encoding="utf-8"))
+        assert base is not None
+        # The file's own name and directory are taken; the packages it trusted are for the person here to trust.
+        for key in ("name", "run_dir", "resume", "trusted"):
+            saved.pop(key, None)
+        for word in overrides:
+            key = word.partition("=")[0]
+            if key in self.all_groups:  # an option named on the command line replaces the saved one as a whole
+                saved.pop(key, None)
+        groups = [{f"optional {group}": None} for group in self.defaults]
+        kept = [e for e in raw["defaults"] if isinstance(e, str) or next(iter(e)).startswith("override ")]
+        place = kept.index("_self_")
+        node = {"defaults": [*kept[:place], *groups, *kept[place:]], "hydra": raw.get("hydra", {}), **saved}
+        ConfigStore.instance().store(name=FROM_FILE, node=OmegaConf.create(node), provider="lmctl")
+        self.config_name = FROM_FILE
+        # The loader has read the store's older contents already.
+        self.loader = ConfigLoaderImpl(self.loader.config_search_path)
+
+
+MAX_BYTES = 1 << 20
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The resolved config in `file`, as plain data."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"--from {file}: larger than 1 MiB, so not the config of a run")
+        text = file.read_text(encoding="utf-8")
+        # Aliases within aliases grow a few lines into millions of nodes; a resolved config has none.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ConfigError(f"--from {file}: has YAML aliases, so not the config of a run")
+        saved = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"--from {file}: {error.strerror}", "give the config.yaml of a run") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--from {file}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(saved, dict):
+        raise ConfigError(f"--from {file}: not the config of a run")
+    for key in ("hydra", "defaults"):
+        if key in saved:
+            raise ConfigError(f"--from {file}: has a '{key}' entry, which the config of a run never has")
+    return {str(key): value for key, value in saved.items()}
+
+
+PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
+"""Where Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
+HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
+TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b")
+SECRET = re.compile(r"oc\.env:[^}]*(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL)", re.IGNORECASE)
+
+
+def refuse_tokens(words: list[str]) -> None:
+    """Overrides are written down in many places; an access token must not be among them."""
+    for word in words:
+        if TOKEN.search(word):
+            raise ConfigError(
+                f"the value of '{word.partition('=')[0]}' looks like an access token, and overrides are recorded",
+                "put it into the environment (HF_TOKEN), or log in with: hf auth login",
+            )
+
+
+def audit(cfg: DictConfig) -> None:
+    """Refuse code and secrets in a config: what Hydra itself would call, and what the record would keep."""
+    _audit(OmegaConf.to_container(cfg, resolve=False), "")
+
+
+def _audit(node: Any, path: str) -> None:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            where = f"{path}.{key}" if path else str(key)
+            if path.startswith("hydra") and _names_code(path, str(key), value):
+                raise ConfigError(f"{where}={value} names code for Hydra to run, and is refused", _CODE_HINT)
+            _audit(value, where)
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            _audit(value, f"{path}[{place}]")
+    elif isinstance(node, str):
+        if TOKEN.search(node):
+            raise ConfigError(f"{path} holds what looks like an access token", "put it into the environment")
+        if SECRET.search(node):
+            raise ConfigError(f"{path} reads a secret from the environment, and would record it: {node}")
+
+
+_CODE_HINT = "lmctl's own components go into config groups; launchers and sweepers come as installed Hydra plugins"
+
+
+def _names_code(path: str, key: str, value: Any) -> bool:
+    if key == "_target_":
+        return path.startswith("hydra.callbacks") or not str(value).startswith(PLUGINS)
+    if path.startswith(("hydra.job_logging", "hydra.hydra_logging")):
+        return key in ("()", "class", "factory") and value not in HANDLERS
+    return False

@@ -1,0 +1,78 @@
+"""Where a mix says `objective: mlm_nsp`, the name becomes the option's own settings.
+
+A name may stand wherever an annotation asks for a component of a config group, and a named task needs no
+`_target_`. Everything after this step, the record of the run included, sees components written out in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+from lmctl.config.build import TRUSTED, component_class, join, key_of, without_none
+from lmctl.core import types
+
+LoadOption: TypeAlias = Callable[[str, str, str], DictConfig]
+"""(group, name of the option, key it stands at) -> the option's settings."""
+
+GROUPS: dict[Any, str] = {
+    types.Source: "data",
+    types.TokenizerSpec: "tokenizer",
+    types.Objective: "objective",
+    types.ModelSpec: "model",
+    types.Precision: "precision",
+    types.OptimSpec: "optim",
+    types.Schedule: "schedule",
+    types.Where: "runner",
+}
+"""The config group whose options can stand where a component of this kind is wanted."""
+
+
+def spell_out(cfg: DictConfig, schema: type[Any], load_option: LoadOption) -> None:
+    """Replace every name of an option in `cfg` by the option's settings, in place."""
+    trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
+    for name, hint in get_type_hints(schema).items():
+        if hint is Any and name in cfg:
+            _place(cfg, name, name, load_option)
+            _component(cfg._get_node(name), trusted, load_option)
+
+
+def _place(node: DictConfig, key: str, group: str, load_option: LoadOption) -> None:
+    """If `node[key]` is a plain string, put the option of that name there."""
+    if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+        return
+    name = node[key]
+    if isinstance(name, str):
+        with open_dict(node):
+            node[key] = load_option(group, name, join(key_of(node), key))
+
+
+def _component(node: Any, trusted: tuple[str, ...], load_option: LoadOption) -> None:
+    if isinstance(node, ListConfig) and not node._is_none():
+        for child in node._iter_ex(resolve=False):
+            _component(child, trusted, load_option)
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation() or "_target_" not in node:
+        return
+    hints = get_type_hints(component_class(node, trusted))
+    for key in list(node):
+        hint = without_none(hints.get(str(key)))
+        if hint in GROUPS:
+            _place(node, str(key), GROUPS[hint], load_option)
+        child = node._get_node(key)
+        if get_origin(hint) is dict and is_dataclass(inner := get_args(hint)[1]):
+            _name_targets(child, inner)
+            for grandchild in child._content.values() if isinstance(child, DictConfig) else ():
+                _component(grandchild, trusted, load_option)
+        _component(child, trusted, load_option)
+
+
+def _name_targets(node: Any, cls: Any) -> None:
+    """The values of a `dict[str, Task]` are tasks, whether or not they say so."""
+    if isinstance(node, DictConfig):
+        for child in node._content.values() if isinstance(node._content, dict) else ():
+            if isinstance(child, DictConfig) and not child._is_interpolation() and "_target_" not in child:
+                with open_dict(child):
+                    child["_target_"] = f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,191 @@
+"""The shape of every verb's config: fixed sections are typed here, component groups are filled from `conf/`.
+
+A field's `help` is what `lmctl VERB --help` prints. Ranges are checked in `__post_init__`, which runs once, on
+the final values, and raises `ValueError`; `lmctl.config.build` puts the key in front. No torch here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+
+def key(default: Any, help: str) -> Any:
+    """A field with its default and one line of help."""
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+def positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: whichever limit is reached first. The schedule follows it."""
+
+    steps: Optional[int] = key(None, "optimiser steps")
+    tokens: Optional[int] = key(None, "real (non-padding) tokens seen")
+    epochs: Optional[float] = key(None, "passes over the training rows")
+    minutes: Optional[float] = key(None, "wall-clock minutes of training")
+
+    def __post_init__(self) -> None:
+        positive(steps=self.steps, tokens=self.tokens, epochs=self.epochs, minutes=self.minutes)
+        if (self.steps, self.tokens, self.epochs, self.minutes) == (None, None, None, None):
+            raise ValueError("give at least one of steps, tokens, epochs, minutes")
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """How many rows make one optimiser step, and how they are cut up."""
+
+    size: Optional[int] = key(64, "rows per optimiser step, over all processes and micro-batches")
+    tokens: Optional[int] = key(None, "instead of size: positions per optimiser step (size = tokens / seq_len)")
+    micro: Optional[int] = key(None, "rows per forward pass and process; null: all of the process's rows at once")
+    seq_len: int = key(128, "positions per row, special tokens included")
+
+    def __post_init__(self) -> None:
+        positive(size=self.size, tokens=self.tokens, micro=self.micro)
+        if (self.size is None) == (self.tokens is None):
+            raise ValueError("give either size or tokens (the other one null)")
+        if self.seq_len < 8:
+            raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")
+        if self.tokens is not None and self.tokens < self.seq_len:
+            raise ValueError(f"tokens must be at least one row of seq_len={self.seq_len}, got {self.tokens}")
+
+    @property
+    def rows(self) -> int:
+        """Rows per optimiser step."""
+        if self.size is not None:
+            return self.size
+        assert self.tokens is not None
+        return self.tokens // self.seq_len
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Validation during training, on fixed rows with fixed masks."""
+
+    every: Optional[int] = key(None, "optimiser steps between validations; null: ten times in the budget")
+    rows: Optional[int] = key(512, "validation rows used each time; null: all of them")
+
+    def __post_init__(self) -> None:
+        positive(every=self.every, rows=self.rows)
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """When the whole state of the run is saved."""
+
+    every: Optional[int] = key(None, "optimiser steps between checkpoints; null: at every validation")
+    keep: int = key(2, "newest checkpoints kept; the best one is kept besides")
+
+    def __post_init__(self) -> None:
+        positive(every=self.every)
+        if self.keep < 2:
+            raise ValueError(f"keep must be at least 2 (the newest may turn out damaged), got {self.keep}")
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Stop when validation stops getting better, and export the best model instead of the last."""
+
+    metric: str = key("loss", "validation metric to watch: loss, or <task>/<term or metric>")
+    patience: Optional[int] = key(None, "validations without improvement before stopping; null: never stop early")
+    min_delta: float = key(0.0, "smallest change that counts as an improvement")
+
+    def __post_init__(self) -> None:
+        positive(patience=self.patience)
+        if self.min_delta < 0:
+            raise ValueError(f"min_delta must not be negative, got {self.min_delta}")
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What goes into the record between validations."""
+
+    every: int = key(10, "optimiser steps between log points")
+
+    def __post_init__(self) -> None:
+        positive(every=self.every)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Root of `lmctl train`."""
+
+    model: Any = MISSING
+    data: Any = MISSING
+    mix: Any = MISSING
+    tokenizer: Any = MISSING
+    precision: Any = MISSING
+    optim: Any = MISSING
+    schedule: Any = MISSING
+    runner: Any = MISSING
+    name: Optional[str] = key(None, "name of the run; null: made of verb, date and time")
+    run_dir: str = key("runs/${name}", "where the run is written")
+    resume: str = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
+    seed: int = key(1, "seed of initial weights, order, masks and dropout")
+    cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
+    budget: Budget = field(default_factory=lambda: Budget(steps=1000))
+    batch: BatchShape = key(BatchShape, "")
+    eval: Evaluation = key(Evaluation, "")
+    checkpoint: Checkpointing = key(Checkpointing, "")
+    early_stop: EarlyStop = key(EarlyStop, "")
+    log: Logging = key(Logging, "")
+    clip_norm: Optional[float] = key(1.0, "gradients are scaled down to this norm; null: not at all")
+    gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
+    compile: bool = key(False, "torch.compile the network (pays on GPUs, seldom on CPUs)")
+    trusted: list[str] = field(
+        default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
+    )
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Root of `lmctl prepare` and of `lmctl peek`'s data side."""
+
+    data: Any = MISSING
+    mix: Any = MISSING
+    tokenizer: Any = MISSING
+    seed: int = key(1, "seed of order and masks")
+    cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
+    batch: BatchShape = key(BatchShape, "")
+    trusted: list[str] = field(
+        default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
+    )
+
+
+@dataclass(frozen=True)
+class PeekConfig(PrepareConfig):
+    """Root of `lmctl peek`."""
+
+    rows: int = key(3, "examples to show")
+    split: str = key("train", "train or valid")
+    epoch: int = key(0, "which epoch's masks")
+
+    def __post_init__(self) -> None:
+        positive(rows=self.rows)
+        if self.split not in ("train", "valid"):
+            raise ValueError(f"split must be train or valid, got {self.split!r}")
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Root of `lmctl generate`."""
+
+    model_path: str = key(MISSING, "a run directory, a Hugging Face model directory or a hub id")
+    prompt: Optional[str] = key(None, "text with one or more [MASK]; null: lines from standard input")
+    file: Optional[str] = key(None, "text file with one prompt per line")
+    top_k: int = key(5, "candidates shown per mask")
+    runner: Any = MISSING
+
+    def __post_init__(self) -> None:
+        positive(top_k=self.top_k)
+        if self.prompt is not None and self.file is not None:
+            raise ValueError("give prompt or file, not both")
