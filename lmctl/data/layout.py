@@ -1,0 +1,140 @@
+"""What the lines of text files are: where documents end, and whether a line is a sentence, a paragraph or a piece.
+
+Nobody should have to describe a folder of text before training on it, so both questions are answered by looking
+at a sample; either answer can be given instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from lmctl.core.types import Document
+from lmctl.data.reading import lines
+from lmctl.data.sentences import ends_sentence, join_lines, split_sentences
+
+Layout = Literal["one_document_per_file", "blank_line_between_documents", "one_document_per_line"]
+LAYOUTS: tuple[Layout, ...] = ("one_document_per_file", "blank_line_between_documents", "one_document_per_line")
+
+LineIs = Literal["sentence", "paragraph", "piece"]
+"""A whole sentence; one or more whole sentences; or as much of the text as fitted the width of the page."""
+
+_SAMPLE = 1 << 20
+_SAMPLED_FILES = 8
+_MOSTLY = 0.6
+_HEADING = re.compile(r"=+ .* =+|#{1,6} .*")
+"""Titles in Wikipedia dumps (`= = History = =`) and Markdown. They belong to the text below them."""
+
+
+def sample(files: Sequence[Path]) -> list[list[str]]:
+    """The first lines of the first files, about a megabyte in all; white space within a line is evened out."""
+    share = _SAMPLE // min(len(files), _SAMPLED_FILES)
+    return [list(_first(file, share)) for file in files[:_SAMPLED_FILES]]
+
+
+def detect_layout(files: Sequence[Path], heads: Sequence[list[str]]) -> Layout:
+    """How documents are told apart.
+
+    Blank lines count in several files only where they enclose groups of whole sentences, the layout of BERT's
+    own sample; elsewhere they are taken for the gaps between paragraphs of one text.
+    """
+    blocks = [block for head in heads for block in _blocks(head)]
+    rows = [row for block in blocks for row in block]
+    if not rows:
+        return "one_document_per_line"
+    has_blank = any("" in head[:-1] for head in heads)
+    if has_blank and len(rows) >= 2 * len(blocks) and _share_final(rows) >= _MOSTLY:
+        return "blank_line_between_documents"
+    if len(files) > 1:
+        return "one_document_per_file"
+    return "blank_line_between_documents" if has_blank else "one_document_per_line"
+
+
+def detect_line(heads: Sequence[list[str]], layout: Layout) -> LineIs:
+    """What one line holds."""
+    rows = [row for head in heads for row in head if row and not _HEADING.fullmatch(row)]
+    if layout == "one_document_per_line" or not rows:
+        return "paragraph"
+    if _share_final(rows) >= _MOSTLY:
+        split = sum(len(split_sentences(row)) for row in rows)
+        return "sentence" if split < 1.5 * len(rows) else "paragraph"
+    # Without punctuation (verses, transcripts) joining the lines would make one sentence of the whole text.
+    marks = sum(len(split_sentences(join_lines(block))) for head in heads for block in _blocks(head))
+    return "piece" if marks * 20 >= len(rows) else "sentence"
+
+
+def read_documents(files: Iterable[Path], layout: Layout, line_is: LineIs) -> Iterator[Document]:
+    """The documents of all files in order; the end of a file always ends a document."""
+    for file in files:
+        rows = map(_even, lines(file))
+        if layout == "one_document_per_line":
+            groups: Iterable[list[str]] = ([row] for row in rows if row)
+        elif layout == "blank_line_between_documents":
+            groups = _with_headings(_blocks(rows))
+        else:
+            document = [sentence for block in _blocks(rows) for sentence in _sentences(block, line_is)]
+            if document:
+                yield document
+            continue
+        for group in groups:
+            yield _sentences(group, line_is)
+
+
+def _first(file: Path, characters: int) -> Iterator[str]:
+    for line in lines(file):
+        yield _even(line[:characters])
+        characters -= len(line) + 1
+        if characters <= 0:
+            return
+
+
+def _even(line: str) -> str:
+    return " ".join(line.split())
+
+
+def _share_final(rows: Sequence[str]) -> float:
+    return sum(map(ends_sentence, rows)) / len(rows)
+
+
+def _blocks(rows: Iterable[str]) -> Iterator[list[str]]:
+    """Groups of lines between blank lines."""
+    block: list[str] = []
+    for row in rows:
+        if row:
+            block.append(row)
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _with_headings(blocks: Iterable[list[str]]) -> Iterator[list[str]]:
+    """Blocks, where headings that stand alone begin the next block."""
+    headings: list[str] = []
+    for block in blocks:
+        if all(map(_HEADING.fullmatch, block)):
+            headings += block
+            continue
+        yield headings + block
+        headings = []
+    if headings:
+        yield headings
+
+
+def _sentences(block: Sequence[str], line_is: LineIs) -> Document:
+    if line_is == "sentence":
+        return list(block)
+    if line_is == "paragraph":
+        return [sentence for row in block for sentence in split_sentences(row)]
+    document: Document = []
+    paragraph: list[str] = []
+    for row in block:
+        if _HEADING.fullmatch(row):
+            document += [*split_sentences(join_lines(paragraph)), row]
+            paragraph = []
+        else:
+            paragraph.append(row)
+    return document + split_sentences(join_lines(paragraph))

@@ -1,0 +1,48 @@
+"""`tokenizer=bpe`: byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from lmctl.tokenizer.training import SPECIAL, case, check_sizes, finish, identity_of, reread
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Bpe:
+    """Merges over bytes: no text is unknown to it. `Ġ`, a space, marks the beginning of a word."""
+
+    vocab_size: int = 8192
+    lowercase: bool = False
+    min_frequency: int = 2
+
+    def __post_init__(self) -> None:
+        check_sizes(self.vocab_size, self.min_frequency, smallest=256 + len(SPECIAL))
+
+    def identity(self) -> Mapping[str, Any]:
+        return identity_of(self)
+
+    def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
+        """Train on `sentences`; a small text gives fewer pieces than `vocab_size`."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = case(self.lowercase)
+        # With a space in front the first word of a sentence is the same piece as elsewhere.
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+        # Deterministic as it is: bytes are numbered in sorted order, and ties between merges go by these numbers.
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        with reread(sentences) as text:
+            tokenizer.train_from_iterator(text, trainer)
+        return finish(tokenizer)

@@ -1,0 +1,74 @@
+"""`tokenizer=unigram`: pieces of a unigram language model (Kudo 2018), as in SentencePiece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from lmctl.tokenizer.training import SPECIAL, UNK, alphabet, case, check_sizes, finish, identity_of, reread, words
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_ALPHABET_SHARE = 0.8
+_DECIMALS = 3
+
+
+@dataclass(frozen=True)
+class Unigram:
+    """The likeliest segmentation under piece probabilities; `▁`, a space, marks the beginning of a word."""
+
+    vocab_size: int = 8192
+    lowercase: bool = False
+
+    def __post_init__(self) -> None:
+        check_sizes(self.vocab_size, min_frequency=1)
+
+    def identity(self) -> Mapping[str, Any]:
+        return identity_of(self)
+
+    def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
+        """Train on `sentences`; a small text gives fewer pieces than `vocab_size`."""
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.normalizer = case(self.lowercase)
+        # Without the second step "world." would be a piece beside "world".
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated")]
+        )
+        with reread(sentences) as text:
+            found = words(tokenizer, text)
+            every = {character for word in found for character in word}
+            kept = alphabet(found, int((self.vocab_size - len(SPECIAL)) * _ALPHABET_SHARE))
+            rare = {ord(character): " " for character in every.difference(kept)}
+            # The trainer refuses more characters than pieces; the rare ones become unknown instead.
+            scores = _train(tokenizer, (sentence.translate(rare) for sentence in text), self.vocab_size)
+        trained = Tokenizer(models.Unigram(_in_order(scores), unk_id=SPECIAL.index(UNK)))
+        trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+        trained.decoder = decoders.Metaspace(prepend_scheme="always")
+        return finish(trained)
+
+
+def _train(tokenizer: Tokenizer, text: Iterable[str], vocab_size: int) -> dict[str, float]:
+    """Pieces with their log-probabilities."""
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL), unk_token=UNK, show_progress=False
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    return dict(json.loads(tokenizer.to_str())["model"]["vocab"])
+
+
+def _in_order(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Special pieces, then the likeliest first.
+
+    The trainer adds up its expectations in the order of a hash map, so the last digits of the scores differ from
+    run to run: they are rounded away, and pieces of equal score stand in alphabetical order. One thing remains:
+    it drops pieces expected less than 0.5 times between its rounds, and where the expectation is exactly that (long
+    unspaced words, so Chinese above all) some scores of a second training can differ. The cache keeps the first.
+    """
+    rounded = {piece: round(score, _DECIMALS) for piece, score in scores.items() if piece not in SPECIAL}
+    ordered = sorted(rounded.items(), key=lambda item: (-item[1], item[0]))
+    return [*((piece, 0.0) for piece in SPECIAL), *ordered]

@@ -1,0 +1,52 @@
+"""`tokenizer=word`: every word is a piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from lmctl.tokenizer.training import SPECIAL, UNK, case, check_sizes, finish, identity_of, reread
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Word:
+    """The most frequent words; the others are unknown."""
+
+    vocab_size: int = 32768
+    lowercase: bool = False
+    min_frequency: int = 2
+    punctuation: bool = True
+    """Whether punctuation marks and Chinese characters are words of their own, or only spaces separate."""
+
+    def __post_init__(self) -> None:
+        check_sizes(self.vocab_size, self.min_frequency)
+
+    def identity(self) -> Mapping[str, Any]:
+        return identity_of(self)
+
+    def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
+        """Count the words of `sentences`; a small text has fewer than `vocab_size`."""
+        tokenizer = Tokenizer(models.WordLevel({}, unk_token=UNK))
+        if self.punctuation:
+            tokenizer.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase, strip_accents=False)
+            tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            tokenizer.decoder = decoders.WordPiece(cleanup=True)
+        else:
+            tokenizer.normalizer = case(self.lowercase)
+            tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        # Deterministic as it is: pieces are numbered by frequency, and alphabetically within it.
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            special_tokens=list(SPECIAL),
+            show_progress=False,
+        )
+        with reread(sentences) as text:
+            tokenizer.train_from_iterator(text, trainer)
+        return finish(tokenizer)

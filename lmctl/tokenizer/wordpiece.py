@@ -1,0 +1,62 @@
+"""`tokenizer=wordpiece`: BERT's tokenizer (Schuster and Nakajima 2012; Devlin et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from lmctl.tokenizer.training import SPECIAL, UNK, alphabet, check_sizes, finish, identity_of, reread, words
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_ALPHABET_SHARE = 0.45
+"""Of the vocabulary, for single characters; they may be needed twice, to begin a word and to continue one."""
+
+
+@dataclass(frozen=True)
+class WordPiece:
+    """Words at white space, punctuation and Chinese characters, cut into pieces; `##` marks a continuation."""
+
+    vocab_size: int = 8192
+    lowercase: bool = True
+    min_frequency: int = 2
+
+    def __post_init__(self) -> None:
+        check_sizes(self.vocab_size, self.min_frequency)
+
+    def identity(self) -> Mapping[str, Any]:
+        return identity_of(self)
+
+    def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
+        """Train on `sentences`; a small text gives fewer pieces than `vocab_size`."""
+        tokenizer = Tokenizer(models.WordPiece({}, unk_token=UNK))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        with reread(sentences) as text:
+            found = words(tokenizer, text)
+            inside = {character for word in found for character in word[1:]}
+            # Chinese characters never continue a word, so they cost one piece; letters cost two.
+            room = self.vocab_size - len(SPECIAL)
+            letters = alphabet((word for word in found if len(word) > 1), int(room * _ALPHABET_SHARE))
+            continued = [character for character in letters if character in inside]
+            singles = alphabet((word for word in found if len(word) == 1), room - len(letters) - len(continued) - 1)
+            characters = sorted({*letters, *singles})
+            # The trainer would number continuations in the order of a hash map; as "special" pieces they keep ours.
+            trainer = trainers.WordPieceTrainer(
+                vocab_size=self.vocab_size,
+                min_frequency=self.min_frequency,
+                special_tokens=[*SPECIAL, *("##" + character for character in continued)],
+                initial_alphabet=characters,
+                limit_alphabet=len(characters),
+                show_progress=False,
+            )
+            tokenizer.train_from_iterator(text, trainer)
+        vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+        trained = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
+        trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+        trained.decoder = decoders.WordPiece(cleanup=True)
+        return finish(trained)
