@@ -1,0 +1,1 @@
+"""Group `optim`: the rule that turns gradients into updates."""

@@ -1,0 +1,1 @@
+"""Group `precision`: the number formats of parameters, matrix products and updates."""

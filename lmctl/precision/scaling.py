@@ -1,0 +1,74 @@
+"""What stands between gradients and the optimiser step: nothing but a check, or fp16's dynamic loss scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Unscaled:
+    """No scaling. A step whose gradients are not finite is not taken, and the runner ends the run.
+
+    On a GPU the fused optimiser itself decides on the device (`found_inf`, the way torch's GradScaler tells it),
+    so that the host need not wait for the gradients' norm in every step; `step` then says True and the runner
+    sees the norm at the next log point.
+    """
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Gradients are as they are."""
+
+    def step(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
+        if grad_norm.device.type != "cpu" and getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+            optimizer.found_inf = (~torch.isfinite(grad_norm)).float()  # type: ignore[attr-defined]
+            optimizer.step()
+            return True
+        if not torch.isfinite(grad_norm):
+            return False
+        optimizer.step()
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """There is none."""
+
+
+class DynamicScale:
+    """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2) by torch's own GradScaler, on any device.
+
+    The scale halves when gradients overflow, and that step is skipped; it doubles after `growth_interval` steps
+    without overflow.
+    """
+
+    def __init__(self, device: torch.device, initial: float, growth_interval: int) -> None:
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=initial, growth_interval=growth_interval)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return self.scaler.scale(loss)
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
+        before = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() >= before
+
+    @property
+    def value(self) -> float:
+        return self.scaler.get_scale()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scaler.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""Carrying a plan out: processes, data, the loop, checkpoints, the record."""

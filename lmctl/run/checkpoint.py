@@ -1,0 +1,210 @@
+"""Checkpoints that are whole or absent.
+
+Writing: everything goes into a temporary directory; files are fsynced; a manifest with sizes and sha256 follows;
+then one rename makes it a checkpoint. Only after that are older ones removed. Reading: the manifest is verified;
+a checkpoint that fails is set aside as `broken-...`, and the one before it is used.
+
+    checkpoints/step-00000200/
+        model.safetensors   weights
+        state.pt            optimiser, scaler, position, identity of the run
+        rank-0.pt ...       random generators, one file per process
+        manifest.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lmctl.core.errors import ConfigError, DiskError
+from lmctl.core.files import digest, disk_error, sync_file, sync_folder, write_text
+
+NAME = re.compile(r"step-(\d{8})")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is read back."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+
+    def of_rank(self, rank: int) -> dict[str, Any] | None:
+        """What process `rank` saved for itself; None if there was no such process."""
+        file = self.path / f"rank-{rank}.pt"
+        return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else None
+
+
+class Checkpoints:
+    """The checkpoints of one run. Every process writes its own file; the first one does the rest."""
+
+    def __init__(
+        self, root: Path, keep: int, rank: int = 0, anywhere: Callable[[bool], bool] = lambda failed: failed
+    ) -> None:
+        """`anywhere(failed)` tells every process whether it failed in any of them; all of them wait for it."""
+        self.root, self.keep, self.rank, self.anywhere = root, keep, rank, anywhere
+
+    def save(self, step: int, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any]) -> Path:
+        """Write one checkpoint. If any part of it fails in any process, nothing has changed and all raise."""
+        final, partial = self.root / f"step-{step:08d}", self.root / f".partial-step-{step:08d}"
+        problem = self._attempt(lambda: self._begin(partial), None)
+        problem = self._attempt(lambda: self._write(partial / f"rank-{self.rank}.pt", own), problem, everyone=True)
+        problem = self._attempt(lambda: self._finish(partial, final, step, weights, state), problem)
+        if problem is not None:
+            if self.rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise _not_written(final, problem) from problem
+        return final
+
+    def mark_best(self, step: int) -> None:
+        """Keep the checkpoint of `step` until a better one comes."""
+        if self.rank == 0:
+            write_text(self.root / "best", f"step-{step:08d}\n")
+
+    def _attempt(
+        self, act: Callable[[], None], problem: BaseException | None, everyone: bool = False
+    ) -> BaseException | None:
+        if problem is None and (everyone or self.rank == 0):
+            try:
+                act()
+            except Exception as error:  # a full disk is an OSError, a RuntimeError or a SafetensorError
+                problem = error
+        if self.anywhere(problem is not None) and problem is None:
+            problem = RuntimeError("another process could not write its part")
+        return problem
+
+    def newest(self, warn: Callable[[str], None]) -> Contents | None:
+        """The newest checkpoint whose manifest holds; damaged ones are set aside with a warning."""
+        for path in reversed(self._all()):
+            damage = verify(path)
+            if damage is None:
+                return read(path)
+            warn(f"checkpoint {path.name} is damaged ({damage}); using the one before it")
+            os.rename(path, _free_name(path))
+        return None
+
+    def named(self, which: str) -> str | None:
+        """The checkpoint that `latest` or `best` names."""
+        file = self.root / which
+        return file.read_text().strip() if file.exists() else None
+
+    def _begin(self, partial: Path) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.glob(".partial-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir()
+
+    def _write(self, path: Path, value: dict[str, Any]) -> None:
+        torch.save(value, path)
+        sync_file(path)
+
+    def _finish(
+        self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any]
+    ) -> None:
+        save_file(_untied(weights), partial / "model.safetensors")
+        self._write(partial / "state.pt", state)
+        self._commit(partial, final, step)
+        write_text(self.root / "latest", final.name + "\n")
+        self._prune()
+
+    def _commit(self, partial: Path, final: Path, step: int) -> None:
+        sync_file(partial / "model.safetensors")
+        files = {
+            path.name: {"size": path.stat().st_size, "sha256": digest(path)} for path in sorted(partial.iterdir())
+        }
+        write_text(partial / "manifest.json", json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
+        sync_folder(partial)
+        if final.exists():
+            # Saved before at the same step (a stop right after a scheduled save): same contents, newer copy.
+            shutil.rmtree(final)
+        os.rename(partial, final)
+        sync_folder(self.root)
+
+    def _all(self) -> list[Path]:
+        if not self.root.is_dir():
+            return []
+        return sorted(path for path in self.root.iterdir() if path.is_dir() and NAME.fullmatch(path.name))
+
+    def _prune(self) -> None:
+        best = self.named("best")
+        for path in self._all()[: -self.keep]:
+            if path.name != best:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with a checkpoint directory, or None."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest is missing or unreadable"
+    for name, expected in files:
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["size"]:
+            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
+        if digest(file) != expected["sha256"]:
+            return f"{name} has other contents than were written"
+    return None
+
+
+def read(path: Path) -> Contents:
+    """A checkpoint's weights and state, on the CPU; nothing is unpickled but tensors, numbers, strings, lists."""
+    try:
+        state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ConfigError(
+            f"{path / 'state.pt'} holds more than tensors and numbers, so it was not read",
+            "lmctl did not write it; use a checkpoint of your own",
+        ) from error
+    return Contents(path, load_file(path / "model.safetensors"), state)
+
+
+def read_named(path: Path) -> Contents:
+    """The checkpoint that the user named; it must be sound."""
+    if not (path / "manifest.json").is_file():
+        raise ConfigError(f"resume={path}: not a checkpoint directory", "give runs/<name>/checkpoints/step-...")
+    damage = verify(path)
+    if damage is not None:
+        raise ConfigError(f"resume={path}: damaged, {damage}", "resume=auto takes the newest sound one")
+    return read(path)
+
+
+def _untied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU copies; of tensors that share memory only the first name stays (safetensors refuses more)."""
+    seen: set[tuple[int, int]] = set()
+    kept = {}
+    for name, tensor in weights.items():
+        place = (tensor.data_ptr(), tensor.storage_offset())
+        if tensor.numel() and place in seen:
+            continue
+        seen.add(place)
+        kept[name] = tensor.detach().cpu().contiguous()
+    return kept
+
+
+def _not_written(path: Path, problem: BaseException) -> DiskError:
+    error = disk_error(path, problem)
+    return DiskError(f"{error}; earlier checkpoints are intact", error.hint)
+
+
+def _free_name(path: Path) -> Path:
+    number = 0
+    while (candidate := path.with_name(f"broken-{path.name}" + (f"-{number}" if number else ""))).exists():
+        number += 1
+    return candidate

@@ -1,0 +1,63 @@
+"""What makes a run the run it is: a checkpoint is resumed only by a config that would have written it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lmctl.core.errors import ConfigError
+
+FREE = (
+    "name",
+    "run_dir",
+    "resume",
+    "cache_dir",
+    "trusted",
+    "budget",
+    "eval",
+    "checkpoint",
+    "early_stop",
+    "log",
+    "runner",
+    "compile",
+    "gradient_checkpointing",
+)
+"""Keys that may change when a run goes on."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The resolved config of a run and the fingerprints of its tokenizer and text."""
+
+    config: dict[str, Any]
+    fingerprints: dict[str, str]
+    world: int
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"config": json.dumps(self.config), "fingerprints": self.fingerprints, "world": self.world}
+
+    def must_match(self, saved: dict[str, Any]) -> None:
+        """Raise unless a checkpoint with the identity `saved` can be gone on with."""
+        before, now = _flat(json.loads(saved["config"])), _flat(self.config)
+        for key in sorted(before.keys() | now.keys()):
+            if key.split(".")[0] not in FREE and before.get(key) != now.get(key):
+                raise ConfigError(
+                    f"resume: {key} was {before.get(key)} in this run and is {now.get(key)} now",
+                    f"go on with {key}={before.get(key)}, or start a new run with another name=...",
+                )
+        for name, value in self.fingerprints.items():
+            if saved["fingerprints"].get(name) != value:
+                what = "the tokenizer" if name == "tokenizer" else f"the text of {name}"
+                raise ConfigError(
+                    f"resume: {what} is not the one this run began with", "start a new run with another name=..."
+                )
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

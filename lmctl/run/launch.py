@@ -1,0 +1,55 @@
+"""Several processes on this machine, started by torch's own elastic launcher.
+
+The launcher only starts, watches and reports. Stop signals are passed on to the workers, which save together and
+end with exit code 75; a worker's own exit code becomes the command's, and its message has been printed by it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import psutil
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from lmctl.core.errors import Exit, LmctlError
+from lmctl.core.stop import SIGNALS
+
+
+class WorkersFailed(LmctlError):
+    """The workers have said why; only the exit code is left to pass on."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("")
+        self.code = Exit(code) if code in set(Exit) else Exit.FAILED  # type: ignore[misc]
+
+
+def launch(processes: int, arguments: list[str]) -> None:
+    """Run `python -m lmctl <arguments>` in `processes` processes and wait for them."""
+    os.environ["LMCTL_LAUNCHED"] = "1"
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # we pass signals on ourselves, and wait as long as saving takes
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    for number in SIGNALS:
+        signal.signal(number, _pass_on)
+    try:
+        elastic_launch(config, sys.executable)("-m", "lmctl", *arguments)
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        raise WorkersFailed(next((code for code in codes if code > 0), Exit.FAILED)) from None
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    for child in psutil.Process().children():
+        child.send_signal(number)

@@ -1,0 +1,84 @@
+"""The processes of a run: which one this is, its device, and what they tell each other.
+
+Accelerate places the model and wraps it for DDP. What the host must know (counts of targets, stop requests) goes
+over a gloo group of its own, so that no GPU has to be waited for.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from lmctl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Processes:
+    """This process among its peers."""
+
+    def __init__(self, on_cpu: bool) -> None:
+        if not on_cpu and not torch.cuda.is_available():
+            raise ConfigError("runner: no GPU is visible here", "use runner=cpu or runner=auto")
+        handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
+        # Accelerate's own mixed precision stays off: on a CPU its "fp16" silently computes fp32, so
+        # `lmctl.precision` brings autocast and loss scaling itself, the same way on every device.
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[handler])
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.device = self.accelerator.device
+        self._hosts: Any = None
+        if self.world > 1:
+            self._hosts = dist.new_group(backend="gloo")
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def wrap(self, learner: nn.Module) -> nn.Module:
+        """`learner` on this process's device, averaging gradients with its peers."""
+        return self.accelerator.prepare(learner)
+
+    def unsynchronised(self, learner: nn.Module) -> AbstractContextManager[Any]:
+        """Inside it, gradients stay in this process (forward and backward both belong inside)."""
+        return self.accelerator.no_sync(learner)
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Each value summed over all processes, exactly the same in each of them."""
+        if self.world == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self._hosts)
+        return tensor.tolist()
+
+    def agree(self, value: Any) -> Any:
+        """The first process's `value`, in all of them."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._hosts)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            dist.barrier(group=self._hosts)
+
+    def close(self) -> None:
+        """Leave the group in good order."""
+        self.accelerator.end_training()
+        if self.world > 1:
+            self.wait()
+            dist.destroy_process_group()
+
+
+def launched() -> bool:
+    """Whether some launcher (ours, torchrun, accelerate launch) has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 or "LOCAL_RANK" in os.environ

@@ -1,0 +1,74 @@
+"""All that a stopped run needs to go on as if it had never stopped, besides weights and optimiser."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass
+class TrainState:
+    """Where a run is. `step` counts optimiser steps taken; a skipped fp16 step uses up data all the same."""
+
+    step: int = 0
+    skipped: int = 0
+    tokens: int = 0
+    """Real tokens seen, over all processes."""
+    seconds: float = 0.0
+    """Wall-clock seconds of training, validation and saving included, interruptions not."""
+    cpu_seconds: float = 0.0
+    """CPU seconds of all processes in the same time."""
+    bytes_sent: int = 0
+    """Bytes of gradients that one process has handed to the network."""
+    best: dict[str, Any] | None = None
+    """`{"step", "metric", "value"}` of the best validation so far."""
+    stale: int = 0
+    """Validations since then."""
+    tenths: int = 0
+    """Validations that the budget has made due, where eval.every is null."""
+    valid: dict[str, float] = field(default_factory=dict)
+    """The newest validation."""
+    train: dict[str, float] = field(default_factory=dict)
+    """The newest logged training losses."""
+    pending: dict[str, list[float]] = field(default_factory=dict)
+    """Sums and counts per term since the last log point."""
+    metrics_bytes: int = 0
+    """Length of metrics.jsonl; what lies beyond it was written after the checkpoint and will be written again."""
+
+    @property
+    def window(self) -> int:
+        """Windows of data used up: the position in the data."""
+        return self.step + self.skipped
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainState:
+        return cls(**values)
+
+
+def random_state() -> dict[str, Any]:
+    """Every generator's state, as tensors and lists that `torch.load(weights_only=True)` takes."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -1,0 +1,67 @@
+"""Where a run works. These only say what is wanted; `lmctl.run.launch` starts the processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Every GPU there is, a process each; without one, the CPU in one process."""
+
+    def world(self) -> int:
+        import torch
+
+        return max(1, torch.cuda.device_count())
+
+    def on_cpu(self) -> bool:
+        import torch
+
+        return not torch.cuda.is_available()
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """One process on the CPU."""
+
+    def world(self) -> int:
+        return 1
+
+    def on_cpu(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One process on one GPU."""
+
+    def world(self) -> int:
+        return 1
+
+    def on_cpu(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Ddp:
+    """Several processes that average their gradients (Li et al. 2020, "PyTorch Distributed")."""
+
+    processes: Optional[int] = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.processes is not None and self.processes < 1:
+            raise ValueError(f"processes must be at least 1, got {self.processes}")
+        if self.device not in ("auto", "cpu", "gpu"):
+            raise ValueError(f"device must be auto, cpu or gpu, got {self.device!r}")
+
+    def world(self) -> int:
+        import torch
+
+        return self.processes or (2 if self.on_cpu() else torch.cuda.device_count())
+
+    def on_cpu(self) -> bool:
+        import torch
+
+        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())

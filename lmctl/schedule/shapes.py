@@ -1,0 +1,68 @@
+"""Schedules as functions of progress through the budget, so that any budget (steps, tokens, minutes) fits any shape.
+
+All rise linearly from 0 over the first `warmup` of the budget (Goyal et al. 2017).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Warm up, then stay at the peak."""
+
+    warmup: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the budget from 0 to below 1, got {self.warmup}")
+
+    def factor(self, progress: float) -> float:
+        if progress < self.warmup:
+            return progress / self.warmup
+        return self.after(min(1.0, (progress - self.warmup) / (1 - self.warmup)))
+
+    def after(self, spent: float) -> float:
+        """The factor when `spent` (0 to 1) of what follows the warm-up is gone."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Linear(Constant):
+    """Warm up, then fall in a straight line (BERT's schedule)."""
+
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor is a share of the peak from 0 to 1, got {self.floor}")
+
+    def after(self, spent: float) -> float:
+        return self.floor + (1 - self.floor) * (1 - spent)
+
+
+@dataclass(frozen=True)
+class Cosine(Linear):
+    """Warm up, then fall along half a cosine (Loshchilov and Hutter 2017)."""
+
+    def after(self, spent: float) -> float:
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * spent)) / 2
+
+
+@dataclass(frozen=True)
+class WarmupStableDecay(Linear):
+    """Warm up, stay at the peak, then fall in a straight line over the last `decay` (Hu et al. 2024, MiniCPM)."""
+
+    decay: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.decay <= 1 - self.warmup:
+            raise ValueError(f"decay is a share of the budget above 0 that warmup leaves free, got {self.decay}")
+
+    def after(self, spent: float) -> float:
+        decay = self.decay / (1 - self.warmup)
+        return 1.0 if spent < 1 - decay else self.floor + (1 - self.floor) * (1 - spent) / decay

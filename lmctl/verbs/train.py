@@ -1,0 +1,138 @@
+"""`lmctl train`: from a composed config to a finished run directory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lmctl.core.errors import ConfigError, OutOfMemory
+from lmctl.core.types import Paths
+from lmctl.plan import Plan
+
+
+def run(cfg: DictConfig) -> None:
+    """Train here, or start the processes that do."""
+    plan = Plan.from_config(cfg)
+    paths = Paths(Path(plan.run_dir))
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+
+    from lmctl.run.display import Display, quiet_libraries
+    from lmctl.run.prepare import prepare
+    from lmctl.run.processes import launched
+
+    quiet_libraries()
+    worker = launched()
+    if not worker:
+        _check_folder(plan, paths)
+    world = plan.runner.world()
+    if world > 1 and not worker:
+        from lmctl.run.launch import launch
+
+        # Workers find the text ready: nobody waits in a process group while somebody else tokenises.
+        name, task = plan.task
+        prepare(plan.tokenizer, {name: task.data}, plan.cache_dir, Display().say)
+        launch(world, _arguments(cfg))
+        return
+    _train(plan, paths, {str(key): value for key, value in config.items()})
+
+
+def _train(plan: Plan, paths: Paths, config: dict[str, Any]) -> None:
+    import torch
+
+    from lmctl.run.display import Display
+    from lmctl.run.identity import Identity
+    from lmctl.run.prepare import prepare
+    from lmctl.run.processes import Processes
+    from lmctl.run.record import claim
+    from lmctl.run.runner import Runner
+    from lmctl.run.session import Session, closing_words
+
+    processes = Processes(plan.runner.on_cpu())
+    display = Display(silent=not processes.first)
+    paths = processes.agree(paths)
+    lock = claim(paths) if processes.first else None
+    name, task = plan.task
+    prepared = prepare(plan.tokenizer, {name: task.data}, plan.cache_dir, display.say)
+    identity = Identity(config, prepared.fingerprints, processes.world)
+    try:
+        runner = Runner(plan, prepared, processes)
+        if _resume(plan, paths, runner, identity, display):
+            return
+        display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: lmctl train resume=auto run_dir={paths.root}")
+        summary = Session(runner, paths, display, identity).run()
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(plan) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise _out_of_memory(plan) from error
+        raise
+    for line in closing_words(summary, paths, name):
+        display.say(line)
+    if lock is not None:
+        lock.release()
+    processes.close()
+
+
+def _check_folder(plan: Plan, paths: Paths) -> None:
+    from lmctl.run.record import refuse_existing
+
+    if plan.resume == "false":
+        refuse_existing(paths)
+    elif plan.resume != "auto" and not Path(plan.resume).is_dir():
+        raise ConfigError(
+            f"resume={plan.resume}: no such checkpoint directory", "resume=auto, resume=false, or a directory"
+        )
+
+
+def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) -> bool:
+    """Load the checkpoint to go on from, if there is one; says whether the run is complete already."""
+    from lmctl.run.checkpoint import Checkpoints, read_named
+
+    if plan.resume == "false":
+        return False
+    processes = runner.processes
+    store = Checkpoints(paths.checkpoints, plan.checkpoint.keep)
+    if plan.resume == "auto":
+        # The first process verifies, and sets damaged ones aside; the others read what it found good.
+        found = store.newest(display.say) if processes.first else None
+        path = processes.agree(found.path if found else None)
+        contents = found if processes.first else (read_named(path) if path else None)
+    else:
+        contents = read_named(Path(plan.resume))
+    if contents is None:
+        display.say(f"resume: no checkpoint in {paths.checkpoints}, starting at step 0")
+        return False
+    saved = contents.state["identity"]
+    identity.must_match(saved)
+    own = contents.of_rank(processes.rank)
+    if saved["world"] != processes.world:
+        display.say(
+            f"resume: {processes.world} processes now, {saved['world']} before: same rows in the same order, "
+            "but other dropout, so not bit-exact"
+        )
+    runner.load(contents.weights, contents.state, own)
+    if runner.spent() >= 1 and paths.summary.exists():
+        display.say(f"{paths.root} is complete ({runner.state.step:,} steps); a larger budget.* goes on with it")
+        return True
+    display.say(f"resume: {contents.path.name} of {paths.root}")
+    return False
+
+
+def _out_of_memory(plan: Plan) -> OutOfMemory:
+    micro = plan.batch.micro or plan.batch.rows
+    return OutOfMemory(
+        f"out of memory with micro-batches of {micro} rows x {plan.batch.seq_len}",
+        f"batch.micro={max(1, micro // 2)} (same result, less memory), or gradient_checkpointing=true",
+    )
+
+
+def _arguments(cfg: DictConfig) -> list[str]:
+    """This command's own arguments for the workers, with the name they must share."""
+    arguments = sys.argv[1:]
+    if cfg.get("name") and not any(word.startswith("name=") for word in arguments):
+        arguments.append(f"name={cfg.name}")
+    return arguments
