@@ -1,0 +1,118 @@
+"""A corpus, a tokenizer and a plan small enough to train in a second, built without config or cache."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging
+from lmctl.core.store import TokenStore, write_store
+from lmctl.core.types import Document
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.mix.mix import Mix, Task
+from lmctl.model.bert import Bert
+from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
+from lmctl.optim.adamw import AdamW
+from lmctl.plan import Plan
+from lmctl.precision.fp32 import Fp32
+from lmctl.run.prepare import Corpus, Prepared
+from lmctl.runner.places import Cpu
+from lmctl.schedule.shapes import Linear
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [f"w{i}" for i in range(60)] + [f"##s{i}" for i in range(20)]
+
+
+class NoText:
+    """Stands where a source belongs in a plan whose text is prepared already."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {}
+
+    def documents(self, split: str) -> Any:
+        return iter(())
+
+    def describe(self) -> str:
+        return "nothing"
+
+
+def tokenizer() -> Any:
+    """A WordPiece tokenizer whose words are w0 ... w59, each possibly followed by a suffix s0 ... s19."""
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {piece: i for i, piece in enumerate(SPECIAL + WORDS)}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = {name: f"[{name[:-6].upper()}]" for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def vocabulary() -> Vocabulary:
+    special = np.arange(len(SPECIAL + WORDS)) < len(SPECIAL)
+    continues = np.array([piece.startswith("##") for piece in SPECIAL + WORDS])
+    return Vocabulary(len(special), 0, 1, 2, 3, 4, special, continues)
+
+
+def documents(count: int, seed: int = 0) -> list[Document]:
+    """Documents that differ in their favourite words, so that both objectives have something to learn."""
+    rng = random.Random(seed)
+    result = []
+    for number in range(count):
+        favourite = [f"w{(number * 7 + k) % 60}" for k in range(12)]
+        result.append(
+            [
+                " ".join(rng.choice(favourite) + rng.choice(["", "", f"s{rng.randrange(20)}"]) for _ in range(length))
+                for length in (rng.randrange(3, 12) for _ in range(rng.randrange(2, 9)))
+            ]
+        )
+    return result
+
+
+def store(text: list[Document]) -> TokenStore:
+    folder = Path(tempfile.mkdtemp())
+    write_store(folder, text, tokenizer().backend_tokenizer)
+    return TokenStore.open(folder)
+
+
+@cache
+def prepared() -> Prepared:
+    corpus = Corpus(store(documents(40)), store(documents(8, seed=1)))
+    return Prepared(tokenizer(), vocabulary(), {"corpus": corpus}, {"tokenizer": "small", "corpus": "small"})
+
+
+def plan(**changes: Any) -> Plan:
+    """A plan that differs from the small one in `changes`; `objective` and `batch` fields may be given directly."""
+    objective = changes.pop("objective", MaskedLMAndNextSentence())
+    shape = {"size": 8, "seq_len": 32} | {k: changes.pop(k) for k in ("size", "micro", "seq_len") if k in changes}
+    base = Plan(
+        model=Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0),
+        data=NoText(),
+        mix=Mix({"corpus": Task(objective, NoText())}),
+        tokenizer=NoText(),  # type: ignore[arg-type]
+        precision=Fp32(),
+        optim=AdamW(lr=3e-3),
+        schedule=Linear(),
+        runner=Cpu(),
+        budget=Budget(steps=5),
+        batch=BatchShape(**shape),
+        eval=Evaluation(rows=16),
+        checkpoint=Checkpointing(),
+        early_stop=EarlyStop(),
+        log=Logging(),
+        name=None,
+        run_dir="runs/small",
+        resume="false",
+        seed=1,
+        cache_dir=None,
+        clip_norm=1.0,
+        gradient_checkpointing=False,
+        compile=False,
+    )
+    return replace(base, **changes)

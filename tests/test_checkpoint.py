@@ -1,0 +1,165 @@
+"""Checkpoints are whole or absent, damage is noticed, and a full disk costs nothing that was saved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import lmctl.run.checkpoint as module
+from lmctl.core.errors import ConfigError, DiskError
+from lmctl.run.checkpoint import Checkpoints, read_named, verify
+
+
+def weights(value: float) -> dict[str, torch.Tensor]:
+    tensor = torch.full((3, 4), value)
+    return {"a": tensor, "tied": tensor, "b": torch.arange(5)}
+
+
+def save(store: Checkpoints, step: int) -> Path:
+    return store.save(step, weights(step), {"progress": {"step": step}}, {"random": [step]})
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
+
+
+def no_warning(message: str) -> None:
+    raise AssertionError(message)
+
+
+def test_round_trip(tmp_path):
+    store = Checkpoints(tmp_path / "c", keep=2)
+    path = save(store, 7)
+    assert path.name == "step-00000007"
+    found = store.newest(no_warning)
+    assert found is not None
+    assert found.path == path
+    assert torch.equal(found.weights["a"], weights(7)["a"])
+    assert "tied" not in found.weights
+    assert found.state == {"progress": {"step": 7}}
+    assert found.of_rank(0) == {"random": [7]}
+    assert found.of_rank(1) is None
+    assert store.named("latest") == "step-00000007"
+    assert {entry["size"] for entry in json.loads((path / "manifest.json").read_text())["files"].values()}
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    store = Checkpoints(tmp_path, keep=2)
+    for step in range(1, 7):
+        save(store, step)
+        if step == 2:
+            store.mark_best(2)
+    assert names(tmp_path) == ["step-00000002", "step-00000005", "step-00000006"]
+    assert store.named("best") == "step-00000002"
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "one flipped bit in the weights": lambda p: flip(p / "model.safetensors"),
+    "one flipped bit in the state": lambda p: flip(p / "state.pt"),
+    "a file cut short": lambda p: (p / "state.pt").write_bytes((p / "state.pt").read_bytes()[:-1]),
+    "a file missing": lambda p: (p / "rank-0.pt").unlink(),
+    "no manifest": lambda p: (p / "manifest.json").unlink(),
+    "an empty manifest": lambda p: (p / "manifest.json").write_text(""),
+    "a manifest of something else": lambda p: (p / "manifest.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damage_is_noticed_and_the_one_before_is_used(tmp_path, damage):
+    store = Checkpoints(tmp_path, keep=3)
+    save(store, 1)
+    damage(save(store, 2))
+    said: list[str] = []
+    found = store.newest(said.append)
+    assert found is not None
+    assert found.path.name == "step-00000001"
+    assert len(said) == 1
+    assert said[0].startswith("checkpoint step-00000002 is damaged (")
+    assert names(tmp_path) == ["broken-step-00000002", "step-00000001"]  # set aside, not deleted
+    with pytest.raises(ConfigError):
+        read_named(tmp_path / "broken-step-00000002")
+
+
+def test_nothing_is_unpickled(tmp_path):
+    """A state file with code in it, under a manifest that is right, is refused."""
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "pwned",))
+
+    store = Checkpoints(tmp_path / "c", keep=2)
+    path = store.save(1, weights(1), {"x": 1}, {})
+    torch.save(Evil(), path / "state.pt")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.pt"] = {
+        "size": (path / "state.pt").stat().st_size,
+        "sha256": module.digest(path / "state.pt"),
+    }
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert verify(path) is None
+    with pytest.raises(ConfigError, match="more than tensors and numbers"):
+        store.newest(no_warning)
+    assert not (tmp_path / "pwned").exists()
+
+
+def broken(error: BaseException):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+FULL = {
+    "torch.save": ("torch.save", RuntimeError("[enforce fail] unexpected pos 64 vs 0")),
+    "safetensors": ("lmctl.run.checkpoint.save_file", RuntimeError("I/O error: No space left on device")),
+    "fsync": ("lmctl.run.checkpoint.sync_file", OSError(28, "No space left on device")),
+    "manifest": ("lmctl.run.checkpoint.write_text", OSError(28, "No space left on device")),
+    "rename": ("os.rename", OSError(28, "No space left on device")),
+}
+
+
+@pytest.mark.parametrize(("target", "error"), FULL.values(), ids=FULL.keys())
+def test_a_full_disk_leaves_the_earlier_ones_good(tmp_path, monkeypatch, target, error):
+    store = Checkpoints(tmp_path, keep=2)
+    save(store, 1)
+    save(store, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(target, broken(error))
+        with pytest.raises(DiskError, match="cannot write .*step-00000003.*earlier checkpoints are intact"):
+            save(store, 3)
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    found = store.newest(no_warning)
+    assert found is not None
+    assert found.path.name == "step-00000002"
+    save(store, 3)
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
+
+
+def test_a_save_that_was_killed_halfway_does_not_count(tmp_path):
+    store = Checkpoints(tmp_path, keep=2)
+    path = save(store, 1)
+    shutil.copytree(path, tmp_path / ".partial-step-00000002")
+    found = store.newest(no_warning)
+    assert found is not None
+    assert found.path.name == "step-00000001"
+    save(store, 3)
+    assert names(tmp_path) == ["step-00000001", "step-00000003"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    store = Checkpoints(tmp_path, keep=2)
+    save(store, 4)
+    store.save(4, weights(40), {"progress": {"step": 4}}, {})
+    found = store.newest(no_warning)
+    assert found is not None
+    assert torch.equal(found.weights["a"], weights(40)["a"])

@@ -1,0 +1,140 @@
+"""The same rows give the same step, however they are split over micro-batches and accumulation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small import plan, prepared
+
+from lmctl.config.schema import Budget
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.model.bert import Bert
+from lmctl.objective.mlm import MaskedLM
+from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
+from lmctl.optim.adamw import AdamW
+from lmctl.run.processes import Processes
+from lmctl.run.runner import Runner
+
+
+@pytest.fixture(scope="module")
+def alone() -> Processes:
+    return Processes(on_cpu=True)
+
+
+def trained(alone: Processes, **changes) -> tuple[Runner, list]:
+    runner = Runner(plan(**changes), prepared(), alone)
+    return runner, list(runner.steps())
+
+
+def weights(runner: Runner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
+
+
+@pytest.mark.parametrize("objective", [MaskedLM(), MaskedLMAndNextSentence()], ids=["mlm", "mlm_nsp"])
+@pytest.mark.parametrize("micro", [1, 2, 3])
+def test_micro_batches_do_not_change_the_step(alone, objective, micro):
+    whole, reports = trained(alone, objective=objective)
+    split, split_reports = trained(alone, objective=objective, micro=micro)
+    assert (weights(whole) - weights(split)).norm() / weights(whole).norm() < 1e-6
+    for one, other in zip(reports, split_reports, strict=True):
+        assert one.counts == other.counts
+        assert one.tokens == other.tokens
+        for name in one.terms:
+            assert float(one.terms[name]) == pytest.approx(float(other.terms[name]), rel=1e-6)
+
+
+def test_a_step_is_adam_on_the_mean_over_all_targets(alone):
+    """Against torch used by hand: one loss over the whole batch, clipped, AdamW."""
+    changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=3)}
+    runner, _ = trained(alone, micro=3, **changes)
+    by_hand = Runner(plan(**changes), prepared(), alone)
+    objective, network = by_hand.learner.objective, by_hand.network
+    decay = [p for p in network.parameters() if p.ndim > 1]
+    rest = [p for p in network.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}])
+    for step in range(3):
+        (batch,) = by_hand.stream.window(step, 8, None, 0, 1)
+        terms, counts = objective.terms(network, batch), batch.counts()
+        (terms["mlm"] / counts["mlm"] + terms["nsp"] / counts["nsp"]).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        progress = (step + 0.5) / 3
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * (progress / 0.1 if progress < 0.1 else 1 - (progress - 0.1) / 0.9)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert (weights(runner) - weights(by_hand)).norm() / weights(by_hand).norm() < 1e-6
+
+
+def test_it_learns(alone):
+    runner, _ = trained(alone, objective=MaskedLM(), budget=Budget(steps=300), optim=AdamW(lr=1e-2))
+    scores = runner.validation.scores(runner.learner)
+    baseline = runner.validation.baseline(runner.learner.objective, runner.histogram)
+    assert scores["corpus/mlm"] < baseline["corpus/mlm"] - 0.1
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        (Budget(steps=4), 4),
+        (Budget(steps=9, tokens=1), 1),
+        (Budget(tokens=900, steps=None), None),
+        (Budget(epochs=0.5), None),
+    ],
+    ids=["steps", "tokens at once", "tokens", "epochs"],
+)
+def test_the_budget_ends_the_run(alone, budget, steps):
+    runner, reports = trained(alone, budget=budget)
+    if steps is not None:
+        assert len(reports) == steps
+    elif budget.tokens:
+        assert sum(r.tokens for r in reports[:-1]) < budget.tokens <= sum(r.tokens for r in reports)
+    else:
+        assert len(reports) == -(-len(runner.stream.examples) // 2 // 8)
+
+
+def test_time_ends_the_run(alone):
+    runner, reports = trained(alone, budget=Budget(minutes=0.02))
+    assert reports
+    assert runner.state.seconds >= 1.2
+
+
+def test_every_epoch_sees_every_row_once(alone):
+    runner = Runner(plan(), prepared(), alone)
+    size = len(runner.stream.examples)
+    for epoch in range(2):
+        rows, epochs = runner.stream.rows(epoch * size, size)
+        assert sorted(rows.tolist()) == list(range(size))
+        assert set(epochs.tolist()) == {epoch}
+
+
+def test_validation_does_not_disturb_training(alone):
+    undisturbed, _ = trained(alone, model=Bert(2, 32, 2, 64, max_positions=64))
+    runner = Runner(plan(model=Bert(2, 32, 2, 64, max_positions=64)), prepared(), alone)
+    for _ in runner.steps():
+        runner.validation.scores(runner.learner)
+    assert torch.equal(weights(runner), weights(undisturbed))
+
+
+def test_activations_recomputed_give_the_same_run(alone):
+    one, _ = trained(alone, model=Bert(2, 32, 2, 64, max_positions=64))
+    other, _ = trained(alone, model=Bert(2, 32, 2, 64, max_positions=64), gradient_checkpointing=True)
+    assert torch.equal(weights(one), weights(other))
+
+
+def test_rules_about_two_components():
+    with pytest.raises(ConfigError, match="batch.seq_len=65 is longer than the model's 64 positions"):
+        plan(seq_len=65)
+    small = plan()
+    with pytest.raises(ConfigError, match="a run trains one"):
+        replace(small, mix=type(small.mix)({"a": small.task[1], "b": small.task[1]}))
+
+
+def test_a_split_that_cannot_make_pairs_is_named(alone):
+    from small import documents, store
+
+    text = prepared()
+    corpus = type(text.corpora["corpus"])(text.corpora["corpus"].train, store(documents(1)))
+    with pytest.raises(DataError, match=r"corpus, valid split: .* needs at least two documents"):
+        Runner(plan(), replace(text, corpora={"corpus": corpus}), alone)

@@ -1,0 +1,139 @@
+"""bf16 and fp16 are really computed, on a CPU too; scaling skips, halves, grows; nothing non-finite gets through."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small import plan, prepared
+
+from lmctl.config.schema import Budget
+from lmctl.core.errors import Diverged, LmctlError
+from lmctl.precision.bf16 import Bf16
+from lmctl.precision.emulation import HalfProducts
+from lmctl.precision.fp16 import Fp16
+from lmctl.precision.fp32 import Fp32
+from lmctl.run.processes import Processes
+from lmctl.run.proof import prove
+from lmctl.run.runner import Runner
+
+HALF = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Processes:
+    return Processes(on_cpu=True)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).norm() / b.float().norm())
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_emulated_products_are_native_products(dtype):
+    """Rounded operands, fp32 accumulation, rounded result: forward and both gradients as torch's own kernels."""
+    torch.manual_seed(0)
+    x, w, b = (torch.randn(*shape, requires_grad=True) for shape in ((24, 40), (16, 40), (16,)))
+    upstream = torch.randn(24, 16)
+
+    def run(context):
+        for tensor in (x, w, b):
+            tensor.grad = None
+        with context:
+            y = torch.nn.functional.linear(x, w, b)
+        y.float().backward(upstream)
+        return y, x.grad, w.grad, b.grad
+
+    ours = run(HalfProducts(dtype))
+    native = run(torch.autocast("cpu", dtype=dtype))
+    assert ours[0].dtype == native[0].dtype == dtype
+    exact = run(torch.autocast("cpu", enabled=False))
+    for mine, theirs, full in zip(ours, native, exact, strict=True):
+        assert relative(mine, theirs) < 0.5 * relative(theirs, full) + 1e-7
+        assert relative(mine, full) > 1e-5  # it did round
+
+
+@pytest.mark.parametrize("precision", [Bf16(), Fp16()], ids=["bf16", "fp16"])
+def test_half_precision_learns_what_fp32_learns(alone, precision):
+    losses = {}
+    for name, option in (("fp32", Fp32()), ("half", precision)):
+        runner = Runner(plan(precision=option, budget=Budget(steps=30)), prepared(), alone)
+        losses[name] = [float(r.terms["mlm"]) / r.counts["mlm"] for r in runner.steps()]
+        assert runner.state.step == 30
+    assert losses["half"] != losses["fp32"]
+    assert losses["half"][-1] == pytest.approx(losses["fp32"][-1], abs=0.05)
+
+
+@pytest.mark.parametrize("precision", [Bf16(), Fp16()], ids=["bf16", "fp16"])
+def test_the_proof_counts_half_products(alone, precision):
+    table = prove(Runner(plan(precision=precision), prepared(), alone))
+    assert table["half_products"] >= 12
+    assert table["signal_to_noise_db"] > 20
+
+
+def test_the_proof_of_fp32_counts_none(alone):
+    table = prove(Runner(plan(), prepared(), alone))
+    assert table["half_products"] == 0
+    assert table["signal_to_noise_db"] is None
+
+
+def test_a_precision_that_does_nothing_is_found_out(alone):
+    from contextlib import nullcontext
+
+    class Pretends(Bf16):
+        def products(self, device):
+            return nullcontext()
+
+    with pytest.raises(LmctlError, match="computed in fp32"):
+        prove(Runner(plan(precision=Pretends()), prepared(), alone))
+
+
+def poison(runner: Runner, step: int, value: float) -> None:
+    """Make the loss of one step huge or non-finite."""
+    original, calls = runner.wrapped.forward, []
+
+    def forward(batch):
+        terms = original(batch)
+        calls.append(None)
+        return {n: v * value for n, v in terms.items()} if len(calls) == step else terms
+
+    runner.wrapped.forward = forward  # type: ignore[method-assign]
+
+
+def test_fp16_overflow_skips_the_step_and_the_schedule_waits(alone):
+    runner = Runner(plan(precision=Fp16(initial_scale=1024.0, growth_interval=2)), prepared(), alone)
+    poison(runner, 2, float("inf"))
+    scales, lrs, taken = [], [], []
+    for report in runner.steps():
+        scales.append(runner.scaler.value)
+        lrs.append(report.lr)
+        taken.append(report.taken)
+    assert taken == [True, False, True, True, True, True]
+    assert runner.state.step == 5
+    assert runner.state.skipped == 1
+    assert scales == [1024.0, 512.0, 512.0, 1024.0, 1024.0, 2048.0]
+    assert lrs[1] == lrs[2]
+
+
+def test_a_skipped_step_leaves_the_weights_alone(alone):
+    runner = Runner(plan(precision=Fp16(initial_scale=4.0)), prepared(), alone)
+    poison(runner, 1, float("inf"))
+    before = [p.clone() for p in runner.network.parameters()]
+    next(runner.steps())
+    assert all(torch.equal(a, b) for a, b in zip(before, runner.network.parameters(), strict=True))
+
+
+def test_a_collapsing_scale_ends_the_run_naming_the_tensor(alone):
+    runner = Runner(plan(precision=Fp16(initial_scale=2.0)), prepared(), alone)
+    original = runner.wrapped.forward
+    runner.wrapped.forward = lambda batch: {n: v * float("inf") for n, v in original(batch).items()}
+    with pytest.raises(Diverged, match=r"diverged at step 1: the gradient of bert\..* is not finite \(the loss scale"):
+        list(runner.steps())
+
+
+@pytest.mark.parametrize("precision", [Fp32(), Bf16()], ids=["fp32", "bf16"])
+def test_nan_never_reaches_the_weights(alone, precision):
+    runner = Runner(plan(precision=precision), prepared(), alone)
+    poison(runner, 3, float("nan"))
+    with pytest.raises(Diverged, match="diverged at step 3: the gradient of bert"):
+        list(runner.steps())
+    assert all(torch.isfinite(p).all() for p in runner.network.parameters())

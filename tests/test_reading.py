@@ -1,0 +1,121 @@
+"""Text files in every wrapping, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+
+import pytest
+import zstandard
+
+from lmctl.core.errors import DataError
+from lmctl.data.reading import fingerprint, lines, text_files
+
+
+def write(path, data: bytes):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def refusal(path) -> DataError:
+    with pytest.raises(DataError) as caught:
+        list(lines(path))
+    assert str(path) in str(caught.value)
+    return caught.value
+
+
+TEXT = "Grüße, 世界。\n\nsecond\n" * 100
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gz", "zst"])
+def test_the_same_lines_from_every_wrapping(tmp_path, pack):
+    path = write(tmp_path / "corpus.any", pack(b"\xef\xbb\xbf" + TEXT.encode()))
+    assert list(lines(path)) == TEXT.splitlines()
+
+
+def test_several_compressed_parts_in_one_file_are_all_read(tmp_path):
+    for pack in (gzip.compress, zstandard.compress):
+        path = write(tmp_path / "parts.txt", pack(b"one\ntw") + pack(b"o\nthree"))
+        assert list(lines(path)) == ["one", "two", "three"]
+
+
+def test_line_ends_of_all_systems_and_lines_longer_than_a_block(tmp_path):
+    long = "x" * (5 << 19)
+    # The \r of the third line end is the last byte of a block of 2^20.
+    head = "a\rb\r\n"
+    filler = "y" * ((1 << 20) - len(head) - 1)
+    path = write(tmp_path / "mixed.txt", f"{head}{filler}\r\nc\n{long}\nlast\r".encode())
+    assert list(lines(path)) == ["a", "b", filler, "c", long, "last"]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gz", "zst"])
+def test_invalid_utf8_is_placed_in_the_unpacked_text(tmp_path, pack):
+    good = "é".encode() * 800_000  # Across the end of a block.
+    path = write(tmp_path / "latin.txt", pack(good + b"caf\xe9 au lait"))
+    assert f"byte offset {len(good) + 3}" in str(refusal(path))
+
+
+def test_a_character_cut_off_at_the_end_is_invalid(tmp_path):
+    assert "byte offset 3" in str(refusal(write(tmp_path / "cut.txt", b"abc\xe4\xb8")))
+
+
+def test_binary_files_are_named_as_such(tmp_path):
+    assert "binary file" in str(refusal(write(tmp_path / "model.txt", b"\x7fELF\x00\xff\xfe")))
+    utf16 = refusal(write(tmp_path / "utf16.txt", "hello".encode("utf-16")))
+    assert "UTF-16" in str(utf16.hint)
+
+
+with_checksum = zstandard.ZstdCompressor(write_checksum=True).compress
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", with_checksum)], ids=["gz", "zst"])
+def test_damaged_archives(tmp_path, suffix, pack):
+    packed = pack(random.Random(0).randbytes(50_000).hex().encode())
+    flipped = bytearray(packed)
+    flipped[len(packed) // 2] ^= 0xFF
+    for data in (packed[: len(packed) // 2], packed[:-3], bytes(flipped), b"not packed at all"):
+        assert "damaged" in str(refusal(write(tmp_path / f"corpus.txt{suffix}", data)))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path):
+    path = write(tmp_path / "secret.txt", b"text")
+    path.chmod(0)
+    assert "permission" in str(refusal(path))
+
+
+def test_folders_globs_and_files(tmp_path):
+    for name in ("b.txt", "a/z.md", "a/c.txt.gz", "picture.png", ".hidden.txt", ".git/x.txt"):
+        write(tmp_path / name, b"text")
+    inside = [tmp_path / name for name in ("a/c.txt.gz", "a/z.md", "b.txt")]
+    assert text_files(str(tmp_path)) == inside
+    assert text_files(str(tmp_path / "**" / "*.txt")) == [tmp_path / "b.txt"]
+    assert text_files(str(tmp_path / "picture.png")) == [tmp_path / "picture.png"]
+
+
+def test_what_is_not_there(tmp_path):
+    write(tmp_path / "corpus" / "train.txt", b"text")
+    for wrong in ("corpus/trian.txt", "corpsu/train.txt"):
+        with pytest.raises(DataError) as caught:
+            text_files(str(tmp_path / wrong))
+        assert "did you mean" in str(caught.value.hint)
+    with pytest.raises(DataError, match="no file matches"):
+        text_files(str(tmp_path / "*.nothing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no text files .*\.txt"):
+        text_files(str(tmp_path / "empty"))
+
+
+def test_the_fingerprint_follows_contents_and_not_places(tmp_path):
+    here = [write(tmp_path / "here" / name, name.encode()) for name in ("a", "b")]
+    there = [write(tmp_path / "there" / name, name[0].encode()) for name in ("a1", "b1")]
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(here) != fingerprint(here[::-1])
+    write(here[0], b"A")
+    assert fingerprint(here) != fingerprint(there)
+    # The border between files counts.
+    assert fingerprint([write(tmp_path / "1", b"ab"), write(tmp_path / "2", b"c")]) != fingerprint(
+        [write(tmp_path / "3", b"a"), write(tmp_path / "4", b"bc")]
+    )
