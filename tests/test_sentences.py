@@ -59,7 +59,9 @@ def test_a_sentence_is_not_split_again(text):
         assert split_sentences(sentence) == [sentence]
 
 
-@pytest.mark.parametrize("line", ["End.", "End .", 'He said "go."', "走了。”", "（好！）", "Really?!", 'so . "', "好……"])
+@pytest.mark.parametrize(
+    "line", ["End.", "End .", 'He said "go."', "走了。”", "（好！）", "Really?!", 'so . "', "好……"]
+)
 def test_final_punctuation(line):
     assert ends_sentence(line)
 

@@ -11,8 +11,10 @@ from omegaconf import DictConfig
 
 from lmctl.cli import sweep
 from lmctl.cli.arguments import Arguments, stamp
+from lmctl.config.audit import audit, refuse_tokens
 from lmctl.config.build import check
-from lmctl.config.compose import VERSION_BASE, Composer, audit, conf_dir, refuse_tokens
+from lmctl.config.compose import VERSION_BASE, Composer, conf_dir
+from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import Exit
 
 NOT_A_RUN = ("--cfg", "--info", "--hydra-help", "--shell-completion")
@@ -24,13 +26,15 @@ class Application:
 
     def __init__(self, verb: str, words: list[str]) -> None:
         self.verb = verb
-        self.composer = Composer(verb)
         self.arguments = Arguments.parse(words)
         self.composer = Composer(
             verb, self.arguments.flags.get("--config-name"), self.arguments.flags.get("--config-dir")
         )
         keys = {field.name for field in fields(self.composer.schema)}
         self.has_run_dir = "run_dir" in keys
+        kept = ("--config-dir", "--config-name", "--from")
+        job_flags = [word for name in kept if (value := self.arguments.flags.get(name)) for word in (name, value)]
+        sweep.register(verb, job_flags, self.has_run_dir)
 
     def run(self) -> int:
         """Check the command line, then let Hydra carry it out."""
@@ -43,9 +47,6 @@ class Application:
         refuse_tokens(arguments.overrides)
         if (file := arguments.flags.get("--from")) is not None:
             self.composer.start_from(file, arguments.overrides)
-        kept = ("--config-dir", "--config-name", "--from")
-        job_flags = [word for name in kept if (value := arguments.flags.get(name)) for word in (name, value)]
-        sweep.register(self.verb, job_flags, self.has_run_dir)
         if arguments.has("--multirun"):
             self._check_sweep()
         elif not any(map(arguments.has, NOT_A_RUN)):
@@ -72,7 +73,7 @@ class Application:
         for sample in samples:
             check(self.composer.task([*sample, *extra]), self.composer.schema)
         folder = sweep.sweep_dir([word for word in overrides if not word.startswith("hydra")])
-        if cfg.hydra.launcher._target_ == sweep.ProcessLauncherConfig._target_:
+        if cfg.hydra.launcher._target_ == ProcessLauncherConfig._target_:
             self.arguments.overrides = [w for w in overrides if sweep.key_of(w) not in ("name", "run_dir")]
         elif self.has_run_dir:  # jobs in one process, or on a cluster: Hydra's job number tells them apart
             self.arguments.overrides.append(f"run_dir='{folder}/${{hydra:job.num}}'")

@@ -16,7 +16,10 @@ OWN_FLAGS = {"--resume": "resume=auto"}
 ALIASES = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path", "-m": "--multirun", "-c": "--cfg",
            "-h": "--help", "-i": "--info", "-sc": "--shell-completion", "-p": "--package", "-r": "--run"}  # fmt: skip
 TAKES_VALUE = {"--cfg", "--package", "--config-name", "--config-dir", "--from"}
-VALUE_MAY_FOLLOW = {"--info": {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}}
+CHOICES = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
 
 
 @dataclass
@@ -38,7 +41,7 @@ class Arguments:
             name, equals, text = word.partition("=")
             name = ALIASES.get(name, name)
             value: str | None = text if equals else None
-            if value is None and rest and (name in TAKES_VALUE or rest[0] in VALUE_MAY_FOLLOW.get(name, ())):
+            if value is None and rest and (name in TAKES_VALUE or (name == "--info" and rest[0] in CHOICES[name])):
                 value = rest.pop(0)
             arguments._flag(name, value)
         return arguments
@@ -61,6 +64,8 @@ class Arguments:
             raise ConfigError(f"unknown flag '{name}'" + (f"; did you mean {close}?" if close else ""))
         if name in TAKES_VALUE and value is None:
             raise ConfigError(f"{name} needs a value")
+        if value is not None and value not in CHOICES.get(name, (value,)):
+            raise ConfigError(f"{name} {value}: there is {', '.join(CHOICES[name])}")
         self.flags[name] = value
 
     def has(self, flag: str) -> bool:

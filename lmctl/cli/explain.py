@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import re
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import (
@@ -115,6 +115,8 @@ def _machine_error(error: BaseException) -> LmctlError | None:
 
 def _config_error(error: BaseException, composer: Composer | None) -> ConfigError | None:
     key = str(getattr(error, "full_key", None) or "")
+    if (mark := getattr(error, "problem_mark", None)) is not None:  # a YAML file that cannot be read
+        return ConfigError(f"{mark.name}:{mark.line + 1}: {getattr(error, 'problem', error)}")
     match error:
         case MissingConfigException(missing_cfg_file=str(file)) if composer is not None:
             group, _, option = file.rpartition("/")
@@ -138,9 +140,8 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
             return ConfigError(f"{key} refers to '{_quoted(error)}', which does not exist")
         case UnsupportedInterpolationType():
             return ConfigError(f"{key}: {_first(error)}")
-        case yaml.MarkedYAMLError() if error.problem_mark is not None:
-            mark = error.problem_mark
-            return ConfigError(f"{mark.name}:{mark.line + 1}: {error.problem}")
+        case ValueError() if "Config group override must be" in str(error):
+            return ConfigError("a config group takes the name of an option, not null or a mapping")
         case HydraException():
             return _hydra_words(str(error), composer)
         case _:
@@ -156,14 +157,13 @@ def _hydra_words(text: str, composer: Composer | None) -> ConfigError | None:
         )
     if match := re.search(r"Sweep parameters '(.*?)' requires --multirun", text):
         return ConfigError(f"{match[1]} gives several values to one run", "-m runs them all, one after the other")
-    match = re.search(r"Could not override '([^'@]+)'\.\s*No match in the defaults list", text)
-    if match and composer is not None:
-        groups = list(composer.defaults)
-        close = nearest(match[1], groups)
-        return ConfigError(
-            f"'{match[1]}' is no group of {composer.verb}" + (f"; did you mean {close}?" if close else ""),
-            f"groups of {composer.verb}: {', '.join(groups)}",
-        )
+    if match := re.search(r"Could not override '(.*?)'\.\s*Did you mean to override (.*?)\?", text):
+        return ConfigError(f"'{match[1]}' is not chosen here; did you mean {match[2]}?")
+    if match := re.search(r"Could not override '(.*?)'\.\s*No match in the defaults list", text):
+        groups = ", ".join(composer.defaults) if composer is not None else ""
+        return ConfigError(f"'{match[1]}' is not chosen here", f"groups: {groups}" if groups else None)
+    if match := re.search(r"An item is already at '(.*?)'", text):
+        return ConfigError(f"'{match[1]}' has a value already", f"write {match[1]}=..., without the +")
     if match := re.search(r"Multiple values for (\S+?)\. To override", text):
         return ConfigError(f"'{match[1]}' has a value already", f"write {match[1]}=..., without the +")
     return None
@@ -173,18 +173,35 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
     keys: list[str] = []
     with contextlib.suppress(HydraException, OmegaConfBaseException):  # broken elsewhere, too: no suggestions then
         keys = list(_keys(composer.compose(composer.choices)))
+    group, _, rest = key.partition(".")
+    if (
+        rest
+        and group in composer.defaults
+        and not nearest(key, [known for known in keys if known.startswith(f"{group}.")])
+    ):
+        return _key_of_other_option(group, rest, composer)
     last = key.rpartition(".")[2]
     by_last = {known.rpartition(".")[2]: known for known in reversed(keys)}
-    close = by_last.get(last) or nearest(key, keys) or by_last.get(nearest(last, by_last) or "")
+    misspelt = difflib.get_close_matches(last, by_last, n=1, cutoff=0.8)
+    close = by_last.get(last) or nearest(key, keys) or (by_last[misspelt[0]] if misspelt else None)
     if close:
         return ConfigError(f"unknown key '{key}'; did you mean {close}?")
     return ConfigError(f"unknown key '{key}'", f"lmctl {composer.verb} --help lists the keys")
 
 
+def _key_of_other_option(group: str, rest: str, composer: Composer) -> ConfigError:
+    """`data.path` was given, and the option of `data` in use has nothing like it: maybe another option has."""
+    chosen = next((word.partition("=")[2] for word in composer.choices if word.startswith(f"{group}=")), None)
+    chosen = chosen or composer.defaults[group]
+    others = [name for name in composer.options(group) if rest in _keys(composer.load_option(group, name))]
+    hint = f"{' and '.join(f'{group}={name}' for name in others)} has it" if others else None
+    return ConfigError(f"unknown key '{group}.{rest}' of {group}={chosen}", hint)
+
+
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
     """Every key of a config as one would type it, Hydra's own left out; shallow ones first."""
     children = []
-    for name in node:
+    for name in map(str, node):
         if (not prefix and name == "hydra") or name == "_target_":
             continue
         yield f"{prefix}{name}"

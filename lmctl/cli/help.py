@@ -1,7 +1,8 @@
-"""`lmctl VERB --help`: the verb's groups with their options, its keys, and examples, all read from the config itself."""
+"""`lmctl VERB --help`: groups with their options, its keys, and examples, all read from the config itself."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import textwrap
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from dataclasses import Field, fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.compose import Composer
@@ -106,6 +106,4 @@ def _default(node: DictConfig, field: Field[Any]) -> str:
     if OmegaConf.is_missing(node, field.name):
         return "required"
     value = OmegaConf.to_container(node, resolve=False)[field.name]  # type: ignore[index,call-overload]
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    return value if isinstance(value, str) else json.dumps(value)

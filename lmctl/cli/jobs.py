@@ -48,7 +48,7 @@ class Job:
 
     def adopt(self, row: dict[str, Any] | None) -> None:
         """Take over what an earlier run of the sweep recorded of this very job."""
-        if row is not None and row.get("overrides") == self.overrides:
+        if row is not None and sorted(row.get("overrides", ())) == sorted(self.overrides):
             self.status, self.code = row.get("status", self.status), row.get("code")
             self.error, self.seconds = row.get("error"), row.get("seconds")
 
@@ -150,8 +150,8 @@ class Slots:
 def print_table(jobs: Sequence[Job]) -> None:
     """One row per job."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("job", "status"):
-        table.add_column(column, overflow="fold")
+    table.add_column("job", overflow="fold", no_wrap=True)
+    table.add_column("status", no_wrap=True)
     for column in ("steps", "valid loss", "seconds"):
         table.add_column(column, justify="right")
     table.add_column("error", overflow="fold")

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -27,6 +26,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from lmctl.cli.jobs import Job, Slots, finished, print_table
+from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import write_json
 from lmctl.core.types import Paths
@@ -47,21 +47,8 @@ class SweepFailed(LmctlError):
             self.code = Exit(codes.pop())
 
 
-@dataclass
-class ProcessLauncherConfig:
-    """hydra/launcher=process"""
-
-    _target_: str = "hydra_plugins.lmctl.ProcessLauncher"
-    n_jobs: int = 1
-    gpus_per_job: int = 0
-
-
 class ProcessLauncher(Launcher):
     """Starts the jobs, `n_jobs` at a time, and waits for them."""
-
-    # Hydra accepts plugins only by a name below `hydra_plugins`. The class is handed over as an object
-    # (`register`), so the name is all it takes: there need be no such package.
-    __module__ = "hydra_plugins.lmctl"
 
     verb: ClassVar[str] = ""
     flags: ClassVar[Sequence[str]] = ()
@@ -71,7 +58,8 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, n_jobs: int, gpus_per_job: int) -> None:
         self.n_jobs, self.gpus_per_job = n_jobs, gpus_per_job
-        self.stop: int | None = None
+        self.stops: list[int] = []
+        """The signals that asked the sweep to stop."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.folder = Path(str(config.hydra.sweep.dir))
@@ -95,9 +83,9 @@ class ProcessLauncher(Launcher):
         ]
         for job in jobs:
             job.adopt(before.get(job.name))
-        self.jobs += jobs
+        ProcessLauncher.jobs.extend(jobs)
         self._run(jobs)
-        if self.stop is not None:
+        if self.stops:
             conclude(stopped=True)
         return [_returned(job) for job in jobs]
 
@@ -106,14 +94,14 @@ class ProcessLauncher(Launcher):
         slots = Slots(self.n_jobs, self.gpus_per_job)
 
         def pass_on(number: int, frame: FrameType | None) -> None:
-            self.stop = number
+            self.stops.append(number)
             for _, job in running:
                 job.send(number)
 
         handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            while (waiting and self.stop is None) or running:
-                while waiting and len(running) < self.n_jobs and self.stop is None:
+            while (waiting and not self.stops) or running:
+                while waiting and len(running) < self.n_jobs and not self.stops:
                     place, job = waiting.pop(0)
                     label = f"[{place}/{len(jobs)}] {job.name}"
                     if finished(job):
@@ -122,8 +110,8 @@ class ProcessLauncher(Launcher):
                     print(f"{label}: started, log: {job.log}", flush=True)
                     job.start(self._command(job), slots.take(place))
                     running.append((place, job))
-                    if self.stop is not None:  # the signal came between the fork and the list
-                        job.send(self.stop)
+                    for number in self.stops:  # it came between the start and the list
+                        job.send(number)
                 for place, job in list(running):
                     if job.poll():
                         running.remove((place, job))
@@ -158,7 +146,8 @@ def register(verb: str, flags: Sequence[str], has_run_dir: bool) -> None:
     ProcessLauncher.jobs = []
     ProcessLauncher.verb, ProcessLauncher.flags, ProcessLauncher.has_run_dir = verb, tuple(flags), has_run_dir
     Plugins.instance().register(ProcessLauncher)
-    ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConfig, provider="lmctl")
+    # Hydra looks the name in the config up in this table, so no package of that name has to exist.
+    Plugins.instance().class_name_to_class[ProcessLauncherConfig._target_] = ProcessLauncher
 
 
 def conclude(stopped: bool = False) -> None:
@@ -177,7 +166,13 @@ def sweep_dir(overrides: list[str]) -> Path:
         return Path(run_dir.strip("'\""))
     if name := values.get("name"):
         return Path("runs") / name.strip("'\"")
-    return Path("runs") / f"sweep-{_hex(sorted(overrides))}"
+    return Path("runs") / f"sweep-{_hex(sorted(map(_ordered, overrides)))}"
+
+
+def _ordered(word: str) -> str:
+    """An override with its swept values in order, so that `seed=2,1` is the sweep that `seed=1,2` is."""
+    key, equals, values = word.partition("=")
+    return word if re.search(r"[\[({'\"]", values) else f"{key}{equals}{','.join(sorted(values.split(',')))}"
 
 
 def recorded(folder: Path) -> dict[str, dict[str, Any]]:
@@ -191,10 +186,10 @@ def recorded(folder: Path) -> dict[str, dict[str, Any]]:
 
 def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
     """What tells each job from the others, as a directory name: `precision=fp32,seed=1`."""
-    varying = [[word for word in job if any(word not in other for other in jobs)] for job in jobs]
+    varying = [sorted(word for word in job if any(word not in other for other in jobs)) for job in jobs]
     names = [re.sub(r"[^\w.=,+-]", "_", ",".join(word.lstrip("+") for word in words)) or "job" for words in varying]
     return [
-        name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hex(job)}"
+        name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hex(sorted(job))}"
         for name, job in zip(names, jobs, strict=True)
     ]
 
@@ -216,4 +211,6 @@ def _returned(job: Job) -> JobReturn:
     """What Hydra's sweepers want to hear. A failed job must not end the sweep, so it returns, and what it returns
     is not a number; a sweeper that optimises minimises the validation loss."""
     loss = (job.summary.get("valid") or {}).get("loss", 0.0) if job.status == "completed" else math.nan
-    return JobReturn(overrides=job.overrides, working_dir=job.run_dir, _status=JobStatus.COMPLETED, _return_value=loss)
+    returned = JobReturn(overrides=job.overrides, working_dir=job.run_dir, status=JobStatus.COMPLETED)
+    returned.return_value = loss
+    return returned

@@ -47,6 +47,9 @@ def section(node: DictConfig, cls: type[C]) -> C:
 
 def check_root(cfg: DictConfig, cls: type[C]) -> C:
     """The root of a verb's config: its own keys and sections checked, its component groups left as nodes."""
+    for field in fields(cast(Any, cls)):
+        if field.name not in cfg:  # taken out by `~key`
+            raise required(field.name)
     return section(cfg, cls)
 
 
@@ -117,7 +120,9 @@ def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
         value, wanted = match[1], _WANTED.get(match[2], match[2])
         whole = wanted == "a whole number" and re.fullmatch(r"[\d.]+(e\+?\d+)?", value) and float(value).is_integer()
         return ConfigError(f"{path} must be {wanted}, got {value}", f"write {float(value):.0f}" if whole else None)
-    if "not Optional" in message or "is not optional" in message.lower() or "'None'" in message:
+    if "Invalid type assigned" in message:
+        return ConfigError(f"{path} is a section, not a value", f"set its keys: {path}.KEY=...")
+    if "not Optional" in message or "'None'" in message:
         return ConfigError(f"{path} cannot be null")
     return ConfigError(f"{path}: {message}")
 

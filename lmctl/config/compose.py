@@ -1,4 +1,4 @@
-"""Composing a verb's config before Hydra runs it, and refusing what a config must never do.
+"""Composing a verb's config before Hydra runs it.
 
 Hydra creates directories, callbacks and log handlers as soon as it runs; so the same composition is made here
 first, where a mistake leaves nothing behind and foreign code in a config is not run. The private parts of Hydra
@@ -11,9 +11,8 @@ import argparse
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -25,8 +24,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lmctl.config.audit import audit
 from lmctl.config.options import spell_out
-from lmctl.config.schema import GenerateConfig, PeekConfig, PrepareConfig, TrainConfig
+from lmctl.config.schema import GenerateConfig, PeekConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -57,19 +57,21 @@ def flag_parser() -> argparse.ArgumentParser:
 
 
 def register_schemas() -> None:
-    """Make `schema_train` and its kind known to the `defaults` lists."""
+    """Make `schema_train` and its kind, and our launcher, known to the `defaults` lists."""
+    store = ConfigStore.instance()
     for verb, schema in SCHEMAS.items():
-        node = OmegaConf.structured(schema)
-        _thaw(node)
-        ConfigStore.instance().store(name=f"schema_{verb}", node=node, provider="lmctl")
+        store.store(name=f"schema_{verb}", node=_thawed(OmegaConf.structured(schema)), provider="lmctl")
+    launcher = _thawed(OmegaConf.structured(ProcessLauncherConfig))
+    store.store(group="hydra/launcher", name="process", node=launcher, provider="lmctl")
 
 
-def _thaw(node: Any) -> None:
+def _thawed(node: Any) -> Any:
     """OmegaConf makes nodes of frozen dataclasses read-only, which would refuse every override."""
-    if isinstance(node, DictConfig) and not node._is_missing():
+    if isinstance(node, DictConfig):
         node._set_flag("readonly", None)
-        for child in node._content.values():  # type: ignore[union-attr]
-            _thaw(child)
+        for child in node._content.values() if isinstance(node._content, dict) else ():
+            _thawed(child)
+    return node
 
 
 class Composer:
@@ -106,7 +108,7 @@ class Composer:
 
     def complete(self, cfg: DictConfig) -> DictConfig:
         """`cfg` with every name of an option replaced by the option's settings."""
-        spell_out(cfg, self.schema, self._load_option)
+        spell_out(cfg, self.schema, self._option_for)
         if cfg.get("resume") == "False":  # `resume=false` is read as a boolean first
             cfg.resume = "false"
         return cfg
@@ -154,9 +156,13 @@ class Composer:
                 return first.lstrip("# ").rstrip() if first.startswith("#") else ""
         return ""
 
-    def _load_option(self, group: str, name: str, place: str) -> DictConfig:
+    def _option_for(self, group: str, name: str, place: str) -> DictConfig:
         if name not in self.options(group):
             raise self.no_option(group, name, place)
+        return self.load_option(group, name)
+
+    def load_option(self, group: str, name: str) -> DictConfig:
+        """The settings of one option, by themselves."""
         cfg = self.loader.load_configuration(f"{group}/{name}", [], RunMode.RUN)
         node = cfg[group]
         node._set_parent(None)
@@ -175,9 +181,7 @@ class Composer:
     def start_from(self, file: str, overrides: list[str]) -> None:
         """Let the resolved config of an earlier run be the base; `overrides` go on top, group by group."""
         saved = read_config(Path(file))
-        base = self.loader.repository.load_config(self.verb)
-        raw = yaml.safe_load((conf_dir() / f"{self.verb}.yaml").read_text(encoding="utf-8"))
-        assert base is not None
+        raw = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{self.verb}.yaml")))
         # The file's own name and directory are taken; the packages it trusted are for the person here to trust.
         for key in ("name", "run_dir", "resume", "trusted"):
             saved.pop(key, None)
@@ -196,6 +200,7 @@ class Composer:
 
 
 MAX_BYTES = 1 << 20
+ANCHOR = re.compile(r"^[^#'\"]*[\s:\[,-]&\w", re.MULTILINE)
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -204,67 +209,20 @@ def read_config(file: Path) -> dict[str, Any]:
         if file.stat().st_size > MAX_BYTES:
             raise ConfigError(f"--from {file}: larger than 1 MiB, so not the config of a run")
         text = file.read_text(encoding="utf-8")
-        # Aliases within aliases grow a few lines into millions of nodes; a resolved config has none.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ConfigError(f"--from {file}: has YAML aliases, so not the config of a run")
-        saved = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"--from {file}: {error.strerror}", "give the config.yaml of a run") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--from {file}: not UTF-8 text, so not the config of a run") from error
+    # Anchors within anchors grow a few lines into millions of nodes; the config of a run has none.
+    if ANCHOR.search(text):
+        raise ConfigError(f"--from {file}: has YAML anchors, which the config of a run never has")
+    try:
+        saved = OmegaConf.to_container(OmegaConf.create(text))
+    except Exception as error:
         raise ConfigError(f"--from {file}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(saved, dict):
+    if not isinstance(saved, dict) or "_target_" in saved:
         raise ConfigError(f"--from {file}: not the config of a run")
     for key in ("hydra", "defaults"):
         if key in saved:
             raise ConfigError(f"--from {file}: has a '{key}' entry, which the config of a run never has")
     return {str(key): value for key, value in saved.items()}
-
-
-PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
-"""Where Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
-HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
-TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b")
-SECRET = re.compile(r"oc\.env:[^}]*(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL)", re.IGNORECASE)
-
-
-def refuse_tokens(words: list[str]) -> None:
-    """Overrides are written down in many places; an access token must not be among them."""
-    for word in words:
-        if TOKEN.search(word):
-            raise ConfigError(
-                f"the value of '{word.partition('=')[0]}' looks like an access token, and overrides are recorded",
-                "put it into the environment (HF_TOKEN), or log in with: hf auth login",
-            )
-
-
-def audit(cfg: DictConfig) -> None:
-    """Refuse code and secrets in a config: what Hydra itself would call, and what the record would keep."""
-    _audit(OmegaConf.to_container(cfg, resolve=False), "")
-
-
-def _audit(node: Any, path: str) -> None:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            where = f"{path}.{key}" if path else str(key)
-            if path.startswith("hydra") and _names_code(path, str(key), value):
-                raise ConfigError(f"{where}={value} names code for Hydra to run, and is refused", _CODE_HINT)
-            _audit(value, where)
-    elif isinstance(node, list):
-        for place, value in enumerate(node):
-            _audit(value, f"{path}[{place}]")
-    elif isinstance(node, str):
-        if TOKEN.search(node):
-            raise ConfigError(f"{path} holds what looks like an access token", "put it into the environment")
-        if SECRET.search(node):
-            raise ConfigError(f"{path} reads a secret from the environment, and would record it: {node}")
-
-
-_CODE_HINT = "lmctl's own components go into config groups; launchers and sweepers come as installed Hydra plugins"
-
-
-def _names_code(path: str, key: str, value: Any) -> bool:
-    if key == "_target_":
-        return path.startswith("hydra.callbacks") or not str(value).startswith(PLUGINS)
-    if path.startswith(("hydra.job_logging", "hydra.hydra_logging")):
-        return key in ("()", "class", "factory") and value not in HANDLERS
-    return False

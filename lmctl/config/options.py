@@ -63,16 +63,18 @@ def _component(node: Any, trusted: tuple[str, ...], load_option: LoadOption) -> 
             _place(node, str(key), GROUPS[hint], load_option)
         child = node._get_node(key)
         if get_origin(hint) is dict and is_dataclass(inner := get_args(hint)[1]):
-            _name_targets(child, inner)
-            for grandchild in child._content.values() if isinstance(child, DictConfig) else ():
-                _component(grandchild, trusted, load_option)
+            for entry in _entries(child):
+                _name_target(entry, inner)
+                _component(entry, trusted, load_option)
         _component(child, trusted, load_option)
 
 
-def _name_targets(node: Any, cls: Any) -> None:
-    """The values of a `dict[str, Task]` are tasks, whether or not they say so."""
-    if isinstance(node, DictConfig):
-        for child in node._content.values() if isinstance(node._content, dict) else ():
-            if isinstance(child, DictConfig) and not child._is_interpolation() and "_target_" not in child:
-                with open_dict(child):
-                    child["_target_"] = f"{cls.__module__}.{cls.__qualname__}"
+def _entries(node: Any) -> list[Any]:
+    return list(node._content.values()) if isinstance(node, DictConfig) and isinstance(node._content, dict) else []
+
+
+def _name_target(node: Any, cls: Any) -> None:
+    """A value of a `dict[str, Task]` is a task, whether or not it says so."""
+    if isinstance(node, DictConfig) and not node._is_interpolation() and "_target_" not in node:
+        with open_dict(node):
+            node["_target_"] = f"{cls.__module__}.{cls.__qualname__}"

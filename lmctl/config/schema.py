@@ -189,3 +189,12 @@ class GenerateConfig:
         positive(top_k=self.top_k)
         if self.prompt is not None and self.file is not None:
             raise ValueError("give prompt or file, not both")
+
+
+@dataclass(frozen=True)
+class ProcessLauncherConfig:
+    """Option `process` of Hydra's own group `hydra/launcher`: how the jobs of a sweep are run."""
+
+    _target_: str = "hydra_plugins.lmctl.ProcessLauncher"  # Hydra takes plugins by a name below hydra_plugins only
+    n_jobs: int = key(1, "jobs at the same time")
+    gpus_per_job: int = key(0, "GPUs dealt out to each job; 0: every job sees all of them")

@@ -62,6 +62,9 @@ class TokenStore:
 
 def write_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
     """Tokenise `documents` into an empty `folder`, a block of sentences at a time; documents stream through."""
+    # In a copy: text that spells "[SEP]" is text, and must not become the special piece.
+    tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+    tokenizer.encode_special_tokens = True
     vocabulary = tokenizer.get_vocab_size()
     dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
     lengths: list[np.ndarray] = []

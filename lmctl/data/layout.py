@@ -59,10 +59,11 @@ def detect_line(heads: Sequence[list[str]], layout: Layout) -> LineIs:
         return "paragraph"
     if _share_final(rows) >= _MOSTLY:
         split = sum(len(split_sentences(row)) for row in rows)
-        return "sentence" if split < 1.5 * len(rows) else "paragraph"
+        return "sentence" if split < 1.25 * len(rows) else "paragraph"
     # Without punctuation (verses, transcripts) joining the lines would make one sentence of the whole text.
-    marks = sum(len(split_sentences(join_lines(block))) for head in heads for block in _blocks(head))
-    return "piece" if marks * 20 >= len(rows) else "sentence"
+    joined = [join_lines(block) for head in heads for block in _blocks(head)]
+    whole = sum(ends_sentence(sentence) for text in joined for sentence in split_sentences(text))
+    return "piece" if whole * 20 >= len(rows) else "sentence"
 
 
 def read_documents(files: Iterable[Path], layout: Layout, line_is: LineIs) -> Iterator[Document]:

@@ -6,6 +6,7 @@ end with exit code 75; a worker's own exit code becomes the command's, and its m
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -30,17 +31,21 @@ class WorkersFailed(LmctlError):
 def launch(processes: int, arguments: list[str]) -> None:
     """Run `python -m lmctl <arguments>` in `processes` processes and wait for them."""
     os.environ["LMCTL_LAUNCHED"] = "1"
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # we pass signals on ourselves, and wait as long as saving takes
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
+        run_id=f"lmctl-{os.getpid()}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.1,
+        # Of the others torch would end the workers after 30 seconds; we pass them on, and wait as long as saving takes.
+        signals_to_handle="SIGHUP,SIGQUIT",
     )
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a failed worker speaks for itself
     for number in SIGNALS:
         signal.signal(number, _pass_on)
     try:

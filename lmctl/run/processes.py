@@ -72,11 +72,9 @@ class Processes:
             dist.barrier(group=self._hosts)
 
     def close(self) -> None:
-        """Leave the group in good order."""
+        """Leave the group together; whoever leaves early breaks the others' connections."""
+        self.wait()
         self.accelerator.end_training()
-        if self.world > 1:
-            self.wait()
-            dist.destroy_process_group()
 
 
 def launched() -> bool:

@@ -144,7 +144,7 @@ class Runner:
         *counts, tokens, stops, seconds = self.processes.sum(local)
         self.state.seconds = seconds
         if stops:
-            self.stopped_by = reason or "a signal to another process"
+            self.stopped_by = reason or "a stop signal"
         return dict(zip(names, counts, strict=True)), int(tokens)
 
     def _tick(self) -> None:
@@ -211,14 +211,14 @@ class Runner:
         """Everything but the weights that all processes share, for a checkpoint."""
         self._tick()
         return {
-            "progress": self.state.state_dict(),
+            "progress": self.state.shared(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
     def own_state(self) -> dict[str, Any]:
         """What is this process's alone."""
-        return {"random": random_state(), "cpu_seconds": self.state.cpu_seconds}
+        return {"random": random_state(), **self.state.own()}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any] | None) -> None:
         """Go on from a checkpoint; `own` is None in a process that did not exist when it was written."""
@@ -229,10 +229,11 @@ class Runner:
             raise ConfigError(f"resume: the checkpoint's weights do not fit the model ({(absent + unexpected)[0]})")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.state = TrainState.from_dict(state["progress"])
-        self.state.cpu_seconds = own["cpu_seconds"] if own else 0.0
-        if own is not None:
-            restore_random_state(own["random"])
+        own = dict(own or {})
+        saved_random = own.pop("random", None)
+        self.state = TrainState(**state["progress"], **own)
+        if saved_random is not None:
+            restore_random_state(saved_random)
         self._clock = (time.monotonic(), time.process_time())
 
 

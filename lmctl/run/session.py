@@ -64,7 +64,7 @@ class Session:
             if runner.stopped_by is not None:
                 self._save()
                 raise Stopped(
-                    f"stopped by {runner.stopped_by} after step {runner.state.step}; everything is saved",
+                    f"{runner.stopped_by} after step {runner.state.step}; everything is saved",
                     f"go on with: resume=auto run_dir={self.paths.root}",
                 )
             return self._finish()

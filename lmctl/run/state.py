@@ -21,7 +21,7 @@ class TrainState:
     seconds: float = 0.0
     """Wall-clock seconds of training, validation and saving included, interruptions not."""
     cpu_seconds: float = 0.0
-    """CPU seconds of all processes in the same time."""
+    """CPU seconds of this process in the same time."""
     bytes_sent: int = 0
     """Bytes of gradients that one process has handed to the network."""
     best: dict[str, Any] | None = None
@@ -35,7 +35,7 @@ class TrainState:
     train: dict[str, float] = field(default_factory=dict)
     """The newest logged training losses."""
     pending: dict[str, list[float]] = field(default_factory=dict)
-    """Sums and counts per term since the last log point."""
+    """This process's sums, and the counts of all processes, per term since the last log point."""
     metrics_bytes: int = 0
     """Length of metrics.jsonl; what lies beyond it was written after the checkpoint and will be written again."""
 
@@ -44,12 +44,16 @@ class TrainState:
         """Windows of data used up: the position in the data."""
         return self.step + self.skipped
 
-    def state_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def shared(self) -> dict[str, Any]:
+        """What is the same in every process."""
+        return {name: value for name, value in asdict(self).items() if name not in OWN}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainState:
-        return cls(**values)
+    def own(self) -> dict[str, Any]:
+        """What is this process's alone."""
+        return {name: value for name, value in asdict(self).items() if name in OWN}
+
+
+OWN = ("cpu_seconds", "pending")
 
 
 def random_state() -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""What a config must never do: name code for Hydra to run, or carry secrets into the record of a run.
+
+Hydra itself calls what `hydra.callbacks`, log handlers, launchers and sweepers name, before any code of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from lmctl.core.errors import ConfigError
+
+PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
+"""Where Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
+HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
+TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b")
+SECRET = re.compile(r"oc\.env:[^}]*(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL)", re.IGNORECASE)
+
+
+def refuse_tokens(words: list[str]) -> None:
+    """Overrides are written down in many places; an access token must not be among them."""
+    for word in words:
+        if TOKEN.search(word):
+            raise ConfigError(
+                f"the value of '{word.partition('=')[0]}' looks like an access token, and overrides are recorded",
+                "put it into the environment (HF_TOKEN), or log in with: hf auth login",
+            )
+
+
+def audit(cfg: DictConfig) -> None:
+    """Refuse code and secrets in a config: what Hydra itself would call, and what the record would keep."""
+    tree = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    tree["hydra"]["overrides"] = {}  # these repeat the command line, and what it sets is in the tree
+    tree["hydra"]["job"].pop("override_dirname", None)
+    _audit(tree, "")
+
+
+def _audit(node: Any, path: str) -> None:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            where = f"{path}.{key}" if path else str(key)
+            if path.startswith("hydra") and _names_code(path, str(key), value):
+                raise ConfigError(f"{where}={value} names code for Hydra to run, and is refused", _CODE_HINT)
+            _audit(value, where)
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            _audit(value, f"{path}[{place}]")
+    elif isinstance(node, str):
+        if TOKEN.search(node):
+            raise ConfigError(f"{path} holds what looks like an access token", "put it into the environment")
+        if SECRET.search(node):
+            raise ConfigError(f"{path} reads a secret from the environment, and would record it: {node}")
+
+
+_CODE_HINT = "lmctl's own components go into config groups; launchers and sweepers come as installed Hydra plugins"
+
+
+def _names_code(path: str, key: str, value: Any) -> bool:
+    if key == "_target_":
+        return path.startswith("hydra.callbacks") or not str(value).startswith(PLUGINS)
+    if path.startswith(("hydra.job_logging", "hydra.hydra_logging")):
+        return key in ("()", "class", "factory") and value not in HANDLERS
+    return False

@@ -1,0 +1,195 @@
+"""What `lmctl` says when something is wrong: every message to the letter, its exit code, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from lmctl.cli.explain import report
+from lmctl.cli.main import main
+from lmctl.core.errors import DataError, Diverged, Stopped
+
+MISTAKES = {
+    "trian": "error: no verb 'trian'; did you mean train?\n  lmctl --help lists the verbs",
+    "train precision=fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, fp16, fp32",
+    "train precison=bf16": "error: unknown key 'precison'; did you mean precision?",
+    "train lr=0.1": "error: unknown key 'lr'; did you mean optim.lr?",
+    "train +lr=0.1": "error: unknown key 'lr'; did you mean optim.lr?",
+    "train batch.sise=8": "error: unknown key 'batch.sise'; did you mean batch.size?",
+    "train +batch.sise=8": "error: unknown key 'batch.sise'; did you mean batch.size?",
+    "train +typo=1": "error: unknown key 'typo'\n  lmctl train --help lists the keys",
+    "train +optim.typo=1": "error: unknown key 'optim.typo'\n  optim takes: lr, weight_decay, betas, eps",
+    "train +optim.lrr=1": "error: unknown key 'optim.lrr'; did you mean optim.lr?",
+    "train precision=fp16 precision.initial_scal=2": "error: unknown key 'precision.initial_scal'; did you mean precision.initial_scale?",
+    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=text has it",
+    "train +optim.lr=1": "error: 'optim.lr' has a value already\n  write optim.lr=..., without the +",
+    "train +precision=bf16": "error: 'precision' has a value already\n  write precision=..., without the +",
+    "train optim.lr=abc": "error: optim.lr must be a number, got abc",
+    "train batch.size=abc": "error: batch.size must be a whole number, got abc",
+    "train batch.size=1.5": "error: batch.size must be a whole number, got 1.5",
+    "train budget.tokens=1e6": "error: budget.tokens must be a whole number, got 1000000.0\n  write 1000000",
+    "train compile=maybe": "error: compile must be true or false, got maybe",
+    "train seed=null": "error: seed cannot be null",
+    "train budget=3": "error: budget is a section, not a value\n  set its keys: budget.KEY=...",
+    "train ~seed": "error: 'seed' is required\n  give it as: seed=...",
+    "train batch.seq_len=4": "error: batch.seq_len must be at least 8, got 4",
+    "train budget.steps=null": "error: budget: give at least one of steps, tokens, epochs, minutes",
+    "train data=text": "error: 'data.path' is required\n  give it as: data.path=...",
+    "generate": "error: 'model_path' is required\n  give it as: model_path=...",
+    "train name=${nope}": "error: name refers to 'nope', which does not exist",
+    "train name=[1": "error: cannot read 'name=[1'\n  an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
+    "train precision=bf16,fp16": "error: precision=bf16,fp16 gives several values to one run\n  -m runs them all, one after the other; a list is written precision=[bf16,fp16]",
+    "train objective=mlm": "error: 'objective' is not chosen here; did you mean objective@mix.tasks.corpus.objective?",
+    "train mix.tasks.corpus.objective=mln": "error: no option 'mln' in group 'objective' (mix.tasks.corpus.objective); did you mean mix.tasks.corpus.objective=mlm?\n  options: mlm, mlm_nsp",
+    "train --multirn": "error: unknown flag '--multirn'; did you mean --multirun?",
+    "train --cfg jobs": "error: --cfg jobs: there is job, hydra, all",
+    "train --config-dir": "error: --config-dir needs a value",
+    "train --config-dir nowhere": "error: --config-dir nowhere: no such directory",
+    "train --config-path x": "error: --config-path would hide lmctl's own options\n  add yours with --config-dir FOLDER",
+    "train --from nowhere.yaml": "error: --from nowhere.yaml: No such file or directory\n  give the config.yaml of a run",
+    "train --experimental-rerun x": "error: --experimental-rerun unpickles a file, which can run any code, and is refused\n  repeat a run with: lmctl train --from runs/NAME/config.yaml",
+    "train precision._target_=os.system": "error: precision._target_=os.system is outside the trusted packages (lmctl)\n  if the code is yours, add trusted=[os]",
+    "train trusted=[os] precision._target_=os.system": "error: precision._target_=os.system is not a component (a dataclass)",
+    "train +hydra.callbacks.x._target_=os.system": "error: hydra.callbacks.x._target_=os.system names code for Hydra to run, and is refused\n  lmctl's own components go into config groups; launchers and sweepers come as installed Hydra plugins",
+    "train hydra.launcher._target_=os.system": "error: hydra.launcher._target_=os.system names code for Hydra to run, and is refused\n  lmctl's own components go into config groups; launchers and sweepers come as installed Hydra plugins",
+    "train name=hf_abcdefghijklmnopqrstuvwxyz": "error: the value of 'name' looks like an access token, and overrides are recorded\n  put it into the environment (HF_TOKEN), or log in with: hf auth login",
+    "train name=${oc.env:HF_TOKEN}": "error: name reads a secret from the environment, and would record it: ${oc.env:HF_TOKEN}",
+    "train -m +typo=1 seed=1,2": "error: unknown key 'typo'\n  lmctl train --help lists the keys",
+    "train -m precision=fp32,fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, fp16, fp32",
+    "train -m batch.seq_len=32,4": "error: batch.seq_len must be at least 8, got 4",
+    "train -m hydra.launcher.n_job=2": "error: unknown key 'hydra.launcher.n_job'\n  lmctl train --help lists the keys",
+    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: data, mix, model, objective, optim, precision, runner, schedule, tokenizer",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistake(line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.err.rstrip("\n") == MISTAKES[line]
+    assert printed.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_and_overrides_come_in_any_order(capsys: pytest.CaptureFixture[str]):
+    for line in ("--cfg job seed=7 name=a", "seed=7 --cfg job name=a", "seed=7 name=a --cfg=job", "name=a seed=7 -c job"):
+        assert main(["train", *line.split()]) == 0
+        assert "seed: 7\n" in capsys.readouterr().out
+
+
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "precision").mkdir()
+    broken = tmp_path / "precision" / "mine.yaml"
+    broken.write_text("# mine\n_target_: x\n  oops: [\n")
+    assert main(["train", "--config-dir", str(tmp_path), "precision=mine"]) == 2
+    assert capsys.readouterr().err == f"error: {broken}:3: mapping values are not allowed here\n"
+
+
+def test_config_of_a_run_is_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """What a stranger's config.yaml might try."""
+    for text, message in {
+        "hydra: {callbacks: {x: {_target_: os.system}}}": "has a 'hydra' entry, which the config of a run never has",
+        "defaults: [train]": "has a 'defaults' entry, which the config of a run never has",
+        "a: &a [1]\nb: [*a, *a]": "has YAML anchors, which the config of a run never has",
+        "[1, 2]": "not the config of a run",
+        "x" * (1 << 21): "larger than 1 MiB, so not the config of a run",
+    }.items():
+        (tmp_path / "config.yaml").write_text(text)
+        assert main(["train", "--from", str(tmp_path / "config.yaml")]) == 2
+        assert capsys.readouterr().err == f"error: --from {tmp_path}/config.yaml: {message}\n"
+
+
+@pytest.fixture
+def saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The config of a run, as the run would have written it."""
+    assert main(["train", "--cfg", "job", "--resolve", "name=old", "optim.lr=0.5", "precision=fp16"]) == 0
+    path = tmp_path / "config.yaml"
+    path.write_text(capsys.readouterr().out)
+    return path
+
+
+def test_from_repeats_a_run_with_changes_on_top(saved: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--from", str(saved), "seed=9", "precision=bf16", "schedule.warmup=0.5", "--cfg", "job"]) == 0
+    printed = capsys.readouterr().out
+    for line in ("lr: 0.5", "seed: 9", "_target_: lmctl.precision.bf16.Bf16", "warmup: 0.5", "name: train-"):
+        assert line in printed
+    assert "initial_scale" not in printed, "an option named on the command line replaces the saved one as a whole"
+    assert "runs/old" not in printed
+
+
+def test_from_never_trusts_what_the_file_trusts(saved: Path, capsys: pytest.CaptureFixture[str]):
+    text = saved.read_text().replace("lmctl.precision.fp16.Fp16", "evil.Code").replace("trusted: []", "trusted: [evil]")
+    saved.write_text(text)
+    assert main(["train", "--from", str(saved)]) == 2
+    assert "precision._target_=evil.Code is outside the trusted packages (lmctl)" in capsys.readouterr().err
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named like torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (DataError("a.txt:3: bad row", "repair it"), 3, "error: a.txt:3: bad row\n  repair it\n"),
+        (Diverged("loss is nan"), 4, "error: loss is nan\n"),
+        (Stopped("stopped by SIGTERM", "go on"), 75, "stopped: stopped by SIGTERM\n  go on\n"),
+        (OutOfMemoryError("CUDA out of memory"), 5, "error: out of memory: CUDA out of memory\n  use a smaller batch.micro (same result) or batch.seq_len\n"),
+        (MemoryError(), 5, "error: out of memory: MemoryError\n  use a smaller batch.micro (same result) or batch.seq_len\n"),
+        (OSError(errno.ENOSPC, "No space", "x"), 6, "error: no space left on the disk: x\n  free some space and run it again\n"),
+        (OSError(errno.EACCES, "No", "x"), 6, "error: no permission: x\n  check its permissions, or choose another place\n"),
+        (OSError(errno.EROFS, "No", "x"), 6, "error: no permission: x\n  check its permissions, or choose another place\n"),
+        (KeyError("[/red]"), 1, "error: KeyError: '[/red]'\n  LMCTL_TRACEBACK=1 shows the full traceback\n"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)  # fmt: skip
+def test_exit_codes(error: Exception, code: int, text: str, capsys: pytest.CaptureFixture[str]):
+    assert report(error) == code
+    assert capsys.readouterr().err == text
+
+
+def test_what_nobody_foresaw_says_where(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    from lmctl.verbs import peek
+
+    def run(cfg: object) -> None:
+        raise ZeroDivisionError("[/bold] of nothing")
+
+    monkeypatch.setattr(peek, "run", run)
+    assert main(["peek"]) == 1
+    first, place, last = capsys.readouterr().err.splitlines()
+    assert first == "error: ZeroDivisionError: [/bold] of nothing"
+    assert place.startswith("  at lmctl/cli/application.py:")
+    assert last == "  LMCTL_TRACEBACK=1 shows the full traceback"
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    from lmctl.verbs import peek
+
+    def run(cfg: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(peek, "run", run)
+    assert main(["peek"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_other_ranks_leave_common_errors_to_the_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "lr=1"]) == 2
+    assert capsys.readouterr().err == ""
+    assert report(DataError("bad row")) == 3
+    assert capsys.readouterr().err == "rank 1: error: bad row\n"
+
+
+def test_ranks_agree_on_a_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    from lmctl.cli.arguments import stamp
+
+    assert stamp() != stamp()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert stamp() == stamp()
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    assert main(["train"]) == 2
+    assert "several machines cannot make up one name for the run" in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""Every file in conf/ composes, builds, and shows exactly the keys its component has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lmctl.config.build import build, check, component_class
+from lmctl.config.compose import SCHEMAS, Composer, conf_dir
+from lmctl.config.options import GROUPS
+from lmctl.mix.mix import Mix
+
+CONF = conf_dir()
+FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+OPTIONS = [path for path in FILES if len(path.parts) > 1]
+KINDS: dict[str, Any] = {group: kind for kind, group in GROUPS.items()} | {"mix": Mix}
+
+
+def in_place(path: Path) -> DictConfig:
+    """The option's settings, in a config where what they refer to exists and what they require is given."""
+    composer = Composer("train")
+    cfg = composer.task([])
+    group = path.parent.as_posix()
+    with open_dict(cfg):
+        cfg[group] = composer.load_option(group, path.stem)
+        for key in list(cfg[group]):
+            if OmegaConf.is_missing(cfg[group], key):
+                cfg[group][key] = "given"
+    return cfg[group]
+
+
+def components(node: Any) -> Iterator[DictConfig]:
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node
+        for key in node:
+            if not OmegaConf.is_interpolation(node, key):
+                yield from components(node[key])
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_first_line_says_what_it_is(path: Path):
+    first = (CONF / path).read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) <= 120
+    assert not first.endswith(".")
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=str)
+def test_option_builds(path: Path):
+    build(in_place(path), KINDS[path.parent.as_posix()])
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=str)
+def test_option_shows_every_key(path: Path):
+    for node in components(in_place(path)):
+        cls = component_class(node, ("lmctl.",))
+        assert set(node) - {"_target_"} == {field.name for field in fields(cls) if field.init}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if len(path.parts) == 1], ids=str)
+def test_verb_has_a_schema_and_composes(path: Path):
+    required = ["model_path=given"] if path.stem == "generate" else []
+    check(Composer(path.stem).task(required), SCHEMAS[path.stem])
+
+
+def test_building_is_cheap():
+    """Every option of every group, and not a line of torch."""
+    script = """
+import sys
+from test_conf import KINDS, OPTIONS, build, in_place
+for path in OPTIONS:
+    build(in_place(path), KINDS[path.parent.as_posix()])
+print({"torch", "transformers", "accelerate"} & set(sys.modules))
+"""
+    here = Path(__file__).parent
+    environment = {"PYTHONPATH": f"{here}:{here.parent}"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "set()", done.stderr

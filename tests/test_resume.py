@@ -1,0 +1,170 @@
+"""A run that is killed at arbitrary moments and resumed ends with the bits of the undisturbed run."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from command import SMALL, command, environment, lmctl, metrics, succeed, summary, write_documents
+
+LENGTH = ["budget.steps=60", "eval.every=20", "checkpoint.every=4", "resume=auto"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    return write_documents(tmp_path_factory.mktemp("text") / "docs.txt")
+
+
+def arguments(text: Path, name: str, *more: str) -> list[str]:
+    return ["train", *SMALL, f"data.path={text}", f"name={name}", *LENGTH, *more]
+
+
+def start(folder: Path, words: list[str]) -> subprocess.Popen[str]:
+    """The command, once it trains."""
+    process = subprocess.Popen(
+        command(*words),
+        cwd=folder,
+        env=environment(folder / "cache"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("precision: proof"):
+            return process
+        assert not line.startswith("error"), line
+    raise AssertionError("it ended before it trained")
+
+
+def disturb(folder: Path, words: list[str], moments: list[tuple[float, signal.Signals]]) -> list[int]:
+    """Start the command again and again, ending it with each signal after so many seconds of training."""
+    codes = []
+    for seconds, number in moments:
+        process = start(folder, words)
+        time.sleep(seconds)
+        if number == signal.SIGKILL:  # a launcher and its workers die together, as when a machine is taken away
+            subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+            for child in descendants(process.pid):
+                child.kill()
+            process.kill()
+        else:
+            process.send_signal(number)
+        process.communicate()
+        codes.append(process.returncode)
+    return codes
+
+
+def descendants(pid: int) -> list:
+    import psutil
+
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def same(folder: Path, one: str, other: str) -> None:
+    assert metrics(folder / "runs" / one) == metrics(folder / "runs" / other)
+    weights = [(folder / "runs" / name / "model" / "model.safetensors").read_bytes() for name in (one, other)]
+    assert weights[0] == weights[1]
+    assert summary(folder / "runs" / one)["valid"] == summary(folder / "runs" / other)["valid"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["mix=mlm_nsp"], ["runner=ddp", "runner.processes=2", "runner.device=cpu", "mix=mlm_nsp"]],
+    ids=["one process", "two processes"],
+)
+def test_killed_and_resumed_is_bit_exact(tmp_path, text, more):
+    rng = random.Random(7)
+    succeed(*arguments(text, "undisturbed", *more), cwd=tmp_path)
+    words = arguments(text, "killed", *more)
+    codes = disturb(tmp_path, words, [(rng.uniform(0, 0.8), signal.SIGKILL) for _ in range(2)])
+    stopped = disturb(tmp_path, words, [(rng.uniform(0, 0.4), signal.SIGTERM)])
+    last = succeed(*words, cwd=tmp_path)
+    assert "Traceback" not in last.stderr
+    assert set(codes) <= {-signal.SIGKILL, 0}
+    assert stopped[0] in (75, 0)
+    same(tmp_path, "undisturbed", "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [["precision=fp16", "mix=mlm"], ["precision=bf16", "batch.micro=3"], ["schedule=wsd", "mix=mlm_nsp"]],
+    ids=["fp16", "accumulation", "wsd"],
+)
+def test_many_kills(tmp_path, text, more):
+    rng = random.Random(11)
+    succeed(*arguments(text, "undisturbed", *more), cwd=tmp_path)
+    words = arguments(text, "killed", *more)
+    signals = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+    disturb(tmp_path, words, [(rng.uniform(0, 0.3), rng.choice(signals)) for _ in range(12)])
+    succeed(*words, cwd=tmp_path)
+    same(tmp_path, "undisturbed", "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda s: s.name)
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, text, number):
+    words = arguments(text, "stopped", "budget.steps=100000", "eval.every=1000")
+    process = start(tmp_path, words)
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert f"stopped: {number.name} after step " in said
+    assert "resume=auto run_dir=runs/stopped" in said
+    assert (tmp_path / "runs" / "stopped" / "checkpoints" / "latest").exists()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path, text):
+    words = arguments(text, "twice", "model.hidden=512", "model.feed_forward=2048", "batch.size=2048")  # slow steps
+    process = start(tmp_path, words)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, text):
+    succeed(*arguments(text, "undisturbed"), cwd=tmp_path)
+    words = arguments(text, "damaged")
+    succeed(*[w.replace("budget.steps=60", "budget.steps=30") for w in words], cwd=tmp_path)
+    checkpoints = tmp_path / "runs" / "damaged" / "checkpoints"
+    newest = checkpoints / (checkpoints / "latest").read_text().strip()
+    state = newest / "model.safetensors"
+    state.write_bytes(state.read_bytes()[:-1] + b"\0")
+    # A longer budget changes the schedule, so this only has to go on, not to give the same bits.
+    done = succeed(*words, cwd=tmp_path)
+    assert f"checkpoint {newest.name} is damaged (model.safetensors has other contents" in done.stderr
+    assert (checkpoints / f"broken-{newest.name}").is_dir()
+    assert summary(tmp_path / "runs" / "damaged")["steps"] == 60
+
+
+def test_what_may_not_change_on_resume(tmp_path, text):
+    run = arguments(text, "changed", "budget.steps=4")
+    succeed(*run, cwd=tmp_path)
+    for change, key in (("optim.lr=0.5", "optim.lr was 0.001"), ("seed=9", "seed was 1"), ("mix=mlm", "mix.tasks")):
+        refused = lmctl(*run, change, "budget.steps=8", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert f"resume: {key}" in refused.stderr
+    text_before = text.read_text()
+    try:
+        text.write_text(text_before + "\n\nA new document appears.\nIt has two lines.\n")
+        refused = lmctl(*run, "budget.steps=8", cwd=tmp_path)
+    finally:
+        text.write_text(text_before)
+    assert refused.returncode == 2
+    assert "is not the one this run began with" in refused.stderr
+    complete = succeed(*run, cwd=tmp_path)
+    assert "is complete (4 steps)" in complete.stderr

@@ -1,0 +1,269 @@
+"""`lmctl train` end to end: the run directory, the model that plain transformers loads, and bad input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from command import SMALL, command, environment, lmctl, metrics, succeed, summary, write_documents
+from safetensors.torch import load_file
+
+SHORT = ["budget.steps=12", "eval.every=6", "model.dropout=0"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with a text, a finished run called `done`, and the cache of both."""
+    folder = tmp_path_factory.mktemp("home")
+    write_documents(folder / "docs.txt")
+    succeed("train", *SMALL, *SHORT, "data.path=docs.txt", "name=done", cwd=folder)
+    return folder
+
+
+def test_the_run_directory_holds_what_it_promises(home):
+    run = home / "runs" / "done"
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "plots/loss.png",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+        "model/README.md",
+        "checkpoints/latest",
+        "checkpoints/best",
+        "checkpoints/step-00000012/manifest.json",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    end = summary(run)
+    assert end["status"] == "completed"
+    assert end["steps"] == 12
+    assert set(end["valid"]) == {"loss", "corpus/mlm", "corpus/mlm_accuracy", "corpus/nsp", "corpus/nsp_accuracy"}
+    assert end["valid"]["loss"] == pytest.approx(end["valid"]["corpus/mlm"] + end["valid"]["corpus/nsp"])
+    assert end["baseline"]["corpus/nsp_accuracy"] == 0.5
+    assert end["model_bytes"] == (run / "model" / "model.safetensors").stat().st_size
+    assert end["parameters"]["total"] == end["parameters"]["trainable"] > 10_000
+    assert end["precision"]["compute"] == "fp32"
+    assert end["best"]["value"] == min(line["loss"] for line in metrics(run) if line["split"] == "valid")
+
+
+def test_the_metrics_are_one_line_per_log_point(home):
+    lines = metrics(home / "runs" / "done")
+    assert [line["step"] for line in lines if line["split"] == "train"] == [3, 6, 9, 12]
+    assert [line["step"] for line in lines if line["split"] == "valid"] == [0, 6, 12]
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["loss/corpus/mlm"] + line["loss/corpus/nsp"])
+        assert line["split"] == "valid" or line.keys() >= {"lr", "grad_norm", "loss_scale", "skipped_steps"}
+
+
+def test_plain_transformers_loads_the_model_and_computes_the_same(home):
+    from transformers import AutoTokenizer, BertForPreTraining
+
+    run = home / "runs" / "done"
+    model, info = BertForPreTraining.from_pretrained(run / "model", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    inputs = tokenizer("The cat [MASK] the river 3.", "A dog likes the winter 4.", return_tensors="pt")
+    assert inputs["token_type_ids"].sum() > 0
+    with torch.no_grad():
+        theirs = model.eval()(**inputs)
+
+    from lmctl.model.bert_network import BertNetwork
+
+    ours = BertNetwork(BertForPreTraining(model.config)).eval()
+    ours.load_state_dict(load_file(run / "checkpoints" / "step-00000012" / "model.safetensors"), strict=False)
+    ours.bert.tie_weights()
+    with torch.no_grad():
+        length = inputs["input_ids"].shape[1]
+        hidden = ours.encode(dict(inputs) | {"attention_mask": inputs["attention_mask"].bool()}, torch.arange(length))
+        torch.testing.assert_close(ours.head("mlm", hidden), theirs.prediction_logits[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.head("pair", hidden[:1]), theirs.seq_relationship_logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_saved_config_repeats_the_run(home):
+    succeed("train", "--from", "runs/done/config.yaml", "name=again", cwd=home)
+    assert metrics(home / "runs" / "again") == metrics(home / "runs" / "done")
+    weights = [(home / "runs" / name / "model" / "model.safetensors").read_bytes() for name in ("done", "again")]
+    assert weights[0] == weights[1]
+
+
+def test_two_processes_and_accumulation_give_the_run_of_one(home):
+    more = ["runner=ddp", "runner.processes=2", "runner.device=cpu", "batch.micro=2"]
+    succeed(
+        "train", *SMALL, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=one", cwd=home
+    )
+    arguments = [word for word in SMALL if not word.startswith("runner=")]
+    succeed(
+        "train", *arguments, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=two", *more, cwd=home
+    )
+    one, two = (load_file(home / "runs" / name / "model" / "model.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        assert (value - two[name]).norm() <= 1e-6 * value.norm() + 1e-7, name
+    for mine, theirs in zip(metrics(home / "runs" / "one"), metrics(home / "runs" / "two"), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["tokens"] == theirs["tokens"]
+    size = summary(home / "runs" / "two")["parameters"]["total"]
+    assert summary(home / "runs" / "two")["bytes_sent"] == 12 * size * 4
+    assert summary(home / "runs" / "one")["bytes_sent"] == 0
+
+
+def test_torchrun_reaches_the_same_command(home):
+    words = [w for w in SMALL if not w.startswith("runner=")] + ["data.path=docs.txt", "name=torchrun"]
+    done = subprocess.run(
+        [command()[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+        + command("train", *words, *SHORT, "runner=ddp", "runner.device=cpu")[2:],
+        cwd=home,
+        env=environment(home / "cache"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary(home / "runs" / "torchrun")["steps"] == 12
+
+
+@pytest.mark.parametrize("mix", ["mlm", "mlm_nsp"])
+def test_half_precision_and_early_stopping_through_the_command_line(home, mix):
+    words = ["precision=fp16", f"mix={mix}", "early_stop.patience=1", "optim.lr=0.9", "budget.steps=40", "eval.every=4"]
+    done = succeed("train", *SMALL, "data.path=docs.txt", f"name=early-{mix}", *words, cwd=home)
+    end = summary(home / "runs" / f"early-{mix}")
+    assert "stopping early: 1 validations without a better loss" in done.stderr
+    assert end["steps"] < 40
+    assert end["best"]["step"] < end["steps"]
+    assert end["precision"]["half_products"] > 0
+    assert "fp16" in end["precision"]["compute"]
+
+
+def test_generate_fills_masks(home):
+    done = succeed("generate", "model_path=runs/done", "prompt='The [MASK] sees [MASK] river 3.'", "top_k=3", cwd=home)
+    first, *masks = done.stdout.splitlines()
+    assert "[MASK]" not in first
+    assert [line.split(":")[0].strip() for line in masks] == ["mask 1", "mask 2"]
+    assert all(line.count("%") == 3 for line in masks)
+    piped = lmctl("generate", "model_path=runs/done/model", cwd=home, stdin=None, input="A [MASK] likes it.\n\n[MASK]\n")
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout.count("mask 1:") == 2
+
+
+def test_peek_shows_what_training_sees_first(home):
+    words = ["data=text", "data.path=docs.txt", "tokenizer.vocab_size=300", "batch.seq_len=32"]
+    done = succeed("peek", *words, "rows=2", cwd=home)
+    assert done.stdout.count("tokens, B ") == 2
+    assert "→" in done.stdout
+    assert "[CLS]" in done.stdout
+    assert done.stdout == succeed("peek", *words, "rows=2", cwd=home).stdout
+    assert done.stdout != succeed("peek", *words, "rows=2", "epoch=1", cwd=home).stdout
+
+
+def test_prepare_fills_the_cache_and_prints_a_card(home, tmp_path):
+    words = ["prepare", "data=text", f"data.path={home / 'docs.txt'}", "tokenizer.vocab_size=300"]
+    first = succeed(*words, cwd=tmp_path)
+    assert "28 documents" in first.stdout
+    assert first.stderr.count("cache miss: built") == 3
+    assert succeed(*words, cwd=tmp_path).stderr.count("cache hit") == 3
+    assert succeed(*words, "tokenizer.vocab_size=200", cwd=tmp_path).stderr.count("cache miss: built") == 3
+
+
+BAD = {
+    "missing file": (None, [], 3, ["no such file or folder"]),
+    "empty file": (b"", [], 3, ["empty"]),
+    "binary file": (b"MZ\x00\x01\x00" * 50, [], 3, ["binary"]),
+    "invalid UTF-8": (b"A good line.\nA bad \xff one.\n", [], 3, ["bad.txt", "byte offset 19"]),
+    "one document": (b"One line.\nTwo lines.\nThree lines.\nFour.\n", ["data.layout=one_document_per_file"], 3,
+                     ["needs at least two documents"]),
+    "rows longer than the model": (b"x", ["batch.seq_len=600"], 2, ["batch.seq_len=600 is longer than the model's 512"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "more", "code", "words"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_named_in_a_line_or_two(home, tmp_path, content, more, code, words):
+    path = tmp_path / "bad.txt"
+    if content is not None:
+        path.write_bytes(content)
+    done = lmctl("train", *SMALL, f"data.path={path}", *more, cwd=tmp_path, cache=home / "cache")
+    assert done.returncode == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/*/metrics.jsonl"))
+
+
+def test_a_vocabulary_larger_than_the_text_gives_is_said(home):
+    done = succeed("prepare", "data=text", "data.path=docs.txt", "tokenizer.vocab_size=30000", cwd=home)
+    assert "(asked for 30,000: the text gives no more)" in done.stderr
+
+
+def test_gzip_and_chinese(home, tmp_path):
+    sentences = ["今天天气很好。", "我们去公园散步。", "他喜欢读书。", "北京是中国的首都。", "这本书很有意思！"]
+    text = "\n\n".join("\n".join(sentences[i % 5 :] + sentences[: i % 5]) + f"\n第{i}段。" for i in range(20))
+    (tmp_path / "zh.txt.gz").write_bytes(gzip.compress(text.encode()))
+    done = succeed("train", *SMALL, *SHORT, "data.path=zh.txt.gz", "name=zh", cwd=tmp_path)
+    assert "20 documents" in done.stderr or "19 documents" in done.stderr
+    unknown = succeed("prepare", "data=text", "data.path=zh.txt.gz", "tokenizer.vocab_size=300", cwd=tmp_path)
+    assert "0.00% unknown" in unknown.stdout
+
+
+def test_an_existing_run_is_not_written_over(home):
+    before = (home / "runs" / "done" / "metrics.jsonl").read_bytes()
+    done = lmctl("train", *SMALL, *SHORT, "data.path=docs.txt", "name=done", cwd=home)
+    assert done.returncode == 2
+    assert "runs/done already holds a run (completed)" in done.stderr
+    assert "resume=auto" in done.stderr
+    assert (home / "runs" / "done" / "metrics.jsonl").read_bytes() == before
+    (home / "runs" / "notes").mkdir()
+    (home / "runs" / "notes" / "mine.txt").write_text("mine")
+    done = lmctl("train", *SMALL, *SHORT, "data.path=docs.txt", "name=notes", cwd=home)
+    assert done.returncode == 2
+    assert "exists and is not empty" in done.stderr
+
+
+def test_two_runs_do_not_share_a_directory(home):
+    words = ["train", *SMALL, "data.path=docs.txt", "name=shared", "budget.steps=100000"]
+    first = subprocess.Popen(
+        command(*words), cwd=home, env=environment(home / "cache"), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert first.stderr is not None
+        for line in first.stderr:
+            if line.startswith("precision: proof"):
+                break
+        second = lmctl(*words, "resume=auto", cwd=home)
+    finally:
+        first.terminate()
+        first.communicate()
+    assert first.returncode == 75
+    assert second.returncode == 2
+    assert "another run is writing there now" in second.stderr
+
+
+def test_divergence_has_its_own_exit_code(home):
+    words = ["optim.lr=1e30", "clip_norm=null", "schedule=constant", "schedule.warmup=0"]
+    done = lmctl("train", *SMALL, *SHORT, "data.path=docs.txt", "name=wild", *words, cwd=home)
+    assert done.returncode == 4, done.stderr
+    assert "diverged at step" in done.stderr
+    assert "lower optim.lr" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(home, tmp_path):
+    tmp_path.chmod(0o500)
+    done = lmctl("train", *SMALL, *SHORT, "data.path=docs.txt", f"run_dir={tmp_path}/r", cwd=home)
+    assert done.returncode == 6
+    assert "Permission denied" in done.stderr
+
+
+def test_the_environment_is_recorded_without_secrets(home):
+    recorded = json.loads((home / "runs" / "done" / "environment.json").read_text())
+    assert recorded["packages"]["torch"].startswith("2.")
+    assert recorded["fingerprints"].keys() == {"tokenizer", "corpus"}
+    assert str(home) not in (home / "runs" / "done" / "config.yaml").read_text()
