@@ -123,8 +123,14 @@ def test_builds(settings: dict[str, Any], expected: dict[str, Any]):
         ({"_target_": "drawer.Spoon", "length": 1}, "unknown key 'tool.length'"),
         ({"_target_": "os.system"}, "tool._target_=os.system is outside the trusted packages (drawer)"),
         ({"_target_": "drawer2.Knife"}, "tool._target_=drawer2.Knife is outside the trusted packages (drawer)"),
-        ({"_target_": "drawer.not_a_component"}, "tool._target_=drawer.not_a_component is not a component (a dataclass)"),
-        ({"spare": {"_target_": "os.system"}}, "tool.spare._target_=os.system is outside the trusted packages (drawer)"),
+        (
+            {"_target_": "drawer.not_a_component"},
+            "tool._target_=drawer.not_a_component is not a component (a dataclass)",
+        ),
+        (
+            {"spare": {"_target_": "os.system"}},
+            "tool.spare._target_=os.system is outside the trusted packages (drawer)",
+        ),
     ],
     ids=str,
 )
@@ -195,7 +201,12 @@ def mix_of(tasks: dict[str, Any]) -> Mix:
 
 
 def test_names_of_options_become_components():
-    mix = mix_of({"corpus": {"objective": "mlm_nsp", "data": "pydocs", "weight": 0.8}, "b": {"objective": "mlm", "data": "${data}"}})
+    mix = mix_of(
+        {
+            "corpus": {"objective": "mlm_nsp", "data": "pydocs", "weight": 0.8},
+            "b": {"objective": "mlm", "data": "${data}"},
+        }
+    )
     assert isinstance(mix.tasks["corpus"], Task)
     assert isinstance(mix.tasks["corpus"].objective, MaskedLMAndNextSentence)
     assert mix.tasks["corpus"].weight == 0.8
@@ -229,7 +240,9 @@ def test_what_is_written_out_is_what_is_built(rate: float, whole: bool):
 
 @given(st.dictionaries(st.sampled_from(["steps", "tokens", "epochs", "minutes", "step", "x"]), st.integers(-3, 3)))
 def test_a_section_is_built_or_refused_and_nothing_else(values: dict[str, int]):
-    good = bool(values) and set(values) <= {"steps", "tokens", "epochs", "minutes"} and all(v > 0 for v in values.values())
+    good = (
+        bool(values) and set(values) <= {"steps", "tokens", "epochs", "minutes"} and all(v > 0 for v in values.values())
+    )
     cfg = OmegaConf.create({"budget": values})
     if good:
         assert section(cfg.budget, Budget) == Budget(**values)

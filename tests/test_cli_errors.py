@@ -6,7 +6,12 @@ import errno
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from lmctl.cli.arguments import quoted
 from lmctl.cli.explain import report
 from lmctl.cli.main import main
 from lmctl.core.errors import DataError, Diverged, Stopped
@@ -39,7 +44,8 @@ MISTAKES = {
     "train data=text": "error: 'data.path' is required\n  give it as: data.path=...",
     "generate": "error: 'model_path' is required\n  give it as: model_path=...",
     "train name=${nope}": "error: name refers to 'nope', which does not exist",
-    "train name=[1": "error: cannot read 'name=[1'\n  an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
+    "train optim.lr=[1": "error: optim.lr must be a number, got [1",
+    "train optim.lr": "error: cannot read 'optim.lr'\n  an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
     "train precision=bf16,fp16": "error: precision=bf16,fp16 gives several values to one run\n  -m runs them all, one after the other; a list is written precision=[bf16,fp16]",
     "train objective=mlm": "error: 'objective' is not chosen here; did you mean objective@mix.tasks.corpus.objective?",
     "train mix.tasks.corpus.objective=mln": "error: no option 'mln' in group 'objective' (mix.tasks.corpus.objective); did you mean mix.tasks.corpus.objective=mlm?\n  options: mlm, mlm_nsp",
@@ -75,9 +81,37 @@ def test_mistake(line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, 
 
 
 def test_flags_and_overrides_come_in_any_order(capsys: pytest.CaptureFixture[str]):
-    for line in ("--cfg job seed=7 name=a", "seed=7 --cfg job name=a", "seed=7 name=a --cfg=job", "name=a seed=7 -c job"):
+    for line in (
+        "--cfg job seed=7 name=a",
+        "seed=7 --cfg job name=a",
+        "seed=7 name=a --cfg=job",
+        "name=a seed=7 -c job",
+    ):
         assert main(["train", *line.split()]) == 0
         assert "seed: 7\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["The [MASK] statement", "yes, [MASK], 'no'", "北京是中国的[MASK]都。", "a\\'b\\", "1e3", "{a: 1}", "true", "x=y"],
+)
+def test_text_is_taken_literally(prompt: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["generate", f"prompt={prompt}", "model_path=语料/run", "--cfg", "job"]) == 0
+    cfg = OmegaConf.create(capsys.readouterr().out)
+    assert cfg.prompt == prompt
+    assert cfg.model_path == "语料/run"
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])))
+def test_quoting(text: str):
+    (override,) = OverridesParser.create().parse_overrides([f"key={quoted(text)}"])
+    assert override.value() == text
+
+
+def test_a_path_outside_the_latin_alphabet(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "data=text", "data.path=语料/第1章.txt", "--cfg", "job", "resume=false"]) == 0
+    cfg = OmegaConf.create(capsys.readouterr().out)
+    assert (cfg.data.path, cfg.resume) == ("语料/第1章.txt", "false")
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -176,7 +210,9 @@ def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_other_ranks_leave_common_errors_to_the_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_other_ranks_leave_common_errors_to_the_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("RANK", "1")
     assert main(["train", "lr=1"]) == 2
     assert capsys.readouterr().err == ""

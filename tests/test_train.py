@@ -105,11 +105,11 @@ def test_two_processes_and_accumulation_give_the_run_of_one(home):
         "train", *arguments, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=two", *more, cwd=home
     )
     one, two = (load_file(home / "runs" / name / "model" / "model.safetensors") for name in ("one", "two"))
-    for name, value in one.items():
-        assert (value - two[name]).norm() <= 1e-6 * value.norm() + 1e-7, name
-    for mine, theirs in zip(metrics(home / "runs" / "one"), metrics(home / "runs" / "two"), strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-        assert mine["tokens"] == theirs["tokens"]
+    mine, theirs = (torch.cat([weights[name].flatten() for name in sorted(one)]) for weights in (one, two))
+    assert (mine - theirs).norm() < 1e-6 * mine.norm()
+    for line, other in zip(metrics(home / "runs" / "one"), metrics(home / "runs" / "two"), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert line["tokens"] == other["tokens"]
     size = summary(home / "runs" / "two")["parameters"]["total"]
     assert summary(home / "runs" / "two")["bytes_sent"] == 12 * size * 4
     assert summary(home / "runs" / "one")["bytes_sent"] == 0
@@ -170,11 +170,11 @@ def test_prepare_fills_the_cache_and_prints_a_card(home, tmp_path):
     assert "28 documents" in first.stdout
     assert first.stderr.count("cache miss: built") == 3
     assert succeed(*words, cwd=tmp_path).stderr.count("cache hit") == 3
-    assert succeed(*words, "tokenizer.vocab_size=200", cwd=tmp_path).stderr.count("cache miss: built") == 3
+    assert succeed(*words, "tokenizer.vocab_size=100", cwd=tmp_path).stderr.count("cache miss: built") == 3
 
 
 BAD = {
-    "missing file": (None, [], 3, ["no such file or folder"]),
+    "missing file": (None, [], 3, ["bad.txt does not exist"]),
     "empty file": (b"", [], 3, ["empty"]),
     "binary file": (b"MZ\x00\x01\x00" * 50, [], 3, ["binary"]),
     "invalid UTF-8": (b"A good line.\nA bad \xff one.\n", [], 3, ["bad.txt", "byte offset 19"]),
@@ -208,7 +208,7 @@ def test_gzip_and_chinese(home, tmp_path):
     text = "\n\n".join("\n".join(sentences[i % 5 :] + sentences[: i % 5]) + f"\n第{i}段。" for i in range(20))
     (tmp_path / "zh.txt.gz").write_bytes(gzip.compress(text.encode()))
     done = succeed("train", *SMALL, *SHORT, "data.path=zh.txt.gz", "name=zh", cwd=tmp_path)
-    assert "20 documents" in done.stderr or "19 documents" in done.stderr
+    assert "corpus/train: 18 documents" in done.stderr
     unknown = succeed("prepare", "data=text", "data.path=zh.txt.gz", "tokenizer.vocab_size=300", cwd=tmp_path)
     assert "0.00% unknown" in unknown.stdout
 

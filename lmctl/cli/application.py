@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import fields
+from typing import get_type_hints
 
 import hydra
 from omegaconf import DictConfig
 
 from lmctl.cli import sweep
-from lmctl.cli.arguments import Arguments, stamp
+from lmctl.cli.arguments import Arguments, quoted, readable, stamp
 from lmctl.config.audit import audit, refuse_tokens
-from lmctl.config.build import check
+from lmctl.config.build import check, without_none
 from lmctl.config.compose import VERSION_BASE, Composer, conf_dir
 from lmctl.config.schema import ProcessLauncherConfig
-from lmctl.core.errors import Exit
+from lmctl.core.errors import ConfigError, Exit
+from lmctl.core.types import Paths
 
 NOT_A_RUN = ("--cfg", "--info", "--hydra-help", "--shell-completion")
 """Flags with which Hydra shows something instead of running the verb."""
@@ -30,8 +31,11 @@ class Application:
         self.composer = Composer(
             verb, self.arguments.flags.get("--config-name"), self.arguments.flags.get("--config-dir")
         )
-        keys = {field.name for field in fields(self.composer.schema)}
-        self.has_run_dir = "run_dir" in keys
+        hints = get_type_hints(self.composer.schema)
+        self.has_run_dir = "run_dir" in hints
+        # With -m, a comma in `name=a,b` separates two values; without it, it is text.
+        texts = [] if self.arguments.has("--multirun") else [key for key in hints if without_none(hints[key]) is str]
+        self.arguments.overrides = [readable(word, texts) for word in self.arguments.overrides]
         kept = ("--config-dir", "--config-name", "--from")
         job_flags = [word for name in kept if (value := self.arguments.flags.get(name)) for word in (name, value)]
         sweep.register(verb, job_flags, self.has_run_dir)
@@ -73,15 +77,16 @@ class Application:
         for sample in samples:
             check(self.composer.task([*sample, *extra]), self.composer.schema)
         folder = sweep.sweep_dir([word for word in overrides if not word.startswith("hydra")])
+        if Paths(folder).config.exists():
+            raise ConfigError(f"{folder} holds a single run, so no sweep can go there", "choose another name=...")
         if cfg.hydra.launcher._target_ == ProcessLauncherConfig._target_:
             self.arguments.overrides = [w for w in overrides if sweep.key_of(w) not in ("name", "run_dir")]
         elif self.has_run_dir:  # jobs in one process, or on a cluster: Hydra's job number tells them apart
             self.arguments.overrides.append(f"run_dir='{folder}/${{hydra:job.num}}'")
-        self.arguments.overrides.append(f"hydra.sweep.dir={sweep.quoted(str(folder))}")
+        self.arguments.overrides.append(f"hydra.sweep.dir={quoted(str(folder))}")
 
     def _hand_over(self) -> None:
         original = sys.argv
-
         failed: list[BaseException] = []
 
         def job(cfg: DictConfig) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 
 from lmctl.config.compose import flag_parser
 from lmctl.core.errors import ConfigError
@@ -85,6 +90,30 @@ class Arguments:
         if self.flags.get("--info", "") is None:
             words.append("all")
         return [*words, *self.overrides]
+
+
+def quoted(value: str) -> str:
+    """`value` as one string to Hydra, whatever commas, brackets and quotes are in it."""
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def readable(word: str, text_keys: Collection[str] = ()) -> str:
+    """An override as Hydra can read it.
+
+    Its grammar takes `prompt=The [MASK] fell, twice` for lists and choices, and knows no letters but the Latin ones.
+    What it cannot read, and the values of `text_keys`, are meant literally.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or value in ("", "null") or value[0] in "'\"":
+        return word
+    literal = f"{key}={quoted(value)}"
+    if key.lstrip("+") in text_keys:
+        return literal
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return literal
+    return word
 
 
 def stamp() -> str:

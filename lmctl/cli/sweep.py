@@ -25,6 +25,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from lmctl.cli.arguments import quoted
 from lmctl.cli.jobs import Job, Slots, finished, print_table
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit, LmctlError
@@ -72,10 +73,6 @@ class ProcessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if self.n_jobs < 1:
             raise ConfigError(f"hydra.launcher.n_jobs must be at least 1, got {self.n_jobs}")
-        if Paths(self.folder).config.exists():
-            raise ConfigError(
-                f"{self.folder} holds a single run, so a sweep cannot go there", "choose another name=..."
-            )
         before = recorded(self.folder)
         jobs = [
             Job(name, list(words), str(self.folder / name))
@@ -196,11 +193,6 @@ def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 def key_of(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
-
-
-def quoted(value: str) -> str:
-    """`value` as one string to Hydra, whatever commas and equal signs are in it."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _hex(words: Sequence[str]) -> str:

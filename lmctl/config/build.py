@@ -85,7 +85,8 @@ def component_class(node: DictConfig, trusted: tuple[str, ...]) -> type[Any]:
 
 def key_of(node: Any) -> str:
     """Where `node` stands in its config, as one would type it; empty for the root."""
-    return str(node._get_full_key(None) or "")
+    # Asked for the node itself, OmegaConf forgets the brackets of `row[1]`; asked for a key in it, it does not.
+    return str(node._get_full_key("x"))[: -len(".x")]
 
 
 def join(path: str, key: str) -> str:
@@ -120,6 +121,8 @@ def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
         value, wanted = match[1], _WANTED.get(match[2], match[2])
         whole = wanted == "a whole number" and re.fullmatch(r"[\d.]+(e\+?\d+)?", value) and float(value).is_integer()
         return ConfigError(f"{path} must be {wanted}, got {value}", f"write {float(value):.0f}" if whole else None)
+    if match := re.search(r"Value '(.*)' is not a valid bool", message):
+        return ConfigError(f"{path} must be true or false, got {match[1]}")
     if "Invalid type assigned" in message:
         return ConfigError(f"{path} is a section, not a value", f"set its keys: {path}.KEY=...")
     if "not Optional" in message or "'None'" in message:
@@ -164,11 +167,12 @@ def _value(node: DictConfig, key: str, hint: Any, trusted: tuple[str, ...] | Non
     inner = get_args(hint)[-1] if get_origin(hint) in (dict, list, tuple) else Any
     if isinstance(value, DictConfig) and "_target_" in value:
         return build(value, _kind(hint), trusted=trusted)
-    if isinstance(value, DictConfig) and len(value) and all(_is_component(child) for child in value.values()):
+    takes_components = is_component_type(inner)
+    if isinstance(value, DictConfig) and (takes_components or len(value)) and all(map(_is_component, value.values())):
         return {str(name): build(child, _kind(inner), trusted=trusted) for name, child in value.items()}
-    if isinstance(value, ListConfig) and len(value) and all(map(_is_component, value)):
+    if isinstance(value, ListConfig) and (takes_components or len(value)) and all(map(_is_component, value)):
         return [build(child, _kind(inner), trusted=trusted) for child in value]
-    if is_component_type(hint) or is_component_type(inner):
+    if takes_components or is_component_type(hint):
         raise ConfigError(f"{path}: expected a component with a _target_, got {value!r}")
     return _typed(value, hint, path)
 

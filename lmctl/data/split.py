@@ -48,7 +48,8 @@ def check_share(share: float) -> None:
 
 
 def by_content(read: Read, share: float, name: str) -> Partition:
-    """Hold out `share` of the documents (at least one): those whose digests come first.
+    """Hold out `share` of the documents (at least two of four or more, so that they can be told apart): those whose
+    digests come first.
 
     Of a single document its last sentences are held out instead. `name` stands for the corpus in messages.
     """
@@ -60,7 +61,7 @@ def by_content(read: Read, share: float, name: str) -> Partition:
     repeated = frozenset(unique[counts > 1].tolist())
     if total == 1:
         return _by_sentences(lambda: _once(read, repeated), share, duplicates, name)
-    held_out = min(total - 1, max(1, round(share * total)))
+    held_out = min(total - 1, max(2 if total >= 4 else 1, round(share * total)))
     last = int(unique[held_out - 1])
     return Partition(
         train=lambda: (document for digest, document in _numbered(read, repeated) if digest > last),

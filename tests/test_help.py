@@ -1,0 +1,125 @@
+"""Help is complete, fits the terminal, and answers without loading torch."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmctl import __version__
+from lmctl.cli.application import Application
+from lmctl.cli.help import EXAMPLES, table
+from lmctl.cli.main import VERBS, main
+from lmctl.config.compose import SCHEMAS, Composer
+
+ROOT = Path(__file__).parent.parent
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"]], ids=str)
+def test_usage_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]):
+    text = printed(capsys, *words)
+    for verb, purpose in VERBS.items():
+        assert f"  {verb:<9} {purpose}\n" in text
+
+
+def test_no_verb_is_a_mistake(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 2
+    assert "usage: lmctl VERB" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert printed(capsys, "--version") == f"lmctl {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", SCHEMAS)
+def test_verb_help(verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    text = printed(capsys, verb, "--help")
+    composer = Composer(verb)
+    assert text.startswith(f"usage: lmctl {verb} [group=option ...] [key=value ...] [flags]\n")
+    for group, default in composer.defaults.items():
+        assert f"\n{group}=   default {default}\n" in text
+        assert all(f"\n  {option} " in text for option in composer.options(group))
+    assert all(f"\n  {example}\n" in text for example in EXAMPLES[verb])
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_keys_show_type_default_and_purpose(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    rows = {line.split()[0]: line.split() for line in printed(capsys, "train", "--help").splitlines() if line.strip()}
+    assert rows["batch.seq_len"] == "batch.seq_len int 128 positions per row, special tokens included".split()
+    assert rows["budget.minutes"] == "budget.minutes float or null null wall-clock minutes of training".split()
+
+
+@pytest.mark.parametrize("verb", SCHEMAS)
+def test_examples_are_right(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each example composes; those for a shell are cut at what the shell would take away."""
+    monkeypatch.chdir(tmp_path)
+    assert len(EXAMPLES[verb]) == 3
+    for example in EXAMPLES[verb]:
+        words = shlex.split(example.partition(" < ")[0])
+        assert words[:2] == ["lmctl", verb]
+        if "-m" in words:
+            words.remove("-m")
+            for sample in Composer(verb).sweep_configs(words[2:])[1]:
+                Composer(verb).task(sample)
+        else:
+            application = Application(verb, words[2:])
+            application.composer.task(application.arguments.overrides)
+
+
+def test_table_wraps_below_its_own_column():
+    assert table([("a", "one two three four five"), ("long", "")], 20) == [
+        "  a     one two three four",
+        "        five",
+        "  long",
+    ]
+
+
+def test_list_shows_every_group_and_option(capsys: pytest.CaptureFixture[str]):
+    text = printed(capsys, "list")
+    composer = Composer("train")
+    for group in composer.all_groups:
+        for option in composer.options(group):
+            assert composer.describe(group, option), f"{group}/{option} says what it is in its first line"
+            assert composer.describe(group, option) in text
+    assert printed(capsys, "list", "precision").startswith("precision (default fp32)\n  bf16  ")
+
+
+def test_options_of_ones_own_appear_in_help(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "schedule").mkdir()
+    (tmp_path / "schedule" / "zigzag.yaml").write_text("# Up and down\n_target_: mine.Zigzag\n")
+    text = printed(capsys, "train", "--help", "--config-dir", str(tmp_path))
+    assert "  zigzag    Up and down\n" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "completions"),
+    [
+        ("lmctl ", " ".join(VERBS)),
+        ("lmctl pe", "peek"),
+        ("lmctl train precision=b", "precision=bf16"),
+        ("lmctl list pre", ""),
+    ],
+)  # fmt: skip
+def test_completion(line: str, completions: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COMP_LINE", line)
+    assert printed(capsys, "-sc", "query=bash").strip() == completions
+
+
+@pytest.mark.parametrize("line", ["--help", "train --help", "list", "train precision=fp61", "train --cfg job"])
+def test_answers_without_torch(line: str):
+    script = (
+        "import sys; from lmctl.cli.main import main; main(sys.argv[1:]);"
+        "sys.exit(f'loaded {sys.modules.keys() & {\"torch\", \"transformers\"}}' if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *line.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,200 @@
+"""`-m`: each job in its own process; failed, killed and interrupted ones; the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import SMALL, lmctl, write_documents
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmctl.cli.jobs import Job, Slots
+from lmctl.cli.main import main
+from lmctl.cli.sweep import ProcessLauncher, job_names, sweep_dir
+from lmctl.core.errors import ConfigError
+
+JOB = """
+import json, os, pathlib, signal, sys, time
+words = dict(word.split("=", 1) for word in sys.argv[1:])
+folder = pathlib.Path(words["run_dir"].strip("'"))
+seed = int(words["seed"])
+print("job", seed, "gpus", os.environ.get("CUDA_VISIBLE_DEVICES"))
+if words.get("clip_norm") == "2":  # this sweep is told to stop by one of its jobs
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(30)
+if seed == 3 and words.get("clip_norm") != "1":
+    sys.exit("error: seed 3 is unlucky")
+if seed == 4:
+    os.kill(os.getpid(), signal.SIGKILL)
+(folder / "summary.json").write_text(json.dumps({"status": "completed", "steps": 5, "valid": {"loss": seed / 2}}))
+"""
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Jobs that take no time: a script in place of `python -m lmctl train`."""
+    real = ProcessLauncher._command
+
+    def command(self: ProcessLauncher, job: Job) -> list[str]:
+        words = real(self, job)
+        assert words[:4] == [sys.executable, "-m", "lmctl", "train"]
+        return [sys.executable, "-c", JOB, *words[4:]]
+
+    monkeypatch.setattr(ProcessLauncher, "_command", command)
+    monkeypatch.chdir(tmp_path)
+
+
+def rows(folder: str) -> list[dict[str, Any]]:
+    return json.loads((Path("runs") / folder / "summary.json").read_text())
+
+
+def sweep(line: str) -> int:
+    return main(["train", "-m", *line.split()])
+
+
+@pytest.mark.usefixtures("pretend")
+def test_every_job_runs_and_is_reported(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=grid precision=fp32,fp16 seed=1,2") == 0
+    names = [row["name"] for row in rows("grid")]
+    assert names == [f"precision={p},seed={s}" for p in ("fp32", "fp16") for s in (1, 2)]
+    assert {row["status"] for row in rows("grid")} == {"completed"}
+    assert rows("grid")[1]["summary"]["valid"] == {"loss": 1.0}
+    assert rows("grid")[1]["overrides"] == ["precision=fp32", "seed=2"]
+    out = capsys.readouterr().out
+    assert re.search(r"\[2/4\] precision=fp32,seed=2: started, log: runs/grid/precision=fp32,seed=2/log.txt", out)
+    assert re.search(r"\[2/4\] precision=fp32,seed=2: completed after [\d.]+ s", out)
+    assert re.search(r"^precision=fp16,seed=2 +completed +5 +1\.0000 +[\d.]+", out, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("pretend")
+def test_failed_and_killed_jobs_do_not_end_the_sweep(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=s seed=3,4,1") == 1
+    assert [(row["status"], row["code"], row["error"]) for row in rows("s")] == [
+        ("failed", 1, "seed 3 is unlucky"),
+        ("failed", -9, "killed by SIGKILL"),
+        ("completed", 0, None),
+    ]
+    assert capsys.readouterr().err == "error: 2 of 3 jobs did not complete\n  the same command goes on with them\n"
+
+
+@pytest.mark.usefixtures("pretend")
+def test_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]):
+    assert sweep("seed=1,3 clip_norm=null") == 1
+    (folder,) = Path("runs").iterdir()
+    assert re.fullmatch("sweep-[0-9a-f]{8}", folder.name)
+    capsys.readouterr()
+    assert sweep("clip_norm=null seed=3,1") == 1
+    out = capsys.readouterr().out
+    assert "seed=1: already completed" in out
+    assert "seed=3: started" in out
+    assert list(Path("runs").iterdir()) == [folder]
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_changed_job_runs_again(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=s seed=1,3 clip_norm=null") == 1
+    assert sweep("name=s seed=1,3 clip_norm=1") == 0
+    assert "already" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_stopped_sweep_passes_the_signal_on(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=s seed=1,2 clip_norm=2") == 75
+    assert [(row["status"], row["code"]) for row in rows("s")] == [("stopped", 75), ("not started", None)]
+
+
+@pytest.mark.usefixtures("pretend")
+def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    assert sweep("name=s seed=1,2,5 hydra.launcher.n_jobs=3 hydra.launcher.gpus_per_job=1") == 0
+    logs = [Path(row["run_dir"], "log.txt").read_text().split()[-1] for row in rows("s")]
+    assert sorted(logs) == ["4", "5", "6"]
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_sweep_does_not_write_into_a_run(capsys: pytest.CaptureFixture[str]):
+    Path("runs/one").mkdir(parents=True)
+    Path("runs/one/config.yaml").touch()
+    assert sweep("name=one seed=1,2") == 2
+    assert "error: runs/one holds a single run, so no sweep can go there\n" in capsys.readouterr().err
+
+
+def test_jobs_resume_in_a_directory_of_their_own():
+    launcher = ProcessLauncher(1, 0)
+    launcher.hydra_overrides = []
+    ProcessLauncher.verb, ProcessLauncher.flags, ProcessLauncher.has_run_dir = "train", ["--config-dir", "c"], True
+    words = launcher._command(Job("seed=1", ["seed=1"], "runs/s/seed=1"))
+    assert words[3:] == [
+        "train",
+        "--config-dir",
+        "c",
+        "seed=1",
+        "run_dir='runs/s/seed=1'",
+        "name='seed=1'",
+        "resume=auto",
+    ]
+
+
+def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ConfigError, match="2 jobs with 1 GPUs each, and 1 GPUs are visible"):
+        Slots(2, 1)
+
+
+def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert Slots(2, 0).take(1) == {"OMP_NUM_THREADS": "4"}
+    assert Slots(1, 0).take(1) == {}
+
+
+words = st.builds(
+    "{}={}".format, st.sampled_from(["seed", "optim.lr", "precision"]), st.sampled_from(["1", "2,3", "[1,2]"])
+)
+
+
+@given(st.lists(words, unique=True).flatmap(lambda w: st.tuples(st.just(w), st.permutations(w))))
+def test_the_directory_does_not_depend_on_the_order(orders: tuple[list[str], list[str]]):
+    assert sweep_dir(orders[0]) == sweep_dir(orders[1])
+
+
+def test_directories():
+    assert sweep_dir(["seed=1,2"]) == sweep_dir(["seed=2,1"])
+    assert sweep_dir(["seed=1,2"]) != sweep_dir(["seed=1,3"])
+    assert sweep_dir(["optim.betas=[0.9,0.99],[0.8,0.9]"]) != sweep_dir(["optim.betas=[0.99,0.9],[0.8,0.9]"])
+    assert sweep_dir(["name=a", "seed=1,2"]) == Path("runs/a")
+    assert sweep_dir(["run_dir=/x/y", "seed=1,2"]) == Path("/x/y")
+
+
+@given(
+    st.lists(st.lists(st.text(max_size=120), min_size=1, max_size=3).map(tuple), min_size=1, max_size=5, unique=True)
+)
+def test_names_of_jobs_are_fit_for_a_directory_and_distinct(values: list[tuple[str, ...]]):
+    jobs = [[f"k{i}={value}" for i, value in enumerate(job)] for job in values]
+    names = job_names(jobs)
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= 100 and "/" not in name and name not in (".", "..") for name in names)
+
+
+def test_real_jobs(tmp_path: Path):
+    """Two runs of a few steps, in processes of their own; then the same command again."""
+    text = write_documents(tmp_path / "text.txt")
+    line = ["train", "-m", *SMALL, f"data.path={text}", "budget.steps=2", "seed=1,2", "name=real"]
+    first = lmctl(*line, cwd=tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stderr == ""
+    jobs = json.loads((tmp_path / "runs/real/summary.json").read_text())
+    assert [(job["name"], job["status"], job["summary"]["steps"]) for job in jobs] == [
+        ("seed=1", "completed", 2),
+        ("seed=2", "completed", 2),
+    ]
+    assert jobs[0]["summary"]["valid"]["loss"] != jobs[1]["summary"]["valid"]["loss"]
+    again = lmctl(*line, cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.count("already completed") == 2
