@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_the_earlier_ones_good(tmp_path, monkeypatch, target,
     save(store, 2)
     with monkeypatch.context() as patch:
         patch.setattr(target, broken(error))
-        with pytest.raises(DiskError, match="cannot write .*step-00000003.*earlier checkpoints are intact"):
+        with pytest.raises(DiskError, match=r"cannot write .*step-00000003.*earlier checkpoints are intact"):
             save(store, 3)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
     found = store.newest(no_warning)

@@ -1,4 +1,5 @@
 """What `lmctl` says when something is wrong: every message to the letter, its exit code, and nothing left behind."""
+# ruff: noqa: E501  (messages stand on one line, as they are printed)
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_activations_recomputed_give_the_same_run(alone):
 
 
 def test_rules_about_two_components():
-    with pytest.raises(ConfigError, match="batch.seq_len=65 is longer than the model's 64 positions"):
+    with pytest.raises(ConfigError, match=r"batch\.seq_len=65 is longer than the model's 64 positions"):
         plan(seq_len=65)
     small = plan()
     with pytest.raises(ConfigError, match="a run trains one"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ def stream() -> list[int]:
     """The corpus as one list: every document closed by a separator."""
     flat: list[int] = []
     starts = TEXT.document_starts
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts):
         flat += [*TEXT.tokens[begin:end].tolist(), VOCABULARY.sep]
     return flat
 
@@ -48,9 +50,7 @@ def test_a_corpus_shorter_than_a_row_is_one_short_row():
     tiny = store([["w1 w2", "w3"], ["w4"]])
     rows = FullRows(tiny, VOCABULARY, 64)
     assert len(rows) == 1
-    assert rows.gather(np.array([0]), np.array([3])).tolist() == [
-        [2, *(5 + np.array([1, 2, 3])).tolist(), 3, 9, 3, 3]
-    ]
+    assert rows.gather(np.array([0]), np.array([3])).tolist() == [[2, *(5 + np.array([1, 2, 3])).tolist(), 3, 9, 3, 3]]
 
 
 def gather(pairs: Pairs, rows: np.ndarray, coins: int = 64, seed: int = 0):

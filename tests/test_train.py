@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,13 +98,9 @@ def test_the_saved_config_repeats_the_run(home):
 
 def test_two_processes_and_accumulation_give_the_run_of_one(home):
     more = ["runner=ddp", "runner.processes=2", "runner.device=cpu", "batch.micro=2"]
-    succeed(
-        "train", *SMALL, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=one", cwd=home
-    )
+    succeed("train", *SMALL, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=one", cwd=home)
     arguments = [word for word in SMALL if not word.startswith("runner=")]
-    succeed(
-        "train", *arguments, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=two", *more, cwd=home
-    )
+    succeed("train", *arguments, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=two", *more, cwd=home)
     one, two = (load_file(home / "runs" / name / "model" / "model.safetensors") for name in ("one", "two"))
     mine, theirs = (torch.cat([weights[name].flatten() for name in sorted(one)]) for weights in (one, two))
     assert (mine - theirs).norm() < 1e-6 * mine.norm()
@@ -117,9 +114,9 @@ def test_two_processes_and_accumulation_give_the_run_of_one(home):
 
 def test_torchrun_reaches_the_same_command(home):
     words = [w for w in SMALL if not w.startswith("runner=")] + ["data.path=docs.txt", "name=torchrun"]
+    launched = command("train", *words, *SHORT, "runner=ddp", "runner.device=cpu")[1:]
     done = subprocess.run(
-        [command()[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-        + command("train", *words, *SHORT, "runner=ddp", "runner.device=cpu")[2:],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *launched],
         cwd=home,
         env=environment(home / "cache"),
         capture_output=True,
@@ -149,7 +146,9 @@ def test_generate_fills_masks(home):
     assert "[MASK]" not in first
     assert [line.split(":")[0].strip() for line in masks] == ["mask 1", "mask 2"]
     assert all(line.count("%") == 3 for line in masks)
-    piped = lmctl("generate", "model_path=runs/done/model", cwd=home, stdin=None, input="A [MASK] likes it.\n\n[MASK]\n")
+    piped = lmctl(
+        "generate", "model_path=runs/done/model", cwd=home, stdin=None, input="A [MASK] likes it.\n\n[MASK]\n"
+    )
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout.count("mask 1:") == 2
 
@@ -180,7 +179,7 @@ BAD = {
     "invalid UTF-8": (b"A good line.\nA bad \xff one.\n", [], 3, ["bad.txt", "byte offset 19"]),
     "one document": (b"One line.\nTwo lines.\nThree lines.\nFour.\n", ["data.layout=one_document_per_file"], 3,
                      ["needs at least two documents"]),
-    "rows longer than the model": (b"x", ["batch.seq_len=600"], 2, ["batch.seq_len=600 is longer than the model's 512"]),
+    "rows longer than the model": (b"x", ["batch.seq_len=600"], 2, ["seq_len=600 is longer than the model's 512"]),
 }  # fmt: skip
 
 

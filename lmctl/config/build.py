@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -26,16 +26,20 @@ TRUSTED: tuple[str, ...] = ("lmctl.",)
 """Where a `_target_` may point; users add packages with `trusted=[...]`, files found in a run never do."""
 
 
-def build(node: Any, kind: type[C], *, trusted: tuple[str, ...] = TRUSTED) -> C:
-    """The component that `node._target_` names, made of the node's other keys."""
+def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUSTED) -> C:
+    """The component that `node._target_` names, made of the node's other keys.
+
+    `kind` is a class or one of our protocols (which type checkers do not let pass as `type[C]`).
+    """
+    wanted = cast(type[C], kind)
     if not isinstance(node, DictConfig):
-        raise ConfigError(f"expected a component ({kind.__name__}), got {node!r}")
+        raise ConfigError(f"expected a component ({wanted.__name__}), got {node!r}")
     path = key_of(node)
     cls = component_class(node, trusted)
     component = _filled(cls, node, trusted)
-    if not isinstance(component, kind):
+    if not isinstance(component, wanted):
         raise ConfigError(
-            f"{path}: {cls.__name__} cannot serve as {kind.__name__}", "is its file in the wrong config group?"
+            f"{path}: {cls.__name__} cannot serve as {wanted.__name__}", "is its file in the wrong config group?"
         )
     return component
 

@@ -149,6 +149,14 @@ class Network(Protocol):
         """Logits [N, V or classes] of the named head for hidden states [N, H]."""
         ...
 
+    def checkpoint_activations(self) -> None:
+        """Recompute activations in the backward pass from now on instead of keeping them."""
+        ...
+
+    def compile_body(self) -> None:
+        """Run the layers through torch.compile from now on."""
+        ...
+
     def pretrained(self) -> Any:
         """The transformers `PreTrainedModel` that holds the weights, for export."""
         ...

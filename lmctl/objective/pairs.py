@@ -125,9 +125,7 @@ def chunks(store: TokenStore, room: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return first[enough], last[enough], document[enough]
 
 
-def truncate(
-    begin: np.ndarray, end: np.ndarray, room: np.ndarray, coins: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def truncate(begin: np.ndarray, end: np.ndarray, room: np.ndarray, coins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cut pairs down to `room` tokens: always from the longer segment (from B when equal), each token from its
     front or its back by a coin (`truncate_seq_pair` of the paper's code, in closed form). All int64 [2, R]."""
     length = end - begin

@@ -111,9 +111,7 @@ class Checkpoints:
         torch.save(value, path)
         sync_file(path)
 
-    def _finish(
-        self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any]
-    ) -> None:
+    def _finish(self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         save_file(_untied(weights), partial / "model.safetensors")
         self._write(partial / "state.pt", state)
         self._commit(partial, final, step)
@@ -122,9 +120,7 @@ class Checkpoints:
 
     def _commit(self, partial: Path, final: Path, step: int) -> None:
         sync_file(partial / "model.safetensors")
-        files = {
-            path.name: {"size": path.stat().st_size, "sha256": digest(path)} for path in sorted(partial.iterdir())
-        }
+        files = {path.name: {"size": path.stat().st_size, "sha256": digest(path)} for path in sorted(partial.iterdir())}
         write_text(partial / "manifest.json", json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
         sync_folder(partial)
         if final.exists():
@@ -187,7 +183,7 @@ def read_named(path: Path) -> Contents:
 
 def _untied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous CPU copies; of tensors that share memory only the first name stays (safetensors refuses more)."""
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, Any]] = set()
     kept = {}
     for name, tensor in weights.items():
         place = (tensor.data_ptr(), tensor.storage_offset())

@@ -68,7 +68,7 @@ def describe(line: dict[str, Any], progress: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 4m05s, 2h10m."""
-    whole = int(round(seconds))
+    whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"

@@ -25,7 +25,7 @@ class WorkersFailed(LmctlError):
 
     def __init__(self, code: int) -> None:
         super().__init__("")
-        self.code = Exit(code) if code in set(Exit) else Exit.FAILED  # type: ignore[misc]
+        self.code = Exit(code) if code in set(Exit) else Exit.FAILED
 
 
 def launch(processes: int, arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmctl.core.cache import cached, default_root
 from lmctl.core.errors import DataError
@@ -59,7 +59,7 @@ SPLITS: tuple[Split, Split] = ("train", "valid")
 
 
 def _tokenizer(
-    root: Path, spec: TokenizerSpec, sources: dict[str, Source], texts: dict[str, dict], say: Say
+    root: Path, spec: TokenizerSpec, sources: dict[str, Source], texts: dict[str, dict[str, Any]], say: Say
 ) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
@@ -83,7 +83,7 @@ def _store(
     root: Path,
     task: str,
     source: Source,
-    text: dict,
+    text: dict[str, Any],
     split: Split,
     tokenizer: PreTrainedTokenizerFast,
     pieces: str,
@@ -107,5 +107,5 @@ def _found(hit: bool) -> str:
     return "cache hit" if hit else "cache miss: built"
 
 
-def _canonical(value: dict) -> str:
+def _canonical(value: dict[str, Any]) -> str:
     return json.dumps(value, sort_keys=True)

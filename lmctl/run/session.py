@@ -34,7 +34,10 @@ class Session:
         self.plan, self.processes = runner.plan, runner.processes
         self.record = Record(paths)
         self.checkpoints = Checkpoints(
-            paths.checkpoints, self.plan.checkpoint.keep, self.processes.rank, lambda bad: any(self.processes.sum([bad]))
+            paths.checkpoints,
+            self.plan.checkpoint.keep,
+            self.processes.rank,
+            lambda bad: any(self.processes.sum([bad])),
         )
         self.pending: dict[str, list[Any]] = {}
         self._since = (0, 0.0)
@@ -233,9 +236,9 @@ class Session:
 def closing_words(summary: dict[str, Any], paths: Paths, task: str) -> list[str]:
     """What a person should know at the end: what was reached, what it beat, where it lies, what to type next."""
     valid, baseline = summary["valid"], summary["baseline"]
+    size, speed = summary["parameters"]["total"], summary["tokens_per_second"]
     lines = [
-        f"done: {summary['steps']:,} steps, {summary['tokens']:,} tokens in {duration(summary['seconds'])}, "
-        f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['parameters']['total']:,} parameters"
+        f"done: {summary['steps']:,} steps in {duration(summary['seconds'])}, {speed:,.0f} tokens/s, {size:,} weights"
     ]
     for name, value in valid.items():
         if name in baseline and name != "loss":

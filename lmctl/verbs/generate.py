@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> None:
     """Print each prompt with its masks filled, and the likeliest pieces for every mask."""
     check_root(cfg, GenerateConfig)
-    if cfg.top_k < 1:
-        raise ConfigError(f"top_k must be at least 1, got {cfg.top_k}")
-    if cfg.prompt is not None and cfg.file is not None:
-        raise ConfigError("give prompt or file, not both")
     where = build(cfg.runner, Where)
     path = model_folder(cfg.model_path)
     prompts = _prompts(cfg.prompt, cfg.file)
@@ -91,7 +87,8 @@ def fill(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str
     masks = (ids == tokenizer.mask_token_id).nonzero().flatten()
     if not len(masks):
         raise DataError(
-            f"the prompt has no {tokenizer.mask_token}: {prompt!r}", f"write {tokenizer.mask_token} where a word is missing"
+            f"the prompt has no {tokenizer.mask_token}: {prompt!r}",
+            f"write {tokenizer.mask_token} where a word is missing",
         )
     if len(ids) > model.config.max_position_embeddings:
         raise DataError(f"the prompt has {len(ids)} tokens, and the model takes {model.config.max_position_embeddings}")
@@ -105,8 +102,7 @@ def fill(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str
     yield tokenizer.decode(filled[1:-1])
     for number, (values, pieces) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), start=1):
         choices = "  ".join(
-            f"{piece} {value:.1%}"
-            for piece, value in zip(tokenizer.convert_ids_to_tokens(pieces), values, strict=True)
+            f"{piece} {value:.1%}" for piece, value in zip(tokenizer.convert_ids_to_tokens(pieces), values, strict=True)
         )
         yield f"  mask {number}: {choices}"
 
@@ -116,9 +112,9 @@ def _prompts(prompt: str | None, file: str | None) -> Iterator[str]:
         yield prompt
         return
     if file is not None:
-        from lmctl.data.reading import read_lines
+        from lmctl.data.reading import lines
 
-        yield from (line for _, line in read_lines(Path(file)) if line.strip())
+        yield from (line for line in lines(Path(file)) if line.strip())
         return
     if sys.stdin.isatty():
         raise ConfigError("no prompt given", 'prompt="The [MASK] statement", file=..., or lines on standard input')

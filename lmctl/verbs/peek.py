@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root, section
 from lmctl.config.schema import BatchShape, PeekConfig
-from lmctl.core.errors import ConfigError
 from lmctl.core.types import Batch, TokenizerSpec
 from lmctl.mix.mix import Mix
 
@@ -24,12 +23,6 @@ def run(cfg: DictConfig) -> None:
     mix = build(cfg.mix, Mix, trusted=trusted)
     tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)
     shape = section(cfg.batch, BatchShape)
-    if cfg.rows < 1:
-        raise ConfigError(f"rows must be at least 1, got {cfg.rows}")
-    if cfg.split not in ("train", "valid"):
-        raise ConfigError(f"split must be train or valid, got {cfg.split}")
-    if cfg.epoch < 0:
-        raise ConfigError(f"epoch must not be negative, got {cfg.epoch}")
 
     from rich.console import Console
 
