@@ -169,7 +169,9 @@ class ModelSpec(Protocol):
     @property
     def max_positions(self) -> int: ...
 
-    def load(self, vocabulary: Vocabulary, heads: frozenset[str]) -> nn.Module: ...
+    def load(self, vocabulary: Vocabulary, heads: frozenset[str]) -> Any:
+        """An `nn.Module` that is a `Network` as well; Python types have no word for both."""
+        ...
 
 
 class LossScaler(Protocol):

@@ -68,8 +68,7 @@ class Runner:
         self._check(device)
         seed_everything(plan.seed)
         name, task = plan.task
-        # An nn.Module that is a Network as well; Python's types have no word for both.
-        self.network: Any = plan.model.load(prepared.vocabulary, task.objective.heads)
+        self.network = plan.model.load(prepared.vocabulary, task.objective.heads)
         if plan.gradient_checkpointing:
             self.network.checkpoint_activations()
         self.learner = Learner(self.network.to(device), task.objective, plan.precision, device).train()
