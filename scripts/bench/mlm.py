@@ -45,14 +45,15 @@ def arguments() -> Namespace:
 
 
 def paragraphs(data: Path | None) -> list[str]:
-    """The text's paragraphs, each on one line."""
+    """The text's paragraphs, each on one line, and each once: manuals repeat themselves."""
     if data is None:
         from pydoc_data.topics import topics
 
         text = "\n\n".join(topics.values())
     else:
         text = data.read_text(encoding="utf-8")
-    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+    lines = (" ".join(part.split()) for part in text.split("\n\n"))
+    return [line for line in dict.fromkeys(lines) if line]
 
 
 def train_tokenizer(texts: list[str], folder: Path) -> Tokenizer:
@@ -73,7 +74,7 @@ def mask_heldout(texts: list[str], tokenizer: Tokenizer, seq_len: int, path: Pat
     encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
     rows = full_rows((text.ids for text in encoded), seq_len, special["[CLS]"], special["[SEP]"])[:HELDOUT_ROWS]
     if not len(rows):
-        raise SystemExit("the text is too short: its last twentieth does not fill one row of --seq-len tokens")
+        raise SystemExit("the text is too short: a twentieth of it does not fill one row of --seq-len tokens")
     rng = np.random.default_rng(0)
     chosen = (rng.random(rows.shape) < 0.15) & ~np.isin(rows, list(special.values()))
     fate = rng.random(rows.shape)
@@ -83,13 +84,14 @@ def mask_heldout(texts: list[str], tokenizer: Tokenizer, seq_len: int, path: Pat
 
 
 def prepare(args: Namespace, work: Path) -> None:
-    """Write the work folder; the last twentieth of the text is held out."""
+    """Write the work folder; every twentieth paragraph is held out."""
     texts = paragraphs(args.data)
-    cut = len(texts) - max(1, len(texts) // 20)
-    (work / "train.txt").write_text("\n\n".join(texts[:cut]), encoding="utf-8")
-    (work / "valid.txt").write_text("\n\n".join(texts[cut:]), encoding="utf-8")
-    tokenizer = train_tokenizer(texts[:cut], work / "tokenizer")
-    mask_heldout(texts[cut:], tokenizer, args.seq_len, work / "heldout.npz")
+    held = texts[::20]  # from all over the text: its end may be of another kind
+    train = [text for place, text in enumerate(texts) if place % 20]
+    (work / "train.txt").write_text("\n\n".join(train), encoding="utf-8")
+    (work / "valid.txt").write_text("\n\n".join(held), encoding="utf-8")
+    tokenizer = train_tokenizer(train, work / "tokenizer")
+    mask_heldout(held, tokenizer, args.seq_len, work / "heldout.npz")
 
 
 def run_side(side: str, args: Namespace, work: Path) -> dict[str, float]:

@@ -1,0 +1,66 @@
+"""What the README tells people to type and to write works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command import ROOT, succeed
+
+from lmctl.cli.main import main
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.split("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return sorted({line for line in lines if line.startswith("lmctl train")})
+
+
+def test_there_are_commands_to_check():
+    assert len(commands()) >= 6
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_train_command_composes(line, capsys, monkeypatch, tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    saved = succeed("train", "name=mine", "--cfg", "job", cwd=tmp_path).stdout if "--from" in line else ""
+    (tmp_path / "runs" / "mine" / "config.yaml").write_text(saved)
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in shlex.split(line)[1:] if word != "-m"]
+    words = [word.split(",")[0] if "=" in word else word for word in words]  # the first job of a sweep
+    assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
+
+
+def test_the_example_component_works_from_outside(tmp_path):
+    code = next(block for block in blocks("python") if "class InverseSqrt" in block)
+    option = next(block for block in blocks("yaml") if "InverseSqrt" in block)
+    package, folder = tmp_path / "my_package", tmp_path / "my_conf" / "schedule"
+    package.mkdir()
+    folder.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "inverse_sqrt.py").write_text(code)
+    (folder / "inverse_sqrt.yaml").write_text(option.replace("lmctl.schedule.", "my_package."))
+    words = ["schedule=inverse_sqrt", "schedule.warmup=0.2", "trusted=[my_package]", "--config-dir", "my_conf"]
+    shown = succeed("train", *words, "--cfg", "job", cwd=tmp_path)
+    assert "_target_: my_package.inverse_sqrt.InverseSqrt" in shown.stdout
+    assert "warmup: 0.2" in shown.stdout
+    small = ["budget.steps=1", "model.hidden=16", "model.layers=1", "batch.size=2", "eval.rows=2", "name=x"]
+    succeed("train", *words, *small, "tokenizer.vocab_size=300", cwd=tmp_path)
+
+
+def test_the_tree_names_every_room_and_no_other():
+    found = re.search(r"```\n(conf/ .*?)```", README, flags=re.DOTALL)
+    assert found is not None
+    tree = found[1]
+    named = set(re.findall(r"^  (\w+)(?:/|\.py) ", tree, flags=re.MULTILINE))
+    rooms = {path.stem for path in (ROOT / "lmctl").iterdir() if not path.stem.startswith("__")}
+    assert named == rooms
+    for folder in re.findall(r"^(\w+)/ ", tree, flags=re.MULTILINE):
+        assert Path(ROOT / folder).is_dir()
