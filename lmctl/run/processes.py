@@ -7,18 +7,21 @@ over a gloo group of its own, so that no GPU has to be waited for.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from lmctl.core.errors import ConfigError
+from lmctl.core.errors import ConfigError, LmctlError
 
 if TYPE_CHECKING:
     from torch import nn
+
+T = TypeVar("T")
 
 
 class Processes:
@@ -65,6 +68,21 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self._hosts)
         return box[0]
+
+    def first_does(self, act: Callable[[], T]) -> T | None:
+        """`act()` in the first process; what it raises for the user's eyes is raised in all of them, so that none
+        waits for one that has gone. Returns its value there, and None elsewhere."""
+        value, problem = None, None
+        if self.first:
+            try:
+                value = act()
+            except LmctlError as error:
+                problem = (type(error), str(error), error.hint)
+        problem = self.agree(problem)
+        if problem is not None:
+            kind, message, hint = problem
+            raise kind(message, hint)
+        return value
 
     def wait(self) -> None:
         """Until every process is here."""

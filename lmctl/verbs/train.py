@@ -54,7 +54,7 @@ def _train(plan: Plan, paths: Paths, config: dict[str, Any]) -> None:
     processes = Processes(plan.runner.on_cpu())
     display = Display(silent=not processes.first)
     paths = processes.agree(paths)
-    lock = claim(paths) if processes.first else None
+    lock = processes.first_does(lambda: claim(paths))
     name, task = plan.task
     prepared = prepare(plan.tokenizer, {name: task.data}, plan.cache_dir, display.say)
     identity = Identity(config, prepared.fingerprints, processes.world)
@@ -98,7 +98,7 @@ def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) 
     store = Checkpoints(paths.checkpoints, plan.checkpoint.keep)
     if plan.resume == "auto":
         # The first process verifies, and sets damaged ones aside; the others read what it found good.
-        found = store.newest(display.say) if processes.first else None
+        found = processes.first_does(lambda: store.newest(display.say))
         path = processes.agree(found.path if found else None)
         contents = found if processes.first else (read_named(path) if path else None)
     else:

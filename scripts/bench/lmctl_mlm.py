@@ -39,7 +39,6 @@ def overrides(args: Namespace, cache: str) -> list[str]:
         f"budget.steps={args.steps}",
         f"cache_dir={cache}",
         f"seed={args.seed}",
-        "hydra/launcher=basic",  # lmctl's own launcher of sweeps is made known by the command line only
     ]
 
 
