@@ -41,7 +41,6 @@ MISTAKES = {
     "train budget=3": "error: budget is a section, not a value\n  set its keys: budget.KEY=...",
     "train ~seed": "error: 'seed' is required\n  give it as: seed=...",
     "train batch.seq_len=4": "error: batch.seq_len must be at least 8, got 4",
-    "train budget.steps=null": "error: budget: give at least one of steps, tokens, epochs, minutes",
     "train data=text": "error: 'data.path' is required\n  give it as: data.path=...",
     "generate": "error: 'model_path' is required\n  give it as: model_path=...",
     "train name=${nope}": "error: name refers to 'nope', which does not exist",

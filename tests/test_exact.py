@@ -53,7 +53,8 @@ def test_a_step_is_adam_on_the_mean_over_all_targets(alone):
     objective, network = by_hand.learner.objective, by_hand.network
     decay = [p for p in network.parameters() if p.ndim > 1]
     rest = [p for p in network.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}])
+    groups = [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     for step in range(3):
         (batch,) = by_hand.stream.window(step, 8, None, 0, 1)
         terms, counts = objective.terms(network, batch), batch.counts()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmctl.config.schema import STEPS, Budget
 from lmctl.schedule.shapes import Constant, Cosine, Linear, WarmupStableDecay
 
 POINTS = [
@@ -42,3 +43,11 @@ def test_between_nothing_and_the_peak(kind, warmup, progress):
 def test_shares_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [(Budget(), STEPS), (Budget(steps=7), 7), (Budget(minutes=2.0), None), (Budget(steps=7, minutes=2.0), 7)],
+)
+def test_the_default_budget_gives_way_to_any_other(budget, steps):
+    assert budget.most_steps == steps

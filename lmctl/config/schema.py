@@ -25,26 +25,34 @@ def positive(**values: float | None) -> None:
             raise ValueError(f"{name} must be above 0, got {value}")
 
 
+STEPS = 3000
+"""The budget of a run that names none: some minutes of the default model on two CPU cores."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long to train: whichever limit is reached first. The schedule follows it."""
 
-    steps: Optional[int] = key(None, "optimiser steps")
+    steps: Optional[int] = key(None, f"optimiser steps; null: {STEPS} if nothing else limits the run")
     tokens: Optional[int] = key(None, "real (non-padding) tokens seen")
     epochs: Optional[float] = key(None, "passes over the training rows")
     minutes: Optional[float] = key(None, "wall-clock minutes of training")
 
     def __post_init__(self) -> None:
         positive(steps=self.steps, tokens=self.tokens, epochs=self.epochs, minutes=self.minutes)
-        if (self.steps, self.tokens, self.epochs, self.minutes) == (None, None, None, None):
-            raise ValueError("give at least one of steps, tokens, epochs, minutes")
+
+    @property
+    def most_steps(self) -> Optional[int]:
+        """The limit in optimiser steps, or None if only something else limits the run."""
+        others = (self.tokens, self.epochs, self.minutes)
+        return STEPS if self.steps is None and others == (None, None, None) else self.steps
 
 
 @dataclass(frozen=True)
 class BatchShape:
     """How many rows make one optimiser step, and how they are cut up."""
 
-    size: Optional[int] = key(64, "rows per optimiser step, over all processes and micro-batches")
+    size: Optional[int] = key(8, "rows per optimiser step, over all processes and micro-batches")
     tokens: Optional[int] = key(None, "instead of size: positions per optimiser step (size = tokens / seq_len)")
     micro: Optional[int] = key(None, "rows per forward pass and process; null: all of the process's rows at once")
     seq_len: int = key(128, "positions per row, special tokens included")
@@ -132,7 +140,7 @@ class TrainConfig:
     resume: str = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
     seed: int = key(1, "seed of initial weights, order, masks and dropout")
     cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
-    budget: Budget = field(default_factory=lambda: Budget(steps=1000))
+    budget: Budget = key(Budget, "")
     batch: BatchShape = key(BatchShape, "")
     eval: Evaluation = key(Evaluation, "")
     checkpoint: Checkpointing = key(Checkpointing, "")

@@ -31,7 +31,7 @@ _TOPICS = Path("pydoc_data", "topics.py")
 class PyDocs:
     """The interpreter's reference documentation and the docstrings of its standard library."""
 
-    valid_share: float = 0.05
+    valid_share: float = 0.1
 
     def __post_init__(self) -> None:
         check_share(self.valid_share)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class AdamW:
     """Weights decay; biases, norms and every other vector do not."""
 
-    lr: float = 1e-3
+    lr: float = 1.5e-3
     weight_decay: float = 0.01
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     eps: float = 1e-8
 
     def __post_init__(self) -> None:

@@ -108,7 +108,7 @@ class Runner:
         budget, state = self.plan.budget, self.state
         rows = (state.window + ahead) * self.plan.batch.rows
         shares = [
-            (state.step + ahead) / budget.steps if budget.steps else 0.0,
+            (state.step + ahead) / budget.most_steps if budget.most_steps else 0.0,
             state.tokens / budget.tokens if budget.tokens else 0.0,
             rows / (budget.epochs * len(self.stream.examples)) if budget.epochs else 0.0,
             state.seconds / (60 * budget.minutes) if budget.minutes else 0.0,
