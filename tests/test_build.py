@@ -159,7 +159,7 @@ def test_section():
         ({"budgets": 1}, "unknown key 'budgets'; did you mean budget?"),
         ({"batch": {"sise": 1}}, "unknown key 'batch.sise'; did you mean batch.size?"),
         ({"batch": {"seq_len": 4}}, "batch.seq_len must be at least 8, got 4"),
-        ({"batch": {"tokens": 512}}, "batch: give either size or tokens (the other one null)"),
+        ({"batch": {"size": None}}, "batch: give size or tokens"),
         ({"early_stop": {"patience": 0}}, "early_stop.patience must be above 0, got 0"),
         ({"seed": "x"}, "seed must be a whole number, got x"),
     ],
@@ -241,9 +241,7 @@ def test_what_is_written_out_is_what_is_built(rate: float, whole: bool):
 
 @given(st.dictionaries(st.sampled_from(["steps", "tokens", "epochs", "minutes", "step", "x"]), st.integers(-3, 3)))
 def test_a_section_is_built_or_refused_and_nothing_else(values: dict[str, int]):
-    good = (
-        bool(values) and set(values) <= {"steps", "tokens", "epochs", "minutes"} and all(v > 0 for v in values.values())
-    )
+    good = set(values) <= {"steps", "tokens", "epochs", "minutes"} and all(v > 0 for v in values.values())
     cfg = OmegaConf.create({"budget": values})
     if good:
         assert section(cfg.budget, Budget) == Budget(**values)

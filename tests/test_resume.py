@@ -168,3 +168,56 @@ def test_what_may_not_change_on_resume(tmp_path, text):
     assert "is not the one this run began with" in refused.stderr
     complete = succeed(*run, cwd=tmp_path)
     assert "is complete (4 steps)" in complete.stderr
+
+
+def test_the_run_knows_its_own_config(tmp_path, text):
+    """What the run itself says to type: no data, no model, only where it is; a longer budget validates and saves."""
+    run = tmp_path / "runs" / "short"
+    succeed(*arguments(text, "short", "budget.steps=8", "eval.every=null", "checkpoint.every=null"), cwd=tmp_path)
+    succeed("train", "resume=auto", "run_dir=runs/short", "budget.steps=16", cwd=tmp_path)
+    assert summary(run)["steps"] == 16
+    assert [line["step"] for line in metrics(run) if line["split"] == "valid" and line["step"] > 8] == [
+        10,
+        12,
+        13,
+        15,
+        16,
+    ]
+
+
+def test_going_back_to_an_earlier_checkpoint(tmp_path, text):
+    words = arguments(text, "back", "checkpoint.keep=5", "budget.steps=16", "eval.every=8")
+    succeed(*words, cwd=tmp_path)
+    run = tmp_path / "runs" / "back"
+    before, weights = metrics(run), (run / "model" / "model.safetensors").read_bytes()
+    succeed("train", "resume=runs/back/checkpoints/step-00000008", cwd=tmp_path)
+    assert (run / "checkpoints" / "undone-step-00000016").is_dir()
+    assert metrics(run) == before
+    assert (run / "model" / "model.safetensors").read_bytes() == weights
+    elsewhere = lmctl("train", "resume=runs/back/checkpoints/step-00000008", "name=other", cwd=tmp_path)
+    assert elsewhere.returncode == 2
+    assert "is not a checkpoint of run_dir=runs/other" in elsewhere.stderr
+    nameless = lmctl("train", "resume=auto", cwd=tmp_path)
+    assert nameless.returncode == 2
+    assert "resume=auto does not say which run" in nameless.stderr
+
+
+def test_a_stop_before_the_first_step_leaves_no_trace(tmp_path, text):
+    succeed(*arguments(text, "undisturbed"), cwd=tmp_path)
+    process = subprocess.Popen(
+        command(*arguments(text, "early")),
+        cwd=tmp_path,
+        env=environment(tmp_path / "cache"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("tokenizer"):
+            break
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert summary(tmp_path / "runs" / "early")["status"] == "stopped"
+    succeed("train", "resume=auto", "run_dir=runs/early", cwd=tmp_path)
+    same(tmp_path, "undisturbed", "early")

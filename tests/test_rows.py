@@ -143,3 +143,12 @@ def test_one_document_cannot_make_pairs():
 def test_documents_of_one_sentence_cannot_make_pairs():
     with pytest.raises(DataError, match="no document has two"):
         Pairs(store([["w1 w2"], ["w3"]]), VOCABULARY, 32, 0.1)
+
+
+@given(st.integers(8, 80), st.integers(1, 60), st.integers(0, 5))
+def test_a_full_row_is_never_longer_than_asked(seq_len, words, epoch):
+    small = store([["w1 " * words]])
+    rows = FullRows(small, VOCABULARY, seq_len)
+    ids = rows.gather(np.arange(len(rows)), np.full(len(rows), epoch))
+    assert ids.shape[1] == min(seq_len, words + 3)
+    assert len(rows) == max(1, (words + 1 - (seq_len - 2) + 1) // (seq_len - 2))

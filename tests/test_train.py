@@ -136,6 +136,7 @@ def test_half_precision_and_early_stopping_through_the_command_line(home, mix):
     assert "stopping early: 1 validations without a better loss" in done.stderr
     assert end["steps"] < 40
     assert end["best"]["step"] < end["steps"]
+    assert end["valid"]["loss"] == pytest.approx(end["best"]["value"], rel=1e-6)  # the best model is what is exported
     assert end["precision"]["half_products"] > 0
     assert "fp16" in end["precision"]["compute"]
 
@@ -245,12 +246,21 @@ def test_two_runs_do_not_share_a_directory(home):
     assert "another run is writing there now" in second.stderr
 
 
+def test_a_mistyped_metric_costs_nothing(home):
+    words = ["train", *SMALL, *SHORT, "data.path=docs.txt", "name=typo"]
+    done = lmctl(*words, "early_stop.metric=corpus/nsp_acuracy", cwd=home)
+    assert done.returncode == 2
+    assert "did you mean corpus/nsp_accuracy?" in done.stderr
+    succeed(*words, "early_stop.metric=corpus/nsp_accuracy", cwd=home)
+
+
 def test_divergence_has_its_own_exit_code(home):
     words = ["optim.lr=1e30", "clip_norm=null", "schedule=constant", "schedule.warmup=0"]
     done = lmctl("train", *SMALL, *SHORT, "data.path=docs.txt", "name=wild", *words, cwd=home)
     assert done.returncode == 4, done.stderr
     assert "diverged at step" in done.stderr
     assert "lower optim.lr" in done.stderr
+    assert summary(home / "runs" / "wild")["status"] == "failed"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

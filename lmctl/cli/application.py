@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import get_type_hints
 
 import hydra
@@ -49,7 +50,7 @@ class Application:
             print(verb_help(self.composer))
             return Exit.DONE
         refuse_tokens(arguments.overrides)
-        if (file := arguments.flags.get("--from")) is not None:
+        if (file := arguments.flags.get("--from") or self._resumed_config()) is not None:
             self.composer.start_from(file, arguments.overrides)
         if arguments.has("--multirun"):
             self._check_sweep()
@@ -61,6 +62,24 @@ class Application:
         self._hand_over()
         sweep.conclude()
         return Exit.DONE
+
+    def _text(self, key: str) -> str | None:
+        """What `key` is given, without the quotes that Hydra's grammar may have needed."""
+        value = self.arguments.value(key)
+        return value and value.strip("'\"")
+
+    def _resumed_config(self) -> str | None:
+        """A run that goes on is the run it was: its own config is the base, and needs no repeating."""
+        resume, name, run_dir = map(self._text, ("resume", "name", "run_dir"))
+        if not self.has_run_dir or resume in (None, "false") or self.arguments.has("--multirun"):
+            return None
+        if resume != "auto" and name is None and run_dir is None:  # runs/<name>/checkpoints/step-...
+            run_dir = str(Path(resume).parent.parent)
+            self.arguments.overrides.append(f"run_dir={quoted(run_dir)}")
+        if name is None and run_dir is None:
+            raise ConfigError("resume=auto does not say which run", "give name=... or run_dir=...")
+        config = Paths(Path(run_dir or f"runs/{name}")).config
+        return str(config) if config.is_file() else None
 
     def _name_run(self) -> None:
         """A run that nobody named is named after the verb and the time."""

@@ -30,6 +30,7 @@ from lmctl.cli.jobs import Job, Slots, finished, print_table
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import write_json
+from lmctl.core.stop import SIGNALS
 from lmctl.core.types import Paths
 
 POLL_SECONDS = 0.1
@@ -95,7 +96,7 @@ class ProcessLauncher(Launcher):
             for _, job in running:
                 job.send(number)
 
-        handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
         try:
             while (waiting and not self.stops) or running:
                 while waiting and len(running) < self.n_jobs and not self.stops:

@@ -59,8 +59,8 @@ class BatchShape:
 
     def __post_init__(self) -> None:
         positive(size=self.size, tokens=self.tokens, micro=self.micro)
-        if (self.size is None) == (self.tokens is None):
-            raise ValueError("give either size or tokens (the other one null)")
+        if self.size is None and self.tokens is None:
+            raise ValueError("give size or tokens")
         if self.seq_len < 8:
             raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")
         if self.tokens is not None and self.tokens < self.seq_len:
@@ -69,10 +69,10 @@ class BatchShape:
     @property
     def rows(self) -> int:
         """Rows per optimiser step."""
-        if self.size is not None:
-            return self.size
-        assert self.tokens is not None
-        return self.tokens // self.seq_len
+        if self.tokens is not None:
+            return self.tokens // self.seq_len
+        assert self.size is not None
+        return self.size
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,8 @@ class PeekConfig(PrepareConfig):
 
     def __post_init__(self) -> None:
         positive(rows=self.rows)
+        if self.epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {self.epoch}")
         if self.split not in ("train", "valid"):
             raise ValueError(f"split must be train or valid, got {self.split!r}")
 

@@ -55,7 +55,7 @@ def write_json(path: Path, value: Any) -> None:
 def disk_error(path: Path, error: BaseException) -> DiskError:
     """What to tell a person when `path` could not be written."""
     number = getattr(error, "errno", None)
-    reason = os.strerror(number) if number else str(error).splitlines()[0]
+    reason = os.strerror(number) if number else (str(error).splitlines() or [type(error).__name__])[0]
     room = next((parent for parent in [path, *path.parents] if parent.exists()), Path("/"))
     status = os.statvfs(room)
     free = status.f_bavail * status.f_frsize >> 20

@@ -29,6 +29,14 @@ def _note(number: int, frame: FrameType | None) -> None:
     if _requested is not None:
         raise KeyboardInterrupt
     _requested = signal.Signals(number)
+    if int(os.environ.get("RANK", "0")) == 0:
+        os.write(2, b"\nstopping as soon as everything is saved; a second signal ends it at once, saving nothing\n")
+
+
+def ignore() -> None:
+    """Everything is saved: a launcher that now tidies up must not turn a good end into a bad one."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def requested() -> str | None:

@@ -45,7 +45,9 @@ class TokenStore:
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
         meta = json.loads((folder / "meta.json").read_text())
-        tokens = np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r", shape=(meta["tokens"],))
+        tokens = np.empty(0, dtype=meta["dtype"])
+        if meta["tokens"]:  # an empty file cannot be mapped
+            tokens = np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r", shape=(meta["tokens"],))
         sentences, documents, histogram = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("sentences", "documents", "histogram")
         )

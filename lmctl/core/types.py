@@ -223,7 +223,7 @@ class Schedule(Protocol):
     """Group `schedule`: the learning rate over the budget."""
 
     def factor(self, progress: float) -> float:
-        """What the peak learning rate is multiplied by when `progress` (0 to 1) of the budget is spent."""
+        """What the peak learning rate is multiplied by when `progress` (above 0, up to 1) of the budget is spent."""
         ...
 
 

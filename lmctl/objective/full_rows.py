@@ -25,18 +25,17 @@ class FullRows:
         self.starts = store.document_starts + np.arange(documents + 1)
         """int64 [D + 1]: where each document begins in the stream; d separators come before document d."""
         self.total = int(self.starts[-1])
-        self.full = (self.total - self.body + 1) // self.body
+        self.count = max(1, (self.total - self.body + 1) // self.body)
+        self.slack = max(0, min(self.body - 1, self.total - self.count * self.body))
+        """By how many positions the rows may be moved."""
 
     def __len__(self) -> int:
-        return max(1, self.full)
+        return self.count
 
     def gather(self, rows: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """int64 [R, seq_len] (shorter only if the whole corpus is shorter than one row)."""
-        if self.full < 1:
-            stream = np.broadcast_to(np.arange(self.total), (len(rows), self.total))
-        else:
-            shift = (epochs * GOLDEN % 1.0 * self.body).astype(np.int64)
-            stream = (rows * self.body + shift)[:, None] + np.arange(self.body)
+        shift = (epochs * GOLDEN % 1.0 * (self.slack + 1)).astype(np.int64)
+        stream = (rows * self.body + shift)[:, None] + np.arange(min(self.body, self.total))
         document = np.searchsorted(self.starts, stream, side="right") - 1
         separator = stream == self.starts[document + 1] - 1
         token = np.minimum(stream - document, len(self.store) - 1)

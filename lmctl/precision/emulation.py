@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 PRODUCTS = {
     F.linear,
+    F.scaled_dot_product_attention,
     torch.matmul,
     torch.mm,
     torch.bmm,

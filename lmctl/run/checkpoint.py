@@ -57,22 +57,22 @@ class Checkpoints:
         """`anywhere(failed)` tells every process whether it failed in any of them; all of them wait for it."""
         self.root, self.keep, self.rank, self.anywhere = root, keep, rank, anywhere
 
-    def save(self, step: int, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any]) -> Path:
-        """Write one checkpoint. If any part of it fails in any process, nothing has changed and all raise."""
+    def save(
+        self, step: int, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any], best: bool = False
+    ) -> Path:
+        """Write one checkpoint; the `best` one is kept until a better one comes.
+
+        If any part of it fails in any process, nothing has changed and all raise.
+        """
         final, partial = self.root / f"step-{step:08d}", self.root / f".partial-step-{step:08d}"
         problem = self._attempt(lambda: self._begin(partial), None)
         problem = self._attempt(lambda: self._write(partial / f"rank-{self.rank}.pt", own), problem, everyone=True)
-        problem = self._attempt(lambda: self._finish(partial, final, step, weights, state), problem)
+        problem = self._attempt(lambda: self._finish(partial, final, step, weights, state, best), problem)
         if problem is not None:
             if self.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
             raise _not_written(final, problem) from problem
         return final
-
-    def mark_best(self, step: int) -> None:
-        """Keep the checkpoint of `step` until a better one comes."""
-        if self.rank == 0:
-            write_text(self.root / "best", f"step-{step:08d}\n")
 
     def _attempt(
         self, act: Callable[[], None], problem: BaseException | None, everyone: bool = False
@@ -93,8 +93,14 @@ class Checkpoints:
             if damage is None:
                 return read(path)
             warn(f"checkpoint {path.name} is damaged ({damage}); using the one before it")
-            os.rename(path, _free_name(path))
+            os.rename(path, _free_name(path, "broken"))
         return None
+
+    def rewind(self, step: int) -> None:
+        """Set aside what was saved after `step`: the run goes on from there another time."""
+        for path in self._all():
+            if int(path.name.removeprefix("step-")) > step:
+                os.rename(path, _free_name(path, "undone"))
 
     def named(self, which: str) -> str | None:
         """The checkpoint that `latest` or `best` names."""
@@ -111,11 +117,15 @@ class Checkpoints:
         torch.save(value, path)
         sync_file(path)
 
-    def _finish(self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def _finish(
+        self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: bool
+    ) -> None:
         save_file(_untied(weights), partial / "model.safetensors")
         self._write(partial / "state.pt", state)
         self._commit(partial, final, step)
         write_text(self.root / "latest", final.name + "\n")
+        if best:
+            write_text(self.root / "best", final.name + "\n")
         self._prune()
 
     def _commit(self, partial: Path, final: Path, step: int) -> None:
@@ -124,8 +134,7 @@ class Checkpoints:
         write_text(partial / "manifest.json", json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
         sync_folder(partial)
         if final.exists():
-            # Saved before at the same step (a stop right after a scheduled save): same contents, newer copy.
-            shutil.rmtree(final)
+            os.rename(final, self.root / f".partial-replaced-{final.name}")
         os.rename(partial, final)
         sync_folder(self.root)
 
@@ -136,9 +145,9 @@ class Checkpoints:
 
     def _prune(self) -> None:
         best = self.named("best")
-        for path in self._all()[: -self.keep]:
-            if path.name != best:
-                shutil.rmtree(path, ignore_errors=True)
+        old = [path for path in self._all()[: -self.keep] if path.name != best]
+        for path in [*old, *self.root.glob(".partial-*")]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def verify(path: Path) -> str | None:
@@ -199,8 +208,8 @@ def _not_written(path: Path, problem: BaseException) -> DiskError:
     return DiskError(f"{error}; earlier checkpoints are intact", error.hint)
 
 
-def _free_name(path: Path) -> Path:
+def _free_name(path: Path, why: str) -> Path:
     number = 0
-    while (candidate := path.with_name(f"broken-{path.name}" + (f"-{number}" if number else ""))).exists():
+    while (candidate := path.with_name(f"{why}-{path.name}" + (f"-{number}" if number else ""))).exists():
         number += 1
     return candidate

@@ -22,8 +22,9 @@ FREE = (
     "runner",
     "compile",
     "gradient_checkpointing",
+    "batch.micro",
 )
-"""Keys that may change when a run goes on."""
+"""Keys, and sections, that may change when a run goes on. So may paths: what they lead to is compared itself."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,11 @@ class Identity:
         """Raise unless a checkpoint with the identity `saved` can be gone on with."""
         before, now = _flat(json.loads(saved["config"])), _flat(self.config)
         for key in sorted(before.keys() | now.keys()):
-            if key.split(".")[0] not in FREE and before.get(key) != now.get(key):
+            was, is_ = (json.dumps(values.get(key)).strip('"') for values in (before, now))
+            if was != is_ and not _free(key):
                 raise ConfigError(
-                    f"resume: {key} was {before.get(key)} in this run and is {now.get(key)} now",
-                    f"go on with {key}={before.get(key)}, or start a new run with another name=...",
+                    f"resume: {key} was {was} in this run and is {is_} now",
+                    f"go on with {key}={was}, or start a new run with another name=...",
                 )
         for name, value in self.fingerprints.items():
             if saved["fingerprints"].get(name) != value:
@@ -52,6 +54,10 @@ class Identity:
                 raise ConfigError(
                     f"resume: {what} is not the one this run began with", "start a new run with another name=..."
                 )
+
+
+def _free(key: str) -> bool:
+    return key.endswith(".path") or any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -10,21 +10,28 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 import psutil
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from lmctl.core.errors import Exit, LmctlError
+from lmctl.core import stop
+from lmctl.core.errors import Exit, LmctlError, Stopped
 from lmctl.core.stop import SIGNALS
 
 
 class WorkersFailed(LmctlError):
-    """The workers have said why; only the exit code is left to pass on."""
+    """Workers that ended by themselves have said why, so only their exit code is passed on; of one that was killed
+    nobody else would tell."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__("")
+    def __init__(self, codes: list[int]) -> None:
+        own = [code for code in codes if code > 0]
+        killed = "" if own else f"a worker was killed by {signal.Signals(-codes[0]).name}"
+        super().__init__(killed, "out of memory? resume=auto goes on from the last checkpoint" if killed else None)
+        # Whoever failed first closes the others' connections, which then end with 1.
+        code = max(own, key=lambda code: code != Exit.FAILED, default=Exit.FAILED)
         self.code = Exit(code) if code in set(Exit) else Exit.FAILED
 
 
@@ -48,13 +55,15 @@ def launch(processes: int, arguments: list[str]) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a failed worker speaks for itself
     for number in SIGNALS:
         signal.signal(number, _pass_on)
+    if reason := stop.requested():
+        raise Stopped(f"{reason} before training began; there was nothing to save")
     try:
         elastic_launch(config, sys.executable)("-m", "lmctl", *arguments)
     except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values()]
-        raise WorkersFailed(next((code for code in codes if code > 0), Exit.FAILED)) from None
+        raise WorkersFailed([failure.exitcode for failure in error.failures.values()]) from None
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
     for child in psutil.Process().children():
-        child.send_signal(number)
+        with suppress(psutil.NoSuchProcess):
+            child.send_signal(number)

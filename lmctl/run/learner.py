@@ -32,5 +32,6 @@ def total_loss(terms: Terms, counts: Mapping[str, float], world: int) -> Tensor:
     """The loss of a micro-batch: each term over its *global* count of targets, so that the sum over all
     micro-batches and processes is the mean over the whole window however it was split. DDP divides the gradients
     by the number of processes; `world` undoes that."""
-    parts = [value * (world / counts[name]) for name, value in terms.items() if counts[name]]
+    # A term without targets anywhere is an empty sum, 0 with a gradient of 0, whatever it is divided by.
+    parts = [value * (world / max(counts[name], 1.0)) for name, value in terms.items()]
     return sum(parts[1:], parts[0])

@@ -43,7 +43,7 @@ def prove(runner: Runner) -> dict[str, Any]:
     wanted = not table["compute"].startswith("fp32")
     if wanted and (products == 0 or noise == 0):
         raise LmctlError(f"precision: asked for {table['compute']}, but the first batch was computed in fp32")
-    if wanted and decibel < LEAST_DECIBEL:
+    if wanted and not decibel >= LEAST_DECIBEL:  # also if it is not a number
         raise LmctlError(f"precision: {table['compute']} differs too much from fp32 ({decibel:.0f} dB)")
     table["half_products"] = products
     table["signal_to_noise_db"] = None if noise == 0 else round(decibel, 1)

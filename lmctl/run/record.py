@@ -16,10 +16,14 @@ from omegaconf import OmegaConf
 
 from lmctl import __version__
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import disk_error, write_json, write_text
+from lmctl.core.files import disk_error, sync_file, write_json, write_text
 from lmctl.core.types import Paths
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core", "omegaconf", "safetensors")
+
+
+OURS = (".lock", "log.txt")
+"""What may lie in a run directory before the run: our lock, and the log that a sweep keeps of its job."""
 
 
 def claim(paths: Paths) -> FileLock:
@@ -39,7 +43,7 @@ def claim(paths: Paths) -> FileLock:
 
 def refuse_existing(paths: Paths) -> None:
     """A directory that already holds something is not written over."""
-    if not paths.root.exists() or not any(entry.name != ".lock" for entry in paths.root.iterdir()):
+    if not paths.root.exists() or all(entry.name in OURS for entry in paths.root.iterdir()):
         return
     if not paths.config.exists():
         raise ConfigError(f"run_dir={paths.root} exists and is not empty", "choose another name=... or run_dir=...")
@@ -70,7 +74,7 @@ class Record:
         write_text(self.paths.config, header + OmegaConf.to_yaml(OmegaConf.create(config)))
         write_json(self.paths.environment, environment(device) | {"fingerprints": fingerprints})
         with open(self.paths.metrics, "ab") as handle:
-            handle.truncate(keep)
+            handle.truncate(min(keep, handle.tell()))
 
     def log(self, line: dict[str, Any]) -> int:
         """Append one line to metrics.jsonl; returns its new length in bytes."""
@@ -80,6 +84,10 @@ class Record:
                 return handle.tell()
         except OSError as error:
             raise disk_error(self.paths.metrics, error) from error
+
+    def sync(self) -> None:
+        """Make sure the metrics are on the disk: a checkpoint is about to say how many there are."""
+        sync_file(self.paths.metrics)
 
     def finish(self, summary: dict[str, Any]) -> None:
         write_json(self.paths.summary, summary)

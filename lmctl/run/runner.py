@@ -109,7 +109,9 @@ class Runner:
         rows = (state.window + ahead) * self.plan.batch.rows
         shares = [
             (state.step + ahead) / budget.most_steps if budget.most_steps else 0.0,
-            state.tokens / budget.tokens if budget.tokens else 0.0,
+            (state.tokens + ahead * self.plan.batch.rows * self.plan.batch.seq_len) / budget.tokens
+            if budget.tokens
+            else 0.0,
             rows / (budget.epochs * len(self.stream.examples)) if budget.epochs else 0.0,
             state.seconds / (60 * budget.minutes) if budget.minutes else 0.0,
         ]
@@ -155,7 +157,7 @@ class Runner:
 
     def _step(self, window: list[Batch], counts: dict[str, float], tokens: int) -> StepReport:
         plan, state = self.plan, self.state
-        lr = plan.optim.lr * plan.schedule.factor(min(1.0, self.spent(ahead=0.5)))
+        lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(self.spent(ahead=0.5), 1e-9)))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         terms: dict[str, Tensor] = {}
@@ -182,6 +184,9 @@ class Runner:
     def _clip(self) -> Tensor:
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
+        waits = norm.device.type == "cpu" or hasattr(self.scaler, "value")  # fp16 asks the device in every step anyway
+        if waits and not torch.isfinite(norm):
+            return norm  # unclipped, so that the tensor that overflowed can be told from the others
         if self.plan.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), self.plan.clip_norm, norm)
         return norm
@@ -209,7 +214,6 @@ class Runner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that all processes share, for a checkpoint."""
-        self._tick()
         return {
             "progress": self.state.shared(),
             "optimizer": self.optimizer.state_dict(),

@@ -28,8 +28,6 @@ class TrainState:
     """`{"step", "metric", "value"}` of the best validation so far."""
     stale: int = 0
     """Validations since then."""
-    tenths: int = 0
-    """Validations that the budget has made due, where eval.every is null."""
     valid: dict[str, float] = field(default_factory=dict)
     """The newest validation."""
     train: dict[str, float] = field(default_factory=dict)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from lmctl.core.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Auto:
@@ -59,7 +61,15 @@ class Ddp:
     def world(self) -> int:
         import torch
 
-        return self.processes or (2 if self.on_cpu() else torch.cuda.device_count())
+        if self.on_cpu():
+            return self.processes or 2
+        gpus = torch.cuda.device_count()
+        if self.processes is not None and self.processes > gpus:
+            raise ConfigError(
+                f"runner.processes={self.processes}: this machine has {gpus} GPUs",
+                f"nearest: runner.processes={gpus}, or runner.device=cpu",
+            )
+        return self.processes or gpus
 
     def on_cpu(self) -> bool:
         import torch

@@ -96,10 +96,12 @@ def fill(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str
         output = model(**inputs)
     logits = getattr(output, "prediction_logits", getattr(output, "logits", None))
     assert logits is not None
-    best = logits[0, masks].float().softmax(dim=-1).topk(min(top_k, logits.shape[-1]))
-    filled = ids.clone()
-    filled[masks] = best.indices[:, 0]
-    yield tokenizer.decode(filled[1:-1])
+    known = logits[0, masks, : len(tokenizer)].float()  # the embedding may have rows that no piece uses
+    best = known.softmax(dim=-1).topk(min(top_k, known.shape[-1]))
+    filled = prompt
+    for piece in best.indices[:, 0].tolist():
+        filled = filled.replace(str(tokenizer.mask_token), tokenizer.decode([piece]).strip().removeprefix("##"), 1)
+    yield filled
     for number, (values, pieces) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), start=1):
         choices = "  ".join(
             f"{piece} {value:.1%}" for piece, value in zip(tokenizer.convert_ids_to_tokens(pieces), values, strict=True)

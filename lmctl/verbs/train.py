@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,9 +17,6 @@ def run(cfg: DictConfig) -> None:
     """Train here, or start the processes that do."""
     plan = Plan.from_config(cfg)
     paths = Paths(Path(plan.run_dir))
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-
     from lmctl.run.display import Display, quiet_libraries
     from lmctl.run.prepare import prepare
     from lmctl.run.processes import launched
@@ -37,60 +34,78 @@ def run(cfg: DictConfig) -> None:
         prepare(plan.tokenizer, {name: task.data}, plan.cache_dir, Display().say)
         launch(world, _arguments(cfg))
         return
-    _train(plan, paths, {str(key): value for key, value in config.items()})
+    _train(plan, paths, cfg)
 
 
-def _train(plan: Plan, paths: Paths, config: dict[str, Any]) -> None:
+def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     import torch
 
     from lmctl.run.display import Display
     from lmctl.run.identity import Identity
     from lmctl.run.prepare import prepare
     from lmctl.run.processes import Processes
-    from lmctl.run.record import claim
     from lmctl.run.runner import Runner
-    from lmctl.run.session import Session, closing_words
+    from lmctl.run.session import Session
+    from lmctl.run.summary import closing_words
 
     processes = Processes(plan.runner.on_cpu())
     display = Display(silent=not processes.first)
     paths = processes.agree(paths)
-    lock = processes.first_does(lambda: claim(paths))
+    lock = processes.first_does(lambda: _claim(plan, paths))
     name, task = plan.task
     prepared = prepare(plan.tokenizer, {name: task.data}, plan.cache_dir, display.say)
-    identity = Identity(config, prepared.fingerprints, processes.world)
+    resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
+    identity = Identity(cast("dict[str, Any]", resolved), prepared.fingerprints, processes.world)
     try:
         runner = Runner(plan, prepared, processes)
         if _resume(plan, paths, runner, identity, display):
             return
         display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: lmctl train resume=auto run_dir={paths.root}")
-        summary = Session(runner, paths, display, identity).run()
+        session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
+        summary = session.run()
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(plan) from error
     except RuntimeError as error:
         if "can't allocate memory" in str(error):
             raise _out_of_memory(plan) from error
         raise
-    for line in closing_words(summary, paths, name):
+    for line in closing_words(summary, paths):
         display.say(line)
     if lock is not None:
         lock.release()
     processes.close()
 
 
+def _claim(plan: Plan, paths: Paths) -> Any:
+    from lmctl.run.record import claim
+
+    lock = claim(paths)
+    _check_folder(plan, paths)  # again, now that nobody else can write there
+    return lock
+
+
 def _check_folder(plan: Plan, paths: Paths) -> None:
     from lmctl.run.record import refuse_existing
 
-    if plan.resume == "false":
+    if plan.resume == "false" or (plan.resume == "auto" and not paths.config.exists()):
         refuse_existing(paths)
-    elif plan.resume != "auto" and not Path(plan.resume).is_dir():
-        raise ConfigError(
-            f"resume={plan.resume}: no such checkpoint directory", "resume=auto, resume=false, or a directory"
-        )
+    elif plan.resume != "auto":
+        checkpoint = Path(plan.resume)
+        if not checkpoint.is_dir():
+            raise ConfigError(
+                f"resume={plan.resume}: no such checkpoint directory", "resume=auto, resume=false, or a directory"
+            )
+        if checkpoint.resolve().parent != paths.checkpoints.resolve():
+            raise ConfigError(
+                f"resume={plan.resume} is not a checkpoint of run_dir={paths.root}",
+                f"go on in its own run: run_dir={checkpoint.parent.parent}",
+            )
 
 
 def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) -> bool:
     """Load the checkpoint to go on from, if there is one; says whether the run is complete already."""
     from lmctl.run.checkpoint import Checkpoints, read_named
+    from lmctl.run.record import summary_of
 
     if plan.resume == "false":
         return False
@@ -103,19 +118,22 @@ def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) 
         contents = found if processes.first else (read_named(path) if path else None)
     else:
         contents = read_named(Path(plan.resume))
+        processes.first_does(lambda: store.rewind(contents.state["progress"]["step"]))
     if contents is None:
         display.say(f"resume: no checkpoint in {paths.checkpoints}, starting at step 0")
         return False
     saved = contents.state["identity"]
     identity.must_match(saved)
-    own = contents.of_rank(processes.rank)
+    own = contents.of_rank(processes.rank) if saved["world"] == processes.world else None
     if saved["world"] != processes.world:
         display.say(
             f"resume: {processes.world} processes now, {saved['world']} before: same rows in the same order, "
             "but other dropout, so not bit-exact"
         )
     runner.load(contents.weights, contents.state, own)
-    if runner.spent() >= 1 and paths.summary.exists():
+    patience = plan.early_stop.patience
+    over = runner.spent() >= 1 or (patience is not None and runner.state.stale >= patience)
+    if over and summary_of(paths).get("status") == "completed":
         display.say(f"{paths.root} is complete ({runner.state.step:,} steps); a larger budget.* goes on with it")
         return True
     display.say(f"resume: {contents.path.name} of {paths.root}")

@@ -1,0 +1,72 @@
+"""The end of a run: summary.json, and the closing words on the terminal."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any
+
+import torch
+
+from lmctl.core.types import Paths
+from lmctl.run.display import duration
+from lmctl.run.runner import Runner
+
+
+def summary_of(runner: Runner, status: str, baseline: dict[str, float], precision: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a run; `status` is completed, stopped or failed. Speed and memory are this process's."""
+    state, parameters = runner.state, list(runner.network.parameters())
+    return {
+        "status": status,
+        "steps": state.step,
+        "tokens": state.tokens,
+        "seconds": round(state.seconds, 2),
+        "tokens_per_second": round(state.tokens / state.seconds, 1) if state.seconds else 0.0,
+        "tokens_per_cpu_second": round(state.tokens / state.cpu_seconds, 1) if state.cpu_seconds else 0.0,
+        "train": state.train,
+        "valid": state.valid,
+        "baseline": baseline,
+        "peak_memory_bytes": peak_memory(runner.processes.device),
+        "bytes_sent": state.bytes_sent,
+        "bytes_dense": state.bytes_sent,
+        "skipped_steps": state.skipped,
+        "parameters": {
+            "total": sum(p.numel() for p in parameters),
+            "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+        },
+        "model_bytes": sum(p.numel() * p.element_size() for p in parameters),
+        "best": state.best,
+        "precision": precision,
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's memory where there is one, else the largest resident set of this process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def closing_words(summary: dict[str, Any], paths: Paths) -> list[str]:
+    """What a person should know at the end: what was reached, what it beat, where it lies, what to type next."""
+    valid, baseline = summary["valid"], summary["baseline"]
+    size, speed = summary["parameters"]["total"], summary["tokens_per_second"]
+    lines = [
+        f"done: {summary['steps']:,} steps in {duration(summary['seconds'])}, {speed:,.0f} tokens/s, {size:,} weights"
+    ]
+    for name, value in valid.items():
+        if name in baseline and name != "loss":
+            both = f"{value:.1%} against {baseline[name]:.1%}"
+            if not name.endswith("accuracy"):
+                both = f"{value:.3f} nats against {baseline[name]:.3f}"
+            lines.append(f"  {name:<22}{both} without the text")
+    return [
+        *lines,
+        f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
+        f'next: lmctl generate model_path={paths.root} prompt="The [MASK] statement is used to define a function."',
+        f"      lmctl train resume=auto run_dir={paths.root} budget.steps={2 * summary['steps']}",
+    ]
