@@ -25,7 +25,7 @@ def positive(**values: float | None) -> None:
             raise ValueError(f"{name} must be above 0, got {value}")
 
 
-STEPS = 3000
+STEPS = 3600
 """The budget of a run that names none: some minutes of the default model on two CPU cores."""
 
 
