@@ -14,6 +14,8 @@ from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
+from lmctl.precision.bf16 import Bf16
+from lmctl.precision.fp32 import Fp32
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
 
@@ -139,3 +141,11 @@ def test_a_split_that_cannot_make_pairs_is_named(alone):
     corpus = type(text.corpora["corpus"])(text.corpora["corpus"].train, store(documents(1)))
     with pytest.raises(DataError, match=r"corpus, valid split: .* needs at least two documents"):
         Runner(plan(), replace(text, corpora={"corpus": corpus}), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [Fp32(), Bf16()], ids=["fp32", "bf16"])
+def test_compiled_is_the_same_network(alone, precision):
+    one, _ = trained(alone, objective=MaskedLM(), precision=precision)
+    other, _ = trained(alone, objective=MaskedLM(), precision=precision, compile=True)
+    assert (weights(one) - weights(other)).norm() / weights(one).norm() < 1e-3
