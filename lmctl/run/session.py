@@ -99,6 +99,8 @@ class Session:
         self.began = True
         if fresh:
             self._judge()
+            if self.plan.early_stop.patience is not None:
+                self._save()  # the untrained model may turn out to be the best
 
     def _stop(self) -> None:
         """Save and end, because a signal said so."""
