@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lmctl.config.schema import Budget
 from lmctl.core.types import Paths
 from lmctl.run.display import duration
 from lmctl.run.runner import Runner
@@ -51,7 +52,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def closing_words(summary: dict[str, Any], paths: Paths) -> list[str]:
+def closing_words(summary: dict[str, Any], paths: Paths, budget: Budget) -> list[str]:
     """What a person should know at the end: what was reached, what it beat, where it lies, what to type next."""
     valid, baseline = summary["valid"], summary["baseline"]
     size, speed = summary["parameters"]["total"], summary["tokens_per_second"]
@@ -67,6 +68,12 @@ def closing_words(summary: dict[str, Any], paths: Paths) -> list[str]:
     return [
         *lines,
         f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
-        f'next: lmctl generate model_path={paths.root} prompt="The [MASK] statement is used to define a function."',
-        f"      lmctl train resume=auto run_dir={paths.root} budget.steps={2 * summary['steps']}",
+        f'next: lmctl generate model_path={paths.root} prompt="... [MASK] ..."',
+        f"      lmctl train resume=auto run_dir={paths.root} {_twice(budget)}",
     ]
+
+
+def _twice(budget: Budget) -> str:
+    """Overrides that double every limit of the budget."""
+    limits = {"steps": budget.most_steps, "tokens": budget.tokens, "epochs": budget.epochs, "minutes": budget.minutes}
+    return " ".join(f"budget.{name}={2 * value}" for name, value in limits.items() if value)

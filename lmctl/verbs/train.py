@@ -69,7 +69,7 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
         if "can't allocate memory" in str(error):
             raise _out_of_memory(plan) from error
         raise
-    for line in closing_words(summary, paths):
+    for line in closing_words(summary, paths, plan.budget):
         display.say(line)
     if lock is not None:
         lock.release()
