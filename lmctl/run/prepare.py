@@ -72,6 +72,9 @@ def _tokenizer(
 
     identity = dict(spec.identity())
     folder, hit = cached(root, "tokenizer", {"spec": identity, "texts": sorted(map(_canonical, texts.values()))}, make)
+    if not hit:  # on a hit the text need not be read at all
+        for task, source in sources.items():
+            say(f"{task}: {source.describe()}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     wanted = identity.get("vocab_size")
     short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
