@@ -17,12 +17,13 @@ from lmctl.config.schema import (
     TrainConfig,
 )
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import ModelSpec, OptimSpec, Precision, Schedule, Source, TokenizerSpec, Where
-from lmctl.mix.mix import Mix, Task
+from lmctl.core.types import Augment, Family, ModelSpec, OptimSpec, Precision, Schedule, Source, TokenizerSpec, Where
+from lmctl.mix.mix import Mix
 
 COMPONENTS = {
     "model": ModelSpec,
     "data": Source,
+    "augment": Augment,
     "mix": Mix,
     "tokenizer": TokenizerSpec,
     "precision": Precision,
@@ -46,6 +47,7 @@ class Plan:
 
     model: ModelSpec
     data: Source
+    augment: Augment
     mix: Mix
     tokenizer: TokenizerSpec
     precision: Precision
@@ -61,6 +63,7 @@ class Plan:
     name: str | None
     run_dir: str
     resume: str
+    init_from: str | None
     seed: int
     cache_dir: str | None
     clip_norm: float | None
@@ -79,20 +82,33 @@ class Plan:
         )
 
     def __post_init__(self) -> None:
-        if self.batch.seq_len > self.model.max_positions:
+        longest = self.model.max_positions
+        if longest is not None and self.batch.seq_len > longest:
             raise ConfigError(
-                f"batch.seq_len={self.batch.seq_len} is longer than the model's {self.model.max_positions} positions",
-                f"set batch.seq_len={self.model.max_positions} or model.max_positions={self.batch.seq_len}",
+                f"batch.seq_len={self.batch.seq_len} is longer than the model's {longest} positions",
+                f"set batch.seq_len={longest} or model.max_positions={self.batch.seq_len}",
             )
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}", "null switches clipping off")
-        if len(self.mix.tasks) != 1:
+        for name, task in self.mix.tasks.items():
+            if self.model.family not in task.objective.families:
+                raise ConfigError(
+                    f"mix.tasks.{name}: {type(task.objective).__name__} needs {_either(task.objective.families)}, and "
+                    f"{type(self.model).__name__} is {_A[self.model.family]}",
+                    f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
+                    f"{NEAREST_MIX[self.model.family]}",
+                )
+        if self.init_from is not None and getattr(self.model, "init_from", None) is None:
             raise ConfigError(
-                f"mix.tasks names {len(self.mix.tasks)} tasks ({', '.join(self.mix.tasks)}), and a run trains one",
-                "keep one task; nearest: mix=mlm_nsp, which has two objectives on the same text",
+                f"init_from={self.init_from} is of no use to {type(self.model).__name__}, which starts from scratch",
+                "leave model= out, or give model=pretrained",
             )
 
-    @property
-    def task(self) -> tuple[str, Task]:
-        """The run's task and its name."""
-        return next(iter(self.mix.tasks.items()))
+
+_A = {"encoder": "an encoder", "decoder": "a decoder", "seq2seq": "an encoder with a decoder (seq2seq)"}
+NEAREST_MODEL = {"encoder": "bert_tiny", "decoder": "gpt2_tiny", "seq2seq": "t5_tiny"}
+NEAREST_MIX = {"encoder": "mix=mlm", "decoder": "mix=clm", "seq2seq": "mix=denoise"}
+
+
+def _either(families: tuple[Family, ...]) -> str:
+    return " or ".join(_A[family] for family in families)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from lmctl.augment.none import Unchanged
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging
 from lmctl.core.store import TokenStore, write_store
 from lmctl.core.types import Document
@@ -33,10 +34,12 @@ WORDS = [f"w{i}" for i in range(60)] + [f"##s{i}" for i in range(20)]
 class NoText:
     """Stands where a source belongs in a plan whose text is prepared already."""
 
+    yields = "documents"
+
     def fingerprint(self) -> dict[str, Any]:
         return {}
 
-    def documents(self, split: str) -> Any:
+    def rows(self, split: str) -> Any:
         return iter(())
 
     def describe(self) -> str:
@@ -96,6 +99,7 @@ def plan(**changes: Any) -> Plan:
     base = Plan(
         model=Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0),
         data=NoText(),
+        augment=Unchanged(),
         mix=Mix({"corpus": Task(objective, NoText())}),
         tokenizer=NoText(),  # type: ignore[arg-type]
         precision=Fp32(),
@@ -111,6 +115,7 @@ def plan(**changes: Any) -> Plan:
         name=None,
         run_dir="runs/small",
         resume="false",
+        init_from=None,
         seed=1,
         cache_dir=None,
         clip_norm=1.0,

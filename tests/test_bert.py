@@ -9,6 +9,7 @@ from small import prepared, vocabulary
 from transformers import BertForMaskedLM
 
 from lmctl.core.draws import Draws
+from lmctl.core.types import Material
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
@@ -17,8 +18,12 @@ SIZE = Bert(3, 32, 4, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)
 
 
 def batch_of(objective, rows: int = 6):
-    examples = objective.examples("corpus", prepared().corpora["corpus"].train, vocabulary(), 48)
+    examples = objective.examples(Material("corpus", prepared().corpora["corpus"].train, vocabulary(), "encoder", 48))
     return examples.collate(np.arange(rows), np.zeros(rows, dtype=int), Draws(0, "test"))
+
+
+def heads_of(objective) -> dict[str, int]:
+    return objective.heads("corpus", prepared().corpora["corpus"].train, vocabulary())
 
 
 def dense_labels(batch, term: str) -> torch.Tensor:
@@ -49,7 +54,7 @@ def assert_same_gradients(ours: dict, theirs: dict) -> None:
 def test_pretraining_loss_and_gradients_equal_transformers():
     torch.manual_seed(0)
     objective = MaskedLMAndNextSentence()
-    network = SIZE.load(vocabulary(), objective.heads)
+    network = SIZE.load(vocabulary(), heads_of(objective))
     batch = batch_of(objective)
     assert "attention_mask" in batch.inputs  # the padded case is the harder one
 
@@ -77,7 +82,7 @@ def test_pretraining_loss_and_gradients_equal_transformers():
 def test_masked_lm_loss_and_gradients_equal_transformers():
     torch.manual_seed(0)
     objective = MaskedLM()
-    network = SIZE.load(vocabulary(), objective.heads)
+    network = SIZE.load(vocabulary(), heads_of(objective))
     assert isinstance(network.bert, BertForMaskedLM)
     batch = batch_of(objective)
     ours = objective.terms(network, batch)["mlm"] / batch.counts()["mlm"]
@@ -115,7 +120,7 @@ def test_checkpointed_activations_change_nothing():
     results = []
     for recompute in (False, True):
         torch.manual_seed(0)
-        network = SIZE.load(vocabulary(), objective.heads).train()
+        network = SIZE.load(vocabulary(), heads_of(objective)).train()
         if recompute:
             network.checkpoint_activations()
         sum(objective.terms(network, batch).values()).backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from small import plan, prepared
 
 from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.mix.stream import Position
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
@@ -52,13 +54,15 @@ def test_a_step_is_adam_on_the_mean_over_all_targets(alone):
     changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=3)}
     runner, _ = trained(alone, micro=3, **changes)
     by_hand = Runner(plan(**changes), prepared(), alone)
-    objective, network = by_hand.learner.objective, by_hand.network
+    objective, network = by_hand.learner.objectives["corpus"], by_hand.network
     decay = [p for p in network.parameters() if p.ndim > 1]
     rest = [p for p in network.parameters() if p.ndim == 1]
     groups = [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    at = Position()
     for step in range(3):
-        (batch,) = by_hand.stream.window(step, 8, None, 0, 1)
+        window = by_hand.stream.window(at, 0.0, None, 0, 1)
+        (batch,), at = window.batches, window.after
         terms, counts = objective.terms(network, batch), batch.counts()
         (terms["mlm"] / counts["mlm"] + terms["nsp"] / counts["nsp"]).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -73,7 +77,7 @@ def test_a_step_is_adam_on_the_mean_over_all_targets(alone):
 def test_it_learns(alone):
     runner, _ = trained(alone, objective=MaskedLM(), budget=Budget(steps=300), optim=AdamW(lr=1e-2))
     scores = runner.validation.scores(runner.learner)
-    baseline = runner.validation.baseline(runner.learner.objective, runner.histogram)
+    baseline = runner.validation.baseline({"corpus": prepared().corpora["corpus"].train})
     assert scores["corpus/mlm"] < baseline["corpus/mlm"] - 0.1
 
 
@@ -92,9 +96,10 @@ def test_the_budget_ends_the_run(alone, budget, steps):
     if steps is not None:
         assert len(reports) == steps
     elif budget.tokens:
-        assert sum(r.tokens for r in reports[:-1]) < budget.tokens <= sum(r.tokens for r in reports)
+        assert sum(r.tokens["corpus"] for r in reports[:-1]) < budget.tokens
+        assert budget.tokens <= sum(r.tokens["corpus"] for r in reports)
     else:
-        assert len(reports) == -(-len(runner.stream.examples) // 2 // 8)
+        assert len(reports) == -(-runner.stream.total // 2 // 8)
 
 
 def test_time_ends_the_run(alone):
@@ -105,9 +110,9 @@ def test_time_ends_the_run(alone):
 
 def test_every_epoch_sees_every_row_once(alone):
     runner = Runner(plan(), prepared(), alone)
-    size = len(runner.stream.examples)
+    size = runner.stream.total
     for epoch in range(2):
-        rows, epochs = runner.stream.rows(epoch * size, size)
+        rows, epochs = runner.stream.streams["corpus"].rows(epoch * size, size)
         assert sorted(rows.tolist()) == list(range(size))
         assert set(epochs.tolist()) == {epoch}
 
@@ -129,9 +134,10 @@ def test_activations_recomputed_give_the_same_run(alone):
 def test_rules_about_two_components():
     with pytest.raises(ConfigError, match=r"batch\.seq_len=65 is longer than the model's 64 positions"):
         plan(seq_len=65)
-    small = plan()
-    with pytest.raises(ConfigError, match="a run trains one"):
-        replace(small, mix=type(small.mix)({"a": small.task[1], "b": small.task[1]}))
+    with pytest.raises(ConfigError, match=r"mix\.tasks\.corpus: MaskedLM needs an encoder, and .* is a decoder"):
+        plan(objective=MaskedLM(), model=SimpleNamespace(family="decoder", max_positions=None))
+    with pytest.raises(ConfigError, match="which starts from scratch"):
+        plan(init_from="runs/other")
 
 
 def test_a_split_that_cannot_make_pairs_is_named(alone):

@@ -57,7 +57,7 @@ def test_half_precision_learns_what_fp32_learns(alone, precision):
     losses = {}
     for name, option in (("fp32", Fp32()), ("half", precision)):
         runner = Runner(plan(precision=option, budget=Budget(steps=30)), prepared(), alone)
-        losses[name] = [float(r.terms["mlm"]) / r.counts["mlm"] for r in runner.steps()]
+        losses[name] = [float(r.terms["corpus/mlm"]) / r.counts["corpus/mlm"] for r in runner.steps()]
         assert runner.state.step == 30
     assert losses["half"] != losses["fp32"]
     assert losses["half"][-1] == pytest.approx(losses["fp32"][-1], abs=0.05)
@@ -91,8 +91,8 @@ def poison(runner: Runner, step: int, value: float) -> None:
     """Make the loss of one step huge or non-finite."""
     original, calls = runner.wrapped.forward, []
 
-    def forward(batch):
-        terms = original(batch)
+    def forward(batch, **options):
+        terms = original(batch, **options)
         calls.append(None)
         return {n: v * value for n, v in terms.items()} if len(calls) == step else terms
 
@@ -125,7 +125,9 @@ def test_a_skipped_step_leaves_the_weights_alone(alone):
 def test_a_collapsing_scale_ends_the_run_naming_the_tensor(alone):
     runner = Runner(plan(precision=Fp16(initial_scale=2.0)), prepared(), alone)
     original = runner.wrapped.forward
-    runner.wrapped.forward = lambda batch: {n: v * float("inf") for n, v in original(batch).items()}
+    runner.wrapped.forward = lambda batch, **options: {
+        n: v * float("inf") for n, v in original(batch, **options).items()
+    }
     with pytest.raises(Diverged, match=r"diverged at step 1: the gradient of bert\..* is not finite \(the loss scale"):
         list(runner.steps())
 

@@ -37,9 +37,21 @@ class Application:
         # With -m, a comma in `name=a,b` separates two values; without it, it is text.
         texts = [] if self.arguments.has("--multirun") else [key for key in hints if without_none(hints[key]) is str]
         self.arguments.overrides = [readable(word, texts) for word in self.arguments.overrides]
+        self._start_from_a_model()
         kept = ("--config-dir", "--config-name", "--from")
         job_flags = [word for name in kept if (value := self.arguments.flags.get(name)) for word in (name, value)]
         sweep.register(verb, job_flags, self.has_run_dir)
+
+    def _start_from_a_model(self) -> None:
+        """`init_from=X` means the model and the tokenizer of X, unless others are named."""
+        value = self.arguments.value("init_from")
+        if value in (None, "", "null") or "model" not in self.composer.defaults:
+            return
+        for group in ("model", "tokenizer"):
+            if self.arguments.value(group) is None:
+                self.arguments.overrides.append(f"{group}=pretrained")
+        if self.arguments.value("tokenizer") == "pretrained" and self.arguments.value("tokenizer.path") is None:
+            self.arguments.overrides.append("tokenizer.path=${init_from}")
 
     def run(self) -> int:
         """Check the command line, then let Hydra carry it out."""

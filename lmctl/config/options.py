@@ -20,6 +20,7 @@ LoadOption: TypeAlias = Callable[[str, str, str], DictConfig]
 
 GROUPS: dict[Any, str] = {
     types.Source: "data",
+    types.Augment: "augment",
     types.TokenizerSpec: "tokenizer",
     types.Objective: "objective",
     types.ModelSpec: "model",
@@ -62,6 +63,8 @@ def _component(node: Any, trusted: tuple[str, ...], load_option: LoadOption) -> 
         if hint in GROUPS:
             _place(node, str(key), GROUPS[hint], load_option)
         child = node._get_node(key)
+        if is_dataclass(hint):
+            _name_target(child, hint)
         if get_origin(hint) is dict and is_dataclass(inner := get_args(hint)[1]):
             for entry in _entries(child):
                 _name_target(entry, inner)

@@ -129,6 +129,7 @@ class TrainConfig:
 
     model: Any = MISSING
     data: Any = MISSING
+    augment: Any = MISSING
     mix: Any = MISSING
     tokenizer: Any = MISSING
     precision: Any = MISSING
@@ -137,6 +138,7 @@ class TrainConfig:
     runner: Any = MISSING
     name: Optional[str] = key(None, "name of the run; null: made of verb, date and time")
     run_dir: str = key("runs/${name}", "where the run is written")
+    init_from: Optional[str] = key(None, "start from a run, a model directory or a hub id (model=pretrained)")
     resume: str = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
     seed: int = key(1, "seed of initial weights, order, masks and dropout")
     cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
@@ -158,9 +160,12 @@ class TrainConfig:
 class PrepareConfig:
     """Root of `lmctl prepare` and of `lmctl peek`'s data side."""
 
+    model: Any = MISSING
     data: Any = MISSING
+    augment: Any = MISSING
     mix: Any = MISSING
     tokenizer: Any = MISSING
+    init_from: Optional[str] = key(None, "take the tokenizer of a run, a model directory or a hub id")
     seed: int = key(1, "seed of order and masks")
     cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
     batch: BatchShape = key(BatchShape, "")

@@ -21,16 +21,21 @@ class Draws:
     seed: int
     purpose: str
 
-    def _generator(self, epoch: int, row: int) -> np.random.Generator:
+    def named(self, suffix: str) -> Draws:
+        """The numbers of another purpose under the same seed."""
+        return Draws(self.seed, f"{self.purpose}/{suffix}")
+
+    def generator(self, epoch: int, row: int) -> np.random.Generator:
+        """A generator of its own for one row of one epoch, where nobody knows how many numbers will be needed."""
         key = (self.seed & 0xFFFFFFFFFFFFFFFF) | (zlib.crc32(self.purpose.encode()) << 64)
         # Philox counts blocks in the lowest word; row and epoch sit above it, so streams cannot overlap.
         return np.random.Generator(np.random.Philox(key=key, counter=(epoch << 128) | (row << 64)))
 
     def uniforms(self, epochs: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
         """float64 [R, count] in [0, 1): one line of numbers per (epoch, row)."""
-        lines = [self._generator(int(e), int(r)).random(count) for e, r in zip(epochs, rows, strict=True)]
+        lines = [self.generator(int(e), int(r)).random(count) for e, r in zip(epochs, rows, strict=True)]
         return np.stack(lines) if lines else np.empty((0, count))
 
     def permutation(self, epoch: int, size: int) -> np.ndarray:
         """The order of `size` rows in `epoch`: int64 [size]."""
-        return self._generator(epoch, (1 << 64) - 1).permutation(size)
+        return self.generator(epoch, (1 << 64) - 1).permutation(size)

@@ -7,7 +7,7 @@ sentences `documents[d]` to `documents[d + 1]`. No special tokens are stored; ob
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -41,6 +41,9 @@ class TokenStore:
     """int64 [V]: how often each piece occurs."""
     characters: int
     """Characters of the text, for bits per character and compression figures."""
+    labels: np.ndarray | None = None
+    """One per document: int64 [D] places in `label_names`, float32 [D, C] zeros and ones, or float32 [D] numbers."""
+    label_names: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
@@ -51,7 +54,9 @@ class TokenStore:
         sentences, documents, histogram = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("sentences", "documents", "histogram")
         )
-        return cls(tokens, sentences, documents, histogram, meta["characters"])
+        labels = np.load(folder / "labels.npy", mmap_mode="r") if "label_names" in meta else None
+        names = tuple(meta.get("label_names", ()))
+        return cls(tokens, sentences, documents, histogram, meta["characters"], labels, names)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -95,3 +100,10 @@ def write_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenize
     np.save(folder / "histogram.npy", histogram)
     meta = {"format": FORMAT, "dtype": dtype.name, "tokens": int(starts[-1]), "characters": characters}
     (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def add_labels(folder: Path, labels: np.ndarray, names: Sequence[str]) -> None:
+    """Give the store in `folder` a label per document; `names` are those of the classes, none for numbers."""
+    np.save(folder / "labels.npy", labels)
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"label_names": list(names)}))

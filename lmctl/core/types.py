@@ -8,11 +8,11 @@ Shapes are written with R rows, L positions in a row, N targets, H hidden units,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 Split: TypeAlias = Literal["train", "valid"]
 
+Kind: TypeAlias = Literal["documents", "labelled", "parallel"]
+"""What the rows of a source are: documents of sentences; one text or two with a label; a text and its translation."""
+
+Family: TypeAlias = Literal["encoder", "decoder", "seq2seq"]
+"""Which positions a network lets look at which: all at all; each at those before it; a decoder at an encoder."""
+
+LabelKind: TypeAlias = Literal["class", "classes", "number"]
+"""What a label is: one of several classes, any number of them, or a number."""
+
 Document: TypeAlias = "list[str]"
 """The sentences of one document, in order, each a non-empty string without line breaks."""
 
@@ -33,14 +42,26 @@ Terms: TypeAlias = "dict[str, Tensor]"
 """Named parts of a loss, each a scalar *summed* over its targets; the runner divides once, by the global count."""
 
 
+class Row(NamedTuple):
+    """One row of a source."""
+
+    texts: list[str]
+    """The sentences of a document; or one text, or two; or a text and its translation."""
+    label: str | float | list[str] | None = None
+    where: str = ""
+    """`file:line`, for messages."""
+
+
 @dataclass(frozen=True)
 class Targets:
     """What one term of the loss is asked to predict."""
 
     positions: Tensor
-    """int64 [N]: places in the flattened [R * L] batch."""
+    """int64 [N]: places in the flattened [R * L] batch (of the decoder's side, where there are two); the rows
+    themselves, 0 to R - 1, where a whole row is asked about."""
     labels: Tensor
-    """int64 [N]: the right answer at each of them."""
+    """The right answer at each of them: int64 [N]; or float32 [N] for numbers, float32 [N, C] of zeros and ones
+    where several classes may hold."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +70,14 @@ class Batch:
 
     task: str
     inputs: dict[str, Tensor]
-    """`input_ids` int64 [R, L]; where the task needs them `token_type_ids` int64 [R, L] and, only when there is
-    padding, `attention_mask` bool [R, L]."""
+    """`input_ids` int64 [R, L]; where the task needs them
+
+    - `token_type_ids` int64 [R, L];
+    - `attention_mask` bool [R, L], only when there is padding, or bool [R, L, L] (query, key) where documents that
+      share a row must not see each other, then with `position_ids` int64 [R, L] that begin anew in each;
+    - `decoder_input_ids` int64 [R, T] and, only when there is padding, `decoder_attention_mask` bool [R, T];
+    - `track` int64 [R] and `fresh` bool [R] where a recurrent network carries its state from batch to batch: the
+      row goes on where the last row of its track ended, unless it is fresh."""
     targets: dict[str, Targets]
     """Per term of the loss. Its name is the name of the term."""
     tokens: int
@@ -74,14 +101,19 @@ class Batch:
 
 @runtime_checkable
 class Source(Protocol):
-    """Group `data`: where documents come from."""
+    """Group `data`: where text comes from."""
 
-    def fingerprint(self) -> Mapping[str, Any]:
-        """JSON values that change whenever `documents` would yield something else: file contents, options."""
+    @property
+    def yields(self) -> Kind:
+        """What its rows are."""
         ...
 
-    def documents(self, split: Split) -> Iterator[Document]:
-        """The documents of one split, always the same ones in the same order."""
+    def fingerprint(self) -> Mapping[str, Any]:
+        """JSON values that change whenever `rows` would yield something else: file contents, options."""
+        ...
+
+    def rows(self, split: Split) -> Iterator[Row]:
+        """The rows of one split, always the same ones in the same order."""
         ...
 
     def describe(self) -> str:
@@ -102,10 +134,47 @@ class TokenizerSpec(Protocol):
         ...
 
 
+Rewrite: TypeAlias = "Callable[[np.ndarray, np.random.Generator], np.ndarray]"
+"""An augmentation at work: the pieces of one text int64 [n] in, other pieces int64 [m] (m above 0) out."""
+
+
+@runtime_checkable
+class Augment(Protocol):
+    """Group `augment`: how a text is changed before it is learnt from."""
+
+    def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
+        """The augmentation for texts of this tokenizer; None: texts stay as they are."""
+        ...
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the examples of a task are made of."""
+
+    task: str
+    store: TokenStore
+    vocabulary: Vocabulary
+    family: Family
+    seq_len: int
+    """Positions per row, special pieces included; on either side, where there are two."""
+    batch_rows: int = 1
+    """Rows of the task in one optimiser step: as many tracks where state is carried from row to row."""
+    rewrite: Rewrite | None = None
+
+
 class Examples(Protocol):
-    """The rows that an objective makes of a token store."""
+    """The rows that an objective makes of its material.
+
+    Two attributes are optional. `lengths` int64 [len]: positions of each row; rows of similar length are then put
+    side by side. `ordered` True: rows must come in the order of their numbers, in every epoch.
+    """
 
     def __len__(self) -> int: ...
+
+    @property
+    def tokens_per_row(self) -> float:
+        """Mean number of real tokens, for mixing tasks by tokens."""
+        ...
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         """Rows int64 [R], each as it is in its own epoch (int64 [R]); all randomness comes from `draws`."""
@@ -117,32 +186,57 @@ class Objective(Protocol):
     """Group `objective`: what is predicted from what."""
 
     @property
-    def heads(self) -> frozenset[str]:
-        """The heads the network needs: "mlm", "pair"."""
+    def reads(self) -> Kind:
+        """The kind of rows it is made of."""
         ...
 
-    def examples(self, task: str, store: TokenStore, vocabulary: Vocabulary, seq_len: int) -> Examples: ...
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families of networks that can learn it."""
+        ...
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """Special pieces that the tokenizer must have for it, besides the usual five."""
+        ...
+
+    @property
+    def label_kind(self) -> LabelKind | None:
+        """What the labels of its rows are; None where it reads none."""
+        ...
+
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        """The heads the network needs and how many outputs each has: "mlm" and "lm" [V], "pair" [2], a head named
+        after the task [number of classes]. `store` is the training split."""
+        ...
+
+    def examples(self, material: Material) -> Examples: ...
 
     def terms(self, network: Network, batch: Batch) -> Terms:
-        """The losses of one batch, in nats."""
+        """The losses of one batch, in nats (squared error for numbers); named like `batch.targets`."""
         ...
 
     def scores(self, network: Network, batch: Batch) -> Terms:
         """For validation: the losses, and under `<term>_accuracy` and the like whatever else can be summed over
-        the targets of `<term>`."""
+        the targets of `<term>`; tensors of any shape, if `figures` knows what to make of their sum."""
         ...
 
-    def baseline(self, batch: Batch, histogram: Tensor) -> dict[str, float]:
-        """The same sums for the best guess that never looks at the text; `histogram` int64 [V] counts the pieces
-        of the training split."""
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        """What is reported of the `scores` of a whole split, each summed and divided by its number of targets."""
+        ...
+
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+        """The same sums as `scores` for the best guess that never looks at the text, made from the training split."""
         ...
 
 
 class Network(Protocol):
     """What a model of the group `model` can do once loaded; an `nn.Module`."""
 
-    def encode(self, inputs: Mapping[str, Tensor], read: Tensor) -> Tensor:
-        """Last hidden states [N, H] at the flattened positions `read` int64 [N], and nowhere else."""
+    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
+        """Last hidden states [N, H] at the flattened positions `read` int64 [N], and nowhere else (of the decoder,
+        where there is one besides the encoder). None: one summary [R, H] of each row, as this architecture
+        makes it: the first position of an encoder, the last real one of a decoder, ..."""
         ...
 
     def head(self, name: str, hidden: Tensor) -> Tensor:
@@ -167,10 +261,16 @@ class ModelSpec(Protocol):
     """Group `model`: an architecture and its size."""
 
     @property
-    def max_positions(self) -> int: ...
+    def family(self) -> Family: ...
 
-    def load(self, vocabulary: Vocabulary, heads: frozenset[str]) -> Any:
-        """An `nn.Module` that is a `Network` as well; Python types have no word for both."""
+    @property
+    def max_positions(self) -> int | None:
+        """Longest row it takes; None: any."""
+        ...
+
+    def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Any:
+        """An `nn.Module` that is a `Network` as well; Python types have no word for both. `heads` maps the name of
+        each head it must have to its number of outputs."""
         ...
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+NO_PIECE = -1
+"""Id of a special piece that the tokenizer does not have."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,10 @@ class Vocabulary:
     cls: int
     sep: int
     mask: int
+    """NO_PIECE in the tokenizers of most decoders."""
     special: np.ndarray
     """bool [V]: never masked, never drawn as a random replacement."""
     continues: np.ndarray
     """bool [V]: the piece belongs to the same word as the one before it (`##ing` in WordPiece)."""
+    sentinels: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """int64 [n]: the pieces `<extra_id_0>`, `<extra_id_1>`, ... that stand for removed spans, as many as there are."""

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lmctl.core.errors import DataError
-from lmctl.core.types import Document, Split
+from lmctl.core.types import Document, Kind, Row, Split
 from lmctl.data import prose
 from lmctl.data.reading import fingerprint
 from lmctl.data.split import Partition, by_content, check_share
@@ -32,6 +32,8 @@ class PyDocs:
     """The interpreter's reference documentation and the docstrings of its standard library."""
 
     valid_share: float = 0.1
+
+    yields: ClassVar[Kind] = "documents"
 
     def __post_init__(self) -> None:
         check_share(self.valid_share)
@@ -53,6 +55,9 @@ class PyDocs:
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of one split; DataError if the interpreter came without its sources."""
         return self._partition.read(split)
+
+    def rows(self, split: Split) -> Iterator[Row]:
+        return map(Row, self.documents(split))
 
     def describe(self) -> str:
         """One line: whose documentation, documents."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
-from lmctl.core.types import Document, Split
+from lmctl.core.types import Document, Kind, Row, Split
 from lmctl.data.layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
 from lmctl.data.reading import fingerprint, text_files
 from lmctl.data.split import Partition, by_content, by_text, check_share
@@ -55,6 +55,8 @@ class TextFiles:
     valid_path: Optional[str] = None
     valid_share: float = 0.05
 
+    yields: ClassVar[Kind] = "documents"
+
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path must name a file, a folder or a pattern")
@@ -91,6 +93,9 @@ class TextFiles:
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of one split; DataError if a file cannot be read as text or too little is left."""
         return self._partition.read(split)
+
+    def rows(self, split: Split) -> Iterator[Row]:
+        return map(Row, self.documents(split))
 
     def describe(self) -> str:
         """One line: files, layout, documents. Reads everything once."""

@@ -1,10 +1,18 @@
-"""A mix is a mapping of named tasks. `objective` and `data` may be written as the name of an option of their group."""
+"""A mix is a mapping of named tasks on one network. What a task is made of may be written as names of options:
+`corpus: {objective: mlm_nsp, data: pydocs, weight: 0.8}`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
 
-from lmctl.core.types import Objective, Source
+from lmctl.core.types import Augment, Objective, Source
+
+UNITS = ("examples", "tokens")
+BALANCES = ("fixed", "uncertainty")
+BETWEEN = ("linear", "step")
 
 
 @dataclass(frozen=True)
@@ -13,11 +21,68 @@ class Task:
 
     objective: Objective
     data: Source
-    weight: float = 1.0
+    augment: Optional[Augment] = None
+    weight: Any = 1.0
+    """Its share of the rows (or tokens), against the other tasks: a number, or a curriculum of points
+    `[[progress, weight], ...]` over the budget, progress going from 0 to 1."""
+    between: str = "linear"
+    """What the weight does between the points: go in a straight line, or stay until the next one."""
+    loss_weight: float = 1.0
+    """Factor on the task's losses, besides its share."""
 
     def __post_init__(self) -> None:
-        if self.weight <= 0:
+        if self.between not in BETWEEN:
+            raise ValueError(f"between must be one of {', '.join(BETWEEN)}, got {self.between!r}")
+        if self.loss_weight <= 0:
+            raise ValueError(f"loss_weight must be above 0, got {self.loss_weight}")
+        points = self.points
+        if any(weight < 0 for _, weight in points) or not any(weight > 0 for _, weight in points):
             raise ValueError(f"weight must be above 0, got {self.weight}")
+        places = [progress for progress, _ in points]
+        if places != sorted(set(places)) or not all(0 <= place <= 1 for place in places):
+            raise ValueError(
+                f"weight's points go from progress 0 to 1, each further than the one before: {self.weight}"
+            )
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """The curriculum as (progress, weight); one point if the weight is constant."""
+        if isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool):
+            return [(0.0, float(self.weight))]
+        try:
+            return [(float(progress), float(weight)) for progress, weight in self.weight]
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"weight must be a number or points [[progress, weight], ...], got {self.weight}"
+            ) from None
+
+    def weight_at(self, progress: float) -> float:
+        """The weight when `progress` of the budget, from 0 to 1, is spent."""
+        points = self.points
+        after = bisect_right([place for place, _ in points], progress)
+        if after == 0:
+            return points[0][1]
+        if after == len(points) or self.between == "step":
+            return points[after - 1][1]
+        (start, low), (end, high) = points[after - 1], points[after]
+        return low + (high - low) * (progress - start) / (end - start)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How weights become shares of a run."""
+
+    unit: str = "examples"
+    """Whether weights are shares of the rows or of the real tokens."""
+    alpha: float = 0.0
+    """Weights are multiplied by (rows of the task) ** alpha: 0 leaves them, 1 samples by size, 0.3 to 0.7 lifts
+    small tasks (Conneau et al. 2020, XLM-R, section 3.1)."""
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"unit must be one of {', '.join(UNITS)}, got {self.unit!r}")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 (weights alone) to 1 (by size), got {self.alpha}")
 
 
 @dataclass(frozen=True)
@@ -25,7 +90,28 @@ class Mix:
     """The tasks of a run, by name."""
 
     tasks: dict[str, Task]
+    sampling: Sampling = field(default_factory=Sampling)
+    balance: str = "fixed"
+    """How the tasks' losses are weighed: by their shares and `loss_weight`, or by factors that are learned from
+    the noise of each term (Kendall et al. 2018)."""
+    conflict_every: Optional[int] = None
+    """Steps between looks at the cosines of the tasks' gradients; null: never."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("tasks must name at least one task")
+        if self.balance not in BALANCES:
+            raise ValueError(f"balance must be one of {', '.join(BALANCES)}, got {self.balance!r}")
+        if self.conflict_every is not None and self.conflict_every < 1:
+            raise ValueError(f"conflict_every must be above 0, got {self.conflict_every}")
+        for progress in sorted({place for task in self.tasks.values() for place, _ in task.points} | {0.0, 1.0}):
+            if not any(task.weight_at(progress) > 0 for task in self.tasks.values()):
+                raise ValueError(f"tasks all have weight 0 when {progress:.0%} of the budget is spent")
+
+    def shares(self, progress: float, rows: Mapping[str, int]) -> dict[str, float]:
+        """Each task's share, in the sampling's unit, when `progress` of the budget is spent; they add up to 1."""
+        weights = {
+            name: task.weight_at(progress) * rows[name] ** self.sampling.alpha for name, task in self.tasks.items()
+        }
+        total = sum(weights.values())
+        return {name: weight / total for name, weight in weights.items()}

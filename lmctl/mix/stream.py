@@ -1,43 +1,108 @@
-"""The order in which a run sees the rows of a task, as a function of how many it has seen: nothing to save."""
+"""Windows of rows, one per optimiser step, drawn from all tasks of a mix.
+
+Rows are not drawn by lot: each task is owed its share of every window, whole rows are dealt out and what is owed
+beyond them is carried over, so that shares are exact over any stretch of a run. All that has to be saved is the
+`Position`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from lmctl.core.draws import Draws
 from lmctl.core.types import Batch, Examples
+from lmctl.mix.mix import Mix
+from lmctl.mix.order import RowStream
 
 
-class RowStream:
-    """Endless epochs over the examples of a task, each in an order of its own."""
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come in the data of each task."""
 
-    def __init__(self, examples: Examples, seed: int, task: str) -> None:
-        self.examples = examples
-        self.order, self.draws = Draws(seed, f"{task}/order"), Draws(seed, f"{task}/rows")
-        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows drawn."""
+    owed: dict[str, float] = field(default_factory=dict)
+    """Parts of rows that are still due."""
 
-    def rows(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows at places `start` to `start + count` of the stream, and their epochs: int64 [count] each."""
-        size = len(self.examples)
-        epochs, places = np.divmod(np.arange(start, start + count), size)
-        rows = np.empty(count, dtype=np.int64)
-        for epoch in np.unique(epochs):
-            if epoch != self._epoch:
-                self._epoch, self._permutation = epoch, self.order.permutation(int(epoch), size)
-            here = epochs == epoch
-            rows[here] = self._permutation[places[here]]
-        return rows, epochs
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Position:
+        return cls(**state)
 
-    def window(self, index: int, size: int, micro: int | None, rank: int, world: int) -> list[Batch]:
-        """This process's share of the `index`-th window of `size` rows, in micro-batches of at most `micro` rows."""
-        share = size // world
-        rows, epochs = self.rows(index * size + rank * share, share)
-        return list(batches(self.examples, rows, epochs, micro or share, self.draws))
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": dict(self.rows), "owed": dict(self.owed)}
 
 
-def batches(examples: Examples, rows: np.ndarray, epochs: np.ndarray, micro: int, draws: Draws) -> Iterator[Batch]:
+@dataclass(frozen=True)
+class Window:
+    """This process's part of the rows of one optimiser step."""
+
+    batches: list[Batch]
+    factors: dict[str, float]
+    """What each task's losses count for in this step."""
+    after: Position
+    """Where the data stands when the window is used up."""
+
+
+class MixStream:
+    """The rows of all tasks of a mix."""
+
+    def __init__(self, mix: Mix, examples: Mapping[str, Examples], seed: int, rows: int, tokens: int | None) -> None:
+        """`rows` in each window; with `tokens`, and if the rows of the only task differ in length, as many as fit."""
+        self.mix, self.window_rows = mix, rows
+        self.by_tokens = tokens is not None and len(examples) == 1
+        self.streams = {
+            task: RowStream(some, seed, task, rows, tokens if self.by_tokens else None)
+            for task, some in examples.items()
+        }
+        self.sizes = {task: len(some) for task, some in examples.items()}
+        self.tokens_per_row = {task: float(some.tokens_per_row) for task, some in examples.items()}
+
+    @property
+    def total(self) -> int:
+        """Rows of all tasks together: one epoch."""
+        return sum(self.sizes.values())
+
+    def window(self, at: Position, progress: float, micro: int | None, rank: int, world: int) -> Window:
+        """What process `rank` of `world` computes of the window at `at`, in micro-batches of at most `micro` rows."""
+        shares = self.mix.shares(min(1.0, max(0.0, progress)), self.sizes)
+        counts, owed = self._deal(at, shares)
+        total, before = sum(counts.values()), 0
+        mine = range(*(total * part // world for part in (rank, rank + 1)))  # of the tasks' rows, put end to end
+        batches: list[Batch] = []
+        for task, count in counts.items():
+            first, last = (min(max(place - before, 0), count) for place in (mine.start, mine.stop))
+            stream, before = self.streams[task], before + count
+            rows, epochs = stream.rows(at.rows.get(task, 0) + first, last - first)
+            batches += batched(stream.examples, rows, epochs, micro or max(1, count), stream.draws)
+        factors = {task: self.mix.tasks[task].loss_weight * share for task, share in shares.items()}
+        after = Position({task: at.rows.get(task, 0) + count for task, count in counts.items()}, owed)
+        return Window(batches, factors, after)
+
+    def _deal(self, at: Position, shares: Mapping[str, float]) -> tuple[dict[str, int], dict[str, float]]:
+        """Whole rows per task for this window, and what is owed to each after it."""
+        if len(shares) == 1:
+            (task,) = shares
+            stream, start = self.streams[task], at.rows.get(task, 0)
+            fits = self.by_tokens and stream.lengths is not None
+            return {task: stream.rest_of_bucket(start) if fits else self.window_rows}, {}
+        wanted = dict(shares)
+        if self.mix.sampling.unit == "tokens":
+            wanted = {task: share / self.tokens_per_row[task] for task, share in shares.items()}
+        total = sum(wanted.values())
+        owed = {task: at.owed.get(task, 0.0) + self.window_rows * part / total for task, part in wanted.items()}
+        counts = {task: max(0, int(due)) for task, due in owed.items()}
+        for _ in range(self.window_rows - sum(counts.values())):
+            counts[max(owed, key=lambda name: owed[name] - counts[name])] += 1
+        for _ in range(sum(counts.values()) - self.window_rows):  # several tasks had had more than was due
+            counts[min(filter(counts.__getitem__, owed), key=lambda name: owed[name] - counts[name])] -= 1
+        return counts, {task: due - counts[task] for task, due in owed.items()}
+
+
+def batched(examples: Examples, rows: np.ndarray, epochs: np.ndarray, micro: int, draws: Draws) -> Iterator[Batch]:
     """`rows` cut into batches of at most `micro` rows."""
     for start in range(0, len(rows), micro):
         piece = slice(start, start + micro)

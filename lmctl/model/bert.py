@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from lmctl.core.types import Family
 from lmctl.core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Bert:
     """Size and regularisation; the vocabulary comes from the tokenizer."""
+
+    family: ClassVar[Family] = "encoder"
 
     layers: int
     hidden: int
@@ -34,7 +38,7 @@ class Bert:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a probability below 1, got {getattr(self, name)}")
 
-    def load(self, vocabulary: Vocabulary, heads: frozenset[str]) -> BertNetwork:
+    def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> BertNetwork:
         """A freshly initialised network with the heads "mlm" and, if wanted, "pair"."""
         from transformers import BertConfig, BertForMaskedLM, BertForPreTraining
 

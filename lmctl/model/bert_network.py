@@ -63,6 +63,9 @@ class BertNetwork(nn.Module):
     def compile_body(self) -> None:
         self.body = torch.compile(self.body)  # type: ignore[method-assign]
 
+    def extra_heads(self) -> dict[str, Tensor]:
+        return {}
+
     def pretrained(self) -> BertForPreTraining | BertForMaskedLM:
         return self.bert
 

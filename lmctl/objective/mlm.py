@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Batch, Network, Targets, Terms
+from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.full_rows import FullRows
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
@@ -30,12 +30,20 @@ class MaskedLM:
         if not 0 < self.mask_rate < 1:
             raise ValueError(f"mask_rate is a share of the tokens between 0 and 1, got {self.mask_rate}")
 
-    @property
-    def heads(self) -> frozenset[str]:
-        return frozenset({"mlm"})
+    reads: ClassVar[Kind] = "documents"
+    families: ClassVar[tuple[Family, ...]] = ("encoder",)
+    pieces: ClassVar[tuple[str, ...]] = ()
+    label_kind: ClassVar[LabelKind | None] = None
 
-    def examples(self, task: str, store: TokenStore, vocabulary: Vocabulary, seq_len: int) -> MaskedRows:
-        return MaskedRows(self, task, FullRows(store, vocabulary, seq_len), vocabulary)
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        return {"mlm": vocabulary.size}
+
+    def examples(self, material: Material) -> MaskedRows:
+        rows = FullRows(material.store, material.vocabulary, material.seq_len)
+        return MaskedRows(self, material.task, rows, material.vocabulary)
+
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        return dict(means)
 
     def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         hidden = network.encode(batch.inputs, batch.targets["mlm"].positions)
@@ -48,8 +56,8 @@ class MaskedLM:
         logits = self._logits(network, batch)
         return cross_entropies(logits, batch) | correct(logits, batch)
 
-    def baseline(self, batch: Batch, histogram: Tensor) -> dict[str, float]:
-        return {"mlm": unigram_nats(histogram, batch.targets["mlm"].labels)}
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+        return {"mlm": unigram_nats(train.histogram, batch.targets["mlm"].labels)}
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,10 @@ class MaskedRows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def tokens_per_row(self) -> float:
+        return self.rows.body + 2.0
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         import torch

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Batch, Network, Targets, Terms
+from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.pairs import DRAWS_PER_ROW, Pairs
@@ -34,12 +34,20 @@ class MaskedLMAndNextSentence:
         if not 0 <= self.short_share <= 1:
             raise ValueError(f"short_share is a share of the rows between 0 and 1, got {self.short_share}")
 
-    @property
-    def heads(self) -> frozenset[str]:
-        return frozenset({"mlm", "pair"})
+    reads: ClassVar[Kind] = "documents"
+    families: ClassVar[tuple[Family, ...]] = ("encoder",)
+    pieces: ClassVar[tuple[str, ...]] = ()
+    label_kind: ClassVar[LabelKind | None] = None
 
-    def examples(self, task: str, store: TokenStore, vocabulary: Vocabulary, seq_len: int) -> MaskedPairs:
-        return MaskedPairs(self, task, Pairs(store, vocabulary, seq_len, self.short_share), vocabulary, seq_len)
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        return {"mlm": vocabulary.size, "pair": 2}
+
+    def examples(self, material: Material) -> MaskedPairs:
+        pairs = Pairs(material.store, material.vocabulary, material.seq_len, self.short_share)
+        return MaskedPairs(self, material.task, pairs, material.vocabulary, material.seq_len)
+
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        return dict(means)
 
     def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         import torch
@@ -56,10 +64,10 @@ class MaskedLMAndNextSentence:
         logits = self._logits(network, batch)
         return cross_entropies(logits, batch) | correct(logits, batch)
 
-    def baseline(self, batch: Batch, histogram: Tensor) -> dict[str, float]:
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
         pairs = len(batch.targets["nsp"].labels)
         return {
-            "mlm": unigram_nats(histogram, batch.targets["mlm"].labels),
+            "mlm": unigram_nats(train.histogram, batch.targets["mlm"].labels),
             "nsp": pairs * math.log(2),
             "nsp_accuracy": pairs * 0.5,
         }
@@ -77,6 +85,10 @@ class MaskedPairs:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    @property
+    def tokens_per_row(self) -> float:
+        return len(self.pairs.store) / len(self.pairs) + 3.0
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         import torch

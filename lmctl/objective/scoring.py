@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lmctl.core.types import Batch, Terms
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ def correct(logits: Mapping[str, Tensor], batch: Batch) -> Terms:
     }
 
 
-def unigram_nats(histogram: Tensor, labels: Tensor) -> float:
-    """Summed loss in nats of guessing `labels` int64 [N] from how often each piece occurs (add-one smoothed)."""
-    counts = histogram.double() + 1
-    return float(-(counts / counts.sum()).log()[labels].sum())
+def unigram_nats(histogram: np.ndarray, labels: Tensor) -> float:
+    """Summed loss in nats of guessing `labels` int64 [N] from how often each piece occurs, int64 [V] (add-one
+    smoothed)."""
+    counts = np.asarray(histogram, dtype=np.float64) + 1
+    return float(-np.log(counts / counts.sum())[labels.numpy()].sum())

@@ -52,9 +52,17 @@ class Display:
             self._bar = None
 
 
+QUIET = ("tokens/", "share/")
+"""What is recorded of every task but would make the line too long."""
+
+
 def describe(line: dict[str, Any], progress: float) -> str:
     """One line of the record in words."""
-    losses = "  ".join(f"{key.rsplit('/', 1)[-1]} {value:.3f}" for key, value in line.items() if "/" in key)
+    losses = "  ".join(
+        f"{key.rsplit('/', 1)[-1]} {value:.3f}"
+        for key, value in line.items()
+        if "/" in key and not key.startswith(QUIET)
+    )
     head = f"step {line['step']:>6,}  {line['split']}  loss {line['loss']:.3f}  ({losses})"
     if line["split"] == "valid":
         return head

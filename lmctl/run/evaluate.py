@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from lmctl.core.draws import Draws
+from lmctl.core.store import TokenStore
 from lmctl.core.types import Batch, Examples, Objective
-from lmctl.mix.stream import batches
+from lmctl.mix.stream import batched
 from lmctl.run.learner import Learner
 from lmctl.run.processes import Processes
 
@@ -20,62 +22,89 @@ VALID_SEED = 0
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation rows of a task."""
+    """The validation rows of every task."""
 
-    task: str
-    examples: Examples
+    examples: Mapping[str, Examples]
+    objectives: Mapping[str, Objective]
     rows: int | None
     micro: int
     processes: Processes
 
-    def _batches(self) -> Iterator[Batch]:
-        rows = np.arange(len(self.examples))
-        draws = Draws(VALID_SEED, f"{self.task}/valid")
+    def _batches(self, task: str) -> Iterator[Batch]:
+        examples = self.examples[task]
+        rows = np.arange(len(examples))
+        draws = Draws(VALID_SEED, f"{task}/valid")
         if self.rows is not None and self.rows < len(rows):
-            rows = np.sort(draws.permutation(0, len(rows))[: self.rows])
+            ordered = getattr(examples, "ordered", False)
+            rows = rows[: self.rows] if ordered else np.sort(draws.permutation(0, len(rows))[: self.rows])
         mine = np.array_split(rows, self.processes.world)[self.processes.rank]
-        yield from batches(self.examples, mine, np.zeros_like(mine), self.micro, draws)
+        yield from batched(examples, mine, np.zeros_like(mine), self.micro, draws)
 
     def scores(self, learner: Learner) -> dict[str, float]:
-        """Mean of every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""
-        sums = Sums()
+        """Every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""
+        sums = {task: Sums() for task in self.examples}
         learner.eval()
         with torch.no_grad():
-            for batch in self._batches():
-                batch = batch.to(self.processes.device)
-                sums.add(batch, {name: value.item() for name, value in learner.scores(batch).items()})
+            for task in self.examples:
+                for batch in self._batches(task):
+                    batch = batch.to(self.processes.device)
+                    sums[task].add(batch, learner.scores(batch))
         learner.train()
-        return self._means(sums)
+        return self._figures(sums)
 
-    def baseline(self, objective: Objective, histogram: np.ndarray) -> dict[str, float]:
-        """The same figures for a guess that never looks at the text."""
-        pieces = torch.from_numpy(np.array(histogram))
-        sums = Sums()
-        for batch in self._batches():
-            sums.add(batch, objective.baseline(batch, pieces))
-        return self._means(sums)
+    def baseline(self, train: Mapping[str, TokenStore]) -> dict[str, float]:
+        """The same figures for a guess that never looks at the text, made from the training splits."""
+        sums = {task: Sums() for task in self.examples}
+        for task, objective in self.objectives.items():
+            for batch in self._batches(task):
+                sums[task].add(batch, objective.baseline(batch, train[task]))
+        return self._figures(sums)
 
-    def _means(self, sums: Sums) -> dict[str, float]:
-        # A process may have had no rows, so the names are the first one's.
-        names, losses = self.processes.agree((sorted(sums.totals), sorted(sums.losses)))
-        flat = self.processes.sum([part for name in names for part in sums.totals.get(name, [0.0, 0.0])])
-        means = {name: flat[2 * i] / flat[2 * i + 1] for i, name in enumerate(names) if flat[2 * i + 1]}
-        loss = sum(means[name] for name in losses if name in means)
-        return {"loss": loss} | {f"{self.task}/{name}": value for name, value in means.items()}
+    def _figures(self, sums: Mapping[str, Sums]) -> dict[str, float]:
+        figures, loss = {}, 0.0
+        for task, objective in self.objectives.items():
+            means, losses = sums[task].means(self.processes)
+            found = objective.figures(means)
+            loss += sum(found[name] for name in losses if name in found)
+            figures |= {f"{task}/{name}": value for name, value in found.items()}
+        return {"loss": loss} | figures
 
 
 class Sums:
     """Sums and counts by name; memory does not grow with the data."""
 
     def __init__(self) -> None:
-        self.totals: dict[str, list[float]] = {}
+        self.totals: dict[str, np.ndarray] = {}
+        self.counts: dict[str, float] = {}
         self.losses: set[str] = set()
 
-    def add(self, batch: Batch, values: dict[str, float]) -> None:
+    def add(self, batch: Batch, values: Mapping[str, Any]) -> None:
         """Add the sums of one batch. `nsp_accuracy` is counted over the targets of `nsp`."""
         counts = batch.counts()
         self.losses |= counts.keys()
         for name, value in values.items():
-            total = self.totals.setdefault(name, [0.0, 0.0])
-            total[0] += value
-            total[1] += counts[name if name in counts else name.rsplit("_", 1)[0]]
+            if isinstance(value, torch.Tensor):
+                value = value.detach().double().cpu().numpy()
+            self.totals[name] = self.totals.get(name, 0.0) + np.asarray(value, dtype=np.float64)
+            term = name
+            while term not in counts:  # "label_macro_f1" belongs to "label"
+                term = term.rsplit("_", 1)[0]
+            self.counts[name] = self.counts.get(name, 0.0) + counts[term]
+
+    def means(self, processes: Processes) -> tuple[dict[str, Any], list[str]]:
+        """Sum over count of every name that has any, over all processes; and which of them are losses."""
+        # A process may have had no rows, so the names are those of the first one.
+        shapes = {name: total.shape for name, total in sorted(self.totals.items())}
+        shapes, losses = processes.agree((shapes, sorted(self.losses)))
+        flat: list[float] = []
+        for name, shape in shapes.items():
+            flat += [self.counts.get(name, 0.0), *np.ravel(self.totals.get(name, np.zeros(shape))).tolist()]
+        added = processes.sum(flat)
+        means: dict[str, Any] = {}
+        for name, shape in shapes.items():
+            size = int(np.prod(shape))
+            count, values, added = added[0], added[1 : 1 + size], added[1 + size :]
+            if count:
+                mean = np.array(values).reshape(shape) / count
+                means[name] = float(mean) if not shape else mean
+        return means, losses

@@ -12,6 +12,8 @@ FREE = (
     "name",
     "run_dir",
     "resume",
+    "init_from",
+    "model.init_from",
     "cache_dir",
     "trusted",
     "budget",

@@ -1,10 +1,11 @@
-"""The module that is trained: network and objective together, so that DDP's hooks see the whole forward pass."""
+"""The module that is trained: network and objectives together, so that DDP's hooks see the whole forward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lmctl.core.types import Batch, Objective, Precision, Terms
@@ -13,25 +14,75 @@ from lmctl.core.types import Batch, Objective, Precision, Terms
 class Learner(nn.Module):
     """`forward(batch)` gives the summed terms of one micro-batch, its products in the run's precision."""
 
-    def __init__(self, network: nn.Module, objective: Objective, precision: Precision, device: Any) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        objectives: Mapping[str, Objective],
+        precision: Precision,
+        device: Any,
+        balance: nn.Module,
+    ) -> None:
         super().__init__()
-        self.network = network
-        self.objective, self.precision, self.device = objective, precision, device
+        self.network, self.balance = network, balance
+        self.objectives, self.precision, self.device = dict(objectives), precision, device
 
-    def forward(self, batch: Batch) -> Terms:
+    def forward(self, batch: Batch | None, touch_all: bool = False) -> Terms:
+        """The terms of `batch`, by name. With `touch_all`, and where a process has no batch at all, every parameter
+        takes part, if only with a gradient of zero: DDP waits for all of them in the last backward pass of a step,
+        whichever task that belongs to."""
+        if batch is None:
+            return {"none": self._nothing()}
         with self.precision.products(self.device):
-            return self.objective.terms(self.network, batch)  # type: ignore[arg-type]
+            terms = self.objectives[batch.task].terms(self.network, batch)  # type: ignore[arg-type]
+        if touch_all:
+            name = next(iter(terms))
+            terms[name] = terms[name] + self._nothing()
+        return terms
+
+    def _nothing(self) -> Tensor:
+        zeros = [0.0 * p.reshape(-1)[0].float() for p in self.parameters() if p.requires_grad]
+        return torch.stack(zeros).sum()
 
     def scores(self, batch: Batch) -> Terms:
         """Losses and scores of a validation batch."""
         with self.precision.products(self.device):
-            return self.objective.scores(self.network, batch)  # type: ignore[arg-type]
+            return self.objectives[batch.task].scores(self.network, batch)  # type: ignore[arg-type]
 
 
-def total_loss(terms: Terms, counts: Mapping[str, float], world: int) -> Tensor:
+class Fixed(nn.Module):
+    """Losses count for what the mix says."""
+
+    def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
+        """`loss`: this micro-batch's part of the mean of a term; `part`: the share of the term's targets it has."""
+        return loss
+
+
+class Uncertainty(nn.Module):
+    """Losses weighed by their learned noise (Kendall et al. 2018, section 3.2): exp(-s) L + s / 2 for every term,
+    where s = log sigma^2 is learned with the network."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.places = {name: place for place, name in enumerate(names)}
+        self.log_variance = nn.Parameter(torch.zeros(len(names)))
+
+    def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
+        """As `Fixed.forward`; the regulariser is shared out over the micro-batches like the targets."""
+        s = self.log_variance[self.places[name]]
+        return torch.exp(-s) * loss + part * s / 2
+
+
+def total_loss(
+    batch: Batch, terms: Terms, counts: Mapping[str, float], world: int, factor: float, balance: nn.Module
+) -> Tensor:
     """The loss of a micro-batch: each term over its *global* count of targets, so that the sum over all
     micro-batches and processes is the mean over the whole window however it was split. DDP divides the gradients
-    by the number of processes; `world` undoes that."""
+    by the number of processes; `world` undoes that. `counts` are those of the window, by `<task>/<term>`."""
+    here = batch.counts()
     # A term without targets anywhere is an empty sum, 0 with a gradient of 0, whatever it is divided by.
-    parts = [value * (world / max(counts[name], 1.0)) for name, value in terms.items()]
+    parts = []
+    for term, value in terms.items():
+        name = f"{batch.task}/{term}"
+        count = max(counts[name], 1.0)
+        parts.append(balance(name, value * (factor * world / count), world * here[term] / count))
     return sum(parts[1:], parts[0])

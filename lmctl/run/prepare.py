@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.cache import cached, default_root
-from lmctl.core.errors import DataError
-from lmctl.core.store import FORMAT, TokenStore, write_store
-from lmctl.core.types import Source, Split, TokenizerSpec
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.store import FORMAT, TokenStore, add_labels, write_store
+from lmctl.core.types import Objective, Source, Split, TokenizerSpec
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.mix.mix import Mix, Task
+from lmctl.run.labels import Labels
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 
 if TYPE_CHECKING:
@@ -41,40 +43,74 @@ class Prepared:
     """Of the tokenizer and of each task's text; a run resumes only on the same ones."""
 
 
-def prepare(spec: TokenizerSpec, sources: dict[str, Source], cache_dir: str | None, say: Say) -> Prepared:
-    """Tokenizer and stores for the sources of a run's tasks, made or found in the cache; `say` hears which."""
+def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> Prepared:
+    """Tokenizer and stores for the tasks of a run, made or found in the cache; `say` hears which."""
     root = Path(cache_dir) if cache_dir else default_root()
-    texts = {task: dict(source.fingerprint()) for task, source in sources.items()}
-    tokenizer = _tokenizer(root, spec, sources, texts, say)
+    for name, task in mix.tasks.items():
+        _check_kind(name, task)
+    texts = {name: dict(task.data.fingerprint()) for name, task in mix.tasks.items()}
+    tokenizer = _tokenizer(root, spec, mix, texts, say)
     pieces = content_fingerprint(tokenizer)
-    corpora = {
-        task: Corpus(*(_store(root, task, source, texts[task], split, tokenizer, pieces, say) for split in SPLITS))
-        for task, source in sources.items()
-    }
+    corpora = {}
+    for name, task in mix.tasks.items():
+        train = _store(root, name, task, texts[name], "train", tokenizer, pieces, None, say)
+        _check_labels(name, task.objective, train)
+        valid = _store(root, name, task, texts[name], "valid", tokenizer, pieces, train.label_names, say)
+        corpora[name] = Corpus(train, valid)
     fingerprints = {"tokenizer": pieces} | {task: json.dumps(text, sort_keys=True) for task, text in texts.items()}
     return Prepared(tokenizer, vocabulary(tokenizer), corpora, fingerprints)
 
 
-SPLITS: tuple[Split, Split] = ("train", "valid")
+NEAREST = {
+    "documents": "running text: data=text data.path=...",
+    "labelled": "text with labels: data=table data.path=FILE data.text=COLUMN data.label=COLUMN",
+    "parallel": "text with its translation: data=parallel data.source=FILE data.target=FILE",
+}
+
+
+def _check_kind(name: str, task: Task) -> None:
+    wanted, given = task.objective.reads, task.data.yields
+    if wanted != given:
+        raise ConfigError(
+            f"mix.tasks.{name}: {type(task.objective).__name__} reads {wanted} rows, and {type(task.data).__name__} "
+            f"as configured yields {given}",
+            NEAREST[wanted],
+        )
+
+
+def _check_labels(name: str, objective: Objective, train: TokenStore) -> None:
+    if objective.label_kind in ("class", "classes") and len(train.label_names) < 2:
+        only = f"only {train.label_names[0]!r}" if train.label_names else "none"
+        raise DataError(
+            f"{name}: a classifier needs at least two different labels, and the training split has {only}",
+            "is data.label the right column? For numbers: objective.labels=number",
+        )
 
 
 def _tokenizer(
-    root: Path, spec: TokenizerSpec, sources: dict[str, Source], texts: dict[str, dict[str, Any]], say: Say
+    root: Path, spec: TokenizerSpec, mix: Mix, texts: dict[str, dict[str, Any]], say: Say
 ) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
+    extra = list(dict.fromkeys(piece for task in mix.tasks.values() for piece in task.objective.pieces))
+
     def sentences() -> Iterator[str]:
-        for source in sources.values():
-            yield from chain.from_iterable(source.documents("train"))
+        for task in mix.tasks.values():
+            yield from chain.from_iterable(row.texts for row in task.data.rows("train"))
 
     def make(folder: Path) -> None:
-        spec.obtain(sentences()).save_pretrained(folder)
+        tokenizer = spec.obtain(sentences())
+        known = tokenizer.get_vocab()
+        if missing := [piece for piece in extra if piece not in known]:
+            tokenizer.add_tokens(missing, special_tokens=True)
+        tokenizer.save_pretrained(folder)
 
     identity = dict(spec.identity())
-    folder, hit = cached(root, "tokenizer", {"spec": identity, "texts": sorted(map(_canonical, texts.values()))}, make)
+    key = {"spec": identity, "texts": sorted(map(_canonical, texts.values()))} | ({"extra": extra} if extra else {})
+    folder, hit = cached(root, "tokenizer", key, make)
     if not hit:  # on a hit the text need not be read at all
-        for task, source in sources.items():
-            say(f"{task}: {source.describe()}")
+        for name, task in mix.tasks.items():
+            say(f"{name}: {task.data.describe()}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     wanted = identity.get("vocab_size")
     short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
@@ -84,26 +120,44 @@ def _tokenizer(
 
 def _store(
     root: Path,
-    task: str,
-    source: Source,
+    name: str,
+    task: Task,
     text: dict[str, Any],
     split: Split,
     tokenizer: PreTrainedTokenizerFast,
     pieces: str,
+    label_names: Sequence[str] | None,
     say: Say,
 ) -> TokenStore:
+    kind = task.objective.label_kind
     identity = {"format": FORMAT, "text": text, "split": split, "tokenizer": pieces}
-    folder, hit = cached(
-        root, "tokens", identity, lambda out: write_store(out, source.documents(split), tokenizer.backend_tokenizer)
-    )
+    labels = None
+    if kind is not None:
+        labels = Labels(kind, None if split == "train" else label_names)
+        identity |= {"labels": kind, "names": None if label_names is None else list(label_names)}
+
+    def make(folder: Path) -> None:
+        write_store(folder, _documents(task.data, split, labels), tokenizer.backend_tokenizer)
+        if labels is not None:
+            add_labels(folder, *labels.arrays())
+
+    folder, hit = cached(root, "tokens", identity, make)
     store = TokenStore.open(folder)
     if not len(store):
-        raise DataError(f"the {split} split of {task} has no tokens", "give more text")
+        raise DataError(f"the {split} split of {name} has no tokens", "give more text")
+    what = "documents" if task.objective.reads == "documents" else "rows"
     say(
-        f"{task}/{split}: {len(store.documents) - 1:,} documents, {len(store.sentences) - 1:,} sentences, "
-        f"{len(store):,} tokens, {_found(hit)}"
+        f"{name}/{split}: {len(store.documents) - 1:,} {what}, {len(store.sentences) - 1:,} "
+        f"{'sentences' if what == 'documents' else 'texts'}, {len(store):,} tokens, {_found(hit)}"
     )
     return store
+
+
+def _documents(source: Source, split: Split, labels: Labels | None) -> Iterator[list[str]]:
+    for row in source.rows(split):
+        if labels is not None:
+            labels.add(row)
+        yield row.texts
 
 
 def _found(hit: bool) -> str:

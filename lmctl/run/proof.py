@@ -28,8 +28,9 @@ def prove(runner: Runner) -> dict[str, Any]:
     device, precision = runner.processes.device, runner.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
     state = torch.get_rng_state()
-    rows, epochs = runner.stream.rows(0, min(ROWS, len(runner.stream.examples)))
-    batch = runner.stream.examples.collate(rows, epochs, runner.stream.draws).to(device)
+    stream = next(iter(runner.stream.streams.values()))
+    rows, epochs = stream.rows(0, min(ROWS, len(stream.examples)))
+    batch = stream.examples.collate(rows, epochs, stream.draws).to(device)
     runner.learner.eval()
     with torch.no_grad():
         reference = _hidden(runner, batch)
@@ -56,8 +57,11 @@ def prove(runner: Runner) -> dict[str, Any]:
 
 
 def _hidden(runner: Runner, batch: Batch) -> Tensor:
+    inputs = {name: value for name, value in batch.inputs.items() if name not in ("track", "fresh")}
+    if runner.prepared.corpora[batch.task].train.labels is not None:
+        return runner.network.encode(inputs, None)
     positions = torch.cat([target.positions for target in batch.targets.values()])
-    return runner.network.encode(batch.inputs, positions)
+    return runner.network.encode(inputs, positions)
 
 
 class CountHalf(TorchDispatchMode):

@@ -1,6 +1,6 @@
 """The loop: one window of rows in, one optimiser step out.
 
-    for window of micro-batches:            mix/stream.py, collated ahead in a thread
+    for window of micro-batches:            mix/stream.py, of all tasks, collated ahead in a thread
         targets = global count per term     one sum over the processes, on the host
         for micro in window:                gradients cross the network on the last one only
             terms = learner(micro)          objective/ and model/, in the precision's products
@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +26,13 @@ import torch
 from torch import Tensor
 
 from lmctl.core import stop
-from lmctl.core.errors import ConfigError, DataError, Diverged
-from lmctl.core.types import Batch
-from lmctl.mix.stream import RowStream
+from lmctl.core.errors import ConfigError, Diverged
+from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
+from lmctl.run.assemble import check, examples_of, network_of
+from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
-from lmctl.run.learner import Learner, total_loss
+from lmctl.run.learner import Fixed, Learner, Uncertainty, total_loss
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.state import TrainState, random_state, restore_random_state
@@ -47,13 +48,15 @@ class StepReport:
     step: int
     taken: bool
     terms: dict[str, Tensor]
-    """Summed loss per term, this process's share."""
+    """Summed loss per `<task>/<term>`, this process's share."""
     counts: dict[str, float]
     """Targets per term, over all processes."""
-    tokens: int
-    """Real tokens, over all processes."""
+    tokens: dict[str, int]
+    """Real tokens per task, over all processes."""
     lr: float
     grad_norm: Tensor
+    cosines: dict[str, float]
+    """Between the tasks' gradients, by `<task>|<task>`, in the steps that look at them; this process's."""
 
 
 class Runner:
@@ -64,90 +67,95 @@ class Runner:
         self.state = TrainState()
         self.stopped_by: str | None = None
         """The signal that ended `steps()` before the budget did."""
-        device = processes.device
-        self._check(device)
+        device, tasks, batch = processes.device, plan.mix.tasks, plan.batch
+        family = plan.model.family
+        train = examples_of(plan.mix, family, batch, prepared, "train", augmented=True)
+        valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
+        check(plan, processes.world, device, train)
         seed_everything(plan.seed)
-        name, task = plan.task
-        self.network = plan.model.load(prepared.vocabulary, task.objective.heads)
-        if plan.gradient_checkpointing:
-            self.network.checkpoint_activations()
-        self.learner = Learner(self.network.to(device), task.objective, plan.precision, device).train()
-        self.optimizer = plan.optim.optimiser(self.network, device)
+        self.network = network_of(plan, prepared)
+        objectives = {name: task.objective for name, task in tasks.items()}
+        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens)
+        self.terms = list(self._terms())
+        """Every `<task>/<term>` of the run."""
+        balance = Uncertainty(self.terms) if plan.mix.balance == "uncertainty" else Fixed()
+        self.learner = Learner(self.network, objectives, plan.precision, device, balance)
+        self.learner = self.learner.to(device).train()
+        self.optimizer = plan.optim.optimiser(self.learner, device)
         self.scaler = plan.precision.scaler(device)
         if plan.compile:
             self.network.compile_body()
         self.wrapped = processes.wrap(self.learner)
-        corpus = prepared.corpora[name]
-        self.stream = RowStream(self._examples(name, "train"), plan.seed, name)
-        micro = plan.batch.micro or plan.batch.rows // processes.world
-        self.validation = Validation(name, self._examples(name, "valid"), plan.eval.rows, micro, processes)
-        self.histogram = np.asarray(corpus.train.histogram)
+        micro = batch.micro or batch.rows // processes.world
+        self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
         seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
         self._clock = (time.monotonic(), time.process_time())
 
-    def _examples(self, name: str, split: str) -> Any:
-        task, store = self.plan.mix.tasks[name], getattr(self.prepared.corpora[name], split)
-        try:
-            return task.objective.examples(name, store, self.prepared.vocabulary, self.plan.batch.seq_len)
-        except DataError as error:
-            raise DataError(f"{name}, {split} split: {error}", error.hint) from error
-
-    def _check(self, device: torch.device) -> None:
-        plan, world = self.plan, self.processes.world
-        if plan.batch.rows % world:
-            near = max(world, plan.batch.rows // world * world)
-            raise ConfigError(
-                f"batch.size={plan.batch.rows} cannot be shared equally by {world} processes", f"nearest: {near}"
-            )
-        reason = plan.precision.refuse(device)
-        if reason is not None:
-            raise ConfigError(f"precision: {reason}")
+    def _terms(self) -> Iterator[str]:
+        for task, stream in self.stream.streams.items():
+            for term in stream.examples.collate(*stream.rows(0, 1), stream.draws).targets:
+                yield f"{task}/{term}"
 
     def spent(self, ahead: float = 0.0) -> float:
         """Share of the budget that is spent (1 or more: done), `ahead` steps from now."""
-        budget, state = self.plan.budget, self.state
-        rows = (state.window + ahead) * self.plan.batch.rows
+        budget, batch, state = self.plan.budget, self.plan.batch, self.state
+        rows = sum(Position.from_state(state.position).rows.values()) + ahead * batch.rows
         shares = [
             (state.step + ahead) / budget.most_steps if budget.most_steps else 0.0,
-            (state.tokens + ahead * self.plan.batch.rows * self.plan.batch.seq_len) / budget.tokens
-            if budget.tokens
-            else 0.0,
-            rows / (budget.epochs * len(self.stream.examples)) if budget.epochs else 0.0,
+            (state.tokens + ahead * batch.rows * batch.seq_len) / budget.tokens if budget.tokens else 0.0,
+            rows / (budget.epochs * self.stream.total) if budget.epochs else 0.0,
             state.seconds / (60 * budget.minutes) if budget.minutes else 0.0,
         ]
         return max(shares)
 
+    def _progress(self, index: int, at: Position) -> float:
+        """How far a curriculum is in the `index`-th window: the share of the budget, in what is the same whether
+        or not the run was interrupted on the way (but for budget.minutes)."""
+        budget, batch = self.plan.budget, self.plan.batch
+        return max(
+            index / budget.most_steps if budget.most_steps else 0.0,
+            index * batch.rows * batch.seq_len / budget.tokens if budget.tokens else 0.0,
+            sum(at.rows.values()) / (budget.epochs * self.stream.total) if budget.epochs else 0.0,
+            self.state.seconds / (60 * budget.minutes) if budget.minutes else 0.0,
+        )
+
     def steps(self) -> Iterator[StepReport]:
         """Optimiser steps until the budget is spent or a signal asks to stop."""
         with ThreadPoolExecutor(1) as ahead:
+
+            def fetch(index: int, at: Position) -> Future[Window]:
+                here, progress = self.processes, self._progress(index, at)
+                return ahead.submit(self.stream.window, at, progress, self.plan.batch.micro, here.rank, here.world)
+
             index = self.state.window
-            coming = ahead.submit(self._window, index)
+            coming = fetch(index, Position.from_state(self.state.position))
             while self.spent() < 1:
                 window = coming.result()
-                index += 1
-                coming = ahead.submit(self._window, index)
                 counts, tokens = self._agree(window)
                 if self.stopped_by is not None:
                     return
+                index += 1
+                coming = fetch(index, window.after)
                 yield self._step(window, counts, tokens)
 
-    def _window(self, index: int) -> list[Batch]:
-        batch, here = self.plan.batch, self.processes
-        return self.stream.window(index, batch.rows, batch.micro, here.rank, here.world)
-
-    def _agree(self, window: list[Batch]) -> tuple[dict[str, float], int]:
+    def _agree(self, window: Window) -> tuple[dict[str, float], dict[str, int]]:
         """What all processes must know before the step: targets per term, tokens, time, requests to stop."""
-        names = list(window[0].targets)
         self._tick()
         reason = stop.requested()
-        first = self.processes.first
-        local = [float(sum(batch.counts()[name] for batch in window)) for name in names]
-        local += [sum(batch.tokens for batch in window), reason is not None, self.state.seconds if first else 0.0]
-        *counts, tokens, stops, seconds = self.processes.sum(local)
+        counts, tokens = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.plan.mix.tasks, 0.0)
+        for batch in window.batches:
+            tokens[batch.task] += batch.tokens
+            for term, count in batch.counts().items():
+                counts[f"{batch.task}/{term}"] += count
+        local = [*counts.values(), *tokens.values(), reason is not None]
+        *flat, stops, seconds = self.processes.sum([*local, self.state.seconds if self.processes.first else 0.0])
         self.state.seconds = seconds
         if stops:
             self.stopped_by = reason or "a stop signal"
-        return dict(zip(names, counts, strict=True)), int(tokens)
+        return (
+            dict(zip(counts, flat, strict=False)),
+            {task: int(count) for task, count in zip(tokens, flat[len(counts) :], strict=True)},
+        )
 
     def _tick(self) -> None:
         wall, cpu = self._clock
@@ -155,19 +163,27 @@ class Runner:
         self.state.seconds += self._clock[0] - wall
         self.state.cpu_seconds += self._clock[1] - cpu
 
-    def _step(self, window: list[Batch], counts: dict[str, float], tokens: int) -> StepReport:
-        plan, state = self.plan, self.state
+    def _step(self, window: Window, counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
+        plan, state, world = self.plan, self.state, self.processes.world
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(self.spent(ahead=0.5), 1e-9)))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
+        cosines = {}
+        if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
+            cosines = gradient_cosines(self.learner, window.batches)
         terms: dict[str, Tensor] = {}
-        for number, batch in enumerate(window, start=1):
-            last = number == len(window)
+        several = len(plan.mix.tasks) > 1
+        for number, batch in enumerate(window.batches, start=1):
+            last = number == len(window.batches)
             with nullcontext() if last else self.processes.unsynchronised(self.wrapped):
-                parts = self.wrapped(batch.to(self.processes.device))
-                self.scaler.scale(total_loss(parts, counts, self.processes.world)).backward()
+                parts = self.wrapped(batch.to(self.processes.device), touch_all=several and last)
+                loss = total_loss(batch, parts, counts, world, window.factors[batch.task], self.learner.balance)
+                self.scaler.scale(loss).backward()
             for name, value in parts.items():
+                name = f"{batch.task}/{name}"
                 terms[name] = terms.get(name, 0.0) + value.detach().double()
+        if not window.batches:  # fewer rows than processes; the others wait for these gradients all the same
+            self.scaler.scale(self.wrapped(None)["none"]).backward()
         self.scaler.unscale(self.optimizer)
         grad_norm = self._clip()
         taken = self.scaler.step(self.optimizer, grad_norm)
@@ -176,19 +192,21 @@ class Runner:
         else:
             self._skip(grad_norm)
         self.optimizer.zero_grad(set_to_none=True)
-        state.tokens += tokens
-        if self.processes.world > 1:
+        state.position = window.after.state_dict()
+        state.tokens += sum(tokens.values())
+        state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
+        if world > 1:
             state.bytes_sent += self.gradient_bytes
-        return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm)
+        return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, cosines)
 
     def _clip(self) -> Tensor:
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         waits = norm.device.type == "cpu" or hasattr(self.scaler, "value")  # fp16 asks the device in every step anyway
         if waits and not torch.isfinite(norm):
             return norm  # unclipped, so that the tensor that overflowed can be told from the others
         if self.plan.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), self.plan.clip_norm, norm)
+            torch.nn.utils.clip_grads_with_norm_(self.learner.parameters(), self.plan.clip_norm, norm)
         return norm
 
     def _skip(self, grad_norm: Tensor) -> None:
@@ -200,8 +218,12 @@ class Runner:
 
     def diverged(self, why: str = "") -> Diverged:
         """The error for gradients that are not finite, naming the first such tensor."""
-        bad = next((n for n, p in self.network.named_parameters() if not _finite(p.grad)), None)
-        where = f"the gradient of {bad} is not finite" if bad else "the loss or a gradient is not finite"
+        bad = next((n for n, p in self.learner.named_parameters() if not _finite(p.grad)), None)
+        where = (
+            f"the gradient of {bad.removeprefix('network.')} is not finite"
+            if bad
+            else "the loss or a gradient is not finite"
+        )
         return Diverged(
             f"diverged at step {self.state.step + 1}: {where}{f' ({why})' if why else ''}; that step was not taken",
             f"lower optim.lr (now {self.plan.optim.lr:g}), lengthen schedule.warmup, or use precision=fp32 or bf16",
@@ -210,7 +232,7 @@ class Runner:
     @property
     def gradient_bytes(self) -> int:
         """Bytes of gradients that one process hands to the reduction in one step."""
-        return sum(p.numel() * p.element_size() for p in self.network.parameters() if p.requires_grad)
+        return sum(p.numel() * p.element_size() for p in self.learner.parameters() if p.requires_grad)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that all processes share, for a checkpoint."""
@@ -218,11 +240,13 @@ class Runner:
             "progress": self.state.shared(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "balance": self.learner.balance.state_dict(),
         }
 
     def own_state(self) -> dict[str, Any]:
         """What is this process's alone."""
-        return {"random": random_state(), **self.state.own()}
+        carried = getattr(self.network, "carried", dict)()
+        return {"random": random_state(), "carried": carried, **self.state.own()}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any] | None) -> None:
         """Go on from a checkpoint; `own` is None in a process that did not exist when it was written."""
@@ -233,8 +257,11 @@ class Runner:
             raise ConfigError(f"resume: the checkpoint's weights do not fit the model ({(absent + unexpected)[0]})")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.learner.balance.load_state_dict(state["balance"])
         own = dict(own or {})
-        saved_random = own.pop("random", None)
+        saved_random, carried = own.pop("random", None), own.pop("carried", {})
+        if carried:
+            self.network.carry(carried)
         self.state = TrainState(**state["progress"], **own)
         if saved_random is not None:
             restore_random_state(saved_random)

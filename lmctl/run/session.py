@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from lmctl.run.record import Record
 from lmctl.run.runner import Runner, StepReport
 from lmctl.run.summary import device_name, peak_memory, summary_of
 
+HIGHER_IS_BETTER = ("accuracy", "_f1", "matthews", "pearson", "spearman", "bleu", "chrf")
+"""How the names of metrics end that are to grow; all others are to fall."""
 VALIDATIONS = 10
 """In the budget, unless eval.every says otherwise."""
 
@@ -37,7 +40,6 @@ class Session:
         self.runner, self.paths, self.display = runner, paths, display
         self.identity, self.config = identity, config
         self.plan, self.processes = runner.plan, runner.processes
-        self.task = self.plan.task[0]
         self.record = Record(paths)
         self.checkpoints = Checkpoints(
             paths.checkpoints,
@@ -53,6 +55,7 @@ class Session:
         self._tenths = 0
         self._saved = -1
         self._overflow: Tensor | None = None
+        self._cosines: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
         """Train until the budget is spent; returns summary.json's contents."""
@@ -80,7 +83,8 @@ class Session:
         self.pending = {name: list(pair) for name, pair in state.pending.items()}
         self._since = (state.tokens, state.seconds)
         self._tenths = math.floor(runner.spent() * VALIDATIONS)
-        self.baseline = runner.validation.baseline(runner.learner.objective, runner.histogram)
+        stores = {task: corpus.train for task, corpus in runner.prepared.corpora.items()}
+        self.baseline = runner.validation.baseline(stores)
         self.precision = prove(runner)
         for role in ("compute", "proof"):
             self.display.say(f"precision: {role} {self.precision[role]}")
@@ -140,9 +144,18 @@ class Session:
         return self._tenths > before
 
     def _collect(self, report: StepReport) -> None:
-        for name, value in report.terms.items():
-            pair = self.pending.setdefault(f"{self.task}/{name}", [0.0, 0.0])
-            pair[0], pair[1] = pair[0] + value, pair[1] + report.counts[name]
+        for name, count in report.counts.items():
+            pair = self.pending.setdefault(name, [0.0, 0.0])
+            pair[0], pair[1] = pair[0] + report.terms.get(name, 0.0), pair[1] + count
+        every = self.plan.mix.conflict_every
+        if every is not None and (self.runner.state.window - 1) % every == 0:
+            pairs = [f"{a}|{b}" for a, b in combinations(sorted(self.plan.mix.tasks), 2)]
+            seen = self.processes.sum(
+                [v for pair in pairs for v in (report.cosines.get(pair, 0.0), pair in report.cosines)]
+            )
+            self._cosines = {
+                f"conflict/{pair}": seen[2 * i] / n for i, pair in enumerate(pairs) if (n := seen[2 * i + 1])
+            }
         if report.taken:
             bad = ~torch.isfinite(report.grad_norm)
             self._overflow = bad if self._overflow is None else self._overflow | bad
@@ -156,8 +169,10 @@ class Session:
     def _log(self, report: StepReport) -> None:
         runner, state = self.runner, self.runner.state
         self._check_finite()
-        sums = self.processes.sum([float(pair[0]) for pair in self.pending.values()])
-        means = {name: s / pair[1] for s, (name, pair) in zip(sums, self.pending.items(), strict=True) if pair[1]}
+        # A process may have had no rows of a task, so every one adds up all terms of the run.
+        sums = self.processes.sum([float(self.pending.get(name, (0.0,))[0]) for name in runner.terms])
+        counts = {name: pair[1] for name, pair in self.pending.items() if pair[1]}
+        means = {name: s / counts[name] for s, name in zip(sums, runner.terms, strict=True) if name in counts}
         self.pending.clear()
         state.train = {"loss": sum(means.values()), **means}
         tokens, seconds = state.tokens - self._since[0], state.seconds - self._since[1]
@@ -177,16 +192,20 @@ class Session:
             "skipped_steps": state.skipped,
             "bytes_sent": state.bytes_sent,
         }
-        self._write(line)
+        if len(state.task_tokens) > 1:
+            line |= {f"tokens/{task}": count for task, count in state.task_tokens.items()}
+            line |= {f"share/{task}": round(n / max(1, state.tokens), 4) for task, n in state.task_tokens.items()}
+        self._write(line | self._cosines)
+        self._cosines = {}
 
     def _judge(self) -> bool:
         """Record the newest validation; says whether it is the best so far."""
         state, rule = self.runner.state, self.plan.early_stop
         line = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), "split": "valid"}
         line |= {"loss": state.valid["loss"]}
-        line |= {(n if n.endswith("accuracy") else f"loss/{n}"): v for n, v in state.valid.items() if n != "loss"}
+        line |= {(f"loss/{n}" if n in self.runner.terms else n): v for n, v in state.valid.items() if n != "loss"}
         self._write(line)
-        value, sign = state.valid[rule.metric], -1 if rule.metric.endswith("accuracy") else 1
+        value, sign = state.valid[rule.metric], -1 if rule.metric.endswith(HIGHER_IS_BETTER) else 1
         if state.best is None or sign * (state.best["value"] - value) > rule.min_delta:
             state.best, state.stale = {"step": state.step, "metric": rule.metric, "value": value}, 0
             return True
@@ -221,7 +240,7 @@ class Session:
         summary["tokens_per_cpu_second"] = round(state.tokens / self.processes.sum([state.cpu_seconds])[0], 1)
         summary["peak_memory_bytes"] = int(self.processes.sum([peak_memory(self.processes.device)])[0])
         if self.processes.first:
-            export(self.paths, runner.network, runner.prepared.tokenizer, summary)
+            export(self.paths, runner, summary)
             weights = self.paths.model / "model.safetensors"
             summary |= {"model_bytes": weights.stat().st_size, "model_sha256": digest(weights)}
             self.record.finish(summary)

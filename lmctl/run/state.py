@@ -22,6 +22,10 @@ class TrainState:
     """Wall-clock seconds of training, validation and saving included, interruptions not."""
     cpu_seconds: float = 0.0
     """CPU seconds of this process in the same time."""
+    task_tokens: dict[str, int] = field(default_factory=dict)
+    """The same by task."""
+    position: dict[str, Any] = field(default_factory=dict)
+    """Where the data stands: a `Position` of lmctl/mix/stream.py."""
     bytes_sent: int = 0
     """Bytes of gradients that one process has handed to the network."""
     best: dict[str, Any] | None = None
@@ -39,7 +43,7 @@ class TrainState:
 
     @property
     def window(self) -> int:
-        """Windows of data used up: the position in the data."""
+        """Windows of data used up."""
         return self.step + self.skipped
 
     def shared(self) -> dict[str, Any]:

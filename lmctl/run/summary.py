@@ -24,6 +24,7 @@ def summary_of(runner: Runner, status: str, baseline: dict[str, float], precisio
         "seconds": round(state.seconds, 2),
         "tokens_per_second": round(state.tokens / state.seconds, 1) if state.seconds else 0.0,
         "tokens_per_cpu_second": round(state.tokens / state.cpu_seconds, 1) if state.cpu_seconds else 0.0,
+        "task_tokens": state.task_tokens,
         "train": state.train,
         "valid": state.valid,
         "baseline": baseline,
@@ -61,9 +62,9 @@ def closing_words(summary: dict[str, Any], paths: Paths, budget: Budget) -> list
     ]
     for name, value in valid.items():
         if name in baseline and name != "loss":
-            both = f"{value:.1%} against {baseline[name]:.1%}"
-            if not name.endswith("accuracy"):
-                both = f"{value:.3f} nats against {baseline[name]:.3f}"
+            both = f"{value:.3f} against {baseline[name]:.3f}"
+            if name.endswith("accuracy"):
+                both = f"{value:.1%} against {baseline[name]:.1%}"
             lines.append(f"  {name:<22}{both} without the text")
     return [
         *lines,

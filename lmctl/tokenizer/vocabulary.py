@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.vocabulary import Vocabulary
+from lmctl.core.vocabulary import NO_PIECE, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -18,14 +19,16 @@ _SPACES = {"Ġ": "byte-level", "▁": "metaspace"}
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
-    """Size, special ids and word boundaries; ConfigError if a special piece that training needs is missing."""
-    needed = {name: getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep", "mask")}
-    missing = [name for name, piece in needed.items() if piece is None]
-    if missing:
+    """Size, special ids and word boundaries. A decoder's tokenizer has one piece that ends texts and begins them,
+    and pads with it if it has no other; ConfigError if there is not even that."""
+    own = {name: getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep", "mask", "bos", "eos")}
+    sep = _first(own["sep"], own["eos"])
+    if sep is None:
         raise ConfigError(
-            f"the tokenizer has no {', '.join(missing)} token{'s' * (len(missing) != 1)}",
-            "take the tokenizer of an encoder (BERT, RoBERTa, ...), or train one: tokenizer=wordpiece",
+            "the tokenizer has no sep or eos token, so nothing says where a text ends",
+            "take the tokenizer of a language model, or train one: tokenizer=wordpiece",
         )
+    cls, pad = _first(own["cls"], own["bos"], sep), _first(own["pad"], sep)
     pieces = tokenizer.get_vocab()
     size = max(pieces.values()) + 1
     special = np.ones(size, dtype=bool)  # Ids without a piece must not be drawn either.
@@ -34,14 +37,22 @@ def vocabulary(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
     special[tokenizer.all_special_ids] = True
     continues = np.zeros(size, dtype=bool)
     continues[_continuing(tokenizer)] = True
-    unk = tokenizer.unk_token_id
+    sentinels = list(takewhile(lambda i: i is not None, (pieces.get(f"<extra_id_{n}>") for n in range(len(pieces)))))
     return Vocabulary(
         size=size,
-        **needed,
-        unk=needed["pad"] if unk is None else unk,  # Byte-level vocabularies need none.
+        pad=pad,
+        cls=cls,
+        sep=sep,
+        mask=_first(own["mask"], NO_PIECE),
+        unk=_first(tokenizer.unk_token_id, pad),  # Byte-level vocabularies need none.
         special=special,
         continues=continues & ~special,
+        sentinels=np.array(sentinels, dtype=np.int64),
     )
+
+
+def _first(*ids: int | None) -> Any:
+    return next((i for i in ids if i is not None), None)
 
 
 def content_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -29,7 +29,7 @@ def run(cfg: DictConfig) -> None:
 
     quiet_libraries()
     display = Display()
-    prepared = prepare(tokenizer, {name: task.data for name, task in mix.tasks.items()}, cfg.cache_dir, display.say)
+    prepared = prepare(tokenizer, mix, cfg.cache_dir, display.say)
     for name, corpus in prepared.corpora.items():
         print(card(name, mix.tasks[name].data, corpus, prepared))
 

@@ -30,8 +30,7 @@ def run(cfg: DictConfig) -> None:
         from lmctl.run.launch import launch
 
         # Workers find the text ready: nobody waits in a process group while somebody else tokenises.
-        name, task = plan.task
-        prepare(plan.tokenizer, {name: task.data}, plan.cache_dir, Display().say)
+        prepare(plan.tokenizer, plan.mix, plan.cache_dir, Display().say)
         launch(world, _arguments(cfg))
         return
     _train(plan, paths, cfg)
@@ -52,8 +51,7 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     display = Display(silent=not processes.first)
     paths = processes.agree(paths)
     lock = processes.first_does(lambda: _claim(plan, paths))
-    name, task = plan.task
-    prepared = prepare(plan.tokenizer, {name: task.data}, plan.cache_dir, display.say)
+    prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     identity = Identity(cast("dict[str, Any]", resolved), prepared.fingerprints, processes.world)
     try:

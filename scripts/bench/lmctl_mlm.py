@@ -48,11 +48,10 @@ def main() -> None:
     clock = Clock(args.warmup, args.steps)
     with tempfile.TemporaryDirectory() as cache:
         plan = Plan.from_config(Composer("train").task(overrides(args, cache)))
-        name, task = plan.task
-        prepared = prepare(plan.tokenizer, {name: task.data}, plan.cache_dir, lambda _: None)
+        prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
         runner = Runner(plan, prepared, Processes(plan.runner.on_cpu()))
         for report in runner.steps():
-            clock.tick(report.tokens)
+            clock.tick(sum(report.tokens.values()))
     network: Any = runner.network
     model = network.pretrained()  # a transformers model, judged by the same code as the peer's
     clock.report(heldout_loss=heldout_loss(model, args.work, args.rows))

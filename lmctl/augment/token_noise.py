@@ -1,0 +1,59 @@
+"""`augment=token_noise`: some pieces become other pieces.
+
+With `style: switchout` how many pieces are replaced is drawn first, p(n) proportional to exp(-n / tau), then which,
+then by what: any ordinary piece of the vocabulary (Wang et al. 2018, "SwitchOut", section 3.2). With `style: bert`
+each piece is treated as BERT's masking would, except that nothing has to be predicted: of `rate` of the pieces 80 %
+become [MASK], 10 % a random piece, 10 % stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmctl.core.types import Rewrite
+from lmctl.core.vocabulary import NO_PIECE, Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+STYLES = ("switchout", "bert")
+
+
+@dataclass(frozen=True)
+class TokenNoise:
+    """Replace pieces at random."""
+
+    style: str = "switchout"
+    tau: float = 1.0
+    rate: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise ValueError(f"style must be one of {', '.join(STYLES)}, got {self.style!r}")
+        if self.tau <= 0:
+            raise ValueError(f"tau must be above 0, got {self.tau}")
+        if not 0 <= self.rate <= 1:
+            raise ValueError(f"rate is a share of the pieces from 0 to 1, got {self.rate}")
+
+    def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
+        ordinary = np.flatnonzero(~vocabulary.special)
+        mask = vocabulary.mask
+
+        def switchout(pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+            weights = np.exp(-np.arange(len(pieces) + 1) / self.tau)
+            count = int(generator.choice(len(pieces) + 1, p=weights / weights.sum()))
+            out = pieces.copy()
+            out[generator.choice(len(pieces), size=count, replace=False)] = generator.choice(ordinary, size=count)
+            return out
+
+        def bert(pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+            chosen, what = generator.random((2, len(pieces)))
+            other = generator.choice(ordinary, size=len(pieces))
+            hidden = other if mask == NO_PIECE else np.full(len(pieces), mask)
+            changed = np.where(what < 0.8, hidden, np.where(what < 0.9, other, pieces))
+            return np.where(chosen < self.rate, changed, pieces)
+
+        return switchout if self.style == "switchout" else bert

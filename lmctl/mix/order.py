@@ -1,0 +1,90 @@
+"""The order in which a run sees the rows of one task, as a function of how many it has seen: nothing to save."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from lmctl.core.draws import Draws
+from lmctl.core.types import Examples
+
+POOL = 64
+"""Batches whose rows are sorted by length together: more would make neighbours more alike, and order less random."""
+
+
+class RowStream:
+    """Endless epochs over the examples of a task, each in an order of its own.
+
+    Rows that differ in length come in buckets of similar length, the buckets in random order: of `bucket` rows, or
+    of as many as fill `bucket_tokens` positions when padded to the longest of them.
+    """
+
+    def __init__(
+        self, examples: Examples, seed: int, task: str, bucket: int = 1, bucket_tokens: int | None = None
+    ) -> None:
+        self.examples, self.bucket, self.bucket_tokens = examples, bucket, bucket_tokens
+        self.order, self.draws = Draws(seed, f"{task}/order"), Draws(seed, f"{task}/rows")
+        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+        self._ends = np.empty(0, dtype=np.int64)
+
+    @cached_property
+    def lengths(self) -> np.ndarray | None:
+        """int64 [len]: positions per row, where they differ."""
+        return getattr(self.examples, "lengths", None)
+
+    def rows(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows at places `start` to `start + count` of the stream, and their epochs: int64 [count] each."""
+        epochs, places = np.divmod(np.arange(start, start + count), len(self.examples))
+        rows = np.empty(count, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            self._arrange(int(epoch))
+            here = epochs == epoch
+            rows[here] = self._permutation[places[here]]
+        return rows, epochs
+
+    def rest_of_bucket(self, start: int) -> int:
+        """How many rows are left, from place `start` of the stream, of the bucket it lies in."""
+        epoch, place = divmod(start, len(self.examples))
+        self._arrange(epoch)
+        return int(self._ends[np.searchsorted(self._ends, place, side="right")]) - place
+
+    def _arrange(self, epoch: int) -> None:
+        """Make the order of `epoch`, unless it is the one at hand."""
+        if epoch == self._epoch:
+            return
+        size, self._epoch = len(self.examples), epoch
+        if getattr(self.examples, "ordered", False):
+            self._permutation, self._ends = np.arange(size), np.array([size])
+            return
+        self._permutation, self._ends = self.order.permutation(epoch, size), np.array([size])
+        if self.lengths is not None:
+            buckets = self._buckets(self._permutation, self.lengths)
+            shuffled = [buckets[i] for i in self.order.named("buckets").permutation(epoch, len(buckets))]
+            self._permutation = np.concatenate(shuffled)
+            self._ends = np.cumsum([len(bucket) for bucket in shuffled])
+
+    def _buckets(self, permutation: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+        per_bucket = self.bucket
+        if self.bucket_tokens is not None:
+            per_bucket = max(1, int(self.bucket_tokens / max(1.0, float(lengths.mean()))))
+        buckets: list[np.ndarray] = []
+        for begin in range(0, len(permutation), POOL * per_bucket):
+            pool = permutation[begin : begin + POOL * per_bucket]
+            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            cuts = list(range(per_bucket, len(pool), per_bucket))
+            if self.bucket_tokens is not None:
+                cuts = _cuts(lengths[pool], self.bucket_tokens)
+            buckets += np.split(pool, cuts)
+        return buckets
+
+
+def _cuts(ascending: np.ndarray, most: int) -> list[int]:
+    """Where to cut rows of `ascending` lengths so that each part, padded to its last row, has at most `most`
+    positions (a single row may have more)."""
+    cuts, begin = [], 0
+    for place, length in enumerate(ascending.tolist()):
+        if place > begin and (place - begin + 1) * length > most:
+            cuts.append(place)
+            begin = place
+    return cuts

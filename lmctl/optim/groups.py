@@ -1,0 +1,41 @@
+"""Parameters in groups that share weight decay and learning rate, whatever the rule that uses them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Weight matrices decay; biases, norms and every other vector do not.
+
+    With `layer_decay` below 1 the learning rate falls by that factor per layer from the heads down to the
+    embeddings (Howard and Ruder 2018, section 3.2, "discriminative fine-tuning"; Clark et al. 2020, ELECTRA,
+    appendix B): each group carries it as `lr_factor`.
+    """
+    depth = _depths(module) if layer_decay != 1.0 else {}
+    top = max(depth.values(), default=0)
+    groups: dict[tuple[bool, float], list[Any]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            factor = layer_decay ** (top - depth.get(id(parameter), top))
+            groups.setdefault((parameter.ndim >= 2, factor), []).append(parameter)
+    decays = {True: weight_decay, False: 0.0}
+    if layer_decay == 1.0:  # always the same two, so that checkpoints of either network fit
+        return [{"params": groups.get((matrix, 1.0), []), "weight_decay": decays[matrix]} for matrix in (True, False)]
+    return [
+        {"params": parameters, "weight_decay": decays[matrix], "lr_factor": factor}
+        for (matrix, factor), parameters in groups.items()
+    ]
+
+
+def _depths(module: nn.Module) -> dict[int, int]:
+    """Layer of each parameter, by identity, counted from the embeddings; tied weights belong to the lowest."""
+    depths: dict[int, int] = {}
+    network: Any = getattr(module, "network", module)
+    for place, parameters in enumerate(network.layers()):
+        for parameter in parameters:
+            depths.setdefault(id(parameter), place)
+    return depths

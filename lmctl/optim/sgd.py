@@ -1,0 +1,41 @@
+"""Stochastic gradient descent, plain or with momentum; the rule of the published LSTM language models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmctl.optim.groups import parameter_groups
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Weights decay; biases, norms and every other vector do not."""
+
+    lr: float = 1.0
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be from 0 to below 1, got {self.momentum}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs momentum above 0")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is a factor above 0, up to 1, got {self.layer_decay}")
+
+    def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+        import torch
+
+        groups = parameter_groups(network, self.weight_decay, self.layer_decay)
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)

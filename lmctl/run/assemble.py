@@ -1,0 +1,94 @@
+"""From a plan and its prepared text to what the runner drives: examples of every task, and the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from lmctl.config.schema import BatchShape
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.types import Examples, Family, Material, Split
+from lmctl.core.vocabulary import NO_PIECE
+from lmctl.mix.mix import Mix
+from lmctl.plan import Plan
+from lmctl.run.prepare import Prepared
+from lmctl.tokenizer.pretrained import Pretrained
+
+
+def examples_of(
+    mix: Mix, family: Family, batch: BatchShape, prepared: Prepared, split: Split, augmented: bool
+) -> dict[str, Examples]:
+    """The rows of one split of every task, as a network of `family` reads them."""
+    return {name: _examples(mix, name, family, batch, prepared, split, augmented) for name in mix.tasks}
+
+
+def _examples(
+    mix: Mix, name: str, family: Family, batch: BatchShape, prepared: Prepared, split: Split, augmented: bool
+) -> Examples:
+    task, store = mix.tasks[name], getattr(prepared.corpora[name], split)
+    rewrite = None
+    if augmented and task.augment is not None:
+        rewrite = task.augment.rewriter(prepared.tokenizer, prepared.vocabulary)
+    material = Material(name, store, prepared.vocabulary, family, batch.seq_len, batch.rows, rewrite)
+    if family == "encoder" and task.objective.reads == "documents" and prepared.vocabulary.mask == NO_PIECE:
+        raise ConfigError("the tokenizer has no mask piece, so there is nothing to mask with", "tokenizer=wordpiece")
+    try:
+        examples = task.objective.examples(material)
+        if not len(examples):
+            raise DataError("the text is too short for a single row", "give more text, or a smaller batch.seq_len")
+    except DataError as error:
+        raise DataError(f"{name}, {split} split: {error}", error.hint) from error
+    return examples
+
+
+def heads_of(plan: Plan, prepared: Prepared) -> dict[str, int]:
+    """Every head that a task needs, with its number of outputs."""
+    heads: dict[str, int] = {}
+    for name, task in plan.mix.tasks.items():
+        heads |= task.objective.heads(name, prepared.corpora[name].train, prepared.vocabulary)
+    return heads
+
+
+def network_of(plan: Plan, prepared: Prepared) -> Any:
+    """The network with the heads of all tasks, on the CPU."""
+    _check_pieces(plan, prepared)
+    network = plan.model.load(prepared.vocabulary, heads_of(plan, prepared))
+    if plan.gradient_checkpointing:
+        network.checkpoint_activations()
+    return network
+
+
+def _check_pieces(plan: Plan, prepared: Prepared) -> None:
+    """A model that was trained already knows pieces by number: they must be the same pieces."""
+    path = getattr(plan.model, "tokenizer_path", None)
+    if path is None:
+        return
+    theirs, ours = Pretrained(path).obtain(iter(())).get_vocab(), prepared.tokenizer.get_vocab()
+    other = next((piece for piece, number in theirs.items() if ours.get(piece) != number), None)
+    if other is not None:
+        raise ConfigError(
+            f"the tokenizer of this run is not that of {path}: piece {other!r} is number {theirs[other]} there and "
+            f"{ours.get(other, 'missing')} here",
+            f"tokenizer=pretrained tokenizer.path={path}",
+        )
+
+
+def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, Examples]) -> None:
+    """What can only be refused now that processes, device and text are known."""
+    if plan.batch.rows % world:
+        near = max(world, plan.batch.rows // world * world)
+        raise ConfigError(
+            f"batch.size={plan.batch.rows} cannot be shared equally by {world} processes", f"nearest: {near}"
+        )
+    ordered = [name for name, some in examples.items() if getattr(some, "ordered", False)]
+    if ordered and len(examples) > 1 and world > 1:
+        raise ConfigError(
+            f"mix.tasks.{ordered[0]} carries its state from row to row, which several tasks in several processes "
+            "cannot",
+            "runner.processes=1, or objective: clm for this task",
+        )
+    reason = plan.precision.refuse(device)
+    if reason is not None:
+        raise ConfigError(f"precision: {reason}")
