@@ -12,11 +12,30 @@ from small import documents, store, vocabulary
 
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
+from lmctl.core.types import Material
 from lmctl.objective.full_rows import FullRows
-from lmctl.objective.pairs import DRAWS_PER_ROW, IS_NEXT, IS_RANDOM, Pairs, truncate
+from lmctl.objective.pairs import (
+    DRAWS_PER_ROW,
+    IS_NEXT,
+    IS_RANDOM,
+    SWAPPED,
+    NextSentencePairs,
+    Pairs,
+    SentenceOrderPairs,
+    truncate,
+)
 
 VOCABULARY = vocabulary()
 TEXT = store(documents(30))
+
+
+def material(text, seq_len: int, **changes) -> Material:
+    return Material("corpus", text, VOCABULARY, "encoder", seq_len, **changes)
+
+
+def full(rows: FullRows, epoch: int) -> np.ndarray:
+    """All rows of one epoch, int64 [R, L]."""
+    return rows.gather(np.arange(len(rows)), np.full(len(rows), epoch), None, Draws(0, "rows"))[0]
 
 
 def stream() -> list[int]:
@@ -30,7 +49,7 @@ def stream() -> list[int]:
 
 def test_full_rows_are_the_corpus_in_order():
     rows = FullRows(TEXT, VOCABULARY, 20)
-    ids = rows.gather(np.arange(len(rows)), np.zeros(len(rows), dtype=int))
+    ids = full(rows, 0)
     assert (ids[:, 0] == VOCABULARY.cls).all()
     assert (ids[:, -1] == VOCABULARY.sep).all()
     assert ids[:, 1:-1].ravel().tolist() == stream()[: len(rows) * 18]
@@ -40,7 +59,7 @@ def test_full_rows_are_the_corpus_in_order():
 @given(st.integers(0, 40))
 def test_full_rows_move_between_epochs_but_stay_contiguous(epoch):
     rows = FullRows(TEXT, VOCABULARY, 20)
-    body = rows.gather(np.arange(len(rows)), np.full(len(rows), epoch))[:, 1:-1].ravel().tolist()
+    body = full(rows, epoch)[:, 1:-1].ravel().tolist()
     whole = stream()
     shift = next(k for k in range(18) if whole[k : k + len(body)] == body)
     assert 0 <= shift < 18
@@ -50,12 +69,12 @@ def test_a_corpus_shorter_than_a_row_is_one_short_row():
     tiny = store([["w1 w2", "w3"], ["w4"]])
     rows = FullRows(tiny, VOCABULARY, 64)
     assert len(rows) == 1
-    assert rows.gather(np.array([0]), np.array([3])).tolist() == [[2, *(5 + np.array([1, 2, 3])).tolist(), 3, 9, 3, 3]]
+    assert full(rows, 3).tolist() == [[2, *(5 + np.array([1, 2, 3])).tolist(), 3, 9, 3, 3]]
 
 
 def gather(pairs: Pairs, rows: np.ndarray, coins: int = 64, seed: int = 0):
     draws = Draws(seed, "pairs").uniforms(np.zeros(len(rows), dtype=int), rows, DRAWS_PER_ROW + coins)
-    return pairs.gather(rows, draws)
+    return pairs.gather(rows, np.zeros(len(rows), dtype=int), draws, Draws(seed, "pairs"))
 
 
 def segments(batch, row: int) -> tuple[list[int], list[int]]:
@@ -65,7 +84,7 @@ def segments(batch, row: int) -> tuple[list[int], list[int]]:
 
 
 def test_pairs_are_contiguous_or_from_another_document():
-    pairs = Pairs(TEXT, VOCABULARY, 200, short_share=0.0)  # room enough: nothing is truncated
+    pairs = NextSentencePairs(material(TEXT, 200), short_share=0.0)  # room enough: nothing is truncated
     batch = gather(pairs, np.arange(len(pairs)))
     texts = [TEXT.tokens[b:e].tolist() for b, e in zip(TEXT.document_starts, TEXT.document_starts[1:], strict=False)]
 
@@ -85,14 +104,14 @@ def test_pairs_are_contiguous_or_from_another_document():
 
 
 def test_half_of_the_pairs_are_random():
-    pairs = Pairs(TEXT, VOCABULARY, 64, short_share=0.1)
+    pairs = NextSentencePairs(material(TEXT, 64), short_share=0.1)
     labels = np.concatenate([gather(pairs, np.arange(len(pairs)), seed=s).labels for s in range(40)])
     assert set(labels.tolist()) == {IS_NEXT, IS_RANDOM}
     assert labels.mean() == pytest.approx(0.5, abs=3 * 0.5 / len(labels) ** 0.5)
 
 
 def test_length_says_nothing_about_the_label():
-    pairs = Pairs(TEXT, VOCABULARY, 64, short_share=0.0)
+    pairs = NextSentencePairs(material(TEXT, 64), short_share=0.0)
     lengths: dict[int, list[int]] = {IS_NEXT: [], IS_RANDOM: []}
     for seed in range(60):
         batch = gather(pairs, np.arange(len(pairs)), seed=seed)
@@ -102,9 +121,39 @@ def test_length_says_nothing_about_the_label():
     assert near == pytest.approx(far, rel=0.06)
 
 
+def test_sentence_order_swaps_half_of_the_pairs_and_changes_nothing_else():
+    pairs = SentenceOrderPairs(material(TEXT, 200), short_share=0.0)
+    texts = [TEXT.tokens[b:e].tolist() for b, e in pairwise(TEXT.document_starts)]
+    labels = []
+    for seed in range(10):
+        batch = gather(pairs, np.arange(len(pairs)), seed=seed)
+        labels += batch.labels.tolist()
+        for row in range(len(pairs)):
+            a, b = segments(batch, row)
+            own, both = texts[pairs.document[row]], b + a if batch.labels[row] == SWAPPED else a + b
+            assert any(own[i : i + len(both)] == both for i in range(len(own)))
+    assert np.mean(labels) == pytest.approx(0.5, abs=3 * 0.5 / len(labels) ** 0.5)
+
+
+def test_an_augmentation_is_drawn_anew_in_every_epoch_and_for_every_row():
+    def reverse_some(pieces, generator):
+        return pieces[::-1] if generator.random() < 0.5 else pieces[: max(1, len(pieces) // 2)]
+
+    rows, draws = FullRows(TEXT, VOCABULARY, 20), Draws(0, "rows")
+    numbers = np.arange(len(rows))
+    ids, lengths = rows.gather(numbers, np.zeros_like(numbers), reverse_some, draws)
+    assert set(lengths.tolist()) == {11, 20}
+    assert all((row[length:] == VOCABULARY.pad).all() for row, length in zip(ids, lengths, strict=True))
+    some = numbers[3:5]
+    again, _ = rows.gather(some, np.zeros_like(some), reverse_some, draws)
+    assert (again == ids[3:5]).all()
+    _, later = rows.gather(numbers, np.ones_like(numbers), reverse_some, draws)
+    assert (later != lengths).any()
+
+
 @given(st.integers(8, 60), st.integers(0, 2**32), st.floats(0, 1))
 def test_rows_fit_and_are_laid_out_as_bert_wants_them(seq_len, seed, short):
-    pairs = Pairs(TEXT, VOCABULARY, seq_len, short_share=short)
+    pairs = NextSentencePairs(material(TEXT, seq_len), short_share=short)
     batch = gather(pairs, np.arange(0, len(pairs), 3), coins=seq_len, seed=seed)
     assert batch.ids.shape[1] <= seq_len
     for row in range(len(batch.ids)):
@@ -137,18 +186,18 @@ def test_truncation_takes_from_both_ends():
 
 def test_one_document_cannot_make_pairs():
     with pytest.raises(DataError, match="needs at least two documents"):
-        Pairs(store([["w1 w2", "w3"]]), VOCABULARY, 32, 0.1)
+        NextSentencePairs(material(store([["w1 w2", "w3"]]), 32), 0.1)
 
 
 def test_documents_of_one_sentence_cannot_make_pairs():
     with pytest.raises(DataError, match="no document has two"):
-        Pairs(store([["w1 w2"], ["w3"]]), VOCABULARY, 32, 0.1)
+        NextSentencePairs(material(store([["w1 w2"], ["w3"]]), 32), 0.1)
 
 
 @given(st.integers(8, 80), st.integers(1, 60), st.integers(0, 5))
 def test_a_full_row_is_never_longer_than_asked(seq_len, words, epoch):
     small = store([["w1 " * words]])
     rows = FullRows(small, VOCABULARY, seq_len)
-    ids = rows.gather(np.arange(len(rows)), np.full(len(rows), epoch))
+    ids = full(rows, epoch)
     assert ids.shape[1] == min(seq_len, words + 3)
     assert len(rows) == max(1, (words + 1 - (seq_len - 2) + 1) // (seq_len - 2))

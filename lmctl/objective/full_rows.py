@@ -10,36 +10,76 @@ import math
 
 import numpy as np
 
+from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
+from lmctl.core.types import Rewrite
 from lmctl.core.vocabulary import Vocabulary
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-class FullRows:
-    """Random access to the rows of a store."""
+class PackedRows:
+    """Random access to rows of `width` pieces of the stream, with nothing put around them."""
 
-    def __init__(self, store: TokenStore, vocabulary: Vocabulary, seq_len: int) -> None:
-        self.store, self.vocabulary, self.body = store, vocabulary, seq_len - 2
+    def __init__(self, store: TokenStore, vocabulary: Vocabulary, width: int) -> None:
+        self.store, self.vocabulary, self.width = store, vocabulary, width
         documents = len(store.documents) - 1
         self.starts = store.document_starts + np.arange(documents + 1)
         """int64 [D + 1]: where each document begins in the stream; d separators come before document d."""
         self.total = int(self.starts[-1])
-        self.count = max(1, (self.total - self.body + 1) // self.body)
-        self.slack = max(0, min(self.body - 1, self.total - self.count * self.body))
+        self.count = max(1, (self.total - width + 1) // width)
+        self.slack = max(0, min(width - 1, self.total - self.count * width))
         """By how many positions the rows may be moved."""
 
     def __len__(self) -> int:
         return self.count
 
-    def gather(self, rows: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-        """int64 [R, seq_len] (shorter only if the whole corpus is shorter than one row)."""
+    def stream(self, rows: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+        """int64 [R, width] (shorter only if the whole corpus is shorter than one row)."""
         shift = (epochs * GOLDEN % 1.0 * (self.slack + 1)).astype(np.int64)
-        stream = (rows * self.body + shift)[:, None] + np.arange(min(self.body, self.total))
-        document = np.searchsorted(self.starts, stream, side="right") - 1
-        separator = stream == self.starts[document + 1] - 1
-        token = np.minimum(stream - document, len(self.store) - 1)
-        ids = np.empty((len(rows), stream.shape[1] + 2), dtype=np.int64)
-        ids[:, 0], ids[:, -1] = self.vocabulary.cls, self.vocabulary.sep
-        ids[:, 1:-1] = np.where(separator, self.vocabulary.sep, self.store.tokens[token])
-        return ids
+        places = (rows * self.width + shift)[:, None] + np.arange(min(self.width, self.total))
+        document = np.searchsorted(self.starts, places, side="right") - 1
+        separator = places == self.starts[document + 1] - 1
+        token = np.minimum(places - document, len(self.store) - 1)
+        return np.where(separator, self.vocabulary.sep, self.store.tokens[token]).astype(np.int64)
+
+    def gather(
+        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: Draws
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows, int64 [R, width], and how many pieces of each are real, int64 [R]: an augmentation may leave
+        fewer, and the rest is padding."""
+        ids = self.stream(rows, epochs)
+        lengths = np.full(len(ids), ids.shape[1])
+        if rewrite is not None:
+            augment = draws.named("augment")
+            for place, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
+                pieces = rewrite(ids[place], augment.generator(epoch, row))[: ids.shape[1]]
+                lengths[place] = len(pieces)
+                ids[place, : len(pieces)], ids[place, len(pieces) :] = pieces, self.vocabulary.pad
+        return ids, lengths
+
+
+class FullRows:
+    """Random access to the rows `[CLS] stream [SEP]` of a store."""
+
+    def __init__(self, store: TokenStore, vocabulary: Vocabulary, seq_len: int) -> None:
+        self.vocabulary = vocabulary
+        self.packed = PackedRows(store, vocabulary, seq_len - 2)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @property
+    def body(self) -> int:
+        """Pieces of the stream in one row."""
+        return self.packed.width
+
+    def gather(
+        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: Draws
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `PackedRows.gather`, special pieces included."""
+        body, lengths = self.packed.gather(rows, epochs, rewrite, draws)
+        ids = np.full((len(body), body.shape[1] + 2), self.vocabulary.pad, dtype=np.int64)
+        ids[:, 0], ids[:, 1:-1] = self.vocabulary.cls, body
+        ids[np.arange(len(ids)), lengths + 1] = self.vocabulary.sep
+        return ids, lengths + 2

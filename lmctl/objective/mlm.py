@@ -11,6 +11,7 @@ from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
 from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.batching import padding_mask
 from lmctl.objective.full_rows import FullRows
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
@@ -40,7 +41,7 @@ class MaskedLM:
 
     def examples(self, material: Material) -> MaskedRows:
         rows = FullRows(material.store, material.vocabulary, material.seq_len)
-        return MaskedRows(self, material.task, rows, material.vocabulary)
+        return MaskedRows(self, material, rows)
 
     def figures(self, means: dict[str, Any]) -> dict[str, float]:
         return dict(means)
@@ -65,9 +66,8 @@ class MaskedRows:
     """The rows of `MaskedLM`."""
 
     objective: MaskedLM
-    task: str
+    material: Material
     rows: FullRows
-    vocabulary: Vocabulary
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,8 +79,10 @@ class MaskedRows:
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         import torch
 
-        ids = self.rows.gather(rows, epochs)
+        vocabulary = self.material.vocabulary
+        ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws)
         uniforms = draws.uniforms(epochs, rows, DRAWS_PER_POSITION * ids.shape[1])
-        masked = mask_tokens(ids, uniforms, self.vocabulary, self.objective.mask_rate, self.objective.whole_words)
+        masked = mask_tokens(ids, uniforms, vocabulary, self.objective.mask_rate, self.objective.whole_words)
+        inputs = {"input_ids": torch.from_numpy(masked.inputs)} | padding_mask("attention_mask", lengths, ids.shape[1])
         targets = {"mlm": Targets(torch.from_numpy(masked.positions), torch.from_numpy(masked.labels))}
-        return Batch(self.task, {"input_ids": torch.from_numpy(masked.inputs)}, targets, ids.size)
+        return Batch(self.material.task, inputs, targets, int(lengths.sum()))

@@ -1,0 +1,135 @@
+"""Classifying or rating texts and pairs of texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmctl.core.draws import Draws
+from lmctl.core.store import TokenStore
+from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective import label_scores
+from lmctl.objective.batching import padding_mask, rectangle, text_lengths, texts_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LABELS: tuple[LabelKind, ...] = ("class", "classes", "number")
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Predict the label of each row."""
+
+    labels: str = "class"
+
+    reads: ClassVar[Kind] = "labelled"
+    families: ClassVar[tuple[Family, ...]] = ("encoder", "decoder")
+    pieces: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if self.labels not in LABELS:
+            raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
+
+    @property
+    def label_kind(self) -> LabelKind | None:
+        return next(kind for kind in LABELS if kind == self.labels)
+
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        return {task: max(1, len(store.label_names))}
+
+    def examples(self, material: Material) -> LabelledRows:
+        return LabelledRows(material)
+
+    def _logits(self, network: Network, batch: Batch) -> Tensor:
+        return network.head(batch.task, network.encode(batch.inputs, None)).float()
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        import torch.nn.functional as F
+
+        if self.labels == "class":
+            return F.cross_entropy(logits, labels, reduction="sum")
+        if self.labels == "classes":
+            return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+        return F.mse_loss(logits.squeeze(-1), labels, reduction="sum")
+
+    def terms(self, network: Network, batch: Batch) -> Terms:
+        return {"label": self._loss(self._logits(network, batch), batch.targets["label"].labels)}
+
+    def scores(self, network: Network, batch: Batch) -> Terms:
+        logits, labels = self._logits(network, batch), batch.targets["label"].labels
+        return {"label": self._loss(logits, labels)} | label_scores.SUMS[self.labels](logits, labels)
+
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        return label_scores.figures(means)
+
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+        """Always the same guess: the labels as often as they are among the training rows, or their mean."""
+        import torch
+
+        assert train.labels is not None
+        labels, known = batch.targets["label"].labels, torch.from_numpy(np.array(train.labels))
+        if self.labels == "class":
+            counts = torch.bincount(known, minlength=len(train.label_names)).float() + 1
+            logits = (counts / counts.sum()).log()
+        elif self.labels == "classes":
+            logits = torch.logit((known.sum(dim=0) + 1) / (len(known) + 2))
+        else:
+            logits = known.mean().reshape(1)
+        logits = logits.expand(len(labels), -1)
+        sums = {} if self.labels == "number" else label_scores.SUMS[self.labels](logits, labels)
+        return {"label": self._loss(logits, labels)} | sums
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """The rows of `Classify`: `[CLS] text [SEP]`, or `[CLS] first [SEP] second [SEP]`."""
+
+    material: Material
+
+    def __len__(self) -> int:
+        return len(self.material.store.documents) - 1
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """int64 [D]: positions of each row."""
+        texts = text_lengths(self.material)
+        return np.minimum(texts.sum(axis=1) + texts.shape[1] + 1, self.material.seq_len)
+
+    @property
+    def tokens_per_row(self) -> float:
+        return float(self.lengths.mean())
+
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+        import torch
+
+        vocabulary, store = self.material.vocabulary, self.material.store
+        assert store.labels is not None
+        sep = np.array([vocabulary.sep])
+        framed, seconds = [], []
+        for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True):
+            texts = texts_of(self.material, row, epoch, draws, 2)
+            texts = longest_first(texts, self.material.seq_len - 1 - len(texts))
+            framed.append(np.concatenate([[vocabulary.cls], *(part for text in texts for part in (text, sep))]))
+            seconds.append(len(texts[0]) + 2)
+        ids, lengths = rectangle(framed, vocabulary.pad)
+        inputs = {"input_ids": torch.from_numpy(ids)} | padding_mask("attention_mask", lengths, ids.shape[1])
+        if text_lengths(self.material).shape[1] == 2 and self.material.family == "encoder":
+            places = np.arange(ids.shape[1])
+            second = (places >= np.array(seconds)[:, None]) & (places < lengths[:, None])
+            inputs["token_type_ids"] = torch.from_numpy(second.astype(np.int64))
+        targets = Targets(torch.arange(len(rows)), torch.from_numpy(np.array(store.labels[rows])))
+        return Batch(self.material.task, inputs, {"label": targets}, int(lengths.sum()))
+
+
+def longest_first(texts: list[np.ndarray], room: int) -> list[np.ndarray]:
+    """Texts cut at their ends to `room` pieces together, always from the longer one."""
+    if len(texts) == 1:
+        return [texts[0][:room]]
+    a, b = texts
+    kept = min(len(a), max(room - len(b), room - room // 2))
+    return [a[:kept], b[: room - kept]]

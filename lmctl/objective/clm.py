@@ -1,0 +1,106 @@
+"""Causal language modelling on packed documents (GPT; no attention across documents as in Zhao et al. 2024).
+
+The corpus is one stream, every document closed by [SEP], cut into full rows: nothing is padded. The [SEP] between
+two documents belongs to the second one, whose beginning it marks; a document sees nothing of its neighbours in the
+row, and its positions count from its own beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmctl.core.draws import Draws
+from lmctl.core.store import TokenStore
+from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.full_rows import PackedRows
+from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CausalLM:
+    """Predict every next piece."""
+
+    separate_documents: bool = True
+
+    reads: ClassVar[Kind] = "documents"
+    families: ClassVar[tuple[Family, ...]] = ("decoder",)
+    pieces: ClassVar[tuple[str, ...]] = ()
+    label_kind: ClassVar[LabelKind | None] = None
+
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        return {"lm": vocabulary.size}
+
+    def examples(self, material: Material) -> NextPieceRows:
+        return NextPieceRows(self, material, PackedRows(material.store, material.vocabulary, material.seq_len + 1))
+
+    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        hidden = network.encode(batch.inputs, batch.targets["lm"].positions)
+        return {"lm": network.head("lm", hidden)}
+
+    def terms(self, network: Network, batch: Batch) -> Terms:
+        return cross_entropies(self._logits(network, batch), batch)
+
+    def scores(self, network: Network, batch: Batch) -> Terms:
+        logits = self._logits(network, batch)
+        return cross_entropies(logits, batch) | correct(logits, batch)
+
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        return dict(means)
+
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+        return {"lm": unigram_nats(train.histogram, batch.targets["lm"].labels)}
+
+
+@dataclass(frozen=True)
+class NextPieceRows:
+    """The rows of `CausalLM`."""
+
+    objective: CausalLM
+    material: Material
+    rows: PackedRows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def tokens_per_row(self) -> float:
+        return float(self.rows.width - 1)
+
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+        import torch
+
+        ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws)
+        inputs, labels = ids[:, :-1], ids[:, 1:]
+        real = np.arange(inputs.shape[1]) < lengths[:, None] - 1
+        batch = {"input_ids": torch.from_numpy(np.ascontiguousarray(inputs))}
+        begins = inputs == self.material.vocabulary.sep
+        if self.objective.separate_documents and begins[:, 1:].any():
+            mask, positions = separate(begins, real)
+            batch |= {"attention_mask": torch.from_numpy(mask), "position_ids": torch.from_numpy(positions)}
+        elif not real.all():
+            batch["attention_mask"] = torch.from_numpy(real)
+        positions = np.flatnonzero(real)
+        targets = Targets(torch.from_numpy(positions), torch.from_numpy(labels.reshape(-1)[positions]))
+        return Batch(self.material.task, batch, {"lm": targets}, int(real.sum()))
+
+
+def separate(begins: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Who may look at whom, bool [R, L, L] (query, key), and places within documents, int64 [R, L]; a document
+    starts where `begins` bool [R, L] is set, and at the beginning of the row. Padding (not `real`) sees itself."""
+    length = begins.shape[1]
+    document = begins.cumsum(axis=1)
+    causal = np.tril(np.ones((length, length), dtype=bool))
+    mask = (document[:, :, None] == document[:, None, :]) & causal & real[:, None, :]
+    mask |= np.eye(length, dtype=bool)
+    starts = begins.copy()
+    starts[:, 0] = True
+    places = np.arange(length)
+    positions = places - np.maximum.accumulate(np.where(starts, places, 0), axis=1)
+    return mask, positions

@@ -1,0 +1,180 @@
+"""Restoring removed spans of text.
+
+`style: t5` (Raffel et al. 2020, section 3.1.4): every removed span is replaced by a sentinel of its own, and the
+target is the removed text, each span behind its sentinel. `style: bart` (Lewis et al. 2020, section 2.2, "text
+infilling"): every span, its length drawn from a Poisson distribution, is replaced by one [MASK], and the target is
+the whole text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmctl.core.draws import Draws
+from lmctl.core.errors import ConfigError
+from lmctl.core.store import TokenStore
+from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Terms
+from lmctl.core.vocabulary import NO_PIECE, Vocabulary
+from lmctl.objective.batching import rectangle
+from lmctl.objective.full_rows import PackedRows
+from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+from lmctl.objective.translate import seq2seq_batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STYLES = ("t5", "bart")
+SENTINELS = 100
+"""As many as T5 has."""
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """Remove spans of the text and predict them."""
+
+    style: str = "t5"
+    noise_rate: float = 0.15
+    mean_span: float = 3.0
+
+    reads: ClassVar[Kind] = "documents"
+    families: ClassVar[tuple[Family, ...]] = ("seq2seq",)
+    label_kind: ClassVar[LabelKind | None] = None
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise ValueError(f"style must be one of {', '.join(STYLES)}, got {self.style!r}")
+        if not 0 < self.noise_rate < 1:
+            raise ValueError(f"noise_rate is a share of the tokens between 0 and 1, got {self.noise_rate}")
+        if self.mean_span < 1:
+            raise ValueError(f"mean_span must be at least 1, got {self.mean_span}")
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        return tuple(f"<extra_id_{i}>" for i in range(SENTINELS)) if self.style == "t5" else ()
+
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        return {"lm": vocabulary.size}
+
+    def examples(self, material: Material) -> CorruptedRows:
+        if self.style == "bart" and material.vocabulary.mask == NO_PIECE:
+            raise ConfigError("the tokenizer has no mask piece for style=bart", "objective.style=t5")
+        return CorruptedRows(self, material, PackedRows(material.store, material.vocabulary, material.seq_len - 1))
+
+    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        hidden = network.encode(batch.inputs, batch.targets["lm"].positions)
+        return {"lm": network.head("lm", hidden)}
+
+    def terms(self, network: Network, batch: Batch) -> Terms:
+        return cross_entropies(self._logits(network, batch), batch)
+
+    def scores(self, network: Network, batch: Batch) -> Terms:
+        logits = self._logits(network, batch)
+        return cross_entropies(logits, batch) | correct(logits, batch)
+
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        return dict(means)
+
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+        return {"lm": unigram_nats(train.histogram, batch.targets["lm"].labels)}
+
+
+@dataclass(frozen=True)
+class CorruptedRows:
+    """The rows of `Denoise`."""
+
+    objective: Denoise
+    material: Material
+    rows: PackedRows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def tokens_per_row(self) -> float:
+        return self.rows.width * (1.0 if self.objective.style == "t5" else 2.0)
+
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+        ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws)
+        pairs = [
+            self._corrupted(ids[place, : lengths[place]], draws.generator(epoch, row))
+            for place, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True))
+        ]
+        pad = self.material.vocabulary.pad
+        return seq2seq_batch(
+            self.material, *rectangle([source for source, _ in pairs], pad), *rectangle([t for _, t in pairs], pad)
+        )
+
+    def _corrupted(self, pieces: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        vocabulary, rule = self.material.vocabulary, self.objective
+        if rule.style == "bart":
+            source = infill(pieces, rule.noise_rate, rule.mean_span, vocabulary.mask, generator)
+            return np.append(source, vocabulary.sep), np.append(pieces, vocabulary.sep)
+        noise = span_mask(len(pieces), rule.noise_rate, rule.mean_span, len(vocabulary.sentinels) - 1, generator)
+        return (
+            np.append(sentinelled(pieces, noise, vocabulary.sentinels), vocabulary.sep),
+            np.concatenate([*removed(pieces, noise, vocabulary.sentinels), [vocabulary.sep]]),
+        )
+
+
+def span_mask(
+    length: int, rate: float, mean_span: float, most_spans: int, generator: np.random.Generator
+) -> np.ndarray:
+    """bool [length]: what is removed. round(rate * length) pieces in round(that / mean_span) spans (at least one of
+    each), spans and gaps cut at random, a gap first (`random_spans_noise_mask` of T5)."""
+    if length < 2:
+        return np.zeros(length, dtype=bool)
+    noise = min(max(round(length * rate), 1), length - 1)
+    spans = min(max(round(noise / mean_span), 1), noise, length - noise, most_spans)
+    gaps, holes = _parts(length - noise, spans, generator), _parts(noise, spans, generator)
+    return np.repeat(np.tile([False, True], spans), np.stack([gaps, holes], axis=1).ravel())
+
+
+def _parts(total: int, parts: int, generator: np.random.Generator) -> np.ndarray:
+    """int64 [parts]: `total` cut into parts of at least 1, every way equally likely."""
+    cuts = np.sort(generator.choice(total - 1, size=parts - 1, replace=False)) + 1
+    return np.diff(np.concatenate([[0], cuts, [total]]))
+
+
+def sentinelled(pieces: np.ndarray, noise: np.ndarray, sentinels: np.ndarray) -> np.ndarray:
+    """`pieces` with the i-th run of `noise` replaced by the i-th sentinel."""
+    starts = noise & ~np.concatenate([[False], noise[:-1]])
+    replaced = np.where(starts, sentinels[np.maximum(starts.cumsum() - 1, 0)], pieces)
+    return replaced[~noise | starts]
+
+
+def removed(pieces: np.ndarray, noise: np.ndarray, sentinels: np.ndarray) -> list[np.ndarray]:
+    """The removed runs, each behind its sentinel, and one sentinel more at the end."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], noise, [False]]).astype(np.int8)))
+    parts = []
+    for number, (begin, end) in enumerate(edges.reshape(-1, 2)):
+        parts += [sentinels[number : number + 1], pieces[begin:end]]
+    return [*parts, sentinels[len(edges) // 2 : len(edges) // 2 + 1]]
+
+
+def infill(pieces: np.ndarray, rate: float, mean_span: float, mask: int, generator: np.random.Generator) -> np.ndarray:
+    """`pieces` with spans of Poisson(mean_span) pieces, some of them empty, each replaced by one `mask`, until `rate`
+    of the text is removed."""
+    wanted = max(1, round(rate * len(pieces)))
+    taken = np.zeros(len(pieces), dtype=bool)
+    inserted = np.zeros(len(pieces) + 1, dtype=bool)
+    """Where a mask stands before a piece."""
+    while taken.sum() < wanted:
+        length = min(int(generator.poisson(mean_span)), wanted - int(taken.sum()))
+        begin = int(generator.integers(0, len(pieces) - length + 1))
+        # Spans that touched would come out as one; try again elsewhere.
+        if taken[max(0, begin - 1) : begin + length + 1].any() or inserted[begin : begin + length + 1].any():
+            if generator.random() < 0.1:  # no room may be left between long spans
+                break
+            continue
+        taken[begin : begin + length] = True
+        inserted[begin] = True
+    out = []
+    for place, piece in enumerate(pieces.tolist()):
+        if inserted[place]:
+            out.append(mask)
+        if not taken[place]:
+            out.append(piece)
+    return np.array([*out, *([mask] if inserted[-1] else [])], dtype=np.int64)

@@ -1,0 +1,117 @@
+"""Masked language modelling together with one question about each pair of segments: two terms on the same rows."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmctl.core.draws import Draws
+from lmctl.core.store import TokenStore
+from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.batching import padding_mask
+from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
+from lmctl.objective.pairs import DRAWS_PER_ROW, Pairs
+from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MaskedPairObjective(ABC):
+    """What next-sentence prediction and sentence order have in common."""
+
+    mask_rate: float = 0.15
+    whole_words: bool = False
+    short_share: float = 0.1
+
+    term: ClassVar[str]
+    """Name of the question about the pair."""
+    reads: ClassVar[Kind] = "documents"
+    families: ClassVar[tuple[Family, ...]] = ("encoder",)
+    pieces: ClassVar[tuple[str, ...]] = ()
+    label_kind: ClassVar[LabelKind | None] = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_rate < 1:
+            raise ValueError(f"mask_rate is a share of the tokens between 0 and 1, got {self.mask_rate}")
+        if not 0 <= self.short_share <= 1:
+            raise ValueError(f"short_share is a share of the rows between 0 and 1, got {self.short_share}")
+
+    @abstractmethod
+    def pairs(self, material: Material) -> Pairs:
+        """The pairs before masking, with the answers."""
+
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        return {"mlm": vocabulary.size, "pair": 2}
+
+    def examples(self, material: Material) -> MaskedPairs:
+        return MaskedPairs(self, material, self.pairs(material))
+
+    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        import torch
+
+        masked, first = batch.targets["mlm"].positions, batch.targets[self.term].positions
+        hidden = network.encode(batch.inputs, torch.cat([masked, first]))
+        pieces, pairs = hidden.split([len(masked), len(first)])
+        return {"mlm": network.head("mlm", pieces), self.term: network.head("pair", pairs)}
+
+    def terms(self, network: Network, batch: Batch) -> Terms:
+        return cross_entropies(self._logits(network, batch), batch)
+
+    def scores(self, network: Network, batch: Batch) -> Terms:
+        logits = self._logits(network, batch)
+        return cross_entropies(logits, batch) | correct(logits, batch)
+
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        return dict(means)
+
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+        pairs = len(batch.targets[self.term].labels)
+        return {
+            "mlm": unigram_nats(train.histogram, batch.targets["mlm"].labels),
+            self.term: pairs * math.log(2),
+            f"{self.term}_accuracy": pairs * 0.5,
+        }
+
+
+@dataclass(frozen=True)
+class MaskedPairs:
+    """The rows of a `MaskedPairObjective`."""
+
+    objective: MaskedPairObjective
+    material: Material
+    pairs: Pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def tokens_per_row(self) -> float:
+        return min(len(self.material.store) / len(self.pairs) + 3.0, self.material.seq_len)
+
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+        import torch
+
+        # One line of numbers per row, laid out for the longest row there can be: what a row draws must not depend
+        # on how long the other rows of its micro-batch are.
+        widest, vocabulary = self.material.seq_len, self.material.vocabulary
+        uniforms = draws.uniforms(epochs, rows, DRAWS_PER_ROW + widest + DRAWS_PER_POSITION * widest)
+        pair, mask = np.split(uniforms, [DRAWS_PER_ROW + widest], axis=1)
+        text = self.pairs.gather(rows, epochs, pair, draws)
+        width = text.ids.shape[1]
+        mask = mask.reshape(len(rows), DRAWS_PER_POSITION, widest)[:, :, :width].reshape(len(rows), -1)
+        masked = mask_tokens(text.ids, mask, vocabulary, self.objective.mask_rate, self.objective.whole_words)
+        inputs = {"input_ids": torch.from_numpy(masked.inputs), "token_type_ids": torch.from_numpy(text.segments)}
+        inputs |= padding_mask("attention_mask", text.lengths, width)
+        first = torch.arange(len(rows)) * width
+        targets = {
+            "mlm": Targets(torch.from_numpy(masked.positions), torch.from_numpy(masked.labels)),
+            self.objective.term: Targets(first, torch.from_numpy(text.labels)),
+        }
+        return Batch(self.material.task, inputs, targets, int(text.lengths.sum()))

@@ -1,0 +1,115 @@
+"""Translation with label smoothing (Vaswani et al. 2017, section 5.4; Szegedy et al. 2016, section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmctl.core.draws import Draws
+from lmctl.core.store import TokenStore
+from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.batching import padding_mask, rectangle, shifted_right, text_lengths, texts_of
+from lmctl.objective.scoring import correct, unigram_nats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Translate:
+    """Predict the target text piece by piece from the source text."""
+
+    label_smoothing: float = 0.1
+
+    reads: ClassVar[Kind] = "parallel"
+    families: ClassVar[tuple[Family, ...]] = ("seq2seq",)
+    pieces: ClassVar[tuple[str, ...]] = ()
+    label_kind: ClassVar[LabelKind | None] = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is a share from 0 to below 1, got {self.label_smoothing}")
+
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        return {"lm": vocabulary.size}
+
+    def examples(self, material: Material) -> ParallelRows:
+        return ParallelRows(material)
+
+    def _logits(self, network: Network, batch: Batch) -> Tensor:
+        return network.head("lm", network.encode(batch.inputs, batch.targets["lm"].positions)).float()
+
+    def terms(self, network: Network, batch: Batch) -> Terms:
+        import torch.nn.functional as F
+
+        labels = batch.targets["lm"].labels
+        smoothed = F.cross_entropy(
+            self._logits(network, batch), labels, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        return {"lm": smoothed}
+
+    def scores(self, network: Network, batch: Batch) -> Terms:
+        """The loss that counts is the plain one: smoothing is a means of training."""
+        import torch.nn.functional as F
+
+        logits = self._logits(network, batch)
+        loss = F.cross_entropy(logits, batch.targets["lm"].labels, reduction="sum")
+        return {"lm": loss} | correct({"lm": logits}, batch)
+
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        return dict(means)
+
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+        return {"lm": unigram_nats(train.histogram, batch.targets["lm"].labels)}
+
+
+@dataclass(frozen=True)
+class ParallelRows:
+    """The rows of `Translate`: both sides end with [SEP], which the target side predicts as well."""
+
+    material: Material
+
+    def __len__(self) -> int:
+        return len(self.material.store.documents) - 1
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """int64 [D]: positions of the longer side."""
+        return np.minimum(text_lengths(self.material).max(axis=1) + 1, self.material.seq_len)
+
+    @property
+    def tokens_per_row(self) -> float:
+        return len(self.material.store) / len(self) + 2.0
+
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+        room, vocabulary = self.material.seq_len - 1, self.material.vocabulary
+        pairs = [
+            [np.append(text[:room], vocabulary.sep) for text in texts_of(self.material, row, epoch, draws, 1)]
+            for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
+        ]
+        source, source_lengths = rectangle([pair[0] for pair in pairs], vocabulary.pad)
+        target, target_lengths = rectangle([pair[1] for pair in pairs], vocabulary.pad)
+        return seq2seq_batch(self.material, source, source_lengths, target, target_lengths)
+
+
+def seq2seq_batch(
+    material: Material, source: np.ndarray, source_lengths: np.ndarray, target: np.ndarray, target_lengths: np.ndarray
+) -> Batch:
+    """A batch that predicts `target` int64 [R, T] from `source` int64 [R, L], of whose rows the first `..._lengths`
+    int64 [R] pieces are real."""
+    import torch
+
+    real = np.arange(target.shape[1]) < target_lengths[:, None]
+    positions = np.flatnonzero(real)
+    inputs = {
+        "input_ids": torch.from_numpy(source),
+        "decoder_input_ids": torch.from_numpy(shifted_right(target, material.vocabulary.pad)),
+    }
+    inputs |= padding_mask("attention_mask", source_lengths, source.shape[1])
+    inputs |= padding_mask("decoder_attention_mask", target_lengths, target.shape[1])
+    targets = Targets(torch.from_numpy(positions), torch.from_numpy(target.reshape(-1)[positions]))
+    return Batch(material.task, inputs, {"lm": targets}, int(source_lengths.sum() + target_lengths.sum()))
