@@ -61,16 +61,16 @@ def test_pretraining_loss_and_gradients_equal_transformers():
     terms, counts = objective.terms(network, batch), batch.counts()
     ours = terms["mlm"] / counts["mlm"] + terms["nsp"] / counts["nsp"]
     ours.backward()
-    our_gradients = gradients(network.bert)
+    our_gradients = gradients(network.model)
 
-    theirs = network.bert(
+    theirs = network.model(
         **reference_inputs(batch),
         labels=dense_labels(batch, "mlm"),
         next_sentence_label=batch.targets["nsp"].labels,
     )
     theirs.loss.backward()
     assert ours.item() == pytest.approx(theirs.loss.item(), rel=1e-6)
-    assert_same_gradients(our_gradients, gradients(network.bert))
+    assert_same_gradients(our_gradients, gradients(network.model))
 
     logits = theirs.prediction_logits.reshape(-1, theirs.prediction_logits.shape[-1])
     nsp = torch.nn.functional.cross_entropy(theirs.seq_relationship_logits, batch.targets["nsp"].labels)
@@ -83,15 +83,15 @@ def test_masked_lm_loss_and_gradients_equal_transformers():
     torch.manual_seed(0)
     objective = MaskedLM()
     network = SIZE.load(vocabulary(), heads_of(objective))
-    assert isinstance(network.bert, BertForMaskedLM)
+    assert isinstance(network.model, BertForMaskedLM)
     batch = batch_of(objective)
     ours = objective.terms(network, batch)["mlm"] / batch.counts()["mlm"]
     ours.backward()
-    our_gradients = gradients(network.bert)
-    theirs = network.bert(**reference_inputs(batch), labels=dense_labels(batch, "mlm"))
+    our_gradients = gradients(network.model)
+    theirs = network.model(**reference_inputs(batch), labels=dense_labels(batch, "mlm"))
     theirs.loss.backward()
     assert ours.item() == pytest.approx(theirs.loss.item(), rel=1e-6)
-    assert_same_gradients(our_gradients, gradients(network.bert))
+    assert_same_gradients(our_gradients, gradients(network.model))
 
 
 def test_hand_made_tokens():
@@ -99,7 +99,7 @@ def test_hand_made_tokens():
     from lmctl.core.types import Batch, Targets
 
     torch.manual_seed(1)
-    network = SIZE.load(vocabulary(), frozenset({"mlm", "pair"}))
+    network = SIZE.load(vocabulary(), {"mlm": vocabulary().size, "pair": 2})
     ids = torch.tensor([[2, 10, 4, 12, 3, 20, 4, 3], [2, 30, 31, 3, 4, 41, 3, 0]])
     segments = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 0]])
     mask = ids != 0
@@ -110,7 +110,7 @@ def test_hand_made_tokens():
     terms = MaskedLMAndNextSentence().terms(network, Batch("t", inputs, targets, 15))
     dense = torch.full((16,), -100)
     dense[positions] = labels
-    theirs = network.bert(ids, mask.long(), segments, labels=dense.view(2, 8), next_sentence_label=follows)
+    theirs = network.model(ids, mask.long(), segments, labels=dense.view(2, 8), next_sentence_label=follows)
     assert (terms["mlm"] / 3 + terms["nsp"] / 2).item() == pytest.approx(theirs.loss.item(), rel=1e-6)
 
 
@@ -124,12 +124,12 @@ def test_checkpointed_activations_change_nothing():
         if recompute:
             network.checkpoint_activations()
         sum(objective.terms(network, batch).values()).backward()
-        results.append(gradients(network.bert))
+        results.append(gradients(network.model))
     assert_same_gradients(results[1], results[0])
     for name, value in results[0].items():
         torch.testing.assert_close(results[1][name], value, rtol=0, atol=0)
 
 
 def test_embedding_rows_are_rounded_up():
-    network = Bert(1, 32, 2, 64, pad_vocabulary_to=64).load(vocabulary(), frozenset({"mlm"}))
-    assert network.bert.config.vocab_size == 128
+    network = Bert(1, 32, 2, 64, pad_vocabulary_to=64).load(vocabulary(), {"mlm": vocabulary().size})
+    assert network.model.config.vocab_size == 128

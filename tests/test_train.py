@@ -81,7 +81,7 @@ def test_plain_transformers_loads_the_model_and_computes_the_same(home):
 
     ours = BertNetwork(BertForPreTraining(model.config)).eval()
     ours.load_state_dict(load_file(run / "checkpoints" / "step-00000012" / "model.safetensors"), strict=False)
-    ours.bert.tie_weights()
+    ours.model.tie_weights()
     with torch.no_grad():
         length = inputs["input_ids"].shape[1]
         hidden = ours.encode(dict(inputs) | {"attention_mask": inputs["attention_mask"].bool()}, torch.arange(length))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.core.types import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.sizes import check_sizes, rounded
 
 if TYPE_CHECKING:
     from lmctl.model.bert_network import BertNetwork
@@ -29,24 +30,17 @@ class Bert:
     pad_vocabulary_to: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden", "heads", "feed_forward", "max_positions", "pad_vocabulary_to"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden must be a multiple of heads, got {self.hidden} and {self.heads}")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is a probability below 1, got {getattr(self, name)}")
+        counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "pad_vocabulary_to")
+        check_sizes(self, counts, ("dropout", "attention_dropout"))
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> BertNetwork:
-        """A freshly initialised network with the heads "mlm" and, if wanted, "pair"."""
-        from transformers import BertConfig, BertForMaskedLM, BertForPreTraining
+        """A freshly initialised network with the heads that are wanted."""
+        from transformers import BertConfig
 
         from lmctl.model.bert_network import BertNetwork
 
-        rows = -(-vocabulary.size // self.pad_vocabulary_to) * self.pad_vocabulary_to
         config = BertConfig(
-            vocab_size=rows,
+            vocab_size=rounded(vocabulary.size, self.pad_vocabulary_to),
             hidden_size=self.hidden,
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
@@ -57,4 +51,16 @@ class Bert:
             pad_token_id=vocabulary.pad,
         )
         config._attn_implementation = "sdpa"
-        return BertNetwork((BertForPreTraining if "pair" in heads else BertForMaskedLM)(config))
+        kind = bert_class(heads)
+        if "mlm" not in heads:
+            config.num_labels = next(iter(heads.values()))
+        return BertNetwork(kind(config), heads)
+
+
+def bert_class(heads: Mapping[str, int]) -> Any:
+    """The transformers class with a place for `heads`: without a pooler if nothing is asked about whole rows."""
+    from transformers import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification
+
+    if "mlm" not in heads and "pair" not in heads:
+        return BertForSequenceClassification
+    return BertForMaskedLM if set(heads) == {"mlm"} else BertForPreTraining

@@ -9,52 +9,55 @@ and gradients equal those of `BertForPreTraining` (tests/test_bert.py holds them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-if TYPE_CHECKING:
-    from transformers import BertForMaskedLM, BertForPreTraining
+from lmctl.model.network import TransformerNetwork
 
 
-class BertNetwork(nn.Module):
-    """`encode` and `head` over a `BertForPreTraining`, or over a `BertForMaskedLM` where no pair head is wanted."""
+class BertNetwork(TransformerNetwork):
+    """A `BertForPreTraining`; a `BertForMaskedLM` where only words are predicted; a `BertForSequenceClassification`
+    where only rows are."""
 
-    def __init__(self, bert: BertForPreTraining | BertForMaskedLM) -> None:
-        super().__init__()
-        self.bert = bert
-        self.recompute = False
+    recompute = False
 
-    def encode(self, inputs: Mapping[str, Tensor], read: Tensor) -> Tensor:
-        """Last hidden states [N, H] at the flattened positions `read` int64 [N]."""
-        mask = inputs.get("attention_mask")
-        hidden = self.body(inputs["input_ids"], inputs.get("token_type_ids"), mask)
-        last = self.bert.bert.encoder.layer[-1]
+    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
+        ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        hidden = self.body(ids, inputs.get("token_type_ids"), mask)
+        first = read is None
+        if read is None:
+            read = torch.arange(len(ids), device=ids.device) * ids.shape[1]
+        last = self.model.bert.encoder.layer[-1]
         width = hidden.shape[-1]
         context = last.attention.self(hidden, _broadcast(mask))[0].reshape(-1, width).index_select(0, read)
         residual = hidden.reshape(-1, width).index_select(0, read)
-        return last.feed_forward_chunk(last.attention.output(context, residual))
+        states = last.feed_forward_chunk(last.attention.output(context, residual))
+        return self._pooled(states) if first else states
 
     def body(self, input_ids: Tensor, token_type_ids: Tensor | None, mask: Tensor | None) -> Tensor:
         """Hidden states [R, L, H] before the last layer."""
-        hidden = self.bert.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
-        for layer in self.bert.bert.encoder.layer[:-1]:
+        hidden = self.model.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        for layer in self.model.bert.encoder.layer[:-1]:
             if self.recompute and self.training:
                 hidden = checkpoint(layer, hidden, _broadcast(mask), use_reentrant=False)
             else:
                 hidden = layer(hidden, _broadcast(mask))
         return hidden
 
-    def head(self, name: str, hidden: Tensor) -> Tensor:
+    def _pooled(self, first: Tensor) -> Tensor:
+        pooler = self.model.bert.pooler
+        return pooler.activation(pooler.dense(first))
+
+    def language(self, name: str, hidden: Tensor) -> Tensor:
         """Logits [N, V] of "mlm", or [N, 2] of "pair" for the hidden states of first positions."""
-        if name == "mlm":
-            return self.bert.cls.predictions(hidden)
         if name == "pair":
-            pooler = self.bert.bert.pooler
-            return self.bert.cls.seq_relationship(pooler.activation(pooler.dense(hidden)))
-        raise KeyError(name)
+            return self.model.cls.seq_relationship(self._pooled(hidden))
+        return self.model.cls.predictions(hidden)
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        return self.model.classifier(self.model.dropout(hidden))
 
     def checkpoint_activations(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
@@ -62,12 +65,6 @@ class BertNetwork(nn.Module):
 
     def compile_body(self) -> None:
         self.body = torch.compile(self.body)  # type: ignore[method-assign]
-
-    def extra_heads(self) -> dict[str, Tensor]:
-        return {}
-
-    def pretrained(self) -> BertForPreTraining | BertForMaskedLM:
-        return self.bert
 
 
 def _broadcast(mask: Tensor | None) -> Tensor | None:

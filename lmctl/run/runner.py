@@ -252,7 +252,7 @@ class Runner:
         """Go on from a checkpoint; `own` is None in a process that did not exist when it was written."""
         missing, unexpected = self.network.load_state_dict(weights, strict=False)
         tied = set(getattr(self.network.pretrained(), "all_tied_weights_keys", {}) or {})
-        absent = [name for name in missing if name.removeprefix("bert.") not in tied]
+        absent = [name for name in missing if name.removeprefix("model.") not in tied]
         if absent or unexpected:
             raise ConfigError(f"resume: the checkpoint's weights do not fit the model ({(absent + unexpected)[0]})")
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,119 @@
+"""Loading a trained model into the network that new tasks need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.model import network as networks
+from lmctl.model.bert import bert_class
+from lmctl.model.bert_network import BertNetwork
+
+if TYPE_CHECKING:
+    from lmctl.model.pretrained import Pretrained
+
+ENCODERS = {
+    "bert": BertNetwork,
+    "modernbert": networks.ModernBertEncoder,
+    "roberta": networks.RobertaEncoder,
+    "xlm-roberta": networks.RobertaEncoder,
+    "distilbert": networks.DistilBertEncoder,
+}
+"""Encoders differ in how their heads hang on; decoders and encoder-decoders do not."""
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop",
+            "dropout", "attention_dropout", "dropout_rate", "mlp_dropout", "embedding_dropout")  # fmt: skip
+EXTRA_HEADS = "extra_heads.safetensors"
+
+
+def load(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> networks.TransformerNetwork:
+    """The model of `spec` with `heads`; `network.report` says what was loaded and what is new."""
+    config = spec.config
+    if spec.dropout is not None:
+        for name in DROPOUTS:
+            if isinstance(getattr(config, name, None), (int, float)):
+                setattr(config, name, spec.dropout)
+    config.use_cache = False
+    kind, network_class = _classes(spec, heads)
+    language = any(name in networks.LANGUAGE for name in heads)
+    options: dict[str, Any] = {} if language else {"num_labels": next(iter(heads.values()))}
+    for name, value in options.items():
+        setattr(config, name, value)
+    try:
+        model, info = kind.from_pretrained(
+            spec.place,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            attn_implementation="sdpa" if spec.family != "seq2seq" or config.model_type != "t5" else None,
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"init_from={spec.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            "give a run directory, a Hugging Face directory with safetensors, or a hub id",
+        ) from error
+    if vocabulary.size > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
+    network = network_class(model.float(), heads)
+    network.report = _report(model, info)
+    extra = Path(spec.place) / EXTRA_HEADS
+    if extra.is_file() and (taken := network.load_extra_heads(load_file(extra))):
+        network.report.append(f"heads taken over: {', '.join(taken)}")
+    if spec.freeze:
+        network.freeze(spec.freeze)
+    if spec.lora_rank:
+        from lmctl.model.lora import add_lora
+
+        add_lora(network, spec.lora_rank, spec.lora_alpha, spec.lora_dropout, spec.lora_targets)
+    return network
+
+
+def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[networks.TransformerNetwork]]:
+    """The transformers class and the network around it."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+    from transformers.models.auto.modeling_auto import AutoModelForMaskedLM
+
+    if spec.family == "seq2seq":
+        return AutoModelForSeq2SeqLM, networks.Seq2Seq
+    language = any(name in networks.LANGUAGE for name in heads)
+    if spec.family == "decoder":
+        return AutoModelForCausalLM if language else AutoModelForSequenceClassification, networks.Decoder
+    kind = spec.config.model_type
+    if kind not in ENCODERS:
+        raise ConfigError(
+            f"init_from={spec.init_from} is of type {kind!r}, whose heads lmctl does not know",
+            f"encoders it knows: {', '.join(ENCODERS)}",
+        )
+    if kind == "bert":
+        return bert_class(heads), BertNetwork
+    if "pair" in heads:
+        raise networks.no_pair_head(kind)
+    return AutoModelForMaskedLM if language else AutoModelForSequenceClassification, ENCODERS[kind]
+
+
+def _report(model: Any, info: dict[str, Any]) -> list[str]:
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    missing = sorted(name for name in info["missing_keys"] if name not in tied)
+    mismatched = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"])
+    unused = sorted(info["unexpected_keys"])
+    total = len(model.state_dict()) - len(tied)
+    lines = [f"loaded {total - len(missing) - len(mismatched)} of {total} tensors"]
+    if missing or mismatched:
+        lines.append(f"new: {_modules([*missing, *mismatched])}")
+    if unused:
+        lines.append(f"left behind: {_modules(unused)}")
+    return lines
+
+
+def _modules(names: list[str]) -> str:
+    """`cls.predictions.bias, cls.predictions.decoder.bias` as `cls.predictions`."""
+    found = dict.fromkeys(
+        ".".join(name.split(".")[:2]) if name.startswith("cls.") else name.rsplit(".", 1)[0] for name in names
+    )
+    return ", ".join(list(found)[:6]) + (", ..." if len(found) > 6 else "")

@@ -1,0 +1,36 @@
+"""Low-rank adapters (Hu et al. 2022) through peft: the trunk rests, two thin matrices beside each projection learn."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from lmctl.core.errors import ConfigError
+from lmctl.model.network import TransformerNetwork
+
+
+def add_lora(network: TransformerNetwork, rank: int, alpha: float, dropout: float, targets: list[str] | None) -> None:
+    """Put adapters of `rank` into the modules named by `targets` (None: peft's choice for the architecture), freeze
+    the rest but for new heads; `network.pretrained()` then gives the model with the adapters merged in."""
+    from peft import LoraConfig, get_peft_model
+
+    own = ["classifier", "score"] if network.own_head is not None else None
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, modules_to_save=own, bias="none"
+    )
+    try:
+        wrapper: Any = get_peft_model(network.model, config)
+    except ValueError as error:
+        names = sorted({name.rsplit(".", 1)[-1] for name, m in network.model.named_modules() if hasattr(m, "weight")})
+        raise ConfigError(
+            f"model.lora_targets: {str(error).strip().splitlines()[0]}", f"modules: {', '.join(names)}"
+        ) from error
+    # The wrapper changed the model in place; kept in a list, so that its parameters are not registered twice.
+    held = [wrapper]
+
+    def merged() -> Any:
+        return copy.deepcopy(held[0]).merge_and_unload()
+
+    network.pretrained = merged  # type: ignore[method-assign]
+    trained, total = wrapper.get_nb_trainable_parameters()
+    network.report.append(f"LoRA of rank {rank}: {trained:,} of {total:,} weights learn")

@@ -1,0 +1,242 @@
+"""transformers' models as networks: a trunk that gives hidden states, and heads that are computed where they are read.
+
+The vocabulary projection of a small language model costs more than all its layers, so it is applied to the positions
+with a target only. Heads that the transformers class of the model has no place for (a classifier beside a language
+model, say) live in `class_heads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmctl.core.errors import ConfigError
+
+LANGUAGE = ("mlm", "lm", "pair")
+"""Heads that are not named after a task."""
+
+
+def class_heads_of(heads: Mapping[str, int]) -> dict[str, int]:
+    """The heads that are named after tasks, with their numbers of outputs."""
+    return {name: outputs for name, outputs in heads.items() if name not in LANGUAGE}
+
+
+class TransformerNetwork(nn.Module):
+    """What the networks over a transformers model have in common."""
+
+    def __init__(self, model: Any, heads: Mapping[str, int]) -> None:
+        """`heads` without any of LANGUAGE: `model` is a `...ForSequenceClassification`, whose own classifier serves
+        the first of them."""
+        super().__init__()
+        self.model = model
+        self.report: list[str] = []
+        """What was loaded and what is new, for a model that was trained before."""
+        wanted = class_heads_of(heads)
+        self.own_head = next(iter(wanted)) if wanted and len(wanted) == len(heads) else None
+        """The task whose classifier is the model's own."""
+        width = int(model.config.hidden_size)
+        rest = {name: outputs for name, outputs in wanted.items() if name != self.own_head}
+        self.class_heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in rest.items()})
+        self.head_dropout = nn.Dropout(_head_dropout(model.config))
+        for head in self.class_heads.values():
+            nn.init.normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02) or 0.02)
+            nn.init.zeros_(head.bias)
+
+    def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Last hidden states [R, L, H]."""
+        return self.model.base_model(
+            input_ids=inputs["input_ids"],
+            attention_mask=_pairwise(inputs.get("attention_mask")),
+            **{name: inputs[name] for name in ("token_type_ids", "position_ids") if name in inputs},
+        ).last_hidden_state
+
+    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """One vector per row [R, H]: here the last real position."""
+        mask = inputs.get("attention_mask")
+        rows = torch.arange(len(hidden), device=hidden.device)
+        last = hidden.shape[1] - 1 if mask is None else mask.sum(dim=1) - 1
+        return hidden[rows, last]
+
+    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
+        hidden = self.hidden(inputs)
+        if read is None:
+            return self.summary(hidden, inputs)
+        return hidden.reshape(-1, hidden.shape[-1]).index_select(0, read)
+
+    def head(self, name: str, hidden: Tensor) -> Tensor:
+        if name in self.class_heads:
+            return self.class_heads[name](self.head_dropout(hidden))
+        return self.classify(hidden) if name == self.own_head else self.language(name, hidden)
+
+    def language(self, name: str, hidden: Tensor) -> Tensor:
+        """Logits [N, V] over the vocabulary."""
+        return self.model.get_output_embeddings()(hidden)
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        """Logits of the model's own classifier."""
+        return self.model.score(hidden)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters from the embeddings up to the heads."""
+        seen: set[int] = set()
+        groups = []
+        for modules in (*self._depths(), [self]):
+            group = [p for module in modules for p in module.parameters() if id(p) not in seen]
+            seen |= {id(p) for p in group}
+            groups.append(group)
+        return [group for group in groups if group]
+
+    def _depths(self) -> Sequence[Sequence[nn.Module]]:
+        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
+        stack = max(stacks, key=len)
+        return [self._embeddings(), *([layer] for layer in stack)]
+
+    def _embeddings(self) -> list[nn.Module]:
+        """Of pieces and positions, with the norm that belongs to them."""
+        return [
+            module
+            for name, module in self.model.named_modules()
+            if name.endswith("embeddings") or (isinstance(module, nn.Embedding) and "layer" not in name)
+        ]
+
+    def freeze(self, layers: int) -> None:
+        """Leave the embeddings and the lowest `layers` layers as they are; -1: everything but the heads."""
+        lowest = (p for group in self.layers()[: layers + 1] for p in group)
+        for parameter in self.model.base_model.parameters() if layers < 0 else lowest:
+            parameter.requires_grad_(False)
+
+    def checkpoint_activations(self) -> None:
+        """Recompute each layer in the backward pass instead of keeping its activations."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def compile_body(self) -> None:
+        self.hidden = torch.compile(self.hidden)  # type: ignore[method-assign]
+
+    def extra_heads(self) -> dict[str, Tensor]:
+        """Weights of the heads that `pretrained()` has no place for."""
+        return dict(self.class_heads.state_dict())
+
+    def load_extra_heads(self, weights: dict[str, Tensor]) -> list[str]:
+        """Take over the heads that there are; says which."""
+        fitting = {
+            name: value
+            for name, value in weights.items()
+            if name in (own := self.class_heads.state_dict()) and own[name].shape == value.shape
+        }
+        self.class_heads.load_state_dict(fitting, strict=False)
+        return sorted({name.rsplit(".", 1)[0] for name in fitting})
+
+    def pretrained(self) -> Any:
+        return self.model
+
+
+class Decoder(TransformerNetwork):
+    """GPT-2, Llama and their kin: `...ForCausalLM`, or `...ForSequenceClassification` over the last position."""
+
+
+class ModernBertEncoder(TransformerNetwork):
+    """ModernBERT: its head before the vocabulary, and before the classifier over the first (or mean) position."""
+
+    def language(self, name: str, hidden: Tensor) -> Tensor:
+        if name != "mlm":
+            raise no_pair_head("ModernBERT")
+        return self.model.decoder(self.model.head(hidden))
+
+    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        if self.model.config.classifier_pooling == "cls":
+            return hidden[:, 0]
+        mask = inputs.get("attention_mask")
+        if mask is None:
+            return hidden.mean(dim=1)
+        return (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        return self.model.classifier(self.model.drop(self.model.head(hidden)))
+
+
+class RobertaEncoder(TransformerNetwork):
+    """RoBERTa and XLM-R: `lm_head`, or a classifier with a layer of its own over the first position."""
+
+    def language(self, name: str, hidden: Tensor) -> Tensor:
+        if name != "mlm":
+            raise no_pair_head("RoBERTa")
+        return self.model.lm_head(hidden)
+
+    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return hidden[:, 0]
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        return self.model.classifier(hidden[:, None])
+
+
+class DistilBertEncoder(TransformerNetwork):
+    """DistilBERT."""
+
+    def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return super().hidden({name: value for name, value in inputs.items() if name != "token_type_ids"})
+
+    def language(self, name: str, hidden: Tensor) -> Tensor:
+        if name != "mlm":
+            raise no_pair_head("DistilBERT")
+        model = self.model
+        return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden))))
+
+    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return hidden[:, 0]
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        return self.model.classifier(self.model.dropout(torch.relu(self.model.pre_classifier(hidden))))
+
+
+class Seq2Seq(TransformerNetwork):
+    """An encoder with a decoder; hidden states are the decoder's."""
+
+    def __init__(self, model: Any, heads: Mapping[str, int]) -> None:
+        if class_heads_of(heads):
+            raise ConfigError(
+                "classifiers need an encoder or a decoder, and this model is both (seq2seq)", "nearest: model=bert_tiny"
+            )
+        super().__init__(model, heads)
+
+    def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        mask = inputs.get("attention_mask")
+        encoded = self.model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
+        return self.model.get_decoder()(
+            input_ids=inputs["decoder_input_ids"],
+            attention_mask=inputs.get("decoder_attention_mask"),
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state
+
+    def language(self, name: str, hidden: Tensor) -> Tensor:
+        if getattr(self.model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings
+            hidden = hidden * self.model.model_dim**-0.5
+        logits = self.model.get_output_embeddings()(hidden)
+        bias = getattr(self.model, "final_logits_bias", None)
+        return logits if bias is None else logits + bias.squeeze(0)
+
+    def _depths(self) -> Sequence[Sequence[nn.Module]]:
+        sides = [self.model.get_encoder(), self.model.get_decoder()]
+        stacks = [next(m for m in side.modules() if isinstance(m, nn.ModuleList)) for side in sides]
+        deepest = max(map(len, stacks))
+        layers = [[stack[place] for stack in stacks if place < len(stack)] for place in range(deepest)]
+        return [self._embeddings(), *layers]
+
+
+def _pairwise(mask: Tensor | None) -> Tensor | None:
+    """bool [R, L, L] -> [R, 1, L, L]; a padding mask [R, L] stays as it is."""
+    return mask[:, None] if mask is not None and mask.dim() == 3 else mask
+
+
+def _head_dropout(config: Any) -> float:
+    names = ("classifier_dropout", "summary_first_dropout", "hidden_dropout_prob", "attention_dropout")
+    return next((float(v) for name in names if isinstance(v := getattr(config, name, None), (int, float))), 0.0)
+
+
+def no_pair_head(kind: str) -> ConfigError:
+    """The error for next-sentence prediction (or sentence order) on a model that has no place for it."""
+    return ConfigError(f"{kind} has no head for pairs of segments", "nearest: mix=mlm, or model=bert_tiny")

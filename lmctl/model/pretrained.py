@@ -1,0 +1,108 @@
+"""`model=pretrained init_from=...`: go on from a run, a Hugging Face model directory or a hub id.
+
+The trunk is loaded, heads that the new tasks need and the checkpoint lacks are new, heads that nobody needs stay
+behind; what happened to what is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.types import Family, Paths
+from lmctl.core.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from lmctl.model.network import TransformerNetwork
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model that was trained before."""
+
+    init_from: str
+    dropout: Optional[float] = None
+    freeze: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    lora_targets: Optional[list[str]] = None
+
+    def __post_init__(self) -> None:
+        if not self.init_from:
+            raise ValueError("init_from must name a run directory, a model directory or a hub id")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a probability below 1, got {self.dropout}")
+        if self.freeze < -1:
+            raise ValueError(f"freeze is a number of layers, or -1 for the whole trunk, got {self.freeze}")
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank must not be negative (0: no adapters), got {self.lora_rank}")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout is a probability below 1, got {self.lora_dropout}")
+
+    @property
+    def tokenizer_path(self) -> str:
+        """Where the tokenizer lies that goes with it."""
+        return self.init_from
+
+    @cached_property
+    def place(self) -> str:
+        """The directory that transformers loads, or the hub id."""
+        folder = Path(self.init_from).expanduser()
+        paths = Paths(folder)
+        if (paths.model / "config.json").is_file():
+            return str(paths.model)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            unfinished = paths.config.is_file()
+            raise ConfigError(
+                f"init_from={self.init_from}: "
+                + ("this run has no model/ yet" if unfinished else "neither a run nor a model directory"),
+                f"finish it: lmctl train resume=auto run_dir={folder}" if unfinished else None,
+            )
+        if not folder.exists() and (self.init_from.startswith((".", "/", "~")) or self.init_from.count("/") > 1):
+            raise ConfigError(f"init_from={self.init_from}: no such directory")
+        return str(folder) if folder.is_dir() else self.init_from
+
+    @cached_property
+    def config(self) -> Any:
+        """Its transformers config."""
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.place, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"init_from={self.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
+                "give a run directory, a Hugging Face directory with safetensors, or a hub id",
+            ) from error
+
+    @cached_property
+    def family(self) -> Family:
+        """What the config says it is."""
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+            MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        )
+
+        if self.config.is_encoder_decoder:
+            return "seq2seq"
+        kind = self.config.model_type
+        masked, causal = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES, kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        return "decoder" if causal and not masked else "encoder"
+
+    @property
+    def max_positions(self) -> int | None:
+        if self.config.model_type == "t5":
+            return None
+        longest = getattr(self.config, "max_position_embeddings", None)
+        return longest - 2 if longest is not None and "roberta" in self.config.model_type else longest
+
+    def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
+        """The network with its weights where there are any for `heads`."""
+        from lmctl.model.loading import load
+
+        return load(self, vocabulary, heads)

@@ -1,0 +1,236 @@
+"""Every family computes what plain transformers computes, reads heads only where asked, and loads again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small import vocabulary
+from transformers import AutoModelForSequenceClassification
+
+from lmctl.core.errors import ConfigError
+from lmctl.model.bert import Bert
+from lmctl.model.gpt2 import Gpt2
+from lmctl.model.llama import Llama
+from lmctl.model.modernbert import ModernBert
+from lmctl.model.pretrained import Pretrained
+from lmctl.model.t5 import T5
+from lmctl.model.transformer_mt import TransformerMT
+
+V = vocabulary()
+BERT = Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)
+MODERN = ModernBert(3, 32, 2, 48, max_positions=64, local_window=8)
+GPT2 = Gpt2(2, 32, 2, max_positions=64, dropout=0.0, attention_dropout=0.0)
+LLAMA = Llama(2, 32, 4, 2, 64, max_positions=64)
+T5_SMALL = T5(2, 2, 32, 2, 64, dropout=0.0)
+MT = TransformerMT(2, 2, 32, 2, 64, max_positions=64, dropout=0.0)
+DECODERS = pytest.mark.parametrize("spec", [GPT2, LLAMA], ids=["gpt2", "llama"])
+SEQ2SEQ = pytest.mark.parametrize(
+    "spec", [T5_SMALL, T5(2, 1, 32, 2, 64, 0.0, False, False), MT], ids=["t5", "t5v1", "mt"]
+)
+
+
+def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(5, V.size, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def padded(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of these lengths, padded at the end, and their mask."""
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return torch.where(mask, ids(len(lengths), max(lengths)), V.pad), mask
+
+
+def same_gradients(network: torch.nn.Module, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    for a, b in zip(*(torch.autograd.grad(x, parameters, allow_unused=True) for x in (ours, theirs)), strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+
+
+@DECODERS
+def test_decoders_have_transformers_loss_and_gradients(spec):
+    network = spec.load(V, {"lm": V.size}).train()
+    tokens, mask = padded([20, 13])
+    real = mask[:, 1:].reshape(-1).nonzero().flatten()
+    inputs = {"input_ids": tokens[:, :-1], "attention_mask": mask[:, :-1]}
+    logits = network.head("lm", network.encode(inputs, real))
+    ours = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].reshape(-1)[real])
+    labels = torch.where(mask, tokens, -100)
+    theirs = network.pretrained()(input_ids=tokens, attention_mask=mask.long(), labels=labels).loss
+    same_gradients(network, ours, theirs)
+
+
+@DECODERS
+def test_documents_in_one_row_do_not_see_each_other(spec):
+    from lmctl.objective.clm import separate
+
+    network = spec.load(V, {"lm": V.size}).eval()
+    tokens = ids(1, 24)
+    tokens[0, [9, 17]] = V.sep
+    begins = (tokens == V.sep).numpy()
+    mask, positions = (torch.from_numpy(part) for part in separate(begins, begins | True))
+    everywhere = torch.arange(24)
+
+    def states(row: torch.Tensor) -> torch.Tensor:
+        inputs = {"input_ids": row, "attention_mask": mask, "position_ids": positions}
+        return network.encode(inputs, everywhere)
+
+    before, changed = states(tokens), tokens.clone()
+    changed[0, 10:17] = (changed[0, 10:17] - 4) % 60 + 5
+    after = states(changed)
+    outside = torch.tensor([*range(10), *range(17, 24)])
+    assert torch.allclose(before[outside], after[outside], atol=1e-6)
+    assert (before[10:17] - after[10:17]).abs().max() > 1e-2
+    alone = network.encode({"input_ids": tokens[:, 9:17]}, torch.arange(8))
+    assert torch.allclose(before[9:17], alone, atol=1e-5)
+
+
+@SEQ2SEQ
+def test_encoder_decoders_have_transformers_loss_and_gradients(spec):
+    network = spec.load(V, {"lm": V.size}).train()
+    source, source_mask = padded([11, 7, 9])
+    target, target_mask = padded([8, 12, 5])
+    real = target_mask.reshape(-1).nonzero().flatten()
+    shifted = torch.cat([torch.full((3, 1), V.pad), target[:, :-1]], dim=1)
+    inputs = {"input_ids": source, "attention_mask": source_mask, "decoder_input_ids": shifted}
+    inputs["decoder_attention_mask"] = target_mask
+    logits = network.head("lm", network.encode(inputs, real))
+    ours = torch.nn.functional.cross_entropy(logits, target.reshape(-1)[real])
+    labels = torch.where(target_mask, target, -100)
+    theirs = network.pretrained()(input_ids=source, attention_mask=source_mask.long(), labels=labels).loss
+    same_gradients(network, ours, theirs)
+
+
+def test_modernbert_has_transformers_logits():
+    network = MODERN.load(V, {"mlm": V.size}).eval()
+    tokens, mask = padded([20, 13])
+    real = mask.reshape(-1).nonzero().flatten()
+    ours = network.head("mlm", network.encode({"input_ids": tokens, "attention_mask": mask}, real))
+    theirs = network.pretrained()(input_ids=tokens, attention_mask=mask).logits.reshape(-1, V.size)[real]
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [BERT, MODERN, GPT2, LLAMA], ids=["bert", "modernbert", "gpt2", "llama"])
+def test_a_classifier_is_transformers_classifier_and_loads_as_one(spec, tmp_path: Path):
+    network = spec.load(V, {"topics": 3}).eval()
+    tokens, mask = padded([20, 13, 17])
+    inputs = {"input_ids": tokens, "attention_mask": mask}
+    ours = network.head("topics", network.encode(inputs, None))
+    network.pretrained().save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    theirs = loaded(input_ids=tokens, attention_mask=mask.long()).logits
+    assert ours.shape == (3, 3)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [BERT, MODERN, GPT2, LLAMA], ids=["bert", "modernbert", "gpt2", "llama"])
+def test_a_classifier_beside_a_language_model_head(spec):
+    language = "mlm" if spec.family == "encoder" else "lm"
+    network = spec.load(V, {language: V.size, "topics": 3, "stars": 1}).eval()
+    tokens, mask = padded([20, 13])
+    summary = network.encode({"input_ids": tokens, "attention_mask": mask}, None)
+    assert network.head("topics", summary).shape == (2, 3)
+    assert network.head("stars", summary).shape == (2, 1)
+    alone = network.encode({"input_ids": tokens[1:, :13]}, None)
+    assert torch.allclose(summary[1:], alone, atol=1e-5)  # padding has no say
+    saved = network.extra_heads()
+    assert set(saved) == {"topics.weight", "topics.bias", "stars.weight", "stars.bias"}
+    other = spec.load(V, {language: V.size, "topics": 3}).eval()
+    assert other.load_extra_heads(saved) == ["topics"]
+    assert torch.equal(other.head("topics", summary), network.head("topics", summary))
+
+
+@pytest.mark.parametrize("spec", [BERT, MODERN, GPT2, LLAMA, T5_SMALL, MT], ids=lambda spec: type(spec).__name__)
+def test_layers_name_every_parameter_once_from_the_embeddings_up(spec):
+    language = {"encoder": "mlm", "decoder": "lm", "seq2seq": "lm"}[spec.family]
+    network = spec.load(V, {language: V.size})
+    layers = network.layers()
+    found = [id(p) for layer in layers for p in layer]
+    assert sorted(found) == sorted(id(p) for p in network.parameters())
+    assert any(p is network.model.get_input_embeddings().weight for p in layers[0])
+    assert spec.layers + 1 <= len(layers) <= spec.layers + 2
+
+
+def test_classifiers_and_pairs_are_refused_where_there_is_no_place():
+    with pytest.raises(ConfigError, match="classifiers need an encoder or a decoder"):
+        T5_SMALL.load(V, {"topics": 3})
+    with pytest.raises(ConfigError, match="no head for pairs"):
+        MODERN.load(V, {"mlm": V.size, "pair": 2})
+
+
+@pytest.mark.parametrize("spec", [BERT, GPT2], ids=["bert", "gpt2"])
+def test_a_pretrained_trunk_gets_a_new_classifier(spec, tmp_path: Path):
+    language = {"mlm": V.size, "pair": 2} if spec is BERT else {"lm": V.size}
+    first = spec.load(V, language).eval()
+    first.pretrained().save_pretrained(tmp_path)
+    tuned = Pretrained(str(tmp_path))
+    assert tuned.family == spec.family
+    assert tuned.max_positions == 64
+    network = tuned.load(V, {"topics": 3}).eval()
+    tokens = {"input_ids": ids(2, 12)}
+    assert torch.allclose(network.encode(tokens, None), first.encode(tokens, None), atol=1e-6)
+    assert network.report[0].startswith("loaded ")
+    assert any(line.startswith("new: ") and ("classifier" in line or "score" in line) for line in network.report)
+    assert len(network.report) == (3 if spec is BERT else 2)  # BERT leaves its language model head behind
+
+
+def test_a_frozen_trunk_learns_nothing_and_lora_learns_little(tmp_path: Path):
+    BERT.load(V, {"mlm": V.size, "pair": 2}).pretrained().save_pretrained(tmp_path)
+    frozen = Pretrained(str(tmp_path), freeze=-1).load(V, {"topics": 3})
+    assert [n for n, p in frozen.named_parameters() if p.requires_grad] == [
+        "model.classifier.weight",
+        "model.classifier.bias",
+    ]
+    network = Pretrained(str(tmp_path), lora_rank=2).load(V, {"topics": 3})
+    learning = [n for n, p in network.named_parameters() if p.requires_grad]
+    assert any("lora_A" in name for name in learning)
+    assert any("classifier" in name for name in learning)
+    assert all("lora" in name or "classifier" in name for name in learning)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    network.eval()
+    tokens = ids(2, 12)
+    ours = network.head("topics", network.encode({"input_ids": tokens}, None))
+    merged = network.pretrained().eval()
+    assert not any("lora" in name for name in merged.state_dict())
+    assert torch.allclose(merged(input_ids=tokens).logits, ours, atol=1e-5)
+
+
+def test_checkpointed_activations_change_nothing():
+    for spec, inputs in (
+        (GPT2, {"input_ids": ids(2, 12)}),
+        (MT, {"input_ids": ids(2, 12), "decoder_input_ids": ids(2, 9)}),
+    ):
+        network = spec.load(V, {"lm": V.size}).train()
+        losses = []
+        for _ in range(2):
+            losses.append(network.encode(inputs, torch.arange(5)).pow(2).mean())
+            network.checkpoint_activations()
+        same_gradients(network, *losses)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Gpt2(0, 32, 2), "layers must be at least 1"),
+        (lambda: Gpt2(2, 33, 2), "hidden must be a multiple of heads"),
+        (lambda: Llama(2, 32, 4, 3, 64), "multiple of key_value_heads"),
+        (lambda: T5(2, 2, 32, 2, 64, dropout=1.0), "dropout is a probability"),
+        (lambda: Pretrained("x", freeze=-2), "freeze is a number of layers"),
+    ],
+)
+def test_sizes_that_cannot_be(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no such directory"):
+        _ = Pretrained(str(tmp_path / "nowhere")).place
+    with pytest.raises(ConfigError, match="neither a run nor a model directory"):
+        _ = Pretrained(str(tmp_path)).place
