@@ -167,7 +167,7 @@ def test_section():
 )
 def test_root_is_checked(changes: dict[str, Any], message: str):
     cfg = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(TrainConfig)))
-    for group in ("model", "data", "mix", "tokenizer", "precision", "optim", "schedule", "runner"):
+    for group in ("model", "data", "augment", "mix", "tokenizer", "precision", "optim", "schedule", "runner"):
         cfg[group] = {"_target_": "anything"}
     cfg.name = "x"
     check_root(cfg, TrainConfig)
@@ -178,7 +178,7 @@ def test_root_is_checked(changes: dict[str, Any], message: str):
 
 def test_root_rules_need_no_section_in_front():
     cfg = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(PeekConfig)))
-    cfg.data, cfg.mix, cfg.tokenizer, cfg.split = {}, {}, {}, "test"
+    cfg.model, cfg.data, cfg.augment, cfg.mix, cfg.tokenizer, cfg.split = {}, {}, {}, {}, {}, "test"
     with pytest.raises(ConfigError, match=r"^split must be train or valid, got 'test'$"):
         check_root(cfg, PeekConfig)
 
@@ -220,7 +220,7 @@ def test_names_of_options_become_components():
     [
         ({"objective": "mlmm", "data": "pydocs"}, "no option mlmm in objective at mix.tasks.corpus.objective"),
         ({"objective": "mlm", "data": "pydocs", "wieght": 1}, "unknown key 'mix.tasks.corpus.wieght'; did you mean mix.tasks.corpus.weight?"),
-        ({"objective": "mlm", "data": "pydocs", "weight": 0}, "mix.tasks.corpus.weight must be above 0, got 0.0"),
+        ({"objective": "mlm", "data": "pydocs", "weight": 0}, "mix.tasks.corpus.weight must be above 0, got 0"),
         ({"objective": "mlm"}, "'mix.tasks.corpus.data' is required"),
         ({"objective": {"_target_": "lmctl.data.pydocs.PyDocs"}, "data": "pydocs"}, "mix.tasks.corpus.objective: PyDocs cannot serve as Objective"),
     ],

@@ -26,10 +26,10 @@ MISTAKES = {
     "train batch.sise=8": "error: unknown key 'batch.sise'; did you mean batch.size?",
     "train +batch.sise=8": "error: unknown key 'batch.sise'; did you mean batch.size?",
     "train +typo=1": "error: unknown key 'typo'\n  lmctl train --help lists the keys",
-    "train +optim.typo=1": "error: unknown key 'optim.typo'\n  optim takes: lr, weight_decay, betas, eps",
+    "train +optim.typo=1": "error: unknown key 'optim.typo'\n  optim takes: lr, weight_decay, betas, eps, layer_decay",
     "train +optim.lrr=1": "error: unknown key 'optim.lrr'; did you mean optim.lr?",
     "train precision=fp16 precision.initial_scal=2": "error: unknown key 'precision.initial_scal'; did you mean precision.initial_scale?",
-    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=text has it",
+    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=jsonl and data=parallel and data=table and data=text has it",
     "train +optim.lr=1": "error: 'optim.lr' has a value already\n  write optim.lr=..., without the +",
     "train +precision=bf16": "error: 'precision' has a value already\n  write precision=..., without the +",
     "train optim.lr=abc": "error: optim.lr must be a number, got abc",
@@ -48,7 +48,7 @@ MISTAKES = {
     "train optim.lr": "error: cannot read 'optim.lr'\n  an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
     "train precision=bf16,fp16": "error: precision=bf16,fp16 gives several values to one run\n  -m runs them all, one after the other; a list is written precision=[bf16,fp16]",
     "train objective=mlm": "error: 'objective' is not chosen here; did you mean objective@mix.tasks.corpus.objective?",
-    "train mix.tasks.corpus.objective=mln": "error: no option 'mln' in group 'objective' (mix.tasks.corpus.objective); did you mean mix.tasks.corpus.objective=mlm?\n  options: mlm, mlm_nsp",
+    "train mix.tasks.corpus.objective=mln": "error: no option 'mln' in group 'objective' (mix.tasks.corpus.objective); did you mean mix.tasks.corpus.objective=mlm?\n  options: classify, clm, denoise, mlm, mlm_nsp, mlm_sop, translate",
     "train --multirn": "error: unknown flag '--multirn'; did you mean --multirun?",
     "train --cfg jobs": "error: --cfg jobs: there is job, hydra, all",
     "train --config-dir": "error: --config-dir needs a value",
@@ -66,7 +66,7 @@ MISTAKES = {
     "train -m precision=fp32,fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, fp16, fp32",
     "train -m batch.seq_len=32,4": "error: batch.seq_len must be at least 8, got 4",
     "train -m hydra.launcher.n_job=2": "error: unknown key 'hydra.launcher.n_job'\n  lmctl train --help lists the keys",
-    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: data, mix, model, objective, optim, precision, runner, schedule, tokenizer",
+    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: augment, data, mix, model, objective, optim, precision, runner, schedule, tokenizer",
 }  # fmt: skip
 
 

@@ -23,18 +23,28 @@ OPTIONS = [path for path in FILES if len(path.parts) > 1]
 KINDS: dict[str, Any] = {group: kind for kind, group in GROUPS.items()} | {"mix": Mix}
 
 
+NEEDED = {
+    "data/parallel.yaml": ["data.source=given", "data.target=given"],
+    "mix/pairs.yaml": ["data.path=given"],
+    "model/pretrained.yaml": ["init_from=given"],
+}
+"""What must be said besides the option's name, where it is more than a required key."""
+
+
 def in_place(path: Path) -> DictConfig:
     """The option's settings, in a config where what they refer to exists and what they require is given."""
     composer = Composer("train")
     cfg = composer.task([])
     group = path.parent.as_posix()
     if group == "mix":  # some choose the model and the data that suit them
-        return composer.task([f"mix={path.stem}", "name=given"]).mix
+        return composer.task([f"mix={path.stem}", "name=given", *NEEDED.get(str(path), [])]).mix
     with open_dict(cfg):
         cfg[group] = composer.load_option(group, path.stem)
         for key in list(cfg[group]):
             if OmegaConf.is_missing(cfg[group], key):
                 cfg[group][key] = "given"
+        for word in NEEDED.get(str(path), []):
+            OmegaConf.update(cfg, *word.split("="))
     return cfg[group]
 
 
@@ -69,7 +79,7 @@ def test_option_shows_every_key(path: Path):
 
 @pytest.mark.parametrize("path", [path for path in FILES if len(path.parts) == 1], ids=str)
 def test_verb_has_a_schema_and_composes(path: Path):
-    required = ["model_path=given"] if path.stem == "generate" else []
+    required = ["model_path=given"] if path.stem in ("eval", "generate", "translate", "score") else []
     check(Composer(path.stem).task(required), SCHEMAS[path.stem])
 
 

@@ -18,7 +18,10 @@ PURPOSE = {
     "train": "Pre-train or fine-tune a model. Ctrl-C saves and stops; resume=auto goes on.",
     "prepare": "Train the tokenizer, build the token cache, and print a card of both.",
     "peek": "Show examples as the model will see them: pieces, masks and targets.",
-    "generate": "Fill the masks of a prompt, with probabilities.",
+    "eval": "Measure how good a model is on held-out text, rows or files; any Hugging Face model will do.",
+    "generate": "Continue prompts (decoders, recurrent and seq2seq models), or fill their masks (encoders).",
+    "translate": "Translate lines, from a file or standard input to standard output, line for line.",
+    "score": "Log-probabilities of lines, good/bad pairs, and rescoring of n-best lists of speech recognition.",
 }
 EXAMPLES = {
     "train": [
@@ -36,10 +39,25 @@ EXAMPLES = {
         "lmctl peek mix=mlm rows=5",
         "lmctl peek data=text data.path=corpus/ split=valid",
     ],
+    "eval": [
+        "lmctl eval model_path=runs/mine",
+        "lmctl eval model_path=runs/mine suite=perplexity data=text data.path=test.txt",
+        "lmctl eval model_path=gpt2 suite=minimal_pairs file=pairs.tsv",
+    ],
     "generate": [
         'lmctl generate model_path=runs/mine prompt="The [MASK] statement"',
-        "lmctl generate model_path=runs/mine file=prompts.txt top_k=10",
+        'lmctl generate model_path=runs/mine prompt="The file" do_sample=true top_p=0.9 seed=7',
         "lmctl generate model_path=bert-base-uncased < prompts.txt",
+    ],
+    "translate": [
+        "lmctl translate model_path=runs/mt < source.en",
+        "lmctl translate model_path=runs/mt file=source.en beams=10 length_penalty=0.6",
+        "lmctl translate model_path=Helsinki-NLP/opus-mt-en-de file=source.en",
+    ],
+    "score": [
+        "lmctl score model_path=runs/mine file=sentences.txt",
+        "lmctl score model_path=runs/mine mode=pairs file=pairs.tsv",
+        "lmctl score model_path=runs/mine mode=nbest dev=dev.jsonl file=test.jsonl",
     ],
 }
 FLAGS = (

@@ -22,7 +22,10 @@ VERBS = {
     "train": "pre-train or fine-tune a model",
     "prepare": "train the tokenizer, build the token cache, print its card",
     "peek": "show examples as the model will see them",
-    "generate": "fill the masks of a prompt",
+    "eval": "measure how good a model is",
+    "generate": "continue prompts, or fill their masks",
+    "translate": "translate lines",
+    "score": "log-probabilities of lines, good/bad pairs, rescoring of n-best lists",
     "list": "list the config groups, their options and what each is for",
 }
 

@@ -11,6 +11,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass
+from inspect import getattr_static
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -37,11 +38,20 @@ def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUST
     path = key_of(node)
     cls = component_class(node, trusted)
     component = _filled(cls, node, trusted)
-    if not isinstance(component, wanted):
+    if not _serves(component, wanted):
         raise ConfigError(
             f"{path}: {cls.__name__} cannot serve as {wanted.__name__}", "is its file in the wrong config group?"
         )
     return component
+
+
+def _serves(component: Any, kind: type[Any]) -> bool:
+    """`isinstance`, but looking at a protocol's members without computing them: the `family` of a model that is yet
+    to be found on a hub must not be asked for here."""
+    if not getattr(kind, "_is_protocol", False):
+        return isinstance(component, kind)
+    members = [name for name in (*vars(kind), *kind.__annotations__) if not name.startswith("_")]
+    return all(getattr_static(component, name, MISSING) is not MISSING for name in members)
 
 
 def section(node: DictConfig, cls: type[C]) -> C:

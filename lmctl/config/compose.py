@@ -26,7 +26,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
 from lmctl.config.options import spell_out
-from lmctl.config.schema import GenerateConfig, PeekConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
+from lmctl.config.schema import PeekConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
+from lmctl.config.use_schema import EvalConfig, GenerateConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -34,7 +35,10 @@ SCHEMAS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "prepare": PrepareConfig,
     "peek": PeekConfig,
+    "eval": EvalConfig,
     "generate": GenerateConfig,
+    "translate": TranslateConfig,
+    "score": ScoreConfig,
 }
 FROM_FILE = "from_file"
 """Name under which `--from FILE` is known to Hydra."""
@@ -189,7 +193,12 @@ class Composer:
             key = word.partition("=")[0]
             if key in self.all_groups:  # an option named on the command line replaces the saved one as a whole
                 saved.pop(key, None)
-        groups = [{f"optional {group}": None} for group in self.defaults]
+        # A group that is younger than the run has its default.
+        replaced = [word.partition("=")[0] for word in overrides]
+        groups: list[Any] = [
+            {f"optional {group}": None if group in saved or group in replaced else default}
+            for group, default in self.defaults.items()
+        ]
         kept = [e for e in raw["defaults"] if isinstance(e, str) or next(iter(e)).startswith("override ")]
         place = kept.index("_self_")
         node = {"defaults": [*kept[:place], *groups, *kept[place:]], "hydra": raw.get("hydra", {}), **saved}

@@ -191,22 +191,6 @@ class PeekConfig(PrepareConfig):
 
 
 @dataclass(frozen=True)
-class GenerateConfig:
-    """Root of `lmctl generate`."""
-
-    model_path: str = key(MISSING, "a run directory, a Hugging Face model directory or a hub id")
-    prompt: Optional[str] = key(None, "text with one or more [MASK]; null: lines from standard input")
-    file: Optional[str] = key(None, "text file with one prompt per line")
-    top_k: int = key(5, "candidates shown per mask")
-    runner: Any = MISSING
-
-    def __post_init__(self) -> None:
-        positive(top_k=self.top_k)
-        if self.prompt is not None and self.file is not None:
-            raise ValueError("give prompt or file, not both")
-
-
-@dataclass(frozen=True)
 class ProcessLauncherConfig:
     """Option `process` of Hydra's own group `hydra/launcher`: how the jobs of a sweep are run."""
 

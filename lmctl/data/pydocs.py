@@ -48,7 +48,7 @@ class PyDocs:
         return {
             "source": "pydocs",
             "version": prose.VERSION,
-            "files": fingerprint(_sources()),
+            "files": fingerprint(sources()),
             "valid": self.valid_share,
         }
 
@@ -64,7 +64,7 @@ class PyDocs:
         return f"documentation of Python {sys.version.split()[0]}: {self._partition}"
 
 
-def _sources() -> list[Path]:
+def sources() -> list[Path]:
     """The library's own .py files, sorted, so that the order is the same on every file system."""
     files = []
     for folder, folders, names in os.walk(sysconfig.get_path("stdlib")):
@@ -79,8 +79,8 @@ def _sources() -> list[Path]:
 
 
 def _documents() -> Iterator[Document]:
-    for path in _sources():
-        texts = _topics(path) if path.parts[-2:] == _TOPICS.parts else ["\n\n".join(_docstrings(path))]
+    for path in sources():
+        texts = _topics(path) if path.parts[-2:] == _TOPICS.parts else ["\n\n".join(docstrings(path))]
         for text in texts:
             if document := prose.prose_sentences(text):
                 yield document
@@ -104,7 +104,7 @@ def _topics(path: Path) -> list[str]:
     return []
 
 
-def _docstrings(path: Path) -> Iterator[str]:
+def docstrings(path: Path) -> Iterator[str]:
     """The docstrings of a module, its classes and their functions, in source order."""
     waiting: list[ast.AST] = [_parse(path)]
     while waiting:

@@ -84,9 +84,9 @@ class TransformerNetwork(nn.Module):
         seen: set[int] = set()
         groups = []
         for modules in (*self._depths(), [self]):
-            group = [p for module in modules for p in module.parameters() if id(p) not in seen]
-            seen |= {id(p) for p in group}
-            groups.append(group)
+            found = {id(p): p for module in modules for p in module.parameters() if id(p) not in seen}
+            seen |= found.keys()
+            groups.append(list(found.values()))
         return [group for group in groups if group]
 
     def _depths(self) -> Sequence[Sequence[nn.Module]]:

@@ -33,6 +33,12 @@ def correct(logits: Mapping[str, Tensor], batch: Batch) -> Terms:
 
 def unigram_nats(histogram: np.ndarray, labels: Tensor) -> float:
     """Summed loss in nats of guessing `labels` int64 [N] from how often each piece occurs, int64 [V] (add-one
-    smoothed)."""
+    smoothed). Special pieces are in no text: how often they are to be predicted is taken as known."""
     counts = np.asarray(histogram, dtype=np.float64) + 1
-    return float(-np.log(counts / counts.sum())[labels.numpy()].sum())
+    wanted = np.bincount(labels.numpy(), minlength=len(counts)).astype(np.float64)
+    if len(wanted) > len(counts):
+        counts = np.append(counts, np.ones(len(wanted) - len(counts)))
+    inserted = (counts == 1) & (wanted > 0)
+    if ordinary := wanted[~inserted].sum():
+        counts[inserted] = np.maximum(1, wanted[inserted] * counts.sum() / ordinary)
+    return float(-(wanted * np.log(counts / counts.sum())).sum())

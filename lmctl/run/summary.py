@@ -60,12 +60,13 @@ def closing_words(summary: dict[str, Any], paths: Paths, budget: Budget) -> list
     lines = [
         f"done: {summary['steps']:,} steps in {duration(summary['seconds'])}, {speed:,.0f} tokens/s, {size:,} weights"
     ]
+    width = max(map(len, valid)) + 2
     for name, value in valid.items():
         if name in baseline and name != "loss":
             both = f"{value:.3f} against {baseline[name]:.3f}"
             if name.endswith("accuracy"):
                 both = f"{value:.1%} against {baseline[name]:.1%}"
-            lines.append(f"  {name:<22}{both} without the text")
+            lines.append(f"  {name:<{width}}{both} without the text")
     return [
         *lines,
         f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",

@@ -1,0 +1,95 @@
+"""`augment=back_translate`: a text goes through another language and comes back as a paraphrase
+(Sennrich et al. 2016; as augmentation of classifiers: Xie et al. 2020, UDA, section 2.2).
+
+Both directions are models that lmctl trained (or any seq2seq model directory). Each text is sampled at most
+`variants` times; what came back is kept in memory, so that later epochs cost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.types import Paths, Rewrite
+from lmctl.core.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class BackTranslate:
+    """Paraphrase `rate` of the texts."""
+
+    there: str
+    back: str
+    rate: float = 0.5
+    variants: int = 1
+    temperature: float = 0.8
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise ValueError(f"rate is a probability from 0 to 1, got {self.rate}")
+        for name in ("variants", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative (0: the likeliest piece), got {self.temperature}")
+
+    def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
+        from lmctl.augment.retokenise import Text
+
+        text = Text(tokenizer)
+        legs = [_Leg(path, self.temperature, self.max_new_tokens) for path in (self.there, self.back)]
+        known: dict[tuple[bytes, int], np.ndarray] = {}
+
+        def paraphrase(pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+            if generator.random() >= self.rate:
+                return pieces
+            variant = int(generator.integers(self.variants))
+            key = (pieces.tobytes(), variant)
+            if key not in known:
+                written = text.read(pieces)
+                for leg in legs:
+                    # The same text and variant always come back the same, in whichever epoch they are first met.
+                    written = leg.translate(written, variant)
+                known[key] = text.write(written, pieces)
+            return known[key]
+
+        return paraphrase
+
+
+class _Leg:
+    """One direction."""
+
+    def __init__(self, path: str, temperature: float, max_new_tokens: int) -> None:
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        folder = Paths(Path(path)).model
+        place = str(folder if folder.is_dir() else path)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(
+                place, use_safetensors=True, trust_remote_code=False
+            ).eval()
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"augment: {path} cannot be loaded as a translation model: {str(error).strip().splitlines()[0]}",
+                "train one: lmctl train mix=translate data=parallel ...",
+            ) from error
+        self.temperature, self.max_new_tokens = temperature, max_new_tokens
+
+    def translate(self, text: str, seed: int) -> str:
+        import torch
+
+        inputs = self.tokenizer(text, return_tensors="pt", truncation=True, return_token_type_ids=False)
+        sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            output = self.model.generate(**inputs, **sampling, num_beams=1, max_new_tokens=self.max_new_tokens)
+        return str(self.tokenizer.decode(output[0], skip_special_tokens=True))

@@ -1,0 +1,33 @@
+"""`data=jsonl`: one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmctl.data.columns import BadRow, ColumnSource, Record
+from lmctl.data.reading import lines
+
+
+@dataclass(frozen=True)
+class JsonLines(ColumnSource):
+    """Objects whose keys are columns (`a.b` for a key inside a nested object); plain, .gz or .zst."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return (".jsonl", ".ndjson", ".json")
+
+    def records(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
+        for number, line in enumerate(lines(path), start=1):
+            if line.strip():
+                yield f"{path}:{number}", _object(line)
+
+
+def _object(line: str) -> Record | BadRow:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        return BadRow(f"not JSON ({error})")
+    return value if isinstance(value, dict) else BadRow(f"not a JSON object but {type(value).__name__}")

@@ -1,0 +1,232 @@
+"""A finished model and its tokenizer, from wherever it is: plain transformers, safetensors only, no code from elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.types import Paths, Where
+
+if TYPE_CHECKING:
+    import torch
+
+Family: TypeAlias = Literal["encoder", "decoder", "seq2seq", "classifier"]
+
+LONGEST = 1024
+"""Positions used where nobody names a number and the model sets a higher limit, or none."""
+
+_ENDINGS: dict[str, Family] = {
+    "ForSequenceClassification": "classifier",
+    "ForMaskedLM": "encoder",
+    "ForPreTraining": "encoder",
+    "ForCausalLM": "decoder",
+    "LMHeadModel": "decoder",
+    "ForConditionalGeneration": "seq2seq",
+    "ForSeq2SeqLM": "seq2seq",
+    "MTModel": "seq2seq",
+    "MarianMTModel": "seq2seq",
+}
+TASKS = "lmctl_tasks.json"
+"""Written beside the weights by lmctl's export: what the model was trained for."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode on its device, and what the verbs ask about it."""
+
+    path: str
+    model: Any
+    tokenizer: Any
+    family: Family
+    labels: dict[str, int]
+    """Names of a classifier's classes and their places; empty otherwise."""
+    tasks: dict[str, Any] | None = None
+    """lmctl's own note of what the model was trained for; None for foreign models."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @cached_property
+    def positions(self) -> int | None:
+        """Longest row that the model takes, special pieces included; None: any."""
+        config, tokenizer = self.model.config, self.tokenizer
+        limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+        # RoBERTa's positions begin after the padding's; T5's `n_positions` is not a limit.
+        found = (
+            [] if config.model_type in ("t5", "mt5", "umt5") else [n for n in limits if isinstance(n, int) and n > 0]
+        )
+        if config.model_type in ("roberta", "xlm-roberta", "camembert"):
+            found = [n - 2 for n in found]
+        if tokenizer.model_max_length < 10**9:
+            found.append(int(tokenizer.model_max_length))
+        return min(found, default=None)
+
+    def row(self, wanted: int | None = None) -> int:
+        """Positions per row: `wanted`, or LONGEST, or what the model takes if that is less."""
+        wanted = LONGEST if wanted is None else wanted
+        return wanted if self.positions is None else min(wanted, self.positions)
+
+    @property
+    def begin(self) -> int:
+        """The piece that a text begins with: bos, cls, or the one that ended the text before."""
+        return _first(self.tokenizer.bos_token_id, self.tokenizer.cls_token_id, self.end)
+
+    @property
+    def end(self) -> int:
+        """The piece that a text ends with: eos or sep."""
+        found = _first(self.tokenizer.eos_token_id, self.tokenizer.sep_token_id)
+        if found is None:
+            raise ConfigError(f"model_path={self.path}: its tokenizer has no eos or sep piece, so nothing ends a text")
+        return found
+
+    @property
+    def pad(self) -> int:
+        """The piece that fills rows up."""
+        return _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+
+    @cached_property
+    def carries_state(self) -> bool:
+        """Whether the forward pass takes the `state` that the one before it returned."""
+        return "state" in inspect.signature(self.model.forward).parameters
+
+    @cached_property
+    def _plain(self) -> Any:
+        """The tokenizer for text in which "[SEP]" is text: it never becomes the special piece."""
+        backend = self.tokenizer.backend_tokenizer
+        copy = type(backend).from_str(backend.to_str())
+        copy.encode_special_tokens = True
+        copy.no_truncation()
+        copy.no_padding()
+        return copy
+
+    def pieces(self, texts: list[str]) -> list[list[int]]:
+        """The pieces of each text, nothing put around them."""
+        if not hasattr(self.tokenizer, "backend_tokenizer"):  # a tokenizer written in Python
+            return [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def document(self, sentences: list[str]) -> list[int]:
+        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences."""
+        parts = sentences if self.tasks is not None else [" ".join(sentences)]
+        return [piece for ids in self.pieces(parts) for piece in ids]
+
+    def framed(self, first: list[str], second: list[str] | None = None, length: int | None = None) -> Any:
+        """A batch as the model was trained to see it: special pieces around each text, or pair of texts, cut to
+        `length` and padded; tensors on the model's device. Text that spells a special piece is text."""
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.pad)
+        limits = {"truncation": "longest_first" if second else True, "max_length": length} if length else {}
+        batch = self.tokenizer(
+            first, second, padding=True, padding_side="right", return_tensors="pt", split_special_tokens=True, **limits
+        )
+        return batch.to(self.device)
+
+    def arguments(self, batch: Any) -> dict[str, Any]:
+        """Those parts of a batch that the model's forward pass takes."""
+        takes = inspect.signature(self.model.forward).parameters
+        return {name: value for name, value in batch.items() if name in takes}
+
+
+def device_of(where: Where) -> torch.device:
+    """The one device that inference runs on."""
+    import torch
+
+    return torch.device("cpu" if where.on_cpu() else "cuda")
+
+
+def model_folder(model_path: str) -> str:
+    """A run directory's model/, or the path or hub id itself."""
+    folder = Path(model_path)
+    paths = Paths(folder)
+    if (paths.model / "config.json").is_file():
+        return str(paths.model)
+    if paths.config.is_file() and paths.checkpoints.is_dir():
+        raise ConfigError(
+            f"model_path={folder}: this run is not finished, so it has no model/ yet",
+            f"finish it: lmctl train resume=auto run_dir={folder}",
+        )
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)")
+    if not folder.exists() and (folder.is_absolute() or model_path.startswith(".") or model_path.count("/") > 1):
+        raise ConfigError(f"model_path={model_path}: no such directory")
+    return model_path
+
+
+def load(model_path: str, device: torch.device) -> Loaded:
+    """The model of a run, a directory or a hub id; ConfigError if it cannot be loaded."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    register()
+    path = model_folder(model_path)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        kind, family = _class_of(path, config)
+        model = kind.from_pretrained(path, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model_path={path}: cannot be loaded: {str(error).strip().splitlines()[0]}",
+            "give a run directory, a Hugging Face directory with safetensors, or a hub id",
+        ) from error
+    labels = {str(name): int(place) for place, name in config.id2label.items()} if family == "classifier" else {}
+    note = Path(path) / TASKS
+    tasks = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    return Loaded(path, model.to(device).eval(), tokenizer, family, labels, tasks)
+
+
+def register() -> None:
+    """Make lmctl's recurrent models known to transformers."""
+    from lmctl.model.recurrent_hf import register as register_recurrent
+
+    register_recurrent()
+
+
+def need(loaded: Loaded, families: tuple[Family, ...], what: str) -> None:
+    """ConfigError unless the model is of one of `families`; `what` is what only those can do."""
+    if loaded.family not in families:
+        article = {"encoder": "a masked language model", "decoder": "a causal language model"}
+        kind = article.get(loaded.family, f"a {loaded.family}")
+        wanted = " or ".join(article.get(family, f"a {family}") for family in families)
+        raise ConfigError(f"model_path={loaded.path} is {kind}, and {what} needs {wanted}")
+
+
+def _class_of(path: str, config: Any) -> tuple[Any, Family]:
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    name = (config.architectures or [""])[0]
+    classes: dict[Family, Any] = {
+        "classifier": auto.AutoModelForSequenceClassification,
+        "encoder": auto.AutoModelForMaskedLM,
+        "decoder": auto.AutoModelForCausalLM,
+        "seq2seq": auto.AutoModelForSeq2SeqLM,
+    }
+    family = next((family for ending, family in _ENDINGS.items() if name.endswith(ending)), None)
+    if family is None:  # a name of another pattern: whichever of these classes knows it
+        family = next((f for f, kind in classes.items() if _serves(kind, config, name)), None)
+    if family is None:
+        raise ConfigError(
+            f"model_path={path}: {name or 'the model'} has no head that lmctl can use",
+            "language models, encoder-decoders and classifiers can be used",
+        )
+    if family in ("encoder", "decoder") and config.is_encoder_decoder:
+        family = "seq2seq"
+    if name.endswith("ForPreTraining") and hasattr(transformers, name):
+        return getattr(transformers, name), family  # with its head for pairs, which AutoModelForMaskedLM leaves out
+    return classes[family], family
+
+
+def _serves(kind: Any, config: Any, name: str) -> bool:
+    mapping = kind._model_mapping
+    return type(config) in mapping and mapping[type(config)].__name__ == name
+
+
+def _first(*ids: int | None) -> Any:
+    """The first that there is, or None."""
+    return next((i for i in ids if i is not None), None)

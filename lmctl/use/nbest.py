@@ -1,0 +1,152 @@
+"""N-best lists: the hypotheses of a recogniser, chosen anew with the help of a language model.
+
+Log-linear: score + weight * log p(text) + bonus * words (Ogawa et al. 1998; Mikolov et al. 2010, section 4). Weight
+and bonus are those with the fewest word errors on lists of a development set.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from lmctl.core.errors import DataError
+from lmctl.use.case import cased
+from lmctl.use.likelihood import texts
+from lmctl.use.load import Loaded
+from lmctl.use.wer import word_errors
+
+FORMAT = 'lines are {"id": ..., "ref": ..., "hyps": [{"text": ..., "score": ...}, ...]}'
+
+WEIGHTS = np.concatenate([[0.0], np.geomspace(0.01, 10, 40)])
+BONUSES = np.linspace(-6, 6, 49)
+_ROUNDS = 2
+"""Finer grids around the best point of the coarse one."""
+
+
+class Utterance(NamedTuple):
+    """One list, in the order of the file."""
+
+    name: str
+    reference: str
+    texts: list[str]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """N-best lists as arrays [U, H]; where a list is shorter, the rest has score -inf."""
+
+    utterances: list[Utterance]
+    lm: np.ndarray
+    """float64 [U, H]: log-probability of each hypothesis by the language model, in nats."""
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        return self._table(lambda u: u.scores, -math.inf)
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        return self._table(lambda u: [len(text.split()) for text in u.texts], 0)
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """int64 [U, H]"""
+        wrong = self._table(lambda u: [word_errors(u.reference, text) for text in u.texts], 1e9)
+        return wrong.astype(np.int64)
+
+    @cached_property
+    def reference_words(self) -> int:
+        return max(1, sum(len(u.reference.split()) for u in self.utterances))
+
+    def chosen(self, weight: float, bonus: float) -> np.ndarray:
+        """int64 [U]: the place of the best hypothesis; of equals the first."""
+        return (self.scores + weight * self.lm + bonus * self.words).argmax(axis=1)
+
+    def wer(self, chosen: np.ndarray) -> float:
+        """Word error rate of these choices, in percent."""
+        return 100 * int(self.errors[np.arange(len(chosen)), chosen].sum()) / self.reference_words
+
+    @property
+    def first(self) -> np.ndarray:
+        """The recogniser's own choice: the best score, not the first line."""
+        return self.chosen(0.0, 0.0)
+
+    @property
+    def oracle(self) -> np.ndarray:
+        """The choice with the fewest errors."""
+        return self.errors.argmin(axis=1)
+
+    def _table(self, values: Callable[[Utterance], Sequence[float]], fill: float) -> np.ndarray:
+        rows = [values(u) for u in self.utterances]
+        table = np.full((len(rows), max(map(len, rows))), fill)
+        for place, row in enumerate(rows):
+            table[place, : len(row)] = row
+        return table
+
+
+class Tuned(NamedTuple):
+    """What works best on the development lists."""
+
+    weight: float
+    bonus: float
+
+
+def read_lists(lines: Iterable[str], name: str) -> list[Utterance]:
+    """The lists in the lines of file `name`; DataError says which line is none."""
+    found = [_utterance(line, f"{name}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not found:
+        raise DataError(f"{name} has no n-best lists", FORMAT)
+    return found
+
+
+def with_lm(loaded: Loaded, sets: list[list[Utterance]], rows: int, length: int, case: str) -> Iterator[Lists]:
+    """Each set of lists with the language model's scores; a text is scored once, wherever it occurs."""
+    unique = list(dict.fromkeys(cased(text, case) for lists in sets for u in lists for text in u.texts))
+    known = dict(zip(unique, (float(line.sum()) for line in texts(loaded, unique, rows, length)), strict=True))
+    for lists in sets:
+        table = np.zeros((len(lists), max(len(u.texts) for u in lists)))
+        for place, u in enumerate(lists):
+            table[place, : len(u.texts)] = [known[cased(text, case)] for text in u.texts]
+        yield Lists(lists, table)
+
+
+def tune(lists: Lists) -> Tuned:
+    """Weight and bonus with the fewest errors: a coarse grid, then finer ones around its best point. Of equals the
+    bonus, then the weight, nearest to 0; both 0 is among the candidates, so nothing gets worse."""
+    weights, bonuses = WEIGHTS, BONUSES
+    best = Tuned(0.0, 0.0)
+    for _ in range(1 + _ROUNDS):
+        candidates = [best, *(Tuned(float(w), float(b)) for w in weights for b in bonuses)]
+        best = min(candidates, key=lambda t: (lists.wer(lists.chosen(*t)), abs(t.bonus), t.weight))
+        step = (bonuses[-1] - bonuses[0]) / (len(bonuses) - 1)
+        weights = best.weight * np.geomspace(0.8, 1.25, 15) if best.weight else weights[:3] / 2
+        bonuses = best.bonus + step * np.linspace(-1, 1, 9)
+    return Tuned(round(best.weight, 4), round(best.bonus, 4))
+
+
+def rescored(lists: Lists, tuned: Tuned) -> dict[str, float]:
+    """Word error rates in percent: the recogniser's choice, ours, and the best possible."""
+    return {
+        "wer_before": lists.wer(lists.first),
+        "wer_after": lists.wer(lists.chosen(*tuned)),
+        "wer_oracle": lists.wer(lists.oracle),
+    }
+
+
+def _utterance(line: str, where: str) -> Utterance:
+    try:
+        row = json.loads(line)
+        hyps = [(str(hyp["text"]), float(hyp["score"])) for hyp in row["hyps"]]
+        name, reference = str(row["id"]), str(row["ref"])
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"{where}: not an n-best list: {what}", FORMAT) from None
+    if not hyps:
+        raise DataError(f"{where}: utterance {name} has no hypotheses", FORMAT)
+    return Utterance(name, reference, [text for text, _ in hyps], [score for _, score in hyps])

@@ -1,0 +1,1 @@
+"""What `lmctl eval` measures: a module per suite, each with one function `evaluate(job)`."""

@@ -1,0 +1,22 @@
+"""`suite=minimal_pairs`: how often the good sentence of a pair is the likelier one (Warstadt et al. 2020)."""
+
+from __future__ import annotations
+
+from lmctl.core.errors import ConfigError
+from lmctl.use.lines import lines_of
+from lmctl.use.pairs import FORMAT, judge, read_pairs
+from lmctl.use.suites.job import Figures, Job, nothing
+
+
+def evaluate(job: Job) -> Figures:
+    """Accuracy over all pairs; equally likely sentences count as wrong."""
+    file = job.config.file
+    if file is None:
+        raise ConfigError("suite=minimal_pairs reads its pairs from a file", f"give file=...; {FORMAT}")
+    right = count = 0
+    pairs = read_pairs(lines_of(file), file)
+    for verdict in judge(job.loaded, pairs, job.config.batch, job.length):
+        right, count = right + (verdict.good > verdict.bad), count + 1
+    if not count:
+        raise nothing("minimal_pairs")
+    return {"accuracy": right / count, "pairs": count}

@@ -1,0 +1,70 @@
+"""`suite=robustness`: the figures of the suite that the model calls for, under more and more noise.
+
+Typing errors (half of them other keys, half of them swaps; `lmctl.core.noise`) and left-out words, in every text that
+the model reads: for translations the source alone. Each row is disturbed in the same way each time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from lmctl.core.draws import Draws
+from lmctl.core.noise import drop_words, swap_characters, typos
+from lmctl.core.types import Row
+from lmctl.use.suites.job import Figures, Job, natural
+
+LEVELS = (0.05, 0.10, 0.20)
+
+Noise = Callable[[str, float, np.random.Generator], str]
+
+
+def mistyped(text: str, rate: float, rng: np.random.Generator) -> str:
+    """Half wrong keys, half swaps."""
+    return swap_characters(typos(text, rate / 2, rng), rate / 2, rng)
+
+
+NOISES: dict[str, Noise] = {"typos": mistyped, "dropped_words": drop_words}
+
+
+def evaluate(job: Job) -> Figures:
+    """`<metric>` of clean text, `<metric>_<noise>_<percent>` of disturbed text."""
+    suite = natural(job.loaded)
+    with TemporaryDirectory() as folder:  # translations of noise are not kept
+        # Pseudo-perplexity costs most of `mlm` and is not compared here.
+        job = replace(job, folder=Path(folder), config=replace(job.config, limit=1))
+        figures: Figures = {"suite": suite, **_numbers(suite, job)}
+        for name, noise in NOISES.items():
+            for level in LEVELS:
+                rows = _disturbed(job, noise, level, Draws(job.config.seed, f"eval/{name}"))
+                worse = _numbers(suite, replace(job, rows=rows))
+                figures |= {f"{metric}_{name}_{level * 100:.0f}": value for metric, value in worse.items()}
+    return figures
+
+
+KEPT = {
+    "perplexity": ("loss", "perplexity_per_word", "bits_per_byte"),
+    "mlm": ("loss", "accuracy"),
+    "classification": ("accuracy", "macro_f1", "matthews", "micro_f1", "pearson", "spearman"),
+    "translation": ("bleu", "chrf"),
+}
+
+
+def _numbers(suite: str, job: Job) -> Figures:
+    figures: Figures = importlib.import_module(f"lmctl.use.suites.{suite}").evaluate(job)
+    return {name: figures[name] for name in KEPT[suite] if name in figures}
+
+
+def _disturbed(job: Job, noise: Noise, level: float, draws: Draws) -> Callable[[], Iterator[Row]]:
+    def rows() -> Iterator[Row]:
+        for number, row in enumerate(job.rows()):
+            rng = draws.generator(round(level * 100), number)
+            read = 1 if job.yields == "parallel" else len(row.texts)
+            yield row._replace(texts=[*(noise(text, level, rng) for text in row.texts[:read]), *row.texts[read:]])
+
+    return rows

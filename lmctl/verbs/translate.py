@@ -1,0 +1,37 @@
+"""`lmctl translate`: lines in, lines out."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from lmctl.config.build import build, check_root
+from lmctl.config.use_schema import TranslateConfig
+from lmctl.core.types import Where
+
+
+def run(cfg: DictConfig) -> None:
+    """Print the translation of each line; an empty line stays an empty line."""
+    config = check_root(cfg, TranslateConfig)
+    where = build(cfg.runner, Where)
+
+    from lmctl.use.lines import incoming
+
+    lines = incoming(config.file, "text", "file=..., or lines on standard input")
+
+    from lmctl.run.display import quiet_libraries
+    from lmctl.use.decode import translate
+    from lmctl.use.load import device_of, load, need
+
+    quiet_libraries()
+    loaded = load(config.model_path, device_of(where))
+    need(loaded, ("seq2seq",), "translate")
+    for line in translate(
+        loaded,
+        lines,
+        config.batch,
+        config.beams,
+        config.length_penalty,
+        config.max_new_tokens,
+        config.prefix,
+    ):
+        print(line, flush=True)
