@@ -15,7 +15,7 @@ from lmctl.core.types import Row
 from lmctl.tokenizer.training import finish
 from lmctl.use.load import Loaded, load
 
-WORDS = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "the", "cat", "dog", "sits", "runs", "on", "mat", "red", "blue", ",", "."]
+WORDS = [*"abcdefghijklmnop", "the", "cat", "dog", "sits", "runs", "on", "mat", "red", "blue", ",", "."]
 SIZE = 5 + len(WORDS)
 
 

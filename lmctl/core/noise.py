@@ -1,4 +1,5 @@
-"""Errors as people make them when they type, as pure functions of a text and a generator (Belinkov and Bisk 2018, section 4).
+"""Errors as people make them when they type: pure functions of a text and a generator
+(Belinkov and Bisk 2018, section 4).
 
 Latin letters and digits go wrong on the keyboard. Chinese is typed by sound, and what goes wrong is the choice or
 the order of characters; without a dictionary of sounds, a wrong character is taken from the text around it.

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 EXTRA_HEADS = "extra_heads.safetensors"
 """Heads of further tasks, which the transformers class of the model has no place for."""
 TASKS = "lmctl_tasks.json"
-"""What the model was trained for: `{task: {"objective", "labels"}}`."""
+"""What the model was trained for: `{task: {"objective", "label_kind", "labels"}}`."""
+PROBLEMS = {
+    "class": "single_label_classification",
+    "classes": "multi_label_classification",
+    "number": "regression",
+}
+"""Kinds of labels in the words of transformers' configs."""
 
 
 def export(paths: Paths, runner: Runner, summary: dict[str, Any]) -> None:
@@ -52,6 +58,7 @@ def _tasks(runner: Runner) -> dict[str, Any]:
     return {
         name: {
             "objective": type(task.objective).__name__,
+            "label_kind": task.objective.label_kind,
             "labels": list(runner.prepared.corpora[name].train.label_names),
         }
         for name, task in runner.plan.mix.tasks.items()
@@ -59,8 +66,10 @@ def _tasks(runner: Runner) -> dict[str, Any]:
 
 
 def _name_labels(model: Any, tasks: dict[str, Any]) -> None:
-    """The classes by name in the config, where plain transformers looks for them."""
+    """The classes by name in the config, where plain transformers looks for them, and what kind of labels they are."""
     for task in tasks.values():
+        if kind := PROBLEMS.get(task["label_kind"]):
+            model.config.problem_type = kind
         if task["labels"] and len(task["labels"]) == getattr(model.config, "num_labels", 0):
             model.config.id2label = dict(enumerate(task["labels"]))
             model.config.label2id = {label: place for place, label in enumerate(task["labels"])}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 LogProbs = np.ndarray
 """float64 [n]: the log-probability of each piece of a text."""
+
+Question: TypeAlias = "tuple[list[int], int]"
+"""A framed text and the place that is masked in it."""
 
 
 def causal(loaded: Loaded, texts: Iterable[list[int]], rows: int, length: int, stride: int) -> Iterator[LogProbs]:
@@ -83,7 +86,8 @@ def masked(loaded: Loaded, texts: Iterable[str], rows: int, length: int) -> Iter
         framed = loaded.tokenizer(
             pool, truncation=True, max_length=length, return_special_tokens_mask=True, split_special_tokens=True
         )
-        questions, counts = [], []
+        questions: list[Question] = []
+        counts = []
         for ids, special in zip(framed["input_ids"], framed["special_tokens_mask"], strict=True):
             places = [place for place, is_special in enumerate(special) if not is_special]
             questions += [(ids, place) for place in places]
@@ -92,7 +96,7 @@ def masked(loaded: Loaded, texts: Iterable[str], rows: int, length: int) -> Iter
         yield from np.split(np.fromiter(answers, np.float64), np.cumsum(counts)[:-1])
 
 
-def _masked_batch(loaded: Loaded, questions: Sequence[tuple[list[int], int]]) -> LogProbs:
+def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:
     """The log-probability of one masked place of each text."""
     import torch
 
@@ -102,7 +106,7 @@ def _masked_batch(loaded: Loaded, questions: Sequence[tuple[list[int], int]]) ->
     ids[lines, places] = loaded.tokenizer.mask_token_id
     with torch.no_grad():
         output = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device))
-    return target_scores(vocabulary_logits(output)[lines, places], wanted.to(loaded.device))
+    return list(target_scores(vocabulary_logits(output)[lines, places], wanted.to(loaded.device)).tolist())
 
 
 def conditional(loaded: Loaded, pairs: Iterable[tuple[str, str]], rows: int, length: int) -> Iterator[LogProbs]:

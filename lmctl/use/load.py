@@ -1,4 +1,4 @@
-"""A finished model and its tokenizer, from wherever it is: plain transformers, safetensors only, no code from elsewhere."""
+"""A finished model and its tokenizer, from wherever: plain transformers, safetensors only, no code from elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ LONGEST = 1024
 _ENDINGS: dict[str, Family] = {
     "ForSequenceClassification": "classifier",
     "ForMaskedLM": "encoder",
-    "ForPreTraining": "encoder",
+    "BertForPreTraining": "encoder",
+    "AlbertForPreTraining": "encoder",
     "ForCausalLM": "decoder",
     "LMHeadModel": "decoder",
     "ForConditionalGeneration": "seq2seq",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ def read_pairs(lines: Iterator[str], name: str) -> Iterator[Pair]:
 
 def judge(loaded: Loaded, pairs: Iterator[Pair], rows: int, length: int, case: str = "as_is") -> Iterator[Verdict]:
     """The log-probability of both sides of each pair, in order."""
-    waiting: list[Pair] = []
+    waiting: deque[Pair] = deque()
 
     def sides() -> Iterator[str]:
         for pair in pairs:
@@ -46,7 +47,7 @@ def judge(loaded: Loaded, pairs: Iterator[Pair], rows: int, length: int, case: s
     scores = texts(loaded, sides(), rows, length)
     for good in scores:
         bad = next(scores)
-        yield Verdict(waiting.pop(0), float(good.sum()), float(bad.sum()))
+        yield Verdict(waiting.popleft(), float(good.sum()), float(bad.sum()))
 
 
 def _pair(line: str, where: str) -> Pair:

@@ -1,0 +1,121 @@
+"""Augmentations: what they may change, what they must keep, and that they are drawn from the generator alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small import tokenizer, vocabulary
+
+from lmctl.augment.char_noise import CharNoise
+from lmctl.augment.none import Unchanged
+from lmctl.augment.shuffle import Shuffle
+from lmctl.augment.span_crop import SpanCrop
+from lmctl.augment.token_noise import TokenNoise
+from lmctl.augment.word_dropout import WordDropout
+from lmctl.augment.words import word_numbers
+
+V, TOKENIZER = vocabulary(), tokenizer()
+WORDS = np.array([5, 6, 66, 67, 7, 8, 68, 9, 10, 11])
+"""w0 w1##s1##s2 w2 w3##s3 w4 w5 w6: seven words in ten pieces."""
+ALL = [
+    TokenNoise(),
+    TokenNoise("bert"),
+    WordDropout(0.3),
+    SpanCrop(0.5),
+    Shuffle(),
+    CharNoise(0.2, 0.2),
+]
+
+
+def rewrite(augment, pieces: np.ndarray, seed: int = 0) -> np.ndarray:
+    return augment.rewriter(TOKENIZER, V)(pieces, np.random.default_rng(seed))
+
+
+def test_nothing_is_nothing():
+    assert Unchanged().rewriter(TOKENIZER, V) is None
+
+
+@pytest.mark.parametrize("augment", ALL, ids=lambda a: type(a).__name__)
+def test_the_generator_decides_and_something_is_left(augment):
+    before = WORDS.copy()
+    results = [tuple(rewrite(augment, WORDS, seed)) for seed in range(40)]
+    assert results == [tuple(rewrite(augment, WORDS, seed)) for seed in range(40)]
+    assert (before == WORDS).all()
+    assert all(results)
+    if not isinstance(augment, Shuffle):  # one sentence: nothing to shuffle
+        assert len(set(results)) > 5
+
+
+def words_of(pieces: np.ndarray) -> list[tuple[int, ...]]:
+    numbers = word_numbers(pieces, V)
+    return [tuple(pieces[numbers == n].tolist()) for n in range(numbers[-1] + 1)]
+
+
+def test_words_are_dropped_whole():
+    own = words_of(WORDS)
+    kept = [words_of(rewrite(WordDropout(0.3), WORDS, seed)) for seed in range(300)]
+    assert all(set(words) <= set(own) for words in kept)
+    assert np.mean([len(words) for words in kept]) == pytest.approx(0.7 * len(own), rel=0.05)
+
+
+def test_a_crop_is_a_run_of_words():
+    own = words_of(WORDS)
+    for seed in range(50):
+        words = words_of(rewrite(SpanCrop(0.5), WORDS, seed))
+        assert any(own[i : i + len(words)] == words for i in range(len(own)))
+        assert len(words) >= round(0.5 * len(own))
+
+
+def test_switchout_replaces_as_many_as_its_distribution_says():
+    text = np.tile(np.arange(5, 65), 2)
+    changed = [int((rewrite(TokenNoise(tau=1.0), text, seed) != text).sum()) for seed in range(2000)]
+    weights = np.exp(-np.arange(len(text) + 1))
+    expected = (np.arange(len(text) + 1) * weights / weights.sum()).sum()
+    assert np.mean(changed) == pytest.approx(expected, rel=0.1)
+
+
+def test_bert_noise_masks_most_of_what_it_takes():
+    text = np.tile(np.arange(5, 65), 20)
+    noisy = rewrite(TokenNoise("bert", rate=0.2), text)
+    assert (noisy == V.mask).mean() == pytest.approx(0.16, abs=0.03)
+    assert not set(noisy[noisy != text].tolist()) & {V.pad, V.cls, V.sep, V.unk}
+
+
+def test_sentences_change_places():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from lmctl.tokenizer.vocabulary import vocabulary as vocabulary_of
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "。", *(f"w{i}" for i in range(20))]
+    backend = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    own = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
+    )
+    text = np.array([7, 8, 5, 9, 6, 10, 11, 12, 5])
+    sentences = [(7, 8, 5), (9, 6), (10, 11, 12, 5)]
+    rewriter = Shuffle().rewriter(own, vocabulary_of(own))
+    seen = set()
+    for seed in range(30):
+        out = tuple(rewriter(text, np.random.default_rng(seed)).tolist())
+        ends = [i + 1 for i, piece in enumerate(out) if piece in (5, 6)]
+        parts = [out[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+        assert sorted(parts) == sorted(sentences)
+        seen.add(out)
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TokenNoise("swap"), "style must be one of"),
+        (lambda: TokenNoise(tau=0), "tau must be above 0"),
+        (lambda: WordDropout(1.0), "rate is a probability"),
+        (lambda: SpanCrop(0.0), "least is a share"),
+        (lambda: CharNoise(2.0), "typo_rate is a probability"),
+    ],
+)
+def test_options_out_of_range(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()

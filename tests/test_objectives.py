@@ -1,0 +1,267 @@
+"""Objectives against independent references: what is asked, what is answered, what is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr
+from sklearn.metrics import f1_score, matthews_corrcoef
+from small import documents, store, vocabulary
+from torch import nn
+
+from lmctl.core.draws import Draws
+from lmctl.core.store import TokenStore
+from lmctl.core.types import Material
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.classify import Classify, longest_first
+from lmctl.objective.clm import CausalLM, separate
+from lmctl.objective.denoise import Denoise, infill, removed, sentinelled, span_mask
+from lmctl.objective.translate import Translate
+
+V = vocabulary()
+SENTINELS = np.arange(100, 200)
+WITH_SENTINELS = Vocabulary(200, 0, 1, 2, 3, 4, np.arange(200) < 5, np.zeros(200, dtype=bool), SENTINELS)
+TEXT = store(documents(30))
+
+
+def collate(objective, text: TokenStore, family: str, rows: range, seq_len: int = 24, vocabulary=V, epoch: int = 0):
+    examples = objective.examples(Material("task", text, vocabulary, family, seq_len))  # type: ignore[arg-type]
+    return examples.collate(np.array(rows), np.full(len(rows), epoch), Draws(0, "rows"))
+
+
+class Fake(nn.Module):
+    """A network whose hidden state is the embedding of the piece at hand, or the mean of the row."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.out = nn.Embedding(200, 16), nn.Linear(16, outputs)
+
+    def encode(self, inputs, read):
+        states = self.embedding(inputs.get("decoder_input_ids", inputs["input_ids"]))
+        return states.mean(dim=1) if read is None else states.reshape(-1, 16)[read]
+
+    def head(self, name, hidden):
+        return self.out(hidden)
+
+
+def test_causal_rows_are_the_stream_and_their_targets_the_next_pieces():
+    batch = collate(CausalLM(), TEXT, "decoder", range(4))
+    ids, labels = batch.inputs["input_ids"], batch.targets["lm"].labels.view(4, -1)
+    assert ids.shape == (4, 24)
+    assert torch.equal(ids[:, 1:], labels[:, :-1])
+    assert batch.tokens == 96
+
+
+def test_documents_see_themselves_only():
+    begins = np.random.default_rng(0).random((3, 20)) < 0.2
+    real = np.arange(20) < np.array([[20], [15], [3]])
+    mask, positions = separate(begins, real)
+    for row in range(3):
+        document, place = 0, -1
+        numbers = []
+        for column in range(20):
+            starts = begins[row, column]
+            document, place = document + int(starts), 0 if starts or column == 0 else place + 1
+            numbers.append(document)
+            assert positions[row, column] == place
+            for key in range(20):
+                seen = key <= column and numbers[key] == document and real[row, key] if key <= column else False
+                assert mask[row, column, key] == (seen or key == column)
+
+
+def test_one_stream_has_no_mask():
+    assert "attention_mask" not in collate(CausalLM(separate_documents=False), TEXT, "decoder", range(4)).inputs
+    assert "attention_mask" in collate(CausalLM(), TEXT, "decoder", range(4)).inputs
+
+
+@given(st.integers(2, 300), st.floats(0.05, 0.6), st.floats(1, 6), st.integers(0, 2**32))
+@settings(deadline=None)
+def test_corrupted_and_removed_together_are_the_text(length, rate, mean_span, seed):
+    pieces = np.random.default_rng(seed).integers(5, 100, length)
+    noise = span_mask(length, rate, mean_span, 99, np.random.default_rng(seed))
+    source = sentinelled(pieces, noise, SENTINELS).tolist()
+    target = np.concatenate(removed(pieces, noise, SENTINELS)).tolist()
+    assert noise.sum() == min(max(round(length * rate), 1), length - 1)
+    assert not noise[0]  # a gap comes first
+    spans = source.count  # each sentinel once
+    restored = []
+    for piece in source:
+        if piece < 100:
+            restored.append(piece)
+            continue
+        assert spans(piece) == 1
+        begin = target.index(piece) + 1
+        restored += target[begin : target.index(piece + 1)]
+    assert restored == pieces.tolist()
+    wanted = max(round(noise.sum() / mean_span), 1)
+    assert sum(piece >= 100 for piece in source) == min(wanted, noise.sum(), length - noise.sum(), 99)
+
+
+def test_spans_fall_everywhere_alike():
+    generator = np.random.default_rng(0)
+    hits = np.mean([span_mask(40, 0.15, 3.0, 99, generator) for _ in range(4000)], axis=0)
+    assert hits[1:].mean() == pytest.approx(6 / 39, abs=0.001)
+    assert hits[8:32].std() < 0.02
+
+
+def test_infilling_leaves_masks_for_spans():
+    generator, pieces = np.random.default_rng(0), np.arange(5, 105)
+    for _ in range(50):
+        out = infill(pieces, 0.3, 3.0, V.mask, generator)
+        kept = out[out != V.mask]
+        assert 100 - len(kept) <= 30
+        assert (np.diff(kept) > 0).all()  # what is left is in order
+        assert (out == V.mask).any()
+    lengths = [100 - (infill(pieces, 0.3, 3.0, V.mask, generator) != V.mask).sum() for _ in range(50)]
+    assert np.mean(lengths) > 25
+
+
+@pytest.mark.parametrize("style", ["t5", "bart"])
+def test_denoising_rows(style: str):
+    batch = collate(Denoise(style), TEXT, "seq2seq", range(5), vocabulary=WITH_SENTINELS)
+    labels = batch.targets["lm"].labels
+    shifted = batch.inputs["decoder_input_ids"]
+    assert (shifted[:, 0] == V.pad).all()
+    assert batch.inputs["input_ids"].shape[1] <= 24
+    if style == "bart":
+        assert torch.equal(labels.view(5, -1)[:, :-1], shifted[:, 1:])
+        assert (batch.inputs["input_ids"] == V.mask).any(dim=1).all()
+    else:
+        assert (batch.inputs["input_ids"] == SENTINELS[0]).sum() == 5
+    assert Denoise("bart").pieces == ()
+    assert Denoise().pieces[:2] == ("<extra_id_0>", "<extra_id_1>")
+
+
+def pairs() -> TokenStore:
+    return store([["w1 w2 w3", "w4 w5"], ["w6", "w7 w8 w9 w10"], ["w11 " * 30, "w12"]])
+
+
+def test_translation_rows_and_smoothed_loss():
+    batch = collate(Translate(), pairs(), "seq2seq", range(3), seq_len=8)
+    word = 5
+    assert batch.inputs["input_ids"][0].tolist() == [word + 1, word + 2, word + 3, V.sep, 0, 0, 0, 0]
+    assert batch.inputs["attention_mask"][0].tolist() == [True] * 4 + [False] * 4
+    assert batch.inputs["decoder_input_ids"][0].tolist() == [V.pad, word + 4, word + 5, V.sep, 0]
+    assert batch.inputs["decoder_attention_mask"][0].tolist() == [True] * 3 + [False] * 2
+    assert batch.targets["lm"].labels[:3].tolist() == [word + 4, word + 5, V.sep]
+    assert batch.inputs["input_ids"][2].tolist() == [word + 11] * 7 + [V.sep]
+    network, labels = Fake(V.size), batch.targets["lm"].labels
+    logits = network.head("lm", network.encode(batch.inputs, batch.targets["lm"].positions))
+    logs = logits.log_softmax(dim=-1)
+    nll, uniform = -logs[range(len(labels)), labels], -logs.mean(dim=-1)
+    expected = (0.9 * nll + 0.1 * uniform).sum()
+    assert float(Translate(0.1).terms(network, batch)["lm"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(Translate(0.1).scores(network, batch)["lm"]) == pytest.approx(float(nll.sum()), rel=1e-5)
+
+
+def labelled(labels: np.ndarray, names: tuple[str, ...], texts: int = 1) -> TokenStore:
+    base = store([[f"w{i} w{i + 1}", f"w{i + 2}"][:texts] for i in range(len(labels))])
+    return TokenStore(base.tokens, base.sentences, base.documents, base.histogram, base.characters, labels, names)
+
+
+def figures(objective: Classify, text: TokenStore, outputs: int, batches: int = 3) -> tuple[dict, np.ndarray]:
+    """Reported figures over all rows in several batches, and the logits."""
+    from lmctl.run.evaluate import Sums
+
+    class Alone:
+        def agree(self, value):
+            return value
+
+        def sum(self, values):
+            return values
+
+    network, sums, logits = Fake(outputs), Sums(), []
+    for part in np.array_split(np.arange(len(text.documents) - 1), batches):
+        batch = collate(objective, text, "encoder", part)
+        logits.append(network.head("task", network.encode(batch.inputs, None)).detach().numpy())
+        sums.add(batch, objective.scores(network, batch))
+    means, _ = sums.means(Alone())  # type: ignore[arg-type]
+    return objective.figures(means), np.concatenate(logits)
+
+
+def test_metrics_of_classes_are_sklearns():
+    labels = np.random.default_rng(0).integers(0, 3, 50)
+    report, logits = figures(Classify(), labelled(labels, ("a", "b", "c")), 3)
+    guesses = logits.argmax(axis=-1)
+    assert report["label_accuracy"] == pytest.approx((guesses == labels).mean())
+    assert report["label_macro_f1"] == pytest.approx(f1_score(labels, guesses, average="macro"))
+    assert report["label_matthews"] == pytest.approx(matthews_corrcoef(labels, guesses))
+    loss = nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))
+    assert report["label"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_metrics_of_several_labels_are_sklearns():
+    labels = (np.random.default_rng(0).random((50, 4)) < 0.4).astype(np.float32)
+    report, logits = figures(Classify("classes"), labelled(labels, ("a", "b", "c", "d")), 4)
+    guesses = logits > 0
+    assert report["label_macro_f1"] == pytest.approx(f1_score(labels, guesses, average="macro", zero_division=0))
+    assert report["label_micro_f1"] == pytest.approx(f1_score(labels, guesses, average="micro"))
+    assert report["label_accuracy"] == pytest.approx((guesses == (labels > 0)).all(axis=1).mean())
+
+
+def test_metrics_of_numbers_are_scipys():
+    labels = np.random.default_rng(0).normal(size=50).astype(np.float32)
+    report, logits = figures(Classify("number"), labelled(labels, ()), 1)
+    assert report["label"] == pytest.approx(((logits[:, 0] - labels) ** 2).mean(), rel=1e-5)
+    assert report["label_pearson"] == pytest.approx(pearsonr(logits[:, 0], labels).statistic, abs=1e-5)
+
+
+def test_the_majority_is_the_baseline():
+    labels = np.array([0, 1, 1, 1])
+    text = labelled(labels, ("a", "b"))
+    batch = collate(Classify(), text, "encoder", range(4))
+    guess = Classify().baseline(batch, text)
+    assert int(guess["label_accuracy"]) == 3
+    assert float(guess["label"]) == pytest.approx(-np.log([2 / 6, 4 / 6, 4 / 6, 4 / 6]).sum(), rel=1e-5)
+
+
+def test_rows_of_one_text_and_of_two():
+    single = collate(Classify(), labelled(np.array([0, 1]), ("a", "b")), "encoder", range(2))
+    assert single.inputs["input_ids"][1].tolist() == [V.cls, 6, 7, V.sep]
+    assert set(single.inputs) == {"input_ids"}
+    pair = collate(Classify(), labelled(np.array([0, 1]), ("a", "b"), texts=2), "encoder", range(2))
+    assert pair.inputs["input_ids"][1].tolist() == [V.cls, 6, 7, V.sep, 8, V.sep]
+    assert pair.inputs["token_type_ids"][1].tolist() == [0, 0, 0, 0, 1, 1]
+    decoder = collate(Classify(), labelled(np.array([0, 1]), ("a", "b"), texts=2), "decoder", range(2))
+    assert "token_type_ids" not in decoder.inputs
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(2, 60))
+def test_the_longer_text_is_cut(a, b, room):
+    left = [a, b]
+    while sum(left) > room:
+        left[0 if left[0] > left[1] else 1] -= 1
+    kept = [len(text) for text in longest_first([np.arange(a), np.arange(b)], room)]
+    assert sum(kept) == sum(left)
+    assert abs(kept[0] - left[0]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("objective", "family", "text"),
+    [(CausalLM(), "decoder", TEXT), (Denoise(), "seq2seq", TEXT), (Denoise("bart"), "seq2seq", TEXT)],
+    ids=["clm", "t5", "bart"],
+)
+def test_a_row_is_the_same_in_whatever_batch_and_another_in_another_epoch(objective, family, text):
+    together = collate(objective, text, family, range(6), vocabulary=WITH_SENTINELS).inputs["input_ids"]
+    alone = collate(objective, text, family, range(2, 3), vocabulary=WITH_SENTINELS).inputs["input_ids"][0]
+    assert torch.equal(together[2, : len(alone)], alone)
+    later = collate(objective, text, family, range(2, 3), vocabulary=WITH_SENTINELS, epoch=1).inputs["input_ids"][0]
+    assert later.tolist() != alone.tolist()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Denoise("gpt"), "style must be one of"),
+        (lambda: Denoise(noise_rate=1.0), "noise_rate is a share"),
+        (lambda: Translate(1.0), "label_smoothing is a share"),
+        (lambda: Classify("many"), "labels must be one of"),
+    ],
+)
+def test_options_out_of_range(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()

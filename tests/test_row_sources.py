@@ -1,0 +1,206 @@
+"""Labelled and parallel sources: what is read, what is refused with file and line, and that no text leaks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.types import Row
+from lmctl.data.jsonl import JsonLines
+from lmctl.data.number_words import chinese, english, german
+from lmctl.data.numbers import Numbers
+from lmctl.data.parallel import Parallel
+from lmctl.data.pydocs_topics import TOPICS, PyDocsTopics
+from lmctl.data.row_split import partition
+from lmctl.data.table import Table
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def both(source) -> list[Row]:
+    return [*source.rows("train"), *source.rows("valid")]
+
+
+def texts(source) -> set[tuple[str, ...]]:
+    return {tuple(row.texts) for row in both(source)}
+
+
+ROWS = [("1", "good film", "fine"), ("0", 'a "bad" one', "no"), ("1", "还不错，值得看", "好")]
+
+
+@pytest.mark.parametrize("kind", ["tsv", "tsv.gz", "csv", "parquet", "jsonl"])
+def test_the_same_rows_from_every_format(tmp_path: Path, kind: str):
+    path = tmp_path / f"rows.{kind}"
+    lines = [("label", "a", "b"), *ROWS]
+    if kind == "tsv":
+        write(path, "\n".join("\t".join(cells) for cells in lines) + "\n")
+    elif kind == "tsv.gz":
+        path.write_bytes(gzip.compress("\n".join("\t".join(cells) for cells in lines).encode()))
+    elif kind == "csv":
+        write(path, "\n".join(",".join('"' + c.replace('"', '""') + '"' for c in cells) for cells in lines))
+    elif kind == "parquet":
+        pq.write_table(pa.table({name: [r[i] for r in ROWS] for i, name in enumerate(lines[0])}), path)
+    else:
+        write(path, "\n".join(json.dumps(dict(zip(lines[0], r, strict=True)), ensure_ascii=False) for r in ROWS))
+    source = (JsonLines if kind == "jsonl" else Table)(str(path), text="a", text_b="b", label="label")
+    assert source.yields == "labelled"
+    assert {(*row.texts, row.label) for row in both(source)} == {(a, b, label) for label, a, b in ROWS}
+    assert len(list(source.rows("valid"))) == 1
+
+
+def test_a_table_without_header_counts_its_columns(tmp_path: Path):
+    source = Table(write(tmp_path / "t.tsv", "1\tone\n2\ttwo\n"), text="1", label="0", header=False)
+    assert texts(source) == {("one",), ("two",)}
+
+
+def test_nested_columns_labels_of_every_kind_and_sentences_as_a_list(tmp_path: Path):
+    rows = [{"doc": {"body": f"text {i}"}, "tags": ["x", "y"]} for i in range(4)]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    source = JsonLines(path, text="doc.body", label="tags")
+    assert [row.label for row in both(source)] == [["x", "y"]] * 4
+    listed = write(tmp_path / "b.jsonl", "\n".join(json.dumps({"text": [f"One {i}.", "Two."]}) for i in range(4)))
+    assert ("One 1.", "Two.") in texts(JsonLines(listed))
+    assert JsonLines(listed).yields == "documents"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "not JSON"),
+        ("[1, 2]", "not a JSON object but list"),
+        ('{"text": "", "label": "a"}', "column 'text' is empty"),
+        ('{"text": null, "label": "a"}', "column 'text' is empty"),
+        ('{"text": 7, "label": "a"}', "column 'text' is not text"),
+        ('{"text": "x", "label": null}', "column 'label' is empty"),
+    ],
+)
+def test_a_bad_row_is_named_or_counted(tmp_path: Path, line: str, message: str):
+    good = [json.dumps({"text": f"text {i}", "label": "a"}) for i in range(3)]
+    path = write(tmp_path / "rows.jsonl", "\n".join([good[0], line, *good[1:]]))
+    with pytest.raises(DataError, match=rf"rows\.jsonl:2: {message}"):
+        list(JsonLines(path, label="label").rows("train"))
+    skipping = JsonLines(path, label="label", on_bad_row="skip")
+    assert len(both(skipping)) == 3
+    assert "1 bad row skipped, the first:" in skipping.describe()
+    assert "rows.jsonl:2" in skipping.describe()
+
+
+def test_rows_that_are_all_bad_are_an_error(tmp_path: Path):
+    with pytest.raises(DataError, match="all 2 rows are bad"):
+        JsonLines(write(tmp_path / "x.jsonl", "{\n{\n"), on_bad_row="skip").describe()
+
+
+def test_a_missing_column_and_a_short_row(tmp_path: Path):
+    path = write(tmp_path / "t.tsv", "label\tsentence\n1\tone\n2\n")
+    with pytest.raises(ConfigError, match=r"no column 'sentense'; did you mean sentence\?"):
+        list(Table(path, text="sentense", label="label").rows("train"))
+    with pytest.raises(DataError, match=r"t\.tsv:3: 1 cells, and there are 2 columns"):
+        list(Table(path, text="sentence", label="label").rows("train"))
+
+
+def test_parallel_files_and_columns_are_the_same_text(tmp_path: Path):
+    pairs = [(f"line {i}", f"Zeile {i}") for i in range(9)]
+    en = write(tmp_path / "a.en", "\n".join(a for a, _ in pairs))
+    de = write(tmp_path / "a.de", "\n".join(b for _, b in pairs))
+    tsv = write(tmp_path / "a.tsv", "\n".join("\t".join(pair) for pair in pairs))
+    assert texts(Parallel(en, de)) == texts(Parallel(path=tsv)) == set(pairs)
+
+
+def test_parallel_files_must_match(tmp_path: Path):
+    en = write(tmp_path / "a.en", "one\ntwo\nthree\n")
+    with pytest.raises(DataError, match=r"a\.en has 3 lines and .*a\.de has 2"):
+        list(Parallel(en, write(tmp_path / "a.de", "eins\nzwei\n")).rows("train"))
+    de = write(tmp_path / "b.de", "eins\n\ndrei\n")
+    with pytest.raises(DataError, match=r"a\.en:2: the target side is empty"):
+        list(Parallel(en, de).rows("train"))
+    assert len(both(Parallel(en, de, on_bad_row="skip"))) == 2
+
+
+def test_validation_text_is_not_trained_on(tmp_path: Path):
+    train = write(tmp_path / "train.tsv", "label\ttext\n" + "".join(f"{i % 2}\trow {i}\n" for i in range(10)))
+    valid = write(tmp_path / "valid.tsv", "label\ttext\n0\trow  3\n1\tnew\n")
+    source = Table(train, label="label", valid_path=valid)
+    assert "row 3" not in {row.texts[0] for row in source.rows("train")}
+    assert len(list(source.rows("train"))) == 9
+    assert [row.texts[0] for row in source.rows("valid")] == ["row 3", "new"]
+    assert "1 dropped" in source.describe()
+
+
+@given(st.lists(st.sampled_from("abcdefghij"), min_size=2, max_size=40), st.floats(0.05, 0.9))
+def test_no_text_is_on_both_sides_and_none_is_lost(letters, share):
+    rows = [Row([letter, str(place)]) for place, letter in enumerate(letters)]
+    if len(set(letters)) < 2:
+        return
+    parts = partition(lambda: iter(rows), share, "letters", 1)
+    train, valid = (list(parts.rows(split)) for split in ("train", "valid"))
+    assert train
+    assert valid
+    assert not {row.texts[0] for row in train} & {row.texts[0] for row in valid}
+    assert sorted(row.texts for row in train + valid) == sorted(row.texts for row in rows)
+    turned = partition(lambda: iter(rows[::-1]), share, "letters", 1)
+    assert {row.texts[0] for row in turned.rows("valid")} == {row.texts[0] for row in valid}
+
+
+def test_number_words():
+    assert [english(n) for n in (0, 13, 40, 99, 100, 101, 1000, 21042, 999999)] == [
+        "zero", "thirteen", "forty", "ninety-nine", "one hundred", "one hundred and one", "one thousand",
+        "twenty-one thousand and forty-two", "nine hundred and ninety-nine thousand nine hundred and ninety-nine",
+    ]  # fmt: skip
+    assert [german(n) for n in (1, 16, 21, 101, 1001, 21042)] == [
+        "eins", "sechzehn", "einundzwanzig", "einhunderteins", "eintausendeins", "einundzwanzigtausendzweiundvierzig",
+    ]  # fmt: skip
+    assert [chinese(n) for n in (10, 15, 20, 105, 110, 1001, 10010, 21042, 100000)] == [
+        "十", "十五", "二十", "一百零五", "一百一十", "一千零一", "一万零一十", "二万一千零四十二", "十万",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", [english, german, chinese])
+def test_every_number_has_words_of_its_own(language):
+    numbers = [*range(3000), *range(9_990, 10_120), *range(99_900, 101_050), 999_999]
+    assert len({language(n) for n in numbers}) == len(numbers)
+
+
+def test_numbers_are_many_different_ones_of_every_length():
+    source = Numbers(target_language="zh", size=500)
+    rows = both(source)
+    assert len({row.where for row in rows}) == 500
+    assert len({len(row.where) for row in rows}) == 6
+    with pytest.raises(ValueError, match="target_language must be one of en, de, zh"):
+        Numbers(target_language="xx")
+
+
+def test_topics_are_all_there_and_texts_are_told_apart():
+    source = PyDocsTopics()
+    train, valid = list(source.rows("train")), list(source.rows("valid"))
+    assert {row.label for row in train} == set(TOPICS)
+    assert not {row.texts[0] for row in train} & {row.texts[0] for row in valid}
+    assert len(train) > 1000
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Table(""), "path must name"),
+        (lambda: Table("x", source="a"), "give both"),
+        (lambda: Table("x", source="a", target="b", label="c"), "exclude each other"),
+        (lambda: Table("x", text_b="b"), "give label as well"),
+        (lambda: Table("x", quoting="odd"), "quoting must be one of"),
+        (lambda: JsonLines("x", on_bad_row="ignore"), "on_bad_row must be error or skip"),
+        (lambda: Parallel("a"), "two files"),
+        (lambda: Parallel("a", "b", "c"), "two files"),
+    ],
+)
+def test_options_that_do_not_go_together(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
