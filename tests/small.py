@@ -97,7 +97,7 @@ def plan(**changes: Any) -> Plan:
     objective = changes.pop("objective", MaskedLMAndNextSentence())
     shape = {"size": 8, "seq_len": 32} | {k: changes.pop(k) for k in ("size", "micro", "seq_len") if k in changes}
     base = Plan(
-        model=Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0),
+        model=changes.pop("model", Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)),
         data=NoText(),
         augment=Unchanged(),
         mix=Mix({"corpus": Task(objective, NoText())}),

@@ -13,6 +13,8 @@ from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import network as networks
 from lmctl.model.bert import bert_class
 from lmctl.model.bert_network import BertNetwork
+from lmctl.model.recurrent_hf import RecurrentLMConfig
+from lmctl.model.recurrent_network import RecurrentNetwork
 
 if TYPE_CHECKING:
     from lmctl.model.pretrained import Pretrained
@@ -51,7 +53,7 @@ def load(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> 
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            attn_implementation="sdpa" if spec.family != "seq2seq" or config.model_type != "t5" else None,
+            attn_implementation=None if config.model_type in ("t5", RecurrentLMConfig.model_type) else "sdpa",
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -82,6 +84,8 @@ def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[netw
     if spec.family == "seq2seq":
         return AutoModelForSeq2SeqLM, networks.Seq2Seq
     language = any(name in networks.LANGUAGE for name in heads)
+    if spec.config.model_type == RecurrentLMConfig.model_type:
+        return AutoModelForCausalLM, RecurrentNetwork
     if spec.family == "decoder":
         return AutoModelForCausalLM if language else AutoModelForSequenceClassification, networks.Decoder
     kind = spec.config.model_type

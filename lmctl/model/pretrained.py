@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from lmctl.model.network import TransformerNetwork
 
 
+RECURRENT = "lmctl_rnn_lm"
+"""The model type of lmctl's own recurrent language models."""
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """A model that was trained before."""
@@ -72,6 +76,9 @@ class Pretrained:
         """Its transformers config."""
         from transformers import AutoConfig
 
+        from lmctl.model.recurrent_hf import register
+
+        register()
         try:
             return AutoConfig.from_pretrained(self.place, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -91,12 +98,14 @@ class Pretrained:
         if self.config.is_encoder_decoder:
             return "seq2seq"
         kind = self.config.model_type
+        if kind == RECURRENT:
+            return "decoder"
         masked, causal = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES, kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         return "decoder" if causal and not masked else "encoder"
 
     @property
     def max_positions(self) -> int | None:
-        if self.config.model_type == "t5":
+        if self.config.model_type in ("t5", RECURRENT):
             return None
         longest = getattr(self.config, "max_position_embeddings", None)
         return longest - 2 if longest is not None and "roberta" in self.config.model_type else longest

@@ -1,0 +1,63 @@
+"""Recurrent language models (Zaremba et al. 2014; AWD-LSTM: Merity et al. 2018), trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.types import Family
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.sizes import check_sizes
+
+if TYPE_CHECKING:
+    from lmctl.model.recurrent_network import RecurrentNetwork
+
+
+@dataclass(frozen=True)
+class RecurrentLM:
+    """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
+
+    layers: int
+    hidden: int
+    cell: str = "lstm"
+    dropout: float = 0.2
+    embedding_dropout: float = 0.0
+    weight_drop: float = 0.0
+    locked_dropout: bool = False
+    tied_embeddings: bool = True
+
+    family: ClassVar[Family] = "decoder"
+    max_positions: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        check_sizes(self, ("layers", "hidden"), ("dropout", "embedding_dropout", "weight_drop"))
+        if self.cell not in ("lstm", "gru"):
+            raise ValueError(f"cell must be lstm or gru, got {self.cell!r}")
+
+    def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentNetwork:
+        """A freshly initialised network; ConfigError without a language model head."""
+        from lmctl.model.recurrent_hf import RecurrentLMConfig, RecurrentLMForCausalLM
+        from lmctl.model.recurrent_network import RecurrentNetwork
+
+        if "lm" not in heads:
+            raise ConfigError(
+                "a recurrent language model classifies only beside predicting text",
+                "nearest: model=gpt2_tiny or bert_tiny, or a mix with a clm task",
+            )
+        config = RecurrentLMConfig(
+            vocab_size=vocabulary.size,
+            cell=self.cell,
+            num_hidden_layers=self.layers,
+            hidden_size=self.hidden,
+            dropout=self.dropout,
+            embedding_dropout=self.embedding_dropout,
+            weight_drop=self.weight_drop,
+            locked_dropout=self.locked_dropout,
+            tie_word_embeddings=self.tied_embeddings,
+            bos_token_id=vocabulary.sep,
+            eos_token_id=vocabulary.sep,
+            pad_token_id=vocabulary.pad,
+        )
+        return RecurrentNetwork(RecurrentLMForCausalLM(config), heads)

@@ -1,0 +1,176 @@
+"""Recurrent language models as transformers' `PreTrainedModel`s, so that they are saved, loaded and used like others.
+
+`register()` makes them known to `AutoConfig` and `AutoModelForCausalLM`. Dropout stands between layers and never on
+the recurrent connections (Zaremba et al. 2014, section 3); `weight_drop` and `locked_dropout` are what made the
+AWD-LSTM (Merity et al. 2018, sections 2 and 4.1, 4.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+State = list[tuple[Tensor, ...]]
+"""Per layer the hidden state [1, R, H] and, for an LSTM, the cell state [1, R, H]."""
+
+
+class RecurrentLMConfig(PreTrainedConfig):
+    """Sizes and regularisation of a `RecurrentLMForCausalLM`."""
+
+    model_type = "lmctl_rnn_lm"
+
+    def __init__(
+        self,
+        vocab_size: int = 1000,
+        cell: str = "lstm",
+        num_hidden_layers: int = 2,
+        hidden_size: int = 200,
+        dropout: float = 0.2,
+        embedding_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        locked_dropout: bool = False,
+        tie_word_embeddings: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size, self.cell = vocab_size, cell
+        self.num_hidden_layers, self.hidden_size = num_hidden_layers, hidden_size
+        self.dropout, self.embedding_dropout = dropout, embedding_dropout
+        self.weight_drop, self.locked_dropout = weight_drop, locked_dropout
+        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+
+
+@dataclass
+class RecurrentLMOutput(ModelOutput):
+    """Logits, and the state after the last position."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    state: Any = None
+
+
+class RecurrentLMPreTrainedModel(PreTrainedModel):
+    """Initialisation: uniform in +-0.1 for embeddings, +-1/sqrt(H) for cells, forget gates open."""
+
+    config_class = RecurrentLMConfig
+    base_model_prefix = "model"
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Embedding):
+            nn.init.uniform_(module.weight, -0.1, 0.1)
+        elif isinstance(module, nn.Linear):
+            nn.init.uniform_(module.weight, -0.1, 0.1)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.RNNBase):
+            width = self.config.hidden_size
+            for name, parameter in module.named_parameters():
+                nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)
+                if name == "bias_ih_l0" and isinstance(module, nn.LSTM):
+                    with torch.no_grad():  # gates stand in the order input, forget, cell, output
+                        parameter[width : 2 * width] += 1.0
+
+
+class RecurrentLMModel(RecurrentLMPreTrainedModel):
+    """Embeddings and recurrent layers."""
+
+    def __init__(self, config: RecurrentLMConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.embeddings = nn.Embedding(config.vocab_size, width)
+        self.layers = nn.ModuleList(
+            CELLS[config.cell](width, width, batch_first=True) for _ in range(config.num_hidden_layers)
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings = value
+
+    def forward(self, input_ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Hidden states [R, L, H] of `input_ids` int64 [R, L] that go on from `state`, and the state after them."""
+        hidden = self._dropped(self._embedded(input_ids))
+        after: State = []
+        for place, layer in enumerate(self.layers):
+            before = None if state is None else state[place]
+            if self.config.cell == "gru" and before is not None:
+                before = before[0]
+            hidden, final = self._run(layer, hidden, before)
+            after.append(final if isinstance(final, tuple) else (final,))
+            hidden = self._dropped(hidden)
+        return hidden, after
+
+    def _embedded(self, input_ids: Tensor) -> Tensor:
+        rate = self.config.embedding_dropout if self.training else 0.0
+        if not rate:
+            return self.embeddings(input_ids)
+        # Whole pieces are dropped, wherever they stand in the batch (Gal and Ghahramani 2016, section 4.2).
+        kept = self.embeddings.weight.new_empty((self.config.vocab_size, 1)).bernoulli_(1 - rate) / (1 - rate)
+        return nn.functional.embedding(input_ids, self.embeddings.weight * kept)
+
+    def _dropped(self, hidden: Tensor) -> Tensor:
+        rate = self.config.dropout
+        if not self.config.locked_dropout or not self.training or not rate:
+            return nn.functional.dropout(hidden, rate, self.training)
+        mask = hidden.new_empty((len(hidden), 1, hidden.shape[-1])).bernoulli_(1 - rate) / (1 - rate)
+        return hidden * mask  # the same units at every position of a row
+
+    def _run(self, layer: Any, hidden: Tensor, before: Any) -> tuple[Tensor, Any]:
+        if not self.training or not self.config.weight_drop:
+            return layer(hidden, before)
+        dropped = nn.functional.dropout(layer.weight_hh_l0, self.config.weight_drop)
+        weights = {name: dropped if name == "weight_hh_l0" else p for name, p in layer.named_parameters()}
+        return torch.func.functional_call(layer, weights, (hidden, before))
+
+
+class RecurrentLMForCausalLM(RecurrentLMPreTrainedModel, GenerationMixin):
+    """A recurrent network that predicts the next piece; `generate` reads the whole prefix at every step."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embeddings.weight"}  # noqa: RUF012
+    _is_stateful = True
+
+    def __init__(self, config: RecurrentLMConfig) -> None:
+        super().__init__(config)
+        self.model = RecurrentLMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=True)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.lm_head = value
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        state: State | None = None,
+        **kwargs: Any,
+    ) -> RecurrentLMOutput:
+        """Logits [R, L, V], and the mean loss where `labels` int64 [R, L] (-100: none) are given. Padding may stand
+        at the end only, where nothing reads what follows it; `attention_mask` therefore changes nothing."""
+        hidden, after = self.model(input_ids, state)
+        logits = self.lm_head(hidden)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return RecurrentLMOutput(loss=loss, logits=logits, last_hidden_state=hidden, state=after)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        return {"input_ids": input_ids}
+
+
+def register() -> None:
+    """Make the models of this file known to transformers; may be called again."""
+    AutoConfig.register(RecurrentLMConfig.model_type, RecurrentLMConfig, exist_ok=True)
+    AutoModelForCausalLM.register(RecurrentLMConfig, RecurrentLMForCausalLM, exist_ok=True)

@@ -1,0 +1,73 @@
+"""A recurrent language model as a network, with state that is carried from batch to batch.
+
+Rows that continue a track (`inputs["track"]`) start from where the track's last row ended; no gradient goes back
+there (truncated back-propagation through time, Mikolov et al. 2010). Training and validation have tracks of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lmctl.core.errors import ConfigError
+from lmctl.model.network import TransformerNetwork
+from lmctl.model.recurrent_hf import State
+
+
+class RecurrentNetwork(TransformerNetwork):
+    """`RecurrentLMForCausalLM` with heads "lm" and those of tasks, over the last position."""
+
+    def __init__(self, model: nn.Module, heads: Mapping[str, int]) -> None:
+        super().__init__(model, heads)
+        self._tracks: dict[bool, dict[int, State]] = {True: {}, False: {}}
+        """Per track its last state, rows of one [1, 1, H]; for training and for everything else."""
+
+    def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        if "track" not in inputs:
+            return self.model.model(inputs["input_ids"])[0]
+        tracks, fresh = inputs["track"].tolist(), inputs["fresh"].tolist()
+        known = self._tracks[self.training]
+        before: State | None = None
+        if not all(fresh):
+            blank = [tuple(torch.zeros_like(part) for part in layer) for layer in next(iter(known.values()))]
+            rows = [blank if new else known[track] for track, new in zip(tracks, fresh, strict=True)]
+            before = [
+                tuple(torch.cat(parts, dim=1) for parts in zip(*(row[layer] for row in rows), strict=True))
+                for layer in range(len(blank))
+            ]
+        hidden, after = self.model.model(inputs["input_ids"], before)
+        for place, track in enumerate(tracks):
+            known[track] = [tuple(part[:, place : place + 1].detach() for part in layer) for layer in after]
+        return hidden
+
+    def carried(self) -> dict[str, Tensor]:
+        """The training states of the tracks that this process has seen."""
+        return {
+            f"{track}/{layer}/{part}": value.clone()
+            for track, state in self._tracks[True].items()
+            for layer, parts in enumerate(state)
+            for part, value in enumerate(parts)
+        }
+
+    def carry(self, saved: Mapping[str, Tensor]) -> None:
+        """Go on from the states that `carried` gave."""
+        device = next(self.parameters()).device
+        states: dict[int, dict[int, dict[int, Tensor]]] = {}
+        for name, value in saved.items():
+            track, layer, part = map(int, name.split("/"))
+            states.setdefault(track, {}).setdefault(layer, {})[part] = value.to(device)
+        self._tracks[True] = {
+            track: [tuple(parts[part] for part in sorted(parts)) for _, parts in sorted(layers.items())]
+            for track, layers in states.items()
+        }
+
+    def checkpoint_activations(self) -> None:
+        raise ConfigError(
+            "gradient_checkpointing is for Transformers: a recurrent network is walked through position by position",
+            "less memory: a smaller batch.seq_len or batch.micro",
+        )
+
+    def _depths(self) -> Sequence[Sequence[nn.Module]]:
+        return [[self.model.model.embeddings], *([layer] for layer in self.model.model.layers)]

@@ -1,0 +1,112 @@
+"""Causal language modelling on parallel tracks of one stream, for networks that carry their state along.
+
+The stream is cut into as many tracks as a step has rows; each step reads the next piece of every track, in order, so
+that a recurrent network never forgets at the edge of a row (truncated back-propagation through time; the batching of
+the published LSTM language models, Zaremba et al. 2014, Merity et al. 2018). What does not fill a row is left over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmctl.core.draws import Draws
+from lmctl.core.errors import DataError
+from lmctl.core.store import TokenStore
+from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StreamedLM:
+    """Predict every next piece of a stream in which each document, or each sentence, is closed by [SEP]."""
+
+    end_of: str = "document"
+
+    reads: ClassVar[Kind] = "documents"
+    families: ClassVar[tuple[Family, ...]] = ("decoder",)
+    pieces: ClassVar[tuple[str, ...]] = ()
+    label_kind: ClassVar[LabelKind | None] = None
+
+    def __post_init__(self) -> None:
+        if self.end_of not in ("document", "sentence"):
+            raise ValueError(f"end_of must be document or sentence, got {self.end_of!r}")
+
+    def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
+        return {"lm": vocabulary.size}
+
+    def examples(self, material: Material) -> Tracks:
+        tracks = Tracks(self, material)
+        if not len(tracks):
+            raise DataError(
+                f"the text has {len(tracks.stream):,} pieces, too few for {material.batch_rows} tracks",
+                "a smaller batch.size or batch.seq_len, or more text",
+            )
+        return tracks
+
+    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        return {"lm": network.head("lm", network.encode(batch.inputs, batch.targets["lm"].positions))}
+
+    def terms(self, network: Network, batch: Batch) -> Terms:
+        return cross_entropies(self._logits(network, batch), batch)
+
+    def scores(self, network: Network, batch: Batch) -> Terms:
+        logits = self._logits(network, batch)
+        return cross_entropies(logits, batch) | correct(logits, batch)
+
+    def figures(self, means: dict[str, Any]) -> dict[str, float]:
+        return dict(means)
+
+    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+        return {"lm": unigram_nats(train.histogram, batch.targets["lm"].labels)}
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """The rows of `StreamedLM`: row r is the (r // tracks)-th segment of track r % tracks."""
+
+    objective: StreamedLM
+    material: Material
+
+    ordered: ClassVar[bool] = True
+
+    @cached_property
+    def stream(self) -> np.ndarray:
+        """Every piece of the split, with [SEP] behind each document or sentence."""
+        store, sep = self.material.store, self.material.vocabulary.sep
+        ends = store.document_starts[1:] if self.objective.end_of == "document" else np.asarray(store.sentences)[1:]
+        return np.insert(np.asarray(store.tokens, dtype=np.int64), ends, sep)
+
+    @property
+    def segments(self) -> int:
+        """Rows per track."""
+        return (len(self.stream) // self.material.batch_rows - 1) // self.material.seq_len
+
+    def __len__(self) -> int:
+        return max(0, self.segments) * self.material.batch_rows
+
+    @property
+    def tokens_per_row(self) -> float:
+        return float(self.material.seq_len)
+
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+        import torch
+
+        tracks, length = self.material.batch_rows, self.material.seq_len
+        segment, track = np.divmod(rows, tracks)
+        begin = track * (len(self.stream) // tracks) + segment * length
+        ids = self.stream[begin[:, None] + np.arange(length + 1)]
+        inputs = {
+            "input_ids": torch.from_numpy(np.ascontiguousarray(ids[:, :-1])),
+            "track": torch.from_numpy(track),
+            "fresh": torch.from_numpy(segment == 0),
+        }
+        labels = torch.from_numpy(ids[:, 1:].ravel())
+        return Batch(self.material.task, inputs, {"lm": Targets(torch.arange(len(labels)), labels)}, len(labels))
