@@ -61,3 +61,11 @@ def disk_error(path: Path, error: BaseException) -> DiskError:
     free = status.f_bavail * status.f_frsize >> 20
     hint = "free some space" if number in (None, errno.ENOSPC, errno.EDQUOT) else "check its permissions"
     return DiskError(f"cannot write {path}: {reason} ({free} MiB free)", f"{hint}, or choose another run_dir=...")
+
+
+def means_a_place(name: str) -> bool:
+    """Whether `name` can only be meant for a file or folder here, and not for a model on a hub: because it is one,
+    because it is written like one, or because the folder it would lie in is here."""
+    path = Path(name).expanduser()
+    written = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return path.exists() or written or (len(path.parts) > 1 and path.parent.is_dir())

@@ -39,9 +39,10 @@ class TransformerNetwork(nn.Module):
         """The task whose classifier is the model's own."""
         width = int(model.config.hidden_size)
         rest = {name: outputs for name, outputs in wanted.items() if name != self.own_head}
-        self.class_heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in rest.items()})
+        linears = {name: nn.Linear(width, outputs) for name, outputs in rest.items()}
+        self.class_heads = nn.ModuleDict(linears)
         self.head_dropout = nn.Dropout(_head_dropout(model.config))
-        for head in self.class_heads.values():
+        for head in linears.values():
             nn.init.normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02) or 0.02)
             nn.init.zeros_(head.bias)
 

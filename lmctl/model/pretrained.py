@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.files import means_a_place
 from lmctl.core.types import Family, Paths
 from lmctl.core.vocabulary import Vocabulary
 
@@ -67,7 +68,7 @@ class Pretrained:
                 + ("this run has no model/ yet" if unfinished else "neither a run nor a model directory"),
                 f"finish it: lmctl train resume=auto run_dir={folder}" if unfinished else None,
             )
-        if not folder.exists() and (self.init_from.startswith((".", "/", "~")) or self.init_from.count("/") > 1):
+        if not folder.exists() and means_a_place(self.init_from):
             raise ConfigError(f"init_from={self.init_from}: no such directory")
         return str(folder) if folder.is_dir() else self.init_from
 

@@ -100,9 +100,9 @@ class RecurrentLMModel(RecurrentLMPreTrainedModel):
         hidden = self._dropped(self._embedded(input_ids))
         after: State = []
         for place, layer in enumerate(self.layers):
-            before = None if state is None else state[place]
+            before: Any = None if state is None else state[place]
             if self.config.cell == "gru" and before is not None:
-                before = before[0]
+                (before,) = before
             hidden, final = self._run(layer, hidden, before)
             after.append(final if isinstance(final, tuple) else (final,))
             hidden = self._dropped(hidden)

@@ -61,7 +61,8 @@ class Validation:
         return self._figures(sums)
 
     def _figures(self, sums: Mapping[str, Sums]) -> dict[str, float]:
-        figures, loss = {}, 0.0
+        figures: dict[str, float] = {}
+        loss = 0.0
         for task, objective in self.objectives.items():
             means, losses = sums[task].means(self.processes)
             found = objective.figures(means)

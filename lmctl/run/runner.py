@@ -245,7 +245,7 @@ class Runner:
 
     def own_state(self) -> dict[str, Any]:
         """What is this process's alone."""
-        carried = getattr(self.network, "carried", dict)()
+        carried: dict[str, Tensor] = getattr(self.network, "carried", dict)()
         return {"random": random_state(), "carried": carried, **self.state.own()}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any] | None) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from lmctl.config.schema import Budget
 from lmctl.core.types import Paths
+from lmctl.plan import Plan
 from lmctl.run.display import duration
 from lmctl.run.runner import Runner
 
@@ -53,8 +54,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def closing_words(summary: dict[str, Any], paths: Paths, budget: Budget) -> list[str]:
+def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str]:
     """What a person should know at the end: what was reached, what it beat, where it lies, what to type next."""
+    budget = plan.budget
     valid, baseline = summary["valid"], summary["baseline"]
     size, speed = summary["parameters"]["total"], summary["tokens_per_second"]
     lines = [
@@ -70,9 +72,20 @@ def closing_words(summary: dict[str, Any], paths: Paths, budget: Budget) -> list
     return [
         *lines,
         f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
-        f'next: lmctl generate model_path={paths.root} prompt="... [MASK] ..."',
+        f"next: {_use(paths, plan)}",
         f"      lmctl train resume=auto run_dir={paths.root} {_twice(budget)}",
     ]
+
+
+def _use(paths: Paths, plan: Plan) -> str:
+    """What such a model is for."""
+    reads = {task.objective.reads for task in plan.mix.tasks.values()}
+    if "parallel" in reads:
+        return f"lmctl translate model_path={paths.root} < lines.txt"
+    if "documents" not in reads:
+        return f"lmctl eval model_path={paths.root}"
+    prompt = "... [MASK] ..." if plan.model.family == "encoder" else "..."
+    return f'lmctl generate model_path={paths.root} prompt="{prompt}"'
 
 
 def _twice(budget: Budget) -> str:

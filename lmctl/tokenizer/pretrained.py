@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.files import means_a_place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -59,7 +60,7 @@ class Pretrained:
         """The local directory that holds the files, or None if `path` is a hub id."""
         place = Path(self.path).expanduser()
         if not place.exists():
-            if self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
+            if means_a_place(self.path):
                 raise ConfigError(f"tokenizer.path={self.path} does not exist")
             return None
         for folder in (place, place / "model", place / "tokenizer"):

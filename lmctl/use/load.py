@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.files import means_a_place
 from lmctl.core.types import Paths, Where
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def model_folder(model_path: str) -> str:
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)")
-    if not folder.exists() and (folder.is_absolute() or model_path.startswith(".") or model_path.count("/") > 1):
+    if not folder.exists() and means_a_place(model_path):
         raise ConfigError(f"model_path={model_path}: no such directory")
     return model_path
 

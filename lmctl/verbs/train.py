@@ -56,6 +56,8 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     identity = Identity(cast("dict[str, Any]", resolved), prepared.fingerprints, processes.world)
     try:
         runner = Runner(plan, prepared, processes)
+        for line in getattr(runner.network, "report", []):
+            display.say(f"init_from: {line}")
         if _resume(plan, paths, runner, identity, display):
             return
         display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: lmctl train resume=auto run_dir={paths.root}")
@@ -67,7 +69,7 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
         if "can't allocate memory" in str(error):
             raise _out_of_memory(plan) from error
         raise
-    for line in closing_words(summary, paths, plan.budget):
+    for line in closing_words(summary, paths, plan):
         display.say(line)
     if lock is not None:
         lock.release()
