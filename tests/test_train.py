@@ -79,7 +79,7 @@ def test_plain_transformers_loads_the_model_and_computes_the_same(home):
 
     from lmctl.model.bert_network import BertNetwork
 
-    ours = BertNetwork(BertForPreTraining(model.config)).eval()
+    ours = BertNetwork(BertForPreTraining(model.config), {"mlm": 0, "pair": 2}).eval()
     ours.load_state_dict(load_file(run / "checkpoints" / "step-00000012" / "model.safetensors"), strict=False)
     ours.model.tie_weights()
     with torch.no_grad():
