@@ -2,11 +2,13 @@
 
 Several libraries' low-precision modes were seen to do nothing without saying so. So before the first step one
 batch is run forward in the run's precision and in fp32: the low-precision products are counted (more than none),
-the hidden states must differ, and not by more than a stated signal-to-noise ratio allows.
+the logits must differ, and not by more than a stated signal-to-noise ratio allows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmctl.core.errors import LmctlError
-from lmctl.core.types import Batch
+from lmctl.core.types import Batch, Network
 from lmctl.run.runner import Runner
 
 LEAST_DECIBEL = 20.0
@@ -33,13 +35,13 @@ def prove(runner: Runner) -> dict[str, Any]:
     batch = stream.examples.collate(rows, epochs, stream.draws).to(device)
     runner.learner.eval()
     with torch.no_grad():
-        reference = _hidden(runner, batch)
+        reference = _logits(runner, batch)
         with precision.products(device) as mode, CountHalf() as counted:
-            hidden = _hidden(runner, batch)
+            logits = _logits(runner, batch)
     runner.learner.train()
     torch.set_rng_state(state)
     products = counted.count + (getattr(mode, "count", 0) or 0)
-    noise = (hidden.float() - reference.float()).norm() / reference.float().norm()
+    noise = (logits - reference).norm() / reference.norm()
     decibel = float("inf") if noise == 0 else -20 * float(torch.log10(noise))
     wanted = not table["compute"].startswith("fp32")
     if wanted and (products == 0 or noise == 0):
@@ -56,12 +58,28 @@ def prove(runner: Runner) -> dict[str, Any]:
     return table
 
 
-def _hidden(runner: Runner, batch: Batch) -> Tensor:
+def _logits(runner: Runner, batch: Batch) -> Tensor:
+    """All logits that the loss of `batch` asks for, float32 [n]."""
     inputs = {name: value for name, value in batch.inputs.items() if name not in ("track", "fresh")}
-    if runner.prepared.corpora[batch.task].train.labels is not None:
-        return runner.network.encode(inputs, None)
-    positions = torch.cat([target.positions for target in batch.targets.values()])
-    return runner.network.encode(inputs, positions)
+    watched = Watched(runner.network)
+    objective = runner.learner.objectives[batch.task]
+    objective.terms(watched, replace(batch, inputs=inputs))  # type: ignore[arg-type]  # encodes and heads, no more
+    return torch.cat([logits.float().reshape(-1) for logits in watched.logits])
+
+
+class Watched:
+    """A network that keeps the logits it gives."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.logits: list[Tensor] = []
+
+    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
+        return self.network.encode(inputs, read)
+
+    def head(self, name: str, hidden: Tensor) -> Tensor:
+        self.logits.append(self.network.head(name, hidden))
+        return self.logits[-1]
 
 
 class CountHalf(TorchDispatchMode):
