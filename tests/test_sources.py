@@ -243,3 +243,12 @@ def test_an_interpreter_without_sources(monkeypatch, tmp_path):
     with pytest.raises(DataError) as caught:
         everything(PyDocs())
     assert "data=text" in str(caught.value.hint)
+
+
+def test_verbatim_text_is_every_character_of_the_file(tmp_path):
+    text = "FIRST:\n  Before  we go,\thear me.\n\n\nALL:\nSpeak, speak.\n"
+    path = put(tmp_path, play=text)
+    source = TextFiles(path, layout="verbatim", valid_share=0.3)
+    [train], [valid] = source.documents("train"), source.documents("valid")
+    assert "".join([*train, *valid]) == text
+    assert all(line.endswith("\n") for line in [*train, *valid])

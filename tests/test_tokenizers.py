@@ -232,3 +232,9 @@ def test_pretrained_paths(tmp_path):
         Pretrained(str(tmp_path)).obtain(iter(()))
     with pytest.raises(ConfigError, match="cannot be loaded"):
         Pretrained("nobody/has-this-model").obtain(iter(()))
+
+
+def test_line_breaks_are_characters_like_others():
+    tokenizer = Char().obtain(iter(["To be,\n", "\n", "or not.\n"]))
+    assert "\n" in tokenizer.get_vocab()
+    assert tokenizer.decode(tokenizer("be\n\nor", add_special_tokens=False)["input_ids"]) == "be\n\nor"

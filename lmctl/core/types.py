@@ -36,7 +36,8 @@ LabelKind: TypeAlias = Literal["class", "classes", "number"]
 """What a label is: one of several classes, any number of them, or a number."""
 
 Document: TypeAlias = "list[str]"
-"""The sentences of one document, in order, each a non-empty string without line breaks."""
+"""The sentences of one document, in order, each a non-empty string without line breaks; or its lines, each with the
+line break that ends it, where a text is read as it stands."""
 
 Terms: TypeAlias = "dict[str, Tensor]"
 """Named parts of a loss, each a scalar *summed* over its targets; the runner divides once, by the global count."""

@@ -15,8 +15,13 @@ from lmctl.core.types import Document
 from lmctl.data.reading import lines
 from lmctl.data.sentences import ends_sentence, join_lines, split_sentences
 
-Layout = Literal["one_document_per_file", "blank_line_between_documents", "one_document_per_line"]
-LAYOUTS: tuple[Layout, ...] = ("one_document_per_file", "blank_line_between_documents", "one_document_per_line")
+Layout = Literal["one_document_per_file", "blank_line_between_documents", "one_document_per_line", "verbatim"]
+LAYOUTS: tuple[Layout, ...] = (
+    "one_document_per_file",
+    "blank_line_between_documents",
+    "one_document_per_line",
+    "verbatim",  # each file is a document whose lines, empty ones too, stay as they are, line ends included
+)
 
 LineIs = Literal["sentence", "paragraph", "piece"]
 """A whole sentence; one or more whole sentences; or as much of the text as fitted the width of the page."""
@@ -69,6 +74,10 @@ def detect_line(heads: Sequence[list[str]], layout: Layout) -> LineIs:
 def read_documents(files: Iterable[Path], layout: Layout, line_is: LineIs) -> Iterator[Document]:
     """The documents of all files in order; the end of a file always ends a document."""
     for file in files:
+        if layout == "verbatim":
+            if document := [line + "\n" for line in lines(file)]:
+                yield document
+            continue
         rows = map(_even, lines(file))
         if layout == "one_document_per_line":
             groups: Iterable[list[str]] = ([row] for row in rows if row)

@@ -8,6 +8,7 @@ pieces differently from run to run; each kind here says how it prevents that.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ class Text:
     def __iter__(self) -> Iterator[str]:
         self._file.seek(0)
         for line in self._file:
-            yield line.removesuffix("\n")
+            yield json.loads(line)
 
 
 @contextmanager
@@ -57,7 +58,8 @@ def reread(sentences: Iterable[str]) -> Iterator[Text]:
     """Make a stream of sentences readable again; DataError if there are none, DiskError if there is no room."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n") as file:
         try:
-            file.writelines(sentence + "\n" for sentence in sentences)
+            # As JSON, because a sentence may hold line breaks.
+            file.writelines(json.dumps(sentence, ensure_ascii=False) + "\n" for sentence in sentences)
             file.flush()
         except OSError as error:
             reason = error.strerror or error

@@ -113,10 +113,18 @@ class Loaded:
             return [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
 
+    @cached_property
+    def ends_sentences(self) -> bool:
+        """Whether the model learnt to predict an end behind every sentence, not only behind the document."""
+        return any(task.get("end_of") == "sentence" for task in (self.tasks or {}).values())
+
     def document(self, sentences: list[str]) -> list[int]:
-        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences."""
-        parts = sentences if self.tasks is not None else [" ".join(sentences)]
-        return [piece for ids in self.pieces(parts) for piece in ids]
+        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences.
+        The end of the document (of its last sentence) is not among them."""
+        parts = self.pieces(sentences if self.tasks is not None else [" ".join(sentences)])
+        if self.ends_sentences:
+            parts = [ids if place == 0 else [self.end, *ids] for place, ids in enumerate(parts)]
+        return [piece for ids in parts for piece in ids]
 
     def framed(self, first: list[str], second: list[str] | None = None, length: int | None = None) -> Any:
         """A batch as the model was trained to see it: special pieces around each text, or pair of texts, cut to

@@ -3,7 +3,8 @@
 Every piece of every document is predicted once, and the end of the document after it. Figures per word and per byte
 divide the same nats by what does not depend on the tokenizer: words between white space (Chinese characters are
 words), bytes of UTF-8. With ends counted as words, the figure per word is that of the published tables of
-WikiText-2 (Merity et al. 2017), whose `<eos>` is a word, where lines are documents.
+WikiText-2 (Merity et al. 2017), whose `<eos>` is a word: for a model that learnt where lines end
+(`clm_stream` with `end_of: sentence`) on `data.layout=verbatim`, or where lines are documents.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from lmctl.use.likelihood import carried, causal, scored
 from lmctl.use.suites.job import Figures, Job, nothing
 from lmctl.use.windows import joined, windows
 
-WORDS = "white-space separated, each Chinese character one; the end of a document is predicted but not counted"
+WORDS = "white-space separated, each Chinese character one; ends (of documents, or of lines) are predicted but not counted"
 
 
 def evaluate(job: Job) -> Figures:
     """Loss in nats per piece, and perplexities."""
     loaded, length = job.loaded, job.length
     stride = min(job.config.stride or max(1, length // 2), length)
-    count = {"documents": 0, "words": 0, "bytes": 0}
+    count = {"documents": 0, "words": 0, "bytes": 0, "ends": 0}
 
     def documents() -> Iterator[list[int]]:
         for row in job.rows():
             count["documents"] += 1
+            count["ends"] += len(row.texts) if loaded.ends_sentences else 1
             count["words"] += sum(len(words(sentence)) for sentence in row.texts)
             count["bytes"] += sum(len(sentence.encode()) for sentence in row.texts)
             yield loaded.document(row.texts)
@@ -51,7 +53,7 @@ def evaluate(job: Job) -> Figures:
         "loss": nats / tokens,
         "perplexity_per_token": math.exp(nats / tokens),
         "perplexity_per_word": _perplexity(nats, count["words"]),
-        "perplexity_per_word_and_end": _perplexity(nats, count["words"] + count["documents"]),
+        "perplexity_per_word_and_end": _perplexity(nats, count["words"] + count["ends"]),
         "bits_per_byte": nats / math.log(2) / max(1, count["bytes"]),
         "tokens": tokens,
         **count,
