@@ -152,12 +152,11 @@ class Composer:
         return self.loader.get_group_options(group, ObjectType.CONFIG)
 
     def describe(self, group: str, option: str) -> str:
-        """The first comment line of the option's file: what it is."""
+        """The first comment line of the option's file (after Hydra's own `# @package`): what it is."""
         folders = ([Path(self.config_dir)] if self.config_dir else []) + [conf_dir()]
         for path in (folder / group / f"{option}.yaml" for folder in folders):
             if path.is_file():
-                first = path.read_text(encoding="utf-8").partition("\n")[0]
-                return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+                return first_comment(path.read_text(encoding="utf-8"))
         return ""
 
     def _option_for(self, group: str, name: str, place: str) -> DictConfig:
@@ -206,6 +205,14 @@ class Composer:
         self.config_name = FROM_FILE
         # The loader has read the store's older contents already.
         self.loader = ConfigLoaderImpl(self.loader.config_search_path)
+
+
+def first_comment(text: str) -> str:
+    """The first line of a YAML file that is a comment for people; empty if it does not begin with one."""
+    for line in text.splitlines():
+        if not line.startswith("# @"):
+            return line.lstrip("# ").rstrip() if line.startswith("#") else ""
+    return ""
 
 
 MAX_BYTES = 1 << 20
