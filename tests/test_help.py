@@ -46,7 +46,7 @@ def test_verb_help(verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: p
     composer = Composer(verb)
     assert text.startswith(f"usage: lmctl {verb} [group=option ...] [key=value ...] [flags]\n")
     for group, default in composer.defaults.items():
-        assert f"\n{group}=   default {default}\n" in text
+        assert f"\n{group}={f'   default {default}' if default else ''}\n" in text
         assert all(f"\n  {option} " in text for option in composer.options(group))
     assert all(f"\n  {example}\n" in text for example in EXAMPLES[verb])
     assert max(map(len, text.splitlines())) <= 100

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, cast, get_type_hints
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import sweep
+from lmctl.cli import stages, sweep
 from lmctl.cli.arguments import Arguments, quoted, readable, stamp
 from lmctl.config.audit import audit, refuse_tokens
 from lmctl.config.build import check, without_none
@@ -38,9 +38,13 @@ class Application:
         texts = [] if self.arguments.has("--multirun") else [key for key in hints if without_none(hints[key]) is str]
         self.arguments.overrides = [readable(word, texts) for word in self.arguments.overrides]
         self._start_from_a_model()
+        words = self.arguments.overrides
+        self.stage_words = [word for word in words if word.startswith(stages.PREFIX)]
+        self.arguments.overrides = [word for word in words if word not in self.stage_words]
         kept = ("--config-dir", "--config-name", "--from")
-        job_flags = [word for name in kept if (value := self.arguments.flags.get(name)) for word in (name, value)]
-        sweep.register(verb, job_flags, self.has_run_dir)
+        self.job_flags = [word for name in kept if (value := self.arguments.flags.get(name)) for word in (name, value)]
+        """Flags that the processes of a sweep, or of stages, must have as well."""
+        sweep.register(verb, [*self.job_flags, *self.stage_words], self.has_run_dir)
 
     def _start_from_a_model(self) -> None:
         """`init_from=X` means the model and the tokenizer of X, unless others are named."""
@@ -68,7 +72,11 @@ class Application:
             self._check_sweep()
         elif not any(map(arguments.has, NOT_A_RUN)):
             self._name_run()
-            check(self.composer.task(arguments.overrides), self.composer.schema)
+            cfg = self.composer.task(arguments.overrides)
+            if self.stage_words or (cfg.get("stages") and cfg.stage is None):
+                self._run_stages(cfg)
+                return Exit.DONE
+            check(cfg, self.composer.schema)
         elif not arguments.has("--shell-completion"):
             self._name_run()
         self._hand_over()
@@ -90,7 +98,12 @@ class Application:
             self.arguments.overrides.append(f"run_dir={quoted(run_dir)}")
         if name is None and run_dir is None:
             raise ConfigError("resume=auto does not say which run", "give name=... or run_dir=...")
-        config = Paths(Path(run_dir or f"runs/{name}")).config
+        folder = Path(run_dir or f"runs/{name}")
+        if staged := stages.recorded(folder):
+            for word in reversed(staged["words"]):
+                (self.stage_words if word.startswith(stages.PREFIX) else self.arguments.overrides).insert(0, word)
+            return None
+        config = Paths(folder).config
         return str(config) if config.is_file() else None
 
     def _name_run(self) -> None:
@@ -98,6 +111,19 @@ class Application:
         given = self.arguments.value("name") or self.arguments.value("run_dir")
         if self.has_run_dir and not given:
             self.arguments.overrides.append(f"name={self.verb}-{stamp()}")
+
+    def _run_stages(self, cfg: DictConfig) -> None:
+        """Check every stage, then run them in turn."""
+        folder = Path(cfg.run_dir)
+        if Paths(folder).config.exists():
+            raise ConfigError(f"{folder} holds a single run, so no stages can go there", "choose another name=...")
+        settings = cast("dict[str, Any]", OmegaConf.to_container(cfg.get("stages", OmegaConf.create())))
+        words = self.arguments.overrides
+        jobs = stages.plan_stages(settings, words, self.stage_words, folder)
+        for job in jobs:
+            one = Application(self.verb, [*self.job_flags, *job.overrides, "run_dir=unused", "name=unused"])
+            check(one.composer.task(one.arguments.overrides), one.composer.schema)
+        stages.run_stages(jobs, self.job_flags, [*words, *self.stage_words], folder)
 
     def _check_sweep(self) -> None:
         """Find the mistakes of every job that can be found before the first one starts."""

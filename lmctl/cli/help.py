@@ -113,8 +113,8 @@ def key_rows(schema: type[Any], node: DictConfig, prefix: str = "") -> Iterator[
 
 def kind(hint: Any) -> str:
     """A type as one would say it: `int or null`."""
-    if get_origin(hint) is list:
-        return "list"
+    if get_origin(hint) in (list, dict):
+        return {list: "list", dict: "mapping"}[get_origin(hint)]
     if options := get_args(hint):
         return " or ".join(KINDS.get(option, str(option)) for option in options)
     return KINDS.get(hint, getattr(hint, "__name__", str(hint)))

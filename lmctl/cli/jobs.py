@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,17 +53,18 @@ class Job:
             self.status, self.code = row.get("status", self.status), row.get("code")
             self.error, self.seconds = row.get("error"), row.get("seconds")
 
-    def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        """Run `command`; a session of its own keeps the terminal's Ctrl-C from reaching it twice."""
+    def start(self, command: Sequence[str], environment: dict[str, str], live: bool = False) -> None:
+        """Run `command`, its words going to the log or, `live`, to the terminal; a session of its own keeps the
+        terminal's Ctrl-C from reaching it twice."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.status, self.code, self.error, self.seconds = "running", None, None, None
         self.began = time.monotonic()
-        with open(self.log, "ab") as log:
+        with nullcontext() if live else open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=None if live else subprocess.STDOUT,
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
@@ -94,6 +96,8 @@ class Job:
         return f"{words}: {self.error}" if self.error else words
 
     def _last_error(self) -> str:
+        if not self.log.exists():
+            return f"exit code {self.code}"
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return errors[-1] if errors else f"exit code {self.code}, see {self.log}"
@@ -154,6 +158,7 @@ def print_table(jobs: Sequence[Job]) -> None:
     table.add_column("status", no_wrap=True)
     for column in ("steps", "valid loss", "seconds"):
         table.add_column(column, justify="right")
+    table.add_column("valid", overflow="fold")
     table.add_column("error", overflow="fold")
     for job in jobs:
         summary = job.summary if job.status == "completed" else {}
@@ -164,7 +169,14 @@ def print_table(jobs: Sequence[Job]) -> None:
             summary.get("steps", ""),
             "" if loss is None else f"{loss:.4f}",
             "" if job.seconds is None else job.seconds,
+            _metrics(summary),
             job.error or "",
         )
         table.add_row(*(Text(str(cell)) for cell in cells))
     Console(highlight=False).print(table)
+
+
+def _metrics(summary: dict[str, Any]) -> str:
+    """What was measured besides the losses: `classify/label_accuracy 0.812`."""
+    valid, losses = summary.get("valid") or {}, summary.get("train") or {}
+    return ", ".join(f"{name} {value:.3f}" for name, value in valid.items() if name not in losses and name != "loss")

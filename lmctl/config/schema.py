@@ -151,6 +151,11 @@ class TrainConfig:
     clip_norm: Optional[float] = key(1.0, "gradients are scaled down to this norm; null: not at all")
     gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
     compile: bool = key(False, "torch.compile the network (pays on GPUs, seldom on CPUs)")
+    stages: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "runs in turn, each a list of settings; init_from may name an earlier one"},
+    )
+    stage: Optional[str] = key(None, "which of the stages this run is; null: the whole")
     trusted: list[str] = field(
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
     )

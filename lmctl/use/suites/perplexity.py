@@ -17,7 +17,7 @@ from lmctl.use.likelihood import carried, causal, scored
 from lmctl.use.suites.job import Figures, Job, nothing
 from lmctl.use.windows import joined, windows
 
-WORDS = "white-space separated, each Chinese character one; ends (of documents, or of lines) are predicted but not counted"
+WORDS = "white-space separated, each Chinese character one; ends are predicted but not counted"
 
 
 def evaluate(job: Job) -> Figures:

@@ -1,0 +1,145 @@
+"""`stages`: one command that trains several models in turn, each from what an earlier stage left.
+
+A stage is `lmctl train` in a process and a directory of its own, with the words of the command line and, below them,
+the stage's own settings. The same command goes on where it was stopped: finished stages are passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lmctl.cli.arguments import quoted
+from lmctl.cli.jobs import Job, finished, print_table
+from lmctl.core.errors import ConfigError, Exit, LmctlError
+from lmctl.core.files import write_json
+from lmctl.core.stop import SIGNALS
+from lmctl.core.suggest import did_you_mean
+from lmctl.core.types import Paths
+
+OWN = ("name", "run_dir", "resume", "stage", "stages")
+"""Keys that belong to the whole, not to a stage."""
+PREFIX = "stages."
+"""`stages.NAME.key=value` on the command line is `key=value` for one stage."""
+POLL_SECONDS = 0.1
+
+
+class StageFailed(LmctlError):
+    """A stage did not complete; it has said why."""
+
+    def __init__(self, job: Job, again: str) -> None:
+        super().__init__(f"stage {job.name} did not complete: {job.error}", f"go on with: {again}")
+        self.code = Exit(job.code) if job.code in set(Exit) else Exit.FAILED
+
+
+def plan_stages(stages: Mapping[str, Any], typed: Sequence[str], special: Sequence[str], folder: Path) -> list[Job]:
+    """The stages as jobs. `typed` are the words for all of them, `special` those for one; what is typed wins over
+    what the config says. ConfigError if a stage is not a list of words, or starts from one that comes later."""
+    for word in special:
+        name = word.removeprefix(PREFIX).partition(".")[0]
+        if name not in stages:
+            raise ConfigError(
+                f"{word}: there is no stage {name!r}{did_you_mean(name, stages)}",
+                f"stages: {', '.join(stages) or 'none, which recipe=... may give'}",
+            )
+    jobs: list[Job] = []
+    for name, words in stages.items():
+        if "/" in name or not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+            raise ConfigError(
+                f"stages.{name} must be a list of settings", "e.g. [init_from=pretrain, mix=classify, optim.lr=5e-4]"
+            )
+        own = f"{PREFIX}{name}."
+        chosen: dict[str, str] = {}
+        for word in [*words, *typed, *(w.removeprefix(own) for w in special if w.startswith(own))]:
+            if _key(word) not in OWN:
+                chosen.pop(_key(word), None)
+                chosen[_key(word)] = word
+        if (start := chosen.get("init_from")) is not None:
+            chosen["init_from"] = _started(start, name, jobs)
+        jobs.append(Job(name, [*chosen.values(), f"stage={quoted(name)}"], str(folder / name)))
+    return jobs
+
+
+def _started(word: str, name: str, before: Sequence[Job]) -> str:
+    """`init_from=` with the name of an earlier stage replaced by its directory."""
+    value = word.partition("=")[2].strip("'\"")
+    found = next((job.run_dir for job in before if job.name == value), None)
+    if found is None and value != "null" and not Path(value).exists() and "/" not in value:
+        earlier = ", ".join(job.name for job in before) or "none"
+        raise ConfigError(
+            f"stages.{name}: init_from={value} is neither an earlier stage nor a model", f"earlier stages: {earlier}"
+        )
+    return word if found is None else f"init_from={quoted(found)}"
+
+
+def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Sequence[str], folder: Path) -> None:
+    """Run one stage after the other; StageFailed at the first that does not complete."""
+    before = recorded(folder)
+    for job in jobs:
+        job.adopt(before.get("stages", {}).get(job.name))
+    again = f"lmctl train resume=auto run_dir={folder}"
+    stops: list[int] = []
+    running: list[Job] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        stops.append(number)
+        for job in running:
+            job.send(number)
+
+    handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        for place, job in enumerate(jobs, start=1):
+            label = f"[{place}/{len(jobs)}] stage {job.name}"
+            if finished(job):
+                print(f"{label}: already completed", flush=True)
+                continue
+            print(f"{label}: {job.run_dir}", flush=True)
+            job.start(_command(job, flags), {}, live=True)
+            running[:] = [job]
+            for number in stops:  # it came between the stages
+                job.send(number)
+            while not job.poll():
+                time.sleep(POLL_SECONDS)
+            running.clear()
+            _record(jobs, words, folder)
+            if job.status != "completed":
+                raise StageFailed(job, again)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    print_table(jobs)
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """What an earlier run of these stages wrote down; {} if `folder` holds none."""
+    try:
+        found = json.loads(Paths(folder).summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "stages" in found else {}
+
+
+def _command(job: Job, flags: Sequence[str]) -> list[str]:
+    return [
+        *(sys.executable, "-m", "lmctl", "train", *flags, *job.overrides),
+        *(f"name={quoted(job.name)}", f"run_dir={quoted(job.run_dir)}", "resume=auto"),
+    ]
+
+
+def _record(jobs: Sequence[Job], words: Sequence[str], folder: Path) -> None:
+    """The whole as one run: the summary of the last stage that ran, and what became of each."""
+    ran = [job for job in jobs if job.code is not None or job.status == "completed"]
+    whole = ran[-1].summary if ran else {}
+    whole["status"] = "completed" if all(job.status == "completed" for job in jobs) else jobs[len(ran) - 1].status
+    kept = [word for word in words if _key(word) not in ("name", "run_dir", "resume")]
+    write_json(Paths(folder).summary, whole | {"words": kept, "stages": {job.name: job.record() for job in jobs}})
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")

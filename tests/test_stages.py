@@ -1,0 +1,119 @@
+"""`stages`: models trained in turn by one command, and the recipes that do so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import lmctl, succeed, write_documents
+from omegaconf import OmegaConf
+
+from lmctl.cli.main import main
+from lmctl.cli.stages import plan_stages
+from lmctl.config.build import check
+from lmctl.config.compose import Composer, conf_dir, first_comment
+from lmctl.core.errors import ConfigError
+
+RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))
+STAGES = {
+    "first": ["mix=mlm", "data.path=a.txt", "seed=1"],
+    "second": ["mix=classify", "init_from=first", "budget.steps=5"],
+}
+
+
+def planned(
+    stages: dict[str, Any] = STAGES, typed: tuple[str, ...] = (), special: tuple[str, ...] = ()
+) -> dict[str, list[str]]:
+    return {job.name: job.overrides for job in plan_stages(stages, typed, special, Path("runs/whole"))}
+
+
+def test_an_earlier_stage_becomes_its_directory():
+    assert planned() == {
+        "first": ["mix=mlm", "data.path=a.txt", "seed=1", "stage='first'"],
+        "second": ["mix=classify", "init_from='runs/whole/first'", "budget.steps=5", "stage='second'"],
+    }
+
+
+def test_what_is_typed_holds_for_every_stage_or_for_one_and_wins():
+    typed = ("recipe=mine", "name=x", "run_dir=y", "resume=auto", "budget.steps=9")
+    assert planned(typed=typed, special=("stages.first.seed=2", "stages.second.optim.lr=1e-4")) == {
+        "first": ["mix=mlm", "data.path=a.txt", "recipe=mine", "budget.steps=9", "seed=2", "stage='first'"],
+        "second": [
+            "mix=classify",
+            "init_from='runs/whole/first'",
+            "recipe=mine",
+            "budget.steps=9",
+            "optim.lr=1e-4",
+            "stage='second'",
+        ],
+    }
+
+
+def test_mistakes_in_stages_are_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match="neither an earlier stage nor a model"):
+        planned({"first": ["init_from=second"], "second": []})
+    assert planned({"first": [f"init_from={tmp_path}"]})["first"][0] == f"init_from={tmp_path}"
+    with pytest.raises(ConfigError, match="must be a list"):
+        planned({"first": {"mix": "mlm"}})
+    with pytest.raises(ConfigError, match=r"there is no stage 'frist'; did you mean first\?"):
+        planned(special=("stages.frist.seed=2",))
+
+
+def own_recipe(folder: Path, *lines: str) -> list[str]:
+    (folder / "conf" / "recipe").mkdir(parents=True)
+    text = "\n".join(["# @package _global_", "# Mine", *lines])
+    (folder / "conf" / "recipe" / "mine.yaml").write_text(text + "\n")
+    return ["train", "--config-dir", "conf", "recipe=mine", "name=whole", "runner=cpu"]
+
+
+def test_a_wrong_stage_is_refused_before_the_first_begins(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = own_recipe(tmp_path, "stages:", "  a: [mix=mlm]", "  b: [mix=classify]")
+    assert main([*words, "stages.b.optim.lrr=1"]) == 2
+    assert "unknown key 'optim.lrr'; did you mean optim.lr?" in capsys.readouterr().err
+    assert main([*words, "stages.c.seed=1"]) == 2
+    assert "there is no stage 'c'; there are: a, b" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_compose_and_say_what_they_are(name: str):
+    file = conf_dir() / "recipe" / f"{name}.yaml"
+    assert 20 < len(first_comment(file.read_text(encoding="utf-8"))) <= 120
+    composer = Composer("train")
+    cfg = composer.task([f"recipe={name}", "name=given"])
+    check(cfg, composer.schema)
+    stages: Any = OmegaConf.to_container(cfg.stages)
+    for job in plan_stages(stages, [f"recipe={name}"], [], Path("runs/given")):
+        words = [*job.overrides, "name=given"]
+        if any(word.startswith("init_from=") for word in words):
+            words += ["model=pretrained", "tokenizer=pretrained", "tokenizer.path=given"]
+        check(Composer("train").task(words), composer.schema)
+
+
+def test_pretrained_then_tuned_in_one_command_that_goes_on(tmp_path: Path):
+    write_documents(tmp_path / "text.txt")
+    rows = "\n".join(f"{'the cat sees' if n % 2 else 'a dog likes'} {n % 7}\t{n % 2}" for n in range(60))
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + rows + "\n")
+    words = own_recipe(
+        tmp_path,
+        "batch: {size: 8, seq_len: 32}",
+        "log: {every: 2}",
+        "stages:",
+        "  pretrain: [mix=mlm, data=text, data.path=text.txt, tokenizer.vocab_size=300, budget.steps=4]",
+        "  tune: [init_from=pretrain, mix=classify, data=table, data.path=rows.tsv, data.label=label, budget.steps=3]",
+    )
+    done = lmctl(*words, "stages.tune.data.path=missing.tsv", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "stage tune did not complete" in done.stderr
+    done = succeed(*words, cwd=tmp_path)
+    assert "[1/2] stage pretrain: already completed" in done.stdout
+    assert "init_from: loaded" in done.stderr
+    whole = json.loads((tmp_path / "runs" / "whole" / "summary.json").read_text())
+    assert whole["status"] == "completed"
+    assert [whole["stages"][name]["summary"]["steps"] for name in ("pretrain", "tune")] == [4, 3]
+    assert "classify/label_accuracy" in whole["valid"]
+    again = succeed("train", "resume=auto", "run_dir=runs/whole", "--config-dir", "conf", cwd=tmp_path)
+    assert again.stdout.count("already completed") == 2
