@@ -72,7 +72,7 @@ def check(cfg: DictConfig, schema: type[Any]) -> None:
     check_root(cfg, schema)
     trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
     for name, hint in get_type_hints(schema).items():
-        if hint is Any:
+        if hint is Any and cfg[name] is not None:
             build(cfg[name], object, trusted=trusted)
 
 

@@ -18,6 +18,7 @@ SUITES = (
     "minimal_pairs",
     "nbest",
     "robustness",
+    "loss",
 )
 SPLITS = ("auto", "all", "train", "valid")
 CASES = ("as_is", "lower", "sentence")
@@ -36,10 +37,11 @@ def one_of(choices: tuple[str, ...], **values: str) -> None:
 class EvalConfig:
     """Root of `lmctl eval`."""
 
-    data: Any = MISSING
+    data: Any = None
     runner: Any = MISSING
     model_path: str = key(MISSING, MODEL_PATH)
-    suite: str = key("auto", f"{', '.join(SUITES)}; auto: what the model can do with the data")
+    suite: str = key("auto", f"{', '.join(SUITES)}; auto: what the model's own tasks call for")
+    task: Optional[str] = key(None, "one of the model's own tasks; null: all of them that the data fit")
     split: str = key("auto", "all, train or valid rows of the data; auto: all, but valid if the model learnt from them")
     rows: Optional[int] = key(None, "use at most so many rows of the data")
     out: Optional[str] = key(None, "file for the results; null: eval.json of the run, or here")

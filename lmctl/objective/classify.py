@@ -107,23 +107,36 @@ class LabelledRows:
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         import torch
 
-        vocabulary, store = self.material.vocabulary, self.material.store
+        store, material = self.material.store, self.material
         assert store.labels is not None
-        sep = np.array([vocabulary.sep])
-        framed, seconds = [], []
-        for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True):
-            texts = texts_of(self.material, row, epoch, draws, 2)
-            texts = longest_first(texts, self.material.seq_len - 1 - len(texts))
-            framed.append(np.concatenate([[vocabulary.cls], *(part for text in texts for part in (text, sep))]))
-            seconds.append(len(texts[0]) + 2)
-        ids, lengths = rectangle(framed, vocabulary.pad)
-        inputs = {"input_ids": torch.from_numpy(ids)} | padding_mask("attention_mask", lengths, ids.shape[1])
-        if text_lengths(self.material).shape[1] == 2 and self.material.family == "encoder":
-            places = np.arange(ids.shape[1])
-            second = (places >= np.array(seconds)[:, None]) & (places < lengths[:, None])
-            inputs["token_type_ids"] = torch.from_numpy(second.astype(np.int64))
+        texts = [
+            texts_of(material, row, epoch, draws, 2) for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
+        ]
+        inputs, lengths = framed_rows(texts, material.vocabulary, material.seq_len, material.family == "encoder")
         targets = Targets(torch.arange(len(rows)), torch.from_numpy(np.array(store.labels[rows])))
         return Batch(self.material.task, inputs, {"label": targets}, int(lengths.sum()))
+
+
+def framed_rows(
+    rows: list[list[np.ndarray]], vocabulary: Vocabulary, seq_len: int, segments: bool
+) -> tuple[dict[str, Tensor], np.ndarray]:
+    """The inputs of rows of one text or two, each int64 [n], cut to `seq_len` positions, and their lengths int64 [R];
+    with `segments` the second text of a pair is marked as such."""
+    import torch
+
+    sep = np.array([vocabulary.sep])
+    framed, seconds = [], []
+    for row in rows:
+        texts = longest_first(row, seq_len - 1 - len(row))
+        framed.append(np.concatenate([[vocabulary.cls], *(part for text in texts for part in (text, sep))]))
+        seconds.append(len(texts[0]) + 2)
+    ids, lengths = rectangle(framed, vocabulary.pad)
+    inputs = {"input_ids": torch.from_numpy(ids)} | padding_mask("attention_mask", lengths, ids.shape[1])
+    if segments and len(rows[0]) == 2:
+        places = np.arange(ids.shape[1])
+        second = (places >= np.array(seconds)[:, None]) & (places < lengths[:, None])
+        inputs["token_type_ids"] = torch.from_numpy(second.astype(np.int64))
+    return inputs, lengths
 
 
 def longest_first(texts: list[np.ndarray], room: int) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXTRA_HEADS = "extra_heads.safetensors"
 """Heads of further tasks, which the transformers class of the model has no place for."""
 TASKS = "lmctl_tasks.json"
-"""What the model was trained for: `{task: {"objective", "label_kind", "labels", "end_of"}}`."""
+"""What the model was trained for: `{task: {"objective", "reads", "label_kind", "labels", "end_of"}}`."""
 PROBLEMS = {
     "class": "single_label_classification",
     "classes": "multi_label_classification",
@@ -58,6 +58,7 @@ def _tasks(runner: Runner) -> dict[str, Any]:
     return {
         name: {
             "objective": type(task.objective).__name__,
+            "reads": task.objective.reads,
             "label_kind": task.objective.label_kind,
             "labels": list(runner.prepared.corpora[name].train.label_names),
             "end_of": getattr(task.objective, "end_of", "document"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,9 +15,12 @@ from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import EvalConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
+from lmctl.core.suggest import did_you_mean
 from lmctl.core.types import Paths, Row, Source, Split, Where
 
 if TYPE_CHECKING:
+    from lmctl.use.load import Loaded
+    from lmctl.use.own import OwnTask
     from lmctl.use.suites.job import Figures
 
 
@@ -24,26 +28,72 @@ def run(cfg: DictConfig) -> None:
     """Measure, print a table, and put the figures into eval.json beside those of other suites."""
     config = check_root(cfg, EvalConfig)
     where = build(cfg.runner, Where)
-    source = build(cfg.data, Source, trusted=("lmctl.", *(f"{package}." for package in cfg.trusted)))
+    trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
+    given = None if cfg.data is None else build(cfg.data, Source, trusted=trusted)
     out = results_file(config)
-    split = _split(config, cfg.data)
 
     from lmctl.run.display import Display, quiet_libraries
     from lmctl.use.load import device_of, load
+    from lmctl.use.own import learnt, own_tasks
     from lmctl.use.suites import job as suites
 
     quiet_libraries()
+    display = Display()
     loaded = load(config.model_path, device_of(where))
-    name = suites.natural(loaded) if config.suite == "auto" else config.suite
-    job = suites.Job(loaded, lambda: _rows(source, split, config.rows), source.yields, config, out.parent)
-    if name == "robustness" or suites.SUITES[name].kind is not None:
-        Display().say(f"{name}: {split} rows of {source.describe()}")
-    figures = suites.run(name, job)
-    if name == "robustness" or suites.SUITES[name].kind is not None:
-        figures["split"] = split
-    write_json(out, {**_earlier(out), name: figures})
-    print(table(name, figures))
-    Display().say(f"written to {out}")
+    own = own_tasks(config.model_path, trusted, needed=given is None)
+    known = given is None or learnt(config.model_path, OmegaConf.to_container(cfg.data, resolve=True))
+    split = config.split if config.split != "auto" else "valid" if known else "all"
+    work = planned(config, loaded, own, given)
+    for name, task, source in work:
+        rows = partial(_rows, source, split, config.rows)
+        job = suites.Job(loaded, rows, source.yields, config, out.parent, task, own.get(task or ""))
+        reads = name in ("robustness", "loss") or suites.SUITES[name].kind is not None
+        if reads:
+            display.say(f"{name}: {split} rows of {source.describe()}")
+        figures = suites.run(name, job)
+        if reads:
+            figures["split"] = split
+        title = name if [one for one, _, _ in work].count(name) == 1 else f"{name}/{task}"
+        write_json(out, {**_earlier(out), title: figures})
+        print(table(title, figures), flush=True)
+    display.say(f"written to {out}")
+
+
+Work: TypeAlias = "list[tuple[str, str | None, Source]]"
+"""Suites, each with the model's own task it is about (None: the model as such) and the rows it reads."""
+
+
+def planned(config: EvalConfig, loaded: Loaded, own: Mapping[str, OwnTask], given: Source | None) -> Work:
+    """What is to be measured: the suite that was asked for, or those that the model's own tasks call for; on the
+    data that was named, or on the tasks' own. ConfigError if there is nothing."""
+    from lmctl.data.pydocs import PyDocs
+    from lmctl.use.suites import job as suites
+
+    tasks = list(loaded.tasks or {})
+    if config.task is not None and config.task not in tasks:
+        raise ConfigError(
+            f"task={config.task}: the model has no such task{did_you_mean(config.task, tasks)}",
+            None if tasks else "only models that lmctl trained know their tasks",
+        )
+    chosen: list[str | None] = [config.task] if config.task is not None else [*tasks] or [None]
+    work: Work = []
+    for task in chosen:
+        mine = own.get(task or "")
+        source = given or (mine.source if mine is not None else PyDocs())
+        name = suites.natural(loaded, task) if config.suite == "auto" else config.suite
+        stands_alone = name in suites.SUITES and suites.SUITES[name].kind is None and name != "loss"
+        fits = stands_alone or name in ("loss", "robustness") or name == suites.natural(loaded, task)
+        kind = (loaded.tasks or {}).get(task or "", {}).get("reads", source.yields)
+        if len(chosen) == 1 or (fits and (stands_alone or kind == source.yields)):
+            work.append((name, task, source))
+        if stands_alone:  # a file of its own: the model's tasks do not matter
+            break
+    if not work:
+        raise ConfigError(
+            f"none of the model's tasks ({', '.join(tasks)}) goes with suite={config.suite} and these data",
+            "task=NAME says which is meant",
+        )
+    return work
 
 
 def results_file(config: EvalConfig) -> Path:
@@ -66,22 +116,6 @@ def table(suite: str, figures: Figures) -> str:
         text = f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
         lines.append(f"  {name:<{width}}  {text}")
     return "\n".join(lines)
-
-
-def _split(config: EvalConfig, data: DictConfig) -> str:
-    """What `auto` stands for: held-out rows of data that the model learnt from, all rows of other data."""
-    if config.split != "auto":
-        return config.split
-    record = Paths(Path(config.model_path)).config
-    learnt = OmegaConf.to_container(OmegaConf.load(record)) if record.is_file() else {}
-    return "valid" if OmegaConf.to_container(data, resolve=True) in list(_nodes(learnt)) else "all"
-
-
-def _nodes(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, dict):
-        yield tree
-    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _nodes(child)
 
 
 def _rows(source: Source, split: str, most: int | None) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from lmctl.core.errors import DataError
 from lmctl.core.suggest import nearest
 from lmctl.core.types import Row
 from lmctl.use.batches import by_length
-from lmctl.use.load import Loaded
+from lmctl.use.heads import Classifier, classifier_of
 from lmctl.use.suites.job import Figures, Job, nothing
 
 SEPARATOR = ","
@@ -23,14 +23,15 @@ SEPARATOR = ","
 
 def evaluate(job: Job) -> Figures:
     """The metrics for the kind of labels that the model's head has."""
-    kind = _kind(job.loaded)
+    classifier = classifier_of(job.loaded, job.task)
+    kind = classifier.kind
     answers = by_length(
-        _answers(job, kind),
+        _answers(job, classifier),
         lambda one: sum(map(len, one[0])),
         job.config.batch,
-        lambda batch: _logits(job, batch),
+        lambda batch: _logits(classifier, batch, job.length),
     )
-    classes = len(job.loaded.labels)
+    classes = len(classifier.labels)
     table = np.zeros((classes, classes), dtype=np.int64)
     several = np.zeros((3, classes), dtype=np.int64)
     exact = rows = 0
@@ -90,39 +91,30 @@ def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
     }
 
 
-def _kind(loaded: Loaded) -> str:
-    problem = loaded.model.config.problem_type
-    if problem == "regression" or loaded.model.config.num_labels == 1:
-        return "number"
-    if problem == "multi_label_classification":
-        return "classes"
-    return "class"
-
-
-def _answers(job: Job, kind: str) -> Iterator[tuple[list[str], np.ndarray]]:
+def _answers(job: Job, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
     """The texts of each row, and the right answer as an array: one class, one number, or zeros and ones [C]."""
     for number, row in enumerate(job.rows(), start=1):
         where = row.where or f"row {number}"
         if row.label is None:
             raise DataError(f"{where}: the row has no label", "say where labels are: data.label=COLUMN")
-        yield row.texts, _answer(job.loaded, row, where, kind)
+        yield row.texts, _answer(classifier, row, where)
 
 
-def _answer(loaded: Loaded, row: Row, where: str, kind: str) -> np.ndarray:
-    if kind == "number":
+def _answer(classifier: Classifier, row: Row, where: str) -> np.ndarray:
+    if classifier.kind == "number":
         try:
             return np.array([float(row.label)])  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise DataError(f"{where}: label {row.label!r} is not a number, which is what the model says") from None
-    if kind == "class":
+    if classifier.kind == "class":
         if isinstance(row.label, list):
             raise DataError(f"{where}: the row has a list of labels, and the model chooses one")
-        return np.array([_place(loaded, row.label, where)])
+        return np.array([_place(classifier, row.label, where)])
     labels = row.label if isinstance(row.label, list) else _name(row.label).split(SEPARATOR)
-    answer = np.zeros(len(loaded.labels))
+    answer = np.zeros(len(classifier.labels))
     for label in labels:
         if _name(label).strip():
-            answer[_place(loaded, _name(label).strip(), where)] = 1
+            answer[_place(classifier, _name(label).strip(), where)] = 1
     return answer
 
 
@@ -131,8 +123,8 @@ def _name(label: object) -> str:
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
-def _place(loaded: Loaded, label: object, where: str) -> int:
-    name, known = _name(label), loaded.labels
+def _place(classifier: Classifier, label: object, where: str) -> int:
+    name, known = _name(label), classifier.labels
     # A model whose classes nobody named says LABEL_0, LABEL_1, ...: the data's numbers are meant.
     for spelling in (name, f"LABEL_{name}"):
         if spelling in known:
@@ -144,15 +136,9 @@ def _place(loaded: Loaded, label: object, where: str) -> int:
     )
 
 
-def _logits(job: Job, batch: list[tuple[list[str], np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _logits(
+    classifier: Classifier, batch: list[tuple[list[str], np.ndarray]], length: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Each row's logits float64 [C] with its right answer."""
-    import torch
-
-    loaded = job.loaded
-    second = [texts[1] for texts, _ in batch] if len(batch[0][0]) > 1 else None
-    framed = loaded.framed([texts[0] for texts, _ in batch], second, job.length)
-    if loaded.model.config.pad_token_id is None:  # decoders look for the last piece that is not padding
-        loaded.model.config.pad_token_id = loaded.pad
-    with torch.no_grad():
-        logits = loaded.model(**loaded.arguments(framed)).logits.double().cpu().numpy()
+    logits = classifier.logits([texts for texts, _ in batch], length)
     return [(line, answer) for line, (_, answer) in zip(logits, batch, strict=True)]

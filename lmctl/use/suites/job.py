@@ -11,7 +11,9 @@ from typing import TypeAlias
 from lmctl.config.use_schema import EvalConfig
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.types import Kind, Row
+from lmctl.use.heads import has_head
 from lmctl.use.load import Family, Loaded, need
+from lmctl.use.own import OwnTask
 
 Figures: TypeAlias = "dict[str, float | int | str]"
 """Metric -> value; texts say how it was counted."""
@@ -28,6 +30,10 @@ class Job:
     config: EvalConfig
     folder: Path
     """Where files besides the figures go."""
+    task: str | None = None
+    """Which of the model's own tasks is meant; None: the model as such."""
+    own: OwnTask | None = None
+    """That task as its run has it, if the model is a run's."""
 
     @property
     def length(self) -> int:
@@ -51,8 +57,9 @@ SUITES: dict[str, Suite] = {
     "translation": Suite(("seq2seq",), "parallel"),
     "minimal_pairs": Suite(("decoder", "encoder"), None),
     "nbest": Suite(("decoder", "encoder"), None),
+    "loss": Suite(("decoder", "encoder", "classifier", "seq2seq"), None),
 }
-"""By name, which is also the name of the module. `robustness` is whichever of the first five the model calls for."""
+"""By name, which is also the name of the module. `robustness` is whichever of the first four the model calls for."""
 
 ON_ROWS: dict[Family, str] = {
     "decoder": "perplexity",
@@ -69,15 +76,22 @@ _OPTIONS = {
 }
 
 
-def natural(loaded: Loaded) -> str:
-    """The suite that the model calls for."""
+def natural(loaded: Loaded, task: str | None = None) -> str:
+    """The suite that the model, or one of its own tasks, calls for."""
+    note = (loaded.tasks or {}).get(task or "")
+    if note is None:
+        return ON_ROWS[loaded.family]
+    if note["label_kind"]:
+        return "classification"
+    if loaded.family == "seq2seq" and note.get("reads") == "documents":
+        return "loss"
     return ON_ROWS[loaded.family]
 
 
 def run(name: str, job: Job) -> Figures:
     """The figures of one suite; ConfigError if the model or the data are not for it."""
     if name == "robustness":
-        check(natural(job.loaded), job)
+        check(natural(job.loaded, job.task), job)
     else:
         check(name, job)
     figures: Figures = importlib.import_module(f"lmctl.use.suites.{name}").evaluate(job)
@@ -87,7 +101,8 @@ def run(name: str, job: Job) -> Figures:
 def check(name: str, job: Job) -> None:
     """ConfigError unless the suite, the model and the data go together."""
     suite = SUITES[name]
-    need(job.loaded, suite.families, f"suite={name}")
+    if not (name == "classification" and has_head(job.loaded, job.task)):
+        need(job.loaded, suite.families, f"suite={name}")
     if suite.kind is not None and job.yields != suite.kind:
         raise ConfigError(
             f"suite={name} reads {suite.kind} rows, and this data has {job.yields} rows",

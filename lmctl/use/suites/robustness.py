@@ -34,7 +34,7 @@ NOISES: dict[str, Noise] = {"typos": mistyped, "dropped_words": drop_words}
 
 def evaluate(job: Job) -> Figures:
     """`<metric>` of clean text, `<metric>_<noise>_<percent>` of disturbed text."""
-    suite = natural(job.loaded)
+    suite = natural(job.loaded, job.task)
     with TemporaryDirectory() as folder:  # translations of noise are not kept
         # Pseudo-perplexity costs most of `mlm` and is not compared here.
         job = replace(job, folder=Path(folder), config=replace(job.config, limit=1))
@@ -52,6 +52,7 @@ KEPT = {
     "mlm": ("loss", "accuracy"),
     "classification": ("accuracy", "macro_f1", "matthews", "micro_f1", "pearson", "spearman"),
     "translation": ("bleu", "chrf"),
+    "loss": ("loss",),
 }
 
 

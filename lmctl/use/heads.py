@@ -1,0 +1,110 @@
+"""The classifiers of a model: the one its transformers class has, or a head beside a language model (several tasks)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import did_you_mean
+from lmctl.use.load import Loaded
+
+EXTRA_HEADS = "extra_heads.safetensors"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What answers to texts: logits, and what they mean."""
+
+    kind: str
+    """class, classes or number: what a label is."""
+    labels: dict[str, int]
+    """Names of the classes and their places; empty for numbers."""
+    logits: Callable[[list[list[str]], int], np.ndarray]
+    """Rows of one text or two, and the longest row in positions -> float64 [R, C]."""
+
+
+def has_head(loaded: Loaded, task: str | None) -> bool:
+    """Whether the model has a head for `task` beside the one that its transformers class has."""
+    labelled = [name for name, note in (loaded.tasks or {}).items() if note["label_kind"]]
+    return task in (labelled[1:] if loaded.family == "classifier" else labelled)
+
+
+def classifier_of(loaded: Loaded, task: str | None) -> Classifier:
+    """The classifier for `task`; ConfigError if there is none."""
+    if has_head(loaded, task):
+        return _beside(loaded, str(task))
+    tasks = [name for name in loaded.tasks or {} if has_head(loaded, name)]
+    if loaded.family != "classifier":
+        raise ConfigError(
+            f"model_path={loaded.path} has no classifier"
+            + (f" named {task}{did_you_mean(task, tasks)}" if task else ""),
+            f"task=NAME chooses one of: {', '.join(tasks)}" if tasks else None,
+        )
+    return Classifier(_kind(loaded.model.config), loaded.labels, lambda rows, length: _own_logits(loaded, rows, length))
+
+
+def _kind(config: Any) -> str:
+    if config.problem_type == "regression" or config.num_labels == 1:
+        return "number"
+    return "classes" if config.problem_type == "multi_label_classification" else "class"
+
+
+def _own_logits(loaded: Loaded, rows: list[list[str]], length: int) -> np.ndarray:
+    import torch
+
+    second = [texts[1] for texts in rows] if len(rows[0]) > 1 else None
+    framed = loaded.framed([texts[0] for texts in rows], second, length)
+    if loaded.model.config.pad_token_id is None:  # decoders look for the last piece that is not padding
+        loaded.model.config.pad_token_id = loaded.pad
+    with torch.no_grad():
+        return loaded.model(**loaded.arguments(framed)).logits.double().cpu().numpy()
+
+
+def _beside(loaded: Loaded, task: str) -> Classifier:
+    """The head `task` of a model of several tasks, with the trunk it was trained on."""
+    import torch
+    from safetensors.torch import load_file
+
+    from lmctl.model.loading import ENCODERS
+    from lmctl.objective.classify import framed_rows
+    from lmctl.tokenizer.vocabulary import vocabulary
+
+    note = (loaded.tasks or {})[task]
+    file = Path(loaded.path) / EXTRA_HEADS
+    known = load_file(file) if file.is_file() else {}
+    if f"{task}.weight" not in known:
+        raise ConfigError(f"model_path={loaded.path}: the head of task {task} is not there ({EXTRA_HEADS})")
+    pieces = vocabulary(loaded.tokenizer)
+    network = network_of(loaded, {task: len(known[f"{task}.weight"])})
+    segments = network.model.config.model_type in ENCODERS
+
+    def logits(rows: list[list[str]], length: int) -> np.ndarray:
+        flat = iter(loaded.pieces([text for texts in rows for text in texts]))
+        texts = [[np.array(next(flat), dtype=np.int64) for _ in row] for row in rows]
+        inputs, _ = framed_rows(texts, pieces, length, segments)
+        with torch.no_grad():
+            hidden = network.encode({name: value.to(loaded.device) for name, value in inputs.items()}, None)
+            return network.head(task, hidden).double().cpu().numpy()
+
+    labels = {name: place for place, name in enumerate(note["labels"])}
+    return Classifier(note["label_kind"], labels, logits)
+
+
+def network_of(loaded: Loaded, heads: Mapping[str, int]) -> Any:
+    """The model as the network it was trained as, with `heads` (which it may have beside its own one)."""
+    from lmctl.model.pretrained import Pretrained
+    from lmctl.tokenizer.vocabulary import vocabulary
+
+    pieces = vocabulary(loaded.tokenizer)
+    own: dict[str, int] = {}
+    if any(has_head(loaded, name) for name in heads):
+        if loaded.family == "classifier":
+            own = {next(iter(loaded.tasks or {})): int(loaded.model.config.num_labels)}
+        else:
+            own = {{"encoder": "mlm", "decoder": "lm"}[loaded.family]: pieces.size}
+    return Pretrained(loaded.path).load(pieces, {**own, **heads}).to(loaded.device).eval()

@@ -1,0 +1,69 @@
+"""`lmctl eval` of a run without further words: each of its tasks, on the data that it held out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import lmctl, succeed, summary, write_documents
+
+SMALL = ["batch.size=8", "batch.seq_len=32", "log.every=5", "budget.steps=30", "runner=cpu", "eval.rows=null"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("own")
+    write_documents(place / "text.txt", 60)
+    rows = "\n".join(
+        f"{'the cat sees' if n % 3 else 'a dog likes'} {n} apples\t{'cat' if n % 3 else 'dog'}" for n in range(90)
+    )
+    (place / "rows.tsv").write_text("text\tlabel\n" + rows + "\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def multitask(folder: Path) -> Path:
+    words = ["mix=multitask", "data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "model.hidden=32"]
+    topics = "mix.tasks.topics.data"
+    table = [f"data@{topics}=table", f"{topics}.path=rows.tsv", f"{topics}.label=label"]
+    succeed("train", *words, *SMALL, *table, "name=multi", cwd=folder)
+    return folder / "runs" / "multi"
+
+
+def test_every_task_is_measured_and_agrees_with_the_last_validation(folder: Path, multitask: Path):
+    done = succeed("eval", "model_path=runs/multi", cwd=folder)
+    figures = json.loads((multitask / "eval.json").read_text())
+    assert set(figures) == {"mlm", "classification"}
+    assert figures["classification"]["split"] == figures["mlm"]["split"] == "valid"
+    assert figures["classification"]["accuracy"] == summary(multitask)["valid"]["topics/label_accuracy"]
+    assert "classification\n" in done.stdout
+
+
+def test_one_task_or_other_data_may_be_named(folder: Path, multitask: Path):
+    succeed("eval", "model_path=runs/multi", "task=topics", "split=all", "out=one.json", cwd=folder)
+    assert json.loads((folder / "one.json").read_text())["classification"]["rows"] == 90
+    data = ["data=table", "data.path=rows.tsv", "data.label=label"]
+    succeed("eval", "model_path=runs/multi", *data, "out=two.json", cwd=folder)
+    assert list(json.loads((folder / "two.json").read_text())) == ["classification"]
+    done = lmctl("eval", "model_path=runs/multi", "task=topic", cwd=folder)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: task=topic: the model has no such task; did you mean topics?\n",
+    )
+
+
+def test_the_loss_of_training_is_measured_again(folder: Path, multitask: Path):
+    succeed("eval", "model_path=runs/multi", "suite=loss", "out=loss.json", cwd=folder)
+    figures = json.loads((folder / "loss.json").read_text())
+    valid = summary(multitask)["valid"]
+    assert figures["loss/corpus"]["mlm"] == pytest.approx(valid["corpus/mlm"], rel=1e-6)
+    assert figures["loss/topics"]["label"] == pytest.approx(valid["topics/label"], rel=1e-6)
+
+
+def test_a_denoising_model_is_measured_by_its_own_loss(folder: Path):
+    words = ["mix=denoise", "data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "model.hidden=32"]
+    succeed("train", *words, *SMALL, "name=t5", cwd=folder)
+    succeed("eval", "model_path=runs/t5", cwd=folder)
+    figures = json.loads((folder / "runs" / "t5" / "eval.json").read_text())
+    assert figures["loss"]["lm"] == pytest.approx(summary(folder / "runs" / "t5")["valid"]["corpus/lm"], rel=1e-6)
