@@ -4,8 +4,10 @@
 #   ./scripts/test.sh                        everything but the slow ones
 #   ./scripts/test.sh -m slow                the slow ones
 #   ./scripts/test.sh tests/test_install.py  whatever pytest understands
+#   ./scripts/test.sh -n 0 -x                one process instead of two
 set -eu
 
 cd "$(dirname "$0")/.."
 ./scripts/setup.sh
-exec .venv/bin/python -m pytest "$@"
+# Most of the time goes into commands that tests start, one thread each: two test processes keep two cores busy.
+exec .venv/bin/python -m pytest -n 2 --dist worksteal "$@"

@@ -79,8 +79,8 @@ def same(folder: Path, one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [["mix=mlm_nsp"], ["runner=ddp", "runner.processes=2", "runner.device=cpu", "mix=mlm_nsp"]],
-    ids=["one process", "two processes"],
+    [["mix=mlm_nsp"], ["runner=ddp", "runner.processes=2", "runner.device=cpu", "mix=curriculum"]],
+    ids=["one process", "several tasks in two processes"],
 )
 def test_killed_and_resumed_is_bit_exact(tmp_path, text, more):
     rng = random.Random(7)

@@ -96,20 +96,23 @@ def test_the_saved_config_repeats_the_run(home):
     assert weights[0] == weights[1]
 
 
-def test_two_processes_and_accumulation_give_the_run_of_one(home):
+@pytest.mark.parametrize("mix", ["mlm_nsp", "multitask"])
+def test_two_processes_and_accumulation_give_the_run_of_one(home, mix):
     more = ["runner=ddp", "runner.processes=2", "runner.device=cpu", "batch.micro=2"]
-    succeed("train", *SMALL, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=one", cwd=home)
+    same = [*SHORT, "model.attention_dropout=0", "data.path=docs.txt", f"mix={mix}"]
+    succeed("train", *SMALL, *same, f"run_dir=runs/{mix}/one", cwd=home)
     arguments = [word for word in SMALL if not word.startswith("runner=")]
-    succeed("train", *arguments, *SHORT, "model.attention_dropout=0", "data.path=docs.txt", "name=two", *more, cwd=home)
-    one, two = (load_file(home / "runs" / name / "model" / "model.safetensors") for name in ("one", "two"))
+    succeed("train", *arguments, *same, f"run_dir=runs/{mix}/two", *more, cwd=home)
+    runs = home / "runs" / mix
+    one, two = (load_file(runs / name / "model" / "model.safetensors") for name in ("one", "two"))
     mine, theirs = (torch.cat([weights[name].flatten() for name in sorted(one)]) for weights in (one, two))
     assert (mine - theirs).norm() < 1e-6 * mine.norm()
-    for line, other in zip(metrics(home / "runs" / "one"), metrics(home / "runs" / "two"), strict=True):
+    for line, other in zip(metrics(runs / "one"), metrics(runs / "two"), strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert line["tokens"] == other["tokens"]
-    size = summary(home / "runs" / "two")["parameters"]["total"]
-    assert summary(home / "runs" / "two")["bytes_sent"] == 12 * size * 4
-    assert summary(home / "runs" / "one")["bytes_sent"] == 0
+    size = summary(runs / "two")["parameters"]["total"]
+    assert summary(runs / "two")["bytes_sent"] == 12 * size * 4
+    assert summary(runs / "one")["bytes_sent"] == 0
 
 
 def test_torchrun_reaches_the_same_command(home):
