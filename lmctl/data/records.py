@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmctl.core.errors import ConfigError
@@ -20,13 +20,20 @@ def value_of(record: Record, name: str) -> Any:
     if name in record:
         return record[name]
     value: Any = record
-    for part in name.split("."):  # a.b: inside a nested object
+    known: list[str] = list(map(str, record))
+    for place, part in enumerate(parts := name.split(".")):  # a.b: inside a nested object
         if not isinstance(value, Mapping) or part not in value:
-            raise ConfigError(
-                f"no column {name!r}{did_you_mean(name, record)}", f"columns: {', '.join(map(str, record))}"
-            )
+            raise no_column(name, known)
         value = value[part]
+        if isinstance(value, Mapping):
+            known = [".".join([*parts[: place + 1], str(key)]) for key in value]
     return value
+
+
+def no_column(name: str, known: Iterable[str]) -> ConfigError:
+    """What to raise where `name` is not among the columns that are `known`."""
+    known = list(known)
+    return ConfigError(f"no column {name!r}{did_you_mean(name, known)}", f"columns: {', '.join(known)}")
 
 
 def text_of(record: Record, name: str) -> str:
