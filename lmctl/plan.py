@@ -17,7 +17,18 @@ from lmctl.config.schema import (
     TrainConfig,
 )
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Augment, Family, ModelSpec, OptimSpec, Precision, Schedule, Source, TokenizerSpec, Where
+from lmctl.core.types import (
+    Augment,
+    Family,
+    ModelSpec,
+    OptimSpec,
+    Precision,
+    Schedule,
+    Source,
+    TokenizerSpec,
+    Where,
+    streamed,
+)
 from lmctl.mix.mix import Mix
 
 COMPONENTS = {
@@ -98,11 +109,34 @@ class Plan:
                     f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
                     f"{NEAREST_MIX[self.model.family]}",
                 )
+        self._check_streams()
         if self.init_from is not None and getattr(self.model, "init_from", None) is None:
             raise ConfigError(
                 f"init_from={self.init_from} is of no use to {type(self.model).__name__}, which starts from scratch",
                 "leave model= out, or give model=pretrained",
             )
+
+    def _check_streams(self) -> None:
+        """What needs to know how many rows there are, or to have them in order."""
+        for name, task in self.mix.tasks.items():
+            if streamed(task.data) is None:
+                continue
+            what = f"mix.tasks.{name} is streamed"
+            if self.budget.epochs is not None:
+                raise ConfigError(
+                    f"budget.epochs={self.budget.epochs:g}: {what}, so nobody knows how long an epoch is",
+                    "give budget.steps or budget.tokens, or data.streaming=false",
+                )
+            if self.mix.sampling.alpha > 0:
+                raise ConfigError(
+                    f"mix.sampling.alpha={self.mix.sampling.alpha:g} goes by the sizes of the tasks, and {what}",
+                    "mix.sampling.alpha=0 and weights, or data.streaming=false",
+                )
+            if getattr(task.objective, "carries_state", False):
+                raise ConfigError(
+                    f"{what}, in shuffled blocks, and {type(task.objective).__name__} carries a state from row to row",
+                    "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
+                )
 
 
 _A = {"encoder": "an encoder", "decoder": "a decoder", "seq2seq": "an encoder with a decoder (seq2seq)"}

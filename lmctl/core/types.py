@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,11 @@ class Batch:
 
 @runtime_checkable
 class Source(Protocol):
-    """Group `data`: where text comes from."""
+    """Group `data`: where text comes from.
+
+    Two attributes are optional. `label_names`: the classes in their order, where the source knows them beforehand
+    and the training rows need not show them all. `streamed` True: it is a `StreamedSource`.
+    """
 
     @property
     def yields(self) -> Kind:
@@ -120,6 +124,37 @@ class Source(Protocol):
     def describe(self) -> str:
         """The source in a few words: what was found, and how it was read."""
         ...
+
+
+StreamPlace: TypeAlias = "dict[str, Any]"
+"""Where a source stands in its stream, as JSON: what it needs to find the place again without reading up to it."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a stream that follow each other, fit for training: none of them is held out."""
+
+    rows: list[Row]
+    after: StreamPlace | None
+    """Where the block behind it begins; None: there is none, the stream has ended."""
+
+
+class StreamedSource(Source, Protocol):
+    """A source whose training rows are read in blocks while training, so that no more than a block or two of them is
+    ever at hand. All that must be finite comes from its first block: `rows("train")` yields that one only."""
+
+    streamed: bool
+
+    def block(self, epoch: int, at: StreamPlace | None, order: Draws) -> Block:
+        """The block of pass `epoch` over the stream that begins at `at`, None being its beginning: the same rows
+        for the same arguments in every process. Parts of the stream may come in another order in every pass, drawn
+        from `order`, but for the first one. DataError if it cannot be read, or if a row is bad."""
+        ...
+
+
+def streamed(source: Source) -> StreamedSource | None:
+    """`source` if its training rows are streamed, else None."""
+    return cast("StreamedSource", source) if getattr(source, "streamed", False) else None
 
 
 @runtime_checkable
@@ -184,7 +219,10 @@ class Examples(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """Group `objective`: what is predicted from what."""
+    """Group `objective`: what is predicted from what.
+
+    One attribute is optional. `carries_state` True: its network carries a state from row to row.
+    """
 
     @property
     def reads(self) -> Kind:

@@ -29,7 +29,7 @@ from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
-from lmctl.run.assemble import check, examples_of, network_of
+from lmctl.run.assemble import blocks_of, check, examples_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
 from lmctl.run.learner import Fixed, Learner, Uncertainty, total_loss
@@ -75,7 +75,8 @@ class Runner:
         seed_everything(plan.seed)
         self.network = network_of(plan, prepared)
         objectives = {name: task.objective for name, task in tasks.items()}
-        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens)
+        blocks = blocks_of(plan, prepared)
+        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks)
         self.terms = list(self._terms())
         """Every `<task>/<term>` of the run."""
         balance = Uncertainty(self.terms) if plan.mix.balance == "uncertainty" else Fixed()
@@ -92,8 +93,8 @@ class Runner:
         self._clock = (time.monotonic(), time.process_time())
 
     def _terms(self) -> Iterator[str]:
-        for task, stream in self.stream.streams.items():
-            for term in stream.examples.collate(*stream.rows(0, 1), stream.draws).targets:
+        for task in self.stream.streams:
+            for term in self.stream.first(task, 1).targets:
                 yield f"{task}/{term}"
 
     def spent(self, ahead: float = 0.0) -> float:
