@@ -1,4 +1,4 @@
-"""Text for recipe=rescoring_lstm: one lower-case sentence a line, as a speech recogniser writes, without punctuation.
+"""Text for recipe=rescoring: one lower-case sentence a line, as a speech recogniser writes, without punctuation.
 
     python scripts/data/rescoring_text.py data/docs_en/*train*.gz data/docs_en/us*.gz > data/rescoring.txt
 
