@@ -17,7 +17,18 @@ from lmctl.config.schema import (
     TrainConfig,
 )
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Augment, Family, ModelSpec, OptimSpec, Precision, Schedule, Source, TokenizerSpec, Where
+from lmctl.core.types import (
+    Augment,
+    Family,
+    GradCompressor,
+    ModelSpec,
+    OptimSpec,
+    Precision,
+    Schedule,
+    Source,
+    TokenizerSpec,
+    Where,
+)
 from lmctl.mix.mix import Mix
 
 COMPONENTS = {
@@ -27,6 +38,7 @@ COMPONENTS = {
     "mix": Mix,
     "tokenizer": TokenizerSpec,
     "precision": Precision,
+    "compression": GradCompressor,
     "optim": OptimSpec,
     "schedule": Schedule,
     "runner": Where,
@@ -51,6 +63,7 @@ class Plan:
     mix: Mix
     tokenizer: TokenizerSpec
     precision: Precision
+    compression: GradCompressor
     optim: OptimSpec
     schedule: Schedule
     runner: Where
