@@ -55,8 +55,8 @@ def encode_fp16(values: Tensor, block: int) -> Tensor:
     """fp16 times a power of two per block that brings its largest value below 2^15: nothing overflows, and what
     underflows is 2^-39 of the largest or less. Multiplying by powers of two is exact."""
     blocked = blocks(values, block)
-    _, exponent = torch.frexp(blocked.abs().amax(dim=-1))
-    scale = torch.ldexp(torch.ones((), device=values.device), (exponent - 15).clamp(-126, 127))
+    largest = blocked.abs().amax(dim=-1)
+    scale = torch.ldexp(torch.ones_like(largest), (torch.frexp(largest).exponent - 15).clamp(-126, 127))
     half = (blocked / scale.unsqueeze(-1)).to(torch.float16)
     return torch.cat([raw(scale), raw(half.flatten(1)[:, : values.shape[1]])], dim=1)
 

@@ -73,28 +73,33 @@ class CompressedExchange:
         before = self.wire.sent
         looks = self.probe_every is not None and step % self.probe_every == 0
         true = self.wire.total([torch.cat(pair) for pair in taken], count=False) if looks else None
-        bad = torch.stack([self._clip(*pair) for pair in taken])
+        norms = [self._norms(*pair) for pair in taken]
         m = size(self.layout.whole)
+        for pair, mine in zip(taken, norms, strict=True):
+            self._clip(*pair, mine)
+        bad = [(~torch.isfinite(mine)).float() for mine in norms]
         first = self.wire.total([torch.cat([whole, flags]) for (_, whole), flags in zip(taken, bad, strict=True)])
         whole, flags = first[:m] / self.workers, first[m:]
-        mean = self.method.mean([compressed for compressed, _ in taken], ~flags.any(), step)
+        fine = ~flags.any()
+        mean = self.method.mean([compressed for compressed, _ in taken], fine, step).masked_fill_(~fine, 0.0)
         if true is not None:
             self._look(true, torch.cat([mean, whole]))
         self._mark(mean, whole, flags)
         self.layout.give(mean, whole, self._scale)
         self.sent = self.wire.sent - before
 
-    def _clip(self, compressed: Tensor, whole: Tensor) -> Tensor:
-        """Scale one worker's gradient down to the local norm, in place; 1.0 for each tensor that is not finite, 0.0
-        for the others: float32 [tensors]."""
+    def _norms(self, compressed: Tensor, whole: Tensor) -> Tensor:
+        """The norm of each tensor of one worker's gradient: float32 [tensors]."""
         layout = self.layout
         tensors = [p.of(compressed) for p in layout.compressed] + [p.of(whole) for p in layout.whole]
-        norms = torch.stack(torch._foreach_norm(tensors))
+        return torch.stack(torch._foreach_norm(tensors))
+
+    def _clip(self, compressed: Tensor, whole: Tensor, norms: Tensor) -> None:
+        """Scale one worker's gradient down to the local norm, in place."""
         if self.clip is not None:
-            factor = (self.clip / (norms.norm() + 1e-6)).clamp(max=1.0)
+            factor = (self.clip / (norms.norm() + 1e-6)).clamp(max=1.0).nan_to_num(1.0)
             compressed.mul_(factor)
             whole.mul_(factor)
-        return (~torch.isfinite(norms)).float()
 
     def _mark(self, compressed: Tensor, whole: Tensor, flags: Tensor) -> None:
         """Make one value of every flagged tensor infinite, so that whoever looks at gradients sees which."""
