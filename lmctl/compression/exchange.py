@@ -42,11 +42,20 @@ class CompressedExchange:
     """Gradients are averaged by `method`, small ones as they are."""
 
     def __init__(
-        self, layout: Layout, wire: Wire, method: Method, clip: float | None, probe_every: int | None, what: str
+        self,
+        layout: Layout,
+        wire: Wire,
+        method: Method,
+        what: str,
+        clip: float | None = None,
+        momentum: float = 0.0,
+        probe_every: int | None = None,
     ) -> None:
-        """`clip`: the norm that each worker's own gradient is scaled down to before. `what`: the method in words."""
-        self.layout, self.wire, self.method = layout, wire, method
-        self.clip, self.probe_every, self.what = clip, probe_every, what
+        """`what`: the method in words. `clip`: the norm that each worker's own gradient is scaled down to before.
+        `momentum`: that of tensors sent whole, where the method has taken it over from the optimiser."""
+        self.layout, self.wire, self.method, self.what = layout, wire, method, what
+        self.clip, self.momentum, self.probe_every = clip, momentum, probe_every
+        self.velocity = torch.zeros(size(layout.whole) if momentum else 0, device=layout.device)
         self.workers, self.places = wire.world, wire.places
         self.sent, self.dense = 0, all_reduce_bytes(4 * sum(map(size, (layout.compressed, layout.whole))), wire.world)
         self._starts = torch.tensor([part.start for part in layout.parts], device=layout.device)
@@ -84,7 +93,7 @@ class CompressedExchange:
         mean = self.method.mean([compressed for compressed, _ in taken], fine, step).masked_fill_(~fine, 0.0)
         if true is not None:
             self._look(true, torch.cat([mean, whole]))
-        self._mark(mean, whole, flags)
+        self._mark(mean, whole := self._with_momentum(whole, fine), flags)
         self.layout.give(mean, whole, self._scale)
         self.sent = self.wire.sent - before
 
@@ -107,6 +116,13 @@ class CompressedExchange:
         split = len(self.layout.compressed)
         compressed.index_add_(0, self._starts[:split], infinite[:split])
         whole.index_add_(0, self._starts[split:], infinite[split:])
+
+    def _with_momentum(self, whole: Tensor, fine: Tensor) -> Tensor:
+        if not self.momentum:
+            return whole
+        velocity = whole.add_(self.velocity, alpha=self.momentum)
+        torch.where(fine, velocity, self.velocity, out=self.velocity)
+        return velocity
 
     def _look(self, true: Tensor, arrived: Tensor) -> None:
         cosine = torch.nn.functional.cosine_similarity(true, arrived, dim=0)
@@ -131,8 +147,11 @@ class CompressedExchange:
 
     def state_dict(self) -> dict[str, Any]:
         """Also the newest look, so that the record of a resumed run has it too."""
-        return {"method": self.method.state_dict(), "cosine": self._cosine}
+        velocity = {part.name: part.of(self.velocity) for part in self.layout.whole if self.momentum}
+        return {"method": self.method.state_dict(), "cosine": self._cosine, "velocity": velocity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
         self._cosine = state["cosine"]
+        for part in self.layout.whole if self.momentum else ():
+            part.of(self.velocity).copy_(state["velocity"][part.name])

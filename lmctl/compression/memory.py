@@ -8,7 +8,8 @@ before, not after, so that late gradients arrive as if momentum had accompanied 
 
     u = m u + g,    v = e + u,
 
-and momentum factor masking sets u to 0 wherever something was sent, which stops stale momentum.
+and momentum factor masking sets u to 0 wherever something was sent, which stops stale momentum. Tensors that are sent
+whole have momentum too, after they were averaged (`exchange.py`).
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Option:
         # Gradients are those of the mean, W times a worker's share of it: so is the norm.
         clip = clip_norm * wire.world**0.5 if self.local_clip and clip_norm is not None else None
         method = self.method(layout, wire, memories)
-        return CompressedExchange(layout, wire, method, clip, self.probe_every, self.words)
+        return CompressedExchange(layout, wire, method, self.words, clip, momentum, self.probe_every)
 
     @property
     def correction(self) -> tuple[float, bool]:
