@@ -20,6 +20,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.types import (
     Augment,
     Family,
+    GradCompressor,
     ModelSpec,
     OptimSpec,
     Precision,
@@ -38,6 +39,7 @@ COMPONENTS = {
     "mix": Mix,
     "tokenizer": TokenizerSpec,
     "precision": Precision,
+    "compression": GradCompressor,
     "optim": OptimSpec,
     "schedule": Schedule,
     "runner": Where,
@@ -62,6 +64,7 @@ class Plan:
     mix: Mix
     tokenizer: TokenizerSpec
     precision: Precision
+    compression: GradCompressor
     optim: OptimSpec
     schedule: Schedule
     runner: Where

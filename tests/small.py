@@ -13,6 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lmctl.augment.none import Unchanged
+from lmctl.compression.none import Uncompressed
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging
 from lmctl.core.store import TokenStore, write_store
 from lmctl.core.types import Document
@@ -103,6 +104,7 @@ def plan(**changes: Any) -> Plan:
         mix=Mix({"corpus": Task(objective, NoText())}),
         tokenizer=NoText(),  # type: ignore[arg-type]
         precision=Fp32(),
+        compression=Uncompressed(),
         optim=AdamW(lr=3e-3),
         schedule=Linear(),
         runner=Cpu(),

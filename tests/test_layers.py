@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"core"},
     {"config"},
-    {"model", "tokenizer", "data", "objective", "augment", "mix", "precision", "optim", "schedule", "runner"},
+    {
+        *("model", "tokenizer", "data", "objective", "augment", "mix"),
+        *("precision", "compression", "optim", "schedule", "runner"),
+    },
     {"plan"},
     {"run"},
     {"use"},

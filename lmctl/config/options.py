@@ -25,6 +25,7 @@ GROUPS: dict[Any, str] = {
     types.Objective: "objective",
     types.ModelSpec: "model",
     types.Precision: "precision",
+    types.GradCompressor: "compression",
     types.OptimSpec: "optim",
     types.Schedule: "schedule",
     types.Where: "runner",

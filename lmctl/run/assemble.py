@@ -98,10 +98,12 @@ def _check_pieces(plan: Plan, prepared: Prepared) -> None:
 
 def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, Examples]) -> None:
     """What can only be refused now that processes, device and text are known."""
-    if plan.batch.rows % world:
-        near = max(world, plan.batch.rows // world * world)
+    workers = plan.compression.workers(world, plan.optim, plan.clip_norm)
+    if plan.batch.rows % workers:
+        near = max(workers, plan.batch.rows // workers * workers)
+        who = "processes" if workers == world else "simulated workers"
         raise ConfigError(
-            f"batch.size={plan.batch.rows} cannot be shared equally by {world} processes", f"nearest: {near}"
+            f"batch.size={plan.batch.rows} cannot be shared equally by {workers} {who}", f"nearest: {near}"
         )
     ordered = [name for name, some in examples.items() if getattr(some, "ordered", False)]
     if ordered and len(examples) > 1 and world > 1:

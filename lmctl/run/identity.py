@@ -25,6 +25,7 @@ FREE = (
     "compile",
     "gradient_checkpointing",
     "batch.micro",
+    "compression.probe_every",
 )
 """Keys, and sections, that may change when a run goes on. So may paths and revisions: what they lead to is compared
 itself."""

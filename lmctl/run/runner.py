@@ -5,6 +5,7 @@
         for micro in window:                gradients cross the network on the last one only
             terms = learner(micro)          objective/ and model/, in the precision's products
             (sum(terms / targets)).backward()
+        exchange                            compression/, unless DDP has averaged them already
         clip, step, yield
 
 `Runner.steps()` is a generator: tests, benchmarks and notebooks can drive it. It writes nothing and prints nothing;
@@ -86,7 +87,9 @@ class Runner:
         self.scaler = plan.precision.scaler(device)
         if plan.compile:
             self.network.compile_body()
+        self.exchange = plan.compression.exchange(self.learner, processes.rank, processes.world, plan.clip_norm)
         self.wrapped = processes.wrap(self.learner)
+        self.exchange.attach(self.wrapped)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
         seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
@@ -124,27 +127,31 @@ class Runner:
         """Optimiser steps until the budget is spent or a signal asks to stop."""
         with ThreadPoolExecutor(1) as ahead:
 
-            def fetch(index: int, at: Position) -> Future[Window]:
-                here, progress = self.processes, self._progress(index, at)
-                return ahead.submit(self.stream.window, at, progress, self.plan.batch.micro, here.rank, here.world)
+            def fetch(index: int, at: Position) -> Future[list[Window]]:
+                return ahead.submit(self._windows, at, self._progress(index, at))
 
             index = self.state.window
             coming = fetch(index, Position.from_state(self.state.position))
             while self.spent() < 1:
-                window = coming.result()
-                counts, tokens = self._agree(window)
+                windows = coming.result()
+                counts, tokens = self._agree(windows)
                 if self.stopped_by is not None:
                     return
                 index += 1
-                coming = fetch(index, window.after)
-                yield self._step(window, counts, tokens)
+                coming = fetch(index, windows[0].after)
+                yield self._step(windows, counts, tokens)
 
-    def _agree(self, window: Window) -> tuple[dict[str, float], dict[str, int]]:
+    def _windows(self, at: Position, progress: float) -> list[Window]:
+        """The window at `at` as each of the workers that this process is computes it."""
+        micro, workers = self.plan.batch.micro, self.exchange.workers
+        return [self.stream.window(at, progress, micro, place, workers) for place in self.exchange.places]
+
+    def _agree(self, windows: list[Window]) -> tuple[dict[str, float], dict[str, int]]:
         """What all processes must know before the step: targets per term, tokens, time, requests to stop."""
         self._tick()
         reason = stop.requested()
         counts, tokens = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.plan.mix.tasks, 0.0)
-        for batch in window.batches:
+        for batch in (batch for window in windows for batch in window.batches):
             tokens[batch.task] += batch.tokens
             for term, count in batch.counts().items():
                 counts[f"{batch.task}/{term}"] += count
@@ -164,27 +171,19 @@ class Runner:
         self.state.seconds += self._clock[0] - wall
         self.state.cpu_seconds += self._clock[1] - cpu
 
-    def _step(self, window: Window, counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
-        plan, state, world = self.plan, self.state, self.processes.world
+    def _step(self, windows: list[Window], counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
+        plan, state = self.plan, self.state
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(self.spent(ahead=0.5), 1e-9)))
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
         cosines = {}
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
-            cosines = gradient_cosines(self.learner, window.batches)
+            cosines = gradient_cosines(self.learner, [batch for window in windows for batch in window.batches])
         terms: dict[str, Tensor] = {}
-        several = len(plan.mix.tasks) > 1
-        for number, batch in enumerate(window.batches, start=1):
-            last = number == len(window.batches)
-            with nullcontext() if last else self.processes.unsynchronised(self.wrapped):
-                parts = self.wrapped(batch.to(self.processes.device), touch_all=several and last)
-                loss = total_loss(batch, parts, counts, world, window.factors[batch.task], self.learner.balance)
-                self.scaler.scale(loss).backward()
-            for name, value in parts.items():
-                name = f"{batch.task}/{name}"
-                terms[name] = terms.get(name, 0.0) + value.detach().double()
-        if not window.batches:  # fewer rows than processes; the others wait for these gradients all the same
-            self.scaler.scale(self.wrapped(None)["none"]).backward()
+        for window in windows:
+            self._backward(window, counts, terms)
+            self.exchange.collect(getattr(self.scaler, "value", 1.0))
+        self.exchange.finish(state.step)
         self.scaler.unscale(self.optimizer)
         grad_norm = self._clip()
         taken = self.scaler.step(self.optimizer, grad_norm)
@@ -193,12 +192,27 @@ class Runner:
         else:
             self._skip(grad_norm)
         self.optimizer.zero_grad(set_to_none=True)
-        state.position = window.after.state_dict()
+        state.position = windows[0].after.state_dict()
         state.tokens += sum(tokens.values())
         state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
-        if world > 1:
-            state.bytes_sent += self.gradient_bytes
+        state.bytes_sent += self.exchange.sent
+        state.bytes_dense += self.exchange.dense
         return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, cosines)
+
+    def _backward(self, window: Window, counts: dict[str, float], terms: dict[str, Tensor]) -> None:
+        """The gradients of one worker's window, and its losses added to `terms`."""
+        several, workers = len(self.plan.mix.tasks) > 1, self.exchange.workers
+        for number, batch in enumerate(window.batches, start=1):
+            last = number == len(window.batches)
+            with nullcontext() if last else self.processes.unsynchronised(self.wrapped):
+                parts = self.wrapped(batch.to(self.processes.device), touch_all=several and last)
+                loss = total_loss(batch, parts, counts, workers, window.factors[batch.task], self.learner.balance)
+                self.scaler.scale(loss).backward()
+            for name, value in parts.items():
+                name = f"{batch.task}/{name}"
+                terms[name] = terms.get(name, 0.0) + value.detach().double()
+        if not window.batches:  # fewer rows than processes; the others wait for these gradients all the same
+            self.scaler.scale(self.wrapped(None)["none"]).backward()
 
     def _clip(self) -> Tensor:
         gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
@@ -230,11 +244,6 @@ class Runner:
             f"lower optim.lr (now {self.plan.optim.lr:g}), lengthen schedule.warmup, or use precision=fp32 or bf16",
         )
 
-    @property
-    def gradient_bytes(self) -> int:
-        """Bytes of gradients that one process hands to the reduction in one step."""
-        return sum(p.numel() * p.element_size() for p in self.learner.parameters() if p.requires_grad)
-
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that all processes share, for a checkpoint."""
         return {
@@ -247,7 +256,8 @@ class Runner:
     def own_state(self) -> dict[str, Any]:
         """What is this process's alone."""
         carried: dict[str, Tensor] = getattr(self.network, "carried", dict)()
-        return {"random": random_state(), "carried": carried, **self.state.own()}
+        exchange = self.exchange.state_dict()
+        return {"random": random_state(), "carried": carried, "exchange": exchange, **self.state.own()}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any] | None) -> None:
         """Go on from a checkpoint; `own` is None in a process that did not exist when it was written."""
@@ -260,9 +270,11 @@ class Runner:
         self.scaler.load_state_dict(state["scaler"])
         self.learner.balance.load_state_dict(state["balance"])
         own = dict(own or {})
-        saved_random, carried = own.pop("random", None), own.pop("carried", {})
+        saved_random, carried, exchange = (own.pop(name, None) for name in ("random", "carried", "exchange"))
         if carried:
             self.network.carry(carried)
+        if exchange:
+            self.exchange.load_state_dict(exchange)
         self.state = TrainState(**state["progress"], **own)
         if saved_random is not None:
             restore_random_state(saved_random)
