@@ -105,6 +105,11 @@ class Pretrained:
         return "decoder" if causal and not masked else "encoder"
 
     @property
+    def linear_layers(self) -> bool:
+        """Whether there are any besides heads."""
+        return self.config.model_type != RECURRENT
+
+    @property
     def max_positions(self) -> int | None:
         if self.config.model_type in ("t5", RECURRENT):
             return None
