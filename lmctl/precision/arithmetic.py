@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ def as_matrix(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-def linear_forward(ctx: Any, x: Tensor, weight: Rows, arithmetic: Arithmetic) -> Tensor:
+def linear_forward(x: Tensor, weight: Rows, arithmetic: Arithmetic) -> Tensor:
     """The output product [..., O] of x [..., I] and a quantised weight [O, I] scaled along I."""
     dtype = output_dtype(x)
     with plainly(x.device):

@@ -48,7 +48,7 @@ def dtype_table(
     compute: str,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
-    **roles: str,
+    roles: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """dtypes by role of a run whose parameters, gradients and optimiser states are float32, but for `roles`."""
     if dtype is not None and device is not None and emulated(dtype, device):
@@ -61,4 +61,4 @@ def dtype_table(
         "gradient": "fp32",
         "reduction": "fp32",
         "optimiser": "as optim says",
-    } | roles
+    } | (roles or {})

@@ -43,4 +43,4 @@ class Int8(LinearLayers):
     def table(self, device: torch.device) -> dict[str, str]:
         from lmctl.precision.autocast import dtype_table
 
-        return dtype_table(f"int8 in linear layers, {self.float_products} elsewhere", accumulate="int32")
+        return dtype_table(f"int8 in linear layers, {self.float_products} elsewhere", roles={"accumulate": "int32"})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from lmctl.precision.arithmetic import Arithmetic, as_matrix, output_dtype, plainly, weight_gradient
+from lmctl.precision.arithmetic import Arithmetic, as_matrix, linear_forward, plainly, weight_gradient
 from lmctl.precision.counting import in_reference
 
 
@@ -24,10 +24,7 @@ class LowProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, arithmetic: Arithmetic) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.arithmetic = arithmetic
-        dtype = output_dtype(x)
-        with plainly(x.device):
-            y = arithmetic.multiply(arithmetic.quantise(as_matrix(x), 1), arithmetic.quantise(weight, 1).t())
-        return y.view(*x.shape[:-1], len(weight)).to(dtype)
+        return linear_forward(x, arithmetic.quantise(weight, 1), arithmetic)
 
     @staticmethod
     @once_differentiable

@@ -35,7 +35,7 @@ def export(paths: Paths, runner: Runner, summary: dict[str, Any]) -> None:
     """Write weights (safetensors), config, tokenizer and model card, whole or not at all."""
     partial = paths.root / ".model-partial"
     network, tokenizer = runner.network, runner.prepared.tokenizer
-    model = network.pretrained()
+    model: Any = runner.plan.precision.restore(network.pretrained())
     tasks = _tasks(runner)
     _name_labels(model, tasks)
     try:
