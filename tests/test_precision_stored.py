@@ -178,31 +178,32 @@ def test_compile_is_refused_by_name():
         plan(precision=Int8Weights(), compile=True)
 
 
-def _one_of_two(rank: int, folder: str, name: str) -> None:
+def _one_of_two(rank: int, folder: str, names: list[str]) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "localhost"}
     os.environ |= {"MASTER_PORT": (Path(folder) / "port").read_text(), "OMP_NUM_THREADS": "1"}
     from test_precision_runs import PRECISIONS
 
     processes = Processes(on_cpu=True)
     changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=4)}
-    runner = Runner(plan(precision=PRECISIONS[name], **changes), prepared(), processes)
-    assert [report.taken for report in runner.steps()] == [True] * 4
-    torch.save(copy.deepcopy(runner.network.state_dict()), Path(folder) / f"{rank}.pt")
+    for name in names:
+        runner = Runner(plan(precision=PRECISIONS[name], **changes), prepared(), processes)
+        assert [report.taken for report in runner.steps()] == [True] * 4
+        torch.save(copy.deepcopy(runner.network.state_dict()), Path(folder) / f"{name}-{rank}.pt")
     processes.close()
 
 
-@pytest.mark.parametrize("name", ["int8_full", "bf16_pure"])
-def test_two_processes_keep_the_same_bits(tmp_path, name):
+def test_two_processes_keep_the_same_bits(tmp_path):
+    names = ["int8_full", "bf16_pure", "int8_weights_bf16"]
     import socket
 
     with socket.socket() as free:
         free.bind(("localhost", 0))
         (tmp_path / "port").write_text(str(free.getsockname()[1]))
-    mp.spawn(_one_of_two, args=(str(tmp_path), name), nprocs=2)
-    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert one.keys() == two.keys()
-    for key in one:
-        assert torch.equal(one[key], two[key]), key
+    mp.spawn(_one_of_two, args=(str(tmp_path), names), nprocs=2)
+    for name in names:
+        one, two = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(2))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
 
 
 def test_stored_layers_are_in_every_precision_that_stores():

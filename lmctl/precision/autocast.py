@@ -39,6 +39,13 @@ def full_products() -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def tf32_products() -> AbstractContextManager[None]:
+    """float32 products may use TF32 from now on, in backward passes too."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    return nullcontext()
+
+
 def products_in(name: str, device: torch.device) -> AbstractContextManager[Any]:
     """Products in "fp32" or "bf16"."""
     return half_products(torch.bfloat16, device) if name == "bf16" else full_products()

@@ -50,13 +50,14 @@ class StoredOptimizer(Optimizer):
         """Steps taken; the noise depends on it."""
         place = {id(store.parameter): number for number, store in enumerate(self.stores)}
         self.real = [p for group in inner.param_groups for p in group["params"]]
-        self._entries: list[tuple[dict[str, Any], nn.Parameter, int]] = []
-        for group in inner.param_groups:
+        self._entries: list[tuple[int, nn.Parameter, int]] = []
+        """Number of the group (loading a state makes new groups), stand-in, number of the store."""
+        for index, group in enumerate(inner.param_groups):
             params = group["params"]
             for at, parameter in enumerate(params):
                 if id(parameter) in place:
                     params[at] = nn.Parameter(torch.empty(0, dtype=torch.float32, device=parameter.device))
-                    self._entries.append((group, params[at], place[id(parameter)]))
+                    self._entries.append((index, params[at], place[id(parameter)]))
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -67,8 +68,8 @@ class StoredOptimizer(Optimizer):
             for group, params in zip(groups, whole, strict=True):
                 group["params"] = [p for p in params if id(p) not in stood_in]
             self._inner_step([group for group in groups if group["params"]])
-            for group, work, number in self._entries:
-                store = self.stores[number]
+            for index, work, number in self._entries:
+                store, group = self.stores[number], groups[index]
                 if store.parameter.grad is not None:
                     work.data, work.grad = store.read(), store.parameter.grad.float()
                     group["params"] = [work]
