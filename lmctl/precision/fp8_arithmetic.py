@@ -57,10 +57,12 @@ def scaled_product(a: Rows, b: Rows, rowwise: bool) -> Tensor:
     left, right = (_bytes(x) for x in (a.values, b.values.t()))
     left = F.pad(left, (0, inner)).contiguous().view(a.values.dtype)
     right = F.pad(right, (0, inner, 0, columns)).contiguous().view(b.values.dtype)
-    scale = F.pad(b.scale, (0, columns), value=1.0) if rowwise else b.scale
+    if rowwise:
+        rows, heads = a.scale.flatten()[:, None], F.pad(b.scale.flatten(), (0, columns), value=1.0)[None]
+    else:
+        rows, heads = a.scale.view(()), b.scale.view(())
     kind = torch.bfloat16 if rowwise else torch.float32
-    scales = (a.scale.contiguous(), scale.contiguous()) if rowwise else (a.scale.view(()), scale.view(()))
-    product = torch._scaled_mm(left, right.t(), scale_a=scales[0], scale_b=scales[1], out_dtype=kind)
+    product = torch._scaled_mm(left, right.t(), scale_a=rows, scale_b=heads, out_dtype=kind)
     return product[:, :n].float()
 
 

@@ -8,7 +8,6 @@ VNNI torch's own int8 kernel is tens of times slower than float32; with it, four
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Literal
 
 import torch
@@ -23,11 +22,9 @@ LONGEST = 131_071
 """Terms in an int32 sum: 128 * 128 * 131071 < 2^31."""
 
 
-@cache
-def native() -> bool:
-    """Whether this CPU multiplies int8 faster than float32 (AVX-512 VNNI)."""
-    probe = getattr(torch.cpu, "_is_vnni_supported", None)
-    return bool(probe is not None and probe())
+_probe = getattr(torch.cpu, "_is_vnni_supported", None)
+NATIVE = bool(_probe is not None and _probe())
+"""Whether this CPU multiplies int8 faster than float32 (AVX-512 VNNI). Asked once, where torch.compile does not look."""
 
 
 def int8_product(a: Tensor, b: Tensor, backend: Literal["auto", "int_mm", "blocks"] = "auto") -> Tensor:
@@ -47,7 +44,7 @@ def _product(a: Tensor, b: Tensor, backend: str) -> Tensor:
         return torch.zeros(a.shape[0], b.shape[1], dtype=torch.int32, device=a.device)
     if a.device.type == "cuda":
         return padded(a, b)
-    if backend == "int_mm" or (backend == "auto" and native()):
+    if backend == "int_mm" or (backend == "auto" and NATIVE):
         return torch._int_mm(a, b)
     return in_blocks(a, b)
 

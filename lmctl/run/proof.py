@@ -34,7 +34,8 @@ def prove(runner: Runner) -> dict[str, Any]:
     state = torch.get_rng_state()
     batch = runner.stream.first(next(iter(runner.stream.streams)), ROWS).to(device)
     runner.learner.eval()
-    with torch.no_grad():
+    # Compiled code would neither be counted nor, once a mode has watched it, be used in training.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         with precision.reference(device):
             reference = _logits(runner, batch)
         with counting() as products, precision.products(device), CountDtypes(products):
