@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,12 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
+def alone() -> Iterator[Processes]:
+    """This process with one thread, as each of the two has: more would add up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Processes(on_cpu=True)
+    torch.set_num_threads(threads)
 
 
 def relative(one: torch.Tensor, other: torch.Tensor) -> float:
