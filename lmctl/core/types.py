@@ -127,7 +127,7 @@ class Source(Protocol):
 
 
 StreamPlace: TypeAlias = "dict[str, Any]"
-"""Where a source stands in its stream, as JSON: what it needs to find the place again without reading up to it."""
+"""Where a source stands in its stream, as JSON: what it needs to find the place again."""
 
 
 @dataclass(frozen=True)
