@@ -48,8 +48,8 @@ def test_the_float_weight_is_gone_and_products_are_those_of_the_stored_one(kind)
     plain = layer.restored()
     assert type(plain) in (nn.Linear, Conv1D)
     expected = torch.autograd.grad(plain(x), [x, plain.weight, plain.bias], upstream)
-    y = layer(x)
     assert layer.weight.untyped_storage().size() == 0
+    y = layer(x)
     assert layer.weight.shape == plain.weight.shape
     assert torch.allclose(y, plain(x), atol=1e-6)
     y.backward(upstream)
@@ -89,7 +89,6 @@ def test_state_is_plain_tensors_and_comes_back(tmp_path: Path):
         "0.bias": torch.float32,
     }
     x = torch.randn(4, 64)
-    two(x)  # its float weight is gone by now
     assert two.load_state_dict(state, strict=True).missing_keys == []
     assert torch.equal(one(x), two(x))
     assert torch.equal(restored_copy(one)(x), one(x))
@@ -137,7 +136,6 @@ def test_small_updates_arrive_on_average():
         layer.weight[:, 0] = 1.0
     keep(layer, Int8Rows("fp32", False))
     optimizer = StoredOptimizer(torch.optim.SGD(layer.parameters(), lr=1.0), [LayerStore(layer)], seed=3)
-    layer(torch.zeros(1, 64))
     gradient = torch.full((64, 64), 0.01 / 127)
     gradient[:, 0] = 0.0
     before = float(layer.read()[:, 1:].mean())
@@ -171,6 +169,16 @@ def test_a_device_decides_about_found_inf_through_the_wrapper():
     optimizer.step()
     assert torch.equal(layer(torch.eye(8)), before)
     assert fused.found_inf is optimizer.found_inf
+
+
+def test_it_moves_without_its_weight():
+    network = nn.Sequential(layer_of("conv1d"))
+    names = [name for name, _ in network.named_parameters()]
+    keep(network[0], Int8Rows("fp32", False))
+    moved = network.to("meta")
+    assert [name for name, _ in moved.named_parameters()] == names
+    assert {tensor.device.type for tensor in (*moved.parameters(), *moved.buffers())} == {"meta"}
+    assert moved[0].weight.shape == (64, 48)
 
 
 def test_compile_is_refused_by_name():

@@ -24,7 +24,7 @@ LONGEST = 131_071
 
 _probe = getattr(torch.cpu, "_is_vnni_supported", None)
 NATIVE = bool(_probe is not None and _probe())
-"""Whether this CPU multiplies int8 faster than float32 (AVX-512 VNNI). Asked once: torch.compile does not look here."""
+"""Whether this CPU multiplies int8 faster than float32 (AVX-512 VNNI). torch.compile cannot ask."""
 
 
 def int8_product(a: Tensor, b: Tensor, backend: Literal["auto", "int_mm", "blocks"] = "auto") -> Tensor:

@@ -97,9 +97,6 @@ class StoredWeight(nn.Module):
             tensor.copy_(encoded[suffix])
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.untyped_storage().size():
-            # Nobody needs the float weight from the first use on: devices, DDP and optimisers have been set up.
-            self.weight.untyped_storage().resize_(0)
         if in_reference():
             return nn.functional.linear(x, self.oriented(self.read()), self.bias)
         y = StoredProduct.apply(x, self.weight, self, *self.tensors().values())
@@ -117,6 +114,17 @@ class StoredWeight(nn.Module):
             if self.bias is not None:
                 layer.bias.copy_(self.bias)  # type: ignore[operator]
         return layer.requires_grad_(self.weight.requires_grad).train(self.training)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """For `.to(device)`: there is nothing of the weight to move."""
+        weight = self._parameters["weight"]
+        self._parameters["weight"] = None
+        super()._apply(fn, recurse)
+        device = self.tensors()[self.suffixes[0]].device
+        if weight is not None and device != weight.device:
+            weight = nn.Parameter(hollow(weight.shape, weight.dtype, device), weight.requires_grad)
+        self._parameters["weight"] = weight
+        return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -152,7 +160,7 @@ class StoredConv1D(StoredWeight, Conv1D):
 
 def keep(module: nn.Module, codec: Codec, gradient: torch.dtype = torch.float32) -> None:
     """From now on `module` (an `nn.Linear` or a `Conv1D`) keeps its weight by `codec`, and gives its gradient as
-    `gradient`. The parameter loses its memory at the first use."""
+    `gradient`."""
     module.__class__ = StoredConv1D if isinstance(module, Conv1D) else StoredLinear
     assert isinstance(module, StoredWeight)
     before = module.oriented(module.weight.detach().float())
@@ -161,7 +169,14 @@ def keep(module: nn.Module, codec: Codec, gradient: torch.dtype = torch.float32)
     for suffix, tensor in encoded.items():
         module.register_buffer(f"weight_{suffix}", tensor.contiguous())
     module.kept = Kept.of(codec.format, before, codec.decode(module.tensors(), before.shape))
-    module.weight.data = module.weight.detach().to(gradient, copy=True)  # memory that can be given up
+    module.weight.data = hollow(module.weight.shape, gradient, module.weight.device)
+
+
+def hollow(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor with a shape and no memory."""
+    tensor = torch.empty(shape, dtype=dtype, device=device)
+    tensor.untyped_storage().resize_(0)
+    return tensor
 
 
 class LayerStore:
