@@ -96,7 +96,7 @@ class Plan:
                     f"mix.tasks.{name}: {type(task.objective).__name__} needs {_either(task.objective.families)}, and "
                     f"{type(self.model).__name__} is {_A[self.model.family]}",
                     f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
-                    f"{NEAREST_MIX[self.model.family]}",
+                    f"{getattr(self.model, 'nearest_mix', NEAREST_MIX[self.model.family])}",
                 )
         if self.init_from is not None and getattr(self.model, "init_from", None) is None:
             raise ConfigError(
