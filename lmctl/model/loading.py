@@ -16,6 +16,7 @@ from lmctl.model.bert import bert_class
 from lmctl.model.bert_network import BertNetwork
 from lmctl.model.recurrent_classifier_network import RecurrentClassifierNetwork, refuse_language
 from lmctl.model.recurrent_network import RecurrentNetwork
+from lmctl.model.recurrent_seq2seq_network import RecurrentSeq2Seq
 
 if TYPE_CHECKING:
     from lmctl.model.pretrained import Pretrained
@@ -85,7 +86,7 @@ def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[netw
 
     kind = spec.config.model_type
     if spec.family == "seq2seq":
-        return AutoModelForSeq2SeqLM, networks.Seq2Seq
+        return AutoModelForSeq2SeqLM, RecurrentSeq2Seq if kind == own.SEQ2SEQ else networks.Seq2Seq
     if kind == own.LANGUAGE_MODEL:
         return AutoModelForCausalLM, RecurrentNetwork
     if kind == own.CLASSIFIER:
