@@ -216,13 +216,16 @@ def test_greedy_search_is_the_best_piece_at_every_step(attention: str, cell: str
     read: dict[str, list[int]] = {"encoder": [], "decoder": []}
     for name, side in (("encoder", model.get_encoder()), ("decoder", model.get_decoder())):
         side.embeddings.register_forward_hook(lambda m, i, out, name=name: read[name].append(out.shape[1]))
-    written = generated(model)
+    found = generated(model, return_dict_in_generate=True, output_logits=True)
+    written = found.sequences
     # The source is read once and every piece once: state is carried.
     assert read == {"encoder": [7], "decoder": [1] * (written.shape[1] - 1)}
     assert len({tuple(row) for row in written.tolist()}) > 1
     expected, ended = torch.full((3, 1), V.pad), torch.zeros(3, dtype=torch.bool)
     while expected.shape[1] < written.shape[1]:
-        best = model(source, mask, decoder_input_ids=expected).logits[:, -1].argmax(dim=-1)
+        logits = model(source, mask, decoder_input_ids=expected).logits[:, -1]
+        assert torch.allclose(found.logits[expected.shape[1] - 1][~ended], logits[~ended], atol=1e-5)
+        best = logits.argmax(dim=-1)
         expected = torch.cat([expected, torch.where(ended, V.pad, best)[:, None]], dim=1)
         ended |= best == V.sep
     assert torch.equal(written, expected)
@@ -247,7 +250,7 @@ def test_beam_search_carries_the_state_of_each_hypothesis(attention: str, cell: 
 
 
 def test_sampling_draws_what_the_model_expects():
-    model = network(sharp=2.0).pretrained().eval()
+    model = network("luong", sharp=2.0).pretrained().eval()
     source, mask = rectangle([4], 3)
     torch.manual_seed(0)
     drawn = model.generate(
