@@ -29,7 +29,7 @@ MISTAKES = {
     "train +optim.typo=1": "error: unknown key 'optim.typo'\n  optim takes: lr, weight_decay, betas, eps, layer_decay",
     "train +optim.lrr=1": "error: unknown key 'optim.lrr'; did you mean optim.lr?",
     "train precision=fp16 precision.initial_scal=2": "error: unknown key 'precision.initial_scal'; did you mean precision.initial_scale?",
-    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=jsonl and data=parallel and data=table and data=text has it",
+    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=hub and data=jsonl and data=parallel and data=table and data=text has it",
     "train +optim.lr=1": "error: 'optim.lr' has a value already\n  write optim.lr=..., without the +",
     "train +precision=bf16": "error: 'precision' has a value already\n  write precision=..., without the +",
     "train optim.lr=abc": "error: optim.lr must be a number, got abc",
