@@ -90,7 +90,9 @@ class Session:
             self.display.say(f"precision: {line}")
         for role in ("compute", "proof"):
             self.display.say(f"precision: {role} {self.precision[role]}")
-        for line in (*runner.exchange.words(), *self.plan.compression.remarks(self.plan.optim)):
+        if words := runner.exchange.words():
+            self.precision["reduction"] = words[0]
+        for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")
         fresh = not state.valid
         if fresh:

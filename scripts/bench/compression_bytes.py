@@ -131,12 +131,12 @@ def main() -> None:
     first = rows[args.sides[0]]
     where = "each side in a network namespace of its own" if isolated() else "other programs' traffic included"
     print(f"bytes per step, both processes together, {args.steps} steps after {args.warmup} ({where}):\n")
-    print("| side      | on lo     | ratio | gradients | ratio | ms a step | valid loss |")
-    print("|-----------|----------:|------:|----------:|------:|----------:|-----------:|")
+    print("| side      | on lo      | ratio | gradients  | ratio | ms a step | valid loss |")
+    print("|-----------|-----------:|------:|-----------:|------:|----------:|-----------:|")
     for side, row in rows.items():
         lo, sent = row["loopback"], row["sent"]
         print(
-            f"| {side:9} | {lo:9,.0f} | {first['loopback'] / lo:5.1f} | {sent:9,.0f} | {first['sent'] / sent:5.1f} "
+            f"| {side:9} | {lo:10,.0f} | {first['loopback'] / lo:5.1f} | {sent:10,.0f} | {first['sent'] / sent:5.1f} "
             f"| {1000 * row['seconds']:9.1f} | {row['loss']:10.3f} |"
         )
 
