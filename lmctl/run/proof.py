@@ -31,6 +31,8 @@ def prove(runner: Runner) -> dict[str, Any]:
     """The dtype table of the run with its proof; raises if a low precision does nothing, or too much."""
     device, precision = runner.processes.device, runner.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
+    if getattr(runner.plan.optim, "state_bits", 32) == 8:
+        table["optimiser"] = "8 bits, fp32 where a tensor has less than 4096 elements"
     state = torch.get_rng_state()
     batch = runner.stream.first(next(iter(runner.stream.streams)), ROWS).to(device)
     runner.learner.eval()
