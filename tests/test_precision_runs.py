@@ -13,7 +13,7 @@ from small import plan, prepared
 from torch import Tensor
 
 from lmctl.config.schema import Budget
-from lmctl.core.errors import ConfigError
+from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.types import Paths
 from lmctl.model.bert import Bert
 from lmctl.model.recurrent import RecurrentLM
@@ -76,7 +76,7 @@ def fp32(alone) -> float:
     return runner.validation.scores(runner.learner)["loss"]
 
 
-@pytest.mark.parametrize("name", LOW)
+@pytest.mark.parametrize("name", ["bf16_pure", "bf16_kahan", "fp8", "int8", "int8_weights_bf16", "int8_full_pow2"])
 def test_it_learns_what_fp32_learns(alone, fp32, name):
     changes = {"optim": HOT, "objective": MaskedLM(), "budget": Budget(steps=60)}
     runner = Runner(plan(precision=PRECISIONS[name], **changes), prepared(), alone)
@@ -98,6 +98,24 @@ def test_the_proof_finds_what_was_promised(alone, name):
         assert table["stored_weights"] >= 16_384
         assert table["storage_db"] > 35
         assert f"weights stored as {option.storage}" in table["proof"]
+
+
+def test_too_much_noise_ends_a_run_before_it_begins_but_not_one_that_goes_on(alone, monkeypatch):
+    monkeypatch.setattr(Int8, "least_decibel", 200.0)
+    runner = Runner(plan(precision=Int8()), prepared(), alone)
+    with pytest.raises(LmctlError, match=r"int8 in linear layers, fp32 elsewhere differs too much .* below 200\)"):
+        prove(runner)
+    next(runner.steps())
+    assert prove(runner)["low_products"]["int8"] == 12
+
+
+def test_what_pretends_to_compute_or_store_in_int8_is_found_out(alone, monkeypatch):
+    monkeypatch.setattr(Int8, "convert", lambda *_: [])
+    with pytest.raises(LmctlError, match=r"asked for int8 in linear layers.* but the first batch was computed in fp32"):
+        prove(Runner(plan(precision=Int8()), prepared(), alone))
+    monkeypatch.setattr(Int8Weights, "convert", lambda *_: [])
+    with pytest.raises(LmctlError, match="asked for weights stored as int8, but there are none"):
+        prove(Runner(plan(precision=Int8Weights()), prepared(), alone))
 
 
 WIDE = Bert(1, 64, 2, 128, max_positions=64)
