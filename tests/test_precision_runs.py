@@ -13,8 +13,11 @@ from small import plan, prepared
 from torch import Tensor
 
 from lmctl.config.schema import Budget
+from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.types import Paths
 from lmctl.model.bert import Bert
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.adamw import AdamW
 from lmctl.precision.bf16 import Bf16
@@ -73,7 +76,7 @@ def fp32(alone) -> float:
     return runner.validation.scores(runner.learner)["loss"]
 
 
-@pytest.mark.parametrize("name", LOW)
+@pytest.mark.parametrize("name", ["bf16_pure", "bf16_kahan", "fp8", "int8", "int8_weights_bf16", "int8_full_pow2"])
 def test_it_learns_what_fp32_learns(alone, fp32, name):
     changes = {"optim": HOT, "objective": MaskedLM(), "budget": Budget(steps=60)}
     runner = Runner(plan(precision=PRECISIONS[name], **changes), prepared(), alone)
@@ -95,6 +98,24 @@ def test_the_proof_finds_what_was_promised(alone, name):
         assert table["stored_weights"] >= 16_384
         assert table["storage_db"] > 35
         assert f"weights stored as {option.storage}" in table["proof"]
+
+
+def test_too_much_noise_ends_a_run_before_it_begins_but_not_one_that_goes_on(alone, monkeypatch):
+    monkeypatch.setattr(Int8, "least_decibel", 200.0)
+    runner = Runner(plan(precision=Int8()), prepared(), alone)
+    with pytest.raises(LmctlError, match=r"int8 in linear layers, fp32 elsewhere differs too much .* below 200\)"):
+        prove(runner)
+    next(runner.steps())
+    assert prove(runner)["low_products"]["int8"] == 12
+
+
+def test_what_pretends_to_compute_or_store_in_int8_is_found_out(alone, monkeypatch):
+    monkeypatch.setattr(Int8, "convert", lambda *_: [])
+    with pytest.raises(LmctlError, match=r"asked for int8 in linear layers.* but the first batch was computed in fp32"):
+        prove(Runner(plan(precision=Int8()), prepared(), alone))
+    monkeypatch.setattr(Int8Weights, "convert", lambda *_: [])
+    with pytest.raises(LmctlError, match="asked for weights stored as int8, but there are none"):
+        prove(Runner(plan(precision=Int8Weights()), prepared(), alone))
 
 
 WIDE = Bert(1, 64, 2, 128, max_positions=64)
@@ -180,6 +201,21 @@ def test_activations_recomputed_give_the_same_run(alone, name):
     assert same(*states)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fp32", "int8", "fp8", "bf16_pure"])
+def test_it_is_compiled_after_the_proof_too(alone, name):
+    """A dispatch mode around a compiled function would make dynamo leave it alone for ever."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    runner = Runner(plan(precision=PRECISIONS[name], compile=True), prepared(), alone)
+    prove(runner)
+    list(runner.steps())
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
 def test_several_tasks_and_idle_processes_touch_every_stored_parameter(alone):
     runner = Runner(plan(precision=Int8Full()), prepared(), alone)
     list(runner.steps())
@@ -194,6 +230,10 @@ def test_nothing_but_the_vectors_stays_in_fp32_with_bf16_pure(alone):
     with pytest.raises(ValueError, match="rounding must be stochastic or kahan: nearest loses every update"):
         Bf16Pure(rounding="nearest")
     assert Bf16Pure(rounding="nearest", force=True).rounding == "nearest"
+    with pytest.raises(ConfigError, match=r"torch's recurrent ones \(RecurrentLM\) take weights of one kind only"):
+        plan(model=RecurrentLM(1, 32), objective=CausalLM(), precision=Bf16Pure())
+    with pytest.raises(ConfigError, match=r"recurrent ones \(LSTM\)"):
+        Bf16Pure().convert(torch.nn.LSTM(4, 4), torch.device("cpu"))
 
 
 def test_small_steps_reach_bf16_weights_unless_rounded_to_nearest(alone):
@@ -212,7 +252,6 @@ def test_small_steps_reach_bf16_weights_unless_rounded_to_nearest(alone):
 
 @pytest.mark.parametrize("on_cpu", [True, False])
 def test_what_needs_a_gpu_is_refused_without_one(on_cpu):
-    from lmctl.core.errors import ConfigError
     from lmctl.precision.tf32 import Tf32
 
     place = SimpleNamespace(on_cpu=lambda: on_cpu, world=lambda: 1)

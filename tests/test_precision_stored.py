@@ -91,7 +91,9 @@ def test_state_is_plain_tensors_and_comes_back(tmp_path: Path):
     x = torch.randn(4, 64)
     assert two.load_state_dict(state, strict=True).missing_keys == []
     assert torch.equal(one(x), two(x))
+    before = torch.get_rng_state()
     assert torch.equal(restored_copy(one)(x), one(x))
+    assert torch.equal(torch.get_rng_state(), before)
     assert type(restored_copy(one)[0]) is nn.Linear
 
 

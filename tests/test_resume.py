@@ -98,8 +98,14 @@ def test_killed_and_resumed_is_bit_exact(tmp_path, text, more):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
-    [["precision=fp16", "mix=mlm"], ["precision=bf16", "batch.micro=3"], ["schedule=wsd", "mix=mlm_nsp"]],
-    ids=["fp16", "accumulation", "wsd"],
+    [
+        ["precision=fp16", "mix=mlm"],
+        ["precision=bf16", "batch.micro=3"],
+        ["schedule=wsd", "mix=mlm_nsp"],
+        ["precision=int8_full", "optim=adamw8bit"],
+        ["precision=bf16_pure", "precision.rounding=kahan"],
+    ],
+    ids=["fp16", "accumulation", "wsd", "int8_full", "bf16_pure"],
 )
 def test_many_kills(tmp_path, text, more):
     rng = random.Random(11)

@@ -67,5 +67,5 @@ def dtype_table(
         "accumulate": "fp32",
         "gradient": "fp32",
         "reduction": "fp32",
-        "optimiser": "as optim says",
+        "optimiser": "fp32",
     } | (roles or {})

@@ -44,10 +44,7 @@ class Bf16Pure(Standard):
 
     def refuse_run(self, run: RunParts) -> str | None:
         if not getattr(run.model, "linear_layers", True):
-            return (
-                f"bf16_pure is for networks of linear layers: torch's recurrent ones ({type(run.model).__name__}) take "
-                "weights of one kind only; nearest: precision=bf16"
-            )
+            return recurrent(type(run.model).__name__)
         return None
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
@@ -91,3 +88,11 @@ class Bf16Pure(Standard):
         mixed = "bf16, vectors fp32"
         roles = {"parameter": mixed, "master": master, "gradient": mixed, "reduction": mixed}
         return dtype_table("bf16", device, torch.bfloat16, roles)
+
+
+def recurrent(what: str) -> str:
+    """Why `what` cannot be kept in bf16."""
+    return (
+        f"bf16_pure is for networks of linear layers: torch's recurrent ones ({what}) take weights of one kind only; "
+        "nearest: precision=bf16"
+    )

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lmctl.core.errors import ConfigError
+from lmctl.precision.bf16_pure import recurrent
 from lmctl.precision.counting import Kept
 from lmctl.precision.emulation import PRODUCTS
 from lmctl.precision.rounding import to_bf16
@@ -20,6 +22,8 @@ def to_bf16_matrices(network: nn.Module) -> list[str]:
     """Every float parameter of two dimensions or more becomes bf16, in place; says how many weights."""
     kept = total = 0
     for module in network.modules():
+        if isinstance(module, nn.RNNBase):
+            raise ConfigError(f"precision: {recurrent(type(module).__name__)}")
         for parameter in module.parameters(recurse=False):
             if parameter.dtype == torch.float32 and parameter.ndim >= 2:  # a shared one is met as float32 once
                 before = parameter.data

@@ -23,6 +23,7 @@ class FloatProducts:
         raise NotImplementedError
 
     def forward(self, x: Tensor, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
+        x = x.float() if self.products == "fp32" else x  # T5 casts inputs to what it takes for the weight's dtype
         return torch.nn.functional.linear(x, self.decode(kept, shape).to(x.dtype))
 
     def backward(

@@ -23,6 +23,8 @@ class Fp8(LinearLayers):
     """fp32 parameters, fp8 products in every linear layer but heads, bf16 products elsewhere."""
 
     product: ClassVar[str | None] = "fp8"
+    least_decibel: ClassVar[float] = 10.0
+    """3 bits of mantissa: 33 dB were measured over 12 layers of an untrained BERT, but 20 over those of a Llama."""
 
     scale: str = "tensor"
     emulate: bool = False

@@ -62,7 +62,8 @@ class LowConv1D(Conv1D):
     def forward(self, x: Tensor) -> Tensor:
         if in_reference():
             return super().forward(x)
-        return LowProduct.apply(x, self.weight.t(), self.arithmetic) + self.bias
+        y = LowProduct.apply(x, self.weight.t(), self.arithmetic)
+        return y + self.bias.to(y.dtype)
 
 
 def take(module: nn.Module, arithmetic: Arithmetic) -> None:

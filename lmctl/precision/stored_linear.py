@@ -108,7 +108,9 @@ class StoredWeight(nn.Module):
 
     def restored(self) -> nn.Module:
         """A copy with a plain float32 weight, of the class that this layer was."""
-        layer = self.plain().to(self.tensors()[self.suffixes[0]].device)
+        with torch.device("meta"):  # so that its initialisation draws nothing
+            layer = self.plain()
+        layer = layer.to_empty(device=self.tensors()[self.suffixes[0]].device)
         with torch.no_grad():
             layer.weight.copy_(self.read())  # type: ignore[operator]
             if self.bias is not None:

@@ -31,6 +31,8 @@ def prove(runner: Runner) -> dict[str, Any]:
     """The dtype table of the run with its proof; raises if a low precision does nothing, or too much."""
     device, precision = runner.processes.device, runner.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
+    if getattr(runner.plan.optim, "state_bits", 32) == 8:
+        table["optimiser"] = "8 bits, fp32 where a tensor has less than 4096 elements"
     state = torch.get_rng_state()
     batch = runner.stream.first(next(iter(runner.stream.streams)), ROWS).to(device)
     runner.learner.eval()
@@ -52,13 +54,13 @@ def prove(runner: Runner) -> dict[str, Any]:
         number, what = products[precision.product], WORDS.get(precision.product, precision.product)
         if number == 0 or noise == 0:
             raise LmctlError(f"precision: asked for {table['compute']}, but the first batch was computed in fp32")
-        _loud_enough(table["compute"], decibel, precision.least_decibel)
+        _loud_enough(runner, table["compute"], decibel)
         said.append(f"{number} {what} products in the first forward pass, {decibel:.0f} dB from fp32")
     if precision.storage is not None:
         kept = storage(runner.network, precision.storage)
         if kept.elements == 0:
             raise LmctlError(f"precision: asked for weights stored as {precision.storage}, but there are none")
-        _loud_enough(f"storage as {precision.storage}", kept.decibel, precision.least_decibel)
+        _loud_enough(runner, f"storage as {precision.storage}", kept.decibel)
         table["stored_weights"], table["storage_db"] = kept.elements, round(kept.decibel, 1)
         said.append(f"{kept.elements:,} weights stored as {precision.storage}, {kept.decibel:.0f} dB from float")
     table["proof"] = "; ".join(said) or "no half-precision product in the first forward pass"
@@ -68,9 +70,14 @@ def prove(runner: Runner) -> dict[str, Any]:
 WORDS = {"bf16": "half-precision", "fp16": "half-precision"}
 
 
-def _loud_enough(what: str, decibel: float, least: float) -> None:
-    if not decibel >= least:  # also if it is not a number
-        raise LmctlError(f"precision: {what} differs too much from fp32 ({decibel:.0f} dB, below {least:.0f})")
+def _loud_enough(runner: Runner, what: str, decibel: float) -> None:
+    """A run that goes on was found good when it began, and must not be lost to what its weights have become."""
+    least = runner.plan.precision.least_decibel
+    if runner.state.window == 0 and not decibel >= least:  # also if it is not a number
+        raise LmctlError(
+            f"precision: {what} differs too much from fp32 ({decibel:.0f} dB, below {least:.0f})",
+            "nearest: precision=bf16; or leave layers in float with precision.exclude, where there is such a key",
+        )
 
 
 def _logits(runner: Runner, batch: Batch) -> Tensor:

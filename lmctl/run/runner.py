@@ -219,7 +219,9 @@ class Runner:
     def _clip(self) -> Tensor:
         gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        waits = norm.device.type == "cpu" or hasattr(self.scaler, "value")  # fp16 asks the device in every step anyway
+        # fp16 asks the device in every step anyway, and so does every optimiser that cannot decide there.
+        decides = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not hasattr(self.scaler, "value")
+        waits = norm.device.type == "cpu" or not decides
         if waits and not torch.isfinite(norm):
             return norm  # unclipped, so that the tensor that overflowed can be told from the others
         if self.plan.clip_norm is not None:
