@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -17,7 +18,18 @@ from lmctl.config.schema import (
     TrainConfig,
 )
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Augment, Family, ModelSpec, OptimSpec, Precision, Schedule, Source, TokenizerSpec, Where
+from lmctl.core.types import (
+    Adversary,
+    Augment,
+    Family,
+    ModelSpec,
+    OptimSpec,
+    Precision,
+    Schedule,
+    Source,
+    TokenizerSpec,
+    Where,
+)
 from lmctl.mix.mix import Mix
 
 COMPONENTS = {
@@ -27,6 +39,7 @@ COMPONENTS = {
     "mix": Mix,
     "tokenizer": TokenizerSpec,
     "precision": Precision,
+    "adversary": Adversary,
     "optim": OptimSpec,
     "schedule": Schedule,
     "runner": Where,
@@ -51,6 +64,7 @@ class Plan:
     mix: Mix
     tokenizer: TokenizerSpec
     precision: Precision
+    adversary: Adversary
     optim: OptimSpec
     schedule: Schedule
     runner: Where
@@ -98,11 +112,28 @@ class Plan:
                     f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
                     f"{NEAREST_MIX[self.model.family]}",
                 )
+        if self.adversary.needs_dropout and drops_nothing(self.model):
+            raise no_dropout(self)
         if self.init_from is not None and getattr(self.model, "init_from", None) is None:
             raise ConfigError(
                 f"init_from={self.init_from} is of no use to {type(self.model).__name__}, which starts from scratch",
                 "leave model= out, or give model=pretrained",
             )
+
+
+def drops_nothing(model: Any) -> bool:
+    """Whether all rates that a model's settings give are 0; of those that are not given nothing is known."""
+    rates = [getattr(model, field.name) for field in fields(model) if "drop" in field.name]
+    return bool(rates) and all(rate == 0 for rate in rates)
+
+
+def no_dropout(plan: Plan) -> ConfigError:
+    """The error for an adversary that lives on dropout, and a model without."""
+    return ConfigError(
+        f"adversary: {type(plan.adversary).__name__} needs dropout, and {type(plan.model).__name__} as configured "
+        "drops nothing out",
+        "a dropout of the model above 0 (model.dropout=0.1, model.attention_dropout=0.1), or adversary=smart",
+    )
 
 
 _A = {"encoder": "an encoder", "decoder": "a decoder", "seq2seq": "an encoder with a decoder (seq2seq)"}

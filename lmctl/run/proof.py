@@ -7,7 +7,6 @@ the logits must differ, and not by more than a stated signal-to-noise ratio allo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmctl.core.errors import LmctlError
-from lmctl.core.types import Batch, Network
+from lmctl.core.types import Batch
+from lmctl.run.learner import Watched
 from lmctl.run.runner import Runner
 
 LEAST_DECIBEL = 20.0
@@ -65,21 +65,6 @@ def _logits(runner: Runner, batch: Batch) -> Tensor:
     objective = runner.learner.objectives[batch.task]
     objective.terms(watched, replace(batch, inputs=inputs))  # type: ignore[arg-type]  # encodes and heads, no more
     return torch.cat([logits.float().reshape(-1) for logits in watched.logits])
-
-
-class Watched:
-    """A network that keeps the logits it gives."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.logits: list[Tensor] = []
-
-    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
-        return self.network.encode(inputs, read)
-
-    def head(self, name: str, hidden: Tensor) -> Tensor:
-        self.logits.append(self.network.head(name, hidden))
-        return self.logits[-1]
 
 
 class CountHalf(TorchDispatchMode):

@@ -3,8 +3,9 @@
     for window of micro-batches:            mix/stream.py, of all tasks, collated ahead in a thread
         targets = global count per term     one sum over the processes, on the host
         for micro in window:                gradients cross the network on the last one only
-            terms = learner(micro)          objective/ and model/, in the precision's products
-            (sum(terms / targets)).backward()
+            adversary.drive(micro)          as often as it likes:
+                terms = learner(micro)          objective/ and model/, in the precision's products
+                (sum(terms / targets)).backward()
         clip, step, yield
 
 `Runner.steps()` is a generator: tests, benchmarks and notebooks can drive it. It writes nothing and prints nothing;
@@ -17,7 +18,6 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,11 @@ from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
-from lmctl.run.assemble import check, examples_of, network_of
+from lmctl.run.assemble import check, check_network, examples_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
-from lmctl.run.learner import Fixed, Learner, Uncertainty, total_loss
+from lmctl.run.learner import Fixed, Learner, Uncertainty
+from lmctl.run.passes import Part, Passes
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.state import TrainState, random_state, restore_random_state
@@ -55,6 +56,8 @@ class StepReport:
     """Real tokens per task, over all processes."""
     lr: float
     grad_norm: Tensor
+    adversarial: dict[str, tuple[Tensor, int]]
+    """What the adversary reports per `<task>/<term>`, summed, and of how many targets; this process's."""
     cosines: dict[str, float]
     """Between the tasks' gradients, by `<task>|<task>`, in the steps that look at them; this process's."""
 
@@ -74,6 +77,7 @@ class Runner:
         check(plan, processes.world, device, train)
         seed_everything(plan.seed)
         self.network = network_of(plan, prepared)
+        check_network(plan, self.network)
         objectives = {name: task.objective for name, task in tasks.items()}
         self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens)
         self.terms = list(self._terms())
@@ -86,6 +90,7 @@ class Runner:
         if plan.compile:
             self.network.compile_body()
         self.wrapped = processes.wrap(self.learner)
+        self.passes = Passes(self)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
         seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
@@ -172,16 +177,21 @@ class Runner:
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
             cosines = gradient_cosines(self.learner, window.batches)
         terms: dict[str, Tensor] = {}
+        adversarial: dict[str, tuple[Tensor, int]] = {}
         several = len(plan.mix.tasks) > 1
         for number, batch in enumerate(window.batches, start=1):
             last = number == len(window.batches)
-            with nullcontext() if last else self.processes.unsynchronised(self.wrapped):
-                parts = self.wrapped(batch.to(self.processes.device), touch_all=several and last)
-                loss = total_loss(batch, parts, counts, world, window.factors[batch.task], self.learner.balance)
-                self.scaler.scale(loss).backward()
-            for name, value in parts.items():
+            part = Part(counts, window.factors[batch.task], state.window, last, touch_all=several and last)
+            micro = self.passes.over(batch, part)
+            outcome = micro.driven(plan.adversary)
+            state.micro_batches, state.passes = state.micro_batches + 1, state.passes + micro.ledger.passes
+            for name, value in outcome.terms.items():
                 name = f"{batch.task}/{name}"
                 terms[name] = terms.get(name, 0.0) + value.detach().double()
+            for name, value in outcome.adversarial.items():
+                total, count = adversarial.get(f"{batch.task}/{name}", (0.0, 0))
+                count += len(batch.targets[name].labels)
+                adversarial[f"{batch.task}/{name}"] = (total + value.detach().double(), count)
         if not window.batches:  # fewer rows than processes; the others wait for these gradients all the same
             self.scaler.scale(self.wrapped(None)["none"]).backward()
         self.scaler.unscale(self.optimizer)
@@ -197,7 +207,7 @@ class Runner:
         state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
         if world > 1:
             state.bytes_sent += self.gradient_bytes
-        return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, cosines)
+        return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, adversarial, cosines)
 
     def _clip(self) -> Tensor:
         gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]

@@ -28,6 +28,10 @@ class TrainState:
     """Where the data stands: a `Position` of lmctl/mix/stream.py."""
     bytes_sent: int = 0
     """Bytes of gradients that one process has handed to the network."""
+    micro_batches: int = 0
+    """Micro-batches that the first process has learnt from."""
+    passes: int = 0
+    """Passes forward and backward that it took for them."""
     best: dict[str, Any] | None = None
     """`{"step", "metric", "value"}` of the best validation so far."""
     stale: int = 0
