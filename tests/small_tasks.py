@@ -11,6 +11,7 @@ import numpy as np
 from small import plan, prepared, store
 
 from lmctl.core.store import TokenStore
+from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
@@ -79,3 +80,11 @@ def small_task(task: str, dropout: float = 0.0, **changes: Any) -> tuple[Plan, P
     objective, model = TASKS[task]
     own = plan(objective=objective, **{"model": model(dropout), "seq_len": 32} | changes)
     return own, text_of("translate" if task == "t5" else task)
+
+
+def two_tasks(dropout: float = 0.0, **changes: Any) -> tuple[Plan, Prepared]:
+    """Masked words and topics on one network, their losses in a learned balance."""
+    own, words = small_task("mlm", dropout, **changes)
+    mix = Mix({"corpus": Task(MaskedLM(), own.data), "topics": Task(Classify(), own.data)}, balance="uncertainty")
+    corpora = {"corpus": words.corpora["corpus"], "topics": text_of("class").corpora["corpus"]}
+    return replace(own, mix=mix), replace(words, corpora=corpora)

@@ -6,15 +6,15 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from adversary_workers import RULES, STEPS, trained, weights
+from adversary_workers import CASES, STEPS, trained, weights
 from command import ROOT, environment
-from small_tasks import small_task
+from small_tasks import small_task, two_tasks
 from test_precision import poison
 
 from lmctl.adversary.fgm import FastGradient
@@ -26,14 +26,9 @@ from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget, Evaluation, Logging
 from lmctl.core.errors import LmctlError
 from lmctl.core.types import Adversary, Outcome, Pass, Paths
-from lmctl.mix.mix import Mix, Task
-from lmctl.objective.classify import Classify
-from lmctl.objective.mlm import MaskedLM
-from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16
 from lmctl.run.display import Display
 from lmctl.run.identity import Identity
-from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
 from lmctl.run.session import Session
@@ -96,8 +91,8 @@ def test_two_processes_with_micro_batches_give_the_steps_of_one(alone, tmp_path)
     )
     assert done.returncode == 0, done.stderr
     two = torch.load(out)
-    for name, rule in RULES.items():
-        one = trained(alone, rule, micro=None)
+    for name, case in CASES.items():
+        one = trained(alone, *case, micro=None)
         theirs, sent = two[name]
         assert (weights(one) - theirs).norm() < 1e-5 * theirs.norm(), name
         assert sent == STEPS * one.gradient_bytes
@@ -135,22 +130,13 @@ def test_activations_recomputed_give_the_same_run(alone, name):
     assert torch.equal(*found)
 
 
-def two_tasks(rule: Adversary) -> tuple[Plan, Prepared]:
-    """Masked words and topics on one network, their losses in a learned balance."""
-    words, labels = small_task("mlm", 0.1)[1], small_task("class", 0.1)[1]
-    corpora = {"corpus": words.corpora["corpus"], "topics": labels.corpora["corpus"]}
-    shape = {"budget": Budget(steps=2), "log": Logging(every=2), "eval": Evaluation(rows=4)}
-    plan, _ = small_task("mlm", 0.1, adversary=rule, **shape)
-    mix = Mix({"corpus": Task(MaskedLM(), plan.data), "topics": Task(Classify(), plan.data)}, balance="uncertainty")
-    return replace(plan, mix=mix), replace(words, corpora=corpora)
-
-
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
     """Clean losses as ever, the adversary's terms beside them, and what it cost; a learned balance is no obstacle."""
     rule = option(name)
     monkeypatch.setattr("lmctl.run.session.plot_losses", lambda *_: None)  # others look at the picture
-    runner = Runner(*two_tasks(rule), alone)
+    shape = {"budget": Budget(steps=2), "log": Logging(every=2), "eval": Evaluation(rows=4)}
+    runner = Runner(*two_tasks(0.1, adversary=rule, **shape), alone)
     session = Session(runner, Paths(tmp_path / "run"), Display(silent=True), Identity({}, {}, 1), {})
     (tmp_path / "run").mkdir()
     end = session.run()

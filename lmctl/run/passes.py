@@ -55,7 +55,7 @@ class Passes:
 
     def over(self, batch: Batch, part: Part) -> MicroBatch:
         """The passes over one micro-batch in the host's memory."""
-        return MicroBatch(self, batch, real_positions(batch, self.on_rows(batch.task)), part)
+        return MicroBatch(self, batch, part)
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,17 @@ class MicroBatch:
     passes: Passes
     origin: Batch
     """In the host's memory."""
-    real: Tensor
-    """bool [R, L], in the host's memory: what is not padding."""
     part: Part
     ledger: Ledger = field(default_factory=Ledger)
 
     @cached_property
     def batch(self) -> Batch:
         return self.origin.to(self.passes.device)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """bool [R, L], in the host's memory: what is not padding."""
+        return real_positions(self.origin, self.passes.on_rows(self.origin.task))
 
     @cached_property
     def _shiftable(self) -> Tensor:
@@ -132,12 +135,12 @@ class MicroBatch:
         return torch.autograd.grad(runner.scaler.scale(loss(seen)), shift)[0]
 
     def noisy(self, augment: Augment) -> MicroBatch:
-        plan, on_rows = self.passes.runner.plan, self.passes.on_rows(self.origin.task)
+        plan, whole_rows = self.passes.runner.plan, self.passes.on_rows(self.origin.task)
         vocabulary, rewrite = self.passes.runner.prepared.vocabulary, self.passes.rewrites[id(augment)]
         causal = plan.model.family == "decoder"
-        rewriting = Rewriting(rewrite, vocabulary, plan.batch.seq_len, on_rows, causal)
+        rewriting = Rewriting(rewrite, vocabulary, plan.batch.seq_len, whole_rows, causal)
         changed = rewriting(self.origin, self.real, self._generators("noise"))
-        return MicroBatch(self.passes, changed, real_positions(changed, on_rows), self.part, self.ledger)
+        return MicroBatch(self.passes, changed, self.part, self.ledger)
 
     def _generators(self, purpose: str) -> list[np.random.Generator]:
         draws = Draws(self.passes.runner.plan.seed, f"{self.origin.task}/adversary/{purpose}")
