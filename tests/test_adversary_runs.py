@@ -29,6 +29,7 @@ from lmctl.core.types import Adversary, Outcome, Pass, Paths
 from lmctl.precision.fp16 import Fp16
 from lmctl.run.display import Display
 from lmctl.run.identity import Identity
+from lmctl.run.passes import Part
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
 from lmctl.run.session import Session
@@ -150,6 +151,18 @@ def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
     assert end["cost_factor"] == pytest.approx(rule.backwards)
     if name in ("fgm", "pgd", "freelb"):
         assert line["adversarial/corpus/mlm"] > line["loss/corpus/mlm"]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_parameter_takes_part_in_the_last_backward_pass(alone, name):
+    """DDP waits for those of the other tasks too."""
+    runner = Runner(*two_tasks(0.1, adversary=option(name)), alone)
+    for task, stream in runner.stream.streams.items():
+        batch = stream.examples.collate(*stream.rows(0, 3), stream.draws)
+        counts = {f"{task}/{term}": float(count) for term, count in batch.counts().items()}
+        runner.passes.over(batch, Part(counts, 0.5, 0, last=True, touch_all=True)).driven(runner.plan.adversary)
+        assert all(parameter.grad is not None for parameter in runner.learner.parameters())
+        runner.learner.zero_grad()
 
 
 class Forgetful:

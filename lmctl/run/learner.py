@@ -43,18 +43,12 @@ class Learner(nn.Module):
         self.objectives, self.precision, self.device = dict(objectives), precision, device
         self._watched: Watched | None = None
 
-    def forward(self, batch: Batch | None, touch_all: bool = False) -> Terms:
-        """The terms of `batch`, by name. With `touch_all`, and where a process has no batch at all, every parameter
-        takes part, if only with a gradient of zero: DDP waits for all of them in the last backward pass of a step,
-        whichever task that belongs to."""
+    def forward(self, batch: Batch | None) -> Terms:
+        """The terms of `batch`, by name; where a process has none at all, `nothing`."""
         if batch is None:
-            return {"none": self._nothing()}
+            return {"none": self.nothing()}
         with self.precision.products(self.device):
-            terms = self.objectives[batch.task].terms(self._watched or self.network, batch)  # type: ignore[arg-type]
-        if touch_all:
-            name = next(iter(terms))
-            terms[name] = terms[name] + self._nothing()
-        return terms
+            return self.objectives[batch.task].terms(self._watched or self.network, batch)  # type: ignore[arg-type]
 
     @contextmanager
     def watching(self) -> Iterator[list[Tensor]]:
@@ -65,7 +59,9 @@ class Learner(nn.Module):
         finally:
             self._watched = None
 
-    def _nothing(self) -> Tensor:
+    def nothing(self) -> Tensor:
+        """A loss of 0 that every parameter takes part in, with a gradient of 0: DDP waits for all of them in the last
+        backward pass of a step, whichever task that belongs to."""
         zeros = [0.0 * p.reshape(-1)[0].float() for p in self.parameters() if p.requires_grad]
         return torch.stack(zeros).sum()
 

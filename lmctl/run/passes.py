@@ -70,7 +70,7 @@ class Part:
     last: bool
     """No other follows in this step."""
     touch_all: bool
-    """Every parameter must take part in its last pass."""
+    """Every parameter must take part in its last backward pass."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class MicroBatch:
             raise LmctlError("adversary: another pass was asked for after the last one")
         self.ledger.ended = last
         with self._exchange():
-            return self._seen(self.passes.runner.wrapped, shift, fresh, logits, self.part.touch_all and last)
+            return self._seen(self.passes.runner.wrapped, shift, fresh, logits)
 
     def loss(self, terms: Terms) -> Tensor:
         return self._total(terms, on_top=False)
@@ -126,12 +126,15 @@ class MicroBatch:
         return self._total(terms, on_top=True)
 
     def backward(self, loss: Tensor) -> None:
+        runner = self.passes.runner
+        if self.part.touch_all and self.ledger.ended:
+            loss = loss + runner.learner.nothing()
         with self._exchange():
-            self.passes.runner.scaler.scale(loss).backward()
+            runner.scaler.scale(loss).backward()
 
     def gradient(self, shift: Tensor, loss: Callable[[Seen], Tensor], logits: bool = False) -> Tensor:
         runner, shift = self.passes.runner, shift.detach().requires_grad_()
-        seen = self._seen(runner.learner, shift, fresh=False, logits=logits, touch_all=False)
+        seen = self._seen(runner.learner, shift, fresh=False, logits=logits)
         return torch.autograd.grad(runner.scaler.scale(loss(seen)), shift)[0]
 
     def noisy(self, augment: Augment) -> MicroBatch:
@@ -151,14 +154,14 @@ class MicroBatch:
         runner, ends = self.passes.runner, self.part.last and self.ledger.ended
         return nullcontext() if ends else runner.processes.unsynchronised(runner.wrapped)
 
-    def _seen(self, module: nn.Module, shift: Tensor | None, fresh: bool, logits: bool, touch_all: bool) -> Seen:
+    def _seen(self, module: nn.Module, shift: Tensor | None, fresh: bool, logits: bool) -> Seen:
         learner, network, kept = self.passes.runner.learner, self.passes.runner.network, []
         shift = None if shift is None else shift * self._shiftable
         with self.ledger.another(network, self.passes.device, fresh), self.passes.embeddings.shifted(shift):
             if not logits:
-                return Seen(module(self.batch, touch_all=touch_all), {})
+                return Seen(module(self.batch), {})
             with learner.watching() as kept:
-                terms = module(self.batch, touch_all=touch_all)
+                terms = module(self.batch)
         if [len(values) for values in kept] != [len(target.labels) for target in self.batch.targets.values()]:
             objective = type(learner.objectives[self.batch.task]).__name__
             raise LmctlError(f"adversary: {objective} does not call one head for each of its terms, in their order")
