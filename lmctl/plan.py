@@ -22,6 +22,7 @@ from lmctl.core.types import (
     Adversary,
     Augment,
     Family,
+    GradCompressor,
     ModelSpec,
     OptimSpec,
     Precision,
@@ -29,6 +30,7 @@ from lmctl.core.types import (
     Source,
     TokenizerSpec,
     Where,
+    streamed,
 )
 from lmctl.mix.mix import Mix
 
@@ -40,6 +42,7 @@ COMPONENTS = {
     "tokenizer": TokenizerSpec,
     "precision": Precision,
     "adversary": Adversary,
+    "compression": GradCompressor,
     "optim": OptimSpec,
     "schedule": Schedule,
     "runner": Where,
@@ -65,6 +68,7 @@ class Plan:
     tokenizer: TokenizerSpec
     precision: Precision
     adversary: Adversary
+    compression: GradCompressor
     optim: OptimSpec
     schedule: Schedule
     runner: Where
@@ -110,15 +114,38 @@ class Plan:
                     f"mix.tasks.{name}: {type(task.objective).__name__} needs {_either(task.objective.families)}, and "
                     f"{type(self.model).__name__} is {_A[self.model.family]}",
                     f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
-                    f"{NEAREST_MIX[self.model.family]}",
+                    f"{getattr(self.model, 'nearest_mix', NEAREST_MIX[self.model.family])}",
                 )
         if self.adversary.needs_dropout and drops_nothing(self.model):
             raise no_dropout(self)
+        self._check_streams()
         if self.init_from is not None and getattr(self.model, "init_from", None) is None:
             raise ConfigError(
                 f"init_from={self.init_from} is of no use to {type(self.model).__name__}, which starts from scratch",
                 "leave model= out, or give model=pretrained",
             )
+
+    def _check_streams(self) -> None:
+        """What needs to know how many rows there are, or to have them in order."""
+        for name, task in self.mix.tasks.items():
+            if streamed(task.data) is None:
+                continue
+            what = f"mix.tasks.{name} is streamed"
+            if self.budget.epochs is not None:
+                raise ConfigError(
+                    f"budget.epochs={self.budget.epochs:g}: {what}, so nobody knows how long an epoch is",
+                    "give budget.steps or budget.tokens, or data.streaming=false",
+                )
+            if self.mix.sampling.alpha > 0:
+                raise ConfigError(
+                    f"mix.sampling.alpha={self.mix.sampling.alpha:g} goes by the sizes of the tasks, and {what}",
+                    "mix.sampling.alpha=0 and weights, or data.streaming=false",
+                )
+            if getattr(task.objective, "carries_state", False):
+                raise ConfigError(
+                    f"{what}, in shuffled blocks, and {type(task.objective).__name__} carries a state from row to row",
+                    "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
+                )
 
 
 def drops_nothing(model: Any) -> bool:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lmctl.adversary.none import Clean
 from lmctl.augment.none import Unchanged
+from lmctl.compression.none import Uncompressed
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging
 from lmctl.core.store import TokenStore, write_store
 from lmctl.core.types import Document
@@ -105,6 +106,7 @@ def plan(**changes: Any) -> Plan:
         tokenizer=NoText(),  # type: ignore[arg-type]
         precision=Fp32(),
         adversary=Clean(),
+        compression=Uncompressed(),
         optim=AdamW(lr=3e-3),
         schedule=Linear(),
         runner=Cpu(),

@@ -26,6 +26,7 @@ GROUPS: dict[Any, str] = {
     types.ModelSpec: "model",
     types.Precision: "precision",
     types.Adversary: "adversary",
+    types.GradCompressor: "compression",
     types.OptimSpec: "optim",
     types.Schedule: "schedule",
     types.Where: "runner",

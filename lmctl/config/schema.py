@@ -134,6 +134,7 @@ class TrainConfig:
     tokenizer: Any = MISSING
     precision: Any = MISSING
     adversary: Any = MISSING
+    compression: Any = MISSING
     optim: Any = MISSING
     schedule: Any = MISSING
     runner: Any = MISSING

@@ -1,14 +1,15 @@
 """Tokens on disk, memory-mapped: what training reads instead of tokenising text at every step.
 
-A store is a directory of four flat arrays. Sentence s is `tokens[sentences[s]:sentences[s + 1]]`, document d is
-sentences `documents[d]` to `documents[d + 1]`. No special tokens are stored; objectives add their own.
+A store is four flat arrays, in a directory (or in memory, for a block of a stream). Sentence s is
+`tokens[sentences[s]:sentences[s + 1]]`, document d is sentences `documents[d]` to `documents[d + 1]`. No special
+tokens are stored; objectives add their own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -69,6 +70,24 @@ class TokenStore:
 
 def write_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
     """Tokenise `documents` into an empty `folder`, a block of sentences at a time; documents stream through."""
+    with open(folder / "tokens.bin", "wb") as out:
+        store = _tokenise(documents, tokenizer, lambda flat: flat.tofile(out))
+    for name in ("sentences", "documents", "histogram"):
+        np.save(folder / f"{name}.npy", getattr(store, name))
+    tokens, characters = int(store.sentences[-1]), store.characters
+    meta = {"format": FORMAT, "dtype": store.tokens.dtype.name, "tokens": tokens, "characters": characters}
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def store_in_memory(documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStore:
+    """The same store without a folder, for as many documents as memory holds."""
+    parts: list[np.ndarray] = []
+    store = _tokenise(documents, tokenizer, parts.append)
+    return replace(store, tokens=np.concatenate([store.tokens, *parts]))
+
+
+def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callable[[np.ndarray], object]) -> TokenStore:
+    """A store of `documents` without its tokens: they go to `take`, uint16 or uint32 [n] at a time."""
     # In a copy: text that spells "[SEP]" is text, and must not become the special piece.
     tokenizer = type(tokenizer).from_str(tokenizer.to_str())
     tokenizer.encode_special_tokens = True
@@ -85,21 +104,17 @@ def write_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenize
             yield from document
 
     stream = sentences()
-    with open(folder / "tokens.bin", "wb") as out:
-        while block := list(islice(stream, _SENTENCES_AT_ONCE)):
-            characters += sum(map(len, block))
-            encodings = tokenizer.encode_batch_fast(block, add_special_tokens=False)
-            ids = [encoding.ids for encoding in encodings]
-            lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
-            flat = np.fromiter((i for sentence in ids for i in sentence), dtype=dtype, count=int(lengths[-1].sum()))
-            histogram += np.bincount(flat, minlength=vocabulary)
-            flat.tofile(out)
+    while block := list(islice(stream, _SENTENCES_AT_ONCE)):
+        characters += sum(map(len, block))
+        encodings = tokenizer.encode_batch_fast(block, add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
+        flat = np.fromiter((i for sentence in ids for i in sentence), dtype=dtype, count=int(lengths[-1].sum()))
+        histogram += np.bincount(flat, minlength=vocabulary)
+        take(flat)
     starts = np.concatenate([[0], *lengths]).cumsum()
-    np.save(folder / "sentences.npy", starts)
-    np.save(folder / "documents.npy", np.concatenate([[0], per_document]).astype(np.int64).cumsum())
-    np.save(folder / "histogram.npy", histogram)
-    meta = {"format": FORMAT, "dtype": dtype.name, "tokens": int(starts[-1]), "characters": characters}
-    (folder / "meta.json").write_text(json.dumps(meta))
+    ends = np.concatenate([[0], per_document]).astype(np.int64).cumsum()
+    return TokenStore(np.empty(0, dtype), starts, ends, histogram, characters)
 
 
 def add_labels(folder: Path, labels: np.ndarray, names: Sequence[str]) -> None:

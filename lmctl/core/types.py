@@ -8,11 +8,11 @@ Shapes are written with R rows, L positions in a row, N targets, H hidden units,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,11 @@ class Batch:
 
 @runtime_checkable
 class Source(Protocol):
-    """Group `data`: where text comes from."""
+    """Group `data`: where text comes from.
+
+    Two attributes are optional. `label_names`: the classes in their order, where the source knows them beforehand
+    and the training rows need not show them all. `streamed` True: it is a `StreamedSource`.
+    """
 
     @property
     def yields(self) -> Kind:
@@ -120,6 +124,37 @@ class Source(Protocol):
     def describe(self) -> str:
         """The source in a few words: what was found, and how it was read."""
         ...
+
+
+StreamPlace: TypeAlias = "dict[str, Any]"
+"""Where a source stands in its stream, as JSON: what it needs to find the place again without reading up to it."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a stream that follow each other, fit for training: none of them is held out."""
+
+    rows: list[Row]
+    after: StreamPlace | None
+    """Where the block behind it begins; None: there is none, the stream has ended."""
+
+
+class StreamedSource(Source, Protocol):
+    """A source whose training rows are read in blocks while training, so that no more than a block or two of them is
+    ever at hand. All that must be finite comes from its first block: `rows("train")` yields that one only."""
+
+    streamed: bool
+
+    def block(self, epoch: int, at: StreamPlace | None, order: Draws) -> Block:
+        """The block of pass `epoch` over the stream that begins at `at`, None being its beginning: the same rows
+        for the same arguments in every process. Parts of the stream may come in another order in every pass, drawn
+        from `order`, but for the first one. DataError if it cannot be read, or if a row is bad."""
+        ...
+
+
+def streamed(source: Source) -> StreamedSource | None:
+    """`source` if its training rows are streamed, else None."""
+    return cast("StreamedSource", source) if getattr(source, "streamed", False) else None
 
 
 @runtime_checkable
@@ -184,7 +219,10 @@ class Examples(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """Group `objective`: what is predicted from what."""
+    """Group `objective`: what is predicted from what.
+
+    One attribute is optional. `carries_state` True: its network carries a state from row to row.
+    """
 
     @property
     def reads(self) -> Kind:
@@ -423,6 +461,64 @@ class Schedule(Protocol):
 
     def factor(self, progress: float) -> float:
         """What the peak learning rate is multiplied by when `progress` (above 0, up to 1) of the budget is spent."""
+        ...
+
+
+class Exchange(Protocol):
+    """The gradients of one run, on their way from every worker to all of them. A worker is a process, or one of
+    several that a single process plays."""
+
+    workers: int
+    places: Sequence[int]
+    """The numbers, below `workers`, of those that this process is."""
+    sent: int
+    """Bytes of gradients that one worker sent to the others in the last step."""
+    dense: int
+    """What it would have sent in float32, uncompressed."""
+
+    def attach(self, wrapped: nn.Module) -> None:
+        """Take charge of what `wrapped`, the learner as its processes run it, does with its gradients."""
+        ...
+
+    def collect(self, scale: float) -> None:
+        """The next of this process's workers has its gradients of the step, each multiplied by the loss `scale`."""
+        ...
+
+    def finish(self, step: int) -> None:
+        """All workers have theirs: leave the mean in every parameter's `grad`, still multiplied by the scale. `step`
+        counts the steps taken before. A gradient that is not finite in any worker is so afterwards in all of them."""
+        ...
+
+    def words(self) -> list[str]:
+        """What is sent, for people; nothing where gradients go as they are."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """What the record says of the last step, besides the bytes."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this process keeps from step to step."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class GradCompressor(Protocol):
+    """Group `compression`: in what form gradients cross the network."""
+
+    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
+        """How many workers share the rows of a step in `world` processes; raises a `ConfigError` if a run like that,
+        with this optimiser and clipping, cannot use it."""
+        ...
+
+    def remarks(self, optim: OptimSpec) -> list[str]:
+        """What the user should know beforehand."""
+        ...
+
+    def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
+        """The exchange of the gradients of `learner`, in process `rank` of `world`."""
         ...
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmctl.data.columns import BadRow, ColumnSource, Record
+from lmctl.data.columns import ColumnSource
 from lmctl.data.reading import lines
+from lmctl.data.records import BadRow, Record
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class JsonLines(ColumnSource):
     def suffixes(self) -> tuple[str, ...]:
         return (".jsonl", ".ndjson", ".json")
 
-    def records(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
+    def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
         for number, line in enumerate(lines(path), start=1):
             if line.strip():
                 yield f"{path}:{number}", _object(line)

@@ -45,7 +45,7 @@ def text_files(path: str) -> list[Path]:
         if files:
             return files
         raise DataError(f"no file matches {path}")
-    raise DataError(f"{path} does not exist", _nearest(place))
+    raise DataError(f"{path} does not exist", nearest_place(place))
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -102,7 +102,7 @@ def _in_folder(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _nearest(place: Path) -> str | None:
+def nearest_place(place: Path) -> str | None:
     """A remedy for a path that does not exist: the sibling with the most similar name at the first wrong step."""
     for step in reversed([place, *place.parents]):
         if step.exists():

@@ -32,7 +32,7 @@ class RowPartition:
     def rows(self, split: Split) -> Iterator[Row]:
         if split == "valid" and self.read_valid is not None:
             return self.read_valid()
-        return (row for row in self.read() if self.side(_digest(row, self.sides)) == (split == "valid"))
+        return (row for row in self.read() if self.side(digest(row, self.sides)) == (split == "valid"))
 
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped that are held out as well" if self.dropped else ""
@@ -46,14 +46,15 @@ def partition(read: Read, share: float, name: str, sides: int, read_valid: Read 
     if not len(digests):
         raise DataError(f"{name} has no rows")
     if read_valid is not None:
-        known = frozenset(_digests(read_valid, sides).tolist())
+        valid = _digests(read_valid, sides)
+        known = frozenset(valid.tolist())
         if not known:
             raise DataError(f"the validation text of {name} has no rows")
         inside = np.array([digest in known for digest in digests.tolist()])
         if inside.all():
             raise DataError(f"{name} has no row that is not among the validation rows")
-        total = sum(1 for _ in read_valid())
-        return RowPartition(read, read_valid, known.__contains__, int((~inside).sum()), total, int(inside.sum()), sides)
+        dropped, kept = int(inside.sum()), int((~inside).sum())
+        return RowPartition(read, read_valid, known.__contains__, kept, len(valid), dropped, sides)
     unique = np.unique(digests)
     if len(unique) < 2:
         raise DataError(f"{name} has one text only: nothing is left to train on when it is held out", "give more rows")
@@ -62,11 +63,12 @@ def partition(read: Read, share: float, name: str, sides: int, read_valid: Read 
     return RowPartition(read, None, lambda digest: digest <= last, len(digests) - held, held, 0, sides)
 
 
-def _digest(row: Row, sides: int) -> int:
+def digest(row: Row, sides: int) -> int:
+    """64 bits of what the first `sides` texts of a row say, white space evened out."""
     text = "\x00".join(" ".join(side.split()) for side in row.texts[:sides])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _digests(read: Read, sides: int) -> np.ndarray:
     """uint64 [rows]: all that is kept in memory of rows of any number."""
-    return np.fromiter((_digest(row, sides) for row in read()), dtype=np.uint64)
+    return np.fromiter((digest(row, sides) for row in read()), dtype=np.uint64)

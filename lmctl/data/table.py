@@ -9,8 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 
 from lmctl.core.errors import DataError
-from lmctl.data.columns import BadRow, ColumnSource, Record
+from lmctl.data.columns import ColumnSource
 from lmctl.data.reading import lines
+from lmctl.data.records import BadRow, Record
 
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
 
@@ -38,7 +39,7 @@ class Table(ColumnSource):
         """As for any file with columns, and how its text is cut into cells."""
         return {**super().fingerprint(), "format": [self.delimiter, self.quoting, self.header]}
 
-    def records(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
+    def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
         return _parquet(path) if path.name.endswith(".parquet") else self._cells(path)
 
     def _cells(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,6 +13,53 @@ from lmctl.core.types import Examples
 
 POOL = 64
 """Batches whose rows are sorted by length together: more would make neighbours more alike, and order less random."""
+
+
+class Spot(NamedTuple):
+    """How far a run has come in the rows of one task."""
+
+    rows: int = 0
+    """Rows drawn."""
+    block: Mapping[str, Any] | None = None
+    """Of a streamed task, the block in which the next row lies: a `Place` of lmctl/mix/blocks.py."""
+
+
+class Drawn(NamedTuple):
+    """Some rows to be collated."""
+
+    examples: Examples
+    rows: np.ndarray
+    """int64 [R]"""
+    epochs: np.ndarray
+    """int64 [R]: the epoch each is in."""
+
+    def part(self, first: int, last: int) -> Drawn:
+        """Rows `first` to `last`."""
+        return Drawn(self.examples, self.rows[first:last], self.epochs[first:last])
+
+
+class Rows(Protocol):
+    """The rows of one task, without end."""
+
+    draws: Draws
+    """What the rows themselves are drawn with."""
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """int64 [rows]: positions per row, where they differ."""
+        ...
+
+    def first(self, count: int) -> Drawn:
+        """The first `count` rows, or as many as are at hand."""
+        ...
+
+    def draw(self, at: Spot, count: int) -> Iterator[tuple[Drawn, Spot]]:
+        """The next `count` rows from `at` on, in pieces that follow each other, each with where the next one is."""
+        ...
+
+    def rest_of_bucket(self, at: Spot) -> int:
+        """How many rows are left of the bucket that the row at `at` lies in."""
+        ...
 
 
 class RowStream:
@@ -33,6 +82,12 @@ class RowStream:
         """int64 [len]: positions per row, where they differ."""
         return getattr(self.examples, "lengths", None)
 
+    def first(self, count: int) -> Drawn:
+        return Drawn(self.examples, *self.rows(0, min(count, len(self.examples))))
+
+    def draw(self, at: Spot, count: int) -> Iterator[tuple[Drawn, Spot]]:
+        yield Drawn(self.examples, *self.rows(at.rows, count)), Spot(at.rows + count)
+
     def rows(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows at places `start` to `start + count` of the stream, and their epochs: int64 [count] each."""
         epochs, places = np.divmod(np.arange(start, start + count), len(self.examples))
@@ -43,9 +98,8 @@ class RowStream:
             rows[here] = self._permutation[places[here]]
         return rows, epochs
 
-    def rest_of_bucket(self, start: int) -> int:
-        """How many rows are left, from place `start` of the stream, of the bucket it lies in."""
-        epoch, place = divmod(start, len(self.examples))
+    def rest_of_bucket(self, at: Spot) -> int:
+        epoch, place = divmod(at.rows, len(self.examples))
         self._arrange(epoch)
         return int(self._ends[np.searchsorted(self._ends, place, side="right")]) - place
 

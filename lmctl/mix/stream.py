@@ -2,7 +2,7 @@
 
 Rows are not drawn by lot: each task is owed its share of every window, whole rows are dealt out and what is owed
 beyond them is carried over, so that shares are exact over any stretch of a run. All that has to be saved is the
-`Position`.
+`Position`: a window is a function of it, in any process and at any time.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from lmctl.core.draws import Draws
 from lmctl.core.types import Batch, Examples
+from lmctl.mix.blocks import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
-from lmctl.mix.order import RowStream
+from lmctl.mix.order import Drawn, Rows, RowStream, Spot
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,18 @@ class Position:
     """Rows drawn."""
     owed: dict[str, float] = field(default_factory=dict)
     """Parts of rows that are still due."""
+    blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of streamed tasks, the block in which the next row lies: a `Place` of lmctl/mix/blocks.py."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Position:
         return cls(**state)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": dict(self.rows), "owed": dict(self.owed)}
+        return {"rows": dict(self.rows), "owed": dict(self.owed), "blocks": dict(self.blocks)}
+
+    def spot(self, task: str) -> Spot:
+        return Spot(self.rows.get(task, 0), self.blocks.get(task))
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,24 @@ class Window:
 class MixStream:
     """The rows of all tasks of a mix."""
 
-    def __init__(self, mix: Mix, examples: Mapping[str, Examples], seed: int, rows: int, tokens: int | None) -> None:
-        """`rows` in each window; with `tokens`, and if the rows of the only task differ in length, as many as fit."""
+    def __init__(
+        self,
+        mix: Mix,
+        examples: Mapping[str, Examples],
+        seed: int,
+        rows: int,
+        tokens: int | None,
+        blocks: Mapping[str, ReadBlock] | None = None,
+    ) -> None:
+        """`rows` in each window; with `tokens`, and if the rows of the only task differ in length, as many as fit.
+        Tasks in `blocks` are streamed; their `examples` are those of the first block."""
         self.mix, self.window_rows = mix, rows
         self.by_tokens = tokens is not None and len(examples) == 1
-        self.streams = {
-            task: RowStream(some, seed, task, rows, tokens if self.by_tokens else None)
+        most, blocks = tokens if self.by_tokens else None, blocks or {}
+        self.streams: dict[str, Rows] = {
+            task: BlockStream(some, blocks[task], seed, task, rows, most)
+            if task in blocks
+            else RowStream(some, seed, task, rows, most)
             for task, some in examples.items()
         }
         self.sizes = {task: len(some) for task, some in examples.items()}
@@ -66,6 +82,12 @@ class MixStream:
         """Rows of all tasks together: one epoch."""
         return sum(self.sizes.values())
 
+    def first(self, task: str, count: int) -> Batch:
+        """The first `count` rows that a run sees of a task (or all that are at hand, if they are fewer)."""
+        stream = self.streams[task]
+        examples, rows, epochs = stream.first(count)
+        return examples.collate(rows, epochs, stream.draws)
+
     def window(self, at: Position, progress: float, micro: int | None, rank: int, world: int) -> Window:
         """What process `rank` of `world` computes of the window at `at`, in micro-batches of at most `micro` rows."""
         shares = self.mix.shares(min(1.0, max(0.0, progress)), self.sizes)
@@ -73,22 +95,26 @@ class MixStream:
         total, before = sum(counts.values()), 0
         mine = range(*(total * part // world for part in (rank, rank + 1)))  # of the tasks' rows, put end to end
         batches: list[Batch] = []
+        spots: dict[str, Spot] = {}
         for task, count in counts.items():
             first, last = (min(max(place - before, 0), count) for place in (mine.start, mine.stop))
-            stream, before = self.streams[task], before + count
-            rows, epochs = stream.rows(at.rows.get(task, 0) + first, last - first)
-            batches += batched(stream.examples, rows, epochs, micro or max(1, count), stream.draws)
+            stream, before, spots[task] = self.streams[task], before + count, at.spot(task)
+            for drawn, after in stream.draw(spots[task], count):
+                spots[task] = after
+                batches += batched(drawn.part(first, last), micro or max(1, count), stream.draws)
+                first, last = (max(0, place - len(drawn.rows)) for place in (first, last))
         factors = {task: self.mix.tasks[task].loss_weight * share for task, share in shares.items()}
-        after = Position({task: at.rows.get(task, 0) + count for task, count in counts.items()}, owed)
-        return Window(batches, factors, after)
+        rows = {task: spot.rows for task, spot in spots.items()}
+        blocks = {task: dict(spot.block) for task, spot in spots.items() if spot.block is not None}
+        return Window(batches, factors, Position(rows, owed, blocks))
 
     def _deal(self, at: Position, shares: Mapping[str, float]) -> tuple[dict[str, int], dict[str, float]]:
         """Whole rows per task for this window, and what is owed to each after it."""
         if len(shares) == 1:
             (task,) = shares
-            stream, start = self.streams[task], at.rows.get(task, 0)
+            stream = self.streams[task]
             fits = self.by_tokens and stream.lengths is not None
-            return {task: stream.rest_of_bucket(start) if fits else self.window_rows}, {}
+            return {task: stream.rest_of_bucket(at.spot(task)) if fits else self.window_rows}, {}
         wanted = dict(shares)
         if self.mix.sampling.unit == "tokens":
             wanted = {task: share / self.tokens_per_row[task] for task, share in shares.items()}
@@ -102,8 +128,9 @@ class MixStream:
         return counts, {task: due - counts[task] for task, due in owed.items()}
 
 
-def batched(examples: Examples, rows: np.ndarray, epochs: np.ndarray, micro: int, draws: Draws) -> Iterator[Batch]:
-    """`rows` cut into batches of at most `micro` rows."""
+def batched(drawn: Drawn, micro: int, draws: Draws) -> Iterator[Batch]:
+    """The rows in batches of at most `micro` rows."""
+    examples, rows, epochs = drawn
     for start in range(0, len(rows), micro):
         piece = slice(start, start + micro)
         yield examples.collate(rows[piece], epochs[piece], draws)

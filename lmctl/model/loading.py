@@ -11,10 +11,12 @@ from safetensors.torch import load_file
 from lmctl.core.errors import ConfigError
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import network as networks
+from lmctl.model import own
 from lmctl.model.bert import bert_class
 from lmctl.model.bert_network import BertNetwork
-from lmctl.model.recurrent_hf import RecurrentLMConfig
+from lmctl.model.recurrent_classifier_network import RecurrentClassifierNetwork, refuse_language
 from lmctl.model.recurrent_network import RecurrentNetwork
+from lmctl.model.recurrent_seq2seq_network import RecurrentSeq2Seq
 
 if TYPE_CHECKING:
     from lmctl.model.pretrained import Pretrained
@@ -25,6 +27,7 @@ ENCODERS = {
     "roberta": networks.RobertaEncoder,
     "xlm-roberta": networks.RobertaEncoder,
     "distilbert": networks.DistilBertEncoder,
+    own.CLASSIFIER: RecurrentClassifierNetwork,
 }
 """Encoders differ in how their heads hang on; decoders and encoder-decoders do not."""
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop",
@@ -53,7 +56,7 @@ def load(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> 
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            attn_implementation=None if config.model_type in ("t5", RecurrentLMConfig.model_type) else "sdpa",
+            attn_implementation=None if config.model_type in ("t5", *own.TYPES) else "sdpa",
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -81,14 +84,16 @@ def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[netw
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
     from transformers.models.auto.modeling_auto import AutoModelForMaskedLM
 
+    kind = spec.config.model_type
     if spec.family == "seq2seq":
-        return AutoModelForSeq2SeqLM, networks.Seq2Seq
-    language = any(name in networks.LANGUAGE for name in heads)
-    if spec.config.model_type == RecurrentLMConfig.model_type:
+        return AutoModelForSeq2SeqLM, RecurrentSeq2Seq if kind == own.SEQ2SEQ else networks.Seq2Seq
+    if kind == own.LANGUAGE_MODEL:
         return AutoModelForCausalLM, RecurrentNetwork
+    if kind == own.CLASSIFIER:
+        refuse_language(heads)
+    language = any(name in networks.LANGUAGE for name in heads)
     if spec.family == "decoder":
         return AutoModelForCausalLM if language else AutoModelForSequenceClassification, networks.Decoder
-    kind = spec.config.model_type
     if kind not in ENCODERS:
         raise ConfigError(
             f"init_from={spec.init_from} is of type {kind!r}, whose heads lmctl does not know",

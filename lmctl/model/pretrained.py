@@ -16,13 +16,10 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
 from lmctl.core.types import Family, Paths
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model import own
 
 if TYPE_CHECKING:
     from lmctl.model.network import TransformerNetwork
-
-
-RECURRENT = "lmctl_rnn_lm"
-"""The model type of lmctl's own recurrent language models."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,7 @@ class Pretrained:
         """Its transformers config."""
         from transformers import AutoConfig
 
-        from lmctl.model.recurrent_hf import register
-
-        register()
+        own.register()
         try:
             return AutoConfig.from_pretrained(self.place, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -99,14 +94,14 @@ class Pretrained:
         if self.config.is_encoder_decoder:
             return "seq2seq"
         kind = self.config.model_type
-        if kind == RECURRENT:
+        if kind == own.LANGUAGE_MODEL:
             return "decoder"
         masked, causal = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES, kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         return "decoder" if causal and not masked else "encoder"
 
     @property
     def max_positions(self) -> int | None:
-        if self.config.model_type in ("t5", RECURRENT):
+        if self.config.model_type in ("t5", *own.TYPES):
             return None
         longest = getattr(self.config, "max_position_embeddings", None)
         return longest - 2 if longest is not None and "roberta" in self.config.model_type else longest

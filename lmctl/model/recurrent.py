@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lmctl.core.errors import ConfigError
 from lmctl.core.types import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.sizes import check_sizes
+from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
     from lmctl.model.recurrent_network import RecurrentNetwork
@@ -33,8 +33,7 @@ class RecurrentLM:
 
     def __post_init__(self) -> None:
         check_sizes(self, ("layers", "hidden"), ("dropout", "embedding_dropout", "weight_drop"))
-        if self.cell not in ("lstm", "gru"):
-            raise ValueError(f"cell must be lstm or gru, got {self.cell!r}")
+        check_cell(self.cell)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentNetwork:
         """A freshly initialised network; ConfigError without a language model head."""

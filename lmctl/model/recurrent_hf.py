@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig
 from transformers.utils import ModelOutput
 
-CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+from lmctl.model.own import LANGUAGE_MODEL
+from lmctl.model.recurrent_parts import LAYERS, RecurrentPreTrainedModel
+
 State = list[tuple[Tensor, ...]]
 """Per layer the hidden state [1, R, H] and, for an LSTM, the cell state [1, R, H]."""
 
@@ -23,7 +25,7 @@ State = list[tuple[Tensor, ...]]
 class RecurrentLMConfig(PreTrainedConfig):
     """Sizes and regularisation of a `RecurrentLMForCausalLM`."""
 
-    model_type = "lmctl_rnn_lm"
+    model_type = LANGUAGE_MODEL
 
     def __init__(
         self,
@@ -55,37 +57,17 @@ class RecurrentLMOutput(ModelOutput):
     state: Any = None
 
 
-class RecurrentLMPreTrainedModel(PreTrainedModel):
-    """Initialisation: uniform in +-0.1 for embeddings, +-1/sqrt(H) for cells, forget gates open."""
+class RecurrentLMModel(RecurrentPreTrainedModel):
+    """Embeddings and recurrent layers."""
 
     config_class = RecurrentLMConfig
-    base_model_prefix = "model"
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Embedding):
-            nn.init.uniform_(module.weight, -0.1, 0.1)
-        elif isinstance(module, nn.Linear):
-            nn.init.uniform_(module.weight, -0.1, 0.1)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.RNNBase):
-            width = self.config.hidden_size
-            for name, parameter in module.named_parameters():
-                nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)
-                if name == "bias_ih_l0" and isinstance(module, nn.LSTM):
-                    with torch.no_grad():  # gates stand in the order input, forget, cell, output
-                        parameter[width : 2 * width] += 1.0
-
-
-class RecurrentLMModel(RecurrentLMPreTrainedModel):
-    """Embeddings and recurrent layers."""
 
     def __init__(self, config: RecurrentLMConfig) -> None:
         super().__init__(config)
         width = config.hidden_size
         self.embeddings = nn.Embedding(config.vocab_size, width)
         self.layers = nn.ModuleList(
-            CELLS[config.cell](width, width, batch_first=True) for _ in range(config.num_hidden_layers)
+            LAYERS[config.cell](width, width, batch_first=True) for _ in range(config.num_hidden_layers)
         )
         self.post_init()
 
@@ -131,9 +113,10 @@ class RecurrentLMModel(RecurrentLMPreTrainedModel):
         return torch.func.functional_call(layer, weights, (hidden, before))
 
 
-class RecurrentLMForCausalLM(RecurrentLMPreTrainedModel, GenerationMixin):
+class RecurrentLMForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
     """A recurrent network that predicts the next piece; `generate` reads the whole prefix at every step."""
 
+    config_class = RecurrentLMConfig
     _tied_weights_keys = {"lm_head.weight": "model.embeddings.weight"}  # noqa: RUF012
     _is_stateful = True
 
@@ -174,3 +157,6 @@ def register() -> None:
     """Make the models of this file known to transformers; may be called again."""
     AutoConfig.register(RecurrentLMConfig.model_type, RecurrentLMConfig, exist_ok=True)
     AutoModelForCausalLM.register(RecurrentLMConfig, RecurrentLMForCausalLM, exist_ok=True)
+
+
+register()

@@ -73,10 +73,15 @@ class RecurrentNetwork(TransformerNetwork):
         }
 
     def checkpoint_activations(self) -> None:
-        raise ConfigError(
-            "gradient_checkpointing is for Transformers: a recurrent network is walked through position by position",
-            "less memory: a smaller batch.seq_len or batch.micro",
-        )
+        raise no_checkpointing()
 
     def _depths(self) -> Sequence[Sequence[nn.Module]]:
         return [[self.model.model.embeddings], *([layer] for layer in self.model.model.layers)]
+
+
+def no_checkpointing() -> ConfigError:
+    """The error for gradient checkpointing of a recurrent network."""
+    return ConfigError(
+        "gradient_checkpointing is for Transformers: a recurrent network is walked through position by position",
+        "less memory: a smaller batch.seq_len or batch.micro",
+    )

@@ -17,6 +17,12 @@ def check_sizes(spec: Any, counts: tuple[str, ...], shares: tuple[str, ...]) -> 
         raise ValueError(f"hidden must be a multiple of heads, got {spec.hidden} and {spec.heads}")
 
 
+def check_cell(cell: str) -> None:
+    """ValueError unless `cell` is one that recurrent networks are made of."""
+    if cell not in ("lstm", "gru"):
+        raise ValueError(f"cell must be lstm or gru, got {cell!r}")
+
+
 def rounded(size: int, multiple: int) -> int:
     """`size`, up to the next `multiple`."""
     return -(-size // multiple) * multiple

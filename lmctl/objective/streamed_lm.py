@@ -34,6 +34,7 @@ class StreamedLM:
     families: ClassVar[tuple[Family, ...]] = ("decoder",)
     pieces: ClassVar[tuple[str, ...]] = ()
     label_kind: ClassVar[LabelKind | None] = None
+    carries_state: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.end_of not in ("document", "sentence"):

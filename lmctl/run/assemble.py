@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from lmctl.config.schema import BatchShape
+from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.types import Examples, Family, Material, Split
+from lmctl.core.types import Examples, Family, Material, Split, streamed
 from lmctl.core.vocabulary import NO_PIECE
+from lmctl.mix.blocks import ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.model.loading import DROPOUTS
 from lmctl.plan import Plan, no_dropout
+from lmctl.run.blocks import BlockMaker
 from lmctl.run.prepare import Prepared
 from lmctl.tokenizer.pretrained import Pretrained
 
@@ -26,14 +29,32 @@ def examples_of(
     return {name: _examples(mix, name, family, batch, prepared, split, augmented) for name in mix.tasks}
 
 
-def _examples(
+def blocks_of(plan: Plan, prepared: Prepared) -> dict[str, ReadBlock]:
+    """How the blocks of each streamed task are read."""
+    readers: dict[str, ReadBlock] = {}
+    for name, task in plan.mix.tasks.items():
+        source = streamed(task.data)
+        if source is not None:
+            material = _material(plan.mix, name, plan.model.family, plan.batch, prepared, "train", augmented=True)
+            order = Draws(plan.seed, f"{name}/shards")
+            readers[name] = BlockMaker(source, task.objective, material, prepared.tokenizer.backend_tokenizer, order)
+    return readers
+
+
+def _material(
     mix: Mix, name: str, family: Family, batch: BatchShape, prepared: Prepared, split: Split, augmented: bool
-) -> Examples:
+) -> Material:
     task, store = mix.tasks[name], getattr(prepared.corpora[name], split)
     rewrite = None
     if augmented and task.augment is not None:
         rewrite = task.augment.rewriter(prepared.tokenizer, prepared.vocabulary)
-    material = Material(name, store, prepared.vocabulary, family, batch.seq_len, batch.rows, rewrite)
+    return Material(name, store, prepared.vocabulary, family, batch.seq_len, batch.rows, rewrite)
+
+
+def _examples(
+    mix: Mix, name: str, family: Family, batch: BatchShape, prepared: Prepared, split: Split, augmented: bool
+) -> Examples:
+    task, material = mix.tasks[name], _material(mix, name, family, batch, prepared, split, augmented)
     if family == "encoder" and task.objective.reads == "documents" and prepared.vocabulary.mask == NO_PIECE:
         raise ConfigError("the tokenizer has no mask piece, so there is nothing to mask with", "tokenizer=wordpiece")
     try:
@@ -88,10 +109,12 @@ def check_network(plan: Plan, network: Any) -> None:
 
 def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, Examples]) -> None:
     """What can only be refused now that processes, device and text are known."""
-    if plan.batch.rows % world:
-        near = max(world, plan.batch.rows // world * world)
+    workers = plan.compression.workers(world, plan.optim, plan.clip_norm)
+    if plan.batch.rows % workers:
+        near = max(workers, plan.batch.rows // workers * workers)
+        who = "processes" if workers == world else "simulated workers"
         raise ConfigError(
-            f"batch.size={plan.batch.rows} cannot be shared equally by {world} processes", f"nearest: {near}"
+            f"batch.size={plan.batch.rows} cannot be shared equally by {workers} {who}", f"nearest: {near}"
         )
     ordered = [name for name, some in examples.items() if getattr(some, "ordered", False)]
     if ordered and len(examples) > 1 and world > 1:

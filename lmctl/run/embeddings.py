@@ -17,7 +17,7 @@ from lmctl.core.types import Batch
 
 
 class Embeddings:
-    """The output of one embedding module. The hook stays, because a compiled network sees none that come later."""
+    """The output of one embedding module, where a hook waits for shifts from now on."""
 
     def __init__(self, module: Any) -> None:
         self.width = int(module.embedding_dim)
@@ -30,7 +30,7 @@ class Embeddings:
         return None if shift is None else output + shift.to(output.dtype)
 
     @contextmanager
-    def shifted(self, shift: Tensor | None) -> Iterator[None]:
+    def shifted(self, shift: Tensor) -> Iterator[None]:
         """Inside it, the next output has `shift` [R, L, H] added to it."""
         self._waiting = shift
         try:

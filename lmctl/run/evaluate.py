@@ -12,6 +12,7 @@ import torch
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
 from lmctl.core.types import Batch, Examples, Objective
+from lmctl.mix.order import Drawn
 from lmctl.mix.stream import batched
 from lmctl.run.learner import Learner
 from lmctl.run.processes import Processes
@@ -38,7 +39,7 @@ class Validation:
             ordered = getattr(examples, "ordered", False)
             rows = rows[: self.rows] if ordered else np.sort(draws.permutation(0, len(rows))[: self.rows])
         mine = np.array_split(rows, self.processes.world)[self.processes.rank]
-        yield from batched(examples, mine, np.zeros_like(mine), self.micro, draws)
+        yield from batched(Drawn(examples, mine, np.zeros_like(mine)), self.micro, draws)
 
     def scores(self, learner: Learner) -> dict[str, float]:
         """Every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""

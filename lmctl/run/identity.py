@@ -25,8 +25,10 @@ FREE = (
     "compile",
     "gradient_checkpointing",
     "batch.micro",
+    "compression.probe_every",
 )
-"""Keys, and sections, that may change when a run goes on. So may paths: what they lead to is compared itself."""
+"""Keys, and sections, that may change when a run goes on. So may paths and revisions: what they lead to is compared
+itself."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Identity:
 
 
 def _free(key: str) -> bool:
-    return key.endswith(".path") or any(key == free or key.startswith(f"{free}.") for free in FREE)
+    return key.endswith((".path", ".revision")) or any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,9 +17,9 @@ SEPARATOR = ","
 class Labels:
     """Collects the labels of a split while its rows stream by."""
 
-    def __init__(self, kind: LabelKind, names: Sequence[str] | None) -> None:
-        """`names`: the classes, in order; None while they are still to be found, in the training split."""
-        self.kind, self.names = kind, names
+    def __init__(self, kind: LabelKind, names: Sequence[str] | None, known_from: str = "the training split") -> None:
+        """`names`: the classes, in order; None while they are still to be found, in `known_from`."""
+        self.kind, self.names, self.known_from = kind, names, known_from
         self.known = {name: place for place, name in enumerate(names or ())}
         self.found: list[tuple[str, ...]] = []
         self.numbers: list[float] = []
@@ -37,7 +37,7 @@ class Labels:
                 if name not in self.known:
                     close = nearest(name, self.known)
                     raise DataError(
-                        f"{row.where}: label {name!r} does not occur in the training split"
+                        f"{row.where}: label {name!r} does not occur in {self.known_from}"
                         + (f"; did you mean {close!r}?" if close else ""),
                         f"labels there: {', '.join(self.known)}",
                     )

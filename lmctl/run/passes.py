@@ -34,10 +34,16 @@ class Passes:
 
     def __init__(self, runner: Runner) -> None:
         self.runner, self.device = runner, runner.processes.device
-        self.embeddings = Embeddings(runner.network.word_embeddings())
+        if runner.plan.compile:  # a compiled network sees no hooks that come later
+            _ = self.embeddings
         # Any augmentation that the adversary names is made ready, or refused, before there is work.
         named = [value for value in vars(runner.plan.adversary).values() if isinstance(value, Augment)]
         self.rewrites = {id(augment): self._rewrite(augment) for augment in named}
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """Those of the network, ready to be shifted."""
+        return Embeddings(self.runner.network.word_embeddings())
 
     def _rewrite(self, augment: Augment) -> Rewrite:
         prepared = self.runner.prepared
@@ -156,8 +162,8 @@ class MicroBatch:
 
     def _seen(self, module: nn.Module, shift: Tensor | None, fresh: bool, logits: bool) -> Seen:
         learner, network, kept = self.passes.runner.learner, self.passes.runner.network, []
-        shift = None if shift is None else shift * self._shiftable
-        with self.ledger.another(network, self.passes.device, fresh), self.passes.embeddings.shifted(shift):
+        shifted = nullcontext() if shift is None else self.passes.embeddings.shifted(shift * self._shiftable)
+        with self.ledger.another(network, self.passes.device, fresh), shifted:
             if not logits:
                 return Seen(module(self.batch), {})
             with learner.watching() as kept:
@@ -168,5 +174,5 @@ class MicroBatch:
         return Seen(terms, dict(zip(self.batch.targets, kept, strict=True)))
 
     def _total(self, terms: Terms, on_top: bool) -> Tensor:
-        world, balance = self.passes.runner.processes.world, self.passes.runner.learner.balance
-        return total_loss(self.batch, terms, self.part.counts, world, self.part.factor, balance, on_top)
+        workers, balance = self.passes.runner.exchange.workers, self.passes.runner.learner.balance
+        return total_loss(self.batch, terms, self.part.counts, workers, self.part.factor, balance, on_top)

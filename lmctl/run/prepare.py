@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lmctl.core.cache import cached, default_root
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.store import FORMAT, TokenStore, add_labels, write_store
-from lmctl.core.types import Objective, Source, Split, TokenizerSpec
+from lmctl.core.types import Objective, Source, Split, TokenizerSpec, streamed
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.mix.mix import Mix, Task
 from lmctl.run.labels import Labels
@@ -39,6 +39,7 @@ class Prepared:
     tokenizer: PreTrainedTokenizerFast
     vocabulary: Vocabulary
     corpora: dict[str, Corpus]
+    """By task; of a streamed source `train` is the first block."""
     fingerprints: dict[str, str]
     """Of the tokenizer and of each task's text; a run resumes only on the same ones."""
 
@@ -133,7 +134,9 @@ def _store(
     identity = {"format": FORMAT, "text": text, "split": split, "tokenizer": pieces}
     labels = None
     if kind is not None:
-        labels = Labels(kind, None if split == "train" else label_names)
+        if split == "train":
+            label_names = tuple(getattr(task.data, "label_names", ())) or None
+        labels = Labels(kind, label_names)
         identity |= {"labels": kind, "names": None if label_names is None else list(label_names)}
 
     def make(folder: Path) -> None:
@@ -146,8 +149,9 @@ def _store(
     if not len(store):
         raise DataError(f"the {split} split of {name} has no tokens", "give more text")
     what = "documents" if task.objective.reads == "documents" else "rows"
+    part = ", first block" if split == "train" and streamed(task.data) else ""
     say(
-        f"{name}/{split}: {len(store.documents) - 1:,} {what}, {len(store.sentences) - 1:,} "
+        f"{name}/{split}{part}: {len(store.documents) - 1:,} {what}, {len(store.sentences) - 1:,} "
         f"{'sentences' if what == 'documents' else 'texts'}, {len(store):,} tokens, {_found(hit)}"
     )
     return store

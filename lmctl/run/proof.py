@@ -30,9 +30,7 @@ def prove(runner: Runner) -> dict[str, Any]:
     device, precision = runner.processes.device, runner.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
     state = torch.get_rng_state()
-    stream = next(iter(runner.stream.streams.values()))
-    rows, epochs = stream.rows(0, min(ROWS, len(stream.examples)))
-    batch = stream.examples.collate(rows, epochs, stream.draws).to(device)
+    batch = runner.stream.first(next(iter(runner.stream.streams)), ROWS).to(device)
     runner.learner.eval()
     with torch.no_grad():
         reference = _logits(runner, batch)

@@ -6,6 +6,7 @@
             adversary.drive(micro)          as often as it likes:
                 terms = learner(micro)          objective/ and model/, in the precision's products
                 (sum(terms / targets)).backward()
+        exchange                            compression/, unless DDP has averaged them already
         clip, step, yield
 
 `Runner.steps()` is a generator: tests, benchmarks and notebooks can drive it. It writes nothing and prints nothing;
@@ -29,7 +30,7 @@ from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
-from lmctl.run.assemble import check, check_network, examples_of, network_of
+from lmctl.run.assemble import blocks_of, check, check_network, examples_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
 from lmctl.run.learner import Fixed, Learner, Uncertainty
@@ -79,7 +80,8 @@ class Runner:
         self.network = network_of(plan, prepared)
         check_network(plan, self.network)
         objectives = {name: task.objective for name, task in tasks.items()}
-        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens)
+        blocks = blocks_of(plan, prepared)
+        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks)
         self.terms = list(self._terms())
         """Every `<task>/<term>` of the run."""
         balance = Uncertainty(self.terms) if plan.mix.balance == "uncertainty" else Fixed()
@@ -89,7 +91,9 @@ class Runner:
         self.scaler = plan.precision.scaler(device)
         if plan.compile:
             self.network.compile_body()
+        self.exchange = plan.compression.exchange(self.learner, processes.rank, processes.world, plan.clip_norm)
         self.wrapped = processes.wrap(self.learner)
+        self.exchange.attach(self.wrapped)
         self.passes = Passes(self)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
@@ -97,8 +101,8 @@ class Runner:
         self._clock = (time.monotonic(), time.process_time())
 
     def _terms(self) -> Iterator[str]:
-        for task, stream in self.stream.streams.items():
-            for term in stream.examples.collate(*stream.rows(0, 1), stream.draws).targets:
+        for task in self.stream.streams:
+            for term in self.stream.first(task, 1).targets:
                 yield f"{task}/{term}"
 
     def spent(self, ahead: float = 0.0) -> float:
@@ -128,27 +132,31 @@ class Runner:
         """Optimiser steps until the budget is spent or a signal asks to stop."""
         with ThreadPoolExecutor(1) as ahead:
 
-            def fetch(index: int, at: Position) -> Future[Window]:
-                here, progress = self.processes, self._progress(index, at)
-                return ahead.submit(self.stream.window, at, progress, self.plan.batch.micro, here.rank, here.world)
+            def fetch(index: int, at: Position) -> Future[list[Window]]:
+                return ahead.submit(self._windows, at, self._progress(index, at))
 
             index = self.state.window
             coming = fetch(index, Position.from_state(self.state.position))
             while self.spent() < 1:
-                window = coming.result()
-                counts, tokens = self._agree(window)
+                windows = coming.result()
+                counts, tokens = self._agree(windows)
                 if self.stopped_by is not None:
                     return
                 index += 1
-                coming = fetch(index, window.after)
-                yield self._step(window, counts, tokens)
+                coming = fetch(index, windows[0].after)
+                yield self._step(windows, counts, tokens)
 
-    def _agree(self, window: Window) -> tuple[dict[str, float], dict[str, int]]:
+    def _windows(self, at: Position, progress: float) -> list[Window]:
+        """The window at `at` as each of the workers that this process is computes it."""
+        micro, workers = self.plan.batch.micro, self.exchange.workers
+        return [self.stream.window(at, progress, micro, place, workers) for place in self.exchange.places]
+
+    def _agree(self, windows: list[Window]) -> tuple[dict[str, float], dict[str, int]]:
         """What all processes must know before the step: targets per term, tokens, time, requests to stop."""
         self._tick()
         reason = stop.requested()
         counts, tokens = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.plan.mix.tasks, 0.0)
-        for batch in window.batches:
+        for batch in (batch for window in windows for batch in window.batches):
             tokens[batch.task] += batch.tokens
             for term, count in batch.counts().items():
                 counts[f"{batch.task}/{term}"] += count
@@ -168,22 +176,49 @@ class Runner:
         self.state.seconds += self._clock[0] - wall
         self.state.cpu_seconds += self._clock[1] - cpu
 
-    def _step(self, window: Window, counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
-        plan, state, world = self.plan, self.state, self.processes.world
+    def _step(self, windows: list[Window], counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
+        plan, state = self.plan, self.state
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(self.spent(ahead=0.5), 1e-9)))
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
         cosines = {}
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
-            cosines = gradient_cosines(self.learner, window.batches)
+            cosines = gradient_cosines(self.learner, [batch for window in windows for batch in window.batches])
         terms: dict[str, Tensor] = {}
         adversarial: dict[str, tuple[Tensor, int]] = {}
-        several = len(plan.mix.tasks) > 1
+        for window in windows:
+            self._backward(window, counts, terms, adversarial)
+            self.exchange.collect(getattr(self.scaler, "value", 1.0))
+        self.exchange.finish(state.step)
+        self.scaler.unscale(self.optimizer)
+        grad_norm = self._clip()
+        taken = self.scaler.step(self.optimizer, grad_norm)
+        if taken:
+            state.step += 1
+        else:
+            self._skip(grad_norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        state.position = windows[0].after.state_dict()
+        state.tokens += sum(tokens.values())
+        state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
+        state.bytes_sent += self.exchange.sent
+        state.bytes_dense += self.exchange.dense
+        return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, adversarial, cosines)
+
+    def _backward(
+        self,
+        window: Window,
+        counts: dict[str, float],
+        terms: dict[str, Tensor],
+        adversarial: dict[str, tuple[Tensor, int]],
+    ) -> None:
+        """The gradients of one worker's window; what is reported of it is added to `terms` and `adversarial`."""
+        state, several = self.state, len(self.plan.mix.tasks) > 1
         for number, batch in enumerate(window.batches, start=1):
             last = number == len(window.batches)
             part = Part(counts, window.factors[batch.task], state.window, last, touch_all=several and last)
             micro = self.passes.over(batch, part)
-            outcome = micro.driven(plan.adversary)
+            outcome = micro.driven(self.plan.adversary)
             state.micro_batches, state.passes = state.micro_batches + 1, state.passes + micro.ledger.passes
             for name, value in outcome.terms.items():
                 name = f"{batch.task}/{name}"
@@ -194,20 +229,6 @@ class Runner:
                 adversarial[f"{batch.task}/{name}"] = (total + value.detach().double(), count)
         if not window.batches:  # fewer rows than processes; the others wait for these gradients all the same
             self.scaler.scale(self.wrapped(None)["none"]).backward()
-        self.scaler.unscale(self.optimizer)
-        grad_norm = self._clip()
-        taken = self.scaler.step(self.optimizer, grad_norm)
-        if taken:
-            state.step += 1
-        else:
-            self._skip(grad_norm)
-        self.optimizer.zero_grad(set_to_none=True)
-        state.position = window.after.state_dict()
-        state.tokens += sum(tokens.values())
-        state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
-        if world > 1:
-            state.bytes_sent += self.gradient_bytes
-        return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, adversarial, cosines)
 
     def _clip(self) -> Tensor:
         gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
@@ -239,11 +260,6 @@ class Runner:
             f"lower optim.lr (now {self.plan.optim.lr:g}), lengthen schedule.warmup, or use precision=fp32 or bf16",
         )
 
-    @property
-    def gradient_bytes(self) -> int:
-        """Bytes of gradients that one process hands to the reduction in one step."""
-        return sum(p.numel() * p.element_size() for p in self.learner.parameters() if p.requires_grad)
-
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that all processes share, for a checkpoint."""
         return {
@@ -256,7 +272,8 @@ class Runner:
     def own_state(self) -> dict[str, Any]:
         """What is this process's alone."""
         carried: dict[str, Tensor] = getattr(self.network, "carried", dict)()
-        return {"random": random_state(), "carried": carried, **self.state.own()}
+        exchange = self.exchange.state_dict()
+        return {"random": random_state(), "carried": carried, "exchange": exchange, **self.state.own()}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any] | None) -> None:
         """Go on from a checkpoint; `own` is None in a process that did not exist when it was written."""
@@ -269,9 +286,11 @@ class Runner:
         self.scaler.load_state_dict(state["scaler"])
         self.learner.balance.load_state_dict(state["balance"])
         own = dict(own or {})
-        saved_random, carried = own.pop("random", None), own.pop("carried", {})
+        saved_random, carried, exchange = (own.pop(name, None) for name in ("random", "carried", "exchange"))
         if carried:
             self.network.carry(carried)
+        if exchange:
+            self.exchange.load_state_dict(exchange)
         self.state = TrainState(**state["progress"], **own)
         if saved_random is not None:
             restore_random_state(saved_random)

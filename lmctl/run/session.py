@@ -90,6 +90,8 @@ class Session:
             self.display.say(f"precision: {role} {self.precision[role]}")
         if (cost := self.plan.adversary.backwards) > 1:
             self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
+        for line in (*runner.exchange.words(), *self.plan.compression.remarks(self.plan.optim)):
+            self.display.say(f"compression: {line}")
         fresh = not state.valid
         if fresh:
             state.valid = runner.validation.scores(runner.learner)
@@ -199,6 +201,8 @@ class Session:
             "skipped_steps": state.skipped,
             "bytes_sent": state.bytes_sent,
         }
+        if figures := runner.exchange.figures():
+            line |= {"bytes_dense": state.bytes_dense, **figures}
         if len(state.task_tokens) > 1:
             line |= {f"tokens/{task}": count for task, count in state.task_tokens.items()}
             line |= {f"share/{task}": round(n / max(1, state.tokens), 4) for task, n in state.task_tokens.items()}

@@ -27,7 +27,9 @@ class TrainState:
     position: dict[str, Any] = field(default_factory=dict)
     """Where the data stands: a `Position` of lmctl/mix/stream.py."""
     bytes_sent: int = 0
-    """Bytes of gradients that one process has handed to the network."""
+    """Bytes of gradients that one worker has sent to the others."""
+    bytes_dense: int = 0
+    """What it would have sent in float32, uncompressed."""
     micro_batches: int = 0
     """Micro-batches that the first process has learnt from."""
     passes: int = 0

@@ -31,7 +31,7 @@ def summary_of(runner: Runner, status: str, baseline: dict[str, float], precisio
         "baseline": baseline,
         "peak_memory_bytes": peak_memory(runner.processes.device),
         "bytes_sent": state.bytes_sent,
-        "bytes_dense": state.bytes_sent,
+        "bytes_dense": state.bytes_dense,
         "skipped_steps": state.skipped,
         "cost_factor": round(state.passes / max(1, state.micro_batches), 3),
         "parameters": {
@@ -41,7 +41,17 @@ def summary_of(runner: Runner, status: str, baseline: dict[str, float], precisio
         "model_bytes": sum(p.numel() * p.element_size() for p in parameters),
         "best": state.best,
         "precision": precision,
+        **_compression(runner),
     }
+
+
+def _compression(runner: Runner) -> dict[str, Any]:
+    """What was sent instead of gradients; nothing if they were. The ratio is that of the whole run."""
+    words, state = runner.exchange.words(), runner.state
+    if not words:
+        return {}
+    ratio = {"compression_ratio": round(state.bytes_dense / max(1, state.bytes_sent), 2)}
+    return {"compression": words, **runner.exchange.figures(), **ratio}
 
 
 def peak_memory(device: torch.device) -> int:

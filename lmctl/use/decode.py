@@ -69,9 +69,7 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: int, **how: Any) -> An
         "pad_token_id": loaded.pad,
         "eos_token_id": loaded.end,
     }
-    settings |= {"max_length": None, "do_sample": False} | how
-    if _of_transformers(loaded):
-        settings["use_cache"] = True  # training may have switched it off
+    settings |= {"max_length": None, "do_sample": False, "use_cache": True} | how  # training may have no use for it
     if loaded.pad != loaded.end and loaded.family == "seq2seq":
         settings["suppress_tokens"] = [loaded.pad]  # begins the output of many models, and is never part of it
     arguments = {name: inputs[name] for name in ("input_ids", "attention_mask")}

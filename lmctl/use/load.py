@@ -191,10 +191,10 @@ def load(model_path: str, device: torch.device) -> Loaded:
 
 
 def register() -> None:
-    """Make lmctl's recurrent models known to transformers."""
-    from lmctl.model.recurrent_hf import register as register_recurrent
+    """Make lmctl's own models known to transformers."""
+    from lmctl.model import own
 
-    register_recurrent()
+    own.register()
 
 
 def need(loaded: Loaded, families: tuple[Family, ...], what: str) -> None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root, section
 from lmctl.config.schema import BatchShape, PeekConfig
-from lmctl.core.types import Batch, ModelSpec, TokenizerSpec
+from lmctl.core.types import Batch, ModelSpec, TokenizerSpec, streamed
 from lmctl.mix.mix import Mix
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def run(cfg: DictConfig) -> None:
     for name, examples in shown.items():
         stream = RowStream(examples, cfg.seed, name, shape.rows)
         size = len(examples)
-        console.print(f"{name}, {cfg.split}: {size:,} rows in epoch {cfg.epoch}", markup=False)
+        block = "the first block, " if cfg.split == "train" and streamed(mix.tasks[name].data) else ""
+        console.print(f"{name}, {cfg.split}: {size:,} rows in {block}epoch {cfg.epoch}", markup=False)
         for number in range(min(cfg.rows, size)):
             rows, epochs = stream.rows(cfg.epoch * size + number, 1)
             batch = examples.collate(rows, epochs, stream.draws)

@@ -26,6 +26,8 @@ def run(cfg: DictConfig) -> None:
     if not worker:
         _check_folder(plan, paths)
     world = plan.runner.world()
+    if not worker:
+        plan.compression.workers(world, plan.optim, plan.clip_norm)  # refuse before any work
     if world > 1 and not worker:
         from lmctl.run.launch import launch
 
@@ -129,6 +131,7 @@ def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) 
         display.say(
             f"resume: {processes.world} processes now, {saved['world']} before: same rows in the same order, "
             "but other dropout, so not bit-exact"
+            + ("; what compression had not sent yet is dropped" if runner.exchange.state_dict() else "")
         )
     runner.load(contents.weights, contents.state, own)
     patience = plan.early_stop.patience

@@ -1,0 +1,101 @@
+"""Prune, quantise, remember the rest: one component behind fp16, bf16, int8, onebit, topk and topk_int8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from lmctl.compression.option import Option
+from lmctl.compression.quantise import Fp32, Quantiser, Sign
+from lmctl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lmctl.compression.exchange import Method
+    from lmctl.compression.layout import Layout
+    from lmctl.compression.memory import Memory
+    from lmctl.compression.wire import Wire
+    from lmctl.core.types import OptimSpec
+
+AGGRESSIVE = 0.1
+"""Densities up to this change what an adaptive optimiser does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressor(Option):
+    """Stages in their order, each with its settings."""
+
+    density: float = 1.0
+    """The share of a tensor's values that is sent, those of largest magnitude; 1: all, without positions."""
+    warmup_steps: int = 0
+    """Over so many steps the density falls geometrically from `warmup_density` (Lin et al. 2018, section 3.3)."""
+    warmup_density: float = 0.25
+    threshold: Literal["sampled", "exact"] = "sampled"
+    """How the largest are found: among those above a threshold from a sample, or by a full top-k. The same values,
+    but for equal ones; sampled is several times faster on a CPU."""
+    quantise: Quantiser = field(default_factory=Fp32)
+    momentum: float = 0.0
+    """Momentum correction (Lin et al. 2018, section 3.2) in place of the optimiser's own momentum."""
+    mask_momentum: bool = True
+    """Momentum factor masking (ibid., section 3.3)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density must be above 0, up to 1, got {self.density}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must not be negative, got {self.warmup_steps}")
+        if self.warmup_steps and not self.density <= self.warmup_density < 1:
+            raise ValueError(
+                f"warmup_density must be from density={self.density} to below 1, got {self.warmup_density}"
+            )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be from 0 to below 1, got {self.momentum}")
+        if self.momentum and not (self.error_feedback and self.density < 1):
+            raise ValueError("momentum corrects for what is sent late: it needs error_feedback and a density below 1")
+
+    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
+        if self.momentum and getattr(optim, "momentum", 0.0):
+            raise ConfigError(
+                f"compression.momentum={self.momentum} and optim.momentum={getattr(optim, 'momentum', 0.0)} would both "
+                "be applied",
+                "momentum correction takes the optimiser's place: optim.momentum=0",
+            )
+        if self.momentum and hasattr(optim, "betas"):
+            raise ConfigError(
+                f"compression.momentum={self.momentum}: the optimiser has a momentum of its own (betas)",
+                "nearest: compression.momentum=0, or optim=sgd",
+            )
+        return super().workers(world, optim, clip_norm)
+
+    def remarks(self, optim: OptimSpec) -> list[str]:
+        harsh = self.density <= AGGRESSIVE or isinstance(self.quantise, Sign)
+        if not (harsh and hasattr(optim, "betas")):
+            return []
+        advice = "optim=sgd with momentum suits it better; or raise compression.density, compression.warmup_steps"
+        return [f"so little of the gradient costs an Adam-like optimiser quality (Tang et al. 2021): {advice}"]
+
+    def density_at(self, step: int) -> float:
+        """The density when `step` steps have been taken."""
+        if step >= self.warmup_steps:
+            return self.density
+        return self.warmup_density * (self.density / self.warmup_density) ** (step / self.warmup_steps)
+
+    @property
+    def correction(self) -> tuple[float, bool]:
+        return self.momentum, self.mask_momentum
+
+    @property
+    def words(self) -> str:
+        pruned = f"top {self.density:.3g} of each " if self.density < 1 else ""
+        feedback = "error feedback" if self.error_feedback else "no error feedback"
+        return f"{pruned}in {type(self.quantise).__name__.lower()}, {feedback}"
+
+    def method(self, layout: Layout, wire: Wire, memories: list[Memory]) -> Method:
+        if self.density < 1:
+            from lmctl.compression.pruned import Pruned
+
+            sampled = self.threshold == "sampled"
+            return Pruned(layout.compressed, wire, self.density_at, sampled, self.quantise, memories)
+        from lmctl.compression.dense import Dense
+
+        return Dense(layout.compressed, wire, self.quantise, memories)

@@ -1,0 +1,122 @@
+"""Where each parameter lies in the two vectors that are exchanged: what is compressed, and what is sent whole.
+
+Everything is keyed by the parameter's name and in the order of the network's own list, so that a residual means the
+same after a resume, whatever buckets DDP makes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from lmctl.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Part:
+    """A parameter's place in its vector."""
+
+    name: str
+    parameter: nn.Parameter
+    start: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.parameter.shape)
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.parameter.numel()
+
+    def of(self, vector: Tensor) -> Tensor:
+        """This parameter's values [n], a view."""
+        return vector[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parameters that learn, laid end to end in two vectors; at least one is compressed."""
+
+    compressed: list[Part]
+    whole: list[Part]
+
+    @property
+    def parts(self) -> list[Part]:
+        return [*self.compressed, *self.whole]
+
+    @property
+    def device(self) -> torch.device:
+        return self.compressed[0].parameter.device
+
+    def take(self, scale: float) -> tuple[Tensor, Tensor]:
+        """Copies of all gradients, divided by `scale`: float32 [n] and [m]. Where there is none it is zero."""
+        return self._flat(self.compressed, scale), self._flat(self.whole, scale)
+
+    def give(self, compressed: Tensor, whole: Tensor, scale: float) -> None:
+        """Make both, times `scale`, the gradients, without copying where gradients are float32."""
+        for parts, vector in ((self.compressed, compressed.mul_(scale)), (self.whole, whole.mul_(scale))):
+            for part in parts:
+                part.parameter.grad = part.of(vector).view(part.shape).to(part.parameter.dtype)
+
+    def _flat(self, parts: list[Part], scale: float) -> Tensor:
+        vector = torch.zeros(size(parts), device=self.device)
+        for part in parts:
+            if part.parameter.grad is not None:
+                part.of(vector).copy_(part.parameter.grad.reshape(-1))
+        return vector.div_(scale)
+
+
+def size(parts: Sequence[Part]) -> int:
+    """Values of consecutive parts."""
+    return parts[-1].stop - parts[0].start if parts else 0
+
+
+PIECE = 1 << 24
+"""Values compressed at a time, about: what that takes besides gradients and residuals stays within some 100 MB."""
+
+
+def cut(parts: Sequence[Part], most: int = PIECE) -> list[list[Part]]:
+    """Consecutive parts of at most `most` values together (a single one may have more)."""
+    pieces: list[list[Part]] = []
+    for part in parts:
+        if not pieces or part.stop - pieces[-1][0].start > most:
+            pieces.append([])
+        pieces[-1].append(part)
+    return pieces
+
+
+def layout_of(
+    learner: nn.Module, dense_below: int, exclude: Iterable[str], pays: Callable[[tuple[int, ...]], bool]
+) -> Layout:
+    """Vectors, tensors of fewer than `dense_below` values, those whose name fits a pattern of `exclude`, and those
+    whose shape does not pay are sent whole."""
+    named = [(n.removeprefix("network."), p) for n, p in learner.named_parameters() if p.requires_grad]
+    unused = [pattern for pattern in exclude if not any(fnmatchcase(name, pattern) for name, _ in named)]
+    if unused:
+        raise ConfigError(
+            f"compression.exclude: no parameter's name fits {unused[0]!r}",
+            f"names look like {named[0][0]}; * stands for anything",
+        )
+    chosen: tuple[list[Part], list[Part]] = ([], [])
+    for name, parameter in named:
+        excluded = any(fnmatchcase(name, pattern) for pattern in exclude)
+        whole = parameter.ndim < 2 or parameter.numel() < dense_below or excluded or not pays(tuple(parameter.shape))
+        parts = chosen[whole]
+        parts.append(Part(name, parameter, size(parts)))
+    if not chosen[False]:
+        largest = max((math.prod(p.shape) for _, p in named if p.ndim > 1), default=0)
+        raise ConfigError(
+            f"compression: every tensor of this model would be sent whole (its largest matrix has {largest:,} values)",
+            "lower compression.dense_below, or compression=none",
+        )
+    return Layout(*chosen)
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of a tensor seen as a matrix."""
+    return shape[0], math.prod(shape[1:])

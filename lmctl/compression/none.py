@@ -1,0 +1,59 @@
+"""Gradients as they are: DDP averages them while the backward pass runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmctl.compression.traffic import all_reduce_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lmctl.core.types import Exchange, OptimSpec
+
+
+@dataclass(frozen=True)
+class Uncompressed:
+    """fp32 gradients, averaged by DDP; with one process there is nothing to average."""
+
+    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
+        return world
+
+    def remarks(self, optim: OptimSpec) -> list[str]:
+        return []
+
+    def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
+        return ByDdp(learner, rank, world)
+
+
+class ByDdp:
+    """The exchange that DDP makes by itself."""
+
+    def __init__(self, learner: nn.Module, rank: int, world: int) -> None:
+        self.workers = world
+        self.places: Sequence[int] = (rank,)
+        values = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+        self.sent = self.dense = all_reduce_bytes(4 * values, world) if world > 1 else 0
+
+    def attach(self, wrapped: nn.Module) -> None:
+        """DDP needs no help."""
+
+    def collect(self, scale: float) -> None:
+        """DDP has them."""
+
+    def finish(self, step: int) -> None:
+        """DDP has done it."""
+
+    def words(self) -> list[str]:
+        return []
+
+    def figures(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """There is none."""

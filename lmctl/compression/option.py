@@ -1,0 +1,100 @@
+"""What all compressors have in common: which tensors they leave alone, who takes part, and what they cannot do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Optional
+
+from lmctl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lmctl.compression.exchange import Method
+    from lmctl.compression.layout import Layout
+    from lmctl.compression.memory import Memory
+    from lmctl.compression.wire import Wire
+    from lmctl.core.types import Exchange, OptimSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A compressor in its settings; subclasses add their own, and `method`."""
+
+    error_feedback: bool = True
+    """Keep what was not sent, and add it to the next gradient."""
+    local_clip: bool = False
+    """Scale every worker's gradient down before it is compressed (Lin et al. 2018, section 3.2). A worker's share of
+    the mean may have the norm clip_norm / sqrt(workers): what the mean has at clip_norm if the shares are independent
+    and alike. Clipping afterwards stays."""
+    dense_below: int = 1024
+    """Tensors of fewer values, and all vectors, are sent whole, in fp32."""
+    exclude: list[str] = field(default_factory=list)
+    """Patterns of names of parameters that are sent whole."""
+    simulate_workers: Optional[int] = None
+    """Play so many workers in one process: the rows of a step are shared out, each worker's gradient is compressed
+    with a residual of its own. null: the processes are the workers."""
+    probe_every: Optional[int] = None
+    """Steps between looks at the cosine of the mean that arrived and the true one, whose bytes do not count."""
+
+    def __post_init__(self) -> None:
+        if self.dense_below < 0:
+            raise ValueError(f"dense_below must not be negative, got {self.dense_below}")
+        for name in ("simulate_workers", "probe_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be above 0, got {value}")
+
+    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
+        if world == 1 and self.simulate_workers is None:
+            raise ConfigError(
+                "compression: there is no gradient exchange in a single process, it would only damage the gradient",
+                "nearest: compression=none, compression.simulate_workers=4, or runner=ddp runner.processes=2",
+            )
+        if world > 1 and self.simulate_workers is not None:
+            raise ConfigError(
+                f"compression.simulate_workers={self.simulate_workers} plays workers in one process, and this run has "
+                f"{world}",
+                "nearest: compression.simulate_workers=null, or runner=cpu",
+            )
+        if self.local_clip and clip_norm is None:
+            raise ConfigError(
+                "compression.local_clip=true takes its norm from clip_norm, which is null", "clip_norm=1.0"
+            )
+        return self.simulate_workers or world
+
+    def remarks(self, optim: OptimSpec) -> list[str]:
+        return []
+
+    def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
+        from lmctl.compression.exchange import CompressedExchange
+        from lmctl.compression.layout import layout_of, size
+        from lmctl.compression.memory import Memory
+        from lmctl.compression.wire import Wire
+
+        layout = layout_of(learner, self.dense_below, self.exclude, self.pays)
+        wire = Wire(rank, world, self.simulate_workers)
+        n, momentum, mask = size(layout.compressed), *self.correction
+        memories = [Memory(n, layout.device, self.error_feedback, momentum, mask) for _ in wire.places]
+        # Gradients are those of the mean, W times a worker's share of it: so is the norm.
+        clip = clip_norm * wire.world**0.5 if self.local_clip and clip_norm is not None else None
+        method = self.method(layout, wire, memories)
+        return CompressedExchange(layout, wire, method, self.words, clip, momentum, self.probe_every)
+
+    @property
+    def correction(self) -> tuple[float, bool]:
+        """Momentum of the correction, and whether it is masked."""
+        return 0.0, False
+
+    @property
+    def words(self) -> str:
+        """What it does, in a few words."""
+        raise NotImplementedError
+
+    def pays(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of two or more dimensions is worth compressing."""
+        return True
+
+    def method(self, layout: Layout, wire: Wire, memories: list[Memory]) -> Method:
+        """The compressor at work, on `layout.compressed`."""
+        raise NotImplementedError

@@ -1,0 +1,49 @@
+"""PowerSGD: gradient matrices as products of thin ones (Vogels et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmctl.compression.option import Option
+
+if TYPE_CHECKING:
+    from lmctl.compression.exchange import Method
+    from lmctl.compression.layout import Layout
+    from lmctl.compression.memory import Memory
+    from lmctl.compression.wire import Wire
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerSgd(Option):
+    """Rank-r approximation by one step of subspace iteration."""
+
+    rank: int = 4
+    """Columns of the thin matrices; 1 to 4 are usual, language models take up to 32."""
+    warm_start: bool = True
+    """Go on from the last step's subspace instead of a random one."""
+    least_ratio: float = 2.0
+    """Matrices that would shrink less than this are sent whole."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank < 1:
+            raise ValueError(f"rank must be at least 1, got {self.rank}")
+        if self.least_ratio < 1:
+            raise ValueError(f"least_ratio must be at least 1, got {self.least_ratio}")
+
+    @property
+    def words(self) -> str:
+        return f"PowerSGD of rank {self.rank}, {'error feedback' if self.error_feedback else 'no error feedback'}"
+
+    def pays(self, shape: tuple[int, ...]) -> bool:
+        from lmctl.compression.layout import matrix_shape
+
+        rows, columns = matrix_shape(shape)
+        rank = min(self.rank, rows, columns)
+        return (rows + columns) * rank * self.least_ratio < rows * columns
+
+    def method(self, layout: Layout, wire: Wire, memories: list[Memory]) -> Method:
+        from lmctl.compression.low_rank import LowRank
+
+        return LowRank(layout.compressed, wire, self.rank, self.warm_start, memories)

@@ -1,0 +1,176 @@
+"""`data=hub`: whatever the library `datasets` reads, from the hub or from here, stored or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Optional
+
+from lmctl.core.draws import Draws
+from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import did_you_mean
+from lmctl.core.types import Block, Row, StreamPlace
+from lmctl.data.columns import Columns
+from lmctl.data.hub_dataset import Built, Saved, explained, find
+from lmctl.data.hub_stream import BlockReader, Records
+from lmctl.data.records import BadRow, Record, no_column, value_of
+from lmctl.data.row_split import digest
+
+VERSION = 1
+"""Raise it when the same data and options begin to yield other rows."""
+
+
+@dataclass(frozen=True)
+class Hub(Columns):
+    """A dataset of the hub by name, one saved by `save_to_disk`, or a folder or file that `load_dataset` reads.
+
+    Streamed, its training rows are never all at hand: they come in blocks of `buffer` rows. What must be finite (the
+    tokenizer's text, word counts, held-out rows, labels that no feature names) then comes from the first block.
+    """
+
+    config: Optional[str] = None
+    revision: Optional[str] = None
+    train_split: str = "train"
+    valid_split: Optional[str] = None
+    streaming: bool = False
+    buffer: int = 10_000
+
+    what_path_is: ClassVar[str] = "a dataset on the hub (owner/name), a saved one, or a folder or file"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.train_split or self.valid_split == "":
+            raise ValueError("train_split and valid_split must name a split")
+        if self.valid_split == self.train_split:
+            raise ValueError(f"valid_split is train_split ({self.train_split}); null holds out valid_share of its rows")
+        if self.buffer < 2:
+            raise ValueError(f"buffer must be at least 2 rows, got {self.buffer}")
+
+    @property
+    def parts(self) -> tuple[str, str | None]:
+        return self.train_split, self.valid_split
+
+    @property
+    def streamed(self) -> bool:
+        return self.streaming
+
+    @cached_property
+    def _found(self) -> Saved | Built:
+        found = find(self.path, self.config, self.revision)
+        for key in ("train_split", "valid_split"):
+            split = getattr(self, key)
+            if split is not None and split not in found.splits:
+                raise ConfigError(
+                    f"data.{key}={split}: {self.path} has no such split{did_you_mean(split, found.splits)}",
+                    f"splits: {', '.join(found.splits)}",
+                )
+        return found
+
+    def _open(self, split: str, stream: bool) -> Any:
+        """The rows of a split, cut down to the columns that are read, so that no picture or sound is decoded."""
+        with explained(f"{self.path}[{split}] cannot be read"):
+            dataset = self._found.stream(split) if stream else self._found.read(split)
+            if dataset.features is None:  # of csv files, before the first row is read
+                return dataset
+            wanted = {self._column(name, dataset.features): None for name in (*self.columns, self.label) if name}
+            return dataset.select_columns(list(wanted))
+
+    def _column(self, name: str, features: Mapping[str, Any]) -> str:
+        """The column that `name` is, or in which `a.b` lies."""
+        column = name if name in features else name.partition(".")[0]
+        if column not in features:
+            raise no_column(name, features)
+        return column
+
+    @cached_property
+    def _class(self) -> Any:
+        """The `ClassLabel` behind the numbers in the label's column; None if they are labels themselves."""
+        from datasets import ClassLabel
+
+        features = self._open(self.train_split, self.streaming).features or {}
+        try:
+            feature = value_of(features, self.label) if self.label else None
+        except ConfigError:  # in a column that is no mapping of features, as translations are
+            return None
+        feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
+        return feature if isinstance(feature, ClassLabel) else None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes in the order of their numbers, where the columns' features name them."""
+        return () if self._class is None else tuple(self._class.names)
+
+    def _named(self, record: Record) -> Record:
+        """`record` with the names of classes in place of their numbers; -1 means that there is no label."""
+        if self._class is None or self.label is None:
+            return record
+        value = value_of(record, self.label)
+        numbers = value if isinstance(value, list) else [value]
+        names = [self._class.int2str(number) for number in numbers if number is not None and number >= 0]
+        return {**record, self.label: names if isinstance(value, list) else next(iter(names), None)}
+
+    def records(self, part: str) -> Iterator[tuple[str, Record | BadRow]]:
+        """Streamed, of the training split the first block only."""
+        if self.streaming and part == self.train_split:
+            rows: Iterator[tuple[str, Record]] = iter(self._first.found)
+        else:
+            rows = self._numbered(part)
+        for where, record in rows:
+            yield where, self._named(record)
+
+    def _numbered(self, part: str) -> Iterator[tuple[str, Record]]:
+        name = f"{self.path}[{part}]"
+        with explained(f"{name} cannot be read"):
+            for number, record in enumerate(self._open(part, self.streaming), start=1):
+                yield f"{name} row {number}", record
+
+    @cached_property
+    def _reader(self) -> BlockReader:
+        return BlockReader(f"{self.path}[{self.train_split}]", lambda: self._open(self.train_split, True))
+
+    @cached_property
+    def _first(self) -> Records:
+        return self._reader.block(self.buffer, 0, None, None)
+
+    @cached_property
+    def _held_out(self) -> frozenset[int]:
+        """What the validation rows say, to be left out of training wherever it comes in the stream."""
+        return frozenset(digest(row, self.sides) for row in self._partition.rows("valid"))
+
+    def block(self, epoch: int, at: StreamPlace | None, order: Draws) -> Block:
+        records = self._first
+        if (epoch, at) != (0, None):
+            records = self._reader.block(self.buffer, epoch, at, order)
+        rows = (self.checked(where, self._named(record)) for where, record in records.found)
+        return Block(
+            [row for row in rows if isinstance(row, Row) and digest(row, self.sides) not in self._held_out],
+            records.after,
+        )
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Of files here the contents, of data on the hub the commit; which columns are read, and how rows are split.
+
+        The library's own `_fingerprint` will not do: it tells how a dataset was made (with dates of files, or by
+        chance), not what is in it.
+        """
+        return {
+            "source": type(self).__name__,
+            "version": VERSION,
+            "data": {split: self._found.identity(split) for split in self.parts if split is not None},
+            "splits": list(self.parts),
+            "columns": [self.text, self.text_b, self.label, self.source, self.target],
+            "valid": self.valid_share if self.valid_split is None else None,
+            "on_bad_row": self.on_bad_row,
+            "stream": [self.buffer, self._found.stream(self.train_split).num_shards] if self.streaming else None,
+        }
+
+    def describe(self) -> str:
+        """One line: what it is, columns, rows, splits that are left alone; streamed, what the first block is for."""
+        text = f"{super().describe()}; {self._found.kind}"
+        if self.streaming:
+            text += f"; streaming: tokenizer and word counts from the first {len(self._first.found):,} rows"
+        others = [split for split in self._found.splits if split not in self.parts]
+        if others and self.valid_split is None:
+            text += f"; other splits (data.valid_split=): {', '.join(others)}"
+        return text

@@ -1,0 +1,208 @@
+"""Finding a dataset that the library `datasets` reads: saved by `save_to_disk`, in local files, or on the hub.
+
+Nothing that comes with a dataset is executed, and the token for private ones is read from the environment
+(HF_TOKEN) by the library itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lmctl.core.errors import ConfigError, DataError, LmctlError
+from lmctl.core.files import means_a_place
+from lmctl.core.suggest import did_you_mean
+from lmctl.data.reading import fingerprint, nearest_place
+
+CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
+"""Files of a folder that may say what its columns are."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A directory written by `save_to_disk`: Arrow files, read where they lie."""
+
+    parts: dict[str, Any]
+    """`datasets.Dataset` by split."""
+    kind: str = "saved by save_to_disk"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.parts)
+
+    def read(self, split: str) -> Any:
+        """A dataset whose rows can be gone through any number of times."""
+        return self.parts[split]
+
+    def stream(self, split: str) -> Any:
+        """The same rows as an `IterableDataset`, each file a shard."""
+        part = self.parts[split]
+        return part.to_iterable_dataset(num_shards=max(1, min(len(part), len(part.cache_files))))
+
+    def identity(self, split: str) -> dict[str, Any]:
+        part = self.parts[split]
+        files = [Path(file["filename"]) for file in part.cache_files]
+        return {"files": fingerprint(files), "features": part.features.to_dict()}
+
+
+@dataclass(frozen=True)
+class Built:
+    """Data files that one of the library's own builders reads: local ones, or those of a commit on the hub."""
+
+    builder: Any
+    commit: str | None
+    """None for local files."""
+
+    @property
+    def kind(self) -> str:
+        return f"on the hub, commit {self.commit[:12]}" if self.commit else f"local {self.builder.name} files"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(map(str, self.builder.config.data_files or self.builder.info.splits or ()))
+
+    def read(self, split: str) -> Any:
+        """As `Saved.read`. What is on the hub is downloaded; local files are read as they are each time, because a
+        converted copy of them would be found again by their dates, and served after they have changed."""
+        if self.commit is None:
+            return self.stream(split)
+        self.builder.download_and_prepare()
+        return self.builder.as_dataset(split=split)
+
+    def stream(self, split: str) -> Any:
+        return self.builder.as_streaming_dataset(split=split)
+
+    def identity(self, split: str) -> dict[str, Any]:
+        if self.commit is not None:
+            return {"commit": self.commit, "config": self.builder.config.name}
+        files = list(map(Path, self.builder.config.data_files[split]))
+        cards = [card for name in CARDS if (card := Path(self.builder.base_path, name)).is_file()]
+        return {"format": self.builder.name, "files": fingerprint(files), "cards": fingerprint(cards)}
+
+
+def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
+    """The dataset that `path` means; ConfigError or DataError that says what is wrong, and what is there."""
+    _be_quiet()
+    place = Path(path).expanduser()
+    if not place.exists() and not means_a_place(path):
+        return _on_hub(path, config, revision)
+    if not place.exists():
+        raise DataError(f"{path} does not exist", nearest_place(place))
+    if revision is not None:
+        raise ConfigError(f"data.revision={revision} is a version of a dataset on the hub, and {path} is here")
+    if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
+        if config is not None:
+            raise ConfigError(f"data.config={config}: {path} was saved as one dataset and has no configurations")
+        return _saved(place, path)
+    where, files = (place, None) if place.is_dir() else (place.parent, place.name)
+    # What an earlier load_dataset left in the library's cache would change the types of columns: look at an empty one.
+    with TemporaryDirectory() as empty:
+        return Built(_builder(str(where.resolve()), path, config, data_files=files, cache_dir=empty), None)
+
+
+def _saved(place: Path, path: str) -> Saved:
+    from datasets import DatasetDict, load_from_disk
+
+    with explained(f"{path} cannot be read"):
+        found = load_from_disk(str(place), keep_in_memory=False)
+        parts = dict(found) if isinstance(found, DatasetDict) else {"train": found}
+        return Saved({str(split): part.with_format(None) for split, part in parts.items()})
+
+
+def _on_hub(path: str, config: str | None, revision: str | None) -> Built:
+    commit = _commit(path, revision)
+    builder = _builder(path, path, config, revision=commit or revision)
+    if commit is None and revision is not None and builder.hash != revision:
+        raise DataError(
+            f"data.revision={revision} is not what was downloaded of {path} before, which is {builder.hash}",
+            "without HF_HUB_OFFLINE it is fetched; or data.revision=null",
+        )
+    return Built(builder, builder.hash)
+
+
+def _commit(path: str, revision: str | None) -> str | None:
+    """The commit that `revision` (or the newest version) of a dataset on the hub is; None in offline mode."""
+    from huggingface_hub import HfApi, errors
+
+    try:
+        return HfApi().dataset_info(path, revision=revision, timeout=20).sha
+    except errors.OfflineModeIsEnabled:
+        return None
+    except errors.RevisionNotFoundError:
+        raise ConfigError(f"data.revision={revision}: {path} has no such branch, tag or commit") from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise DataError(
+            f"data.path={path}: neither a file or folder here nor a dataset on the hub",
+            _nearby(path) or "hub names are owner/name; private datasets need HF_TOKEN in the environment",
+        ) from None
+    except Exception as error:  # whatever the HTTP library of the day raises
+        raise DataError(
+            f"data.path={path} is not here, and the hub cannot be reached: {_first_line(error)}",
+            _nearby(path) or "without a network HF_HUB_OFFLINE=1 takes what was downloaded before",
+        ) from error
+
+
+def _builder(where: str, path: str, config: str | None, **how: Any) -> Any:
+    import datasets
+
+    with explained(f"data.path={path} cannot be loaded"):
+        try:
+            return datasets.load_dataset_builder(where, config, **how)
+        except RuntimeError as error:
+            if "script" not in str(error):
+                raise
+            raise ConfigError(
+                f"data.path={path} is a loading script, and no code that comes with data is run",
+                "the hub converts many of them: data.revision=refs/convert/parquet",
+            ) from error
+        except ValueError as error:
+            if "onfig" not in str(error):  # "BuilderConfig 'x' not found", "Config name is missing"
+                raise
+            if "cache" in str(error):  # offline: there is nobody to ask for the names
+                raise ConfigError(f"data.path={path}: {_first_line(error)}", "give data.config as before") from error
+            names = datasets.get_dataset_config_names(where, how.get("revision"), data_files=how.get("data_files"))
+            if config is None:
+                raise ConfigError(
+                    f"data.path={path} has several configurations, so data.config is required",
+                    f"there are: {', '.join(names)}",
+                ) from error
+            near = did_you_mean(config, names)
+            raise ConfigError(f"data.config={config}: {path} has no such configuration{near}") from error
+
+
+def _nearby(path: str) -> str | None:
+    """The file or folder here that was perhaps meant; what has a slash was meant for the hub."""
+    return None if "/" in path else nearest_place(Path(path))
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Whatever the library raises inside, and its many readers raise all sorts of things, is a DataError outside."""
+    try:
+        yield
+    except LmctlError:
+        raise
+    except Exception as error:
+        raise DataError(f"{what}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The most telling line: the library wraps the cause into errors that say little."""
+    while type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _be_quiet() -> None:
+    import datasets
+    from huggingface_hub.utils import logging as hub
+
+    datasets.logging.set_verbosity_error()
+    hub.set_verbosity_error()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()

@@ -1,0 +1,61 @@
+"""Recurrent encoder-decoders with attention (Bahdanau et al. 2015; Luong et al. 2015), trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lmctl.core.types import Family
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.sizes import check_cell, check_sizes
+
+if TYPE_CHECKING:
+    from lmctl.model.recurrent_seq2seq_network import RecurrentSeq2Seq
+
+ATTENTIONS = ("bahdanau", "luong")
+
+
+@dataclass(frozen=True)
+class RecurrentMT:
+    """Size and regularisation; the vocabulary of both sides comes from the tokenizer. Rows may be of any length."""
+
+    layers: int
+    decoder_layers: int
+    hidden: int
+    embedding: int
+    cell: str = "lstm"
+    attention: str = "bahdanau"
+    dropout: float = 0.3
+    tied_embeddings: bool = True
+
+    family: ClassVar[Family] = "seq2seq"
+    max_positions: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        check_sizes(self, ("layers", "decoder_layers", "hidden", "embedding"), ("dropout",))
+        check_cell(self.cell)
+        if self.attention not in ATTENTIONS:
+            raise ValueError(f"attention must be bahdanau or luong, got {self.attention!r}")
+
+    def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentSeq2Seq:
+        """A freshly initialised network; ConfigError for classifiers."""
+        from lmctl.model.recurrent_seq2seq_hf import RecurrentForConditionalGeneration, RecurrentSeq2SeqConfig
+        from lmctl.model.recurrent_seq2seq_network import RecurrentSeq2Seq
+
+        config = RecurrentSeq2SeqConfig(
+            vocab_size=vocabulary.size,
+            cell=self.cell,
+            encoder_layers=self.layers,
+            decoder_layers=self.decoder_layers,
+            embedding_size=self.embedding,
+            hidden_size=self.hidden,
+            attention=self.attention,
+            dropout=self.dropout,
+            tie_word_embeddings=self.tied_embeddings,
+            pad_token_id=vocabulary.pad,
+            bos_token_id=vocabulary.cls,
+            eos_token_id=vocabulary.sep,
+            decoder_start_token_id=vocabulary.pad,
+        )
+        return RecurrentSeq2Seq(RecurrentForConditionalGeneration(config), heads)
