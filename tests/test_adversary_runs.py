@@ -98,9 +98,9 @@ def test_two_processes_with_micro_batches_give_the_steps_of_one(alone, tmp_path)
             changes = changes | {"compression": replace(changes["compression"], simulate_workers=2), "micro": 2}
         one = in_one(alone, task, **changes)
         expected, (theirs, sent) = trained(one), two[name]
-        assert (expected - theirs).norm() < 1e-5 * theirs.norm(), name
+        assert (expected - theirs).norm() < 5e-5 * theirs.norm(), name
         if "compression" not in changes:
-            assert sent == STEPS * sum(p.numel() for p in one.learner.parameters())
+            assert sent == STEPS * sum(p.numel() for p in one.learner.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
