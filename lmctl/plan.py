@@ -119,6 +119,9 @@ class Plan:
         if self.adversary.needs_dropout and drops_nothing(self.model):
             raise no_dropout(self)
         self._check_streams()
+        reason = self.precision.refuse_run(self)
+        if reason is not None:
+            raise ConfigError(f"precision: {reason}")
         if self.init_from is not None and getattr(self.model, "init_from", None) is None:
             raise ConfigError(
                 f"init_from={self.init_from} is of no use to {type(self.model).__name__}, which starts from scratch",

@@ -26,7 +26,7 @@ from lmctl.config.build import build
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget, Evaluation, Logging
 from lmctl.core.errors import LmctlError
-from lmctl.core.types import Adversary, Outcome, Pass, Paths
+from lmctl.core.types import Adversary, Outcome, Pass, Paths, Precision
 from lmctl.precision.fp16 import Fp16
 from lmctl.run.display import Display
 from lmctl.run.identity import Identity
@@ -115,6 +115,18 @@ def test_fp16_runs_and_skips(alone, name):
     assert all(math.isfinite(float(total)) for total, _ in reports[-1].adversarial.values())
 
 
+@pytest.mark.parametrize("name", ["pgd", "smart"])
+@pytest.mark.parametrize("precision", ["bf16_pure", "int8", "int8_full"])
+def test_weights_and_products_of_few_bits(alone, precision, name):
+    """The shift is found through whatever arithmetic there is: what it does is worse than doing nothing."""
+    low = build(Composer("train").load_option("precision", precision), Precision)
+    runner = runner_of(alone, "class", adversary=option(name), precision=low, micro=None)
+    (report, _) = runner.steps()
+    total, count = report.adversarial["corpus/label"]
+    assert count == 8
+    assert float(total) > (float(report.terms["corpus/label"]) if name == "pgd" else 0.0)
+
+
 def test_an_overflow_in_the_adversarial_pass_skips_the_step(alone):
     runner = runner_of(alone, "mlm_nsp", adversary=FastGradient(), precision=Fp16(initial_scale=4.0), micro=None)
     poison(runner, 2, float("inf"))
@@ -196,6 +208,7 @@ def test_an_adversary_of_ones_own_that_errs_is_told(alone, rule, message):
 
 def test_a_network_that_does_not_read_through_its_embeddings_is_told(alone):
     runner = runner_of(alone, "mlm", adversary=FastGradient())
+    assert runner.passes.embeddings.width == 32
     runner.network.word_embeddings()._forward_hooks.clear()
     with pytest.raises(LmctlError, match="nothing was shifted"):
         next(runner.steps())

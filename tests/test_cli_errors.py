@@ -19,17 +19,17 @@ from lmctl.core.errors import DataError, Diverged, Stopped
 
 MISTAKES = {
     "trian": "error: no verb 'trian'; did you mean train?\n  lmctl --help lists the verbs",
-    "train precision=fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, fp16, fp32",
+    "train precision=fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, bf16_pure, fp16, fp32, fp8, int8, int8_full, int8_lora, int8_weights, nf4_lora, tf32",
     "train precison=bf16": "error: unknown key 'precison'; did you mean precision?",
     "train lr=0.1": "error: unknown key 'lr'; did you mean optim.lr?",
     "train +lr=0.1": "error: unknown key 'lr'; did you mean optim.lr?",
     "train batch.sise=8": "error: unknown key 'batch.sise'; did you mean batch.size?",
     "train +batch.sise=8": "error: unknown key 'batch.sise'; did you mean batch.size?",
     "train +typo=1": "error: unknown key 'typo'\n  lmctl train --help lists the keys",
-    "train +optim.typo=1": "error: unknown key 'optim.typo'\n  optim takes: lr, weight_decay, betas, eps, layer_decay",
+    "train +optim.typo=1": "error: unknown key 'optim.typo'\n  optim takes: lr, weight_decay, betas, eps, layer_decay, state_bits, paged",
     "train +optim.lrr=1": "error: unknown key 'optim.lrr'; did you mean optim.lr?",
     "train precision=fp16 precision.initial_scal=2": "error: unknown key 'precision.initial_scal'; did you mean precision.initial_scale?",
-    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=jsonl and data=parallel and data=table and data=text has it",
+    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=hub and data=jsonl and data=parallel and data=table and data=text has it",
     "train +optim.lr=1": "error: 'optim.lr' has a value already\n  write optim.lr=..., without the +",
     "train +precision=bf16": "error: 'precision' has a value already\n  write precision=..., without the +",
     "train optim.lr=abc": "error: optim.lr must be a number, got abc",
@@ -63,10 +63,10 @@ MISTAKES = {
     "train name=hf_abcdefghijklmnopqrstuvwxyz": "error: the value of 'name' looks like an access token, and overrides are recorded\n  put it into the environment (HF_TOKEN), or log in with: hf auth login",
     "train name=${oc.env:HF_TOKEN}": "error: name reads a secret from the environment, and would record it: ${oc.env:HF_TOKEN}",
     "train -m +typo=1 seed=1,2": "error: unknown key 'typo'\n  lmctl train --help lists the keys",
-    "train -m precision=fp32,fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, fp16, fp32",
+    "train -m precision=fp32,fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, bf16_pure, fp16, fp32, fp8, int8, int8_full, int8_lora, int8_weights, nf4_lora, tf32",
     "train -m batch.seq_len=32,4": "error: batch.seq_len must be at least 8, got 4",
     "train -m hydra.launcher.n_job=2": "error: unknown key 'hydra.launcher.n_job'\n  lmctl train --help lists the keys",
-    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: augment, compression, data, mix, model, objective, optim, precision, runner, schedule, tokenizer",
+    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, compression, data, mix, model, objective, optim, precision, recipe, runner, schedule, tokenizer",
 }  # fmt: skip
 
 

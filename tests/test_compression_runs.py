@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 import torch
 from command import SMALL, environment, lmctl, metrics, succeed, summary, write_documents
 from small import plan, prepared
+from test_resume import arguments, disturb, same
 from two_processes import OPTIONS, trained
 
 from lmctl.compression.compressor import Compressor
@@ -43,8 +47,12 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
+def alone() -> Iterator[Processes]:
+    """This process with one thread, as each of the two has: more would add up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Processes(on_cpu=True)
+    torch.set_num_threads(threads)
 
 
 def relative(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -198,3 +206,39 @@ def test_the_report_says_that_workers_were_simulated(home):
         assert line["density"] == 0.01
         assert line.keys() >= {"compression_ratio", "residual_norm", "gradient_cosine", "bytes_sent", "bytes_dense"}
         assert -1 <= line["gradient_cosine"] <= 1
+
+
+PAIR = ["runner=ddp", "runner.processes=2", "runner.device=cpu"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["compression=topk_int8", "compression.probe_every=3", *PAIR],
+        ["compression=int8", "precision=fp16", *PAIR],
+        ["compression=powersgd", "compression.simulate_workers=2"],
+    ],
+    ids=["topk_int8", "int8 and fp16", "powersgd simulated"],
+)
+def test_killed_and_resumed_is_bit_exact(home, tmp_path, more):
+    rng = random.Random(5)
+    succeed(*arguments(home / "docs.txt", "undisturbed", *more), cwd=tmp_path)
+    words = arguments(home / "docs.txt", "killed", *more)
+    disturb(tmp_path, words, [(rng.uniform(0.2, 1.5), signal.SIGKILL) for _ in range(2)])
+    disturb(tmp_path, words, [(rng.uniform(0.2, 0.8), signal.SIGTERM)])
+    succeed(*words, cwd=tmp_path)
+    same(tmp_path, "undisturbed", "killed")
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_drops_what_was_not_sent(home, tmp_path):
+    words = arguments(home / "docs.txt", "moved", "compression=topk_int8", *PAIR, "budget.steps=4")
+    succeed(*words, cwd=tmp_path)
+    done = succeed("train", "resume=auto", "run_dir=runs/moved", "budget.steps=8", "runner.processes=4", cwd=tmp_path)
+    assert "4 processes now, 2 before" in done.stderr
+    assert "what compression had not sent yet is dropped" in done.stderr
+    assert summary(tmp_path / "runs" / "moved")["steps"] == 8
+    refused = lmctl("train", "resume=auto", "run_dir=runs/moved", "budget.steps=9", "runner=cpu", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "no gradient exchange in a single process" in refused.stderr

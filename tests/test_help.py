@@ -106,7 +106,7 @@ def test_options_of_ones_own_appear_in_help(tmp_path: Path, capsys: pytest.Captu
     [
         ("lmctl ", " ".join(VERBS)),
         ("lmctl pe", "peek"),
-        ("lmctl train precision=b", "precision=bf16"),
+        ("lmctl train precision=fp1", "precision=fp16"),
         ("lmctl list pre", ""),
     ],
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Which values survive pruning: the k of largest magnitude of a tensor.
 
-Sorting out k of a million takes a CPU tens of milliseconds. Deep Gradient Compression (Lin et al. 2018, section 3.3)
+Sorting out k of a million takes a CPU tens of milliseconds. Deep Gradient Compression (Lin et al. 2018, section 5)
 therefore takes a threshold from a sample. Here the sample only says where to look: whatever lies above a threshold that
 lets about half as many again through as are wanted is sorted exactly. If at least k lie above it, the k largest are
 among them, so the survivors are those of a full top-k (but for the choice between equal ones); if the sample was wrong,

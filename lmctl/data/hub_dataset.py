@@ -150,7 +150,7 @@ def _commit(path: str, revision: str | None) -> str | None:
 def _builder(where: str, path: str, config: str | None, **how: Any) -> Any:
     import datasets
 
-    with explained(f"data.path={path} cannot be loaded"):
+    with explained(f"data.path={path} cannot be loaded", _nearby(path)):
         try:
             return datasets.load_dataset_builder(where, config, **how)
         except RuntimeError as error:
@@ -181,14 +181,14 @@ def _nearby(path: str) -> str | None:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(what: str, hint: str | None = None) -> Iterator[None]:
     """Whatever the library raises inside, and its many readers raise all sorts of things, is a DataError outside."""
     try:
         yield
     except LmctlError:
         raise
     except Exception as error:
-        raise DataError(f"{what}: {_first_line(error)}") from error
+        raise DataError(f"{what}: {_first_line(error)}", hint) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.restore import restored_copy
 from lmctl.model.network import TransformerNetwork
 
 
@@ -29,7 +29,7 @@ def add_lora(network: TransformerNetwork, rank: int, alpha: float, dropout: floa
     held = [wrapper]
 
     def merged() -> Any:
-        return copy.deepcopy(held[0]).merge_and_unload()
+        return restored_copy(held[0]).float().merge_and_unload()  # type: ignore[operator]
 
     network.pretrained = merged  # type: ignore[method-assign]
     trained, total = wrapper.get_nb_trainable_parameters()

@@ -100,6 +100,11 @@ class Pretrained:
         return "decoder" if causal and not masked else "encoder"
 
     @property
+    def linear_layers(self) -> bool:
+        """Whether there are any besides heads."""
+        return self.config.model_type not in (own.LANGUAGE_MODEL, own.CLASSIFIER)
+
+    @property
     def max_positions(self) -> int | None:
         if self.config.model_type in ("t5", *own.TYPES):
             return None

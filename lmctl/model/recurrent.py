@@ -30,6 +30,8 @@ class RecurrentLM:
 
     family: ClassVar[Family] = "decoder"
     max_positions: ClassVar[int | None] = None
+    linear_layers: ClassVar[bool] = False
+    """Whether there are any besides heads: precisions that work on them ask."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("layers", "hidden"), ("dropout", "embedding_dropout", "weight_drop"))

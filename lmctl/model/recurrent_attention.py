@@ -30,7 +30,7 @@ class Attention(nn.Module):
         scores = self.scores(query, keys).float()
         if padding is not None:
             scores = scores.masked_fill(padding, float("-inf"))
-        return torch.bmm(scores.softmax(dim=1)[:, None], source).squeeze(1)
+        return torch.bmm(scores.softmax(dim=1).to(source.dtype)[:, None], source).squeeze(1)
 
 
 class AdditiveAttention(Attention):

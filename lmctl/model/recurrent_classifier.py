@@ -29,6 +29,7 @@ class BiLSTM:
 
     family: ClassVar[Family] = "encoder"
     max_positions: ClassVar[int | None] = None
+    linear_layers: ClassVar[bool] = False
     nearest_mix: ClassVar[str] = "mix=classify"
 
     def __post_init__(self) -> None:

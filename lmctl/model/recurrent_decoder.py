@@ -83,9 +83,10 @@ class RecurrentDecoder(nn.Module):
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=after if use_cache else None)
 
     def begin(self, source: Tensor, mask: Tensor | None) -> DecoderState:
-        """The state before the first position: tanh(W h) of what the encoder's directions end with. It stays in fp32
-        whatever products are computed in, because it is added to at every position."""
-        parts = torch.tanh(self.bridge(final(source, mask)).float()).split(self.width, dim=1)
+        """The state before the first position: tanh(W h) of what the encoder's directions end with. Where products are
+        computed in less than the weights have, it does not follow them, because it is added to at every position."""
+        bridged = self.bridge(final(source, mask)).to(self.bridge.weight.dtype)
+        parts = torch.tanh(bridged).split(self.width, dim=1)
         each = len(parts) // len(self.layers)
         cells = [parts[place * each : (place + 1) * each] for place in range(len(self.layers))]
         return DecoderState(cells, source.new_zeros(len(source), self.width), self.attention.keys(source))

@@ -118,12 +118,6 @@ class RecurrentForConditionalGeneration(RecurrentSeq2SeqPreTrainedModel, Generat
         self.lm_head = nn.Linear(config.output_size, config.vocab_size)
         self.post_init()
 
-    def get_encoder(self, *args: Any, **kwargs: Any) -> RecurrentEncoder:
-        return self.model.encoder
-
-    def get_decoder(self) -> RecurrentDecoder:
-        return self.model.decoder
-
     def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head
 

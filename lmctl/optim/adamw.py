@@ -1,10 +1,15 @@
-"""AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+"""AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+With `state_bits=8` its two moments are kept as 8-bit numbers in blocks of 256 (Dettmers et al. 2022, "8-bit optimizers
+via block-wise quantization"), by bitsandbytes; those of tensors below 4096 elements stay float32.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lmctl.core.errors import ConfigError
 from lmctl.optim.groups import parameter_groups
 
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ class AdamW:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     eps: float = 1e-8
     layer_decay: float = 1.0
+    state_bits: int = 32
+    paged: bool = False
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -33,9 +40,22 @@ class AdamW:
             raise ValueError(f"layer_decay is a factor above 0, up to 1, got {self.layer_decay}")
         if self.eps <= 0:
             raise ValueError(f"eps must be above 0, got {self.eps}")
+        if self.state_bits not in (8, 32):
+            raise ValueError(f"state_bits must be 32 or 8, got {self.state_bits}")
+        if self.paged and self.state_bits != 8:
+            raise ValueError("paged needs state_bits=8")
 
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch
 
         groups = parameter_groups(network, self.weight_decay, self.layer_decay)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=True)
+        betas = (self.betas[0], self.betas[1])
+        if self.state_bits == 32:
+            return torch.optim.AdamW(groups, lr=self.lr, betas=betas, eps=self.eps, fused=True)
+        if self.paged and device.type != "cuda":
+            raise ConfigError("optim.paged=true: states are paged from a GPU, and there is none", "paged=false")
+        import bitsandbytes
+
+        return bitsandbytes.optim.AdamW(
+            groups, lr=self.lr, betas=betas, eps=self.eps, optim_bits=8, is_paged=self.paged
+        )

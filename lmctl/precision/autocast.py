@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,9 +27,38 @@ def half_products(dtype: torch.dtype, device: torch.device) -> Iterator[Any]:
             yield None
 
 
-def dtype_table(compute: str, device: torch.device, dtype: torch.dtype | None) -> dict[str, str]:
-    """dtypes by role of a run whose parameters, gradients and optimiser states are float32."""
-    if dtype is not None and emulated(dtype, device):
+def full_products() -> AbstractContextManager[None]:
+    """float32 products are float32 from now on, in backward passes too, which no context surrounds: TF32 off.
+
+    Only the older of torch's two interfaces is used, here and everywhere: once the newer one was, the older one can
+    no longer be read.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    assert torch.get_float32_matmul_precision() == "highest"
+    return nullcontext()
+
+
+def tf32_products() -> AbstractContextManager[None]:
+    """float32 products may use TF32 from now on, in backward passes too."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    return nullcontext()
+
+
+def products_in(name: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Products in "fp32" or "bf16"."""
+    return half_products(torch.bfloat16, device) if name == "bf16" else full_products()
+
+
+def dtype_table(
+    compute: str,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    roles: dict[str, str] | None = None,
+) -> dict[str, str]:
+    """dtypes by role of a run whose parameters, gradients and optimiser states are float32, but for `roles`."""
+    if dtype is not None and device is not None and emulated(dtype, device):
         compute = f"{compute} (rounded operands, fp32 product: this CPU has no native {compute})"
     return {
         "parameter": "fp32",
@@ -38,6 +67,5 @@ def dtype_table(compute: str, device: torch.device, dtype: torch.dtype | None) -
         "accumulate": "fp32",
         "gradient": "fp32",
         "reduction": "fp32",
-        "optimiser": "fp32",
-        "bytes_per_parameter": "16 (4 weight, 4 gradient, 8 AdamW)",
-    }
+        "optimiser": "as optim says",
+    } | (roles or {})

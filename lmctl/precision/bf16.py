@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.core.types import LossScaler
+from lmctl.precision.base import Standard, no_bf16
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Bf16:
+class Bf16(Standard):
     """fp32 parameters, bf16 products; fp32's range, so no loss scaling."""
 
-    def refuse(self, device: torch.device) -> str | None:
-        import torch
+    product: ClassVar[str | None] = "bf16"
 
-        if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-            return "this GPU has no bf16 (it needs compute capability 8.0); nearest: precision=fp16"
-        return None
+    def refuse(self, device: torch.device) -> str | None:
+        return no_bf16(device)
 
     def products(self, device: torch.device) -> AbstractContextManager[Any]:
         import torch
@@ -29,11 +27,6 @@ class Bf16:
         from lmctl.precision.autocast import half_products
 
         return half_products(torch.bfloat16, device)
-
-    def scaler(self, device: torch.device) -> LossScaler:
-        from lmctl.precision.scaling import Unscaled
-
-        return Unscaled()
 
     def table(self, device: torch.device) -> dict[str, str]:
         import torch

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lmctl.precision.counting import count
+
 PRODUCTS = {
     F.linear,
     F.scaled_dot_product_attention,
@@ -29,6 +31,8 @@ PRODUCTS = {
     Tensor.mm,
     Tensor.bmm,
 }
+
+NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def native(dtype: torch.dtype) -> bool:
@@ -47,14 +51,12 @@ class HalfProducts(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        self.count = 0
-        """Products done so far; the run's self-proof wants to see more than none."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func not in PRODUCTS or args[0].device.type != "cpu":
             return func(*args, **kwargs)
-        self.count += 1
+        count(NAMES[self.dtype])
         with torch.autocast("cpu", enabled=False):
             return func(*map(self._round, args), **{k: self._round(v) for k, v in kwargs.items()}).to(self.dtype)
 

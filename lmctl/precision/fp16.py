@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.core.types import LossScaler
+from lmctl.precision.base import Standard
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Fp16:
+class Fp16(Standard):
     """fp32 parameters, fp16 products, dynamic loss scaling, on CPUs as well."""
+
+    product: ClassVar[str | None] = "fp16"
 
     initial_scale: float = 65536.0
     growth_interval: int = 2000
@@ -24,9 +27,6 @@ class Fp16:
             raise ValueError(f"initial_scale must be at least 1, got {self.initial_scale}")
         if self.growth_interval < 1:
             raise ValueError(f"growth_interval must be at least 1, got {self.growth_interval}")
-
-    def refuse(self, device: torch.device) -> str | None:
-        return None
 
     def products(self, device: torch.device) -> AbstractContextManager[Any]:
         import torch

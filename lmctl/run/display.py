@@ -84,12 +84,14 @@ def duration(seconds: float) -> str:
 
 def quiet_libraries() -> None:
     """Keep notes that no user can act on away from the terminal."""
+    import logging
     import os
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module="torch|transformers|accelerate")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends kernels from a hub
     import transformers
 
     transformers.logging.set_verbosity_error()

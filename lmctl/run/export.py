@@ -35,7 +35,7 @@ def export(paths: Paths, runner: Runner, summary: dict[str, Any]) -> None:
     """Write weights (safetensors), config, tokenizer and model card, whole or not at all."""
     partial = paths.root / ".model-partial"
     network, tokenizer = runner.network, runner.prepared.tokenizer
-    model = network.pretrained()
+    model: Any = runner.plan.precision.restore(network.pretrained())
     tasks = _tasks(runner)
     _name_labels(model, tasks)
     try:
@@ -45,7 +45,7 @@ def export(paths: Paths, runner: Runner, summary: dict[str, Any]) -> None:
         tokenizer.save_pretrained(partial)
         write_text(partial / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
         if extra := network.extra_heads():
-            save_file({name: value.contiguous() for name, value in extra.items()}, partial / EXTRA_HEADS)
+            save_file({name: value.float().contiguous() for name, value in extra.items()}, partial / EXTRA_HEADS)
         write_text(partial / "README.md", card(paths, model, summary))
         shutil.rmtree(paths.model, ignore_errors=True)
         os.rename(partial, paths.model)

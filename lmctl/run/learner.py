@@ -62,13 +62,25 @@ class Learner(nn.Module):
     def nothing(self) -> Tensor:
         """A loss of 0 that every parameter takes part in, with a gradient of 0: DDP waits for all of them in the last
         backward pass of a step, whichever task that belongs to."""
-        zeros = [0.0 * p.reshape(-1)[0].float() for p in self.parameters() if p.requires_grad]
-        return torch.stack(zeros).sum()
+        return Nothing.apply(*(p for p in self.parameters() if p.requires_grad))
 
     def scores(self, batch: Batch) -> Terms:
         """Losses and scores of a validation batch."""
         with self.precision.products(self.device):
             return self.objectives[batch.task].scores(self.network, batch)  # type: ignore[arg-type]
+
+
+class Nothing(torch.autograd.Function):
+    """Zero, with a gradient of zero for every parameter; never looks at their values, which may not be there."""
+
+    @staticmethod
+    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
+        ctx.like = [(p.shape, p.dtype, p.device) for p in parameters]
+        return torch.zeros((), device=parameters[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return tuple(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.like)
 
 
 class Fixed(nn.Module):

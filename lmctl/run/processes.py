@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -24,16 +25,34 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass
+class Wrapping(DistributedDataParallelKwargs):
+    """With `init_sync` False DDP does not send the first process's weights to the others. All processes make them from
+    the same seed or read them from the same files; and there may be parameters that live elsewhere (stored in int8),
+    which cannot be sent."""
+
+    init_sync: bool = True
+
+
+def checksum(module: nn.Module) -> list[int]:
+    """Of each tensor of its state, its words added up as integers: exact, in whatever order a device adds."""
+    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    state = [tensor for tensor in module.state_dict().values() if tensor.numel()]
+    return [int(t.contiguous().view(words[t.element_size()]).sum(dtype=torch.int64)) for t in state]
+
+
 class Processes:
     """This process among its peers."""
 
     def __init__(self, on_cpu: bool) -> None:
         if not on_cpu and not torch.cuda.is_available():
             raise ConfigError("runner: no GPU is visible here", "use runner=cpu or runner=auto")
-        handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
         # Accelerate's own mixed precision stays off: on a CPU its "fp16" silently computes fp32, so
         # `lmctl.precision` brings autocast and loss scaling itself, the same way on every device.
-        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[handler])
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
+        # Set, because as an argument it would have to be of the very class that lacks `init_sync`.
+        self.accelerator.ddp_handler = Wrapping(gradient_as_bucket_view=True, broadcast_buffers=False, init_sync=False)
+
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self._hosts: Any = None
@@ -46,7 +65,11 @@ class Processes:
         return self.rank == 0
 
     def wrap(self, learner: nn.Module) -> nn.Module:
-        """`learner` on this process's device, averaging gradients with its peers."""
+        """`learner` on this process's device, averaging gradients with its peers; all must have the same weights."""
+        if self.world > 1:
+            mine = checksum(learner)
+            if any(self.sum([mine != self.agree(mine)])):
+                raise LmctlError("the processes of this run did not begin with the same weights")
         return self.accelerator.prepare(learner)
 
     def unsynchronised(self, learner: nn.Module) -> AbstractContextManager[Any]:

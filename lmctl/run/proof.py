@@ -2,11 +2,13 @@
 
 Several libraries' low-precision modes were seen to do nothing without saying so. So before the first step one
 batch is run forward in the run's precision and in fp32: the low-precision products are counted (more than none),
-the logits must differ, and not by more than a stated signal-to-noise ratio allows.
+the logits must differ, and not by more than a stated signal-to-noise ratio allows. Where weights are stored in a
+low precision they are counted too, and compared with the float weights they were made from.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmctl.core.errors import LmctlError
 from lmctl.core.types import Batch
+from lmctl.precision.counting import counting, storage
 from lmctl.run.learner import Watched
 from lmctl.run.runner import Runner
 
-LEAST_DECIBEL = 20.0
-HALF = (torch.bfloat16, torch.float16)
+HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 ROWS = 8
 """Rows of the first batch that are enough to tell."""
 
@@ -32,28 +34,43 @@ def prove(runner: Runner) -> dict[str, Any]:
     state = torch.get_rng_state()
     batch = runner.stream.first(next(iter(runner.stream.streams)), ROWS).to(device)
     runner.learner.eval()
-    with torch.no_grad():
-        reference = _logits(runner, batch)
-        with precision.products(device) as mode, CountHalf() as counted:
+    # Compiled code would neither be counted nor, once a mode has watched it, be used in training.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with precision.reference(device):
+            reference = _logits(runner, batch)
+        with counting() as products, precision.products(device), CountDtypes(products):
             logits = _logits(runner, batch)
     runner.learner.train()
     torch.set_rng_state(state)
-    products = counted.count + (getattr(mode, "count", 0) or 0)
-    noise = (logits - reference).norm() / reference.norm()
-    decibel = float("inf") if noise == 0 else -20 * float(torch.log10(noise))
-    wanted = not table["compute"].startswith("fp32")
-    if wanted and (products == 0 or noise == 0):
-        raise LmctlError(f"precision: asked for {table['compute']}, but the first batch was computed in fp32")
-    if wanted and not decibel >= LEAST_DECIBEL:  # also if it is not a number
-        raise LmctlError(f"precision: {table['compute']} differs too much from fp32 ({decibel:.0f} dB)")
-    table["half_products"] = products
+    noise = float((logits - reference).norm() / reference.norm())
+    decibel = float("inf") if noise == 0 else -20 * float(torch.log10(torch.tensor(noise)))
+    table["half_products"] = products["bf16"] + products["fp16"]
+    table["low_products"] = dict(products)
     table["signal_to_noise_db"] = None if noise == 0 else round(decibel, 1)
-    table["proof"] = (
-        f"{products} half-precision products in the first forward pass, {decibel:.0f} dB from fp32"
-        if wanted
-        else "no half-precision product in the first forward pass"
-    )
+    said = []
+    if precision.product is not None:
+        number, what = products[precision.product], WORDS.get(precision.product, precision.product)
+        if number == 0 or noise == 0:
+            raise LmctlError(f"precision: asked for {table['compute']}, but the first batch was computed in fp32")
+        _loud_enough(table["compute"], decibel, precision.least_decibel)
+        said.append(f"{number} {what} products in the first forward pass, {decibel:.0f} dB from fp32")
+    if precision.storage is not None:
+        kept = storage(runner.network, precision.storage)
+        if kept.elements == 0:
+            raise LmctlError(f"precision: asked for weights stored as {precision.storage}, but there are none")
+        _loud_enough(f"storage as {precision.storage}", kept.decibel, precision.least_decibel)
+        table["stored_weights"], table["storage_db"] = kept.elements, round(kept.decibel, 1)
+        said.append(f"{kept.elements:,} weights stored as {precision.storage}, {kept.decibel:.0f} dB from float")
+    table["proof"] = "; ".join(said) or "no half-precision product in the first forward pass"
     return table
+
+
+WORDS = {"bf16": "half-precision", "fp16": "half-precision"}
+
+
+def _loud_enough(what: str, decibel: float, least: float) -> None:
+    if not decibel >= least:  # also if it is not a number
+        raise LmctlError(f"precision: {what} differs too much from fp32 ({decibel:.0f} dB, below {least:.0f})")
 
 
 def _logits(runner: Runner, batch: Batch) -> Tensor:
@@ -65,16 +82,23 @@ def _logits(runner: Runner, batch: Batch) -> Tensor:
     return torch.cat([logits.float().reshape(-1) for logits in watched.logits])
 
 
-class CountHalf(TorchDispatchMode):
-    """Counts matrix products whose operands really are half precision, below autocast."""
+class CountDtypes(TorchDispatchMode):
+    """Counts, below autocast, the products that show by themselves what they are: those of operands in half
+    precision, and those of float32 operands while torch is free to use TF32."""
 
     PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear")
 
-    def __init__(self) -> None:
+    def __init__(self, counter: Counter[str]) -> None:
         super().__init__()
-        self.count = 0
+        self.counter = counter
+        self.tf32 = torch.get_float32_matmul_precision() != "highest"
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.name in self.PRODUCTS and any(isinstance(a, Tensor) and a.dtype in HALF for a in args):
-            self.count += 1
+        if func._schema.name in self.PRODUCTS:
+            operands = [a for a in args if isinstance(a, Tensor)]
+            half = next((HALF[a.dtype] for a in operands if a.dtype in HALF), None)
+            if half is not None:
+                self.counter[half] += 1
+            elif self.tf32 and operands[0].is_cuda:
+                self.counter["tf32"] += 1
         return func(*args, **(kwargs or {}))

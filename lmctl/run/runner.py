@@ -79,6 +79,8 @@ class Runner:
         seed_everything(plan.seed)
         self.network = network_of(plan, prepared)
         check_network(plan, self.network)
+        self.converted = plan.precision.convert(self.network, device)
+        """What the precision did to the network, in words."""
         objectives = {name: task.objective for name, task in tasks.items()}
         blocks = blocks_of(plan, prepared)
         self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks)
@@ -87,7 +89,7 @@ class Runner:
         balance = Uncertainty(self.terms) if plan.mix.balance == "uncertainty" else Fixed()
         self.learner = Learner(self.network, objectives, plan.precision, device, balance)
         self.learner = self.learner.to(device).train()
-        self.optimizer = plan.optim.optimiser(self.learner, device)
+        self.optimizer = plan.precision.optimiser(plan.optim, self.learner, device, plan.seed)
         self.scaler = plan.precision.scaler(device)
         if plan.compile:
             self.network.compile_body()

@@ -86,6 +86,8 @@ class Session:
         stores = {task: corpus.train for task, corpus in runner.prepared.corpora.items()}
         self.baseline = runner.validation.baseline(stores)
         self.precision = prove(runner)
+        for line in runner.converted:
+            self.display.say(f"precision: {line}")
         for role in ("compute", "proof"):
             self.display.say(f"precision: {role} {self.precision[role]}")
         if (cost := self.plan.adversary.backwards) > 1:

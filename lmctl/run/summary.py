@@ -12,12 +12,14 @@ from lmctl.config.schema import Budget
 from lmctl.core.types import Paths
 from lmctl.plan import Plan
 from lmctl.run.display import duration
+from lmctl.run.memory import bytes_per_parameter, weight_bytes
 from lmctl.run.runner import Runner
 
 
 def summary_of(runner: Runner, status: str, baseline: dict[str, float], precision: dict[str, Any]) -> dict[str, Any]:
     """What is known of a run; `status` is completed, stopped or failed. Speed and memory are this process's."""
     state, parameters = runner.state, list(runner.network.parameters())
+    sizes = bytes_per_parameter(runner.learner, runner.network, runner.optimizer)
     return {
         "status": status,
         "steps": state.step,
@@ -38,9 +40,9 @@ def summary_of(runner: Runner, status: str, baseline: dict[str, float], precisio
             "total": sum(p.numel() for p in parameters),
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         },
-        "model_bytes": sum(p.numel() * p.element_size() for p in parameters),
+        "model_bytes": weight_bytes(runner.network),
         "best": state.best,
-        "precision": precision,
+        "precision": precision | {"bytes_per_parameter": sizes},
         **_compression(runner),
     }
 
@@ -80,8 +82,11 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
             if name.endswith("accuracy"):
                 both = f"{value:.1%} against {baseline[name]:.1%}"
             lines.append(f"  {name:<{width}}{both} without the text")
+    sizes = summary["precision"]["bytes_per_parameter"]
+    parts = ", ".join(f"{sizes[part]:.1f} {part}" for part in ("weights", "gradients", "optimiser"))
     return [
         *lines,
+        f"  memory: {sizes['total']:.1f} bytes per weight ({parts}), activations aside",
         f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
         f"next: {_use(paths, plan)}",
         f"      lmctl train resume=auto run_dir={paths.root} {_twice(budget)}",

@@ -1,0 +1,93 @@
+"""Number formats for the three products of a linear layer.
+
+    output           y  [N, O] = x [N, I] . w^T [I, O]      a scale per token, a scale per output channel
+    input gradient   gx [N, I] = g [N, O] . w [O, I]        a scale per token, a scale per input channel
+    weight gradient  gw [O, I] = g^T [O, N] . x [N, I]      a scale per output channel, a scale per input channel
+
+Scales stand outside of each sum, because each operand is scaled along the dimension that is summed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lmctl.precision.int8_product import int8_product
+from lmctl.precision.rounding import Rows, noise16, quantise
+
+
+class Arithmetic(Protocol):
+    """A low-precision format and its product."""
+
+    def noise(self, gradient: Tensor) -> Tensor | None:
+        """What rounds an output gradient stochastically, shared by its two uses; None: to nearest."""
+        ...
+
+    def quantise(self, values: Tensor, dim: int) -> Rows:
+        """Weights or activations [M, N], scaled along `dim`."""
+        ...
+
+    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Rows:
+        """An output gradient [M, N], scaled along `dim`."""
+        ...
+
+    def multiply(self, a: Rows, b: Rows) -> Tensor:
+        """[M, K] times [K, N], scaled along K each: float32 [M, N]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Int8:
+    """int8 operands, exact int32 sums, float32 scales (or powers of two: fixed point)."""
+
+    stochastic: bool
+    pow2: bool
+
+    def noise(self, gradient: Tensor) -> Tensor | None:
+        return noise16(gradient.shape, gradient.device) if self.stochastic else None
+
+    def quantise(self, values: Tensor, dim: int) -> Rows:
+        return quantise(values, dim, self.pow2)
+
+    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Rows:
+        return quantise(values, dim, self.pow2, noise)
+
+    def multiply(self, a: Rows, b: Rows) -> Tensor:
+        return int8_product(a.values, b.values).float().mul_(a.scale).mul_(b.scale)
+
+
+@contextmanager
+def plainly(device: torch.device) -> Iterator[None]:
+    """Inside it, products are computed as they are written: no autocast, no emulation of half precision."""
+    with torch.autocast(device.type, enabled=False), torch._C.DisableTorchFunction():
+        yield
+
+
+def output_dtype(x: Tensor) -> torch.dtype:
+    """What a product of `x` comes out as, under autocast or not."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def as_matrix(x: Tensor) -> Tensor:
+    """[..., C] as [N, C]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def linear_forward(x: Tensor, weight: Rows, arithmetic: Arithmetic) -> Tensor:
+    """The output product [..., O] of x [..., I] and a quantised weight [O, I] scaled along I."""
+    dtype = output_dtype(x)
+    with plainly(x.device):
+        y = arithmetic.multiply(arithmetic.quantise(as_matrix(x), 1), weight.t())
+    return y.view(*x.shape[:-1], y.shape[-1]).to(dtype)
+
+
+def weight_gradient(arithmetic: Arithmetic, gradient: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
+    """[O, I] float32 from an output gradient [N, O] and inputs [N, I]."""
+    g = arithmetic.quantise_gradient(gradient, 0, noise)
+    return arithmetic.multiply(g.t(), arithmetic.quantise(x, 0))

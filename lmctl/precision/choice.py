@@ -1,0 +1,77 @@
+"""Which layers of a network a precision works on: linear layers, but for heads and what shares its weight."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lmctl.core.errors import ConfigError
+
+KINDS = (nn.Linear, Conv1D)
+HEADS = (
+    "*lm_head*",  # decoders, T5, RoBERTa
+    "*.cls.*",  # BERT: words and pairs
+    "*.decoder",  # ModernBERT: the layer itself, not what is inside a decoder
+    "*.head.*",
+    "*.head",
+    "*.vocab_*",  # DistilBERT
+    "*.score",
+    "*classifier*",
+    "*.pooler.*",
+    "class_heads.*",
+    "*.lora_*",  # adapters
+)
+"""Names of output heads, of all families, and of LoRA's adapters. Their few products decide what comes out, and in a
+small vocabulary they are small."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The layers of a network, by name."""
+
+    chosen: dict[str, nn.Module]
+    left: list[str]
+    """Linear layers that stay as they are."""
+    weights: int
+    """Elements of all parameters of the network."""
+
+    def say(self, what: str) -> list[str]:
+        """What is done to how much, and which layers it leaves alone."""
+        elements = sum(sum(p.numel() for p in module.parameters() if p.ndim == 2) for module in self.chosen.values())
+        lines = [f"{what}: {len(self.chosen)} linear layers, {elements:,} of {self.weights:,} weights"]
+        if self.left:
+            lines.append(f"in float: {', '.join(self.left)}; embeddings, norms, biases")
+        return lines
+
+
+def choose(network: nn.Module, exclude: Sequence[str] | None, precision: str) -> Choice:
+    """The layers that `precision` shall work on: every `nn.Linear` and `Conv1D` whose name no pattern of `exclude`
+    fits (None: `HEADS`) and whose weight is its own. ConfigError if there are none."""
+    exclude = HEADS if exclude is None else exclude
+    owners = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
+    chosen, left = {}, []
+    for name, module in _layers(network):
+        shared = owners[id(module.weight)] > 1
+        if shared or any(fnmatchcase(name, pattern) for pattern in exclude):
+            left.append(name)
+        else:
+            chosen[name] = module
+    if not chosen:
+        found = f"the only linear layers of this network are {', '.join(left)}" if left else "it has no linear layers"
+        raise ConfigError(
+            f"precision: {precision} has nothing to work on: {found}, and precision.exclude leaves them in float",
+            "nearest: precision=bf16",
+        )
+    return Choice(chosen, left, sum(p.numel() for p in network.parameters()))
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Exactly these classes: subclasses (that of `nn.MultiheadAttention`, say) may use their weights themselves."""
+    for name, module in network.named_modules():
+        if type(module) in KINDS:
+            yield name, module

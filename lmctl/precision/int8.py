@@ -1,0 +1,46 @@
+"""Training in int8 arithmetic: all three products of every linear layer are int8 x int8 -> int32 (fixed point).
+
+Symmetric scales per token and per channel, in the way of SwitchBack (Wortsman et al. 2023, "Stable and low-precision
+training for large-scale vision-language models", section 2) but with the weight gradient in int8 as well, for which
+the output gradient is rounded stochastically (Gupta et al. 2015). Weights, gradients and updates are float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lmctl.precision.linear_layers import LinearLayers, check_scale
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Int8(LinearLayers):
+    """fp32 parameters, int8 products in every linear layer but heads."""
+
+    product: ClassVar[str | None] = "int8"
+
+    stochastic: bool = True
+    scale: str = "float"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_scale(self.scale)
+
+    def convert(self, network: nn.Module, device: torch.device) -> list[str]:
+        from lmctl.precision import arithmetic
+        from lmctl.precision.choice import choose
+        from lmctl.precision.linear import take
+
+        choice = choose(network, self.exclude, self.name)
+        for module in choice.chosen.values():
+            take(module, arithmetic.Int8(self.stochastic, self.scale == "pow2"))
+        return choice.say("int8 products")
+
+    def table(self, device: torch.device) -> dict[str, str]:
+        from lmctl.precision.autocast import dtype_table
+
+        return dtype_table(f"int8 in linear layers, {self.float_products} elsewhere", roles={"accumulate": "int32"})

@@ -1,0 +1,65 @@
+"""A trained model, frozen in int8, and adapters in fp32 that learn beside it (LLM.int8: Dettmers et al. 2022; LoRA: Hu
+et al. 2022). Inputs are not quantised, so none of LLM.int8's outlier columns are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lmctl.core.types import RunParts
+from lmctl.precision.linear_layers import LinearLayers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from lmctl.precision.stored_linear import Codec
+
+
+@dataclass(frozen=True)
+class Int8Lora(LinearLayers):
+    """int8 weights that rest in every linear layer but heads, float products, fp32 adapters."""
+
+    storage: ClassVar[str | None] = "int8"
+
+    def refuse_run(self, run: RunParts) -> str | None:
+        rank = getattr(run.model, "lora_rank", None)
+        if rank is None:
+            return (
+                f"{self.name} freezes a model that was trained before, and {type(run.model).__name__} starts from "
+                "scratch; give init_from=... model.lora_rank=8, or nearest: precision=int8_weights"
+            )
+        if not rank:
+            return f"{self.name} freezes the model, so adapters have to learn: model.lora_rank=8"
+        if run.compile:
+            return f"{self.name} keeps weights where torch.compile does not look for them; nearest: compile=false"
+        return super().refuse_run(run)
+
+    def codec(self) -> Codec:
+        """How the frozen weights are kept and multiplied."""
+        from lmctl.precision.codecs import Int8Rows
+
+        return Int8Rows(self.float_products, False)
+
+    def convert(self, network: nn.Module, device: torch.device) -> list[str]:
+        from lmctl.precision.choice import choose
+        from lmctl.precision.stored_linear import keep
+
+        codec = self.codec()
+        choice = choose(network, self.exclude, self.name)
+        for module in choice.chosen.values():
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+            keep(module, codec)
+        return choice.say(f"{codec.format} weights, frozen")
+
+    def table(self, device: torch.device) -> dict[str, str]:
+        from lmctl.precision.autocast import dtype_table
+
+        kept = {"int8": "int8 with an fp32 scale per output channel", "nf4": "nf4 with an fp32 scale per 64 weights"}
+        roles = {
+            "parameter": f"{kept[str(self.storage)]} in linear layers, frozen; fp32 elsewhere",
+            "master": "none in frozen layers",
+            "gradient": "fp32, adapters and heads only",
+        }
+        return dtype_table(self.float_products, roles=roles)

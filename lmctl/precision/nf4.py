@@ -1,0 +1,35 @@
+"""NF4: weights in blocks of 64, each an absmax and 4 bits per weight (Dettmers et al. 2023, "QLoRA", section 3).
+
+bitsandbytes' kernels, but not its `Linear4bit`: on CPUs with AVX-512 BF16 that module repacks its weight at the first
+validation and then trains through a product without gradient, and what it keeps is not all plain tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import bitsandbytes.functional as bnb
+import torch
+from torch import Tensor
+
+from lmctl.precision.codecs import FloatProducts
+
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Nf4Blocks(FloatProducts):
+    """Two weights in a byte, uint8 [n / 2, 1], and float32 scales [n / 64]: 4.5 bits a weight. Cannot be trained."""
+
+    format: ClassVar[str] = "nf4"
+
+    def encode(self, weight: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        packed, state = bnb.quantize_4bit(weight.contiguous(), blocksize=BLOCK, quant_type="nf4")
+        return {"nf4": packed, "absmax": state.absmax}
+
+    def decode(self, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
+        state = bnb.QuantState(
+            absmax=kept["absmax"], shape=shape, dtype=torch.float32, blocksize=BLOCK, quant_type="nf4"
+        )
+        return bnb.dequantize_4bit(kept["nf4"], state)

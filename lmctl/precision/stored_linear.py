@@ -1,0 +1,199 @@
+"""Linear layers that keep their weight in a low precision and nowhere else.
+
+Buffers hold the weight (`weight_int8` and `weight_scale`, say); the Parameter `weight` keeps its shape, its name and
+its gradient, so that clipping and DDP see an ordinary one, but owns no memory (as FSDP's parameters between uses).
+Products are computed from the buffers, and float weights exist for the one layer that is at work.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
+
+from lmctl.precision.arithmetic import as_matrix
+from lmctl.precision.counting import Kept, in_reference
+
+
+class Codec(Protocol):
+    """How a weight [O, I] is kept, and multiplied with."""
+
+    format: ClassVar[str]
+
+    def encode(self, weight: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """float32 [O, I] as tensors by suffix; with `noise` (int16 [O, I]) rounded stochastically."""
+        ...
+
+    def decode(self, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
+        """What they stand for, float32 [O, I]."""
+        ...
+
+    def forward(self, x: Tensor, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
+        """The output [..., O] of inputs [..., I]."""
+        ...
+
+    def backward(
+        self, gradient: Tensor, x: Tensor, kept: dict[str, Tensor], shape: torch.Size, wanted: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of inputs [N, I] and weight [O, I], as far as `wanted`, from that of the output [N, O]."""
+        ...
+
+
+class StoredProduct(torch.autograd.Function):
+    """y = x w^T for the weight [O, I] that `layer` keeps; its parameter only takes the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, layer: StoredWeight, *kept: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *kept)
+        ctx.layer, ctx.dtype = layer, weight.dtype
+        return layer.codec.forward(x, dict(zip(layer.suffixes, kept, strict=True)), layer.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        x, *tensors = ctx.saved_tensors
+        layer: StoredWeight = ctx.layer
+        kept = dict(zip(layer.suffixes, tensors, strict=True))
+        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+        gx, gw = layer.codec.backward(as_matrix(gradient), as_matrix(x), kept, layer.shape, wanted)
+        gx = None if gx is None else gx.view(x.shape).to(x.dtype)
+        gw = None if gw is None else layer.oriented(gw).contiguous().to(ctx.dtype)
+        return (gx, gw, None, *(None for _ in tensors))
+
+
+class StoredWeight(nn.Module):
+    """What `StoredLinear` and `StoredConv1D` share. `kept` says what the first storing did to the weight."""
+
+    weight: Any
+    bias: Any
+    codec: Codec
+    suffixes: list[str]
+    kept: Kept
+
+    @property
+    def shape(self) -> torch.Size:
+        """[O, I]. A parameter without memory has a shape but cannot be transposed."""
+        return self.weight.shape
+
+    def oriented(self, weight: Tensor) -> Tensor:
+        """A weight as this class has it as [O, I], and back."""
+        return weight
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The buffers that hold the weight, by suffix."""
+        return {suffix: getattr(self, f"weight_{suffix}") for suffix in self.suffixes}
+
+    def read(self) -> Tensor:
+        """The weight, float32, in the shape of the parameter."""
+        return self.oriented(self.codec.decode(self.tensors(), self.shape)).contiguous()
+
+    def write(self, values: Tensor, noise: Tensor | None) -> None:
+        """Keep `values` instead, float32 in the shape of the parameter; `noise` int16 of the same shape."""
+        encoded = self.codec.encode(self.oriented(values), None if noise is None else self.oriented(noise))
+        for suffix, tensor in self.tensors().items():
+            tensor.copy_(encoded[suffix])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if in_reference():
+            return nn.functional.linear(x, self.oriented(self.read()), self.bias)
+        y = StoredProduct.apply(x, self.weight, self, *self.tensors().values())
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def plain(self) -> nn.Module:
+        """An empty layer of the class that this one was."""
+        raise NotImplementedError
+
+    def restored(self) -> nn.Module:
+        """A copy with a plain float32 weight, of the class that this layer was."""
+        layer = self.plain().to(self.tensors()[self.suffixes[0]].device)
+        with torch.no_grad():
+            layer.weight.copy_(self.read())  # type: ignore[operator]
+            if self.bias is not None:
+                layer.bias.copy_(self.bias)  # type: ignore[operator]
+        return layer.requires_grad_(self.weight.requires_grad).train(self.training)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """For `.to(device)`: there is nothing of the weight to move."""
+        weight = self._parameters["weight"]
+        self._parameters["weight"] = None
+        super()._apply(fn, recurse)
+        device = self.tensors()[self.suffixes[0]].device
+        if weight is not None and device != weight.device:
+            weight = nn.Parameter(hollow(weight.shape, weight.dtype, device), weight.requires_grad)
+        self._parameters["weight"] = weight
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        del destination[f"{prefix}weight"]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        missing = rest[2]
+        if f"{prefix}weight" in missing:
+            missing.remove(f"{prefix}weight")
+
+
+class StoredLinear(StoredWeight, nn.Linear):
+    """`nn.Linear`."""
+
+    def plain(self) -> nn.Module:
+        return nn.Linear(self.in_features, self.out_features, self.bias is not None)
+
+
+class StoredConv1D(StoredWeight, Conv1D):
+    """GPT-2's `Conv1D`, whose weight is [I, O]."""
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.nf, self.nx))  # type: ignore[arg-type]
+
+    def oriented(self, weight: Tensor) -> Tensor:
+        return weight.t()
+
+    def plain(self) -> nn.Module:
+        return Conv1D(self.nf, self.nx)
+
+
+def keep(module: nn.Module, codec: Codec, gradient: torch.dtype = torch.float32) -> None:
+    """From now on `module` (an `nn.Linear` or a `Conv1D`) keeps its weight by `codec`, and gives its gradient as
+    `gradient`."""
+    module.__class__ = StoredConv1D if isinstance(module, Conv1D) else StoredLinear
+    assert isinstance(module, StoredWeight)
+    before = module.oriented(module.weight.detach().float())
+    encoded = codec.encode(before)
+    module.codec, module.suffixes = codec, list(encoded)
+    for suffix, tensor in encoded.items():
+        module.register_buffer(f"weight_{suffix}", tensor.contiguous())
+    module.kept = Kept.of(codec.format, before, codec.decode(module.tensors(), before.shape))
+    module.weight.data = hollow(module.weight.shape, gradient, module.weight.device)
+
+
+def hollow(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor with a shape and no memory."""
+    tensor = torch.empty(shape, dtype=dtype, device=device)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+class LayerStore:
+    """The weight of a stored layer, for the optimiser."""
+
+    def __init__(self, layer: StoredWeight) -> None:
+        self.layer = layer
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        return self.layer.weight
+
+    def read(self) -> Tensor:
+        return self.layer.read()
+
+    def write(self, values: Tensor, noise: Tensor) -> None:
+        self.layer.write(values, noise)
+
+    def state(self) -> None:
+        """The network's state holds it all."""

@@ -1,0 +1,48 @@
+"""What weights, gradients and optimiser states really take, counted from the tensors that are there.
+
+Embeddings, heads, norms and biases stay in float in most precisions, and small tensors stay out of 8-bit states: in
+a small model they decide, so no constant per parameter would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """All tensors in nested mappings, lists and tuples."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from tensors_in(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from tensors_in(value)
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of `tensors`, those that share memory counted once."""
+    places = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors if tensor.numel()}
+    return sum(places.values())
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of the weights as they are kept; a parameter that lives in buffers of another kind counts as these."""
+    return size_of(network.state_dict().values())
+
+
+def bytes_per_parameter(learner: nn.Module, network: nn.Module, optimizer: Optimizer) -> dict[str, float]:
+    """Bytes per parameter of the network for weights, gradients (while they are there) and optimiser states, each
+    over all parameters, frozen ones too."""
+    parameters = sum(p.numel() for p in network.parameters())
+    parts = {
+        "weights": weight_bytes(network),
+        "gradients": sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad),
+        "optimiser": size_of(tensors_in(optimizer.state_dict())),
+    }
+    return {name: round(size / parameters, 3) for name, size in (parts | {"total": sum(parts.values())}).items()}

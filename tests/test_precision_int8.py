@@ -1,0 +1,273 @@
+"""int8: products are exact, roundings are what they claim, and linear layers really use them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import plan, vocabulary
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.pytorch_utils import Conv1D
+
+from lmctl.core.errors import ConfigError
+from lmctl.model.bert import Bert
+from lmctl.model.gpt2 import Gpt2
+from lmctl.model.llama import Llama
+from lmctl.model.modernbert import ModernBert
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.model.t5 import T5
+from lmctl.model.transformer_mt import TransformerMT
+from lmctl.objective.clm import CausalLM
+from lmctl.precision import arithmetic
+from lmctl.precision.counting import as_reference, counting
+from lmctl.precision.emulation import HalfProducts
+from lmctl.precision.int8 import Int8
+from lmctl.precision.int8_product import in_blocks, int8_product, padded
+from lmctl.precision.linear import LowLinear, take
+from lmctl.precision.rounding import noise16, power_of_two, quantise, to_bf16
+
+CPU = torch.device("cpu")
+V = vocabulary()
+FAMILIES = {
+    "bert": (Bert(2, 32, 2, 64, max_positions=64), "mlm"),
+    "modernbert": (ModernBert(3, 32, 2, 48, max_positions=64, local_window=8), "mlm"),
+    "gpt2": (Gpt2(2, 32, 2, max_positions=64), "lm"),
+    "llama": (Llama(2, 32, 4, 2, 64, max_positions=64), "lm"),
+    "t5": (T5(2, 2, 32, 2, 64), "lm"),
+    "mt": (TransformerMT(2, 2, 32, 2, 64, max_positions=64), "lm"),
+}
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.detach().double() - b.detach().double()).norm() / b.detach().double().norm())
+
+
+def integers(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(-128, 128, shape, dtype=torch.int8, generator=torch.Generator().manual_seed(seed))
+
+
+SHAPES = [(1, 1, 1), (3, 5, 7), (17, 64, 24), (33, 1023, 9), (8, 1025, 8), (5, 4096, 3), (0, 8, 8), (4, 0, 4)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("way", ["auto", "int_mm", "blocks", "padded"])
+def test_the_integer_product_is_exact(shape, way):
+    m, k, n = shape
+    if way == "padded" and 0 in shape:
+        pytest.skip("empty products do not get there")
+    extreme = torch.full((m, k), 127, dtype=torch.int8), torch.full((k, n), -128, dtype=torch.int8)
+    for a, b in ((integers(m, k), integers(k, n, seed=1)), (integers(k, m).t(), integers(n, k).t()), extreme):
+        exact = (a.long().numpy() @ b.long().numpy()).astype(np.int64)
+        ours = padded(a, b) if way == "padded" else int8_product(a, b, way)
+        assert ours.dtype == torch.int32
+        assert np.array_equal(ours.numpy(), exact)
+
+
+def test_sums_beyond_int32_are_exact_too():
+    a, b = torch.full((1, 140_000), -128, dtype=torch.int8), torch.full((140_000, 1), -128, dtype=torch.int8)
+    assert int8_product(a, b).item() == 140_000 * 128 * 128 > 2**31
+    assert in_blocks(a[:, :1024], b[:1024]).item() == 2**24
+
+
+finite = st.floats(-1e6, 1e6, width=32)
+matrices = st.lists(st.lists(finite, min_size=3, max_size=3), min_size=1, max_size=5)
+
+
+@given(matrices, st.booleans(), st.sampled_from([0, 1]))
+@settings(max_examples=150, deadline=None)
+def test_quantised_values_are_within_half_a_step(rows, pow2, dim):
+    x = torch.tensor(rows)
+    q = quantise(x, dim, pow2)
+    assert q.values.abs().max() <= 127
+    assert q.scale.shape[dim] == 1
+    step = q.scale.expand_as(x)
+    assert ((q.values * q.scale.double() - x.double()).abs() <= step.double() * (0.5 + 1e-5)).all()
+    coarse = quantise(x, dim, pow2, noise16(x.shape, CPU))
+    assert ((coarse.values * q.scale.double() - x.double()).abs() <= step.double() * (1 + 1e-5)).all()
+    if pow2:
+        assert all(math.frexp(s)[0] == 0.5 for s in q.scale.flatten().tolist())
+        assert (q.scale.double() * 127 * (1 + 1e-6) >= x.abs().double().amax(dim, keepdim=True)).all()
+
+
+@given(st.floats(2.0**-100, 2.0**100, width=32))
+@settings(deadline=None)
+def test_power_of_two_is_the_next_one(value):
+    up = power_of_two(torch.tensor([[value]])).item()
+    assert math.frexp(up)[0] == 0.5
+    assert up / 2 < torch.tensor(value).item() <= up
+
+
+@given(st.floats(-126.0, 126.0, width=32))
+@settings(max_examples=10, deadline=None)
+def test_stochastic_rounding_is_right_on_average(value):
+    """Over all 65536 noises, each once: the mean is exact to what the noise's 16 bits allow."""
+    noise = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
+    x = torch.full((1, 65537), value)
+    x[0, -1] = 127.0  # sets the scale to 1
+    rounded = quantise(x, 1, noise=torch.cat([noise, noise[:1]])[None]).values[0, :-1].double()
+    assert abs(rounded.mean().item() - x[0, 0].item()) <= 2.0**-17 + 1e-9
+    assert set(rounded.tolist()) <= {math.floor(x[0, 0].item()), math.ceil(x[0, 0].item())}
+
+
+@given(st.floats(-(2.0**100), 2.0**100, width=32).filter(lambda v: abs(v) > 1e-30))
+@settings(max_examples=10, deadline=None)
+def test_stochastic_rounding_to_bf16_is_right_on_average(value):
+    noise = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
+    x = torch.full((65536,), value)
+    rounded = to_bf16(x, noise).double()
+    step = abs(x[0].item()) * 2.0**-7
+    assert abs(rounded.mean().item() - x[0].double().item()) <= step * 1e-9
+    assert (rounded - x.double()).abs().max() <= step
+    assert len(set(rounded.tolist())) <= 2
+
+
+def test_what_is_on_the_grid_stays():
+    grid = torch.arange(-127.0, 128.0)[None]
+    for _ in range(20):
+        assert torch.equal(quantise(grid, 1, noise=noise16(grid.shape, CPU)).values.float(), grid)
+    half = torch.randn(1000).to(torch.bfloat16)
+    assert torch.equal(to_bf16(half.float(), noise16(half.shape, CPU)), half)
+    odd = torch.tensor([math.inf, -math.inf, math.nan, 0.0])
+    assert to_bf16(odd, noise16(odd.shape, CPU)).tolist()[:2] == [math.inf, -math.inf]
+    assert to_bf16(odd, noise16(odd.shape, CPU))[2:].isnan().tolist() == [True, False]
+
+
+def test_noise_is_uniform_and_repeatable():
+    one, two = (noise16(torch.Size((1000, 67)), CPU, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert abs(one.double().mean()) < 400  # a standard error is 73
+    assert len(one.unique()) > 40_000
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D], ids=["linear", "conv1d"])
+@pytest.mark.parametrize("options", [(False, False), (True, False), (True, True)], ids=["nearest", "sr", "pow2"])
+def test_all_three_products_are_near_the_float_ones(kind, options):
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 48) if kind is nn.Linear else Conv1D(48, 64)
+    x, upstream = torch.randn(4, 16, 64, requires_grad=True), torch.randn(4, 16, 48)
+    exact = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], upstream)]
+    take(layer, arithmetic.Int8(*options))
+    with counting() as products:
+        ours = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], upstream)]
+    assert products["int8"] == 4  # two forward passes, one backward
+    for a, b in zip(ours[:3], exact[:3], strict=True):
+        assert a.shape == b.shape
+        assert 1e-3 < relative(a, b) < 0.03
+    assert torch.allclose(ours[3], exact[3], atol=1e-5)
+    assert torch.equal(layer.weight, next(iter(layer.state_dict().values())))
+
+
+def test_with_scales_of_powers_of_two_it_is_integer_arithmetic():
+    layer = nn.Linear(64, 48, bias=False)
+    take(layer, arithmetic.Int8(False, True))
+    x = torch.randn(16, 64)
+    a, b = quantise(x, 1, True), quantise(layer.weight.detach(), 1, True)
+    exact = (a.values.long() @ b.values.long().t()).double() * a.scale.double() * b.scale.double().t()
+    assert torch.equal(layer(x).double(), exact)
+
+
+def test_gradients_are_right_on_average():
+    torch.manual_seed(0)
+    layer = nn.Linear(32, 24)
+    x, upstream = torch.randn(64, 32, requires_grad=True), torch.randn(64, 24)
+
+    def gradients(**options):
+        take(layer, arithmetic.Int8(pow2=False, **options))
+        return torch.autograd.grad(layer(x), [x, layer.weight], upstream)
+
+    # Inputs and weights are rounded to nearest either way; what the gradient's rounding adds must average out.
+    many = [gradients(stochastic=True) for _ in range(50)]
+    for place, nearest in enumerate(gradients(stochastic=False)):
+        one, mean = many[0][place], torch.stack([g[place] for g in many]).mean(0)
+        exact = torch.autograd.grad(nn.functional.linear(x, layer.weight, layer.bias), [x, layer.weight], upstream)
+        assert relative(mean, exact[place]) < 0.85 * relative(one, exact[place])
+        assert relative(mean, exact[place]) < 1.1 * relative(nearest, exact[place])
+
+
+def test_what_is_not_finite_comes_out_not_finite():
+    layer = LowLinear(8, 8)
+    layer.arithmetic = arithmetic.Int8(True, True)
+    for value in (math.inf, math.nan):
+        x = torch.randn(4, 8, requires_grad=True)
+        x.data[1, 2] = value
+        y = layer(x)
+        assert y.isfinite().all(dim=1).tolist() == [True, False, True, True]
+        y.sum().backward()
+        assert not layer.weight.grad.isfinite().all()
+        layer.weight.grad = None
+
+
+def test_autocast_and_emulation_do_not_reach_into_the_integer_product():
+    layer = nn.Linear(2048, 16, bias=False)
+    take(layer, arithmetic.Int8(False, False))
+    x = torch.randn(8, 2048)
+    plain = layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(layer(x), plain.to(torch.bfloat16))
+        with HalfProducts(torch.bfloat16):
+            assert torch.equal(layer(x), plain.to(torch.bfloat16))
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    layer = nn.Linear(16, 16)
+    take(layer, arithmetic.Int8(False, False))
+    x = torch.randn(4, 16, requires_grad=True)
+    plain = torch.autograd.grad(layer(x).square().sum(), [x, layer.weight])
+    again = torch.autograd.grad(checkpoint(layer, x, use_reentrant=False).square().sum(), [x, layer.weight])
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+def inputs_of(spec) -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, V.size, (3, 20), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids} | ({"decoder_input_ids": ids[:, :9]} if spec.family == "seq2seq" else {})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_linear_layer_of_every_family_is_used_in_int8(family):
+    spec, head = FAMILIES[family]
+    torch.manual_seed(0)
+    network = spec.load(V, {head: V.size}).eval()
+    names = list(network.state_dict())
+    lines = Int8().convert(network, CPU)
+    assert list(network.state_dict()) == names
+    low = [module for module in network.modules() if hasattr(module, "arithmetic")]
+    read = torch.arange(3 * (9 if spec.family == "seq2seq" else 20))
+    with counting() as products:
+        logits = network.head(head, network.encode(inputs_of(spec), read))
+    assert products["int8"] == len(low)
+    assert f"int8 products: {len(low)} linear layers" in lines[0]
+    inside = {"bert": 12, "modernbert": 12, "gpt2": 8, "llama": 14, "t5": 36, "mt": 32}[family]
+    assert len(low) == inside
+    with as_reference():
+        exact = network.head(head, network.encode(inputs_of(spec), read))
+    assert 0 < relative(logits, exact) < 0.05
+
+
+def test_adapters_and_shared_weights_stay_in_float():
+    network = nn.Module()
+    network.embeddings, network.first = nn.Embedding(8, 8), nn.Linear(8, 8)
+    network.tied, network.lora_A = nn.Linear(8, 8, bias=False), nn.Linear(8, 2)
+    network.tied.weight = network.embeddings.weight
+    lines = Int8(exclude=["lora_*"]).convert(network, CPU)
+    assert isinstance(network.first, LowLinear)
+    assert type(network.tied) is type(network.lora_A) is nn.Linear
+    assert "tied, lora_A" in lines[1]
+
+
+def test_models_without_linear_layers_are_refused_before_any_work():
+    with pytest.raises(ConfigError, match="works on linear layers, and RecurrentLM has none but its head; nearest"):
+        plan(model=RecurrentLM(1, 32), objective=CausalLM(), precision=Int8())
+    with pytest.raises(ConfigError, match=r"the only linear layers of this network are model\.lm_head"):
+        Int8().convert(RecurrentLM(1, 32).load(V, {"lm": V.size}), CPU)
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(ValueError, match="scale must be float or pow2"):
+        Int8(scale="log")
+    with pytest.raises(ValueError, match="float_products must be fp32 or bf16"):
+        Int8(float_products="fp16")
