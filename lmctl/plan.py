@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -18,6 +19,7 @@ from lmctl.config.schema import (
 )
 from lmctl.core.errors import ConfigError
 from lmctl.core.types import (
+    Adversary,
     Augment,
     Family,
     GradCompressor,
@@ -39,6 +41,7 @@ COMPONENTS = {
     "mix": Mix,
     "tokenizer": TokenizerSpec,
     "precision": Precision,
+    "adversary": Adversary,
     "compression": GradCompressor,
     "optim": OptimSpec,
     "schedule": Schedule,
@@ -64,6 +67,7 @@ class Plan:
     mix: Mix
     tokenizer: TokenizerSpec
     precision: Precision
+    adversary: Adversary
     compression: GradCompressor
     optim: OptimSpec
     schedule: Schedule
@@ -112,6 +116,8 @@ class Plan:
                     f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
                     f"{getattr(self.model, 'nearest_mix', NEAREST_MIX[self.model.family])}",
                 )
+        if self.adversary.needs_dropout and drops_nothing(self.model):
+            raise no_dropout(self)
         self._check_streams()
         reason = self.precision.refuse_run(self)
         if reason is not None:
@@ -143,6 +149,21 @@ class Plan:
                     f"{what}, in shuffled blocks, and {type(task.objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
                 )
+
+
+def drops_nothing(model: Any) -> bool:
+    """Whether all rates that a model's settings give are 0; of those that are not given nothing is known."""
+    rates = [getattr(model, field.name) for field in fields(model) if "drop" in field.name]
+    return bool(rates) and all(rate == 0 for rate in rates)
+
+
+def no_dropout(plan: Plan) -> ConfigError:
+    """The error for an adversary that lives on dropout, and a model without."""
+    return ConfigError(
+        f"adversary: {type(plan.adversary).__name__} needs dropout, and {type(plan.model).__name__} as configured "
+        "drops nothing out",
+        "a dropout of the model above 0 (model.dropout=0.1, model.attention_dropout=0.1), or adversary=smart",
+    )
 
 
 _A = {"encoder": "an encoder", "decoder": "a decoder", "seq2seq": "an encoder with a decoder (seq2seq)"}

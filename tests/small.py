@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from lmctl.adversary.none import Clean
 from lmctl.augment.none import Unchanged
 from lmctl.compression.none import Uncompressed
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging
@@ -104,6 +105,7 @@ def plan(**changes: Any) -> Plan:
         mix=Mix({"corpus": Task(objective, NoText())}),
         tokenizer=NoText(),  # type: ignore[arg-type]
         precision=Fp32(),
+        adversary=Clean(),
         compression=Uncompressed(),
         optim=AdamW(lr=3e-3),
         schedule=Linear(),

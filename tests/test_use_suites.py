@@ -248,9 +248,33 @@ def test_robustness_is_the_same_metric_under_noise(decoder, tmp_path):
     clean = suites.run("perplexity", job(decoder, rows, tmp_path))
     assert figures["suite"] == "perplexity"
     assert figures["loss"] == clean["loss"]
-    levels = [figures[f"loss_{noise}_{level}"] for noise in ("typos", "dropped_words") for level in (5, 10, 20)]
-    assert len({*levels, clean["loss"]}) == 7
+    noises = ("typos", "dropped_words", "swapped_words")
+    levels = [figures[f"loss_{noise}_{level}"] for noise in noises for level in (5, 10, 20)]
+    assert len({*levels, clean["loss"]}) == 10
     assert figures == suites.run("robustness", job(decoder, rows, tmp_path))
+
+
+@pytest.mark.parametrize("kind", [None, "multi_label_classification"])
+def test_classifiers_are_shifted_against(tmp_path, kind):
+    """Each row along the gradient of its own loss: the same by plain transformers, one row at a time."""
+    loaded = classifier(tmp_path, **({"problem_type": kind} if kind else {}))
+    rows = labelled(40, lambda rng: NAMES[rng.integers(3)])
+    figures = suites.run("robustness", job(loaded, rows, tmp_path, "labelled"))
+    right = {0.1: 0, 0.3: 0, 1.0: 0}
+    for row in rows:
+        inputs = loaded.tokenizer(*row.texts, return_tensors="pt")
+        embedded = loaded.model.get_input_embeddings()(inputs.pop("input_ids")).detach().requires_grad_()
+        target = torch.tensor([NAMES.index(row.label)])
+        if kind:
+            target = torch.nn.functional.one_hot(target, 3).float()
+        (gradient,) = torch.autograd.grad(loaded.model(inputs_embeds=embedded, labels=target, **inputs).loss, embedded)
+        for radius in right:
+            with torch.no_grad():
+                logits = loaded.model(inputs_embeds=embedded + radius * gradient / gradient.norm(), **inputs).logits
+            right[radius] += bool(((logits > 0) == (target > 0)).all() if kind else logits.argmax() == target)
+    found = {name: value for name, value in figures.items() if "embedding" in name}
+    assert found == {f"accuracy_embedding_{radius:g}": count / 40 for radius, count in right.items()}
+    assert figures["accuracy"] > found["accuracy_embedding_0.3"] > found["accuracy_embedding_1"] or kind
 
 
 def test_noise_leaves_references_alone(translator, tmp_path):

@@ -133,6 +133,7 @@ class TrainConfig:
     mix: Any = MISSING
     tokenizer: Any = MISSING
     precision: Any = MISSING
+    adversary: Any = MISSING
     compression: Any = MISSING
     optim: Any = MISSING
     schedule: Any = MISSING

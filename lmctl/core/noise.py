@@ -86,6 +86,25 @@ def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
     return ("".join(parts) + text[end:]).strip() if not kept.all() else text
 
 
+def swap_words(text: str, rate: float, rng: np.random.Generator) -> str:
+    """Each word (see `words`) with probability `rate` changes places with the next one; none moves twice."""
+    found = list(_WORD.finditer(text))
+    draws = rng.random(len(found))
+    order = list(range(len(found)))
+    place = 0
+    while place + 1 < len(found):
+        if draws[place] < rate:
+            order[place], order[place + 1] = place + 1, place
+            place += 1
+        place += 1
+    parts, end = [], 0
+    for match, other in zip(found, order, strict=True):
+        # What stands between the words stays where it is.
+        parts += [text[end : match.start()], found[other].group()]
+        end = match.end()
+    return "".join(parts) + text[end:]
+
+
 def _together(a: str, b: str) -> bool:
     """Whether two neighbours can change places: letters, digits or Chinese characters of one kind."""
     return a.isalnum() and b.isalnum() and bool(CHINESE.match(a)) == bool(CHINESE.match(b))

@@ -80,6 +80,16 @@ class TransformerNetwork(nn.Module):
         """Logits of the model's own classifier."""
         return self.model.score(hidden)
 
+    def word_embeddings(self) -> nn.Embedding:
+        """What makes vectors of the pieces that are read."""
+        return self.model.get_input_embeddings()
+
+    def memory(self) -> Any:
+        """Nothing is carried from batch to batch."""
+
+    def recall(self, memory: Any) -> None:
+        """There is nothing to go on from."""
+
     def layers(self) -> list[list[nn.Parameter]]:
         """Parameters from the embeddings up to the heads."""
         seen: set[int] = set()
@@ -212,6 +222,10 @@ class Seq2Seq(TransformerNetwork):
             encoder_attention_mask=mask,
             use_cache=False,
         ).last_hidden_state
+
+    def word_embeddings(self) -> nn.Embedding:
+        # T5's are tied to those of its encoder and never called; an encoder of ours knows nothing of its own.
+        return getattr(self.model.get_encoder(), "get_input_embeddings", self.model.get_input_embeddings)()
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
         if getattr(self.model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings

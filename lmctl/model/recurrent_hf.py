@@ -91,12 +91,12 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
         return hidden, after
 
     def _embedded(self, input_ids: Tensor) -> Tensor:
-        rate = self.config.embedding_dropout if self.training else 0.0
+        embedded, rate = self.embeddings(input_ids), self.config.embedding_dropout if self.training else 0.0
         if not rate:
-            return self.embeddings(input_ids)
+            return embedded
         # Whole pieces are dropped, wherever they stand in the batch (Gal and Ghahramani 2016, section 4.2).
         kept = self.embeddings.weight.new_empty((self.config.vocab_size, 1)).bernoulli_(1 - rate) / (1 - rate)
-        return nn.functional.embedding(input_ids, self.embeddings.weight * kept)
+        return embedded * nn.functional.embedding(input_ids, kept)
 
     def _dropped(self, hidden: Tensor) -> Tensor:
         rate = self.config.dropout

@@ -7,6 +7,7 @@ there (truncated back-propagation through time, Mikolov et al. 2010). Training a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,14 @@ class RecurrentNetwork(TransformerNetwork):
         for place, track in enumerate(tracks):
             known[track] = [tuple(part[:, place : place + 1].detach() for part in layer) for layer in after]
         return hidden
+
+    def memory(self) -> Any:
+        """The states of all tracks; they are never changed in place."""
+        return {training: dict(tracks) for training, tracks in self._tracks.items()}
+
+    def recall(self, memory: Any) -> None:
+        """Let every track go on from where it was when `memory` was taken."""
+        self._tracks = {training: dict(tracks) for training, tracks in memory.items()}
 
     def carried(self) -> dict[str, Tensor]:
         """The training states of the tracks that this process has seen."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from lmctl.config.schema import BatchShape
 from lmctl.core.draws import Draws
@@ -14,7 +15,8 @@ from lmctl.core.types import Examples, Family, Material, Split, streamed
 from lmctl.core.vocabulary import NO_PIECE
 from lmctl.mix.blocks import ReadBlock
 from lmctl.mix.mix import Mix
-from lmctl.plan import Plan
+from lmctl.model.loading import DROPOUTS
+from lmctl.plan import Plan, no_dropout
 from lmctl.run.blocks import BlockMaker
 from lmctl.run.prepare import Prepared
 from lmctl.tokenizer.pretrained import Pretrained
@@ -94,6 +96,15 @@ def _check_pieces(plan: Plan, prepared: Prepared) -> None:
             f"{ours.get(other, 'missing')} here",
             f"tokenizer=pretrained tokenizer.path={path}",
         )
+
+
+def check_network(plan: Plan, network: Any) -> None:
+    """What can only be refused now that the network is known."""
+    if plan.adversary.needs_dropout:
+        modules = (m.p for m in network.model.modules() if isinstance(m, nn.Dropout))
+        rates = (getattr(network.model.config, name, None) for name in (*DROPOUTS, "weight_drop"))
+        if not any(modules) and not any(rates):
+            raise no_dropout(plan)
 
 
 def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, Examples]) -> None:

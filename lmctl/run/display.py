@@ -52,7 +52,7 @@ class Display:
             self._bar = None
 
 
-QUIET = ("tokens/", "share/")
+QUIET = ("tokens/", "share/", "adversarial/")
 """What is recorded of every task but would make the line too long."""
 
 

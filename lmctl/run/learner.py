@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lmctl.core.types import Batch, Objective, Precision, Terms
+from lmctl.core.types import Batch, Network, Objective, Precision, Terms
+
+
+class Watched:
+    """A network that keeps the logits it gives."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.logits: list[Tensor] = []
+
+    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
+        return self.network.encode(inputs, read)
+
+    def head(self, name: str, hidden: Tensor) -> Tensor:
+        self.logits.append(self.network.head(name, hidden))
+        return self.logits[-1]
 
 
 class Learner(nn.Module):
@@ -25,21 +41,27 @@ class Learner(nn.Module):
         super().__init__()
         self.network, self.balance = network, balance
         self.objectives, self.precision, self.device = dict(objectives), precision, device
+        self._watched: Watched | None = None
 
-    def forward(self, batch: Batch | None, touch_all: bool = False) -> Terms:
-        """The terms of `batch`, by name. With `touch_all`, and where a process has no batch at all, every parameter
-        takes part, if only with a gradient of zero: DDP waits for all of them in the last backward pass of a step,
-        whichever task that belongs to."""
+    def forward(self, batch: Batch | None) -> Terms:
+        """The terms of `batch`, by name; where a process has none at all, `nothing`."""
         if batch is None:
-            return {"none": self._nothing()}
+            return {"none": self.nothing()}
         with self.precision.products(self.device):
-            terms = self.objectives[batch.task].terms(self.network, batch)  # type: ignore[arg-type]
-        if touch_all:
-            name = next(iter(terms))
-            terms[name] = terms[name] + self._nothing()
-        return terms
+            return self.objectives[batch.task].terms(self._watched or self.network, batch)  # type: ignore[arg-type]
 
-    def _nothing(self) -> Tensor:
+    @contextmanager
+    def watching(self) -> Iterator[list[Tensor]]:
+        """Inside it, `forward` also puts the logits of every head it calls into this list."""
+        self._watched = Watched(self.network)  # type: ignore[arg-type]
+        try:
+            yield self._watched.logits
+        finally:
+            self._watched = None
+
+    def nothing(self) -> Tensor:
+        """A loss of 0 that every parameter takes part in, with a gradient of 0: DDP waits for all of them in the last
+        backward pass of a step, whichever task that belongs to."""
         return Nothing.apply(*(p for p in self.parameters() if p.requires_grad))
 
     def scores(self, batch: Batch) -> Terms:
@@ -85,16 +107,24 @@ class Uncertainty(nn.Module):
 
 
 def total_loss(
-    batch: Batch, terms: Terms, counts: Mapping[str, float], world: int, factor: float, balance: nn.Module
+    batch: Batch,
+    terms: Terms,
+    counts: Mapping[str, float],
+    world: int,
+    factor: float,
+    balance: nn.Module,
+    on_top: bool = False,
 ) -> Tensor:
     """The loss of a micro-batch: each term over its *global* count of targets, so that the sum over all
     micro-batches and processes is the mean over the whole window however it was split. DDP divides the gradients
-    by the number of processes; `world` undoes that. `counts` are those of the window, by `<task>/<term>`."""
+    by the number of processes; `world` undoes that. `counts` are those of the window, by `<task>/<term>`. Terms that
+    come `on_top` of the losses have the losses' factors, but no second share of what keeps these in balance."""
     here = batch.counts()
     # A term without targets anywhere is an empty sum, 0 with a gradient of 0, whatever it is divided by.
     parts = []
     for term, value in terms.items():
         name = f"{batch.task}/{term}"
         count = max(counts[name], 1.0)
-        parts.append(balance(name, value * (factor * world / count), world * here[term] / count))
+        part = 0.0 if on_top else world * here[term] / count
+        parts.append(balance(name, value * (factor * world / count), part))
     return sum(parts[1:], parts[0])

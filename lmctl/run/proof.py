@@ -9,7 +9,6 @@ low precision they are counted too, and compared with the float weights they wer
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +17,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmctl.core.errors import LmctlError
-from lmctl.core.types import Batch, Network
+from lmctl.core.types import Batch
 from lmctl.precision.counting import counting, storage
+from lmctl.run.learner import Watched
 from lmctl.run.runner import Runner
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -87,21 +87,6 @@ def _logits(runner: Runner, batch: Batch) -> Tensor:
     objective = runner.learner.objectives[batch.task]
     objective.terms(watched, replace(batch, inputs=inputs))  # type: ignore[arg-type]  # encodes and heads, no more
     return torch.cat([logits.float().reshape(-1) for logits in watched.logits])
-
-
-class Watched:
-    """A network that keeps the logits it gives."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.logits: list[Tensor] = []
-
-    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
-        return self.network.encode(inputs, read)
-
-    def head(self, name: str, hidden: Tensor) -> Tensor:
-        self.logits.append(self.network.head(name, hidden))
-        return self.logits[-1]
 
 
 class CountDtypes(TorchDispatchMode):

@@ -3,8 +3,9 @@
     for window of micro-batches:            mix/stream.py, of all tasks, collated ahead in a thread
         targets = global count per term     one sum over the processes, on the host
         for micro in window:                gradients cross the network on the last one only
-            terms = learner(micro)          objective/ and model/, in the precision's products
-            (sum(terms / targets)).backward()
+            adversary.drive(micro)          as often as it likes:
+                terms = learner(micro)          objective/ and model/, in the precision's products
+                (sum(terms / targets)).backward()
         exchange                            compression/, unless DDP has averaged them already
         clip, step, yield
 
@@ -18,7 +19,6 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,11 @@ from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
-from lmctl.run.assemble import blocks_of, check, examples_of, network_of
+from lmctl.run.assemble import blocks_of, check, check_network, examples_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
-from lmctl.run.learner import Fixed, Learner, Uncertainty, total_loss
+from lmctl.run.learner import Fixed, Learner, Uncertainty
+from lmctl.run.passes import Part, Passes
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.state import TrainState, random_state, restore_random_state
@@ -56,6 +57,8 @@ class StepReport:
     """Real tokens per task, over all processes."""
     lr: float
     grad_norm: Tensor
+    adversarial: dict[str, tuple[Tensor, int]]
+    """What the adversary reports per `<task>/<term>`, summed, and of how many targets; this process's."""
     cosines: dict[str, float]
     """Between the tasks' gradients, by `<task>|<task>`, in the steps that look at them; this process's."""
 
@@ -75,6 +78,7 @@ class Runner:
         check(plan, processes.world, device, train)
         seed_everything(plan.seed)
         self.network = network_of(plan, prepared)
+        check_network(plan, self.network)
         self.converted = plan.precision.convert(self.network, device)
         """What the precision did to the network, in words."""
         objectives = {name: task.objective for name, task in tasks.items()}
@@ -92,6 +96,7 @@ class Runner:
         self.exchange = plan.compression.exchange(self.learner, processes.rank, processes.world, plan.clip_norm)
         self.wrapped = processes.wrap(self.learner)
         self.exchange.attach(self.wrapped)
+        self.passes = Passes(self)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
         seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
@@ -182,8 +187,9 @@ class Runner:
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
             cosines = gradient_cosines(self.learner, [batch for window in windows for batch in window.batches])
         terms: dict[str, Tensor] = {}
+        adversarial: dict[str, tuple[Tensor, int]] = {}
         for window in windows:
-            self._backward(window, counts, terms)
+            self._backward(window, counts, terms, adversarial)
             self.exchange.collect(getattr(self.scaler, "value", 1.0))
         self.exchange.finish(state.step)
         self.scaler.unscale(self.optimizer)
@@ -199,20 +205,30 @@ class Runner:
         state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
         state.bytes_sent += self.exchange.sent
         state.bytes_dense += self.exchange.dense
-        return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, cosines)
+        return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, adversarial, cosines)
 
-    def _backward(self, window: Window, counts: dict[str, float], terms: dict[str, Tensor]) -> None:
-        """The gradients of one worker's window, and its losses added to `terms`."""
-        several, workers = len(self.plan.mix.tasks) > 1, self.exchange.workers
+    def _backward(
+        self,
+        window: Window,
+        counts: dict[str, float],
+        terms: dict[str, Tensor],
+        adversarial: dict[str, tuple[Tensor, int]],
+    ) -> None:
+        """The gradients of one worker's window; what is reported of it is added to `terms` and `adversarial`."""
+        state, several = self.state, len(self.plan.mix.tasks) > 1
         for number, batch in enumerate(window.batches, start=1):
             last = number == len(window.batches)
-            with nullcontext() if last else self.processes.unsynchronised(self.wrapped):
-                parts = self.wrapped(batch.to(self.processes.device), touch_all=several and last)
-                loss = total_loss(batch, parts, counts, workers, window.factors[batch.task], self.learner.balance)
-                self.scaler.scale(loss).backward()
-            for name, value in parts.items():
+            part = Part(counts, window.factors[batch.task], state.window, last, touch_all=several and last)
+            micro = self.passes.over(batch, part)
+            outcome = micro.driven(self.plan.adversary)
+            state.micro_batches, state.passes = state.micro_batches + 1, state.passes + micro.ledger.passes
+            for name, value in outcome.terms.items():
                 name = f"{batch.task}/{name}"
                 terms[name] = terms.get(name, 0.0) + value.detach().double()
+            for name, value in outcome.adversarial.items():
+                total, count = adversarial.get(f"{batch.task}/{name}", (0.0, 0))
+                count += len(batch.targets[name].labels)
+                adversarial[f"{batch.task}/{name}"] = (total + value.detach().double(), count)
         if not window.batches:  # fewer rows than processes; the others wait for these gradients all the same
             self.scaler.scale(self.wrapped(None)["none"]).backward()
 

@@ -90,6 +90,8 @@ class Session:
             self.display.say(f"precision: {line}")
         for role in ("compute", "proof"):
             self.display.say(f"precision: {role} {self.precision[role]}")
+        if (cost := self.plan.adversary.backwards) > 1:
+            self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
         if words := runner.exchange.words():
             self.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
@@ -153,6 +155,9 @@ class Session:
         for name, count in report.counts.items():
             pair = self.pending.setdefault(name, [0.0, 0.0])
             pair[0], pair[1] = pair[0] + report.terms.get(name, 0.0), pair[1] + count
+        for name, (total, targets) in report.adversarial.items():
+            pair = self.pending.setdefault(f"adversarial/{name}", [0.0, 0.0])
+            pair[0], pair[1] = pair[0] + total, pair[1] + targets
         every = self.plan.mix.conflict_every
         if every is not None and (self.runner.state.window - 1) % every == 0:
             pairs = [f"{a}|{b}" for a, b in combinations(sorted(self.plan.mix.tasks), 2)]
@@ -179,6 +184,7 @@ class Session:
         sums = self.processes.sum([float(self.pending.get(name, (0.0,))[0]) for name in runner.terms])
         counts = {name: pair[1] for name, pair in self.pending.items() if pair[1]}
         means = {name: s / counts[name] for s, name in zip(sums, runner.terms, strict=True) if name in counts}
+        adversarial = self._adversarial()
         self.pending.clear()
         state.train = {"loss": sum(means.values()), **means}
         tokens, seconds = state.tokens - self._since[0], state.seconds - self._since[1]
@@ -190,6 +196,7 @@ class Session:
             "split": "train",
             "loss": state.train["loss"],
             **{f"loss/{name}": value for name, value in means.items()},
+            **adversarial,
             "lr": report.lr,
             "grad_norm": float(report.grad_norm),
             "tokens_per_s": round(tokens / seconds, 1) if seconds > 0 else 0.0,
@@ -205,6 +212,15 @@ class Session:
             line |= {f"share/{task}": round(n / max(1, state.tokens), 4) for task, n in state.task_tokens.items()}
         self._write(line | self._cosines)
         self._cosines = {}
+
+    def _adversarial(self) -> dict[str, float]:
+        """What the adversary reported since the last log point, per target. A process may have had no rows of a task,
+        so sums and counts of all terms of the run are added up."""
+        names = [f"adversarial/{name}" for name in self.runner.terms]
+        pairs = [pair for name in names for pair in map(float, self.pending.get(name, (0.0, 0.0)))]
+        sums = self.processes.sum(pairs)
+        found = zip(names, sums[::2], sums[1::2], strict=True)
+        return {name: total / count for name, total, count in found if count}
 
     def _judge(self) -> bool:
         """Record the newest validation; says whether it is the best so far."""

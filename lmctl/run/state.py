@@ -30,6 +30,10 @@ class TrainState:
     """Bytes of gradients that one worker has sent to the others."""
     bytes_dense: int = 0
     """What it would have sent in float32, uncompressed."""
+    micro_batches: int = 0
+    """Micro-batches that the first process has learnt from."""
+    passes: int = 0
+    """Passes forward and backward that it took for them."""
     best: dict[str, Any] | None = None
     """`{"step", "metric", "value"}` of the best validation so far."""
     stale: int = 0

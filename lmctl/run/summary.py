@@ -35,6 +35,7 @@ def summary_of(runner: Runner, status: str, baseline: dict[str, float], precisio
         "bytes_sent": state.bytes_sent,
         "bytes_dense": state.bytes_dense,
         "skipped_steps": state.skipped,
+        "cost_factor": round(state.passes / max(1, state.micro_batches), 3),
         "parameters": {
             "total": sum(p.numel() for p in parameters),
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
 from lmctl.use.load import Loaded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXTRA_HEADS = "extra_heads.safetensors"
 
@@ -24,8 +27,17 @@ class Classifier:
     """class, classes or number: what a label is."""
     labels: dict[str, int]
     """Names of the classes and their places; empty for numbers."""
-    logits: Callable[[list[list[str]], int], np.ndarray]
-    """Rows of one text or two, and the longest row in positions -> float64 [R, C]."""
+    answer: Callable[[list[list[str]], int], Tensor]
+    """Rows of one text or two, and the longest row in positions -> logits [R, C], with what gradients need."""
+    embeddings: Any
+    """The module that makes vectors [R, L, H] of the pieces of such rows."""
+
+    def logits(self, rows: list[list[str]], length: int) -> np.ndarray:
+        """As `answer`, float64 [R, C]."""
+        import torch
+
+        with torch.no_grad():
+            return self.answer(rows, length).double().cpu().numpy()
 
 
 def has_head(loaded: Loaded, task: str | None) -> bool:
@@ -45,7 +57,9 @@ def classifier_of(loaded: Loaded, task: str | None) -> Classifier:
             + (f" named {task}{did_you_mean(task, tasks)}" if task else ""),
             f"task=NAME chooses one of: {', '.join(tasks)}" if tasks else None,
         )
-    return Classifier(_kind(loaded.model.config), loaded.labels, lambda rows, length: _own_logits(loaded, rows, length))
+    embeddings = loaded.model.get_input_embeddings()
+    kind = _kind(loaded.model.config)
+    return Classifier(kind, loaded.labels, lambda rows, length: _own_answer(loaded, rows, length), embeddings)
 
 
 def _kind(config: Any) -> str:
@@ -54,20 +68,16 @@ def _kind(config: Any) -> str:
     return "classes" if config.problem_type == "multi_label_classification" else "class"
 
 
-def _own_logits(loaded: Loaded, rows: list[list[str]], length: int) -> np.ndarray:
-    import torch
-
+def _own_answer(loaded: Loaded, rows: list[list[str]], length: int) -> Tensor:
     second = [texts[1] for texts in rows] if len(rows[0]) > 1 else None
     framed = loaded.framed([texts[0] for texts in rows], second, length)
     if loaded.model.config.pad_token_id is None:  # decoders look for the last piece that is not padding
         loaded.model.config.pad_token_id = loaded.pad
-    with torch.no_grad():
-        return loaded.model(**loaded.arguments(framed)).logits.double().cpu().numpy()
+    return loaded.model(**loaded.arguments(framed)).logits
 
 
 def _beside(loaded: Loaded, task: str) -> Classifier:
     """The head `task` of a model of several tasks, with the trunk it was trained on."""
-    import torch
     from safetensors.torch import load_file
 
     from lmctl.model.loading import ENCODERS
@@ -83,16 +93,15 @@ def _beside(loaded: Loaded, task: str) -> Classifier:
     network = network_of(loaded, {task: len(known[f"{task}.weight"])})
     segments = network.model.config.model_type in ENCODERS
 
-    def logits(rows: list[list[str]], length: int) -> np.ndarray:
+    def answer(rows: list[list[str]], length: int) -> Tensor:
         flat = iter(loaded.pieces([text for texts in rows for text in texts]))
         texts = [[np.array(next(flat), dtype=np.int64) for _ in row] for row in rows]
         inputs, _ = framed_rows(texts, pieces, length, segments)
-        with torch.no_grad():
-            hidden = network.encode({name: value.to(loaded.device) for name, value in inputs.items()}, None)
-            return network.head(task, hidden).double().cpu().numpy()
+        hidden = network.encode({name: value.to(loaded.device) for name, value in inputs.items()}, None)
+        return network.head(task, hidden)
 
     labels = {name: place for place, name in enumerate(note["labels"])}
-    return Classifier(note["label_kind"], labels, logits)
+    return Classifier(note["label_kind"], labels, answer, network.word_embeddings())
 
 
 def network_of(loaded: Loaded, heads: Mapping[str, int]) -> Any:

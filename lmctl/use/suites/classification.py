@@ -26,7 +26,7 @@ def evaluate(job: Job) -> Figures:
     classifier = classifier_of(job.loaded, job.task)
     kind = classifier.kind
     answers = by_length(
-        _answers(job, classifier),
+        answered(job, classifier),
         lambda one: sum(map(len, one[0])),
         job.config.batch,
         lambda batch: _logits(classifier, batch, job.length),
@@ -91,7 +91,7 @@ def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
     }
 
 
-def _answers(job: Job, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
+def answered(job: Job, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
     """The texts of each row, and the right answer as an array: one class, one number, or zeros and ones [C]."""
     for number, row in enumerate(job.rows(), start=1):
         where = row.where or f"row {number}"

@@ -1,7 +1,8 @@
 """`suite=robustness`: the figures of the suite that the model calls for, under more and more noise.
 
-Typing errors (half of them other keys, half of them swaps; `lmctl.core.noise`) and left-out words, in every text that
-the model reads: for translations the source alone. Each row is disturbed in the same way each time.
+Typing errors (half of them other keys, half of them swaps; `lmctl.core.noise`), words left out and words in each
+other's place, in every text that the model reads: for translations the source alone. Each row is disturbed in the same
+way each time. Classifiers are also tried with embeddings shifted against them (`embedding_ball.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from lmctl.core.draws import Draws
-from lmctl.core.noise import drop_words, swap_characters, typos
+from lmctl.core.noise import drop_words, swap_characters, swap_words, typos
 from lmctl.core.types import Row
+from lmctl.use.suites.embedding_ball import in_the_ball
 from lmctl.use.suites.job import Figures, Job, natural
 
 LEVELS = (0.05, 0.10, 0.20)
@@ -29,7 +31,7 @@ def mistyped(text: str, rate: float, rng: np.random.Generator) -> str:
     return swap_characters(typos(text, rate / 2, rng), rate / 2, rng)
 
 
-NOISES: dict[str, Noise] = {"typos": mistyped, "dropped_words": drop_words}
+NOISES: dict[str, Noise] = {"typos": mistyped, "dropped_words": drop_words, "swapped_words": swap_words}
 
 
 def evaluate(job: Job) -> Figures:
@@ -44,7 +46,7 @@ def evaluate(job: Job) -> Figures:
                 rows = _disturbed(job, noise, level, Draws(job.config.seed, f"eval/{name}"))
                 worse = _numbers(suite, replace(job, rows=rows))
                 figures |= {f"{metric}_{name}_{level * 100:.0f}": value for metric, value in worse.items()}
-    return figures
+    return figures | (in_the_ball(job) if suite == "classification" else {})
 
 
 KEPT = {

@@ -1,0 +1,60 @@
+"""`adversary=smart`: answers must not change when embeddings do (Jiang et al. 2020, "SMART: Robust and efficient
+fine-tuning for pre-trained natural language models", section 3.1).
+
+The smoothness-inducing regulariser: from a random start the shift climbs the divergence between the network's answers
+on the rows as they are and on the shifted ones, and what it reaches is added to the loss. No labels are needed for it.
+Here balls are L2 balls of whole rows and the divergence is the mean of both directions, where the paper bounds every
+coordinate and adds the directions up. Its Bregman proximal point steps (section 3.2), which keep weights near those
+of the steps before, are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lmctl.config.schema import positive
+from lmctl.core.types import Outcome, Pass, Seen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Smart:
+    """The loss of the rows, and `weight` times how far answers move within `epsilon`."""
+
+    epsilon: float = 1.0
+    steps: int = 1
+    step_size: float = 1.0
+    start: float = 0.1
+    weight: float = 1.0
+
+    needs_dropout: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        positive(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size, weight=self.weight)
+        # Without a shift answers are the same, and no direction is better than any other.
+        positive(start=self.start)
+
+    @property
+    def backwards(self) -> float:
+        return self.steps + 2.0
+
+    def drive(self, micro: Pass) -> Outcome:
+        from lmctl.adversary.ascent import climbed, projected
+        from lmctl.adversary.divergence import divergences
+
+        clean = micro.forward(logits=True)
+        answers = {name: logits.detach() for name, logits in clean.logits.items()}
+
+        def moved(seen: Seen) -> Tensor:
+            return micro.penalty(divergences(micro.batch, answers, seen.logits))
+
+        shift = projected(self.start * micro.start(), self.epsilon)
+        for _ in range(self.steps):
+            shift = climbed(shift, micro.gradient(shift, moved, logits=True), self.step_size, self.epsilon)
+        seen = micro.forward(shift, last=True, logits=True)
+        apart = divergences(micro.batch, clean.logits, seen.logits)
+        micro.backward(micro.loss(clean.terms) + self.weight * micro.penalty(apart))
+        return Outcome(clean.terms, apart)

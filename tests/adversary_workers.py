@@ -1,0 +1,73 @@
+"""What test_adversary_runs.py starts in two processes: trains with several adversaries, writes what came of each."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from small_tasks import small_task, two_tasks
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+from lmctl.adversary.fgm import FastGradient
+from lmctl.adversary.freelb import FreeLB
+from lmctl.adversary.noise import Noise
+from lmctl.adversary.pgd import ProjectedGradient
+from lmctl.adversary.smart import Smart
+from lmctl.augment.word_dropout import WordDropout
+from lmctl.compression.compressor import Compressor
+from lmctl.compression.quantise import Int8
+from lmctl.run.processes import Processes
+from lmctl.run.runner import Runner
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "fgm": ("mlm_nsp", {"adversary": FastGradient()}),
+    "pgd": ("mlm_nsp", {"adversary": ProjectedGradient()}),
+    "freelb": ("translate", {"adversary": FreeLB()}),
+    "smart": ("class", {"adversary": Smart()}),
+    "noise": ("mlm_nsp", {"adversary": Noise(WordDropout(0.3))}),
+    "two tasks": ("two tasks", {"adversary": Smart()}),
+    "compressed": ("mlm_nsp", {"adversary": FastGradient(), "compression": Compressor(quantise=Int8())}),
+}
+STEPS = 2
+
+
+def runner_of(processes: Processes, task: str, **changes: Any) -> Runner:
+    make = two_tasks if task == "two tasks" else partial(small_task, task)
+    return Runner(*make(**changes), processes)
+
+
+def trained(runner: Runner) -> torch.Tensor:
+    """The weights after some steps."""
+    steps = runner.steps()
+    for _ in range(STEPS):
+        next(steps)
+    steps.close()
+    return weights(runner)
+
+
+def weights(runner: Runner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
+
+
+def main(out: Path) -> None:
+    here, found = Processes(on_cpu=True), {}
+    for name, (task, changes) in CASES.items():
+        runner, sent = runner_of(here, task, micro=2, **changes), []
+
+        def counted(state, bucket):  # torch compares annotations, where there are any
+            state.append(bucket.buffer().numel())
+            return allreduce_hook(None, bucket)
+
+        if "compression" not in changes:
+            runner.wrapped.register_comm_hook(sent, counted)
+        found[name] = (trained(runner), sum(sent))
+    if here.first:
+        torch.save(found, out)
+    here.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
