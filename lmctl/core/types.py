@@ -102,7 +102,11 @@ class Batch:
 
 @runtime_checkable
 class Source(Protocol):
-    """Group `data`: where text comes from."""
+    """Group `data`: where text comes from.
+
+    One attribute is optional. `embedded` True: its text comes with Python or lmctl, so that nobody minds if
+    `lmctl plan` looks at it.
+    """
 
     @property
     def yields(self) -> Kind:
@@ -259,7 +263,11 @@ class Network(Protocol):
 
 @runtime_checkable
 class ModelSpec(Protocol):
-    """Group `model`: an architecture and its size."""
+    """Group `model`: an architecture and its size.
+
+    One method is optional. `outline`: like `load`, but weights that were trained before are not read, so that it may
+    be called where tensors hold nothing (torch's meta device). Without it `load` is called there.
+    """
 
     @property
     def family(self) -> Family: ...
