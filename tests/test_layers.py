@@ -16,7 +16,7 @@ FLOORS = [
     {"model", "tokenizer", "data", "objective", "augment", "mix", "precision", "optim", "schedule", "runner"},
     {"plan"},
     {"run"},
-    {"use"},
+    {"use", "cost"},
     {"verbs"},
     {"cli"},
     {"__main__"},
