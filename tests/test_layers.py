@@ -19,7 +19,7 @@ FLOORS = [
     },
     {"plan"},
     {"run"},
-    {"use"},
+    {"use", "cost"},
     {"verbs"},
     {"cli"},
     {"__main__"},

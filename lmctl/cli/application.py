@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import stages, sweep
+from lmctl.cli import grid, stages, sweep
 from lmctl.cli.arguments import Arguments, quoted, readable, stamp
 from lmctl.config.audit import audit, refuse_tokens
 from lmctl.config.build import check, without_none
@@ -68,12 +68,16 @@ class Application:
         refuse_tokens(arguments.overrides)
         if (file := arguments.flags.get("--from") or self._resumed_config()) is not None:
             self.composer.start_from(file, arguments.overrides)
+        if self.verb == "plan" and arguments.has("--multirun") and not any(map(arguments.has, NOT_A_RUN)):
+            return grid.plan_cells(self)
         if arguments.has("--multirun"):
             self._check_sweep()
         elif not any(map(arguments.has, NOT_A_RUN)):
             self._name_run()
             cfg = self.composer.task(arguments.overrides)
             if self.stage_words or (cfg.get("stages") and cfg.stage is None):
+                if self.verb == "plan":
+                    return grid.plan_stages(self, cfg)
                 self._run_stages(cfg)
                 return Exit.DONE
             check(cfg, self.composer.schema)

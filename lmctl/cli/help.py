@@ -16,6 +16,7 @@ from lmctl.config.compose import Composer
 
 PURPOSE = {
     "train": "Pre-train or fine-tune a model. Ctrl-C saves and stops; resume=auto goes on.",
+    "plan": "Say whether a run, or with -m a grid, is legal, and what it costs in memory and traffic; nothing is run.",
     "prepare": "Train the tokenizer, build the token cache, and print a card of both.",
     "peek": "Show examples as the model will see them: pieces, masks and targets.",
     "eval": "Measure how good a model is on held-out text, rows or files; any Hugging Face model will do.",
@@ -28,6 +29,11 @@ EXAMPLES = {
         "lmctl train budget.minutes=2",
         "lmctl train data=text data.path=corpus/ model=bert_mini precision=bf16 name=mine",
         "lmctl train -m precision=fp32,bf16 seed=1,2,3",
+    ],
+    "plan": [
+        "lmctl plan data=text data.path=corpus/ model=bert_mini batch.size=256 batch.micro=32",
+        "lmctl plan -m precision=fp32,bf16 model=bert_base batch.size=256",
+        "lmctl plan runner=ddp runner.processes=2 measure=true out=plan.json",
     ],
     "prepare": [
         "lmctl prepare",
@@ -66,6 +72,7 @@ FLAGS = (
     ("--config-dir DIR", "a folder with config groups of your own"),
     ("--from FILE", "start from the config.yaml of an earlier run; group=option and key=value go on top"),
 )
+GRID = ("-m", "grid: key=a,b plans every combination, all in one table")
 WIDEST = 100
 KINDS = {int: "int", float: "float", bool: "bool", str: "text", NoneType: "null"}
 
@@ -83,6 +90,7 @@ def verb_help(composer: Composer) -> str:
     wide = [max(len(row[column]) for row in rows) for column in (0, 1, 2)]
     lines += table([("  ".join(f"{row[c]:<{wide[c]}}" for c in (0, 1, 2)), row[3]) for row in rows], width)
     flags = FLAGS if any(field.name == "run_dir" for field in fields(composer.schema)) else FLAGS[:-1]
+    flags = (GRID, *flags[1:]) if verb == "plan" else flags
     lines += ["", "flags", *table(flags, width)]
     lines += ["", "examples", *(f"  {example}" for example in EXAMPLES[verb])]
     lines += ["", f"lmctl list GROUP shows any group, lmctl {verb} group=option --cfg job an option's own keys."]

@@ -20,6 +20,7 @@ from lmctl.core.suggest import nearest
 
 VERBS = {
     "train": "pre-train or fine-tune a model",
+    "plan": "say whether a run or a grid is legal, and what it costs",
     "prepare": "train the tokenizer, build the token cache, print its card",
     "peek": "show examples as the model will see them",
     "eval": "measure how good a model is",

@@ -26,13 +26,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
 from lmctl.config.options import spell_out
-from lmctl.config.schema import PeekConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
+from lmctl.config.schema import PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
 from lmctl.config.use_schema import EvalConfig, GenerateConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
 SCHEMAS: dict[str, type[Any]] = {
     "train": TrainConfig,
+    "plan": PlanConfig,
     "prepare": PrepareConfig,
     "peek": PeekConfig,
     "eval": EvalConfig,
@@ -130,6 +131,16 @@ class Composer:
         for place, jobs in enumerate(choices):
             samples += [[*first[:place], job[0], *first[place + 1 :]] for job in jobs[1:]]
         return self.loader.load_configuration(self.config_name, overrides, RunMode.MULTIRUN), samples
+
+    def cells(self, overrides: list[str]) -> list[list[str]]:
+        """The overrides of every job of a sweep: all combinations."""
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+        for override in parsed:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise ConfigError(
+                    f"{override.input_line} has no end of values", f"list them: {override.key_or_group}=a,b"
+                )
+        return BasicSweeper.split_arguments(parsed, None)[0]
 
     @cached_property
     def defaults(self) -> dict[str, str | None]:

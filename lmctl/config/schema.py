@@ -164,6 +164,18 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PlanConfig(TrainConfig):
+    """Root of `lmctl plan`: everything that `train` takes, and what is wanted of the plan."""
+
+    measure: bool = key(False, "run a few real steps, too: speed, and memory beside the prediction; reads the data")
+    bandwidth_gbps: float = key(10.0, "Gbit/s between processes, for the seconds that gradients take")
+    out: Optional[str] = key(None, "write the figures to this file, as JSON; null: print them only")
+
+    def __post_init__(self) -> None:
+        positive(bandwidth_gbps=self.bandwidth_gbps)
+
+
+@dataclass(frozen=True)
 class PrepareConfig:
     """Root of `lmctl prepare` and of `lmctl peek`'s data side."""
 

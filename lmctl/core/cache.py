@@ -39,6 +39,12 @@ def key_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+def found(root: Path, kind: str, identity: Mapping[str, Any]) -> Path | None:
+    """The directory of an entry that is there already, or None. Nothing is written."""
+    entry = root / kind / key_of(identity)
+    return entry if entry.is_dir() else None
+
+
 def cached(root: Path, kind: str, identity: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
     """The directory of the entry and whether it was there already (a hit).
 

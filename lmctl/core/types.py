@@ -104,8 +104,9 @@ class Batch:
 class Source(Protocol):
     """Group `data`: where text comes from.
 
-    Two attributes are optional. `label_names`: the classes in their order, where the source knows them beforehand
-    and the training rows need not show them all. `streamed` True: it is a `StreamedSource`.
+    Three attributes are optional. `label_names`: the classes in their order, where the source knows them beforehand
+    and the training rows need not show them all. `streamed` True: it is a `StreamedSource`. `embedded` True: its text
+    comes with Python or lmctl, so that nobody minds if `lmctl plan` looks at it.
     """
 
     @property
@@ -310,7 +311,11 @@ class Network(Protocol):
 
 @runtime_checkable
 class ModelSpec(Protocol):
-    """Group `model`: an architecture and its size."""
+    """Group `model`: an architecture and its size.
+
+    One method is optional. `outline`: like `load`, but weights that were trained before are not read, so that it may
+    be called where tensors hold nothing (torch's meta device). Without it `load` is called there.
+    """
 
     @property
     def family(self) -> Family: ...

@@ -27,6 +27,7 @@ class Numbers:
     valid_share: float = 0.05
 
     yields: ClassVar[Kind] = "parallel"
+    embedded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("source_language", "target_language"):

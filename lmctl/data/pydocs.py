@@ -34,6 +34,7 @@ class PyDocs:
     valid_share: float = 0.1
 
     yields: ClassVar[Kind] = "documents"
+    embedded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_share(self.valid_share)

@@ -43,6 +43,7 @@ class PyDocsTopics:
     valid_share: float = 0.1
 
     yields: ClassVar[Kind] = "labelled"
+    embedded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_share(self.valid_share)

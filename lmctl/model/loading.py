@@ -37,17 +37,8 @@ EXTRA_HEADS = "extra_heads.safetensors"
 
 def load(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> networks.TransformerNetwork:
     """The model of `spec` with `heads`; `network.report` says what was loaded and what is new."""
-    config = spec.config
-    if spec.dropout is not None:
-        for name in DROPOUTS:
-            if isinstance(getattr(config, name, None), (int, float)):
-                setattr(config, name, spec.dropout)
-    config.use_cache = False
+    config = _config(spec, heads)
     kind, network_class = _classes(spec, heads)
-    language = any(name in networks.LANGUAGE for name in heads)
-    options: dict[str, Any] = {} if language else {"num_labels": next(iter(heads.values()))}
-    for name, value in options.items():
-        setattr(config, name, value)
     try:
         model, info = kind.from_pretrained(
             spec.place,
@@ -56,27 +47,66 @@ def load(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> 
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            attn_implementation=None if config.model_type in ("t5", *own.TYPES) else "sdpa",
+            attn_implementation=_attention(config),
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"init_from={spec.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
             "give a run directory, a Hugging Face directory with safetensors, or a hub id",
         ) from error
-    if vocabulary.size > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
-    network = network_class(model.float(), heads)
+    network = _fitted(model, network_class, vocabulary, heads)
     network.report = _report(model, info)
     extra = Path(spec.place) / EXTRA_HEADS
     if extra.is_file() and (taken := network.load_extra_heads(load_file(extra))):
         network.report.append(f"heads taken over: {', '.join(taken)}")
+    _restrict(network, spec)
+    return network
+
+
+def outline(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> networks.TransformerNetwork:
+    """The same network from its config alone: no weights are read."""
+    config = _config(spec, heads)
+    kind, network_class = _classes(spec, heads)
+    make = getattr(kind, "from_config", None) or kind._from_config
+    network = _fitted(make(config, attn_implementation=_attention(config)), network_class, vocabulary, heads)
+    _restrict(network, spec)
+    return network
+
+
+def _config(spec: Pretrained, heads: Mapping[str, int]) -> Any:
+    """The model's config, with the dropout and the number of classes that are wanted."""
+    config = spec.config
+    if spec.dropout is not None:
+        for name in DROPOUTS:
+            if isinstance(getattr(config, name, None), (int, float)):
+                setattr(config, name, spec.dropout)
+    config.use_cache = False
+    if not any(name in networks.LANGUAGE for name in heads):
+        config.num_labels = next(iter(heads.values()))
+    return config
+
+
+def _attention(config: Any) -> str | None:
+    return None if config.model_type in ("t5", *own.TYPES) else "sdpa"
+
+
+def _fitted(
+    model: Any, network_class: type[networks.TransformerNetwork], vocabulary: Vocabulary, heads: Mapping[str, int]
+) -> networks.TransformerNetwork:
+    """The network around `model`, with embeddings for all of the vocabulary."""
+    if vocabulary.size > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
+    return network_class(model.float(), heads)
+
+
+def _restrict(network: networks.TransformerNetwork, spec: Pretrained) -> None:
+    """Freeze what shall not learn, and add adapters."""
     if spec.freeze:
         network.freeze(spec.freeze)
     if spec.lora_rank:
         from lmctl.model.lora import add_lora
 
         add_lora(network, spec.lora_rank, spec.lora_alpha, spec.lora_dropout, spec.lora_targets)
-    return network
 
 
 def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[networks.TransformerNetwork]]:

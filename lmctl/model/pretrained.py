@@ -116,3 +116,9 @@ class Pretrained:
         from lmctl.model.loading import load
 
         return load(self, vocabulary, heads)
+
+    def outline(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
+        """The same network from its config alone."""
+        from lmctl.model.loading import outline
+
+        return outline(self, vocabulary, heads)

@@ -76,14 +76,14 @@ def heads_of(plan: Plan, prepared: Prepared) -> dict[str, int]:
 
 def network_of(plan: Plan, prepared: Prepared) -> Any:
     """The network with the heads of all tasks, on the CPU."""
-    _check_pieces(plan, prepared)
+    check_pieces(plan, prepared)
     network = plan.model.load(prepared.vocabulary, heads_of(plan, prepared))
     if plan.gradient_checkpointing:
         network.checkpoint_activations()
     return network
 
 
-def _check_pieces(plan: Plan, prepared: Prepared) -> None:
+def check_pieces(plan: Plan, prepared: Prepared) -> None:
     """A model that was trained already knows pieces by number: they must be the same pieces."""
     path = getattr(plan.model, "tokenizer_path", None)
     if path is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -48,7 +48,7 @@ def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> P
     """Tokenizer and stores for the tasks of a run, made or found in the cache; `say` hears which."""
     root = Path(cache_dir) if cache_dir else default_root()
     for name, task in mix.tasks.items():
-        _check_kind(name, task)
+        check_kind(name, task)
     texts = {name: dict(task.data.fingerprint()) for name, task in mix.tasks.items()}
     tokenizer = _tokenizer(root, spec, mix, texts, say)
     pieces = content_fingerprint(tokenizer)
@@ -69,7 +69,8 @@ NEAREST = {
 }
 
 
-def _check_kind(name: str, task: Task) -> None:
+def check_kind(name: str, task: Task) -> None:
+    """ConfigError if the task's source has other rows than its objective reads."""
     wanted, given = task.objective.reads, task.data.yields
     if wanted != given:
         raise ConfigError(
@@ -93,7 +94,7 @@ def _tokenizer(
 ) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
-    extra = list(dict.fromkeys(piece for task in mix.tasks.values() for piece in task.objective.pieces))
+    extra = extra_pieces(mix)
 
     def sentences() -> Iterator[str]:
         for task in mix.tasks.values():
@@ -101,22 +102,53 @@ def _tokenizer(
 
     def make(folder: Path) -> None:
         tokenizer = spec.obtain(sentences())
-        known = tokenizer.get_vocab()
-        if missing := [piece for piece in extra if piece not in known]:
-            tokenizer.add_tokens(missing, special_tokens=True)
+        add_pieces(tokenizer, extra)
         tokenizer.save_pretrained(folder)
 
-    identity = dict(spec.identity())
-    key = {"spec": identity, "texts": sorted(map(_canonical, texts.values()))} | ({"extra": extra} if extra else {})
-    folder, hit = cached(root, "tokenizer", key, make)
+    folder, hit = cached(root, "tokenizer", tokenizer_key(spec, mix, texts), make)
     if not hit:  # on a hit the text need not be read at all
         for name, task in mix.tasks.items():
             say(f"{name}: {task.data.describe()}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    wanted = identity.get("vocab_size")
+    wanted = spec.identity().get("vocab_size")
     short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
     say(f"tokenizer: {len(tokenizer):,} pieces{short}, {_found(hit)}")
     return tokenizer
+
+
+def extra_pieces(mix: Mix) -> list[str]:
+    """The special pieces that the objectives of `mix` need besides the usual five, each once."""
+    return list(dict.fromkeys(piece for task in mix.tasks.values() for piece in task.objective.pieces))
+
+
+def add_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> None:
+    """Make those of `pieces` that `tokenizer` lacks special pieces of it."""
+    known = tokenizer.get_vocab()
+    if missing := [piece for piece in pieces if piece not in known]:
+        tokenizer.add_tokens(missing, special_tokens=True)
+
+
+def tokenizer_key(spec: TokenizerSpec, mix: Mix, texts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What determines the tokenizer of a run; `texts` are the fingerprints of the tasks' sources."""
+    extra = extra_pieces(mix)
+    key = {"spec": dict(spec.identity()), "texts": sorted(map(_canonical, texts.values()))}
+    return key | ({"extra": extra} if extra else {})
+
+
+def declared_labels(task: Task) -> tuple[str, ...] | None:
+    """The classes that the task's source knows beforehand, if it does."""
+    return tuple(getattr(task.data, "label_names", ())) or None
+
+
+def store_key(
+    task: Task, text: Mapping[str, Any], split: Split, pieces: str, label_names: Sequence[str] | None
+) -> dict[str, Any]:
+    """What determines one split's store: `text` is the source's fingerprint, `pieces` the tokenizer's; validation
+    takes the names of its labels from the training split."""
+    key: dict[str, Any] = {"format": FORMAT, "text": dict(text), "split": split, "tokenizer": pieces}
+    if task.objective.label_kind is not None:
+        key |= {"labels": task.objective.label_kind, "names": None if label_names is None else list(label_names)}
+    return key
 
 
 def _store(
@@ -131,20 +163,18 @@ def _store(
     say: Say,
 ) -> TokenStore:
     kind = task.objective.label_kind
-    identity = {"format": FORMAT, "text": text, "split": split, "tokenizer": pieces}
     labels = None
     if kind is not None:
         if split == "train":
-            label_names = tuple(getattr(task.data, "label_names", ())) or None
+            label_names = declared_labels(task)
         labels = Labels(kind, label_names)
-        identity |= {"labels": kind, "names": None if label_names is None else list(label_names)}
 
     def make(folder: Path) -> None:
         write_store(folder, _documents(task.data, split, labels), tokenizer.backend_tokenizer)
         if labels is not None:
             add_labels(folder, *labels.arrays())
 
-    folder, hit = cached(root, "tokens", identity, make)
+    folder, hit = cached(root, "tokens", store_key(task, text, split, pieces, label_names), make)
     store = TokenStore.open(folder)
     if not len(store):
         raise DataError(f"the {split} split of {name} has no tokens", "give more text")
@@ -168,5 +198,5 @@ def _found(hit: bool) -> str:
     return "cache hit" if hit else "cache miss: built"
 
 
-def _canonical(value: dict[str, Any]) -> str:
+def _canonical(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True)

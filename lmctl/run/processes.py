@@ -45,8 +45,7 @@ class Processes:
     """This process among its peers."""
 
     def __init__(self, on_cpu: bool) -> None:
-        if not on_cpu and not torch.cuda.is_available():
-            raise ConfigError("runner: no GPU is visible here", "use runner=cpu or runner=auto")
+        check_device(on_cpu)
         # Accelerate's own mixed precision stays off: on a CPU its "fp16" silently computes fp32, so
         # `lmctl.precision` brings autocast and loss scaling itself, the same way on every device.
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
@@ -116,6 +115,12 @@ class Processes:
         """Leave the group together; whoever leaves early breaks the others' connections."""
         self.wait()
         self.accelerator.end_training()
+
+
+def check_device(on_cpu: bool) -> None:
+    """ConfigError if there is no such device here."""
+    if not on_cpu and not torch.cuda.is_available():
+        raise ConfigError("runner: no GPU is visible here", "use runner=cpu or runner=auto")
 
 
 def launched() -> bool:

@@ -1,0 +1,128 @@
+"""What one plan costs, all of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from lmctl.core.errors import ConfigError
+from lmctl.cost.budget import Spending, spending
+from lmctl.cost.legal import Checked, checked
+from lmctl.cost.measure import Measured, measure
+from lmctl.cost.memory import Memory, libraries, load_libraries, memory_of
+from lmctl.cost.rehearse import rehearse
+from lmctl.cost.rows import samples
+from lmctl.cost.wire import Wire, wire_of
+from lmctl.plan import Plan
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of weights; tied ones count once."""
+
+    total: int
+    trainable: int
+    embeddings: int
+    """In tables that are looked up; an output layer tied to one is in it."""
+
+    @property
+    def rest(self) -> int:
+        return self.total - self.embeddings
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of a run before it starts."""
+
+    parameters: Parameters
+    memory: Memory
+    other: Memory | None
+    """The same with gradient checkpointing if it is off, without it if it is on; None where it cannot be, or was not
+    asked for."""
+    wire: Wire
+    spending: Spending
+    measured: Measured | None
+    remarks: tuple[str, ...]
+    """What was taken for granted."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "parameters": asdict(self.parameters) | {"rest": self.parameters.rest},
+            "memory": _memory(self.memory),
+            "with_other_checkpointing": None if self.other is None else _memory(self.other),
+            "wire": asdict(self.wire),
+            "budget": asdict(self.spending),
+            "measured": None if self.measured is None else asdict(self.measured),
+            "remarks": list(self.remarks),
+        }
+
+
+def _memory(memory: Memory) -> dict[str, Any]:
+    components = {c.name: {"peak_bytes": c.peak, "most_bytes": c.most} for c in memory.components}
+    return {"device": memory.device, "peak_bytes": memory.peak, "in_proof": memory.proof, "components": components}
+
+
+def estimate(plan: Plan, bandwidth_gbps: float, measured: bool, alternative: bool) -> Estimate:
+    """The costs of `plan`; ConfigError, as `train` has it, if it would be refused. `alternative`: what gradient
+    checkpointing would change, too."""
+    run = checked(plan, read=measured)
+    shapes = samples(plan, run.examples, run.world)
+    load_libraries(run, shapes)
+    libraries()
+    rehearsal = rehearse(run, shapes, plan.gradient_checkpointing)
+    memory = memory_of(run, rehearsal, shapes)
+    result = measure(run) if measured else None
+    return Estimate(
+        parameters=parameters_of(run.outline),
+        memory=memory,
+        other=_other(run, shapes) if alternative else None,
+        wire=wire_of(run, rehearsal.parameters, bandwidth_gbps),
+        spending=spending(plan, run.known, run.examples, shapes, result.seconds_per_step if result else None),
+        measured=result,
+        remarks=(*run.known.assumed, *rehearsal.remarks, *_remarks(run, memory)),
+    )
+
+
+def parameters_of(network: nn.Module) -> Parameters:
+    """Counted on a network with or without contents."""
+    parameters = list(network.parameters())
+    tables = {id(m.weight): m.weight.numel() for m in network.modules() if isinstance(m, nn.Embedding)}
+    return Parameters(
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+        sum(tables.values()),
+    )
+
+
+def room(device: torch.device) -> int:
+    """Bytes of memory that the device has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return int(psutil.virtual_memory().total)
+
+
+def _other(run: Checked, shapes: Any) -> Memory | None:
+    try:
+        return memory_of(run, rehearse(run, shapes, not run.plan.gradient_checkpointing), shapes)
+    except ConfigError:
+        return None
+
+
+def _remarks(run: Checked, memory: Memory) -> list[str]:
+    plan, said = run.plan, []
+    if memory.peak * (run.world if run.device.type == "cpu" else 1) > (there := room(run.device)):
+        said.append(f"this machine has {there / 2**30:.1f} GiB: it will not fit")
+    if plan.compile:
+        said.append("compile=true: counted as if it were not compiled")
+    if run.world > 1:
+        said.append(f"memory is that of one of {run.world} processes")
+    if run.device.type == "cuda":
+        said.append("memory is what torch allocates on the GPU; CUDA itself takes some hundred MiB besides")
+    if plan.mix.conflict_every is not None and len(plan.mix.tasks) > 1:
+        said.append("mix.conflict_every: in such a step one more set of gradients per task is in memory")
+    return said

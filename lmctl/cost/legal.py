@@ -1,0 +1,57 @@
+"""Every refusal that `lmctl train` would make between its config and its first step, in the same words and order; what
+depends on the text itself (too few rows, a label that is missing) only the text can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmctl.core.types import Examples
+from lmctl.cost.known import Known, look
+from lmctl.cost.rows import examples_for
+from lmctl.plan import Plan
+from lmctl.run.assemble import check, check_pieces, heads_of
+from lmctl.run.prepare import check_kind
+from lmctl.run.processes import check_device
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A run that nothing is said against."""
+
+    plan: Plan
+    known: Known
+    examples: dict[str, Examples]
+    world: int
+    device: torch.device
+    outline: Any
+    """Its network on torch's meta device: parameters with shapes and no contents."""
+
+
+def checked(plan: Plan, read: bool) -> Checked:
+    """`plan` with what is known of it; ConfigError if it would be refused. `read`: see `known.look`."""
+    world = plan.runner.world()
+    check_device(plan.runner.on_cpu())
+    device = torch.device("cpu" if plan.runner.on_cpu() else "cuda")
+    for name, task in plan.mix.tasks.items():
+        check_kind(name, task)
+    known = look(plan, read)
+    examples = examples_for(plan, known)
+    check(plan, world, device, examples)
+    if known.tokenizer is not None:
+        check_pieces(plan, known.prepared)
+    with torch.device("meta"):
+        outline = build(plan, known, plan.gradient_checkpointing)
+    return Checked(plan, known, examples, world, device, outline)
+
+
+def build(plan: Plan, known: Known, checkpointing: bool) -> Any:
+    """The network of `plan` as `run.assemble.network_of` makes it, but that no weights are read; to be called where
+    tensors have no contents."""
+    make = getattr(plan.model, "outline", plan.model.load)
+    network = make(known.vocabulary, heads_of(plan, known.prepared))
+    if checkpointing:
+        network.checkpoint_activations()
+    return network

@@ -1,0 +1,113 @@
+"""Batches of the shape that a run will have.
+
+The objectives make some rows, from the real text if it is known and from a stand-in otherwise; a batch of more rows is
+as many times larger. Where rows differ in length the longest are taken: the run will meet them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmctl.core.draws import Draws
+from lmctl.core.types import Batch, Examples, Targets
+from lmctl.cost.known import STANDIN_ROWS, Known
+from lmctl.plan import Plan
+from lmctl.run.assemble import examples_of
+
+ROWS = 32
+"""Rows that are really made."""
+CARRIED = ("track", "fresh")
+"""Inputs whose values a recurrent network looks at, to carry its state along: two vectors a row, left out here."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of one task."""
+
+    batch: Batch
+    """On the CPU, of at most ROWS rows."""
+    rows: int
+    """Rows of the task's largest micro-batch in one process."""
+    rows_per_step: float
+    """Of the task, in all processes; the mean over the budget."""
+    tokens_per_row: float
+    """Real tokens, the mean."""
+
+    @property
+    def scale(self) -> float:
+        """How many times larger the micro-batch is than what was made."""
+        return self.rows / len(self.batch.inputs["input_ids"])
+
+    @property
+    def bytes(self) -> int:
+        """Of the micro-batch as it comes from the data side."""
+        tensors = [*self.batch.inputs.values(), *(t for target in self.batch.targets.values() for t in _both(target))]
+        return int(self.scale * sum(tensor.nbytes for tensor in tensors))
+
+    def shaped(self, make: Callable[[tuple[int, ...], torch.dtype], Tensor], rows: int | None = None) -> Batch:
+        """A batch of `rows` (None: the micro-batch's) whose tensors `make(shape, dtype)` makes."""
+        scale = self.scale if rows is None else rows / len(self.batch.inputs["input_ids"])
+
+        def larger(tensor: Tensor) -> Tensor:
+            return make((round(scale * len(tensor)), *tensor.shape[1:]), tensor.dtype)
+
+        inputs = {name: larger(tensor) for name, tensor in self.batch.inputs.items() if name not in CARRIED}
+        targets = {name: Targets(larger(t.positions), larger(t.labels)) for name, t in self.batch.targets.items()}
+        return Batch(self.batch.task, inputs, targets, round(scale * self.batch.tokens))
+
+
+def _both(target: Targets) -> tuple[Tensor, Tensor]:
+    return target.positions, target.labels
+
+
+def examples_for(plan: Plan, known: Known) -> dict[str, Examples]:
+    """The rows of every task. Whatever wants a row per row of the batch has to make do with STANDIN_ROWS of them."""
+    batch = replace(plan.batch, size=min(plan.batch.rows, STANDIN_ROWS // 2), tokens=None)
+    return examples_of(plan.mix, plan.model.family, batch, known.prepared, "train", augmented=False)
+
+
+def samples(plan: Plan, examples: dict[str, Examples], world: int) -> dict[str, Sample]:
+    """A sample of every task's rows, for each of `world` processes."""
+    per_step = _rows_per_step(plan, examples)
+    made = {}
+    for task, some in examples.items():
+        most, mean = per_step[task]
+        rows = min(ceil(most), max(1, plan.batch.rows // world if len(examples) > 1 else ceil(most / world)))
+        rows = min(rows, plan.batch.micro or rows)
+        count = min(rows, ROWS, len(some))
+        lengths = getattr(some, "lengths", None)
+        if lengths is not None:
+            numbers = np.argsort(-lengths, kind="stable")[:count]
+        else:
+            numbers = np.arange(count) * (1 if getattr(some, "ordered", False) else max(1, len(some) // count))
+        batch = some.collate(numbers, np.zeros_like(numbers), Draws(plan.seed, f"{task}/rows"))
+        made[task] = Sample(batch, rows, mean, float(some.tokens_per_row))
+    return made
+
+
+def _rows_per_step(plan: Plan, examples: dict[str, Examples]) -> dict[str, tuple[float, float]]:
+    """Per task the most rows in a step at any time, and the mean over the budget: `MixStream` without the data."""
+    mix, rows = plan.mix, plan.batch.rows
+    if len(examples) == 1:
+        ((task, some),) = examples.items()
+        lengths = getattr(some, "lengths", None)
+        if plan.batch.tokens is None or lengths is None:
+            return {task: (float(rows), float(rows))}
+        # As many rows as fill the tokens: fewest where they are longest, which costs most, attention being quadratic.
+        longest, mean = max(1, int(lengths.max())), max(1.0, float(lengths.mean()))
+        return {task: (float(max(1, plan.batch.tokens // longest)), plan.batch.tokens / mean)}
+    sizes = {task: len(some) for task, some in examples.items()}
+    found: dict[str, list[float]] = {task: [] for task in examples}
+    for progress in np.linspace(0, 1, 21):
+        wanted = mix.shares(float(progress), sizes)
+        if mix.sampling.unit == "tokens":
+            wanted = {task: share / float(examples[task].tokens_per_row) for task, share in wanted.items()}
+        for task, part in wanted.items():
+            found[task].append(rows * part / sum(wanted.values()))
+    return {task: (max(shares), float(np.mean(shares))) for task, shares in found.items()}

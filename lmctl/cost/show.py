@@ -1,0 +1,148 @@
+"""Estimates for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lmctl.core.errors import ConfigError
+from lmctl.cost.budget import Spending
+from lmctl.cost.estimate import Estimate
+from lmctl.cost.live import ACTIVATIONS
+from lmctl.run.display import duration
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One config of a grid, and what became of it."""
+
+    name: str
+    overrides: list[str]
+    estimate: Estimate | None
+    refusal: ConfigError | None
+
+
+def size(count: float) -> str:
+    """Bytes as a person says them: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" or count >= 10 else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.2f} GiB"
+
+
+def print_one(estimate: Estimate, bandwidth_gbps: float) -> None:
+    """Everything about one run."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in head(estimate):
+        console.print(line, markup=False)
+    console.print(components(estimate))
+    for line in tail(estimate, bandwidth_gbps):
+        console.print(line, markup=False)
+
+
+def head(estimate: Estimate) -> Iterator[str]:
+    p = estimate.parameters
+    learn = "" if p.trainable == p.total else f", {p.trainable:,} learn"
+    yield "legal"
+    yield f"parameters  {p.total:,}{learn}  ({p.embeddings:,} in embeddings, {p.rest:,} elsewhere)"
+
+
+def components(estimate: Estimate) -> Table:
+    memory, other = estimate.memory, estimate.other
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"memory ({memory.device})", no_wrap=True)
+    moment = "at the peak: the proof" if memory.proof else "at the peak"
+    for column in (moment, "at most"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    for c in memory.components:
+        if c.peak or c.most or c.name in ("error feedback", "teacher", "master weights"):
+            table.add_row(*(Text(cell) for cell in (c.name, size(c.peak), size(c.most), c.note)))
+    table.add_row(*(Text(cell, style="bold") for cell in ("peak", size(memory.peak), "", "")))
+    if other is not None:
+        kept, word = size(other.of(ACTIVATIONS).most), "without" if _recomputed(estimate) else "with"
+        note = f"activations {kept} at most"
+        table.add_row(*(Text(cell) for cell in (f"  {word} checkpointing", size(other.peak), "", note)))
+    return table
+
+
+def _recomputed(estimate: Estimate) -> bool:
+    return "recomputed" in estimate.memory.of(ACTIVATIONS).note
+
+
+def tail(estimate: Estimate, bandwidth_gbps: float) -> Iterator[str]:
+    wire, spent, measured = estimate.wire, estimate.spending, estimate.measured
+    if wire.processes == 1:
+        yield "wire        nothing: one process"
+    else:
+        less = "" if wire.bytes == wire.dense else f" ({size(wire.dense)} uncompressed)"
+        yield (
+            f"wire        {size(wire.bytes)} per step and process{less}, "
+            f"{wire.seconds:.3g} s at {bandwidth_gbps:g} Gbit/s"
+        )
+    yield f"step        {spent.rows_per_step:,.0f} rows, about {spent.tokens_per_step:,.0f} tokens"
+    yield f"budget      {budget(spent)}"
+    if measured is not None:
+        yield (
+            f"measured    {measured.seconds_per_step:.3g} s per step, {measured.tokens_per_second:,.0f} tokens/s per "
+            f"process ({measured.steps} steps); peak {size(measured.peak)}, predicted {size(estimate.memory.peak)}"
+        )
+        if spent.steps is not None:
+            yield f"time        {duration(spent.steps * measured.seconds_per_step)} for the budget's steps"
+    else:
+        yield "time        not measured: measure=true runs a few steps"
+    for line in estimate.remarks:
+        yield f"note        {line}"
+
+
+def budget(spent: Spending) -> str:
+    if spent.steps is None or spent.tokens is None:
+        what = "the clock" if spent.limit == "budget.minutes" else "the data"
+        return f"as many steps as {what} allows ({spent.limit})"
+    return f"{spent.steps:,} steps, about {spent.tokens:,} tokens ({spent.limit})"
+
+
+COLUMNS = ("parameters", "memory", "activations", "wire/step", "tokens/step", "steps")
+
+
+def print_grid(cells: Sequence[Cell]) -> None:
+    """One row per cell."""
+    good = [cell for cell in cells if cell.estimate is not None]
+    timed = any(cell.estimate and cell.estimate.measured for cell in good)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("cell", overflow="fold")
+    table.add_column("legal", no_wrap=True)
+    for column in (*COLUMNS, *(("s/step",) if timed else ())):
+        table.add_column(column, justify="right", no_wrap=True)
+    for cell in cells:
+        numbers = _numbers(cell.estimate, timed) if cell.estimate else [""] * (len(table.columns) - 2)
+        table.add_row(*(Text(text) for text in (cell.name, "yes" if cell.estimate else "no", *numbers)))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    bad = [cell for cell in cells if cell.refusal is not None]
+    tail = f"; {'this' if len(bad) == 1 else f'these {len(bad)}'} not, because" if bad else ""
+    console.print(f"{len(good)} of {len(cells)} legal{tail}", markup=False)
+    for cell in bad:
+        console.print(f"  {cell.name}: {cell.refusal}", markup=False)
+        if cell.refusal is not None and cell.refusal.hint:
+            console.print(f"    {cell.refusal.hint}", markup=False)
+    for line in dict.fromkeys(line for cell in good if cell.estimate for line in cell.estimate.remarks):
+        console.print(f"note        {line}", markup=False)
+
+
+def _numbers(estimate: Estimate, timed: bool) -> list[str]:
+    spent, measured = estimate.spending, estimate.measured
+    numbers = [
+        f"{estimate.parameters.total:,}",
+        size(estimate.memory.peak),
+        size(estimate.memory.of(ACTIVATIONS).most),
+        size(estimate.wire.bytes),
+        f"{spent.tokens_per_step:,.0f}",
+        "" if spent.steps is None else f"{spent.steps:,}",
+    ]
+    return [*numbers, *([f"{measured.seconds_per_step:.3g}" if measured else ""] if timed else [])]

@@ -1,0 +1,149 @@
+"""`lmctl plan`: legal or not in train's own words, one table for a grid, nothing read and nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import write_documents
+
+from lmctl.cli.help import EXAMPLES
+from lmctl.cli.main import main
+from lmctl.config.compose import Composer
+
+HERE = ["data=text", "data.path=missing", "tokenizer.vocab_size=300", "runner=cpu", "batch.seq_len=32"]
+"""A run whose data does not exist."""
+TWO = [*(word for word in HERE if word != "runner=cpu"), "runner=ddp", "runner.processes=2", "runner.device=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test in a folder of its own, with an empty cache, and lines that do not wrap."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LMCTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "250")
+    return tmp_path
+
+
+def test_a_plan_reads_and_writes_nothing(elsewhere: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", *HERE]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("legal\nparameters  ")
+    assert "note        assumed: a vocabulary of 300 pieces, as many as tokenizer.vocab_size allows\n" in text
+    assert "note        assumed: corpus has rows of 32 positions\n" in text
+    assert "budget      3,600 steps" in text
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_figures_go_into_a_file(elsewhere: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", *HERE, "out=plan.json", "budget.epochs=3", "mix=mlm"]) == 0
+    assert "as many steps as the data allows (budget.epochs)" in capsys.readouterr().out
+    found = json.loads((elsewhere / "plan.json").read_text())
+    assert [path.name for path in elsewhere.iterdir()] == ["plan.json"]
+    components = found["memory"]["components"]
+    assert found["legal"]
+    assert found["memory"]["peak_bytes"] == sum(component["peak_bytes"] for component in components.values())
+    assert found["with_other_checkpointing"]["peak_bytes"] < found["memory"]["peak_bytes"]
+    assert found["wire"] == {"processes": 1, "bytes": 0, "dense": 0, "seconds": 0.0}
+    assert found["budget"]["tokens_per_step"] == 8 * 32
+    assert found["budget"]["steps"] is None
+
+
+def test_two_processes_send_their_gradients(capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", *TWO, "bandwidth_gbps=1", "out=plan.json"]) == 0
+    found = json.loads(Path("plan.json").read_text())
+    size = 4 * found["parameters"]["trainable"]
+    assert found["wire"]["bytes"] == size  # a ring of two sends what it has once
+    assert found["wire"]["seconds"] == pytest.approx(8 * size / 1e9)
+    assert found["memory"]["components"]["gradients"]["peak_bytes"] == size
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mix=mlm", "model=gpt2_tiny"],
+        ["batch.seq_len=1024"],
+        ["mix=clm_stream", "gradient_checkpointing=true"],
+        ["model=modernbert_tiny"],
+        ["batch.seq_len=4"],
+        ["model.layers=0"],
+    ],
+    ids=" ".join,
+)
+def test_refusals_are_those_of_train(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", *HERE, *words]) == 2
+    planned = capsys.readouterr()
+    write_documents(Path("text.txt"), count=200)
+    assert main(["train", *(word.replace("missing", "text.txt") for word in HERE), *words]) == 2
+    assert planned.err == capsys.readouterr().err.split("tokens, cache miss: built\n")[-1]
+    assert planned.out == ""
+
+
+def test_rows_that_processes_cannot_share(capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", *TWO, "batch.size=9"]) == 2
+    assert capsys.readouterr().err == "error: batch.size=9 cannot be shared equally by 2 processes\n  nearest: 8\n"
+
+
+def test_a_grid_is_one_table(elsewhere: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["-m", *HERE, "model=bert_tiny,gpt2_tiny", "mix=mlm_nsp", "precision=fp32,bf16"]
+    assert main(["plan", *words, "out=grid.json"]) == 2
+    text = capsys.readouterr().out
+    assert text.count("model=bert_tiny,precision=fp32 ") == 1
+    assert "2 of 4 legal; these 2 not, because\n" in text
+    assert (
+        "  model=gpt2_tiny,precision=bf16: mix.tasks.corpus: MaskedLMAndNextSentence needs an encoder, and Gpt2 is a "
+        "decoder\n    nearest: model=bert_tiny, or for this model mix=clm\n"
+    ) in text
+    rows = json.loads((elsewhere / "grid.json").read_text())
+    assert [row["legal"] for row in rows] == [True, True, False, False]
+    assert [path.name for path in elsewhere.iterdir()] == ["grid.json"]
+
+
+def test_a_legal_grid_ends_well(capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", "-m", *HERE, "batch.size=4,8", "mix=mlm"]) == 0
+    assert "2 of 2 legal\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["precision=fp32,fp61"], "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?"),
+        (["seed=1,2", "+typo=1"], "error: unknown key 'typo'"),
+        (["optim.lr=interval(0.1,1)"], "error: optim.lr=interval(0.1,1) has no end of values"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_slips_in_a_grid_end_it(words: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", "-m", *HERE, *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"{message}\n")
+    assert captured.out == ""
+
+
+def test_stages_are_cells(capsys: pytest.CaptureFixture[str], elsewhere: Path):
+    assert main(["plan", "recipe=pretrain_finetune", "runner=cpu", "tokenizer.vocab_size=300", "name=both"]) == 0
+    text = capsys.readouterr().out
+    assert "3 of 3 legal\n" in text
+    assert all(f"\n{stage} " in text for stage in ("pretrain", "finetune", "scratch"))
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_plan_takes_what_train_takes():
+    plan, train = Composer("plan"), Composer("train")
+    assert plan.defaults == train.defaults
+    own = set(plan.compose([])) - set(train.compose([]))
+    assert own == {"measure", "bandwidth_gbps", "out"}
+    assert any("-m" in example.split() for example in EXAMPLES["plan"])
+
+
+def test_a_few_real_steps(capsys: pytest.CaptureFixture[str]):
+    words = [*HERE, "measure=true", "budget.steps=100", "model.hidden=32", "model.feed_forward=64", "out=plan.json"]
+    assert main(["plan", *words]) == 0
+    text = capsys.readouterr().out
+    found = json.loads(Path("plan.json").read_text())["measured"]
+    assert found["steps"] == 8
+    assert found["tokens_per_second"] > 0
+    assert found["peak"] > 0
+    assert " for the budget's steps\n" in text
+    assert not Path("cache").exists()
