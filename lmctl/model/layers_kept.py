@@ -1,0 +1,64 @@
+"""Which of a teacher's layers a shallower student keeps."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import did_you_mean
+
+RULES = ("uniform", "first", "last")
+
+Keep: TypeAlias = "str | list[int]"
+"""One of RULES, or the layers themselves, counted from 0."""
+
+
+def check_keep(keep: Any) -> Keep:
+    """ValueError unless it is a `Keep`."""
+    if isinstance(keep, str):
+        if keep not in RULES:
+            raise ValueError(f"from_teacher must be {', '.join(RULES)} or a list of layers{did_you_mean(keep, RULES)}")
+        return keep
+    layers = list(keep)
+    if not layers or not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers):
+        raise ValueError(f"from_teacher must be {', '.join(RULES)} or a list of layers, got {keep}")
+    if layers != sorted(set(layers)) or layers[0] < 0:
+        raise ValueError(f"from_teacher lists layers from 0 on, each above the one before, got {layers}")
+    return layers
+
+
+def kept(keep: Keep, layers: int, depth: int) -> list[int]:
+    """The `layers` layers, ascending, that a student keeps of a teacher with `depth`. `uniform` spreads them from the
+    first to the last: of 12, six are 0, 2, 4, 7, 9, 11, as in DistilBERT. ConfigError if there are not so many."""
+    if layers > depth:
+        raise ConfigError(
+            f"student.from_teacher={_words(keep)}: the student has {layers} layers and the teacher only {depth}",
+            f"nearest: model.layers={depth}",
+        )
+    if isinstance(keep, str):
+        if keep == "first":
+            return list(range(layers))
+        if keep == "last":
+            return list(range(depth - layers, depth))
+        return [round(place * (depth - 1) / max(1, layers - 1)) for place in range(layers)]
+    if keep[-1] >= depth:
+        raise ConfigError(
+            f"student.from_teacher={_words(keep)}: the teacher has no layer {keep[-1]}, its {depth} are counted from 0"
+        )
+    if len(keep) != layers:
+        raise ConfigError(
+            f"student.from_teacher={_words(keep)} names {len(keep)} layers, and the student has {layers}",
+            f"nearest: model.layers={len(keep)}",
+        )
+    return keep
+
+
+def sides(config: Any) -> tuple[str, ...]:
+    """What a transformers config calls its number of layers: the encoder's, then the decoder's if there is one."""
+    if not config.is_encoder_decoder:
+        return ("num_hidden_layers",)
+    return ("num_layers", "num_decoder_layers") if hasattr(config, "num_layers") else ("encoder_layers", "decoder_layers")
+
+
+def _words(keep: Keep) -> str:
+    return keep if isinstance(keep, str) else str(keep).replace(" ", "")

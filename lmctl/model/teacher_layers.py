@@ -1,0 +1,74 @@
+"""`model=teacher_layers`: the teacher's architecture with fewer layers (in all else its config)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Optional
+
+from lmctl.core.types import Family
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.layers_kept import check_keep
+from lmctl.model.pretrained import Pretrained
+
+if TYPE_CHECKING:
+    from lmctl.model.network import TransformerNetwork
+
+
+@dataclass(frozen=True)
+class TeacherLayers:
+    """A student made after its teacher."""
+
+    teacher: str
+    """A run directory, a model directory or a hub id."""
+    layers: Optional[int] = None
+    """None: as many as `keep` lists."""
+    decoder_layers: Optional[int] = None
+    """Of a seq2seq model; None: as many as `layers`."""
+    keep: Any = "uniform"
+    """Which ones: uniform, first, last or a list. Layers of several kinds keep theirs."""
+    dropout: Optional[float] = None
+    """None: the teacher's."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "decoder_layers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.keep is not None:
+            check_keep(self.keep)
+
+    @property
+    def tokenizer_path(self) -> str:
+        """Where the tokenizer lies that goes with it."""
+        return self.teacher
+
+    @cached_property
+    def shallow(self) -> Pretrained:
+        """The teacher's specification, its config cut down."""
+        from lmctl.model.inherit import cut
+
+        spec = Pretrained(self.teacher, self.dropout)
+        config = deepcopy(spec.config)
+        cut(config, "uniform" if self.keep is None else self.keep, self.layers, self.decoder_layers)
+        spec.__dict__["config"] = config
+        return spec
+
+    @property
+    def family(self) -> Family:
+        return self.shallow.family
+
+    @property
+    def max_positions(self) -> int | None:
+        return self.shallow.max_positions
+
+    @property
+    def linear_layers(self) -> bool:
+        """Whether there are any besides heads."""
+        return self.shallow.linear_layers
+
+    def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
+        """The network, freshly initialised."""
+        return self.shallow.outline(vocabulary, heads)
