@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -65,6 +65,15 @@ class Targets:
     where several classes may hold."""
 
 
+class RowNumbers(NamedTuple):
+    """Which rows of their task a batch is made of; in the host's memory."""
+
+    numbers: np.ndarray
+    """int64 [R]"""
+    epochs: np.ndarray
+    """int64 [R]: as it is in which epoch."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows of one task, ready for the model."""
@@ -83,6 +92,8 @@ class Batch:
     """Per term of the loss. Its name is the name of the term."""
     tokens: int
     """Real tokens in the batch, padding not counted."""
+    rows: RowNumbers | None = None
+    """Where the rows can be found again by their numbers."""
 
     def counts(self) -> dict[str, int]:
         """Number of targets per term."""
@@ -97,7 +108,8 @@ class Batch:
             return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
         targets = {name: Targets(move(t.positions), move(t.labels)) for name, t in self.targets.items()}
-        return Batch(self.task, {name: move(t) for name, t in self.inputs.items()}, targets, self.tokens)
+        inputs = {name: move(t) for name, t in self.inputs.items()}
+        return replace(self, inputs=inputs, targets=targets)
 
 
 @runtime_checkable

@@ -8,11 +8,13 @@ beyond them is carried over, so that shares are exact over any stretch of a run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from lmctl.core.draws import Draws
-from lmctl.core.types import Batch, Examples
+from lmctl.core.types import Batch, Examples, RowNumbers
 from lmctl.mix.blocks import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.mix.order import Drawn, Rows, RowStream, Spot
@@ -86,7 +88,7 @@ class MixStream:
         """The first `count` rows that a run sees of a task (or all that are at hand, if they are fewer)."""
         stream = self.streams[task]
         examples, rows, epochs = stream.first(count)
-        return examples.collate(rows, epochs, stream.draws)
+        return collated(examples, rows, epochs, stream.draws)
 
     def window(self, at: Position, progress: float, micro: int | None, rank: int, world: int) -> Window:
         """What process `rank` of `world` computes of the window at `at`, in micro-batches of at most `micro` rows."""
@@ -133,4 +135,9 @@ def batched(drawn: Drawn, micro: int, draws: Draws) -> Iterator[Batch]:
     examples, rows, epochs = drawn
     for start in range(0, len(rows), micro):
         piece = slice(start, start + micro)
-        yield examples.collate(rows[piece], epochs[piece], draws)
+        yield collated(examples, rows[piece], epochs[piece], draws)
+
+
+def collated(examples: Examples, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    """The batch of `rows` int64 [R], each as it is in its own epoch; it knows their numbers."""
+    return replace(examples.collate(rows, epochs, draws), rows=RowNumbers(rows, epochs))

@@ -63,7 +63,7 @@ def origins(student: Any, teacher: Any, keep: Keep) -> Origins:
         if not _fits(value, sources[origin], student, teacher):
             raise ConfigError(
                 f"{KEY}: {name.removeprefix('model.')} is {_shape(value)} in the student and "
-                f"{_shape(sources[origin])} in the teacher; only a student of the same widths can begin with its layers",
+                f"{_shape(sources[origin])} in the teacher; only a student of its widths can begin with its layers",
                 _REMEDY,
             )
         result[name] = origin

@@ -57,7 +57,8 @@ def sides(config: Any) -> tuple[str, ...]:
     """What a transformers config calls its number of layers: the encoder's, then the decoder's if there is one."""
     if not config.is_encoder_decoder:
         return ("num_hidden_layers",)
-    return ("num_layers", "num_decoder_layers") if hasattr(config, "num_layers") else ("encoder_layers", "decoder_layers")
+    t5 = hasattr(config, "num_decoder_layers")
+    return ("num_layers", "num_decoder_layers") if t5 else ("encoder_layers", "decoder_layers")
 
 
 def _words(keep: Keep) -> str:
