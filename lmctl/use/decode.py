@@ -35,7 +35,12 @@ def translate(
 
 
 def complete(loaded: Loaded, prompts: Iterable[str], rows: int, max_new_tokens: int, **how: Any) -> Iterator[str]:
-    """Each prompt with its continuation (an encoder-decoder's output alone), in order; `how` goes to `generate`.
+    """Each prompt with its continuation (an encoder-decoder's output alone), in order; `how` goes to `generate`."""
+    return go_on(loaded, (_prompt(loaded, text) for text in prompts), rows, max_new_tokens, **how)
+
+
+def go_on(loaded: Loaded, prompts: Iterable[list[int]], rows: int, max_new_tokens: int, **how: Any) -> Iterator[str]:
+    """As `complete`, for prompts that are pieces already.
 
     Prompts of a batch are padded at their beginnings. A recurrent network would read the padding, so its batches
     hold prompts of one length.
@@ -54,7 +59,7 @@ def complete(loaded: Loaded, prompts: Iterable[str], rows: int, max_new_tokens: 
         output = generate(loaded, {"input_ids": ids, "attention_mask": mask}, max_new_tokens, **how)
         return [str(text) for text in loaded.tokenizer.batch_decode(output, skip_special_tokens=True)]
 
-    return by_length((_prompt(loaded, text) for text in prompts), len, rows, answer, same)
+    return by_length(prompts, len, rows, answer, same)
 
 
 def generate(loaded: Loaded, inputs: Any, max_new_tokens: int, **how: Any) -> Any:

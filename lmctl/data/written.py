@@ -1,0 +1,41 @@
+"""A source whose training texts were written by a teacher, and lie in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmctl.core.types import Kind, Row, Source, Split
+
+
+@dataclass(frozen=True)
+class Written:
+    """Training rows from `path`, one JSON list of texts per line; everything else from `original`."""
+
+    original: Source
+    path: Path
+    by: Mapping[str, Any]
+    """JSON values: what the file was made with."""
+
+    @property
+    def yields(self) -> Kind:
+        return self.original.yields
+
+    def rows(self, split: Split) -> Iterator[Row]:
+        """The rows of one split."""
+        if split == "valid":
+            yield from self.original.rows("valid")
+            return
+        with open(self.path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield Row(json.loads(line), None, f"{self.path}:{number}")
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What the file was made with, and the data it was made from."""
+        return {"source": "written", "by": dict(self.by), "original": dict(self.original.fingerprint())}
+
+    def describe(self) -> str:
+        return f"written by the teacher, from: {self.original.describe()}"
