@@ -34,6 +34,8 @@ class TransformerNetwork(nn.Module):
         self.model = model
         self.report: list[str] = []
         """What was loaded and what is new, for a model that was trained before."""
+        self.untrained: list[str] = []
+        """Tensors that are new although the model was trained before, by their names."""
         wanted = class_heads_of(heads)
         self.own_head = next(iter(wanted)) if wanted and len(wanted) == len(heads) else None
         """The task whose classifier is the model's own."""

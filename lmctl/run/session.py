@@ -106,7 +106,7 @@ class Session:
         if state.best is not None and state.best["metric"] != metric:
             state.best, state.stale = None, 0  # figures of another kind cannot be compared
         if self.processes.first:
-            prints, device = runner.prepared.fingerprints, device_name(self.processes.device)
+            prints, device = runner.fingerprints, device_name(self.processes.device)
             self.record.begin(self.config, prints, device, state.metrics_bytes)
         self.began = True
         if fresh:
@@ -186,7 +186,7 @@ class Session:
         means = {name: s / counts[name] for s, name in zip(sums, runner.terms, strict=True) if name in counts}
         adversarial = self._adversarial()
         self.pending.clear()
-        state.train = {"loss": sum(means.values()), **means}
+        state.train = {"loss": sum(means[name] for name in runner.losses if name in means), **means}
         tokens, seconds = state.tokens - self._since[0], state.seconds - self._since[1]
         self._since = (state.tokens, state.seconds)
         line = {

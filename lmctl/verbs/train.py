@@ -55,9 +55,9 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     lock = processes.first_does(lambda: _claim(plan, paths))
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
-    identity = Identity(cast("dict[str, Any]", resolved), prepared.fingerprints, processes.world)
     try:
         runner = Runner(plan, prepared, processes)
+        identity = Identity(cast("dict[str, Any]", resolved), runner.fingerprints, processes.world)
         for line in getattr(runner.network, "report", []):
             display.say(f"init_from: {line}")
         if _resume(plan, paths, runner, identity, display):
