@@ -121,5 +121,5 @@ def test_prompts_must_leave_room(tmp_path, writer):
     "wrong", [{"beams": 0}, {"prompt": 9, "length": 9}, {"top_p": 0.0}, {"top_k": -1}, {"temperature": 0.0}]
 )
 def test_settings_that_make_no_sense(wrong):
-    with pytest.raises(ValueError, match="must|leaves nothing|is a probability"):
+    with pytest.raises(ValueError, match=r"must|leaves nothing|is a probability"):
         TeacherTexts(**wrong)
