@@ -30,6 +30,7 @@ from lmctl.core.types import (
     Precision,
     Schedule,
     Source,
+    StateLesson,
     TokenizerSpec,
     Where,
     streamed,
@@ -153,6 +154,17 @@ class Plan:
         if not self.teacher:
             raise ConfigError(
                 "distill: there is no teacher", "teacher=RUN, a model directory or a hub id; or distill=none"
+            )
+        inner = [name for name, lesson in self.distill.lessons.items() if isinstance(lesson, StateLesson)]
+        if inner and len(self.teacher) > 1:
+            raise ConfigError(
+                f"distill: {inner[0]} looks into the teacher, and there are {len(self.teacher)}",
+                f"teacher={self.teacher[0]}, or distill=logits, which averages the answers of several",
+            )
+        if inner and self.compile:
+            raise ConfigError(
+                f"distill: {inner[0]} looks into layers, which compiled code does not let anybody do",
+                "compile=false, or distill=logits",
             )
         for teacher in self.teachers:
             if teacher.max_positions is not None and self.batch.seq_len > teacher.max_positions:

@@ -172,6 +172,15 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig(TrainConfig):
+    """Root of `lmctl distill`: as `train`, with a teacher."""
+
+    def __post_init__(self) -> None:
+        if self.teacher is None:
+            raise ValueError("teacher is required: a run, a model directory or a hub id, as teacher=...")
+
+
+@dataclass(frozen=True)
 class PlanConfig(TrainConfig):
     """Root of `lmctl plan`: everything that `train` takes, and what is wanted of the plan."""
 

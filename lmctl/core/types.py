@@ -573,15 +573,15 @@ class Attended(NamedTuple):
     """What the self-attention of one layer computed with."""
 
     query: Tensor
-    """[R, A, L, D], as keys and values are: A heads of D units. Positions that are rotated in are."""
+    """[R, A, L, D], as keys and values are: A heads of D units, rotated where positions are rotated in."""
     key: Tensor
     value: Tensor
     scale: float
     """What products of queries and keys are multiplied by."""
-    mask: Tensor | None
-    """Who may look at whom: bool [R or 1, 1, L, L], or float to be added (T5's positions are in it); None: all at
-    all, or all at those before them where `causal`."""
-    causal: bool
+    allowed: Tensor | None
+    """Who may look at whom: bool [R or 1, A or 1, L, L] (query, key); None: all at all."""
+    bias: Tensor | None
+    """What is added to the scaled products besides: [R or 1, A or 1, L, L], T5's positions; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -608,7 +608,7 @@ class StateLesson(Lesson, Protocol):
     def pupil(self, student: Anatomy, teacher: Anatomy) -> Any:
         """An `nn.Module` of (student: States, teacher: States): how far they are apart, summed over real positions,
         a scalar. It owns what is learned for the comparison alone, such as projections. ConfigError if these two
-        cannot be compared. Its `report` is lines for people, its `shown` rows of a table (teacher's, student's)."""
+        cannot be compared. Its `shown` are lines for people: what is compared with what."""
         ...
 
 
@@ -659,6 +659,8 @@ class Teacher(Protocol):
 
     fingerprints: dict[str, str]
     """What must be the same for a run to go on."""
+    anatomy: Anatomy | None
+    """What is to be seen of its inside; None if nobody looks there."""
 
     def look(self, batch: Batch) -> View:
         """Read a micro-batch, on its device. The rows are as the student gets them, no shift on their embeddings."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.types import Batch, Objective, Precision, Terms
+from lmctl.run.nothing import nothing
 from lmctl.run.reading import Watched
 from lmctl.run.teaching import Untaught
 
@@ -58,25 +59,12 @@ class Learner(nn.Module):
     def nothing(self) -> Tensor:
         """A loss of 0 that every parameter takes part in, with a gradient of 0: DDP waits for all of them in the last
         backward pass of a step, whichever task that belongs to."""
-        return Nothing.apply(*(p for p in self.parameters() if p.requires_grad))
+        return nothing(self.parameters())
 
     def scores(self, batch: Batch) -> Terms:
         """Losses and scores of a validation batch."""
         with self.products():
             return self.objectives[batch.task].scores(self.network, batch)  # type: ignore[arg-type]
-
-
-class Nothing(torch.autograd.Function):
-    """Zero, with a gradient of zero for every parameter; never looks at their values, which may not be there."""
-
-    @staticmethod
-    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
-        ctx.like = [(p.shape, p.dtype, p.device) for p in parameters]
-        return torch.zeros((), device=parameters[0].device)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return tuple(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.like)
 
 
 class Fixed(nn.Module):

@@ -38,7 +38,7 @@ from lmctl.run.passes import Part, Passes
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.state import TrainState, random_state, restore_random_state
-from lmctl.run.teacher import teacher_of
+from lmctl.run.teacher import teacher_of, watch
 from lmctl.run.teaching import Taught, Untaught
 
 SMALLEST_SCALE = 1.0
@@ -94,7 +94,8 @@ class Runner:
         teaching = Untaught()
         if teacher is not None:
             widest = max(heads_of(plan, prepared).values())
-            teaching = Taught(teacher, plan.distill, objectives, examples, widest)
+            inside = watch(plan.distill, self.network)
+            teaching = Taught(teacher, plan.distill, objectives, examples, widest, inside)
         lessons = [f"{batch.task}/{term}" for batch in examples for term in teaching.counts(batch)]
         self.terms = [*self.losses, *lessons]
         """Those of the objectives, and those of the lesson."""

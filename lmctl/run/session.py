@@ -92,6 +92,8 @@ class Session:
             self.display.say(f"precision: {role} {self.precision[role]}")
         if (cost := self.plan.adversary.backwards) > 1:
             self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
+        for line in runner.learner.teaching.shown:
+            self.display.say(f"distill: {line}")
         if words := runner.exchange.words():
             self.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):

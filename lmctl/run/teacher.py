@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +21,16 @@ from torch import Tensor
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
-from lmctl.core.types import Answers, Batch, LogitLesson, Objective, Precision, States
+from lmctl.core.types import Answers, Batch, Distiller, LogitLesson, Objective, Precision, StateLesson
 from lmctl.distill.vocabulary import SharedPieces, match
+from lmctl.model.inside import Inside
 from lmctl.model.network import LANGUAGE
 from lmctl.model.teacher import TeacherModel
 from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import heads_of
 from lmctl.run.prepare import Prepared
+from lmctl.run.teaching import real_by_stack
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import vocabulary
 
@@ -71,17 +73,26 @@ class LiveTeacher:
     """One teacher, or several, read anew for every micro-batch."""
 
     def __init__(
-        self, teachers: Sequence[One], precision: Precision, objectives: Mapping[str, Objective], device: torch.device
+        self,
+        teachers: Sequence[One],
+        precision: Precision,
+        objectives: Mapping[str, Objective],
+        device: torch.device,
+        inside: Inside | None,
+        fingerprints: dict[str, str],
     ) -> None:
+        """`inside`: what looks into the only teacher, if a lesson wants to."""
         self.teachers, self.precision, self.objectives, self.device = teachers, precision, objectives, device
-        self.fingerprints: dict[str, str] = {}
+        self.inside, self.fingerprints = inside, fingerprints
+        self.anatomy = None if inside is None else inside.anatomy
 
     def look(self, batch: Batch) -> Looked:
         whole_rows = self.objectives[batch.task].label_kind is not None
         read = None if whole_rows else torch.cat([target.positions for target in batch.targets.values()])
-        with self.computing():
+        with self.computing(), nullcontext() if self.inside is None else self.inside.watching():
             hidden = [one.network.encode(one.inputs(batch), read) for one in self.teachers]
-        return Looked(self, batch, hidden)
+        states = None if self.inside is None else self.inside.taken(real_by_stack(batch, whole_rows))
+        return Looked(self, batch, hidden, states)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -98,6 +109,8 @@ class Looked:
     batch: Batch
     hidden: list[Tensor]
     """Of each teacher [N, H], one term's targets after the other."""
+    states: Any
+    """`States`, or None where no lesson looks at them."""
 
     @cached_property
     def starts(self) -> dict[str, int]:
@@ -116,10 +129,6 @@ class Looked:
             if len(said) == 1:
                 return said[0]
             return said[0]._replace(logits=torch.stack([answers.logits for answers in said]).mean(dim=0))
-
-    @property
-    def states(self) -> States:
-        raise NotImplementedError
 
 
 def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeacher:
@@ -147,9 +156,15 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeac
             "distill: several teachers are averaged piece by piece, so all must have the student's vocabulary",
             f"teacher={plan.teacher[0]}",
         )
-    live = LiveTeacher(teachers, precision, {name: task.objective for name, task in plan.mix.tasks.items()}, device)
-    live.fingerprints = {"teacher": json.dumps(prints)}
-    return live
+    objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
+    inside = watch(plan.distill, teachers[0].network)
+    return LiveTeacher(teachers, precision, objectives, device, inside, {"teacher": json.dumps(prints)})
+
+
+def watch(rule: Distiller, network: Any) -> Inside | None:
+    """What looks into a network as the lessons want it; None if none does."""
+    looking = [lesson for lesson in rule.lessons.values() if isinstance(lesson, StateLesson)]
+    return Inside(network, any(lesson.attends for lesson in looking)) if looking else None
 
 
 def fingerprint(model: TeacherModel) -> str:

@@ -9,7 +9,8 @@ multiplies by it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,14 @@ from lmctl.core.types import (
     LogitLesson,
     Network,
     Objective,
+    StateLesson,
     Teacher,
     Terms,
     View,
 )
 from lmctl.distill.chunked import chunked, leaves
+from lmctl.run.embeddings import real_positions
+from lmctl.run.nothing import nothing
 from lmctl.run.reading import Known, Watched, numbered
 
 if TYPE_CHECKING:
@@ -41,6 +45,8 @@ class Untaught(nn.Module):
 
     progress = 0.0
     """Share of the budget that is spent."""
+    shown: Sequence[str] = ()
+    """What of the teacher's is compared with what of the student's, for people."""
 
     def terms(self, learner: Learner, network: Network, batch: Batch) -> Terms:
         """All terms of a micro-batch, each summed over what `counts` says."""
@@ -82,6 +88,14 @@ class Taught(Untaught):
             for name in self.comparing
             for term in batch.targets
         }
+        self.inside = inside
+        self.pupils = nn.ModuleDict()
+        if inside is not None:
+            assert teacher.anatomy is not None
+            for name, lesson in rule.lessons.items():
+                if isinstance(lesson, StateLesson):
+                    self.pupils[name] = lesson.pupil(inside.anatomy, teacher.anatomy)
+        self.shown = self._shown()
         self._looked: tuple[Batch, View] | None = None
         self._known_heads: dict[str, list[Tensor]] = {}
         """By task, the parameters of its heads."""
@@ -95,28 +109,44 @@ class Taught(Untaught):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         counts = batch.counts()
-        return {self._label(name, term, batch): counts[term] for name in self.comparing for term in counts}
+        answers = {self._label(name, term, batch): counts[term] for name in self.comparing for term in counts}
+        return answers | {f"{PREFIX}{name}": batch.tokens for name in self.pupils}
 
     def weights(self, batch: Batch) -> dict[str, float]:
         weights = dict.fromkeys(batch.targets, self.rule.hard_at(self.progress))
         for name, lesson in self.comparing.items():
             weight = lesson.weight_at(self.progress)
             weights |= {self._label(name, term, batch): weight for term in batch.targets}
-        return weights
+        inner = {f"{PREFIX}{name}": self.rule.lessons[name].weight_at(self.progress) for name in self.pupils}
+        return weights | inner
+
+    def _shown(self) -> list[str]:
+        named = {name: cast(Any, pupil).shown for name, pupil in self.pupils.items()}
+        return [f"{name}: {line}" for name, lines in named.items() for line in lines]
 
     def terms(self, learner: Learner, network: Network, batch: Batch) -> Terms:
         view, weights = self._look(batch), self.weights(batch)
         whole_rows = learner.objectives[batch.task].label_kind is not None
         read = None if whole_rows else torch.cat([target.positions for target in batch.targets.values()])
-        with learner.products():
+        with learner.products(), nullcontext() if self.inside is None else self.inside.watching():
             hidden = network.encode(batch.inputs, read)
-        names = [*batch.targets, *self.counts(batch)]
+        states = None if self.inside is None else self.inside.taken(real_by_stack(batch, whole_rows))
+        names = [name for name in (*batch.targets, *self.counts(batch)) if name.removeprefix(PREFIX) not in self.pupils]
         if isinstance(network, Watched):  # somebody wants the logits, all of them
             everything = {term: slice(0, count) for term, count in batch.counts().items()}
             values = self._losses(learner, network, batch, view, hidden, everything)
         else:
             values = self._in_chunks(learner, network, batch, view, hidden, [weights[name] for name in names])
-        return dict(zip(names, values.unbind(), strict=True))
+        terms = dict(zip(names, values.unbind(), strict=True))
+        for name, pupil in self.pupils.items():
+            terms[f"{PREFIX}{name}"] = self._inner(learner, pupil, states, view.states, weights[f"{PREFIX}{name}"])
+        return terms
+
+    def _inner(self, learner: Learner, pupil: nn.Module, ours: Any, theirs: Any, weight: float) -> Tensor:
+        """What a comparison of states gives; where it does not count, without a backward pass."""
+        with learner.products(), torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
+            apart: Tensor = pupil(ours, theirs)
+        return apart if weight != 0 else apart + nothing(pupil.parameters())
 
     def _look(self, batch: Batch) -> View:
         """What the teacher makes of `batch`, once for all passes over it."""
@@ -185,3 +215,12 @@ def cut(counts: Mapping[str, int], width: int, most_bytes: int) -> list[dict[str
         {term: slice(part * count // parts, (part + 1) * count // parts) for term, count in counts.items()}
         for part in range(parts)
     ]
+
+
+def real_by_stack(batch: Batch, whole_rows: bool) -> dict[str, Tensor]:
+    """bool [R, L] by stack of layers: what is not padding."""
+    if "decoder_input_ids" not in batch.inputs:
+        return {"layers": real_positions(batch, whole_rows)}
+    ids, mask = batch.inputs["decoder_input_ids"], batch.inputs.get("decoder_attention_mask")
+    target = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+    return {"encoder": real_positions(batch, on_rows=True), "decoder": target}
