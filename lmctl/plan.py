@@ -19,6 +19,7 @@ from lmctl.config.schema import (
     TrainConfig,
 )
 from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import did_you_mean
 from lmctl.core.types import (
     Adversary,
     Augment,
@@ -90,6 +91,9 @@ class Plan:
     init_from: str | None
     teacher: tuple[str, ...]
     """Where the teachers lie; none: there is none."""
+    teacher_cache: str
+    teacher_cache_k: int | None
+    maskings: int | None
     seed: int
     cache_dir: str | None
     clip_norm: float | None
@@ -129,6 +133,7 @@ class Plan:
             raise no_dropout(self)
         self._check_streams()
         self._check_teacher()
+        self._check_cache()
         reason = self.precision.refuse_run(self)
         if reason is not None:
             raise ConfigError(f"precision: {reason}")
@@ -184,6 +189,31 @@ class Plan:
                     f"is {_A[self.model.family]}",
                 )
 
+    def _check_cache(self) -> None:
+        """Only answers to rows that come again can be kept."""
+        if self.teacher_cache not in TEACHER_CACHES:
+            near = did_you_mean(self.teacher_cache, TEACHER_CACHES)
+            raise ConfigError(
+                f"teacher_cache must be one of {', '.join(TEACHER_CACHES)}, got {self.teacher_cache}{near}"
+            )
+        for name in ("teacher_cache_k", "maskings"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} must be above 0, got {value}")
+        streams = [name for name, task in self.mix.tasks.items() if streamed(task.data) is not None]
+        if streams and self.maskings is not None:
+            raise ConfigError(
+                f"maskings={self.maskings}: mix.tasks.{streams[0]} is streamed, so its rows do not come again",
+                "data.streaming=false, or maskings=null",
+            )
+        if self.teacher_cache == "off" or not self.distill.lessons:
+            return
+        inner = [name for name, lesson in self.distill.lessons.items() if isinstance(lesson, StateLesson)]
+        reason = f"mix.tasks.{streams[0]} is streamed, and nobody asks twice" if streams else None
+        if inner:
+            reason = f"{inner[0]} looks into the teacher, and only its answers are kept"
+        if reason is not None:
+            raise ConfigError(f"teacher_cache={self.teacher_cache}: {reason}", "teacher_cache=off, or distill=logits")
+
     def _check_streams(self) -> None:
         """What needs to know how many rows there are, or to have them in order."""
         for name, task in self.mix.tasks.items():
@@ -205,6 +235,9 @@ class Plan:
                     f"{what}, in shuffled blocks, and {type(task.objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
                 )
+
+
+TEACHER_CACHES = ("off", "build", "use", "auto")
 
 
 def teachers_in(value: Any) -> tuple[str, ...]:

@@ -149,6 +149,11 @@ class TrainConfig:
     run_dir: str = key("runs/${name}", "where the run is written")
     init_from: Optional[str] = key(None, "start from a run, a model directory or a hub id (model=pretrained)")
     teacher: Any = key(None, "learn from a run, a model directory or a hub id, or a list of them (distill=...)")
+    teacher_cache: str = key(
+        "off", "teacher's answers: off (asked live), build (kept, nothing is trained), use (kept before), auto (both)"
+    )
+    teacher_cache_k: Optional[int] = key(50, "likeliest pieces kept per target; null: all of them, in float32")
+    maskings: Optional[int] = key(None, "versions of each row, which repeat; null: another one in every epoch")
     resume: str = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
     seed: int = key(1, "seed of initial weights, order, masks and dropout")
     cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")

@@ -62,6 +62,11 @@ class Rows(Protocol):
         ...
 
 
+def rows_draws(seed: int, task: str) -> Draws:
+    """What the rows of a task themselves are drawn with, whatever order they come in."""
+    return Draws(seed, f"{task}/rows")
+
+
 class RowStream:
     """Endless epochs over the examples of a task, each in an order of its own.
 
@@ -73,7 +78,7 @@ class RowStream:
         self, examples: Examples, seed: int, task: str, bucket: int = 1, bucket_tokens: int | None = None
     ) -> None:
         self.examples, self.bucket, self.bucket_tokens = examples, bucket, bucket_tokens
-        self.order, self.draws = Draws(seed, f"{task}/order"), Draws(seed, f"{task}/rows")
+        self.order, self.draws = Draws(seed, f"{task}/order"), rows_draws(seed, task)
         self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
         self._ends = np.empty(0, dtype=np.int64)
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
+from lmctl.core.types import Teacher
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
 from lmctl.run.assemble import blocks_of, check, check_network, examples_of, heads_of, network_of
@@ -37,9 +38,11 @@ from lmctl.run.learner import Fixed, Learner, Uncertainty
 from lmctl.run.passes import Part, Passes
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
+from lmctl.run.remembered import remembered
 from lmctl.run.state import TrainState, random_state, restore_random_state
 from lmctl.run.teacher import teacher_of, watch
 from lmctl.run.teaching import Taught, Untaught
+from lmctl.run.versions import repeating, versions_of
 
 SMALLEST_SCALE = 1.0
 """A loss scale below this means that gradients overflow whatever is done about it."""
@@ -79,7 +82,12 @@ class Runner:
         valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
         check(plan, processes.world, device, train)
         objectives = {name: task.objective for name, task in tasks.items()}
-        teacher = teacher_of(plan, prepared, device) if plan.teacher else None
+        teacher: Teacher | None = None
+        if plan.teacher and plan.teacher_cache == "off":
+            teacher = teacher_of(plan, prepared, device)
+        elif plan.teacher:
+            teacher = remembered(plan, prepared, train, device)
+        train = repeating(train, versions_of(plan, train))
         seed_everything(plan.seed)  # after the teacher: the student begins as it would without one
         self.network = network_of(plan, prepared)
         check_network(plan, self.network)

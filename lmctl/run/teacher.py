@@ -22,6 +22,7 @@ from torch import Tensor
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
 from lmctl.core.types import Answers, Batch, Distiller, LogitLesson, Objective, Precision, StateLesson
+from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.vocabulary import SharedPieces, match
 from lmctl.model.inside import Inside
 from lmctl.model.network import LANGUAGE
@@ -139,12 +140,9 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeac
     answering = any(isinstance(lesson, LogitLesson) for lesson in rule.lessons.values())
     teachers, prints = [], []
     for model in plan.teachers:
-        tokenizer = Pretrained(model.init_from).obtain(iter(()))
-        known = vocabulary(tokenizer)
-        pieces = (tokenizer.get_vocab(), prepared.tokenizer.get_vocab())
-        shared = match(*pieces, where=model.init_from, unknown=tokenizer.unk_token)
+        known, shared = vocabularies(model, prepared)
         if answering:
-            _check_labels(plan, prepared, model)
+            check_labels(plan, prepared, model)
         network = model.load(known, heads_of(plan, prepared))
         _check_trained(model, network, answering)
         precision.convert(network, device)
@@ -159,6 +157,13 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeac
     objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
     inside = watch(plan.distill, teachers[0].network)
     return LiveTeacher(teachers, precision, objectives, device, inside, {"teacher": json.dumps(prints)})
+
+
+def vocabularies(model: TeacherModel, prepared: Prepared) -> tuple[Vocabulary, SharedPieces]:
+    """The teacher's vocabulary, and how the student's meets it."""
+    tokenizer = Pretrained(model.init_from).obtain(iter(()))
+    pieces = (tokenizer.get_vocab(), prepared.tokenizer.get_vocab())
+    return vocabulary(tokenizer), match(*pieces, where=model.init_from, unknown=tokenizer.unk_token)
 
 
 def watch(rule: Distiller, network: Any) -> Inside | None:
@@ -187,7 +192,7 @@ def _check_trained(model: TeacherModel, network: Any, answering: bool) -> None:
         )
 
 
-def _check_labels(plan: Plan, prepared: Prepared, model: TeacherModel) -> None:
+def check_labels(plan: Plan, prepared: Prepared, model: TeacherModel) -> None:
     """Classes are compared by their place, so they must be the same ones in the same order."""
     for name, task in plan.mix.tasks.items():
         if task.objective.label_kind not in ("class", "classes"):

@@ -23,6 +23,9 @@ def run(cfg: DictConfig) -> None:
 
     quiet_libraries()
     worker = launched()
+    if plan.teacher_cache == "build" and plan.teacher:
+        _ask_teacher(plan)
+        return
     if not worker:
         _check_folder(plan, paths)
     world = plan.runner.world()
@@ -45,6 +48,7 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     from lmctl.run.identity import Identity
     from lmctl.run.prepare import prepare
     from lmctl.run.processes import Processes
+    from lmctl.run.remembered import remember
     from lmctl.run.runner import Runner
     from lmctl.run.session import Session
     from lmctl.run.summary import closing_words
@@ -54,6 +58,8 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     paths = processes.agree(paths)
     lock = processes.first_does(lambda: _claim(plan, paths))
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
+    if plan.teacher_cache == "auto" and plan.teacher:
+        remember(plan, prepared, processes.device, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     try:
         runner = Runner(plan, prepared, processes)
@@ -76,6 +82,20 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     if lock is not None:
         lock.release()
     processes.close()
+
+
+def _ask_teacher(plan: Plan) -> None:
+    """Keep the teacher's answers, for runs to come."""
+    import torch
+
+    from lmctl.run.display import Display
+    from lmctl.run.prepare import prepare
+    from lmctl.run.remembered import remember
+
+    say = Display().say
+    prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, say)
+    remember(plan, prepared, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), say)
+    say("learn from them: the same command with teacher_cache=use")
 
 
 def _claim(plan: Plan, paths: Paths) -> Any:
