@@ -1,4 +1,4 @@
-"""What `teacher=X` implies where nothing else is said: X's tokenizer, a small model of X's kind, and X's text and tasks."""
+"""What `teacher=X` implies where nothing else is said: X's tokenizer, a small model of its kind, its text and tasks."""
 
 from __future__ import annotations
 

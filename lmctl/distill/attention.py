@@ -44,6 +44,6 @@ class Attention(Weighted):
             raise ConfigError(
                 f"distill: attention is compared head by head, and the teacher has {teacher.heads} heads, the student "
                 f"{student.heads}",
-                f"model.heads={teacher.heads}, or distill=minilm, which cuts both into the same number of relation heads",
+                f"model.heads={teacher.heads}, or distill=minilm, which cuts both into the same number of heads",
             )
         return AttentionPupil(matched(self.layer_map, teacher, student, lowest=1), self.metric, self.values)

@@ -13,19 +13,17 @@ MAPS = ("uniform", "skip", "last")
 
 def check_map(layer_map: Any) -> None:
     """ValueError unless it is a name or pairs of layers."""
-    if isinstance(layer_map, str):
-        if layer_map not in MAPS:
-            raise ValueError(
-                f"layer_map must be one of {', '.join(MAPS)} or pairs [[teacher, student], ...], got {layer_map!r}"
-            )
+    named = isinstance(layer_map, str)
+    pairs = list(layer_map) if isinstance(layer_map, Sequence) and not named else []
+    if layer_map in MAPS if named else pairs and all(map(_is_pair, pairs)):
         return
-    pairs = list(layer_map) if isinstance(layer_map, Sequence) else []
-    if not pairs or not all(
-        isinstance(pair, Sequence) and len(pair) == 2 and all(type(layer) is int for layer in pair) for pair in pairs
-    ):
-        raise ValueError(
-            f"layer_map must be one of {', '.join(MAPS)} or pairs [[teacher, student], ...], got {layer_map}"
-        )
+    raise ValueError(
+        f"layer_map must be one of {', '.join(MAPS)}, or pairs [[teacher's, student's], ...] of layers, got {layer_map}"
+    )
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, Sequence) and len(pair) == 2 and all(type(layer) is int for layer in pair)
 
 
 def matched(layer_map: Any, teacher: Anatomy, student: Anatomy, lowest: int) -> dict[str, list[tuple[int, int]]]:

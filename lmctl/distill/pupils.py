@@ -62,9 +62,7 @@ class AttentionPupil(nn.Module):
         self.number = sum(map(len, pairs.values()))
         what = f"{'scores' if metric == 'scores' else 'maps'} [R, A, L, L]{' and values' if values else ''}"
         self.shown = [
-            f"{stack} {_layer(t):>10} {what}  ->  {_layer(s):>10} {what}"
-            for stack, some in pairs.items()
-            for t, s in some
+            f"{stack} {_layer(t):>10}  ->  {_layer(s):>10}: {what}" for stack, some in pairs.items() for t, s in some
         ]
 
     def forward(self, student: States, teacher: States) -> Tensor:
@@ -78,14 +76,14 @@ class AttentionPupil(nn.Module):
                 if self.metric == "kl":
                     total = total + _divergence(*scores, allowed, real)
                 else:
+                    one, other = scores
                     if self.metric == "mse":
-                        scores = tuple(_logs(score, allowed).exp() for score in scores)
-                    squared = ((scores[0] - scores[1]) ** 2).masked_fill(~allowed, 0.0).sum(dim=-1)
+                        one, other = _logs(one, allowed).exp(), _logs(other, allowed).exp()
+                    squared = ((one - other) ** 2).masked_fill(~allowed, 0.0).sum(dim=-1)
                     total = total + _over_positions(squared / allowed.sum(dim=-1).clamp_min(1), real)
                 if self.values:
-                    width = ours.value.shape[-1] ** -0.5, theirs.value.shape[-1] ** -0.5
-                    pair = (_products(a.value, a.value) * w for a, w in zip((ours, theirs), width, strict=True))
-                    total = total + _divergence(*pair, allowed, real)
+                    one, other = (_products(a.value, a.value) * a.value.shape[-1] ** -0.5 for a in (ours, theirs))
+                    total = total + _divergence(one, other, allowed, real)
         return total / self.number
 
 
@@ -108,8 +106,8 @@ class RelationPupil(nn.Module):
                 ours, theirs = student.attended[stack][s - 1], teacher.attended[stack][t - 1]
                 allowed = _shared(ours, real) & _shared(theirs, real)
                 for relation in self.relations:
-                    pair = (self._related(one, relation) for one in (ours, theirs))
-                    total = total + _divergence(*pair, allowed, real)
+                    one, other = self._related(ours, relation), self._related(theirs, relation)
+                    total = total + _divergence(one, other, allowed, real)
         return total / len(self.pairs)
 
     def _related(self, one: Attended, relation: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Looking into a network while it reads: hidden states by hooks on its layers, attention where transformers computes it.
+"""Looking into a network while it reads: hidden states by hooks on its layers, attention where it is computed.
 
 All architectures compute attention through one function that transformers looks up by name; while a watch is on, the
 look-up finds a function that takes down queries, keys and values and then calls the original.

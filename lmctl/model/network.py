@@ -104,8 +104,8 @@ class TransformerNetwork(nn.Module):
 
     def stacks(self) -> dict[str, list[nn.Module]]:
         """Its layers from the lowest to the highest: "layers"; of an encoder with a decoder "encoder" and "decoder"."""
-        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
-        return {"layers": list(max(stacks, key=len))}
+        stacks = [list(m) for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
+        return {"layers": max(stacks, key=len)}
 
     def to_be_seen(self) -> dict[str, list[nn.Module]]:
         """Those of its `stacks` whose layers give hidden states [R, L, H] by themselves."""

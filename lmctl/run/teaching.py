@@ -29,6 +29,7 @@ from lmctl.core.types import (
     View,
 )
 from lmctl.distill.chunked import chunked, leaves
+from lmctl.model.inside import Inside
 from lmctl.run.embeddings import real_positions
 from lmctl.run.nothing import nothing
 from lmctl.run.reading import Known, Watched, numbered
@@ -76,8 +77,10 @@ class Taught(Untaught):
         objectives: Mapping[str, Objective],
         examples: Sequence[Batch],
         width: int,
+        inside: Inside | None,
     ) -> None:
-        """`examples`: a batch of every task, to know its terms; `width`: outputs of the widest head."""
+        """`examples`: a batch of every task, to know its terms; `width`: outputs of the widest head; `inside`: what
+        looks into the student, if a term wants to."""
         super().__init__()
         self.teacher, self.rule, self.width = teacher, rule, width
         self.comparing = {n: t for n, t in rule.lessons.items() if isinstance(t, LogitLesson)}
