@@ -1,21 +1,47 @@
-"""A small trained teacher in a run directory, made once for a module's tests."""
+"""Small teachers in directories, as lmctl exports them, for plans of tests/small.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from command import SMALL, succeed, write_documents
+import torch
+from small import plan, prepared, tokenizer, vocabulary
 
-STUDENT = ["model=bert_tiny", "model.hidden=16", "model.feed_forward=32", "model.layers=1", "model.heads=2"]
-SHORT = ["budget.steps=6", "batch.size=8", "eval.rows=16", "log.every=2", "runner=cpu", "distill.control=false"]
+from lmctl.core.types import ModelSpec
+from lmctl.distill.curriculum import Curriculum
+from lmctl.distill.logits import Logits
+from lmctl.model.bert import Bert
+from lmctl.objective.mlm import MaskedLM
+from lmctl.plan import Plan
+from lmctl.run.processes import Processes
+from lmctl.run.runner import Runner
+
+BIG = Bert(3, 32, 2, 64, max_positions=64)
 
 
-def bert_teacher(folder: Path, *more: str) -> Path:
-    """`folder/teacher`, trained on `folder/text.txt`, its cache in `folder/cache`."""
-    write_documents(folder / "text.txt")
-    succeed(
-        *("train", *SMALL, "data.path=text.txt", "mix=mlm_nsp", "budget.steps=20", "name=teacher"),
-        *("run_dir=teacher", "model.layers=3", *more),
-        cwd=folder,
-    )
-    return folder / "teacher"
+def save_teacher(folder: Path, spec: ModelSpec = BIG, heads: dict[str, int] | None = None, seed: int = 7) -> Path:
+    """A random model of a run's shape; its answers are as sharp as trained ones."""
+    torch.manual_seed(seed)
+    network = spec.load(vocabulary(), heads or {"mlm": vocabulary().size})
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    network.model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def taught(teacher: Path, **changes: Any) -> Plan:
+    """A plan that learns from the answers of the model in `teacher`."""
+    lesson = changes.pop("lesson", Logits(weight=0.5, temperature=2.0))
+    rule = Curriculum({"logits": lesson}, hard=changes.pop("hard", 0.5))
+    return plan(**{"objective": MaskedLM(), "teacher": (str(teacher),), "distill": rule} | changes)
+
+
+def runner_of(some: Plan) -> Runner:
+    return Runner(some, prepared(), Processes(on_cpu=True))
+
+
+def weights(runner: Runner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in runner.network.parameters()])

@@ -2,95 +2,189 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from command import lmctl, metrics, succeed, summary
-from taught import SHORT, STUDENT, bert_teacher
+import torch
+from command import lmctl, metrics, succeed, summary, write_documents
+from small import prepared
+from taught import BIG, runner_of, save_teacher, taught, weights
+
+from lmctl.cli.main import main
+from lmctl.config.schema import BatchShape, Budget
+from lmctl.core.draws import Draws
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
+from lmctl.run import remembered
+from lmctl.run.remembered import remember
+from lmctl.run.versions import Repeating, versions_of
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("taught")
-    bert_teacher(folder)
-    return folder
+def teacher(tmp_path_factory) -> Path:
+    return save_teacher(tmp_path_factory.mktemp("teacher"))
 
 
-def distill(place: Path, name: str, *words: str, verb: str = "distill"):
-    return lmctl(verb, "teacher=teacher", *STUDENT, *SHORT, f"name={name}", f"run_dir={name}", *words, cwd=place)
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
 
 
-def done(place: Path, name: str, *words: str):
-    result = distill(place, name, *words)
-    assert result.returncode == 0, result.stderr
-    return result
+def kept(teacher, cache, **changes):
+    """A plan with all that it will ask for in the cache."""
+    some = taught(teacher, cache_dir=cache, teacher_cache="auto", **{"maskings": 2, "teacher_cache_k": None} | changes)
+    remember(some, prepared(), CPU, lambda line: None)
+    return some
 
 
-def close(one, other, tolerance):
-    assert len(one) == len(other)
-    for a, b in zip(one, other, strict=True):
-        assert a.keys() == b.keys()
-        for key, value in a.items():
-            assert b[key] == (pytest.approx(value, rel=tolerance, abs=tolerance) if isinstance(value, float) else value)
+def test_a_student_learns_the_same_from_kept_answers_as_from_the_teacher(teacher, cache):
+    budget = Budget(steps=15)  # of 12 steps an epoch
+    live, from_cache = (
+        runner_of(some)
+        for some in (taught(teacher, maskings=2, budget=budget), kept(teacher, cache, budget=budget, micro=3))
+    )
+    before = weights(live)
+    for one, other in zip(live.steps(), from_cache.steps(), strict=True):
+        for name in one.terms:
+            assert float(one.terms[name]) == pytest.approx(float(other.terms[name]), rel=1e-5)
+    assert live.state.position["rows"]["corpus"] > len(live.stream.streams["corpus"].examples)
+    moved = (weights(live) - before).norm()
+    assert (weights(live) - weights(from_cache)).norm() < 1e-4 * moved
 
 
-def test_a_student_learns_the_same_from_kept_answers_as_from_the_teacher(place):
-    done(place, "live", "maskings=2")
-    kept = done(place, "kept", "maskings=2", "teacher_cache=auto", "teacher_cache_k=null")
-    assert "masking 2 of 2" in kept.stdout
-    close(metrics(place / "live"), metrics(place / "kept"), 1e-5)
-    # Of most of its distribution little is lost with a few pieces of 300.
-    done(place, "few", "maskings=2", "teacher_cache=auto", "teacher_cache_k=100")
-    loss = [summary(place / name)["train"]["corpus/distill_logits_mlm"] for name in ("live", "few")]
-    assert loss[1] == pytest.approx(loss[0], rel=0.1)
-    assert loss[1] != loss[0]
+def test_answers_cut_short_are_nearly_the_teachers(teacher, cache):
+    first = [
+        float(next(runner_of(some).steps()).terms["corpus/distill_logits"])
+        for some in (kept(teacher, cache), *(kept(teacher, cache, teacher_cache_k=k) for k in (60, 10)))
+    ]
+    assert first[1] == pytest.approx(first[0], rel=0.02)
+    assert abs(first[1] - first[0]) < abs(first[2] - first[0])
 
 
-def test_with_kept_answers_the_teachers_weights_are_not_needed_as_a_network(place, monkeypatch):
-    """Its own files still say who it is, but nobody loads them: a run with `use` works where loading would fail."""
-    built = done(place, "unused", "teacher_cache=build", "maskings=1")
-    assert not (place / "unused").exists()
-    assert "teacher_cache=use" in built.stdout
-    config = place / "teacher/model/config.json"
-    whole = config.read_text()
-    try:
-        config.write_text(json.dumps(json.loads(whole) | {"num_hidden_layers": 99}))  # weights that are not there
-        done(place, "used", "teacher_cache=use", "maskings=1")
-        assert distill(place, "alive", "maskings=1").returncode != 0
-    finally:
-        config.write_text(whole)
+def test_the_teacher_is_never_loaded(teacher, cache, monkeypatch):
+    some = kept(teacher, cache)
+
+    def never(*_):
+        raise AssertionError("the teacher was loaded")
+
+    monkeypatch.setattr(remembered, "teacher_of", never)
+    monkeypatch.setattr("lmctl.run.runner.teacher_of", never)
+    remember(some, prepared(), CPU, lambda line: None)
+    assert len(list(runner_of(some).steps())) == 5
+    # Nor by a job of a sweep that differs in what the answers do not depend on.
+    other = taught(teacher, cache_dir=cache, teacher_cache="use", maskings=1, teacher_cache_k=None, size=4, hard=0.0)
+    assert len(list(runner_of(other).steps())) == 5
 
 
-def test_it_resumes_to_the_bit(place):
-    words = ["teacher_cache=auto", "maskings=2", "checkpoint.every=3", "data.valid_share=0.1"]
-    done(place, "whole", *words)
-    done(place, "halved", *words, "budget.steps=6")
-    for checkpoint in (place / "halved/checkpoints").glob("step-*6"):
-        shutil.rmtree(checkpoint)
-    (place / "halved/summary.json").unlink()
-    succeed("distill", "resume=auto", "run_dir=halved", cwd=place)
-    assert metrics(place / "whole") == metrics(place / "halved")
-    assert summary(place / "whole")["model_sha256"] == summary(place / "halved")["model_sha256"]
+def test_several_terms_and_an_interruption(tmp_path, cache):
+    """A task with two kinds of answers; a run in two halves ends with the bits of the whole one."""
+    teacher = save_teacher(tmp_path, BIG, {"mlm": 85, "pair": 2})
+    some = kept(teacher, cache, objective=MaskedLMAndNextSentence(), budget=Budget(steps=6), teacher_cache_k=20)
+    whole, half, rest = (runner_of(some) for _ in range(3))
+    list(whole.steps())
+    steps = half.steps()
+    for _ in range(3):
+        next(steps)
+    rest.load({n: v.clone() for n, v in half.network.state_dict().items()}, half.state_dict(), half.own_state())
+    assert len(list(rest.steps())) == 3
+    assert torch.equal(weights(whole), weights(rest))
 
 
-REFUSALS = [
-    (["teacher_cache=use", "seed=7", "maskings=1"], "nearest answers in .* are of another seed", "teacher_cache=build"),
-    (["teacher_cache=ues"], "teacher_cache=ues is none of its values; did you mean use?", None),
-    (["teacher_cache=auto", "maskings=0"], "maskings must be above 0, got 0", None),
-    (["teacher_cache=auto", "distill=hidden"], "hidden looks into the teacher", "distill=logits"),
-    (["teacher_cache=auto", "budget.steps=null", "budget.minutes=1"], "how often each row will be seen", "maskings=N"),
-]
+def test_rows_come_again_as_they_were():
+    examples = runner_of(taught_less()).stream.streams["corpus"].examples
+    some, draws, rows = Repeating(examples, 3), Draws(1, "corpus/rows"), np.arange(4)
+    for epoch in (0, 2, 4, 9):
+        one, other = (e.collate(rows, np.full(4, n), draws) for e, n in ((some, epoch), (examples, epoch % 3)))
+        assert torch.equal(one.inputs["input_ids"], other.inputs["input_ids"])
+    assert len(some) == len(examples)
+    assert some.tokens_per_row == examples.tokens_per_row
 
 
-@pytest.mark.parametrize(("words", "message", "hint"), REFUSALS, ids=[" ".join(case[0]) for case in REFUSALS])
-def test_refused(place, words, message, hint):
-    import re
+def taught_less(**changes):
+    from small import plan
 
-    result = distill(place, "refused", *words)
-    assert result.returncode == 2, result.stderr
-    assert re.search(message.replace("?", r"\?"), result.stderr), result.stderr
-    assert hint is None or hint in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not (place / "refused").exists()
+    return plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs"),
+    [
+        ({"maskings": 4}, 4),
+        ({"budget": Budget(epochs=2.5)}, 3),
+        ({"budget": Budget(steps=30)}, 3),  # of 8 rows, from 100
+        ({"budget": Budget(steps=30, minutes=5)}, 3),
+        ({"budget": Budget(steps=30, epochs=0.5)}, 1),
+    ],
+)
+def test_as_many_versions_as_the_budget_has_epochs(teacher, changes, epochs):
+    some = taught(teacher, teacher_cache="use", **changes)
+    assert versions_of(some, {"corpus": range(100)}) == epochs
+    assert versions_of(taught(teacher, **changes), {"corpus": range(100)}) == changes.get("maskings")
+
+
+def test_nobody_knows_how_many(teacher):
+    for budget in (Budget(minutes=1), Budget(tokens=1000)):
+        with pytest.raises(ConfigError, match="nobody knows how often each row will be seen") as caught:
+            versions_of(taught(teacher, teacher_cache="auto", budget=budget), {"corpus": range(100)})
+        assert "maskings=N" in caught.value.hint
+
+
+def test_answers_about_other_rows_are_not_taken(teacher, tmp_path):
+    some = kept(teacher, str(tmp_path), maskings=1)
+    for changes, words in (({"seed": 2}, "another seed"), ({"batch": BatchShape(8, seq_len=24)}, "another seq_len")):
+        other = taught(teacher, cache_dir=str(tmp_path), teacher_cache="use", maskings=1, teacher_cache_k=None)
+        with pytest.raises(ConfigError, match=f"nearest answers in .* are of {words}"):
+            runner_of(replace(other, **changes))
+    shutil.rmtree(teacher_copy := tmp_path / "copy", ignore_errors=True)
+    save_teacher(teacher_copy, seed=8)
+    with pytest.raises(ConfigError, match="are of another teacher"):
+        runner_of(replace(some, teacher=(str(teacher_copy),)))
+
+
+def test_a_cache_of_rows_that_changed_is_noticed_while_training(teacher, cache):
+    runner = runner_of(kept(teacher, cache))
+    runner.stream.streams["corpus"].draws = Draws(5, "something else")
+    with pytest.raises(DataError, match="is not the one that the teacher saw"):
+        next(runner.steps())
+
+
+REFUSALS = {
+    "teacher_cache=ues": "error: teacher_cache=ues is none of its values; did you mean use?",
+    "teacher_cache=auto maskings=0": "error: maskings must be above 0, got 0",
+    "teacher_cache=auto distill=hidden": "error: teacher_cache=auto: hidden looks into the teacher, and only its answers "
+    "are kept\n  teacher_cache=off, or distill=logits",
+    "maskings=2 data=hub data.path=x data.streaming=true": "error: maskings=2: mix.tasks.corpus is streamed, so its rows "
+    "do not come again\n  data.streaming=false, or maskings=null",
+}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_refused_on_the_command_line(words, teacher, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["distill", f"teacher={teacher}", "mix=mlm", *words.split()]) == 2
+    assert re.sub(r"\n$", "", capsys.readouterr().err) == REFUSALS[words]
+    assert not list(tmp_path.iterdir())
+
+
+def test_build_here_learn_there(tmp_path):
+    """By commands: the teacher's answers first, then a student from them."""
+    write_documents(tmp_path / "text.txt")
+    save_teacher(tmp_path / "teacher")
+    words = ["teacher=teacher", "mix=mlm", "data=text", "data.path=text.txt", "model=bert_tiny", "model.layers=1"]
+    words += ["budget.steps=4", "log.every=2", "runner=cpu", "name=student", "run_dir=student", "maskings=1"]
+    words += ["distill.control=false", "batch.seq_len=32"]
+    refused = lmctl("distill", *words, "teacher_cache=use", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "no answers of any teacher" in refused.stderr
+    built = succeed("distill", *words, "teacher_cache=build", cwd=tmp_path)
+    assert re.search(r"masking 1 of 1: [\d,]+ rows, .* MiB \(204 bytes per target\), cache miss: asked", built.stderr)
+    assert not (tmp_path / "student").exists()
+    succeed("distill", *words, "teacher_cache=use", cwd=tmp_path)
+    assert summary(tmp_path / "student")["steps"] == 4
+    assert "loss/corpus/distill_logits" in metrics(tmp_path / "student")[1]
