@@ -143,6 +143,11 @@ class Plan:
                 "leave model= out, or give model=pretrained",
             )
 
+    @property
+    def verb(self) -> str:
+        """The verb that such a run is typed with."""
+        return "distill" if self.teacher else "train"
+
     @cached_property
     def teachers(self) -> list[TeacherModel]:
         """The models that teach."""

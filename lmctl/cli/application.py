@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import grid, stages, sweep, teacher
+from lmctl.cli import control, grid, stages, sweep, teacher
 from lmctl.cli.arguments import Arguments, quoted, readable, stamp
 from lmctl.config.audit import audit, refuse_tokens
 from lmctl.config.build import check, without_none
@@ -85,6 +85,10 @@ class Application:
                 self._run_stages(cfg)
                 return Exit.DONE
             check(cfg, self.composer.schema)
+            self._hand_over()
+            if self.verb == "distill":
+                control.conclude(cfg, self.job_flags)
+            return Exit.DONE
         elif not arguments.has("--shell-completion"):
             self._name_run()
         self._hand_over()

@@ -123,7 +123,7 @@ class Session:
         stop.ignore()
         raise Stopped(
             f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved",
-            f"go on with: lmctl train resume=auto run_dir={self.paths.root}",
+            f"go on with: lmctl {self.plan.verb} resume=auto run_dir={self.paths.root}",
         )
 
     def _after(self, report: StepReport) -> bool:

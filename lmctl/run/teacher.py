@@ -48,9 +48,9 @@ class One:
     unknown: int
     """What it reads in place of a piece that it does not have."""
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def translated(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The rows by its own numbers. A recurrent teacher begins every row anew: nothing of it needs to be saved."""
-        inputs = {name: value for name, value in batch.inputs.items() if name not in ("track", "fresh")}
+        inputs = {name: value for name, value in inputs.items() if name not in ("track", "fresh")}
         if not self.shared.same:
             for name in ("input_ids", "decoder_input_ids"):
                 if name in inputs:
@@ -91,7 +91,7 @@ class LiveTeacher:
         whole_rows = self.objectives[batch.task].label_kind is not None
         read = None if whole_rows else torch.cat([target.positions for target in batch.targets.values()])
         with self.computing(), nullcontext() if self.inside is None else self.inside.watching():
-            hidden = [one.network.encode(one.inputs(batch), read) for one in self.teachers]
+            hidden = [one.network.encode(one.translated(batch.inputs), read) for one in self.teachers]
         states = None if self.inside is None else self.inside.taken(real_by_stack(batch, whole_rows))
         return Looked(self, batch, hidden, states)
 

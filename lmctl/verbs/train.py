@@ -68,7 +68,8 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
             display.say(f"init_from: {line}")
         if _resume(plan, paths, runner, identity, display):
             return
-        display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: lmctl train resume=auto run_dir={paths.root}")
+        again = f"lmctl {plan.verb} resume=auto run_dir={paths.root}"
+        display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
         summary = session.run()
     except torch.OutOfMemoryError as error:
