@@ -197,10 +197,8 @@ class Plan:
     def _check_cache(self) -> None:
         """Only answers to rows that come again can be kept."""
         if self.teacher_cache not in TEACHER_CACHES:
-            near = did_you_mean(self.teacher_cache, TEACHER_CACHES)
-            raise ConfigError(
-                f"teacher_cache must be one of {', '.join(TEACHER_CACHES)}, got {self.teacher_cache}{near}"
-            )
+            choices = did_you_mean(self.teacher_cache, TEACHER_CACHES)
+            raise ConfigError(f"teacher_cache={self.teacher_cache} is none of its values{choices}")
         for name in ("teacher_cache_k", "maskings"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} must be above 0, got {value}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import lmctl, metrics, succeed, summary, write_documents
-from small import prepared
+from command import lmctl, metrics, succeed, summary
+from small import documents, plan, prepared
 from taught import BIG, runner_of, save_teacher, taught, weights
 
 from lmctl.cli.main import main
@@ -63,7 +63,7 @@ def test_answers_cut_short_are_nearly_the_teachers(teacher, cache):
         float(next(runner_of(some).steps()).terms["corpus/distill_logits"])
         for some in (kept(teacher, cache), *(kept(teacher, cache, teacher_cache_k=k) for k in (60, 10)))
     ]
-    assert first[1] == pytest.approx(first[0], rel=0.02)
+    assert first[1] == pytest.approx(first[0], rel=0.1)
     assert abs(first[1] - first[0]) < abs(first[2] - first[0])
 
 
@@ -97,19 +97,13 @@ def test_several_terms_and_an_interruption(tmp_path, cache):
 
 
 def test_rows_come_again_as_they_were():
-    examples = runner_of(taught_less()).stream.streams["corpus"].examples
+    examples = runner_of(plan()).stream.streams["corpus"].examples
     some, draws, rows = Repeating(examples, 3), Draws(1, "corpus/rows"), np.arange(4)
     for epoch in (0, 2, 4, 9):
         one, other = (e.collate(rows, np.full(4, n), draws) for e, n in ((some, epoch), (examples, epoch % 3)))
         assert torch.equal(one.inputs["input_ids"], other.inputs["input_ids"])
     assert len(some) == len(examples)
     assert some.tokens_per_row == examples.tokens_per_row
-
-
-def taught_less(**changes):
-    from small import plan
-
-    return plan(**changes)
 
 
 @pytest.mark.parametrize(
@@ -157,24 +151,24 @@ def test_a_cache_of_rows_that_changed_is_noticed_while_training(teacher, cache):
 REFUSALS = {
     "teacher_cache=ues": "error: teacher_cache=ues is none of its values; did you mean use?",
     "teacher_cache=auto maskings=0": "error: maskings must be above 0, got 0",
-    "teacher_cache=auto distill=hidden": "error: teacher_cache=auto: hidden looks into the teacher, and only its answers "
-    "are kept\n  teacher_cache=off, or distill=logits",
-    "maskings=2 data=hub data.path=x data.streaming=true": "error: maskings=2: mix.tasks.corpus is streamed, so its rows "
-    "do not come again\n  data.streaming=false, or maskings=null",
+    "teacher_cache=auto distill=hidden": "error: teacher_cache=auto: hidden looks into the teacher, and only its "
+    "answers are kept\n  teacher_cache=off, or distill=logits",
+    "maskings=2 data=hub data.path=x data.streaming=true": "error: maskings=2: mix.tasks.corpus is streamed, so its "
+    "rows do not come again\n  data.streaming=false, or maskings=null",
 }
 
 
 @pytest.mark.parametrize("words", REFUSALS)
 def test_refused_on_the_command_line(words, teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["distill", f"teacher={teacher}", "mix=mlm", *words.split()]) == 2
+    assert main(["distill", f"teacher={teacher}", "mix=mlm", "batch.seq_len=64", *words.split()]) == 2
     assert re.sub(r"\n$", "", capsys.readouterr().err) == REFUSALS[words]
     assert not list(tmp_path.iterdir())
 
 
 def test_build_here_learn_there(tmp_path):
     """By commands: the teacher's answers first, then a student from them."""
-    write_documents(tmp_path / "text.txt")
+    (tmp_path / "text.txt").write_text("\n\n".join("\n".join(sentences) for sentences in documents(20)) + "\n")
     save_teacher(tmp_path / "teacher")
     words = ["teacher=teacher", "mix=mlm", "data=text", "data.path=text.txt", "model=bert_tiny", "model.layers=1"]
     words += ["budget.steps=4", "log.every=2", "runner=cpu", "name=student", "run_dir=student", "maskings=1"]
@@ -184,7 +178,7 @@ def test_build_here_learn_there(tmp_path):
     assert "no answers of any teacher" in refused.stderr
     built = succeed("distill", *words, "teacher_cache=build", cwd=tmp_path)
     assert re.search(r"masking 1 of 1: [\d,]+ rows, .* MiB \(204 bytes per target\), cache miss: asked", built.stderr)
-    assert not (tmp_path / "student").exists()
+    assert not (tmp_path / "student/config.yaml").exists()
     succeed("distill", *words, "teacher_cache=use", cwd=tmp_path)
     assert summary(tmp_path / "student")["steps"] == 4
     assert "loss/corpus/distill_logits" in metrics(tmp_path / "student")[1]

@@ -29,7 +29,8 @@ from lmctl.core.stop import SIGNALS
 from lmctl.core.types import Paths
 
 OWN = (
-    *("name", "run_dir", "resume", "teacher", "distill", "stage", "stages", "cache_dir", "trusted"),
+    *("teacher", "teacher_cache", "teacher_cache_k", "distill"),
+    *("name", "run_dir", "resume", "stage", "stages", "cache_dir", "trusted"),
     *("checkpoint", "log", "runner", "compile", "gradient_checkpointing"),
 )
 """Keys that do not decide what becomes of a student without a teacher."""
@@ -46,6 +47,8 @@ class ControlFailed(LmctlError):
 
 def conclude(cfg: DictConfig, flags: Sequence[str]) -> None:
     """Train the control, unless it is not wanted or is there already, and compare."""
+    if cfg.teacher_cache == "build":  # nothing was trained
+        return
     run = Paths(Path(cfg.run_dir))
     again = f"lmctl distill resume=auto run_dir={run.root}"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -1,8 +1,8 @@
 """A teacher that need not be there: its answers, asked for once, come from the cache (`lmctl.distill.cache`).
 
 They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by no more than
-the rounding of products of other shapes (rows come in other company than they were asked in); with k pieces per target,
-by what `lmctl.distill.compact` leaves out.
+the rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target,
+by what `lmctl.distill.compact` leaves out, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lmctl.core.cache import default_root, found
-from lmctl.core.types import Answers, Batch, Examples, Objective
+from lmctl.core.types import Anatomy, Answers, Batch, Examples, Objective
 from lmctl.distill.cache import KIND, Maskings, build, find, identity
 from lmctl.distill.vocabulary import SharedPieces
 from lmctl.mix.order import rows_draws
@@ -40,7 +40,8 @@ SECONDS = 20
 class RememberedTeacher:
     """Answers from the cache."""
 
-    anatomy = None
+    anatomy: Anatomy | None = None
+    """Answers are kept, nothing of the inside."""
 
     def __init__(
         self, tasks: Mapping[str, Maskings], shared: SharedPieces, fingerprints: dict[str, str], device: torch.device
@@ -60,8 +61,7 @@ class Recalled:
     """By term [N, V], in the host's memory."""
     shared: SharedPieces
     device: torch.device
-    states: None = None
-    """Answers are kept, nothing of the inside."""
+    states: Any = None
 
     def answers(self, term: str, head: str, rows: slice) -> Answers:
         logits, places = self.logits[term][rows].to(self.device), self.shared.of_student
