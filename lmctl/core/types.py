@@ -567,6 +567,8 @@ class Anatomy(NamedTuple):
     """Units of a hidden state."""
     heads: int
     """Attention heads; 0 where there is no attention to be seen."""
+    embedding: int | None = None
+    """Units of what goes into the first layer, where they are not `width`."""
 
 
 class Attended(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lmctl.core.errors import ConfigError
 from lmctl.core.types import Anatomy
 from lmctl.distill.layers import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
@@ -46,4 +47,11 @@ class Hidden(Weighted):
         pairs = matched(self.layer_map, teacher, student, lowest=0)
         if self.embeddings:
             pairs = {stack: [*([] if (0, 0) in some else [(0, 0)]), *some] for stack, some in pairs.items()}
+        for side, who in enumerate((teacher, student)):
+            if who.embedding is not None and any(pair[side] == 0 for some in pairs.values() for pair in some):
+                raise ConfigError(
+                    f"distill: embeddings cannot be compared, because those of {who.what} are {who.embedding} wide and "
+                    f"its hidden states {who.width}",
+                    "nearest: embeddings=false, and no layer 0 in layer_map",
+                )
         return HiddenPupil(pairs, student.width, teacher.width, self.metric)

@@ -48,7 +48,9 @@ class Inside:
         recurrent = not hasattr(config, "num_attention_heads")
         layers = {stack: len(layers) for stack, layers in self.stacks.items()}
         heads = 0 if recurrent else int(config.num_attention_heads)
-        return Anatomy(type(self.network.model).__name__, layers, int(config.hidden_size), heads)
+        width, embedding = int(config.hidden_size), int(self.network.word_embeddings().embedding_dim)
+        other = None if embedding == width else embedding
+        return Anatomy(type(self.network.model).__name__, layers, width, heads, other)
 
     def _before(self, stack: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:

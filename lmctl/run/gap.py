@@ -60,7 +60,7 @@ class Faculty(nn.Module):
 
 def compared(
     plan: Plan, prepared: Prepared, run: Paths, summary: dict[str, Any], control: dict[str, Any] | None
-) -> dict:
+) -> dict[str, Any]:
     """What summary.json says of teacher, control and gap, for a student that is finished in `run` with `summary`;
     `control` is the summary of the student without a teacher."""
     processes = Processes(plan.runner.on_cpu())
