@@ -16,10 +16,10 @@ from lmctl.config.schema import (
     EarlyStop,
     Evaluation,
     Logging,
+    Student,
     TrainConfig,
 )
 from lmctl.core.errors import ConfigError
-from lmctl.core.suggest import did_you_mean
 from lmctl.core.types import (
     Adversary,
     Augment,
@@ -36,7 +36,9 @@ from lmctl.core.types import (
     Where,
     streamed,
 )
+from lmctl.distill.keeping import check_keeping
 from lmctl.mix.mix import Mix
+from lmctl.model.layers_kept import check_keep
 from lmctl.model.teacher import TeacherModel
 
 COMPONENTS = {
@@ -60,6 +62,7 @@ SECTIONS = {
     "checkpoint": Checkpointing,
     "early_stop": EarlyStop,
     "log": Logging,
+    "student": Student,
 }
 
 
@@ -85,6 +88,7 @@ class Plan:
     checkpoint: Checkpointing
     early_stop: EarlyStop
     log: Logging
+    student: Student
     name: str | None
     run_dir: str
     resume: str
@@ -133,7 +137,8 @@ class Plan:
             raise no_dropout(self)
         self._check_streams()
         self._check_teacher()
-        self._check_cache()
+        streams = [name for name, task in self.mix.tasks.items() if streamed(task.data) is not None]
+        check_keeping(self.teacher_cache, self.teacher_cache_k, self.maskings, self.distill.lessons, streams)
         reason = self.precision.refuse_run(self)
         if reason is not None:
             raise ConfigError(f"precision: {reason}")
@@ -155,8 +160,10 @@ class Plan:
 
     def _check_teacher(self) -> None:
         """Teacher and student must read the same rows."""
+        if self.student.from_teacher is not None:
+            self._check_start()
         if not self.distill.lessons:
-            if self.teacher:
+            if self.teacher and self.student.from_teacher is None:
                 raise ConfigError(
                     f"teacher={self.teacher[0]}: with distill=none nothing is learnt from it", "distill=logits"
                 )
@@ -194,28 +201,18 @@ class Plan:
                     f"is {_A[self.model.family]}",
                 )
 
-    def _check_cache(self) -> None:
-        """Only answers to rows that come again can be kept."""
-        if self.teacher_cache not in TEACHER_CACHES:
-            choices = did_you_mean(self.teacher_cache, TEACHER_CACHES)
-            raise ConfigError(f"teacher_cache={self.teacher_cache} is none of its values{choices}")
-        for name in ("teacher_cache_k", "maskings"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} must be above 0, got {value}")
-        streams = [name for name, task in self.mix.tasks.items() if streamed(task.data) is not None]
-        if streams and self.maskings is not None:
+    def _check_start(self) -> None:
+        """A student that begins with layers of its teacher."""
+        try:
+            check_keep(self.student.from_teacher)
+        except ValueError as error:
+            raise ConfigError(f"student.{error}") from None
+        if not self.teacher:
+            raise ConfigError("student.from_teacher: there is no teacher", "teacher=RUN, a model directory or a hub id")
+        if getattr(self.model, "init_from", None) is not None:
             raise ConfigError(
-                f"maskings={self.maskings}: mix.tasks.{streams[0]} is streamed, so its rows do not come again",
-                "data.streaming=false, or maskings=null",
+                "student.from_teacher and init_from both say where the student's weights come from", "leave one out"
             )
-        if self.teacher_cache == "off" or not self.distill.lessons:
-            return
-        inner = [name for name, lesson in self.distill.lessons.items() if isinstance(lesson, StateLesson)]
-        reason = f"mix.tasks.{streams[0]} is streamed, and nobody asks twice" if streams else None
-        if inner:
-            reason = f"{inner[0]} looks into the teacher, and only its answers are kept"
-        if reason is not None:
-            raise ConfigError(f"teacher_cache={self.teacher_cache}: {reason}", "teacher_cache=off, or distill=logits")
 
     def _check_streams(self) -> None:
         """What needs to know how many rows there are, or to have them in order."""
@@ -238,9 +235,6 @@ class Plan:
                     f"{what}, in shuffled blocks, and {type(task.objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
                 )
-
-
-TEACHER_CACHES = ("off", "build", "use", "auto")
 
 
 def teachers_in(value: Any) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from lmctl.adversary.none import Clean
 from lmctl.augment.none import Unchanged
 from lmctl.compression.none import Uncompressed
-from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging
+from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
 from lmctl.core.store import TokenStore, write_store
 from lmctl.core.types import Document
 from lmctl.core.vocabulary import Vocabulary
@@ -118,6 +118,7 @@ def plan(**changes: Any) -> Plan:
         checkpoint=Checkpointing(),
         early_stop=EarlyStop(),
         log=Logging(),
+        student=Student(),
         name=None,
         run_dir="runs/small",
         resume="false",

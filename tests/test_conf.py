@@ -28,6 +28,7 @@ NEEDED = {
     "data/parallel.yaml": ["data.source=given", "data.target=given"],
     "mix/pairs.yaml": ["data.path=given"],
     "model/pretrained.yaml": ["init_from=given"],
+    "model/teacher_layers.yaml": ["model.teacher=given"],
 }
 """What must be said besides the option's name, where it is more than a required key."""
 

@@ -74,7 +74,9 @@ def _control(cfg: DictConfig, run: Paths, flags: Sequence[str], again: str) -> P
                 raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}") from None
     with lock:
         trusted = f"trusted=[{','.join(cfg.trusted)}]"
-        words = ["distill=none", "teacher=null", *([trusted] if cfg.trusted else [])]
+        # A student that begins with its teacher's layers needs the teacher for that.
+        alone = [] if cfg.student.from_teacher is not None else ["teacher=null"]
+        words = ["distill=none", *alone, *([trusted] if cfg.trusted else [])]
         job = Job("control", words, str(folder))
         if job.summary.get("status") == "completed":
             print(f"control: {folder} is there already", flush=True)
@@ -112,7 +114,8 @@ def _key(cfg: DictConfig, run: Paths) -> str:
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     prints = json.loads(run.environment.read_text(encoding="utf-8"))["fingerprints"]
     kept = {key: value for key, value in config.items() if key not in OWN}
-    content = [kept, {name: value for name, value in prints.items() if name != "teacher"}]
+    begins = cfg.student.from_teacher is not None
+    content = [kept, {name: value for name, value in prints.items() if name != "teacher" or begins}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -43,7 +43,8 @@ def implied(arguments: Arguments) -> list[str]:
     if "tokenizer=pretrained" in words and arguments.value("tokenizer.path") is None:
         words.append(f"tokenizer.path={quoted(teacher)}")
     if arguments.value("model") is None and arguments.value("init_from") is None:
-        small = SMALL.get(_type_of(Path(teacher)))
+        like = arguments.value("student.from_teacher") not in (None, "null")
+        small = "teacher_layers" if like else SMALL.get(_type_of(Path(teacher)))
         words += [] if small is None or arguments.value("recipe") else [f"model={small}"]
     return words
 

@@ -130,6 +130,13 @@ class Logging:
 
 
 @dataclass(frozen=True)
+class Student:
+    """Where a student with a teacher begins."""
+
+    from_teacher: Any = key(None, "layers of the teacher: uniform, first, last or a list; null: random weights")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Root of `lmctl train`."""
 
@@ -163,6 +170,7 @@ class TrainConfig:
     checkpoint: Checkpointing = key(Checkpointing, "")
     early_stop: EarlyStop = key(EarlyStop, "")
     log: Logging = key(Logging, "")
+    student: Student = key(Student, "")
     clip_norm: Optional[float] = key(1.0, "gradients are scaled down to this norm; null: not at all")
     gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
     compile: bool = key(False, "torch.compile the network (pays on GPUs, seldom on CPUs)")

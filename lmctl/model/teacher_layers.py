@@ -12,6 +12,7 @@ from lmctl.core.types import Family
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.layers_kept import check_keep
 from lmctl.model.pretrained import Pretrained
+from lmctl.model.teacher import TeacherModel
 
 if TYPE_CHECKING:
     from lmctl.model.network import TransformerNetwork
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 class TeacherLayers:
     """A student made after its teacher."""
 
-    teacher: str
-    """A run directory, a model directory or a hub id."""
+    teacher: Any
+    """A run directory, a model directory or a hub id; of several the first."""
     layers: Optional[int] = None
     """None: as many as `keep` lists."""
     decoder_layers: Optional[int] = None
@@ -33,6 +34,8 @@ class TeacherLayers:
     """None: the teacher's."""
 
     def __post_init__(self) -> None:
+        if not self.teacher:
+            raise ValueError("there is no teacher whose layers to take: teacher=RUN, a model directory or a hub id")
         for name in ("layers", "decoder_layers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -43,14 +46,14 @@ class TeacherLayers:
     @property
     def tokenizer_path(self) -> str:
         """Where the tokenizer lies that goes with it."""
-        return self.teacher
+        return self.teacher if isinstance(self.teacher, str) else self.teacher[0]
 
     @cached_property
     def shallow(self) -> Pretrained:
         """The teacher's specification, its config cut down."""
         from lmctl.model.inherit import cut
 
-        spec = Pretrained(self.teacher, self.dropout)
+        spec = TeacherModel(self.tokenizer_path, self.dropout)
         config = deepcopy(spec.config)
         cut(config, "uniform" if self.keep is None else self.keep, self.layers, self.decoder_layers)
         spec.__dict__["config"] = config

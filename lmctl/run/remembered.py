@@ -1,7 +1,7 @@
 """A teacher that need not be there: its answers, asked for once, come from the cache (`lmctl.distill.cache`).
 
-They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by no more than
-the rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target,
+They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by no more
+than the rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target,
 by what `lmctl.distill.compact` leaves out, too.
 """
 

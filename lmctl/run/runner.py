@@ -40,6 +40,7 @@ from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.remembered import remembered
 from lmctl.run.state import TrainState, random_state, restore_random_state
+from lmctl.run.student import begin
 from lmctl.run.teacher import teacher_of, watch
 from lmctl.run.teaching import Taught, Untaught
 from lmctl.run.versions import repeating, versions_of
@@ -83,13 +84,15 @@ class Runner:
         check(plan, processes.world, device, train)
         objectives = {name: task.objective for name, task in tasks.items()}
         teacher: Teacher | None = None
-        if plan.teacher and plan.teacher_cache == "off":
+        if plan.distill.lessons and plan.teacher_cache == "off":
             teacher = teacher_of(plan, prepared, device)
-        elif plan.teacher:
+        elif plan.distill.lessons:
             teacher = remembered(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
         seed_everything(plan.seed)  # after the teacher: the student begins as it would without one
         self.network = network_of(plan, prepared)
+        self.begun = begin(plan, prepared, self.network)
+        """What the student took over from its teacher, in words."""
         check_network(plan, self.network)
         self.converted = plan.precision.convert(self.network, device)
         """What the precision did to the network, in words."""

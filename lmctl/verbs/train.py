@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
 
     quiet_libraries()
     worker = launched()
-    if plan.teacher_cache == "build" and plan.teacher:
+    if plan.teacher_cache == "build" and plan.distill.lessons:
         _ask_teacher(plan)
         return
     if not worker:
@@ -58,7 +58,7 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     paths = processes.agree(paths)
     lock = processes.first_does(lambda: _claim(plan, paths))
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
-    if plan.teacher_cache == "auto" and plan.teacher:
+    if plan.teacher_cache == "auto" and plan.distill.lessons:
         remember(plan, prepared, processes.device, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     try:
@@ -66,6 +66,8 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
         identity = Identity(cast("dict[str, Any]", resolved), runner.fingerprints, processes.world)
         for line in getattr(runner.network, "report", []):
             display.say(f"init_from: {line}")
+        for line in runner.begun:
+            display.say(f"student: {line}")
         if _resume(plan, paths, runner, identity, display):
             return
         again = f"lmctl {plan.verb} resume=auto run_dir={paths.root}"
