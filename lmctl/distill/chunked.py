@@ -36,13 +36,13 @@ def leaves(tensor: Tensor) -> list[Tensor]:
 
 def chunked(
     losses: Callable[[Tensor, int], Tensor],
-    chunks: Sequence[Tensor],
+    chunks: Sequence[slice],
     weights: Sequence[float],
     hidden: Tensor,
     parameters: Sequence[Tensor],
 ) -> Tensor:
     """The losses float32 [K] of all chunks, summed. `losses(h, i)` gives those of the i-th chunk, whose hidden states
-    are the rows `chunks[i]` int64 [n] of `hidden` [N, H]. What is kept is the gradient of their sum weighed by
+    are the rows `chunks[i]` of `hidden` [N, H]. What is kept is the gradient of their sum weighed by
     `weights` [K], by `hidden` and `parameters`: in whatever is made of the result, the K must count in these
     proportions."""
     return _Chunked.apply(losses, chunks, weights, hidden, *parameters)
@@ -57,7 +57,7 @@ class _Chunked(torch.autograd.Function):
         total = torch.zeros_like(ctx.weights)
         for number, rows in enumerate(chunks):
             with torch.set_grad_enabled(learns):
-                wanted[0] = hidden.detach().index_select(0, rows).requires_grad_(learns)
+                wanted[0] = hidden.detach()[rows].requires_grad_(learns)
                 values = losses(wanted[0], number)
                 total += values.detach()
                 if learns:
@@ -86,7 +86,7 @@ class _Chunked(torch.autograd.Function):
         return None, None, None, (by_hidden.float() * factor).to(by_hidden.dtype), *by_parameters
 
 
-def _add(sums: list[Tensor | None], found: Sequence[Tensor | None], rows: Tensor) -> None:
+def _add(sums: list[Tensor | None], found: Sequence[Tensor | None], rows: slice) -> None:
     """Put the gradients of a chunk, by its hidden states and by the parameters, into `sums`."""
     for place, gradient in enumerate(found):
         if gradient is None:
@@ -94,6 +94,6 @@ def _add(sums: list[Tensor | None], found: Sequence[Tensor | None], rows: Tensor
         before = sums[place]
         if place == 0:
             assert before is not None
-            before.index_copy_(0, rows, gradient)
+            before[rows] = gradient
         else:
             sums[place] = gradient.float() if before is None else before.add_(gradient)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from lmctl.core.types import Batch, Network, Targets
+from lmctl.run.embeddings import real_positions
 
 
 class Watched:
@@ -44,11 +46,18 @@ class Known:
 
 def numbered(batch: Batch, rows: Mapping[str, slice]) -> Batch:
     """The targets `rows` of each term, numbered one term after the other, without the text."""
-    import torch
-
     targets, start = {}, 0
     for term, some in rows.items():
         labels = batch.targets[term].labels[some]
         places = torch.arange(start, start + len(labels), device=labels.device)
         targets[term], start = Targets(places, labels), start + len(labels)
     return replace(batch, inputs={}, targets=targets)
+
+
+def real_by_stack(batch: Batch, whole_rows: bool) -> dict[str, Tensor]:
+    """bool [R, L] by stack of layers: what is not padding. `whole_rows`: the batch asks about these."""
+    if "decoder_input_ids" not in batch.inputs:
+        return {"layers": real_positions(batch, whole_rows)}
+    ids, mask = batch.inputs["decoder_input_ids"], batch.inputs.get("decoder_attention_mask")
+    target = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+    return {"encoder": real_positions(batch, on_rows=True), "decoder": target}

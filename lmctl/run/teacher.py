@@ -31,7 +31,7 @@ from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import heads_of
 from lmctl.run.prepare import Prepared
-from lmctl.run.teaching import real_by_stack
+from lmctl.run.reading import real_by_stack
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import vocabulary
 

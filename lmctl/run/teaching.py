@@ -30,9 +30,8 @@ from lmctl.core.types import (
 )
 from lmctl.distill.chunked import chunked, leaves
 from lmctl.model.inside import Inside
-from lmctl.run.embeddings import real_positions
 from lmctl.run.nothing import nothing
-from lmctl.run.reading import Known, Watched, numbered
+from lmctl.run.reading import Known, Watched, numbered, real_by_stack
 
 if TYPE_CHECKING:
     from lmctl.run.learner import Learner
@@ -101,7 +100,7 @@ class Taught(Untaught):
         self.shown = self._shown()
         self._looked: tuple[Batch, View] | None = None
         self._known_heads: dict[str, list[Tensor]] = {}
-        """By task, the parameters of its heads."""
+        """By `<task>/<term>`, the parameters of its head."""
 
     def _label(self, name: str, term: str, batch: Batch) -> str:
         """The name of a term of the lesson about the targets of `term`."""
@@ -134,20 +133,24 @@ class Taught(Untaught):
         with learner.products(), nullcontext() if self.inside is None else self.inside.watching():
             hidden = network.encode(batch.inputs, read)
         states = None if self.inside is None else self.inside.taken(real_by_stack(batch, whole_rows))
-        names = [name for name in (*batch.targets, *self.counts(batch)) if name.removeprefix(PREFIX) not in self.pupils]
         if isinstance(network, Watched):  # somebody wants the logits, all of them
-            everything = {term: slice(0, count) for term, count in batch.counts().items()}
-            values = self._losses(learner, network, batch, view, hidden, everything)
+            every = {term: slice(0, count) for term, count in batch.counts().items()}
+            losses = self._losses(learner, network, batch, view, hidden, every)
         else:
-            values = self._in_chunks(learner, network, batch, view, hidden, [weights[name] for name in names])
-        terms = dict(zip(names, values.unbind(), strict=True))
+            losses = self._in_chunks(learner, network, batch, view, hidden, weights)
+        terms = {
+            name: value
+            for term, values in losses.items()
+            for name, value in zip(self._names(batch, term), values.unbind(), strict=True)
+        }
         for name, pupil in self.pupils.items():
-            terms[f"{PREFIX}{name}"] = self._inner(learner, pupil, states, view.states, weights[f"{PREFIX}{name}"])
+            terms[f"{PREFIX}{name}"] = self._inner(pupil, states, view.states, weights[f"{PREFIX}{name}"])
         return terms
 
-    def _inner(self, learner: Learner, pupil: nn.Module, ours: Any, theirs: Any, weight: float) -> Tensor:
-        """What a comparison of states gives; where it does not count, without a backward pass."""
-        with learner.products(), torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
+    def _inner(self, pupil: nn.Module, ours: Any, theirs: Any, weight: float) -> Tensor:
+        """What a comparison of states gives, in float32 whatever the states are; where it does not count, without a
+        backward pass."""
+        with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
             apart: Tensor = pupil(ours, theirs)
         return apart if weight != 0 else apart + nothing(pupil.parameters())
 
@@ -158,11 +161,15 @@ class Taught(Untaught):
             self._looked = (batch, self.teacher.look(batch))
         return self._looked[1]
 
+    def _names(self, batch: Batch, term: str) -> list[str]:
+        """Of the losses about the targets of `term`: the objective's own, then the lesson's."""
+        return [term, *(self._label(name, term, batch) for name in self.comparing)]
+
     def _losses(
         self, learner: Learner, network: Network, batch: Batch, view: View, hidden: Tensor, rows: Mapping[str, slice]
-    ) -> Tensor:
-        """The losses [K] of the targets `rows`, whose hidden states are `hidden` [n, H]: the objective's, then the
-        lesson's."""
+    ) -> dict[str, Tensor]:
+        """By term, the losses [K] of its targets `rows`, named by `_names`; `hidden` [n, H] are the states of all of
+        these targets."""
         known, small = Known(network, hidden), numbered(batch, rows)
         with learner.products():
             hard = learner.objectives[batch.task].terms(known, small)  # type: ignore[arg-type]  # heads, no more
@@ -172,58 +179,54 @@ class Taught(Untaught):
         }
         asked = Asked(self.kinds[batch.task], self.progress)
         with learner.products():  # again: what the teacher switched for itself is switched back
-            soft = [
-                lesson.apart(logits.float(), answers, asked)
-                for lesson in self.comparing.values()
-                for logits, answers in said.values()
-            ]
-        return torch.stack([*(hard[term].float() for term in batch.targets), *soft])
+            return {
+                term: torch.stack(
+                    [hard[term].float(), *(one.apart(logits.float(), taught, asked) for one in self.comparing.values())]
+                )
+                for term, (logits, taught) in said.items()
+            }
 
     def _in_chunks(
-        self, learner: Learner, network: Network, batch: Batch, view: View, hidden: Tensor, weights: list[float]
-    ) -> Tensor:
-        pieces = cut(batch.counts(), self.width, self.rule.chunk_bytes)
-        starts, start = {}, 0
-        for term, count in batch.counts().items():
-            starts[term], start = start, start + count
-        places = [
-            torch.cat([torch.arange(starts[t] + s.start, starts[t] + s.stop) for t, s in piece.items()]).to(
-                hidden.device
-            )
-            for piece in pieces
-        ]
+        self,
+        learner: Learner,
+        network: Network,
+        batch: Batch,
+        view: View,
+        hidden: Tensor,
+        weights: Mapping[str, float],
+    ) -> dict[str, Tensor]:
+        """The same for all targets, chunk by chunk. Terms by themselves, because each is divided by a count of its
+        own."""
+        counts, losses = batch.counts(), {}
+        parts = hidden.split(list(counts.values()))
+        for (term, count), states in zip(counts.items(), parts, strict=True):
+            nobody = dict.fromkeys(counts, slice(0, 0))
+            pieces = cut(count, self.width, self.rule.chunk_bytes)
 
-        def losses(chunk: Tensor, number: int) -> Tensor:
-            return self._losses(learner, network, batch, view, chunk, pieces[number])
+            def of_piece(chunk: Tensor, number: int, term: str = term, pieces: list[slice] = pieces) -> Tensor:
+                rows = nobody | {term: pieces[number]}  # noqa: B023  # the same for all terms
+                return self._losses(learner, network, batch, view, chunk, rows)[term]
 
-        return chunked(losses, places, weights, hidden, self._of_heads(learner, network, batch, hidden))
+            weighed = [weights[name] for name in self._names(batch, term)]
+            heads = self._of_head(learner, network, batch, term, states)
+            losses[term] = chunked(of_piece, pieces, weighed, states, heads)
+        return losses
 
-    def _of_heads(self, learner: Learner, network: Network, batch: Batch, hidden: Tensor) -> list[Tensor]:
-        """The parameters of the heads of the batch's task that learn."""
-        if batch.task not in self._known_heads:
+    def _of_head(self, learner: Learner, network: Network, batch: Batch, term: str, hidden: Tensor) -> list[Tensor]:
+        """The parameters of the head of a term that learn."""
+        name = f"{batch.task}/{term}"
+        if name not in self._known_heads:
             device = [hidden.device] if hidden.device.type == "cuda" else []
-            one = {term: slice(0, 1) for term in batch.targets}
-            known = Known(network, hidden.detach()[:1].expand(len(one), -1))
+            one = {other: slice(0, other == term) for other in batch.targets}
+            known, small = Known(network, hidden.detach()[:1]), numbered(batch, one)
             with torch.random.fork_rng(devices=device), torch.enable_grad(), learner.products():
-                terms = learner.objectives[batch.task].terms(known, numbered(batch, one))  # type: ignore[arg-type]
-            found = leaves(cast(Tensor, sum(terms.values())))
-            self._known_heads[batch.task] = [p for p in learner.parameters() if any(p is leaf for leaf in found)]
-        return self._known_heads[batch.task]
+                terms = learner.objectives[batch.task].terms(known, small)  # type: ignore[arg-type]
+            found = leaves(terms[term])
+            self._known_heads[name] = [p for p in learner.parameters() if any(p is leaf for leaf in found)]
+        return self._known_heads[name]
 
 
-def cut(counts: Mapping[str, int], width: int, most_bytes: int) -> list[dict[str, slice]]:
-    """The targets of every term in pieces, so that float32 logits `width` wide of a piece fill about `most_bytes`."""
-    parts = max(1, -(-max(counts.values()) * width * 4 // most_bytes))
-    return [
-        {term: slice(part * count // parts, (part + 1) * count // parts) for term, count in counts.items()}
-        for part in range(parts)
-    ]
-
-
-def real_by_stack(batch: Batch, whole_rows: bool) -> dict[str, Tensor]:
-    """bool [R, L] by stack of layers: what is not padding."""
-    if "decoder_input_ids" not in batch.inputs:
-        return {"layers": real_positions(batch, whole_rows)}
-    ids, mask = batch.inputs["decoder_input_ids"], batch.inputs.get("decoder_attention_mask")
-    target = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-    return {"encoder": real_positions(batch, on_rows=True), "decoder": target}
+def cut(count: int, width: int, most_bytes: int) -> list[slice]:
+    """`count` targets in chunks, so that float32 logits `width` wide of a chunk fill about `most_bytes`."""
+    parts = max(1, -(-count * width * 4 // most_bytes))
+    return [slice(part * count // parts, (part + 1) * count // parts) for part in range(parts)]
