@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.types import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.layers_kept import check_keep
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.teacher import TeacherModel
 
@@ -40,8 +39,6 @@ class TeacherLayers:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.keep is not None:
-            check_keep(self.keep)
 
     @property
     def tokenizer_path(self) -> str:
