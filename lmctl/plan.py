@@ -36,7 +36,7 @@ from lmctl.core.types import (
     Where,
     streamed,
 )
-from lmctl.distill.keeping import check_keeping
+from lmctl.distill.rules import check_keeping, check_writing
 from lmctl.mix.mix import Mix
 from lmctl.model.layers_kept import check_keep
 from lmctl.model.teacher import TeacherModel
@@ -139,6 +139,8 @@ class Plan:
         self._check_teacher()
         streams = [name for name, task in self.mix.tasks.items() if streamed(task.data) is not None]
         check_keeping(self.teacher_cache, self.teacher_cache_k, self.maskings, self.distill.lessons, streams)
+        objectives = {name: task.objective for name, task in self.mix.tasks.items()}
+        check_writing(self.distill.lessons, self.teacher, self.model.family, objectives)
         reason = self.precision.refuse_run(self)
         if reason is not None:
             raise ConfigError(f"precision: {reason}")

@@ -105,7 +105,7 @@ def test_an_interrupted_teacher_goes_on_where_it_was(tmp_path, translator, monke
 
 
 def test_prompts_must_leave_room(tmp_path, writer):
-    with pytest.raises(ConfigError, match=r"distill.texts.prompt=5000 fills all \d+ positions"):
+    with pytest.raises(ConfigError, match=r"distill.terms.sequence.prompt=5000 fills all \d+ positions"):
         written(
             tmp_path,
             Rows("documents", DOCUMENTS),

@@ -49,6 +49,10 @@ class TeacherTexts:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is a probability above 0, got {self.top_p}")
 
+    def weight_at(self, progress: float) -> float:
+        """It has no loss of its own: what it changes is the text."""
+        return 0.0
+
     def drawing(self) -> dict[str, Any]:
         """What transformers' `generate` is told where running text is written."""
         if not self.sample:

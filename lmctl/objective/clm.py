@@ -74,21 +74,30 @@ class NextPieceRows:
         return float(self.rows.width - 1)
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
-        import torch
-
         ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws)
-        inputs, labels = ids[:, :-1], ids[:, 1:]
-        real = np.arange(inputs.shape[1]) < lengths[:, None] - 1
-        batch = {"input_ids": torch.from_numpy(np.ascontiguousarray(inputs))}
-        begins = inputs == self.material.vocabulary.sep
-        if self.objective.separate_documents and begins[:, 1:].any():
-            mask, positions = separate(begins, real)
-            batch |= {"attention_mask": torch.from_numpy(mask), "position_ids": torch.from_numpy(positions)}
-        elif not real.all():
-            batch["attention_mask"] = torch.from_numpy(real)
-        positions = np.flatnonzero(real)
-        targets = Targets(torch.from_numpy(positions), torch.from_numpy(labels.reshape(-1)[positions]))
-        return Batch(self.material.task, batch, {"lm": targets}, int(real.sum()))
+        return next_piece_batch(self.material, ids, lengths, self.objective.separate_documents)
+
+
+def next_piece_batch(
+    material: Material, ids: np.ndarray, lengths: np.ndarray, separate_documents: bool, first: int = 0
+) -> Batch:
+    """A batch that predicts every next piece of `ids` int64 [R, L + 1], of whose rows the first `lengths` int64 [R]
+    pieces are real, from position `first` on."""
+    import torch
+
+    inputs, labels = ids[:, :-1], ids[:, 1:]
+    real = np.arange(inputs.shape[1]) < lengths[:, None] - 1
+    batch = {"input_ids": torch.from_numpy(np.ascontiguousarray(inputs))}
+    begins = inputs == material.vocabulary.sep
+    if separate_documents and begins[:, 1:].any():
+        mask, positions = separate(begins, real)
+        batch |= {"attention_mask": torch.from_numpy(mask), "position_ids": torch.from_numpy(positions)}
+    elif not real.all():
+        batch["attention_mask"] = torch.from_numpy(real)
+    asked = real & (np.arange(inputs.shape[1]) >= first)
+    positions = np.flatnonzero(asked)
+    targets = Targets(torch.from_numpy(positions), torch.from_numpy(labels.reshape(-1)[positions]))
+    return Batch(material.task, batch, {"lm": targets}, int(real.sum()))
 
 
 def separate(begins: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
 """A teacher that need not be there: its answers, asked for once, come from the cache (`lmctl.distill.cache`).
 
-They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by no more
-than the rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target,
-by what `lmctl.distill.compact` leaves out, too.
+They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by the
+rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target they
+differ by what `lmctl.distill.compact` leaves out, too.
 """
 
 from __future__ import annotations

@@ -29,19 +29,21 @@ from torch import Tensor
 from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.core.types import Teacher
+from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
 from lmctl.run.assemble import blocks_of, check, check_network, examples_of, heads_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
 from lmctl.run.learner import Fixed, Learner, Uncertainty
+from lmctl.run.own_texts import OwnTexts
 from lmctl.run.passes import Part, Passes
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.remembered import remembered
 from lmctl.run.state import TrainState, random_state, restore_random_state
 from lmctl.run.student import begin
-from lmctl.run.teacher import teacher_of, watch
+from lmctl.run.teacher import asked, teacher_of, watch
 from lmctl.run.teaching import Taught, Untaught
 from lmctl.run.versions import repeating, versions_of
 
@@ -84,9 +86,9 @@ class Runner:
         check(plan, processes.world, device, train)
         objectives = {name: task.objective for name, task in tasks.items()}
         teacher: Teacher | None = None
-        if plan.distill.lessons and plan.teacher_cache == "off":
+        if asked(plan) and plan.teacher_cache == "off":
             teacher = teacher_of(plan, prepared, device)
-        elif plan.distill.lessons:
+        elif asked(plan):
             teacher = remembered(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
         seed_everything(plan.seed)  # after the teacher: the student begins as it would without one
@@ -121,6 +123,8 @@ class Runner:
         self.exchange = plan.compression.exchange(self.learner, processes.rank, processes.world, plan.clip_norm)
         self.wrapped = processes.wrap(self.learner)
         self.exchange.attach(self.wrapped)
+        writes = [lesson for lesson in plan.distill.lessons.values() if isinstance(lesson, OnPolicy)]
+        self.own_texts = OwnTexts(writes[0], self.learner, train, family, plan.seed) if writes else None
         self.passes = Passes(self)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
@@ -161,6 +165,8 @@ class Runner:
             coming = fetch(index, Position.from_state(self.state.position))
             while self.spent() < 1:
                 windows = coming.result()
+                if self.own_texts is not None:
+                    windows = self.own_texts.rewritten(windows, index)
                 counts, tokens = self._agree(windows)
                 if self.stopped_by is not None:
                     return
@@ -200,6 +206,7 @@ class Runner:
 
     def _step(self, windows: list[Window], counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
         plan, state = self.plan, self.state
+        own = self.own_texts is not None and self.own_texts.turn(state.window)
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(self.spent(ahead=0.5), 1e-9)))
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
@@ -227,6 +234,8 @@ class Runner:
         state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
         state.bytes_sent += self.exchange.sent
         state.bytes_dense += self.exchange.dense
+        if own:  # of a text of the student's own making its losses say nothing
+            counts = {name: count for name, count in counts.items() if name not in self.losses}
         return StepReport(state.step, taken, terms, counts, tokens, lr, grad_norm, adversarial, cosines)
 
     def _backward(
@@ -245,6 +254,8 @@ class Runner:
             outcome = micro.driven(self.plan.adversary)
             state.micro_batches, state.passes = state.micro_batches + 1, state.passes + micro.ledger.passes
             for name, value in outcome.terms.items():
+                if batch.own and name in batch.targets:
+                    continue
                 name = f"{batch.task}/{name}"
                 terms[name] = terms.get(name, 0.0) + value.detach().double()
             sizes = self.learner.counts(batch)

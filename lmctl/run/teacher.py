@@ -159,6 +159,11 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeac
     return LiveTeacher(teachers, precision, objectives, device, inside, {"teacher": json.dumps(prints)})
 
 
+def asked(plan: Plan) -> bool:
+    """Whether a term of the lesson asks the teacher about rows while training."""
+    return any(isinstance(lesson, (LogitLesson, StateLesson)) for lesson in plan.distill.lessons.values())
+
+
 def vocabularies(model: TeacherModel, prepared: Prepared) -> tuple[Vocabulary, SharedPieces]:
     """The teacher's vocabulary, and how the student's meets it."""
     tokenizer = Pretrained(model.init_from).obtain(iter(()))

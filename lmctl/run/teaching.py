@@ -115,7 +115,7 @@ class Taught(Untaught):
         return answers | {f"{PREFIX}{name}": batch.tokens for name in self.pupils}
 
     def weights(self, batch: Batch) -> dict[str, float]:
-        weights = dict.fromkeys(batch.targets, self.rule.hard_at(self.progress))
+        weights = dict.fromkeys(batch.targets, 0.0 if batch.own else self.rule.hard_at(self.progress))
         for name, lesson in self.comparing.items():
             weight = lesson.weight_at(self.progress)
             weights |= {self._label(name, term, batch): weight for term in batch.targets}

@@ -17,6 +17,7 @@ from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
 from lmctl.core.types import Batch, Examples
 from lmctl.plan import Plan
+from lmctl.run.teacher import asked
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def repeating(examples: Mapping[str, Examples], versions: int | None) -> dict[st
 def versions_of(plan: Plan, examples: Mapping[str, Examples]) -> int | None:
     """How many versions of its rows a run sees, if they repeat: what `maskings` says; else, where a teacher's answers
     are kept, as many as the budget has epochs. ConfigError if nobody can tell."""
-    if plan.maskings is not None or not plan.distill.lessons or plan.teacher_cache == "off":
+    if plan.maskings is not None or not asked(plan) or plan.teacher_cache == "off":
         return plan.maskings
     budget, epochs = plan.budget, []
     if budget.epochs is not None:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lmctl.core import stop
-from lmctl.core.cache import cached
+from lmctl.core.cache import cached, default_root
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.core.types import Row, Source, streamed
 from lmctl.data.written import Written
 from lmctl.distill.texts import TeacherTexts
+from lmctl.plan import Plan
+from lmctl.run.teacher import fingerprint
+from lmctl.tokenizer.pretrained import Pretrained
+from lmctl.tokenizer.vocabulary import content_fingerprint
 from lmctl.use.batches import in_pools
 from lmctl.use.decode import go_on, translate
-from lmctl.use.load import Loaded
+from lmctl.use.load import Loaded, device_of, load
 
 KIND = "texts"
 FORMAT = 1
@@ -30,17 +34,40 @@ BLOCK = 1000
 """Rows that are written before they are kept."""
 
 
+def with_texts(plan: Plan, say: Callable[[str], None]) -> Plan:
+    """`plan` on the texts of its teacher, if a term of its lesson wants these."""
+    how = next((lesson for lesson in plan.distill.lessons.values() if isinstance(lesson, TeacherTexts)), None)
+    if how is None:
+        return plan
+    model, root = plan.teachers[0], Path(plan.cache_dir) if plan.cache_dir else default_root()
+    tokenizer = Pretrained(model.init_from).obtain(iter(()))
+    teacher = {"weights": fingerprint(model), "tokenizer": content_fingerprint(tokenizer)}
+    loaded: list[Loaded] = []
+
+    def once() -> Loaded:
+        if not loaded:
+            loaded.append(load(model.place, device_of(plan.runner)))
+        return loaded[0]
+
+    tasks = {
+        name: replace(task, data=written(root, task.data, how, teacher, plan.seed, once, say))
+        for name, task in plan.mix.tasks.items()
+    }
+    return replace(plan, mix=replace(plan.mix, tasks=tasks))
+
+
 def written(
     root: Path,
     source: Source,
     how: TeacherTexts,
     teacher: Mapping[str, Any],
     seed: int,
-    load: Callable[[], Loaded],
+    open_teacher: Callable[[], Loaded],
     say: Callable[[str], None],
 ) -> Written:
-    """`source` with the teacher's texts for training, made or found in the cache `root`; `teacher` tells the teacher
-    from others, `load` brings it into memory if it must write. A signal that asks to stop ends it with `Stopped`."""
+    """`source` with the teacher's texts for training, made or found in the cache `root`. `teacher` tells the teacher
+    from others, `open_teacher` brings it into memory if it must write. A signal that asks to stop ends it with
+    `Stopped`."""
     if streamed(source) is not None:
         raise ConfigError(
             "distill=sequence writes all texts before training, and this source is streamed", "data.streaming=false"
@@ -65,7 +92,7 @@ def written(
     def _write(folder: Path, block: list[Row], number: int) -> None:
         import torch
 
-        loaded = load()
+        loaded = open_teacher()
         torch.manual_seed(seed + number)
         with open(folder / "texts.jsonl", "w", encoding="utf-8") as out:
             for texts in _texts(loaded, source.yields, block, how):
@@ -101,7 +128,7 @@ def _continuations(loaded: Loaded, rows: Iterable[Row], how: TeacherTexts) -> It
     longest = loaded.row(how.length)
     if how.prompt >= longest:
         raise ConfigError(
-            f"distill.texts.prompt={how.prompt} fills all {longest} positions of the teacher",
+            f"distill.terms.sequence.prompt={how.prompt} fills all {longest} positions of the teacher",
             f"nearest: {max(1, longest // 2)}",
         )
     prompts = []

@@ -33,9 +33,10 @@ def run(cfg: DictConfig) -> None:
         plan.compression.workers(world, plan.optim, plan.clip_norm)  # refuse before any work
     if world > 1 and not worker:
         from lmctl.run.launch import launch
+        from lmctl.use.texts import with_texts
 
         # Workers find the text ready: nobody waits in a process group while somebody else tokenises.
-        prepare(plan.tokenizer, plan.mix, plan.cache_dir, Display().say)
+        prepare(plan.tokenizer, with_texts(plan, Display().say).mix, plan.cache_dir, Display().say)
         launch(world, _arguments(cfg))
         return
     _train(plan, paths, cfg)
@@ -52,13 +53,16 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     from lmctl.run.runner import Runner
     from lmctl.run.session import Session
     from lmctl.run.summary import closing_words
+    from lmctl.run.teacher import asked
+    from lmctl.use.texts import with_texts
 
     processes = Processes(plan.runner.on_cpu())
     display = Display(silent=not processes.first)
     paths = processes.agree(paths)
     lock = processes.first_does(lambda: _claim(plan, paths))
+    plan = with_texts(plan, display.say)
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
-    if plan.teacher_cache == "auto" and plan.distill.lessons:
+    if plan.teacher_cache == "auto" and asked(plan):
         remember(plan, prepared, processes.device, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     try:
@@ -94,10 +98,14 @@ def _ask_teacher(plan: Plan) -> None:
     from lmctl.run.display import Display
     from lmctl.run.prepare import prepare
     from lmctl.run.remembered import remember
+    from lmctl.run.teacher import asked
+    from lmctl.use.texts import with_texts
 
     say = Display().say
+    plan = with_texts(plan, say)
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, say)
-    remember(plan, prepared, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), say)
+    if asked(plan):
+        remember(plan, prepared, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), say)
     say("learn from them: the same command with teacher_cache=use")
 
 

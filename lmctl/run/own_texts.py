@@ -1,0 +1,150 @@
+"""Steps in which the student writes the texts it learns from (`lmctl.distill.on_policy`).
+
+The lot is drawn by seed and step, each row's pieces by seed, step and what stands in the row: a run that was
+interrupted draws the same again, in whatever micro-batches. Drawing is greedy choice among noisy logits: the piece with
+the largest logit / T - log(-log u), u even in (0, 1), is a draw from softmax(logit / T) (Gumbel 1954).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmctl.core.draws import Draws
+from lmctl.core.types import Batch, Examples, Family, Material
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.distill.on_policy import OnPolicy
+from lmctl.mix.stream import Window
+from lmctl.objective.clm import next_piece_batch
+from lmctl.objective.translate import seq2seq_batch
+from lmctl.run.embeddings import real_positions, row_generators
+from lmctl.run.learner import Learner
+
+
+class OwnTexts:
+    """What the student writes."""
+
+    def __init__(
+        self, how: OnPolicy, learner: Learner, examples: Mapping[str, Examples], family: Family, seed: int
+    ) -> None:
+        self.how, self.learner, self.examples, self.family = how, learner, examples, family
+        self.draws = Draws(seed, "on_policy")
+
+    def turn(self, step: int) -> bool:
+        """Whether the student writes in the `step`-th window."""
+        return bool(self.draws.generator(step, 0).random() < self.how.share)
+
+    def rewritten(self, windows: Sequence[Window], step: int) -> list[Window]:
+        """The windows of a step, on the student's own texts if it is its turn."""
+        if not self.turn(step):
+            return list(windows)
+        network = self.learner.network
+        trained = network.training
+        network.eval()
+        try:
+            with torch.no_grad(), self.learner.products():
+                return [replace(w, batches=[self._rewritten(batch, step) for batch in w.batches]) for w in windows]
+        finally:
+            network.train(trained)
+
+    def _rewritten(self, batch: Batch, step: int) -> Batch:
+        material: Material = self.examples[batch.task].material  # type: ignore[attr-defined]
+        generators = row_generators(batch, real_positions(batch, False), self.draws.named("pieces"), step)
+        write = self._translation if self.family == "seq2seq" else self._continuation
+        return replace(write(batch, material, generators), own=True)
+
+    def _translation(self, batch: Batch, material: Material, generators: list[np.random.Generator]) -> Batch:
+        source, mask = batch.inputs["input_ids"], batch.inputs.get("attention_mask")
+        mask = torch.ones_like(source, dtype=torch.bool) if mask is None else mask
+        room = min(material.seq_len, self.how.max_new_tokens or material.seq_len)
+        written = self._write(source, mask, room, material.vocabulary, generators)[:, 1:]
+        lengths = _lengths(written, material.vocabulary.sep)
+        return seq2seq_batch(material, source.numpy(), mask.sum(dim=1).numpy(), written, lengths)
+
+    def _continuation(self, batch: Batch, material: Material, generators: list[np.random.Generator]) -> Batch:
+        vocabulary, objective = material.vocabulary, self.learner.objectives[batch.task]
+        apart = bool(getattr(objective, "separate_documents", False))
+        rows, real = whole_rows(batch)
+        stays = max(1, int(self.how.prompt * int(real.min())))
+        room = rows.shape[1] - stays
+        contexts = [self._context(row[:stays], apart, vocabulary) for row in rows]
+        width = max(map(len, contexts))
+        ids = np.full((len(rows), width), vocabulary.pad)
+        for row, context in zip(ids, contexts, strict=True):
+            row[width - len(context) :] = context
+        mask = np.arange(width) >= width - np.array([[len(context)] for context in contexts])
+        room = min(room, self.how.max_new_tokens or room)
+        written = self._write(torch.from_numpy(ids), torch.from_numpy(mask), room, vocabulary, generators)[:, width:]
+        lengths = stays + _lengths(written, vocabulary.sep)
+        whole = np.concatenate([rows[:, :stays], written], axis=1)
+        return next_piece_batch(material, whole, lengths, apart, first=stays - 1)
+
+    def _context(self, beginning: np.ndarray, apart: bool, vocabulary: Vocabulary) -> np.ndarray:
+        """What the next piece may look at: the document that it belongs to. A recurrent network reads all rows from
+        their beginning, whatever stands there."""
+        if not apart or not _of_transformers(self.learner.network):
+            return beginning
+        starts = np.flatnonzero(beginning == vocabulary.sep)
+        return beginning[starts[-1] :] if len(starts) else beginning
+
+    def _write(
+        self, ids: Tensor, mask: Tensor, room: int, vocabulary: Vocabulary, generators: list[np.random.Generator]
+    ) -> np.ndarray:
+        """transformers' `generate`, int64 [R, T]: up to `room` new pieces, padded behind the first [SEP]."""
+        model, device = self.learner.network.pretrained(), self.learner.device  # type: ignore[operator]
+        noisy = Noisy([int(g.integers(1 << 62)) for g in generators], self.how.temperature, vocabulary, device)
+        written: Tensor = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.long().to(device),
+            max_new_tokens=room,
+            max_length=None,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=vocabulary.sep,
+            pad_token_id=vocabulary.pad,
+            logits_processor=[noisy],
+        )
+        return written.cpu().numpy()
+
+
+class Noisy:
+    """Logits float32 [R, V] such that the largest is a draw from softmax(logits / T), for each row by itself."""
+
+    def __init__(self, seeds: Sequence[int], temperature: float, vocabulary: Vocabulary, device: Any) -> None:
+        self.sources = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.temperature, self.vocabulary = temperature, vocabulary
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        size = self.vocabulary.size
+        even = torch.stack([torch.rand(size, generator=source, device=scores.device) for source in self.sources])
+        noise = -torch.log(-torch.log(even.clamp(1e-20, 1 - 1e-7)))
+        noisy = torch.full_like(scores, -torch.inf)  # embeddings may be padded beyond the vocabulary
+        noisy[:, :size] = scores[:, :size].float() / self.temperature + noise
+        if self.vocabulary.pad != self.vocabulary.sep:
+            noisy[:, self.vocabulary.pad] = -torch.inf
+        return noisy
+
+
+def whole_rows(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The rows int64 [R, L + 1] that a batch of next pieces was made of, and how many of each are real, int64 [R]."""
+    inputs, target = batch.inputs["input_ids"].numpy(), batch.targets["lm"]
+    rows = np.concatenate([inputs, inputs[:, -1:]], axis=1)
+    row, place = np.divmod(target.positions.numpy(), inputs.shape[1])
+    rows[row, place + 1] = target.labels.numpy()
+    return rows, np.bincount(row, minlength=len(rows)) + 1
+
+
+def _lengths(written: np.ndarray, end: int) -> np.ndarray:
+    """int64 [R]: pieces up to the first `end`, that one included; all if there is none."""
+    ended = written == end
+    return np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, written.shape[1])
+
+
+def _of_transformers(network: Any) -> bool:
+    return type(network.pretrained()).__module__.startswith("transformers.")

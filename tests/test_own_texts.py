@@ -1,0 +1,200 @@
+"""A student that writes what it learns from: what it draws, what is asked about it, and runs with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import tokenizer, vocabulary
+from small_tasks import small_task
+from taught import weights
+
+from lmctl.cli.main import main
+from lmctl.config.schema import Budget
+from lmctl.core.draws import Draws
+from lmctl.core.types import ModelSpec
+from lmctl.distill.curriculum import Curriculum
+from lmctl.distill.logits import Logits
+from lmctl.distill.on_policy import OnPolicy
+from lmctl.mix.stream import Position
+from lmctl.model.gpt2 import Gpt2
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.model.recurrent_mt import RecurrentMT
+from lmctl.model.transformer_mt import TransformerMT
+from lmctl.run.embeddings import real_positions, row_generators
+from lmctl.run.own_texts import Noisy, whole_rows
+from lmctl.run.processes import Processes
+from lmctl.run.runner import Runner
+
+BIG: dict[str, ModelSpec] = {
+    "clm": Gpt2(3, 32, 2, 64),
+    "translate": TransformerMT(1, 1, 32, 2, 64, max_positions=64),
+}
+SEP, PAD = vocabulary().sep, vocabulary().pad
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory) -> dict[str, Path]:
+    folders = {}
+    for task, spec in BIG.items():
+        torch.manual_seed(5)
+        network = spec.load(vocabulary(), {"lm": 85})
+        folders[task] = tmp_path_factory.mktemp(task)
+        network.model.save_pretrained(folders[task])
+        tokenizer().save_pretrained(folders[task])
+    return folders
+
+
+def running(teachers, task="clm", share=1.0, hard=0.0, how=None, **changes) -> Runner:
+    terms = {"logits": Logits(divergence="js", temperature=1.0), "on_policy": how or OnPolicy(share=share)}
+    rule = Curriculum(terms, hard=hard)
+    plan, text = small_task(task, **({"teacher": (str(teachers[task]),), "distill": rule} | changes))
+    return Runner(plan, text, Processes(on_cpu=True))
+
+
+def window(runner: Runner, step: int = 0, micro: int | None = None):
+    return runner.stream.window(Position(), 0.0, micro, 0, 1)
+
+
+def test_the_largest_noisy_logit_is_a_draw():
+    logits = torch.tensor([[2.0, 0.0, 1.0, -1.0, 0.5]]).expand(20000, -1)
+    small = replace(vocabulary(), size=4, pad=9, sep=3)
+    for temperature in (1.0, 2.0):
+        drawn = Noisy(range(20000), temperature, small, "cpu")(None, logits).argmax(dim=-1)
+        wanted = (logits[0, :4] / temperature).softmax(-1)  # the fifth is beyond the vocabulary
+        found = torch.bincount(drawn, minlength=5)[:4] / 20000
+        assert (found - wanted).abs().max() < 0.015
+
+
+def test_continuations_by_the_slow_way(teachers):
+    """Piece by piece, without a cache, each row alone, every piece seeing its own document only."""
+    runner = running(teachers)
+    given = window(runner)
+    (after,) = runner.own_texts.rewritten([given], 3)
+    (before,), (batch,) = given.batches, after.batches
+    rows, real = whole_rows(before)
+    stays = int(0.5 * real.min())
+    draws = Draws(1, "on_policy").named("pieces")
+    generators = row_generators(before, real_positions(before, False), draws, 3)
+    found, lengths = whole_rows(batch)
+    for row, generator in enumerate(generators):
+        noise = Noisy([int(generator.integers(1 << 62))], 1.0, vocabulary(), "cpu")
+        pieces = rows[row, :stays].tolist()
+        start = max([place for place, piece in enumerate(pieces) if piece == SEP], default=0)
+        while len(pieces) < rows.shape[1]:
+            ids = torch.tensor([pieces[start:]])
+            with torch.no_grad():
+                logits = runner.network.eval().head("lm", runner.network.encode({"input_ids": ids}, torch.tensor([ids.shape[1] - 1])))
+            pieces.append(int(noise(None, logits).argmax()))
+            if pieces[-1] == SEP:
+                break
+        assert found[row, : len(pieces)].tolist() == pieces
+        # Asked about: every piece of its own, and no other.
+        own = [p % 32 for p in batch.targets["lm"].positions.tolist() if p // 32 == row]
+        assert own == list(range(stays - 1, len(pieces) - 1))
+    assert batch.own
+    assert batch.rows is None
+    assert not before.own
+
+
+def test_translations_end_where_they_end(teachers):
+    runner = running(teachers, "translate")
+    given = window(runner)
+    (after,) = runner.own_texts.rewritten([given], 0)
+    (before,), (batch,) = given.batches, after.batches
+    assert torch.equal(batch.inputs["input_ids"], before.inputs["input_ids"])
+    width = batch.inputs["decoder_input_ids"].shape[1]
+    for row in range(len(before.inputs["input_ids"])):
+        labels = batch.targets["lm"].labels[batch.targets["lm"].positions // width == row].tolist()
+        assert labels.count(SEP) == (labels[-1] == SEP)
+        assert PAD not in labels
+        shifted = batch.inputs["decoder_input_ids"][row, : len(labels)].tolist()
+        assert shifted == [PAD, *labels[:-1]]
+
+
+def test_the_lesson_is_the_divergence_on_the_students_own_pieces(teachers):
+    """The first step's term, by hand; the objective's loss is left out, whatever it would count for."""
+    runner, again = running(teachers, hard=1.0), running(teachers, hard=1.0)
+    report = next(runner.steps())
+    (after,) = again.own_texts.rewritten([window(again)], 0)
+    (batch,) = after.batches
+    positions = batch.targets["lm"].positions
+    networks = again.network, again.learner.teaching.teacher.teachers[0].network
+    with torch.no_grad():
+        q, p = (n.head("lm", n.encode(batch.inputs, positions)).softmax(-1).double() for n in networks)
+    m = (p + q) / 2
+    wanted = 0.5 * float((p * (p / m).log()).sum() + (q * (q / m).log()).sum())
+    assert float(report.terms["corpus/distill_logits"]) == pytest.approx(wanted, rel=1e-4)
+    assert report.counts["corpus/distill_logits"] == len(positions)
+    assert "corpus/lm" not in report.terms
+    assert "corpus/lm" not in report.counts
+    no_hard = running(teachers, hard=0.0)
+    next(no_hard.steps())
+    assert torch.equal(weights(runner), weights(no_hard))
+
+
+def test_a_lot_for_every_step(teachers):
+    turns = [running(teachers, share=0.3).own_texts.turn(step) for step in range(1000)]
+    assert 0.25 < np.mean(turns) < 0.35
+    runner = running(teachers, share=0.5, budget=Budget(steps=8))
+    seen = ["corpus/lm" in report.counts for report in runner.steps()]
+    assert seen == [not runner.own_texts.turn(step) for step in range(8)]
+    assert len(set(seen)) == 2
+
+
+def test_micro_batches_and_interruptions_make_no_difference(teachers):
+    settings = {"share": 0.7, "budget": Budget(steps=4)}
+    whole, split, half, rest = (running(teachers, **settings, micro=m) for m in (None, 3, None, None))
+    list(whole.steps())
+    list(split.steps())
+    assert (weights(whole) - weights(split)).norm() < 1e-4 * weights(whole).norm()
+    steps = half.steps()
+    for _ in range(2):
+        next(steps)
+    rest.load({n: v.clone() for n, v in half.network.state_dict().items()}, half.state_dict(), half.own_state())
+    list(rest.steps())
+    assert torch.equal(weights(whole), weights(rest))
+
+
+def test_without_turns_it_is_the_lesson_alone(teachers):
+    never = running(teachers, share=0.0, hard=0.5)
+    plain = running(teachers, share=0.0, hard=0.5)
+    plain.own_texts = None
+    for runner in (never, plain):
+        list(runner.steps())
+    assert torch.equal(weights(never), weights(plain))
+
+
+@pytest.mark.parametrize(
+    ("task", "model"), [("clm", RecurrentLM(1, 32)), ("translate", RecurrentMT(1, 1, 32, 32)), ("translate", None)]
+)
+def test_whatever_writes_can_learn_so(teachers, task, model):
+    changes = {} if model is None else {"model": model}
+    how = OnPolicy(share=1.0, max_new_tokens=6, prompt=0.8)
+    runner = running(teachers, task, how=how, budget=Budget(steps=2), **changes)
+    before = weights(runner)
+    reports = list(runner.steps())
+    assert len(reports) == 2
+    assert all(0 < report.counts["corpus/distill_logits"] <= 8 * 6 for report in reports)
+    assert (weights(runner) - before).norm() > 0
+
+
+REFUSALS = {
+    "mix=mlm model=bert_tiny distill=on_policy": "on_policy is about texts that are written, and an encoder writes none",
+    "distill=on_policy teacher_cache=auto": "teacher_cache=auto: with on_policy the teacher is asked about texts that "
+    "nobody knows beforehand",
+    "distill=on_policy distill.terms.on_policy.share=2": "error: distill.terms.on_policy: share is a probability, got 2",
+    "distill=sequence mix=mlm model=bert_tiny": "sequence is about texts that are written",
+}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_refused_on_the_command_line(words, teachers, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    mix = [] if "mix=" in words else ["mix=clm"]
+    assert main(["distill", f"teacher={teachers['clm']}", "batch.seq_len=32", *mix, *words.split()]) == 2
+    assert REFUSALS[words] in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
