@@ -136,11 +136,11 @@ class Plan:
         if self.adversary.needs_dropout and drops_nothing(self.model):
             raise no_dropout(self)
         self._check_streams()
+        objectives = {name: task.objective for name, task in self.mix.tasks.items()}
+        check_writing(self.distill.lessons, self.teacher, self.model.family, objectives)
         self._check_teacher()
         streams = [name for name, task in self.mix.tasks.items() if streamed(task.data) is not None]
         check_keeping(self.teacher_cache, self.teacher_cache_k, self.maskings, self.distill.lessons, streams)
-        objectives = {name: task.objective for name, task in self.mix.tasks.items()}
-        check_writing(self.distill.lessons, self.teacher, self.model.family, objectives)
         reason = self.precision.refuse_run(self)
         if reason is not None:
             raise ConfigError(f"precision: {reason}")

@@ -61,7 +61,7 @@ def window(runner: Runner, step: int = 0, micro: int | None = None):
 
 def test_the_largest_noisy_logit_is_a_draw():
     logits = torch.tensor([[2.0, 0.0, 1.0, -1.0, 0.5]]).expand(20000, -1)
-    small = replace(vocabulary(), size=4, pad=9, sep=3)
+    small = replace(vocabulary(), size=4, pad=3, sep=3)
     for temperature in (1.0, 2.0):
         drawn = Noisy(range(20000), temperature, small, "cpu")(None, logits).argmax(dim=-1)
         wanted = (logits[0, :4] / temperature).softmax(-1)  # the fifth is beyond the vocabulary
@@ -87,7 +87,8 @@ def test_continuations_by_the_slow_way(teachers):
         while len(pieces) < rows.shape[1]:
             ids = torch.tensor([pieces[start:]])
             with torch.no_grad():
-                logits = runner.network.eval().head("lm", runner.network.encode({"input_ids": ids}, torch.tensor([ids.shape[1] - 1])))
+                hidden = runner.network.eval().encode({"input_ids": ids}, torch.tensor([ids.shape[1] - 1]))
+                logits = runner.network.head("lm", hidden)
             pieces.append(int(noise(None, logits).argmax()))
             if pieces[-1] == SEP:
                 break
@@ -137,7 +138,8 @@ def test_the_lesson_is_the_divergence_on_the_students_own_pieces(teachers):
 
 
 def test_a_lot_for_every_step(teachers):
-    turns = [running(teachers, share=0.3).own_texts.turn(step) for step in range(1000)]
+    own = running(teachers, share=0.3).own_texts
+    turns = [own.turn(step) for step in range(1000)]
     assert 0.25 < np.mean(turns) < 0.35
     runner = running(teachers, share=0.5, budget=Budget(steps=8))
     seen = ["corpus/lm" in report.counts for report in runner.steps()]
@@ -183,10 +185,11 @@ def test_whatever_writes_can_learn_so(teachers, task, model):
 
 
 REFUSALS = {
-    "mix=mlm model=bert_tiny distill=on_policy": "on_policy is about texts that are written, and an encoder writes none",
+    "mix=mlm model=bert_tiny distill=on_policy": "on_policy is about texts that are written, and an encoder writes "
+    "none",
     "distill=on_policy teacher_cache=auto": "teacher_cache=auto: with on_policy the teacher is asked about texts that "
     "nobody knows beforehand",
-    "distill=on_policy distill.terms.on_policy.share=2": "error: distill.terms.on_policy: share is a probability, got 2",
+    "distill=on_policy distill.terms.on_policy.share=2": "error: distill.terms.on_policy.share is a probability, got 2",
     "distill=sequence mix=mlm model=bert_tiny": "sequence is about texts that are written",
 }
 
