@@ -34,7 +34,9 @@ def test_every_training_command_composes(line, capsys, monkeypatch, tmp_path):
     (tmp_path / "runs" / "mine" / "config.yaml").write_text(saved)
     monkeypatch.chdir(tmp_path)
     words = [word for word in shlex.split(line)[1:] if word != "-m"]
-    words = [word.split(",")[0] if "=" in word and "[" not in word else word for word in words]  # the first job of a sweep
+    words = [
+        word.split(",")[0] if "=" in word and "[" not in word else word for word in words
+    ]  # the first job of a sweep
     assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
 
 
