@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from command import ROOT, environment
 from distill_workers import CASES, runner_of, trained, weights
-from small import plan
-from small_tasks import small_task
+from safetensors.torch import save_file
+from small import plan, tokenizer
+from small_tasks import small_task, two_tasks
 from small_teachers import MODELS, taught, teacher
 from torch.nn.functional import log_softmax
 
@@ -30,6 +32,7 @@ from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError
 from lmctl.core.types import Distiller, Precision
 from lmctl.distill.attention import Attention
+from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits
 from lmctl.distill.minilm import MiniLM
@@ -393,3 +396,23 @@ def test_gap_closed():
     assert closed("t/label_accuracy", 0.8, 0.7, 0.9) == pytest.approx(0.5)
     assert closed("t/label_accuracy", 0.6, 0.7, 0.9) == pytest.approx(-0.5)
     assert closed("t/label_accuracy", 0.8, 0.7, 0.6) is None
+
+
+def test_several_tasks_in_a_learned_balance(alone, tmp_path):
+    """A head of its own for each; the lesson's terms share the factor of the loss that they go with, so that chunks are
+    weighed as was said, and `hidden`, which goes with none, keeps its own."""
+    own, text = two_tasks(micro=4, budget=Budget(steps=2))
+    network = MODELS["bert"].load(text.vocabulary, {"mlm": text.vocabulary.size, "topics": 3})
+    network.pretrained().save_pretrained(tmp_path)
+    save_file(network.extra_heads(), tmp_path / "extra_heads.safetensors")
+    tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "lmctl_tasks.json").write_text(json.dumps({"topics": {"labels": ["a", "b", "c"]}}))
+    rule = Curriculum({"logits": Logits(), "hidden": Hidden()}, hard=0.5, chunk_mb=0.002)
+    runner = Runner(replace(own, distill=rule, teacher=(str(tmp_path),)), text, alone)
+    reports = list(runner.steps())
+    assert set(reports[0].terms) == {
+        *("corpus/mlm", "corpus/distill_logits", "corpus/distill_hidden"),
+        *("topics/label", "topics/distill_logits", "topics/distill_hidden"),
+    }
+    assert len(runner.learner.balance.log_variance) == 2
+    assert all(math.isfinite(float(value)) for report in reports for value in report.terms.values())

@@ -38,7 +38,7 @@ class Application:
         texts = [] if self.arguments.has("--multirun") else [key for key in hints if without_none(hints[key]) is str]
         self.arguments.overrides = [readable(word, texts) for word in self.arguments.overrides]
         self._start_from_a_model()
-        if "teacher" in hints:
+        if "teacher" in hints and not self._goes_on():
             self.arguments.overrides += teacher.implied(self.arguments)
         words = self.arguments.overrides
         self.stage_words = [word for word in words if word.startswith(stages.PREFIX)]
@@ -70,7 +70,11 @@ class Application:
         refuse_tokens(arguments.overrides)
         if (file := arguments.flags.get("--from") or self._resumed_config()) is not None:
             self.composer.start_from(file, arguments.overrides)
-        elif "distill" in self.composer.defaults and (file := teacher.run_of(arguments)) is not None:
+        elif (
+            "distill" in self.composer.defaults
+            and not self._goes_on()
+            and (file := teacher.run_of(arguments)) is not None
+        ):
             self.composer.start_from(file, arguments.overrides, teacher.TEXT)
         if self.verb == "plan" and arguments.has("--multirun") and not any(map(arguments.has, NOT_A_RUN)):
             return grid.plan_cells(self)
@@ -99,6 +103,16 @@ class Application:
         """What `key` is given, without the quotes that Hydra's grammar may have needed."""
         value = self.arguments.value(key)
         return value and value.strip("'\"")
+
+    def _goes_on(self) -> bool:
+        """Whether the config of a run, which says everything, is the base."""
+        resume, name, run_dir = map(self._text, ("resume", "name", "run_dir"))
+        if "--from" in self.arguments.flags:
+            return True
+        if resume in (None, "false"):
+            return False
+        own = Path(resume).parent.parent if resume != "auto" and name is None else Path(f"runs/{name}")
+        return Paths(Path(run_dir) if run_dir else own).config.is_file()
 
     def _resumed_config(self) -> str | None:
         """A run that goes on is the run it was: its own config is the base, and needs no repeating."""

@@ -212,7 +212,7 @@ class Composer:
         # A group that is younger than the run has its default.
         replaced = [word.partition("=")[0] for word in overrides]
         groups: list[Any] = [
-            {f"optional {group}": None if group in saved or group in replaced else default}
+            {group: None} if group in replaced else {f"optional {group}": None if group in saved else default}
             for group, default in self.defaults.items()
         ]
         kept = [e for e in raw["defaults"] if isinstance(e, str) or next(iter(e)).startswith("override ")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,18 +108,23 @@ def _latencies(plan: Plan, valid: Mapping[str, Examples], learners: list[Learner
     included, one row at a time and a batch at a time. The learners take turns, so that all meet the same load."""
     task, examples = next(iter(valid.items()))
     found: list[dict[str, float]] = [{} for _ in learners]
-    for size in sorted({1, min(plan.batch.rows, len(examples))}):
+    for size in sorted({1, plan.batch.rows}):
         times: list[list[float]] = [[] for _ in learners]
         start, number = time.monotonic(), 0
         while number <= PASSES or time.monotonic() - start < SECONDS:
             rows = np.sort((np.arange(size) + number * size) % len(examples))
-            batch = examples.collate(rows, np.zeros_like(rows), Draws(0, f"{task}/valid"))
+            batch = _fresh(examples.collate(rows, np.zeros_like(rows), Draws(0, f"{task}/valid")))
             for learner, taken in zip(learners, times, strict=True):
                 taken.append(_milliseconds(learner, batch.to(learner.device)) / size)
             number += 1
         for latencies, taken in zip(found, times, strict=True):
             latencies[str(size)] = round(statistics.median(taken[1:]), 3)  # the first pass is to warm up
     return found
+
+
+def _fresh(batch: Batch) -> Batch:
+    """Rows that continue nothing."""
+    return replace(batch, inputs={n: value for n, value in batch.inputs.items() if n not in ("track", "fresh")})
 
 
 def _milliseconds(learner: Learner, batch: Batch) -> float:
