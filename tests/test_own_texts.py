@@ -79,7 +79,7 @@ def test_continuations_by_the_slow_way(teachers):
     stays = int(0.5 * real.min())
     draws = Draws(1, "on_policy").named("pieces")
     generators = row_generators(before, real_positions(before, False), draws, 3)
-    found, lengths = whole_rows(batch)
+    found, _ = whole_rows(batch)
     for row, generator in enumerate(generators):
         noise = Noisy([int(generator.integers(1 << 62))], 1.0, vocabulary(), "cpu")
         pieces = rows[row, :stays].tolist()

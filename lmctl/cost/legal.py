@@ -11,6 +11,7 @@ import torch
 from lmctl.core.types import Examples
 from lmctl.cost.known import Known, look
 from lmctl.cost.rows import examples_for
+from lmctl.model.inherit import origins
 from lmctl.plan import Plan
 from lmctl.run.assemble import check, check_pieces, heads_of
 from lmctl.run.prepare import check_kind
@@ -44,6 +45,9 @@ def checked(plan: Plan, read: bool) -> Checked:
         check_pieces(plan, known.prepared)
     with torch.device("meta"):
         outline = build(plan, known, plan.gradient_checkpointing)
+        if plan.student.from_teacher is not None:
+            teacher = plan.teachers[0].outline(known.vocabulary, heads_of(plan, known.prepared))
+            origins(outline, teacher, plan.student.from_teacher)
     return Checked(plan, known, examples, world, device, outline)
 
 
