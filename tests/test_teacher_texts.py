@@ -7,11 +7,14 @@ import signal
 
 import pytest
 import torch
+from command import metrics, succeed, summary
+from taught import save_teacher
 from use_models import Rows, gpt2, marian
 
 from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.distill.texts import TeacherTexts
+from lmctl.model.transformer_mt import TransformerMT
 from lmctl.use import texts
 from lmctl.use.decode import complete, translate
 from lmctl.use.load import load
@@ -123,3 +126,27 @@ def test_prompts_must_leave_room(tmp_path, writer):
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=r"must|leaves nothing|is a probability"):
         TeacherTexts(**wrong)
+
+
+def test_a_student_of_translation_by_command(tmp_path):
+    """On the teacher's texts, and on its answers about them; found again by the next run, which ends the same."""
+    spec = TransformerMT(1, 1, 32, 2, 64, max_positions=64)
+    save_teacher(tmp_path / "teacher", spec, {"lm": 85})
+    lines = [" ".join(f"w{(7 * row + place) % 60}" for place in range(3 + row % 5)) for row in range(60)]
+    for name in ("source", "target"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    words = ["teacher=teacher", "mix=translate", "data=parallel", "data.source=source.txt", "data.target=target.txt"]
+    words += ["distill=[sequence,logits]", "distill.terms.sequence.beams=1", "distill.terms.sequence.max_new_tokens=6"]
+    words += ["budget.steps=2", "log.every=1", "runner=cpu", "distill.control=false", "batch.seq_len=32"]
+    first = succeed("distill", *words, "name=first", "run_dir=first", cwd=tmp_path)
+    assert "teacher's texts: cache miss: written" in first.stdout + first.stderr
+    again = succeed("distill", *words, "name=again", "run_dir=again", cwd=tmp_path)
+    assert "teacher's texts: cache hit" in again.stdout + again.stderr
+    assert summary(tmp_path / "first")["model_sha256"] == summary(tmp_path / "again")["model_sha256"]
+    assert "loss/corpus/distill_logits" in next(
+        line for line in metrics(tmp_path / "first") if line["split"] == "train"
+    )
+    (file,) = (tmp_path / "cache/texts").glob("*/texts.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {source for source, _ in rows} < set(lines)  # without those that are held out
+    assert all(len(target.split()) <= 6 for _, target in rows)
