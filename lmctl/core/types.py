@@ -313,8 +313,9 @@ class Network(Protocol):
 class ModelSpec(Protocol):
     """Group `model`: an architecture and its size.
 
-    One method is optional. `outline`: like `load`, but weights that were trained before are not read, so that it may
-    be called where tensors hold nothing (torch's meta device). Without it `load` is called there.
+    One attribute and one method are optional. `carries_state` True: its network carries a state from row to row, for
+    objectives that ask for it. `outline`: like `load`, but weights that were trained before are not read, so that it
+    may be called where tensors hold nothing (torch's meta device). Without it `load` is called there.
     """
 
     @property
