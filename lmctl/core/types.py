@@ -420,6 +420,26 @@ class Precision(Protocol):
         ...
 
 
+@runtime_checkable
+class Quantization(Protocol):
+    """Group `quantize`: in what form the weights of a model that has learnt are kept."""
+
+    @property
+    def product(self) -> str | None:
+        """The low-precision product that a forward pass must have, or it did nothing."""
+        ...
+
+    @property
+    def storage(self) -> str:
+        """The format in which weights must be found."""
+        ...
+
+    def quantize(self, network: nn.Module, device: torch.device) -> list[str]:
+        """Change the layers of a network that is on the CPU, and soon on `device`, in place; returns what is worth
+        saying about it. ConfigError if there is nothing to change."""
+        ...
+
+
 class Seen(NamedTuple):
     """What one forward pass of a micro-batch gave."""
 
