@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from omegaconf import DictConfig
@@ -21,6 +22,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.types import (
     Adversary,
     Augment,
+    Distiller,
     Family,
     GradCompressor,
     ModelSpec,
@@ -28,11 +30,13 @@ from lmctl.core.types import (
     Precision,
     Schedule,
     Source,
+    StateLesson,
     TokenizerSpec,
     Where,
     streamed,
 )
 from lmctl.mix.mix import Mix
+from lmctl.model.teacher import TeacherModel
 
 COMPONENTS = {
     "model": ModelSpec,
@@ -43,6 +47,7 @@ COMPONENTS = {
     "precision": Precision,
     "adversary": Adversary,
     "compression": GradCompressor,
+    "distill": Distiller,
     "optim": OptimSpec,
     "schedule": Schedule,
     "runner": Where,
@@ -69,6 +74,7 @@ class Plan:
     precision: Precision
     adversary: Adversary
     compression: GradCompressor
+    distill: Distiller
     optim: OptimSpec
     schedule: Schedule
     runner: Where
@@ -82,6 +88,8 @@ class Plan:
     run_dir: str
     resume: str
     init_from: str | None
+    teacher: tuple[str, ...]
+    """Where the teachers lie; none: there is none."""
     seed: int
     cache_dir: str | None
     clip_norm: float | None
@@ -93,10 +101,11 @@ class Plan:
         """Check and build everything in `cfg`; the first mistake ends in a `ConfigError` that names its key."""
         check_root(cfg, TrainConfig)
         trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
+        settings = {key: cfg[key] for key in cls.__dataclass_fields__ if key not in COMPONENTS | SECTIONS}
         return cls(
             **{key: build(cfg[key], kind, trusted=trusted) for key, kind in COMPONENTS.items()},
             **{key: section(cfg[key], kind) for key, kind in SECTIONS.items()},
-            **{key: cfg[key] for key in cls.__dataclass_fields__ if key not in COMPONENTS | SECTIONS},
+            **settings | {"teacher": teachers_in(cfg.teacher)},
         )
 
     def __post_init__(self) -> None:
@@ -126,6 +135,7 @@ class Plan:
         if self.adversary.needs_dropout and drops_nothing(self.model):
             raise no_dropout(self)
         self._check_streams()
+        self._check_teacher()
         reason = self.precision.refuse_run(self)
         if reason is not None:
             raise ConfigError(f"precision: {reason}")
@@ -134,6 +144,57 @@ class Plan:
                 f"init_from={self.init_from} is of no use to {type(self.model).__name__}, which starts from scratch",
                 "leave model= out, or give model=pretrained",
             )
+
+    @property
+    def verb(self) -> str:
+        """The verb that such a run is typed with."""
+        return "distill" if self.teacher else "train"
+
+    @cached_property
+    def teachers(self) -> list[TeacherModel]:
+        """The models that teach."""
+        return [TeacherModel(path) for path in self.teacher]
+
+    def _check_teacher(self) -> None:
+        """Teacher and student must read the same rows."""
+        if not self.distill.lessons:
+            if self.teacher:
+                raise ConfigError(
+                    f"teacher={self.teacher[0]}: with distill=none nothing is learnt from it", "distill=logits"
+                )
+            return
+        if not self.teacher:
+            raise ConfigError(
+                "distill: there is no teacher", "teacher=RUN, a model directory or a hub id; or distill=none"
+            )
+        inner = [name for name, lesson in self.distill.lessons.items() if isinstance(lesson, StateLesson)]
+        if inner and len(self.teacher) > 1:
+            raise ConfigError(
+                f"distill: {inner[0]} looks into the teacher, and there are {len(self.teacher)}",
+                f"teacher={self.teacher[0]}, or distill=logits, which averages the answers of several",
+            )
+        if inner and self.compile:
+            raise ConfigError(
+                f"distill: {inner[0]} looks into layers, which compiled code does not let anybody do",
+                "compile=false, or distill=logits",
+            )
+        for teacher in self.teachers:
+            if teacher.max_positions is not None and self.batch.seq_len > teacher.max_positions:
+                raise ConfigError(
+                    f"batch.seq_len={self.batch.seq_len} is longer than the {teacher.max_positions} positions of "
+                    f"teacher={teacher.init_from}",
+                    f"batch.seq_len={teacher.max_positions}",
+                )
+            for name, task in self.mix.tasks.items():
+                objective = task.objective
+                if teacher.family in (self.model.family, *(objective.families if objective.label_kind else ())):
+                    continue
+                raise ConfigError(
+                    f"teacher={teacher.init_from} is {_A[teacher.family]}, and mix.tasks.{name} trains "
+                    f"{_A[self.model.family]}",
+                    f"nearest: model={NEAREST_MODEL[teacher.family]} {NEAREST_MIX[teacher.family]}, or a teacher that "
+                    f"is {_A[self.model.family]}",
+                )
 
     def _check_streams(self) -> None:
         """What needs to know how many rows there are, or to have them in order."""
@@ -156,6 +217,16 @@ class Plan:
                     f"{what}, in shuffled blocks, and {type(task.objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
                 )
+
+
+def teachers_in(value: Any) -> tuple[str, ...]:
+    """`teacher=`: nothing, one place, or a list of them."""
+    if value is None:
+        return ()
+    places = [value] if isinstance(value, str) else list(value)
+    if not places or not all(isinstance(place, str) and place for place in places):
+        raise ConfigError(f"teacher must name a run, a model directory or a hub id, or a list of them, got {value}")
+    return tuple(places)
 
 
 def drops_nothing(model: Any) -> bool:

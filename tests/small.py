@@ -19,6 +19,7 @@ from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Ev
 from lmctl.core.store import TokenStore, write_store
 from lmctl.core.types import Document
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.distill.none import NoTeacher
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
@@ -107,6 +108,7 @@ def plan(**changes: Any) -> Plan:
         precision=Fp32(),
         adversary=Clean(),
         compression=Uncompressed(),
+        distill=NoTeacher(),
         optim=AdamW(lr=3e-3),
         schedule=Linear(),
         runner=Cpu(),
@@ -120,6 +122,7 @@ def plan(**changes: Any) -> Plan:
         run_dir="runs/small",
         resume="false",
         init_from=None,
+        teacher=(),
         seed=1,
         cache_dir=None,
         clip_norm=1.0,

@@ -167,7 +167,7 @@ def test_section():
 )
 def test_root_is_checked(changes: dict[str, Any], message: str):
     cfg = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(TrainConfig)))
-    groups = "model data augment mix tokenizer precision compression adversary optim schedule runner"
+    groups = "model data augment mix tokenizer precision compression adversary distill optim schedule runner"
     for group in groups.split():
         cfg[group] = {"_target_": "anything"}
     cfg.name = "x"

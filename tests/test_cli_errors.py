@@ -72,7 +72,7 @@ MISTAKES = {
     "train -m precision=fp32,fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, bf16_pure, fp16, fp32, fp8, int8, int8_full, int8_lora, int8_weights, nf4_lora, tf32",
     "train -m batch.seq_len=32,4": "error: batch.seq_len must be at least 8, got 4",
     "train -m hydra.launcher.n_job=2": "error: unknown key 'hydra.launcher.n_job'\n  lmctl train --help lists the keys",
-    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, compression, data, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer",
+    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, compression, data, distill, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer",
 }  # fmt: skip
 
 

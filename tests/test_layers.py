@@ -15,7 +15,7 @@ FLOORS = [
     {"config"},
     {
         *("model", "tokenizer", "data", "objective", "augment", "mix"),
-        *("precision", "adversary", "compression", "optim", "schedule", "runner"),
+        *("precision", "adversary", "distill", "compression", "optim", "schedule", "runner"),
     },
     {"plan"},
     {"run"},

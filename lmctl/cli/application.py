@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import grid, stages, sweep
+from lmctl.cli import control, grid, stages, sweep, teacher
 from lmctl.cli.arguments import Arguments, quoted, readable, stamp
 from lmctl.config.audit import audit, refuse_tokens
 from lmctl.config.build import check, without_none
@@ -38,6 +38,8 @@ class Application:
         texts = [] if self.arguments.has("--multirun") else [key for key in hints if without_none(hints[key]) is str]
         self.arguments.overrides = [readable(word, texts) for word in self.arguments.overrides]
         self._start_from_a_model()
+        if "teacher" in hints and not self._goes_on():
+            self.arguments.overrides += teacher.implied(self.arguments)
         words = self.arguments.overrides
         self.stage_words = [word for word in words if word.startswith(stages.PREFIX)]
         self.arguments.overrides = [word for word in words if word not in self.stage_words]
@@ -68,6 +70,12 @@ class Application:
         refuse_tokens(arguments.overrides)
         if (file := arguments.flags.get("--from") or self._resumed_config()) is not None:
             self.composer.start_from(file, arguments.overrides)
+        elif (
+            "distill" in self.composer.defaults
+            and not self._goes_on()
+            and (file := teacher.run_of(arguments)) is not None
+        ):
+            self.composer.start_from(file, arguments.overrides, teacher.TEXT)
         if self.verb == "plan" and arguments.has("--multirun") and not any(map(arguments.has, NOT_A_RUN)):
             return grid.plan_cells(self)
         if arguments.has("--multirun"):
@@ -81,6 +89,10 @@ class Application:
                 self._run_stages(cfg)
                 return Exit.DONE
             check(cfg, self.composer.schema)
+            self._hand_over()
+            if self.verb == "distill":
+                control.conclude(cfg, self.job_flags)
+            return Exit.DONE
         elif not arguments.has("--shell-completion"):
             self._name_run()
         self._hand_over()
@@ -91,6 +103,16 @@ class Application:
         """What `key` is given, without the quotes that Hydra's grammar may have needed."""
         value = self.arguments.value(key)
         return value and value.strip("'\"")
+
+    def _goes_on(self) -> bool:
+        """Whether the config of a run, which says everything, is the base."""
+        resume, name, run_dir = map(self._text, ("resume", "name", "run_dir"))
+        if "--from" in self.arguments.flags:
+            return True
+        if resume in (None, "false"):
+            return False
+        own = Path(resume).parent.parent if resume != "auto" and name is None else Path(f"runs/{name}")
+        return Paths(Path(run_dir) if run_dir else own).config.is_file()
 
     def _resumed_config(self) -> str | None:
         """A run that goes on is the run it was: its own config is the base, and needs no repeating."""
@@ -125,7 +147,7 @@ class Application:
         words = self.arguments.overrides
         jobs = stages.plan_stages(settings, words, self.stage_words, folder)
         for job in jobs:
-            one = Application(self.verb, [*self.job_flags, *job.overrides, "run_dir=unused", "name=unused"])
+            one = Application(stages.verb_of(job), [*self.job_flags, *job.overrides, "run_dir=unused", "name=unused"])
             check(one.composer.task(one.arguments.overrides), one.composer.schema)
         stages.run_stages(jobs, self.job_flags, [*words, *self.stage_words], folder)
 
@@ -152,7 +174,7 @@ class Application:
 
         def job(cfg: DictConfig) -> None:
             sys.argv = original  # what the user typed, for the record and for the run's other processes
-            if self.verb == "train":
+            if self.verb in ("train", "distill"):
                 from lmctl.core import stop
 
                 stop.install()

@@ -16,6 +16,7 @@ from lmctl.config.compose import Composer
 
 PURPOSE = {
     "train": "Pre-train or fine-tune a model. Ctrl-C saves and stops; resume=auto goes on.",
+    "distill": "Train a small model from a big one; the same model without a teacher shows what was gained.",
     "plan": "Say whether a run, or with -m a grid, is legal, and what it costs in memory and traffic; nothing is run.",
     "prepare": "Train the tokenizer, build the token cache, and print a card of both.",
     "peek": "Show examples as the model will see them: pieces, masks and targets.",
@@ -29,6 +30,11 @@ EXAMPLES = {
         "lmctl train budget.minutes=2",
         "lmctl train data=text data.path=corpus/ model=bert_mini precision=bf16 name=mine",
         "lmctl train -m precision=fp32,bf16 seed=1,2,3",
+    ],
+    "distill": [
+        "lmctl distill teacher=runs/big model=bert_tiny",
+        "lmctl distill teacher=runs/big distill=[logits,hidden] distill.terms.logits.temperature=4",
+        "lmctl distill -m teacher=runs/big distill=logits,minilm,tinybert",
     ],
     "plan": [
         "lmctl plan data=text data.path=corpus/ model=bert_mini batch.size=256 batch.micro=32",

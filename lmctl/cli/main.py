@@ -20,6 +20,7 @@ from lmctl.core.suggest import nearest
 
 VERBS = {
     "train": "pre-train or fine-tune a model",
+    "distill": "train a small model from a big one, and say how much of the gap was closed",
     "plan": "say whether a run or a grid is legal, and what it costs",
     "prepare": "train the tokenizer, build the token cache, print its card",
     "peek": "show examples as the model will see them",

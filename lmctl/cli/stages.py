@@ -28,6 +28,8 @@ OWN = ("name", "run_dir", "resume", "stage", "stages")
 """Keys that belong to the whole, not to a stage."""
 PREFIX = "stages."
 """`stages.NAME.key=value` on the command line is `key=value` for one stage."""
+STARTS = ("init_from", "teacher")
+"""Keys that may name an earlier stage."""
 POLL_SECONDS = 0.1
 
 
@@ -61,22 +63,23 @@ def plan_stages(stages: Mapping[str, Any], typed: Sequence[str], special: Sequen
             if _key(word) not in OWN:
                 chosen.pop(_key(word), None)
                 chosen[_key(word)] = word
-        if (start := chosen.get("init_from")) is not None:
-            chosen["init_from"] = _started(start, name, jobs)
+        for key in STARTS:
+            if key in chosen:
+                chosen[key] = _started(chosen[key], name, jobs)
         jobs.append(Job(name, [*chosen.values(), f"stage={quoted(name)}"], str(folder / name)))
     return jobs
 
 
 def _started(word: str, name: str, before: Sequence[Job]) -> str:
-    """`init_from=` with the name of an earlier stage replaced by its directory."""
-    value = word.partition("=")[2].strip("'\"")
+    """`init_from=` or `teacher=` with the name of an earlier stage replaced by its directory."""
+    key, value = _key(word), word.partition("=")[2].strip("'\"")
     found = next((job.run_dir for job in before if job.name == value), None)
     if found is None and value != "null" and not Path(value).exists() and "/" not in value:
         earlier = ", ".join(job.name for job in before) or "none"
         raise ConfigError(
-            f"stages.{name}: init_from={value} is neither an earlier stage nor a model", f"earlier stages: {earlier}"
+            f"stages.{name}: {key}={value} is neither an earlier stage nor a model", f"earlier stages: {earlier}"
         )
-    return word if found is None else f"init_from={quoted(found)}"
+    return word if found is None else f"{key}={quoted(found)}"
 
 
 def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Sequence[str], folder: Path) -> None:
@@ -126,9 +129,14 @@ def recorded(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) and "stages" in found else {}
 
 
+def verb_of(job: Job) -> str:
+    """A stage that has a teacher is distilled."""
+    return "distill" if any(_key(word) == "teacher" for word in job.overrides) else "train"
+
+
 def _command(job: Job, flags: Sequence[str]) -> list[str]:
     return [
-        *(sys.executable, "-m", "lmctl", "train", *flags, *job.overrides),
+        *(sys.executable, "-m", "lmctl", verb_of(job), *flags, *job.overrides),
         *(f"name={quoted(job.name)}", f"run_dir={quoted(job.run_dir)}", "resume=auto"),
     ]
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from lmctl.config.schema import groups_of
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -71,8 +72,8 @@ def check(cfg: DictConfig, schema: type[Any]) -> None:
     """Everything that can be known of a verb's config without running the verb."""
     check_root(cfg, schema)
     trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
-    for name, hint in get_type_hints(schema).items():
-        if hint is Any and cfg[name] is not None:
+    for name in groups_of(schema):
+        if cfg[name] is not None:
             build(cfg[name], object, trusted=trusted)
 
 

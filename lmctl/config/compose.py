@@ -26,13 +26,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
 from lmctl.config.options import spell_out
-from lmctl.config.schema import PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
+from lmctl.config.schema import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
 from lmctl.config.use_schema import EvalConfig, GenerateConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
 SCHEMAS: dict[str, type[Any]] = {
     "train": TrainConfig,
+    "distill": DistillConfig,
     "plan": PlanConfig,
     "prepare": PrepareConfig,
     "peek": PeekConfig,
@@ -192,9 +193,14 @@ class Composer:
             f"no option '{name}' in group '{group}'{where}{hint}", f"options: {', '.join(options) or 'none'}"
         )
 
-    def start_from(self, file: str, overrides: list[str]) -> None:
-        """Let the resolved config of an earlier run be the base; `overrides` go on top, group by group."""
+    def start_from(self, file: str, overrides: list[str], only: tuple[str, ...] = ()) -> None:
+        """Let the resolved config of an earlier run be the base; `overrides` go on top, group by group. `only` these of
+        its groups, if any are named, and its length of rows."""
         saved = read_config(Path(file))
+        if only:
+            length = cast(dict[str, Any], saved.get("batch") or {}).get("seq_len")
+            saved = {key: saved[key] for key in only if key in saved}
+            saved |= {} if length is None else {"batch": {"seq_len": length}}
         raw = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{self.verb}.yaml")))
         # The file's own name and directory are taken; the packages it trusted are for the person here to trust.
         for key in ("name", "run_dir", "resume", "trusted"):
@@ -206,7 +212,7 @@ class Composer:
         # A group that is younger than the run has its default.
         replaced = [word.partition("=")[0] for word in overrides]
         groups: list[Any] = [
-            {f"optional {group}": None if group in saved or group in replaced else default}
+            {group: None} if group in replaced else {f"optional {group}": None if group in saved else default}
             for group, default in self.defaults.items()
         ]
         kept = [e for e in raw["defaults"] if isinstance(e, str) or next(iter(e)).startswith("override ")]

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from lmctl.config.build import TRUSTED, component_class, join, key_of, without_none
+from lmctl.config.schema import groups_of
 from lmctl.core import types
 
 LoadOption: TypeAlias = Callable[[str, str, str], DictConfig]
@@ -28,6 +29,7 @@ GROUPS: dict[Any, str] = {
     types.Quantization: "quantize",
     types.Adversary: "adversary",
     types.GradCompressor: "compression",
+    types.Distiller: "distill",
     types.OptimSpec: "optim",
     types.Schedule: "schedule",
     types.Where: "runner",
@@ -38,8 +40,8 @@ GROUPS: dict[Any, str] = {
 def spell_out(cfg: DictConfig, schema: type[Any], load_option: LoadOption) -> None:
     """Replace every name of an option in `cfg` by the option's settings, in place."""
     trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
-    for name, hint in get_type_hints(schema).items():
-        if hint is Any and name in cfg:
+    for name in groups_of(schema):
+        if name in cfg:
             _place(cfg, name, name, load_option)
             _component(cfg._get_node(name), trusted, load_option)
 

@@ -6,7 +6,7 @@ the final values, and raises `ValueError`; `lmctl.config.build` puts the key in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from omegaconf import MISSING
@@ -17,6 +17,12 @@ def key(default: Any, help: str) -> Any:
     if isinstance(default, type):
         return field(default_factory=default, metadata={"help": help})
     return field(default=default, metadata={"help": help})
+
+
+def groups_of(schema: type[Any]) -> list[str]:
+    """The keys of a verb's config that components stand at. What other keys are for is said where they are declared;
+    what components are for, in their own files."""
+    return [f.name for f in fields(schema) if f.type == "Any" and "help" not in f.metadata]
 
 
 def positive(**values: float | None) -> None:
@@ -135,12 +141,14 @@ class TrainConfig:
     precision: Any = MISSING
     adversary: Any = MISSING
     compression: Any = MISSING
+    distill: Any = MISSING
     optim: Any = MISSING
     schedule: Any = MISSING
     runner: Any = MISSING
     name: Optional[str] = key(None, "name of the run; null: made of verb, date and time")
     run_dir: str = key("runs/${name}", "where the run is written")
     init_from: Optional[str] = key(None, "start from a run, a model directory or a hub id (model=pretrained)")
+    teacher: Any = key(None, "learn from a run, a model directory or a hub id, or a list of them (distill=...)")
     resume: str = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
     seed: int = key(1, "seed of initial weights, order, masks and dropout")
     cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
@@ -161,6 +169,15 @@ class TrainConfig:
     trusted: list[str] = field(
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
     )
+
+
+@dataclass(frozen=True)
+class DistillConfig(TrainConfig):
+    """Root of `lmctl distill`: as `train`, with a teacher."""
+
+    def __post_init__(self) -> None:
+        if self.teacher is None:
+            raise ValueError("teacher is required: a run, a model directory or a hub id, as teacher=...")
 
 
 @dataclass(frozen=True)

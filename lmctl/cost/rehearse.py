@@ -27,8 +27,9 @@ from lmctl.cost.legal import Checked, build
 from lmctl.cost.live import GRADIENTS, ROWS, STATES, WEIGHTS, Live, Peak
 from lmctl.cost.rows import Sample
 from lmctl.precision.fp32 import Fp32
-from lmctl.run.learner import Fixed, Learner, Uncertainty, Watched
+from lmctl.run.learner import Fixed, Learner, Uncertainty
 from lmctl.run.proof import ROWS as PROOF_ROWS
+from lmctl.run.reading import Watched
 
 ADAM_STATES = 2
 """Values per parameter, in float32, where an optimiser's step cannot be rehearsed."""

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from lmctl.core.curve import check_curve, curve_at, points_of
 from lmctl.core.types import Augment, Objective, Source
 
 UNITS = ("examples", "tokens")
 BALANCES = ("fixed", "uncertainty")
-BETWEEN = ("linear", "step")
 
 
 @dataclass(frozen=True)
@@ -31,41 +30,20 @@ class Task:
     """Factor on the task's losses, besides its share."""
 
     def __post_init__(self) -> None:
-        if self.between not in BETWEEN:
-            raise ValueError(f"between must be one of {', '.join(BETWEEN)}, got {self.between!r}")
+        check_curve("weight", self.weight, self.between)
         if self.loss_weight <= 0:
             raise ValueError(f"loss_weight must be above 0, got {self.loss_weight}")
-        points = self.points
-        if any(weight < 0 for _, weight in points) or not any(weight > 0 for _, weight in points):
+        if any(weight < 0 for _, weight in self.points) or not any(weight > 0 for _, weight in self.points):
             raise ValueError(f"weight must be above 0, got {self.weight}")
-        places = [progress for progress, _ in points]
-        if places != sorted(set(places)) or not all(0 <= place <= 1 for place in places):
-            raise ValueError(
-                f"weight's points go from progress 0 to 1, each further than the one before: {self.weight}"
-            )
 
     @property
     def points(self) -> list[tuple[float, float]]:
         """The curriculum as (progress, weight); one point if the weight is constant."""
-        if isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool):
-            return [(0.0, float(self.weight))]
-        try:
-            return [(float(progress), float(weight)) for progress, weight in self.weight]
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"weight must be a number or points [[progress, weight], ...], got {self.weight}"
-            ) from None
+        return points_of("weight", self.weight)
 
     def weight_at(self, progress: float) -> float:
         """The weight when `progress` of the budget, from 0 to 1, is spent."""
-        points = self.points
-        after = bisect_right([place for place, _ in points], progress)
-        if after == 0:
-            return points[0][1]
-        if after == len(points) or self.between == "step":
-            return points[after - 1][1]
-        (start, low), (end, high) = points[after - 1], points[after]
-        return low + (high - low) * (progress - start) / (end - start)
+        return curve_at(self.points, progress, self.between)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ class BertNetwork(TransformerNetwork):
     where only rows are."""
 
     recompute = False
+    whole = False
+    """Whether the last layer, too, is computed at all positions."""
 
     def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
@@ -31,6 +33,9 @@ class BertNetwork(TransformerNetwork):
             read = torch.arange(len(ids), device=ids.device) * ids.shape[1]
         last = self.model.bert.encoder.layer[-1]
         width = hidden.shape[-1]
+        if self.whole:
+            states = last(hidden, _broadcast(mask)).reshape(-1, width).index_select(0, read)
+            return self._pooled(states) if first else states
         context = last.attention.self(hidden, _broadcast(mask))[0].reshape(-1, width).index_select(0, read)
         residual = hidden.reshape(-1, width).index_select(0, read)
         states = last.feed_forward_chunk(last.attention.output(context, residual))
@@ -58,6 +63,9 @@ class BertNetwork(TransformerNetwork):
 
     def classify(self, hidden: Tensor) -> Tensor:
         return self.model.classifier(self.model.dropout(hidden))
+
+    def read_everywhere(self) -> None:
+        self.whole = True
 
     def checkpoint_activations(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""

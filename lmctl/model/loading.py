@@ -51,14 +51,17 @@ def load(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> 
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"init_from={spec.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"{spec.key}={spec.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
             "give a run directory, a Hugging Face directory with safetensors, or a hub id",
         ) from error
     network = _fitted(model, network_class, vocabulary, heads)
-    network.report = _report(model, info)
+    new = _new(model, info)
+    network.report = _report(model, info, new)
     extra = Path(spec.place) / EXTRA_HEADS
-    if extra.is_file() and (taken := network.load_extra_heads(load_file(extra))):
+    taken = network.load_extra_heads(load_file(extra)) if extra.is_file() else []
+    if taken:
         network.report.append(f"heads taken over: {', '.join(taken)}")
+    network.untrained = [*new, *(f"class_heads.{name}" for name in network.class_heads if name not in taken)]
     _restrict(network, spec)
     return network
 
@@ -126,7 +129,7 @@ def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[netw
         return AutoModelForCausalLM if language else AutoModelForSequenceClassification, networks.Decoder
     if kind not in ENCODERS:
         raise ConfigError(
-            f"init_from={spec.init_from} is of type {kind!r}, whose heads lmctl does not know",
+            f"{spec.key}={spec.init_from} is of type {kind!r}, whose heads lmctl does not know",
             f"encoders it knows: {', '.join(ENCODERS)}",
         )
     if kind == "bert":
@@ -136,15 +139,21 @@ def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[netw
     return AutoModelForMaskedLM if language else AutoModelForSequenceClassification, ENCODERS[kind]
 
 
-def _report(model: Any, info: dict[str, Any]) -> list[str]:
+def _new(model: Any, info: dict[str, Any]) -> list[str]:
+    """The tensors that the checkpoint has not, or has in another shape."""
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     missing = sorted(name for name in info["missing_keys"] if name not in tied)
-    mismatched = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"])
+    mismatched = (str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"])
+    return [*missing, *sorted(mismatched)]
+
+
+def _report(model: Any, info: dict[str, Any], new: list[str]) -> list[str]:
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     unused = sorted(info["unexpected_keys"])
     total = len(model.state_dict()) - len(tied)
-    lines = [f"loaded {total - len(missing) - len(mismatched)} of {total} tensors"]
-    if missing or mismatched:
-        lines.append(f"new: {_modules([*missing, *mismatched])}")
+    lines = [f"loaded {total - len(new)} of {total} tensors"]
+    if new:
+        lines.append(f"new: {_modules(new)}")
     if unused:
         lines.append(f"left behind: {_modules(unused)}")
     return lines

@@ -34,6 +34,8 @@ class TransformerNetwork(nn.Module):
         self.model = model
         self.report: list[str] = []
         """What was loaded and what is new, for a model that was trained before."""
+        self.untrained: list[str] = []
+        """Tensors that are new although the model was trained before, by their names."""
         wanted = class_heads_of(heads)
         self.own_head = next(iter(wanted)) if wanted and len(wanted) == len(heads) else None
         """The task whose classifier is the model's own."""
@@ -100,10 +102,22 @@ class TransformerNetwork(nn.Module):
             groups.append(list(found.values()))
         return [group for group in groups if group]
 
+    def stacks(self) -> dict[str, list[nn.Module]]:
+        """Its layers from the lowest to the highest: "layers"; of an encoder with a decoder "encoder" and "decoder"."""
+        stacks = [list(m) for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
+        return {"layers": max(stacks, key=len)}
+
+    def to_be_seen(self) -> dict[str, list[nn.Module]]:
+        """Those of its `stacks` whose layers give hidden states [R, L, H] by themselves."""
+        return self.stacks()
+
+    def read_everywhere(self) -> None:
+        """Let every layer compute all of its positions from now on, whoever reads them: somebody watches."""
+
     def _depths(self) -> Sequence[Sequence[nn.Module]]:
-        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
-        stack = max(stacks, key=len)
-        return [self._embeddings(), *([layer] for layer in stack)]
+        stacks = self.stacks().values()
+        layers = [[s[place] for s in stacks if place < len(s)] for place in range(max(map(len, stacks)))]
+        return [self._embeddings(), *layers]
 
     def _embeddings(self) -> list[nn.Module]:
         """Of pieces and positions, with the norm that belongs to them."""
@@ -234,12 +248,11 @@ class Seq2Seq(TransformerNetwork):
         bias = getattr(self.model, "final_logits_bias", None)
         return logits if bias is None else logits + bias.squeeze(0)
 
-    def _depths(self) -> Sequence[Sequence[nn.Module]]:
-        sides = [self.model.get_encoder(), self.model.get_decoder()]
-        stacks = [next(m for m in side.modules() if isinstance(m, nn.ModuleList)) for side in sides]
-        deepest = max(map(len, stacks))
-        layers = [[stack[place] for stack in stacks if place < len(stack)] for place in range(deepest)]
-        return [self._embeddings(), *layers]
+    def stacks(self) -> dict[str, list[nn.Module]]:
+        sides = {"encoder": self.model.get_encoder(), "decoder": self.model.get_decoder()}
+        return {
+            name: list(next(m for m in side.modules() if isinstance(m, nn.ModuleList))) for name, side in sides.items()
+        }
 
 
 def _pairwise(mask: Tensor | None) -> Tensor | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 class Pretrained:
     """A model that was trained before."""
 
+    key: ClassVar[str] = "init_from"
+    """What the user calls it by."""
+
     init_from: str
     dropout: Optional[float] = None
     freeze: int = 0
@@ -36,7 +39,7 @@ class Pretrained:
 
     def __post_init__(self) -> None:
         if not self.init_from:
-            raise ValueError("init_from must name a run directory, a model directory or a hub id")
+            raise ValueError(f"{self.key} must name a run directory, a model directory or a hub id")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a probability below 1, got {self.dropout}")
         if self.freeze < -1:
@@ -61,12 +64,12 @@ class Pretrained:
         if folder.is_dir() and not (folder / "config.json").is_file():
             unfinished = paths.config.is_file()
             raise ConfigError(
-                f"init_from={self.init_from}: "
+                f"{self.key}={self.init_from}: "
                 + ("this run has no model/ yet" if unfinished else "neither a run nor a model directory"),
                 f"finish it: lmctl train resume=auto run_dir={folder}" if unfinished else None,
             )
         if not folder.exists() and means_a_place(self.init_from):
-            raise ConfigError(f"init_from={self.init_from}: no such directory")
+            raise ConfigError(f"{self.key}={self.init_from}: no such directory")
         return str(folder) if folder.is_dir() else self.init_from
 
     @cached_property
@@ -79,7 +82,7 @@ class Pretrained:
             return AutoConfig.from_pretrained(self.place, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"init_from={self.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
+                f"{self.key}={self.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
                 "give a run directory, a Hugging Face directory with safetensors, or a hub id",
             ) from error
 

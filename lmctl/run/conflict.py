@@ -26,9 +26,9 @@ def gradient_cosines(learner: Learner, batches: Sequence[Batch]) -> dict[str, fl
 
 
 def _gradient(learner: Learner, batch: Batch) -> list[Tensor | None]:
-    counts = batch.counts()
+    counts, weights = learner.counts(batch), learner.teaching.weights(batch)
     terms = learner(batch)
-    loss = sum(value / max(1, counts[name]) for name, value in terms.items())
+    loss = sum(value * (weights.get(name, 1.0) / max(1, counts[name])) for name, value in terms.items())
     parameters = [p for p in learner.network.parameters() if p.requires_grad]
     return list(torch.autograd.grad(loss, parameters, allow_unused=True))
 

@@ -23,6 +23,9 @@ FREE = (
     "log",
     "runner",
     "compile",
+    "teacher",
+    "distill.chunk_mb",
+    "distill.control",
     "gradient_checkpointing",
     "batch.micro",
     "compression.probe_every",
@@ -33,7 +36,7 @@ itself."""
 
 @dataclass(frozen=True)
 class Identity:
-    """The resolved config of a run and the fingerprints of its tokenizer and text."""
+    """The resolved config of a run and the fingerprints of its tokenizer, text and teacher."""
 
     config: dict[str, Any]
     fingerprints: dict[str, str]
@@ -54,7 +57,7 @@ class Identity:
                 )
         for name, value in self.fingerprints.items():
             if saved["fingerprints"].get(name) != value:
-                what = "the tokenizer" if name == "tokenizer" else f"the text of {name}"
+                what = {"tokenizer": "the tokenizer", "teacher": "the teacher"}.get(name, f"the text of {name}")
                 raise ConfigError(
                     f"resume: {what} is not the one this run began with", "start a new run with another name=..."
                 )

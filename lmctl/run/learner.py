@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lmctl.core.types import Batch, Network, Objective, Precision, Terms
-
-
-class Watched:
-    """A network that keeps the logits it gives."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.logits: list[Tensor] = []
-
-    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
-        return self.network.encode(inputs, read)
-
-    def head(self, name: str, hidden: Tensor) -> Tensor:
-        self.logits.append(self.network.head(name, hidden))
-        return self.logits[-1]
+from lmctl.core.types import Batch, Objective, Precision, Terms
+from lmctl.run.nothing import nothing
+from lmctl.run.reading import Watched
+from lmctl.run.teaching import Untaught
 
 
 class Learner(nn.Module):
@@ -37,9 +25,11 @@ class Learner(nn.Module):
         precision: Precision,
         device: Any,
         balance: nn.Module,
+        teaching: Untaught | None = None,
     ) -> None:
         super().__init__()
         self.network, self.balance = network, balance
+        self.teaching = teaching or Untaught()
         self.objectives, self.precision, self.device = dict(objectives), precision, device
         self._watched: Watched | None = None
 
@@ -47,8 +37,15 @@ class Learner(nn.Module):
         """The terms of `batch`, by name; where a process has none at all, `nothing`."""
         if batch is None:
             return {"none": self.nothing()}
-        with self.precision.products(self.device):
-            return self.objectives[batch.task].terms(self._watched or self.network, batch)  # type: ignore[arg-type]
+        return self.teaching.terms(self, self._watched or self.network, batch)  # type: ignore[arg-type]
+
+    def products(self) -> AbstractContextManager[Any]:
+        """Inside it, matrix products are those of the run's precision."""
+        return self.precision.products(self.device)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """What the terms of `batch` are summed over: numbers of targets, or of whatever else a lesson looks at."""
+        return batch.counts() | self.teaching.counts(batch)
 
     @contextmanager
     def watching(self) -> Iterator[list[Tensor]]:
@@ -62,25 +59,12 @@ class Learner(nn.Module):
     def nothing(self) -> Tensor:
         """A loss of 0 that every parameter takes part in, with a gradient of 0: DDP waits for all of them in the last
         backward pass of a step, whichever task that belongs to."""
-        return Nothing.apply(*(p for p in self.parameters() if p.requires_grad))
+        return nothing(self.parameters())
 
     def scores(self, batch: Batch) -> Terms:
         """Losses and scores of a validation batch."""
-        with self.precision.products(self.device):
+        with self.products():
             return self.objectives[batch.task].scores(self.network, batch)  # type: ignore[arg-type]
-
-
-class Nothing(torch.autograd.Function):
-    """Zero, with a gradient of zero for every parameter; never looks at their values, which may not be there."""
-
-    @staticmethod
-    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
-        ctx.like = [(p.shape, p.dtype, p.device) for p in parameters]
-        return torch.zeros((), device=parameters[0].device)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return tuple(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.like)
 
 
 class Fixed(nn.Module):
@@ -102,29 +86,26 @@ class Uncertainty(nn.Module):
 
     def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
         """As `Fixed.forward`; the regulariser is shared out over the micro-batches like the targets."""
+        if name not in self.places:  # a term of a lesson that is about no targets
+            return loss
         s = self.log_variance[self.places[name]]
         return torch.exp(-s) * loss + part * s / 2
 
 
 def total_loss(
-    batch: Batch,
-    terms: Terms,
-    counts: Mapping[str, float],
-    world: int,
-    factor: float,
-    balance: nn.Module,
-    on_top: bool = False,
+    learner: Learner, batch: Batch, terms: Terms, counts: Mapping[str, float], world: int, factor: float, on_top: bool
 ) -> Tensor:
     """The loss of a micro-batch: each term over its *global* count of targets, so that the sum over all
     micro-batches and processes is the mean over the whole window however it was split. DDP divides the gradients
     by the number of processes; `world` undoes that. `counts` are those of the window, by `<task>/<term>`. Terms that
-    come `on_top` of the losses have the losses' factors, but no second share of what keeps these in balance."""
-    here = batch.counts()
+    come `on_top` of the losses have the losses' factors, but no second share of what keeps these in balance, and no
+    part in the lesson's weights."""
+    here, weights = learner.counts(batch), {} if on_top else learner.teaching.weights(batch)
     # A term without targets anywhere is an empty sum, 0 with a gradient of 0, whatever it is divided by.
     parts = []
     for term, value in terms.items():
-        name = f"{batch.task}/{term}"
-        count = max(counts[name], 1.0)
-        part = 0.0 if on_top else world * here[term] / count
-        parts.append(balance(name, value * (factor * world / count), part))
+        count, owner = max(counts[f"{batch.task}/{term}"], 1.0), learner.teaching.owner(batch.task, term)
+        part = 0.0 if on_top or owner != term else world * here[term] / count
+        weighed = value * (weights.get(term, 1.0) * factor * world / count)
+        parts.append(learner.balance(f"{batch.task}/{owner}", weighed, part))
     return sum(parts[1:], parts[0])

@@ -174,5 +174,5 @@ class MicroBatch:
         return Seen(terms, dict(zip(self.batch.targets, kept, strict=True)))
 
     def _total(self, terms: Terms, on_top: bool) -> Tensor:
-        workers, balance = self.passes.runner.exchange.workers, self.passes.runner.learner.balance
-        return total_loss(self.batch, terms, self.part.counts, workers, self.part.factor, balance, on_top)
+        workers, learner = self.passes.runner.exchange.workers, self.passes.runner.learner
+        return total_loss(learner, self.batch, terms, self.part.counts, workers, self.part.factor, on_top)

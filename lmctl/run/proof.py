@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lmctl.core.errors import LmctlError
 from lmctl.core.types import Batch
 from lmctl.precision.counting import counting, storage
-from lmctl.run.learner import Watched
+from lmctl.run.reading import Watched
 from lmctl.run.runner import Runner
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}

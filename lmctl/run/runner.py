@@ -4,7 +4,7 @@
         targets = global count per term     one sum over the processes, on the host
         for micro in window:                gradients cross the network on the last one only
             adversary.drive(micro)          as often as it likes:
-                terms = learner(micro)          objective/ and model/, in the precision's products
+                terms = learner(micro)          objective/, model/ and distill/, in the precision's products
                 (sum(terms / targets)).backward()
         exchange                            compression/, unless DDP has averaged them already
         clip, step, yield
@@ -30,7 +30,7 @@ from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
-from lmctl.run.assemble import blocks_of, check, check_network, examples_of, network_of
+from lmctl.run.assemble import blocks_of, check, check_network, examples_of, heads_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
 from lmctl.run.learner import Fixed, Learner, Uncertainty
@@ -38,6 +38,8 @@ from lmctl.run.passes import Part, Passes
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.state import TrainState, random_state, restore_random_state
+from lmctl.run.teacher import teacher_of, watch
+from lmctl.run.teaching import Taught, Untaught
 
 SMALLEST_SCALE = 1.0
 """A loss scale below this means that gradients overflow whatever is done about it."""
@@ -76,18 +78,30 @@ class Runner:
         train = examples_of(plan.mix, family, batch, prepared, "train", augmented=True)
         valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
         check(plan, processes.world, device, train)
-        seed_everything(plan.seed)
+        objectives = {name: task.objective for name, task in tasks.items()}
+        teacher = teacher_of(plan, prepared, device) if plan.teacher else None
+        seed_everything(plan.seed)  # after the teacher: the student begins as it would without one
         self.network = network_of(plan, prepared)
         check_network(plan, self.network)
         self.converted = plan.precision.convert(self.network, device)
         """What the precision did to the network, in words."""
-        objectives = {name: task.objective for name, task in tasks.items()}
         blocks = blocks_of(plan, prepared)
         self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks)
-        self.terms = list(self._terms())
-        """Every `<task>/<term>` of the run."""
-        balance = Uncertainty(self.terms) if plan.mix.balance == "uncertainty" else Fixed()
-        self.learner = Learner(self.network, objectives, plan.precision, device, balance)
+        examples = [self.stream.first(task, 1) for task in self.stream.streams]
+        self.losses = [f"{batch.task}/{term}" for batch in examples for term in batch.targets]
+        """Every `<task>/<term>` of the objectives."""
+        balance = Uncertainty(self.losses) if plan.mix.balance == "uncertainty" else Fixed()
+        teaching = Untaught()
+        if teacher is not None:
+            widest = max(heads_of(plan, prepared).values())
+            inside = watch(plan.distill, self.network)
+            teaching = Taught(teacher, plan.distill, objectives, examples, widest, inside)
+        lessons = [f"{batch.task}/{term}" for batch in examples for term in teaching.counts(batch)]
+        self.terms = [*self.losses, *lessons]
+        """Those of the objectives, and those of the lesson."""
+        self.fingerprints = prepared.fingerprints | (teacher.fingerprints if teacher else {})
+        """What a run goes on with only if it is the same: tokenizer, texts, teacher."""
+        self.learner = Learner(self.network, objectives, plan.precision, device, balance, teaching)
         self.learner = self.learner.to(device).train()
         self.optimizer = plan.precision.optimiser(plan.optim, self.learner, device, plan.seed)
         self.scaler = plan.precision.scaler(device)
@@ -101,11 +115,6 @@ class Runner:
         self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
         seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
         self._clock = (time.monotonic(), time.process_time())
-
-    def _terms(self) -> Iterator[str]:
-        for task in self.stream.streams:
-            for term in self.stream.first(task, 1).targets:
-                yield f"{task}/{term}"
 
     def spent(self, ahead: float = 0.0) -> float:
         """Share of the budget that is spent (1 or more: done), `ahead` steps from now."""
@@ -160,7 +169,7 @@ class Runner:
         counts, tokens = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.plan.mix.tasks, 0.0)
         for batch in (batch for window in windows for batch in window.batches):
             tokens[batch.task] += batch.tokens
-            for term, count in batch.counts().items():
+            for term, count in self.learner.counts(batch).items():
                 counts[f"{batch.task}/{term}"] += count
         local = [*counts.values(), *tokens.values(), reason is not None]
         *flat, stops, seconds = self.processes.sum([*local, self.state.seconds if self.processes.first else 0.0])
@@ -183,6 +192,8 @@ class Runner:
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(self.spent(ahead=0.5), 1e-9)))
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
+        at = Position.from_state(state.position)
+        self.learner.teaching.progress = min(1.0, self._progress(state.window, at))
         cosines = {}
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
             cosines = gradient_cosines(self.learner, [batch for window in windows for batch in window.batches])
@@ -225,9 +236,10 @@ class Runner:
             for name, value in outcome.terms.items():
                 name = f"{batch.task}/{name}"
                 terms[name] = terms.get(name, 0.0) + value.detach().double()
+            sizes = self.learner.counts(batch)
             for name, value in outcome.adversarial.items():
                 total, count = adversarial.get(f"{batch.task}/{name}", (0.0, 0))
-                count += len(batch.targets[name].labels)
+                count += sizes[name]
                 adversarial[f"{batch.task}/{name}"] = (total + value.detach().double(), count)
         if not window.batches:  # fewer rows than processes; the others wait for these gradients all the same
             self.scaler.scale(self.wrapped(None)["none"]).backward()
@@ -271,6 +283,7 @@ class Runner:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "balance": self.learner.balance.state_dict(),
+            "teaching": self.learner.teaching.state_dict(),
         }
 
     def own_state(self) -> dict[str, Any]:
@@ -289,6 +302,7 @@ class Runner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.learner.balance.load_state_dict(state["balance"])
+        self.learner.teaching.load_state_dict(state.get("teaching", {}))
         own = dict(own or {})
         saved_random, carried, exchange = (own.pop(name, None) for name in ("random", "carried", "exchange"))
         if carried:

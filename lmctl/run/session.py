@@ -92,6 +92,8 @@ class Session:
             self.display.say(f"precision: {role} {self.precision[role]}")
         if (cost := self.plan.adversary.backwards) > 1:
             self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
+        for line in runner.learner.teaching.shown:
+            self.display.say(f"distill: {line}")
         if words := runner.exchange.words():
             self.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
@@ -106,7 +108,7 @@ class Session:
         if state.best is not None and state.best["metric"] != metric:
             state.best, state.stale = None, 0  # figures of another kind cannot be compared
         if self.processes.first:
-            prints, device = runner.prepared.fingerprints, device_name(self.processes.device)
+            prints, device = runner.fingerprints, device_name(self.processes.device)
             self.record.begin(self.config, prints, device, state.metrics_bytes)
         self.began = True
         if fresh:
@@ -121,7 +123,7 @@ class Session:
         stop.ignore()
         raise Stopped(
             f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved",
-            f"go on with: lmctl train resume=auto run_dir={self.paths.root}",
+            f"go on with: lmctl {self.plan.verb} resume=auto run_dir={self.paths.root}",
         )
 
     def _after(self, report: StepReport) -> bool:
@@ -186,7 +188,7 @@ class Session:
         means = {name: s / counts[name] for s, name in zip(sums, runner.terms, strict=True) if name in counts}
         adversarial = self._adversarial()
         self.pending.clear()
-        state.train = {"loss": sum(means.values()), **means}
+        state.train = {"loss": sum(means[name] for name in runner.losses if name in means), **means}
         tokens, seconds = state.tokens - self._since[0], state.seconds - self._since[1]
         self._since = (state.tokens, state.seconds)
         line = {

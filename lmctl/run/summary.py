@@ -89,7 +89,7 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
         f"  memory: {sizes['total']:.1f} bytes per weight ({parts}), activations aside",
         f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
         f"next: {_use(paths, plan)}",
-        f"      lmctl train resume=auto run_dir={paths.root} {_twice(budget)}",
+        f"      lmctl {plan.verb} resume=auto run_dir={paths.root} {_twice(budget)}",
     ]
 
 

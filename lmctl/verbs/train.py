@@ -55,14 +55,15 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     lock = processes.first_does(lambda: _claim(plan, paths))
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
-    identity = Identity(cast("dict[str, Any]", resolved), prepared.fingerprints, processes.world)
     try:
         runner = Runner(plan, prepared, processes)
+        identity = Identity(cast("dict[str, Any]", resolved), runner.fingerprints, processes.world)
         for line in getattr(runner.network, "report", []):
             display.say(f"init_from: {line}")
         if _resume(plan, paths, runner, identity, display):
             return
-        display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: lmctl train resume=auto run_dir={paths.root}")
+        again = f"lmctl {plan.verb} resume=auto run_dir={paths.root}"
+        display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
         summary = session.run()
     except torch.OutOfMemoryError as error:

@@ -1,0 +1,67 @@
+"""What `teacher=X` implies where nothing else is said: X's tokenizer, a small model of its kind, its text and tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lmctl.cli.arguments import Arguments, quoted
+from lmctl.core.types import Paths
+from lmctl.model import own
+
+SMALL = {
+    "bert": "bert_tiny",
+    "modernbert": "modernbert_tiny",
+    "gpt2": "gpt2_tiny",
+    "llama": "llama_tiny",
+    "t5": "t5_tiny",
+    "marian": "transformer_mt_tiny",
+    own.LANGUAGE_MODEL: "lstm_tiny",
+    own.CLASSIFIER: "bilstm_tiny",
+    own.SEQ2SEQ: "rnn_mt_tiny",
+}
+"""A student for a teacher of each type."""
+TEXT = ("data", "augment", "mix")
+"""What a student takes over from the run of its teacher, besides the length of rows."""
+
+
+def named(arguments: Arguments) -> str | None:
+    """Where the first teacher lies; None if the command line names none."""
+    value = arguments.value("teacher")
+    if value in (None, "", "null"):
+        return None
+    return value.strip("[]").split(",")[0].strip().strip("'\"")
+
+
+def implied(arguments: Arguments) -> list[str]:
+    """Overrides for what is not on the command line."""
+    teacher, words = named(arguments), []
+    if teacher is None:
+        return []
+    if arguments.value("tokenizer") is None and arguments.value("init_from") is None:
+        words.append("tokenizer=pretrained")
+    if "tokenizer=pretrained" in words and arguments.value("tokenizer.path") is None:
+        words.append(f"tokenizer.path={quoted(teacher)}")
+    if arguments.value("model") is None and arguments.value("init_from") is None:
+        small = SMALL.get(_type_of(Path(teacher)))
+        words += [] if small is None or arguments.value("recipe") else [f"model={small}"]
+    return words
+
+
+def run_of(arguments: Arguments) -> str | None:
+    """The config of the teacher's run, if it is a run of lmctl and no other text is named."""
+    teacher = named(arguments)
+    if teacher is None or arguments.value("mix") is not None or arguments.value("recipe") is not None:
+        return None
+    config = Paths(Path(teacher)).config
+    return str(config) if config.is_file() else None
+
+
+def _type_of(folder: Path) -> str:
+    """What transformers calls the architecture of the model in `folder`; empty if nothing says so."""
+    for file in (Paths(folder).model / "config.json", folder / "config.json"):
+        try:
+            return str(json.loads(file.read_text(encoding="utf-8")).get("model_type", ""))
+        except (OSError, ValueError, AttributeError):
+            continue
+    return ""

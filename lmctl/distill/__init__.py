@@ -1,0 +1,1 @@
+"""Group `distill`: what a student learns from a teacher."""

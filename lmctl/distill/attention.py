@@ -1,0 +1,49 @@
+"""Attention maps of layers, and how values are related (maps: Jiao et al. 2020, "TinyBERT", section 3.1, equation 7;
+their divergence and the relation of values: Wang et al. 2020, "MiniLM", sections 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.types import Anatomy
+from lmctl.distill.layers import check_map, check_seen, matched
+from lmctl.distill.weighted import Weighted
+
+if TYPE_CHECKING:
+    from lmctl.distill.pupils import AttentionPupil
+
+METRICS = ("kl", "mse", "scores")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Weighted):
+    """How far the attention of matched layers is apart, head by head, mean over heads and pairs of layers, summed over
+    positions. `kl`: the divergence of a position's map from the teacher's. `mse`: the mean squared difference of the
+    maps. `scores`: that of the scores before the softmax, as TinyBERT does it. With `values` the divergence of the
+    relations of values is added."""
+
+    attends: ClassVar[bool] = True
+
+    metric: str = "kl"
+    layer_map: Any = "uniform"
+    values: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_map(self.layer_map)
+        if self.metric not in METRICS:
+            raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
+
+    def pupil(self, student: Anatomy, teacher: Anatomy) -> AttentionPupil:
+        from lmctl.distill.pupils import AttentionPupil
+
+        check_seen("attention", teacher, student, attends=True)
+        if student.heads != teacher.heads:
+            raise ConfigError(
+                f"distill: attention is compared head by head, and the teacher has {teacher.heads} heads, the student "
+                f"{student.heads}",
+                f"model.heads={teacher.heads}, or distill=minilm, which cuts both into the same number of heads",
+            )
+        return AttentionPupil(matched(self.layer_map, teacher, student, lowest=1), self.metric, self.values)

@@ -1,0 +1,45 @@
+"""What is learnt from the teacher, and what from the text: a sum of named terms, each with its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from lmctl.core.curve import check_curve, curve_at, points_of
+from lmctl.core.types import Lesson, Precision
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """loss = hard * (the objective's own) + the sum of weight * (term of the lesson)."""
+
+    terms: dict[str, Lesson]
+    teacher_precision: Optional[Precision] = None
+    """None: float32."""
+    hard: Any = 1.0
+    """Weight of the objective's own losses: a number, or points `[[progress, hard], ...]` over the budget."""
+    between: str = "linear"
+    """What `hard` does between its points: go in a straight line, or stay until the next one."""
+    control: bool = True
+    chunk_mb: float = 16.0
+
+    def __post_init__(self) -> None:
+        check_curve("hard", self.hard, self.between)
+        if not self.terms:
+            raise ValueError("terms must name at least one term (distill=none: no teacher)")
+        if self.chunk_mb <= 0:
+            raise ValueError(f"chunk_mb must be above 0, got {self.chunk_mb}")
+        if any(hard < 0 for _, hard in points_of("hard", self.hard)):
+            raise ValueError(f"hard must not be negative, got {self.hard}")
+
+    @property
+    def lessons(self) -> Mapping[str, Lesson]:
+        return self.terms
+
+    @property
+    def chunk_bytes(self) -> int:
+        return int(self.chunk_mb * 2**20)
+
+    def hard_at(self, progress: float) -> float:
+        return curve_at(points_of("hard", self.hard), progress, self.between)

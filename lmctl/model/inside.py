@@ -1,0 +1,124 @@
+"""Looking into a network while it reads: hidden states by hooks on its layers, attention where it is computed.
+
+All architectures compute attention through one function that transformers looks up by name; while a watch is on, the
+look-up finds a function that takes down queries, keys and values and then calls the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lmctl.core.errors import LmctlError
+from lmctl.core.types import Anatomy, Attended, States
+
+IMPLEMENTATION = "sdpa"
+"""Under which name all networks of lmctl find their attention."""
+CROSS = ("cross", "encoder_attn", "EncDecAttention")
+"""Parts of the names of attention to the other side."""
+
+
+class Inside:
+    """Hooks wait in a network from now on; they take things down while `watching`."""
+
+    def __init__(self, network: Any, attends: bool) -> None:
+        """`attends`: attention is taken down, too."""
+        self.network, self.attends = network, attends
+        self.stacks: dict[str, list[nn.Module]] = network.to_be_seen()
+        self._hidden: dict[str, list[Tensor | None]] | None = None
+        self._attended: dict[str, list[Attended | None]] = {}
+        self._places: dict[int, tuple[str, int]] = {}
+        network.read_everywhere()
+        for stack, layers in self.stacks.items():
+            layers[0].register_forward_pre_hook(self._before(stack), with_kwargs=True)
+            for place, layer in enumerate(layers):
+                layer.register_forward_hook(self._after(stack, place + 1))
+                for name, module in layer.named_modules():
+                    if not any(part in name for part in CROSS):
+                        self._places[id(module)] = (stack, place)
+
+    @property
+    def anatomy(self) -> Anatomy:
+        config = self.network.model.config
+        recurrent = not hasattr(config, "num_attention_heads")
+        layers = {stack: len(layers) for stack, layers in self.stacks.items()}
+        heads = 0 if recurrent else int(config.num_attention_heads)
+        width, embedding = int(config.hidden_size), int(self.network.word_embeddings().embedding_dim)
+        other = None if embedding == width else embedding
+        return Anatomy(type(self.network.model).__name__, layers, width, heads, other)
+
+    def _before(self, stack: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if self._hidden is not None and self._hidden[stack][0] is None:
+                self._hidden[stack][0] = args[0] if args else kwargs.get("hidden_states")
+
+        return hook
+
+    def _after(self, stack: str, place: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if self._hidden is not None and self._hidden[stack][place] is None:
+                self._hidden[stack][place] = output if isinstance(output, Tensor) else output[0]
+
+        return hook
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside it, what a forward pass does is taken down."""
+        self._hidden = {stack: [None] * (len(layers) + 1) for stack, layers in self.stacks.items()}
+        self._attended = {stack: [None] * len(layers) for stack, layers in self.stacks.items()}
+        original = ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
+        if self.attends:
+            ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = self._attending(original)
+        try:
+            yield
+        finally:
+            if self.attends:
+                ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = original
+
+    def taken(self, real: Mapping[str, Tensor]) -> States:
+        """What was taken down last, and no longer; `real` bool [R, L] by stack is what is not padding."""
+        hidden, attended = self._hidden, self._attended
+        assert hidden is not None
+        self._hidden, self._attended = None, {}
+        if any(h is None for states in hidden.values() for h in states):
+            raise LmctlError(f"distill: not every layer of {type(self.network.model).__name__} was passed through")
+        if self.attends and any(a is None for layers in attended.values() for a in layers):
+            raise LmctlError(f"distill: not every layer of {type(self.network.model).__name__} attended")
+        return States(
+            {stack: [h for h in states if h is not None] for stack, states in hidden.items()},
+            {stack: [a for a in layers if a is not None] for stack, layers in attended.items()},
+            dict(real),
+        )
+
+    def _attending(self, original: Any) -> Any:
+        def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
+            if (place := self._places.get(id(module))) is not None:
+                stack, layer = place
+                self._attended[stack][layer] = _taken_down(module, query, key, value, mask, kwargs)
+            return original(module, query, key, value, mask, **kwargs)
+
+        return attend
+
+
+def _taken_down(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: Any) -> Attended:
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # several heads of queries share one of keys
+        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    scale = kwargs.get("scaling")
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", False) if causal is None else causal
+    bias, allowed = kwargs.get("position_bias"), None
+    if mask is None:
+        if causal:
+            length = query.shape[2]
+            allowed = torch.ones(1, 1, length, length, dtype=torch.bool, device=query.device).tril()
+    elif mask.dtype == torch.bool:
+        allowed = mask
+    else:  # what is added is 0, or so low that nothing is left
+        allowed = mask > torch.finfo(mask.dtype).min / 2
+    return Attended(query, key, value, query.shape[-1] ** -0.5 if scale is None else float(scale), allowed, bias)

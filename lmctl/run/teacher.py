@@ -1,0 +1,213 @@
+"""A teacher in memory: an ordinary model in inference mode, in a precision of its own, or several of them.
+
+It is no part of the student: not of its parameters, its checkpoints, what its processes exchange, or its export. What
+is compared are its answers at the student's targets: the trunk runs once for a micro-batch, heads when a chunk of
+answers is asked for. Answers of several teachers are averaged as logits, which is the geometric mean of their
+distributions (Hinton et al. 2015, section 2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.files import digest
+from lmctl.core.types import Answers, Batch, Distiller, LogitLesson, Objective, Precision, StateLesson
+from lmctl.distill.vocabulary import SharedPieces, match
+from lmctl.model.inside import Inside
+from lmctl.model.network import LANGUAGE
+from lmctl.model.teacher import TeacherModel
+from lmctl.plan import Plan
+from lmctl.precision.fp32 import Fp32
+from lmctl.run.assemble import heads_of
+from lmctl.run.prepare import Prepared
+from lmctl.run.reading import real_by_stack
+from lmctl.tokenizer.pretrained import Pretrained
+from lmctl.tokenizer.vocabulary import vocabulary
+
+TASKS = "lmctl_tasks.json"
+"""Written beside the weights by lmctl's export: what the model was trained for."""
+
+
+@dataclass(frozen=True)
+class One:
+    """One loaded teacher."""
+
+    network: Any
+    shared: SharedPieces
+    unknown: int
+    """What it reads in place of a piece that it does not have."""
+
+    def translated(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The rows by its own numbers. A recurrent teacher begins every row anew: nothing of it needs to be saved."""
+        inputs = {name: value for name, value in inputs.items() if name not in ("track", "fresh")}
+        if not self.shared.same:
+            for name in ("input_ids", "decoder_input_ids"):
+                if name in inputs:
+                    inputs[name] = self.shared.read(inputs[name], self.unknown)
+        return inputs
+
+    def answers(self, head: str, hidden: Tensor) -> Answers:
+        logits = self.network.head(head, hidden).float()
+        if head not in LANGUAGE or head == "pair":
+            return Answers(logits)
+        if self.shared.same:
+            return Answers(logits[..., : len(self.shared.to_student)])
+        places = self.shared.of_student
+        logits = logits.index_select(-1, torch.from_numpy(self.shared.of_teacher).to(logits.device))
+        if len(places) == len(self.shared.to_teacher):
+            return Answers(logits)
+        return Answers(logits, torch.from_numpy(places).to(logits.device).expand(len(logits), -1))
+
+
+class LiveTeacher:
+    """One teacher, or several, read anew for every micro-batch."""
+
+    def __init__(
+        self,
+        teachers: Sequence[One],
+        precision: Precision,
+        objectives: Mapping[str, Objective],
+        device: torch.device,
+        inside: Inside | None,
+        fingerprints: dict[str, str],
+    ) -> None:
+        """`inside`: what looks into the only teacher, if a lesson wants to."""
+        self.teachers, self.precision, self.objectives, self.device = teachers, precision, objectives, device
+        self.inside, self.fingerprints = inside, fingerprints
+        self.anatomy = None if inside is None else inside.anatomy
+
+    def look(self, batch: Batch) -> Looked:
+        whole_rows = self.objectives[batch.task].label_kind is not None
+        read = None if whole_rows else torch.cat([target.positions for target in batch.targets.values()])
+        with self.computing(), nullcontext() if self.inside is None else self.inside.watching():
+            hidden = [one.network.encode(one.translated(batch.inputs), read) for one in self.teachers]
+        states = None if self.inside is None else self.inside.taken(real_by_stack(batch, whole_rows))
+        return Looked(self, batch, hidden, states)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside it, the teacher computes: without gradients, in its own precision whatever the student's is."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), self.precision.products(self.device):
+            yield
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What live teachers make of one micro-batch."""
+
+    live: LiveTeacher
+    batch: Batch
+    hidden: list[Tensor]
+    """Of each teacher [N, H], one term's targets after the other."""
+    states: Any
+    """`States`, or None where no lesson looks at them."""
+
+    @cached_property
+    def starts(self) -> dict[str, int]:
+        starts, start = {}, 0
+        for term, count in self.batch.counts().items():
+            starts[term], start = start, start + count
+        return starts
+
+    def answers(self, term: str, head: str, rows: slice) -> Answers:
+        start = self.starts[term]
+        with self.live.computing():
+            said = [
+                one.answers(head, hidden[start + rows.start : start + rows.stop])
+                for one, hidden in zip(self.live.teachers, self.hidden, strict=True)
+            ]
+            if len(said) == 1:
+                return said[0]
+            return said[0]._replace(logits=torch.stack([answers.logits for answers in said]).mean(dim=0))
+
+
+def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeacher:
+    """The teachers of `plan`, loaded; ConfigError if they cannot teach its tasks."""
+    rule, precision = plan.distill, plan.distill.teacher_precision or Fp32()
+    if (reason := precision.refuse(device)) is not None:
+        raise ConfigError(f"distill.teacher_precision: {reason}")
+    answering = any(isinstance(lesson, LogitLesson) for lesson in rule.lessons.values())
+    teachers, prints = [], []
+    for model in plan.teachers:
+        tokenizer = Pretrained(model.init_from).obtain(iter(()))
+        known = vocabulary(tokenizer)
+        pieces = (tokenizer.get_vocab(), prepared.tokenizer.get_vocab())
+        shared = match(*pieces, where=model.init_from, unknown=tokenizer.unk_token)
+        if answering:
+            _check_labels(plan, prepared, model)
+        network = model.load(known, heads_of(plan, prepared))
+        _check_trained(model, network, answering)
+        precision.convert(network, device)
+        network.eval().requires_grad_(False)
+        teachers.append(One(network.to(device), shared, known.unk))
+        prints.append(fingerprint(model))
+    if len(teachers) > 1 and not all(one.shared.same for one in teachers):
+        raise ConfigError(
+            "distill: several teachers are averaged piece by piece, so all must have the student's vocabulary",
+            f"teacher={plan.teacher[0]}",
+        )
+    objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
+    inside = watch(plan.distill, teachers[0].network)
+    return LiveTeacher(teachers, precision, objectives, device, inside, {"teacher": json.dumps(prints)})
+
+
+def watch(rule: Distiller, network: Any) -> Inside | None:
+    """What looks into a network as the lessons want it; None if none does."""
+    looking = [lesson for lesson in rule.lessons.values() if isinstance(lesson, StateLesson)]
+    return Inside(network, any(lesson.attends for lesson in looking)) if looking else None
+
+
+def fingerprint(model: TeacherModel) -> str:
+    """64 hex digits of the weights' files; of a hub model the commit."""
+    folder = Path(model.place)
+    if folder.is_dir():
+        return "".join(digest(path) for path in sorted(folder.glob("*.safetensors")))
+    return f"{model.place}@{getattr(model.config, '_commit_hash', None)}"
+
+
+def _check_trained(model: TeacherModel, network: Any, answering: bool) -> None:
+    """What was not trained has nothing to teach."""
+    prefix = network.model.base_model_prefix + "."
+    new = [name for name in network.untrained if answering or name.startswith(prefix)]
+    if new:
+        heads = sorted({name.rsplit(".", 1)[0] for name in new})
+        raise ConfigError(
+            f"teacher={model.init_from} was not trained for the tasks of this run: it has no {', '.join(heads[:3])}",
+            "the mix of its own run; or, whatever its heads are for, distill=hidden",
+        )
+
+
+def _check_labels(plan: Plan, prepared: Prepared, model: TeacherModel) -> None:
+    """Classes are compared by their place, so they must be the same ones in the same order."""
+    for name, task in plan.mix.tasks.items():
+        if task.objective.label_kind not in ("class", "classes"):
+            continue
+        ours, theirs = list(prepared.corpora[name].train.label_names), labels_of(model, name)
+        if theirs is not None and theirs != ours:
+            raise ConfigError(
+                f"mix.tasks.{name} has the labels {', '.join(ours[:8])}, and teacher={model.init_from} "
+                f"{', '.join(theirs[:8])}",
+                "the labels of the data the teacher was trained on, in the same order; or distill=hidden",
+            )
+
+
+def labels_of(model: TeacherModel, task: str) -> list[str] | None:
+    """The classes that a teacher knows for `task`, in order; None if it does not say."""
+    note = Path(model.place) / TASKS
+    if note.is_file():
+        tasks: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        labelled = [one["labels"] for one in tasks.values() if one["labels"]]
+        return tasks.get(task, {}).get("labels") or (labelled[0] if len(labelled) == 1 else None)
+    names = getattr(model.config, "id2label", None) or {}
+    found = [str(names[place]) for place in sorted(names)]
+    return None if all(name.startswith("LABEL_") for name in found) else found

@@ -1,0 +1,57 @@
+"""What test_distill_runs.py starts in two processes: trains with several lessons, writes what came of each."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from small_teachers import taught
+
+from lmctl.adversary.fgm import FastGradient
+from lmctl.distill.hidden import Hidden
+from lmctl.distill.logits import Logits
+from lmctl.distill.minilm import MiniLM
+from lmctl.run.processes import Processes
+from lmctl.run.runner import Runner
+
+STEPS = 3
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "logits": ("mlm", "bert", {"chunk_mb": 0.001}),
+    "pair": ("mlm_nsp", "bert", {"chunk_mb": 0.001}),
+    "all": ("mlm", "bert", {"lesson": {"logits": Logits(), "hidden": Hidden(), "minilm": MiniLM()}}),
+    "class": ("class", "bert", {"adversary": FastGradient()}),
+    "translate": ("translate", "marian", {"chunk_mb": 0.001}),
+}
+
+
+def runner_of(processes: Processes, folder: Path, case: str, **changes: Any) -> Runner:
+    task, model, own = CASES[case]
+    return Runner(*taught(task, str(folder / f"{model}-{task}"), **own | changes), processes)
+
+
+def trained(runner: Runner) -> dict[str, Any]:
+    steps, terms = runner.steps(), []
+    for _ in range(STEPS):
+        report = next(steps)
+        sums = runner.processes.sum([float(report.terms.get(name, 0.0)) for name in runner.terms])
+        terms.append({name: s / report.counts[name] for name, s in zip(runner.terms, sums, strict=True)})
+    steps.close()
+    return {"weights": weights(runner), "terms": terms}
+
+
+def weights(runner: Runner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in runner.learner.parameters()])
+
+
+def main(folder: Path) -> None:
+    here = Processes(on_cpu=True)
+    found = {case: trained(runner_of(here, folder, case, micro=2)) for case in CASES}
+    if here.first:
+        torch.save(found, folder / "found.pt")
+    here.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
