@@ -133,6 +133,13 @@ class Plan:
                     f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
                     f"{getattr(self.model, 'nearest_mix', NEAREST_MIX[self.model.family])}",
                 )
+            carries = getattr(task.objective, "carries_state", False)
+            if carries and not getattr(self.model, "carries_state", False):
+                raise ConfigError(
+                    f"mix.tasks.{name}: {type(task.objective).__name__} carries a state from row to row, and "
+                    f"{type(self.model).__name__} has none",
+                    "nearest: mix=clm, or for this mix model=lstm_tiny",
+                )
         if self.adversary.needs_dropout and drops_nothing(self.model):
             raise no_dropout(self)
         self._check_streams()

@@ -29,7 +29,7 @@ MISTAKES = {
     "train +optim.typo=1": "error: unknown key 'optim.typo'\n  optim takes: lr, weight_decay, betas, eps, layer_decay, state_bits, paged",
     "train +optim.lrr=1": "error: unknown key 'optim.lrr'; did you mean optim.lr?",
     "train precision=fp16 precision.initial_scal=2": "error: unknown key 'precision.initial_scal'; did you mean precision.initial_scale?",
-    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=hub and data=jsonl and data=parallel and data=table and data=text has it",
+    "train data.path=corpus": "error: unknown key 'data.path' of data=pydocs\n  data=hub and data=jsonl and data=parallel and data=table and data=text have it",
     "train +optim.lr=1": "error: 'optim.lr' has a value already\n  write optim.lr=..., without the +",
     "train +precision=bf16": "error: 'precision' has a value already\n  write precision=..., without the +",
     "train optim.lr=abc": "error: optim.lr must be a number, got abc",
@@ -41,6 +41,11 @@ MISTAKES = {
     "train budget=3": "error: budget is a section, not a value\n  set its keys: budget.KEY=...",
     "train ~seed": "error: 'seed' is required\n  give it as: seed=...",
     "train batch.seq_len=4": "error: batch.seq_len must be at least 8, got 4",
+    "train quantize=int8_dynamic": "error: lmctl train takes no 'quantize'; lmctl eval does\n  groups: model, data, augment, tokenizer, precision, adversary, compression, optim, schedule, runner, mix, recipe",
+    "train quantize.scale=pow2": "error: lmctl train takes no 'quantize'; lmctl eval does\n  groups: model, data, augment, tokenizer, precision, adversary, compression, optim, schedule, runner, mix, recipe",
+    "eval model_path=m quantize=int8": "error: no option 'int8' in group 'quantize'\n  options: int8_dynamic, int8_weight_only",
+    "eval model_path=m quantize.scale=pow2": "error: unknown key 'quantize.scale': no option of quantize is chosen\n  quantize=int8_dynamic and quantize=int8_weight_only have it",
+    "eval model_path=m quantize=int8_dynamic precision=int8_full": "error: quantize=int8_dynamic and precision=int8_full both say how weights of linear layers are kept or multiplied\n  nearest: quantize=int8_dynamic by itself, or with precision=bf16 for what is not int8",
     "train data=text": "error: 'data.path' is required\n  give it as: data.path=...",
     "generate": "error: 'model_path' is required\n  give it as: model_path=...",
     "train name=${nope}": "error: name refers to 'nope', which does not exist",
@@ -63,10 +68,11 @@ MISTAKES = {
     "train name=hf_abcdefghijklmnopqrstuvwxyz": "error: the value of 'name' looks like an access token, and overrides are recorded\n  put it into the environment (HF_TOKEN), or log in with: hf auth login",
     "train name=${oc.env:HF_TOKEN}": "error: name reads a secret from the environment, and would record it: ${oc.env:HF_TOKEN}",
     "train -m +typo=1 seed=1,2": "error: unknown key 'typo'\n  lmctl train --help lists the keys",
+    "train mix=clm_stream model=gpt2_tiny": "error: mix.tasks.corpus: StreamedLM carries a state from row to row, and Gpt2 has none\n  nearest: mix=clm, or for this mix model=lstm_tiny",
     "train -m precision=fp32,fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, bf16_pure, fp16, fp32, fp8, int8, int8_full, int8_lora, int8_weights, nf4_lora, tf32",
     "train -m batch.seq_len=32,4": "error: batch.seq_len must be at least 8, got 4",
     "train -m hydra.launcher.n_job=2": "error: unknown key 'hydra.launcher.n_job'\n  lmctl train --help lists the keys",
-    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, compression, data, distill, mix, model, objective, optim, precision, recipe, runner, schedule, tokenizer",
+    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, compression, data, distill, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer",
 }  # fmt: skip
 
 

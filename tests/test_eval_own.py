@@ -6,7 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from command import lmctl, succeed, summary, write_documents
+
+from lmctl.precision.int8_dynamic import Int8Dynamic
+from lmctl.precision.stored_linear import StoredLinear
+from lmctl.use.heads import network_of
+from lmctl.use.load import load
+from lmctl.use.numerics import Numerics
+
+CPU = torch.device("cpu")
 
 SMALL = ["batch.size=8", "batch.seq_len=32", "log.every=5", "budget.steps=30", "runner=cpu", "eval.rows=null"]
 
@@ -67,3 +76,19 @@ def test_a_denoising_model_is_measured_by_its_own_loss(folder: Path):
     succeed("eval", "model_path=runs/t5", cwd=folder)
     figures = json.loads((folder / "runs" / "t5" / "eval.json").read_text())
     assert figures["loss"]["lm"] == pytest.approx(summary(folder / "runs" / "t5")["valid"]["corpus/lm"], rel=1e-6)
+
+
+def test_all_heads_of_a_run_are_measured_in_other_number_formats(folder: Path, multitask: Path):
+    """The head beside the language model, and the network that `suite=loss` trains in, are converted, too."""
+    for suite in ("auto", "loss"):
+        words = [f"suite={suite}", "quantize=int8_dynamic", "quantize.exclude=[]", f"out={suite}.json", "limit=2"]
+        succeed("eval", "model_path=runs/multi", *words, cwd=folder)
+    figures = json.loads((folder / "auto.json").read_text()) | json.loads((folder / "loss.json").read_text())
+    for title, loss in {"loss/topics": "label", "loss/corpus": "mlm", "mlm": "loss"}.items():
+        both = figures[f"{title}@int8_dynamic"]
+        assert both["changed"][loss] == pytest.approx(both["original"][loss], rel=0.05)
+        assert both["changed"][loss] != both["original"][loss]
+        assert "model.bert.pooler.dense" not in both["in_float"]
+    assert 0 <= figures["classification@int8_dynamic"]["changed"]["accuracy"] <= 1
+    loaded = load(str(multitask), CPU, Numerics(quantize=Int8Dynamic()))
+    assert any(isinstance(module, StoredLinear) for module in network_of(loaded, {"topics": 2}).modules())

@@ -32,7 +32,9 @@ if seed == 3 and words.get("clip_norm") != "1":
     sys.exit("error: seed 3 is unlucky")
 if seed == 4:
     os.kill(os.getpid(), signal.SIGKILL)
-(folder / "summary.json").write_text(json.dumps({"status": "completed", "steps": 5, "valid": {"loss": seed / 2}}))
+size = {"total": 16.0 if words.get("precision") == "fp32" else 12.25}
+summary = {"status": "completed", "steps": 5, "valid": {"loss": seed / 2}, "precision": {"bytes_per_parameter": size}}
+(folder / "summary.json").write_text(json.dumps(summary))
 """
 
 
@@ -69,7 +71,13 @@ def test_every_job_runs_and_is_reported(capsys: pytest.CaptureFixture[str]):
     out = capsys.readouterr().out
     assert re.search(r"\[2/4\] precision=fp32,seed=2: started, log: runs/grid/precision=fp32,seed=2/log.txt", out)
     assert re.search(r"\[2/4\] precision=fp32,seed=2: completed after [\d.]+ s", out)
-    assert re.search(r"^precision=fp16,seed=2 +completed +5 +1\.0000 +[\d.]+", out, re.MULTILINE)
+    assert re.search(r"^precision=fp16,seed=2 +completed +5 +1\.0000 +12\.25 +[\d.]+", out, re.MULTILINE)
+    assert re.search(r"^precision=fp32,seed=1 +completed +5 +0\.5000 +16\.00 +[\d.]+", out, re.MULTILINE)
+    assert out.endswith(
+        "valid loss over seeds, mean and standard deviation:\n"
+        "  precision=fp32  0.7500 +- 0.3536  (2 seeds)\n"
+        "  precision=fp16  0.7500 +- 0.3536  (2 seeds)\n"
+    )
 
 
 @pytest.mark.usefixtures("pretend")
@@ -81,6 +89,20 @@ def test_failed_and_killed_jobs_do_not_end_the_sweep(capsys: pytest.CaptureFixtu
         ("completed", 0, None),
     ]
     assert capsys.readouterr().err == "error: 2 of 3 jobs did not complete\n  the same command goes on with them\n"
+
+
+@pytest.mark.usefixtures("pretend")
+def test_seeds_alone_have_a_line_of_their_own(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=s seed=1,2,6,3") == 1  # 3 fails, and does not count
+    mean, deviation = 1.5, (((0.5 - 1.5) ** 2 + (1 - 1.5) ** 2 + (3 - 1.5) ** 2) / 2) ** 0.5
+    assert capsys.readouterr().out.endswith(f"deviation:\n  {mean:.4f} +- {deviation:.4f}  (3 seeds)\n")
+
+
+@pytest.mark.usefixtures("pretend")
+def test_without_seeds_nothing_is_said_of_them(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=s precision=fp32,fp16 seed=2") == 0
+    assert sweep("name=t precision=fp32 seed=1,3") == 1
+    assert "over seeds" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("pretend")

@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from omegaconf.errors import (
 
 import lmctl
 from lmctl.config.build import UnknownKey, required, wrong_value
+from lmctl.config.compose import SCHEMAS
 from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped
 from lmctl.core.suggest import nearest
 
@@ -160,8 +162,9 @@ def _hydra_words(text: str, composer: Composer | None) -> ConfigError | None:
     if match := re.search(r"Could not override '(.*?)'\.\s*Did you mean to override (.*?)\?", text):
         return ConfigError(f"'{match[1]}' is not chosen here; did you mean {match[2]}?")
     if match := re.search(r"Could not override '(.*?)'\.\s*No match in the defaults list", text):
-        groups = ", ".join(composer.defaults) if composer is not None else ""
-        return ConfigError(f"'{match[1]}' is not chosen here", f"groups: {groups}" if groups else None)
+        return (
+            _no_group(match[1], composer) if composer is not None else ConfigError(f"'{match[1]}' is not chosen here")
+        )
     if match := re.search(r"An item is already at '(.*?)'", text):
         return ConfigError(f"'{match[1]}' has a value already", f"write {match[1]}=..., without the +")
     if match := re.search(r"Multiple values for (\S+?)\. To override", text):
@@ -180,6 +183,8 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
         and not nearest(key, [known for known in keys if known.startswith(f"{group}.")])
     ):
         return _key_of_other_option(group, rest, composer)
+    if group in composer.all_groups and group not in composer.defaults:
+        return _no_group(group, composer)
     last = key.rpartition(".")[2]
     by_last = {known.rpartition(".")[2]: known for known in reversed(keys)}
     misspelt = difflib.get_close_matches(last, by_last, n=1, cutoff=0.8)
@@ -189,13 +194,21 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
     return ConfigError(f"unknown key '{key}'", f"lmctl {composer.verb} --help lists the keys")
 
 
+def _no_group(group: str, composer: Composer) -> ConfigError:
+    """`quantize=int8_dynamic` was given to a verb that knows no `quantize`."""
+    verbs = [verb for verb, schema in SCHEMAS.items() if group in {field.name for field in fields(schema)}]
+    takes = f"; lmctl {', '.join(verbs)} {'does' if len(verbs) == 1 else 'do'}" if verbs else ""
+    return ConfigError(f"lmctl {composer.verb} takes no '{group}'{takes}", f"groups: {', '.join(composer.defaults)}")
+
+
 def _key_of_other_option(group: str, rest: str, composer: Composer) -> ConfigError:
     """`data.path` was given, and the option of `data` in use has nothing like it: maybe another option has."""
     chosen = next((word.partition("=")[2] for word in composer.choices if word.startswith(f"{group}=")), None)
     chosen = chosen or composer.defaults[group]
     others = [name for name in composer.options(group) if rest in _keys(composer.load_option(group, name))]
-    hint = f"{' and '.join(f'{group}={name}' for name in others)} has it" if others else None
-    return ConfigError(f"unknown key '{group}.{rest}' of {group}={chosen}", hint)
+    hint = f"{' and '.join(f'{group}={name}' for name in others)} {'has' if len(others) == 1 else 'have'} it"
+    where = f" of {group}={chosen}" if chosen else f": no option of {group} is chosen"
+    return ConfigError(f"unknown key '{group}.{rest}'{where}", hint if others else None)
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:

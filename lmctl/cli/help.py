@@ -17,7 +17,7 @@ from lmctl.config.compose import Composer
 PURPOSE = {
     "train": "Pre-train or fine-tune a model. Ctrl-C saves and stops; resume=auto goes on.",
     "distill": "Train a small model from a big one; the same model without a teacher shows what was gained.",
-    "plan": "Say whether a run, or with -m a grid, is legal, and what it costs in memory and traffic; nothing is run.",
+    "plan": "Say whether a run, or with -m a grid, is legal, and its cost in memory and traffic; nothing is run.",
     "prepare": "Train the tokenizer, build the token cache, and print a card of both.",
     "peek": "Show examples as the model will see them: pieces, masks and targets.",
     "eval": "Measure how good a model is on held-out text, rows or files; any Hugging Face model will do.",

@@ -13,10 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from lmctl.core.errors import ConfigError, Exit
 from lmctl.core.types import Paths
 
@@ -149,34 +145,3 @@ class Slots:
 
     def give(self, job: int) -> None:
         self.free.append(self.taken.pop(job))
-
-
-def print_table(jobs: Sequence[Job]) -> None:
-    """One row per job."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("job", overflow="fold", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for column in ("steps", "valid loss", "seconds"):
-        table.add_column(column, justify="right")
-    table.add_column("valid", overflow="fold")
-    table.add_column("error", overflow="fold")
-    for job in jobs:
-        summary = job.summary if job.status == "completed" else {}
-        loss = (summary.get("valid") or {}).get("loss")
-        cells = (
-            job.name,
-            job.status,
-            summary.get("steps", ""),
-            "" if loss is None else f"{loss:.4f}",
-            "" if job.seconds is None else job.seconds,
-            _metrics(summary),
-            job.error or "",
-        )
-        table.add_row(*(Text(str(cell)) for cell in cells))
-    Console(highlight=False).print(table)
-
-
-def _metrics(summary: dict[str, Any]) -> str:
-    """What was measured besides the losses: `classify/label_accuracy 0.812`."""
-    valid, losses = summary.get("valid") or {}, summary.get("train") or {}
-    return ", ".join(f"{name} {value:.3f}" for name, value in valid.items() if name not in losses and name != "loss")

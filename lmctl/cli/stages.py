@@ -16,7 +16,8 @@ from types import FrameType
 from typing import Any
 
 from lmctl.cli.arguments import quoted
-from lmctl.cli.jobs import Job, finished, print_table
+from lmctl.cli.jobs import Job, finished
+from lmctl.cli.sweep_table import print_table
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import write_json
 from lmctl.core.stop import SIGNALS

@@ -26,7 +26,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from lmctl.cli.arguments import quoted
-from lmctl.cli.jobs import Job, Slots, finished, print_table
+from lmctl.cli.jobs import Job, Slots, finished
+from lmctl.cli.sweep_table import print_table
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import write_json

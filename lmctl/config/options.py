@@ -26,6 +26,7 @@ GROUPS: dict[Any, str] = {
     types.Objective: "objective",
     types.ModelSpec: "model",
     types.Precision: "precision",
+    types.Quantization: "quantize",
     types.Adversary: "adversary",
     types.GradCompressor: "compression",
     types.Distiller: "distill",

@@ -38,6 +38,8 @@ class EvalConfig:
     """Root of `lmctl eval`."""
 
     data: Any = None
+    precision: Any = None
+    quantize: Any = None
     runner: Any = MISSING
     model_path: str = key(MISSING, MODEL_PATH)
     suite: str = key("auto", f"{', '.join(SUITES)}; auto: what the model's own tasks call for")

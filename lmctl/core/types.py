@@ -327,8 +327,9 @@ class Network(Protocol):
 class ModelSpec(Protocol):
     """Group `model`: an architecture and its size.
 
-    One method is optional. `outline`: like `load`, but weights that were trained before are not read, so that it may
-    be called where tensors hold nothing (torch's meta device). Without it `load` is called there.
+    One attribute and one method are optional. `carries_state` True: its network carries a state from row to row, for
+    objectives that ask for it. `outline`: like `load`, but weights that were trained before are not read, so that it
+    may be called where tensors hold nothing (torch's meta device). Without it `load` is called there.
     """
 
     @property
@@ -430,6 +431,26 @@ class Precision(Protocol):
 
     def table(self, device: torch.device) -> dict[str, str]:
         """dtypes by role: parameter, master, compute, accumulate, gradient, reduction, optimiser."""
+        ...
+
+
+@runtime_checkable
+class Quantization(Protocol):
+    """Group `quantize`: in what form the weights of a model that has learnt are kept."""
+
+    @property
+    def product(self) -> str | None:
+        """The low-precision product that a forward pass must have, or it did nothing."""
+        ...
+
+    @property
+    def storage(self) -> str:
+        """The format in which weights must be found."""
+        ...
+
+    def quantize(self, network: nn.Module, device: torch.device) -> list[str]:
+        """Change the layers of a network that is on the CPU, and soon on `device`, in place; returns what is worth
+        saying about it. ConfigError if there is nothing to change."""
         ...
 
 

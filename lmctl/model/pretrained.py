@@ -103,6 +103,10 @@ class Pretrained:
         return "decoder" if causal and not masked else "encoder"
 
     @property
+    def carries_state(self) -> bool:
+        return bool(self.config.model_type == own.LANGUAGE_MODEL)
+
+    @property
     def linear_layers(self) -> bool:
         """Whether there are any besides heads."""
         return self.config.model_type not in (own.LANGUAGE_MODEL, own.CLASSIFIER)

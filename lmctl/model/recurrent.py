@@ -30,6 +30,7 @@ class RecurrentLM:
 
     family: ClassVar[Family] = "decoder"
     max_positions: ClassVar[int | None] = None
+    carries_state: ClassVar[bool] = True
     linear_layers: ClassVar[bool] = False
     """Whether there are any besides heads: precisions that work on them ask."""
 

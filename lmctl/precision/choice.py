@@ -49,9 +49,9 @@ class Choice:
         return lines
 
 
-def choose(network: nn.Module, exclude: Sequence[str] | None, precision: str) -> Choice:
-    """The layers that `precision` shall work on: every `nn.Linear` and `Conv1D` whose name no pattern of `exclude`
-    fits (None: `HEADS`) and whose weight is its own. ConfigError if there are none."""
+def choose(network: nn.Module, exclude: Sequence[str] | None, option: str, group: str = "precision") -> Choice:
+    """The layers that `option` of `group` shall work on: every `nn.Linear` and `Conv1D` whose name no pattern of
+    `exclude` fits (None: `HEADS`) and whose weight is its own. ConfigError if there are none."""
     exclude = HEADS if exclude is None else exclude
     owners = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
     chosen, left = {}, []
@@ -62,9 +62,9 @@ def choose(network: nn.Module, exclude: Sequence[str] | None, precision: str) ->
         else:
             chosen[name] = module
     if not chosen:
-        found = f"the only linear layers of this network are {', '.join(left)}" if left else "it has no linear layers"
+        found = f"this network has none but {', '.join(left)}, which {group}.exclude or a shared weight keeps in float"
         raise ConfigError(
-            f"precision: {precision} has nothing to work on: {found}, and precision.exclude leaves them in float",
+            f"{group}: {option} works on linear layers, and " + (found if left else "this network has none"),
             "nearest: precision=bf16",
         )
     return Choice(chosen, left, sum(p.numel() for p in network.parameters()))

@@ -32,7 +32,7 @@ from lmctl.core.types import Teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
-from lmctl.run.assemble import blocks_of, check, check_network, examples_of, heads_of, network_of
+from lmctl.run.assemble import blocks_of, check, check_network, examples_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
 from lmctl.run.learner import Fixed, Learner, Uncertainty
@@ -106,9 +106,8 @@ class Runner:
         balance = Uncertainty(self.losses) if plan.mix.balance == "uncertainty" else Fixed()
         teaching = Untaught()
         if teacher is not None:
-            widest = max(heads_of(plan, prepared).values())
             inside = watch(plan.distill, self.network)
-            teaching = Taught(teacher, plan.distill, objectives, examples, widest, inside)
+            teaching = Taught(teacher, plan.distill, objectives, examples, inside)
         lessons = [f"{batch.task}/{term}" for batch in examples for term in teaching.counts(batch)]
         self.terms = [*self.losses, *lessons]
         """Those of the objectives, and those of the lesson."""

@@ -75,13 +75,12 @@ class Taught(Untaught):
         rule: Distiller,
         objectives: Mapping[str, Objective],
         examples: Sequence[Batch],
-        width: int,
         inside: Inside | None,
     ) -> None:
-        """`examples`: a batch of every task, to know its terms; `width`: outputs of the widest head; `inside`: what
-        looks into the student, if a term wants to."""
+        """`examples`: a batch of every task, to know its terms; `inside`: what looks into the student, if a term
+        wants to."""
         super().__init__()
-        self.teacher, self.rule, self.width = teacher, rule, width
+        self.teacher, self.rule = teacher, rule
         self.comparing = {n: t for n, t in rule.lessons.items() if isinstance(t, LogitLesson)}
         self.kinds: dict[str, LabelKind] = {name: o.label_kind or "class" for name, o in objectives.items()}
         self.owners = {
@@ -99,8 +98,8 @@ class Taught(Untaught):
                     self.pupils[name] = lesson.pupil(inside.anatomy, teacher.anatomy)
         self.shown = self._shown()
         self._looked: tuple[Batch, View] | None = None
-        self._known_heads: dict[str, list[Tensor]] = {}
-        """By `<task>/<term>`, the parameters of its head."""
+        self._known_heads: dict[str, tuple[list[Tensor], int]] = {}
+        """By `<task>/<term>`, the parameters of its head and the number of its outputs."""
 
     def _label(self, name: str, term: str, batch: Batch) -> str:
         """The name of a term of the lesson about the targets of `term`."""
@@ -201,19 +200,21 @@ class Taught(Untaught):
         parts = hidden.split(list(counts.values()))
         for (term, count), states in zip(counts.items(), parts, strict=True):
             nobody = dict.fromkeys(counts, slice(0, 0))
-            pieces = cut(count, self.width, self.rule.chunk_bytes)
+            heads, width = self._of_head(learner, network, batch, term, states)
+            pieces = cut(count, width, self.rule.chunk_bytes)
 
             def of_piece(chunk: Tensor, number: int, term: str = term, pieces: list[slice] = pieces) -> Tensor:
                 rows = nobody | {term: pieces[number]}  # noqa: B023  # the same for all terms
                 return self._losses(learner, network, batch, view, chunk, rows)[term]
 
             weighed = [weights[name] for name in self._names(batch, term)]
-            heads = self._of_head(learner, network, batch, term, states)
             losses[term] = chunked(of_piece, pieces, weighed, states, heads)
         return losses
 
-    def _of_head(self, learner: Learner, network: Network, batch: Batch, term: str, hidden: Tensor) -> list[Tensor]:
-        """The parameters of the head of a term that learn."""
+    def _of_head(
+        self, learner: Learner, network: Network, batch: Batch, term: str, hidden: Tensor
+    ) -> tuple[list[Tensor], int]:
+        """The parameters of the head of a term that learn, and the number of its outputs."""
         name = f"{batch.task}/{term}"
         if name not in self._known_heads:
             device = [hidden.device] if hidden.device.type == "cuda" else []
@@ -222,7 +223,9 @@ class Taught(Untaught):
             with torch.random.fork_rng(devices=device), torch.enable_grad(), learner.products():
                 terms = learner.objectives[batch.task].terms(known, small)  # type: ignore[arg-type]
             found = leaves(terms[term])
-            self._known_heads[name] = [p for p in learner.parameters() if any(p is leaf for leaf in found)]
+            learning: list[Tensor] = [p for p in learner.parameters() if any(p is leaf for leaf in found)]
+            said = dict(zip(batch.targets, known.heads, strict=True))
+            self._known_heads[name] = (learning, int(said[term][1].shape[-1]))
         return self._known_heads[name]
 
 

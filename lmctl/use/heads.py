@@ -71,8 +71,6 @@ def _kind(config: Any) -> str:
 def _own_answer(loaded: Loaded, rows: list[list[str]], length: int) -> Tensor:
     second = [texts[1] for texts in rows] if len(rows[0]) > 1 else None
     framed = loaded.framed([texts[0] for texts in rows], second, length)
-    if loaded.model.config.pad_token_id is None:  # decoders look for the last piece that is not padding
-        loaded.model.config.pad_token_id = loaded.pad
     return loaded.model(**loaded.arguments(framed)).logits
 
 
@@ -105,7 +103,8 @@ def _beside(loaded: Loaded, task: str) -> Classifier:
 
 
 def network_of(loaded: Loaded, heads: Mapping[str, int]) -> Any:
-    """The model as the network it was trained as, with `heads` (which it may have beside its own one)."""
+    """The model as the network it was trained as, with `heads` (which it may have beside its own one), in the number
+    formats that it is loaded in."""
     from lmctl.model.pretrained import Pretrained
     from lmctl.tokenizer.vocabulary import vocabulary
 
@@ -116,4 +115,6 @@ def network_of(loaded: Loaded, heads: Mapping[str, int]) -> Any:
             own = {next(iter(loaded.tasks or {})): int(loaded.model.config.num_labels)}
         else:
             own = {{"encoder": "mlm", "decoder": "lm"}[loaded.family]: pieces.size}
-    return Pretrained(loaded.path).load(pieces, {**own, **heads}).to(loaded.device).eval()
+    network = Pretrained(loaded.path).load(pieces, {**own, **heads})
+    loaded.numerics.take(network, loaded.device)
+    return network.to(loaded.device).eval()

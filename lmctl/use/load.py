@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
 from lmctl.core.types import Paths, Where
+from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,10 @@ class Loaded:
     """Names of a classifier's classes and their places; empty otherwise."""
     tasks: dict[str, Any] | None = None
     """lmctl's own note of what the model was trained for; None for foreign models."""
+    numerics: Numerics = field(default_factory=Numerics)
+    """The number formats that `model` was brought into, and in which it is to be called."""
+    report: list[str] = field(default_factory=list)
+    """What is worth saying about that."""
 
     @property
     def device(self) -> torch.device:
@@ -168,8 +173,10 @@ def model_folder(model_path: str) -> str:
     return model_path
 
 
-def load(model_path: str, device: torch.device) -> Loaded:
-    """The model of a run, a directory or a hub id; ConfigError if it cannot be loaded."""
+def load(model_path: str, device: torch.device, numerics: Numerics | None = None) -> Loaded:
+    """The model of a run, a directory or a hub id, in its own number format or in `numerics`; ConfigError if it cannot
+    be loaded, or has nothing that they could change."""
+    from torch import nn
     from transformers import AutoConfig, AutoTokenizer
 
     register()
@@ -187,7 +194,12 @@ def load(model_path: str, device: torch.device) -> Loaded:
     labels = {str(name): int(place) for place, name in config.id2label.items()} if family == "classifier" else {}
     note = Path(path) / TASKS
     tasks = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-    return Loaded(path, model.to(device).eval(), tokenizer, family, labels, tasks)
+    numerics = numerics or Numerics()
+    report = numerics.take(nn.ModuleDict({"model": model}), device)
+    loaded = Loaded(path, model.to(device).eval(), tokenizer, family, labels, tasks, numerics, report)
+    if family == "classifier" and config.pad_token_id is None:  # decoders look for the last piece that is not padding
+        model.config.pad_token_id = loaded.pad
+    return loaded
 
 
 def register() -> None:

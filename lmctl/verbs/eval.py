@@ -16,30 +16,39 @@ from lmctl.config.use_schema import EvalConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.types import Paths, Row, Source, Split, Where
+from lmctl.core.types import Paths, Precision, Quantization, Row, Source, Split, Where
+from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:
+    from lmctl.use.comparison import Comparison
     from lmctl.use.load import Loaded
     from lmctl.use.own import OwnTask
     from lmctl.use.suites.job import Figures
 
 
 def run(cfg: DictConfig) -> None:
-    """Measure, print a table, and put the figures into eval.json beside those of other suites."""
+    """Measure, print a table, and put the figures into eval.json beside those of other suites. With other number
+    formats, a second table sets the model in these beside the model as it is."""
     config = check_root(cfg, EvalConfig)
     where = build(cfg.runner, Where)
     trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
     given = None if cfg.data is None else build(cfg.data, Source, trusted=trusted)
     out = results_file(config)
 
+    numerics = _numerics(cfg, trusted)
+
     from lmctl.run.display import Display, quiet_libraries
+    from lmctl.use.comparison import compare
     from lmctl.use.load import device_of, load
     from lmctl.use.own import learnt, own_tasks
     from lmctl.use.suites import job as suites
 
     quiet_libraries()
     display = Display()
-    loaded = load(config.model_path, device_of(where))
+    device = device_of(where)
+    numerics.refuse(device)
+    loaded = load(config.model_path, device)
+    other = load(config.model_path, device, numerics) if numerics else None
     own = own_tasks(config.model_path, trusted, needed=given is None)
     known = given is None or learnt(config.model_path, OmegaConf.to_container(cfg.data, resolve=True))
     split = config.split if config.split != "auto" else "valid" if known else "all"
@@ -55,7 +64,12 @@ def run(cfg: DictConfig) -> None:
             figures["split"] = split
         title = name if [one for one, _, _ in work].count(name) == 1 else f"{name}/{task}"
         write_json(out, {**_earlier(out), title: figures})
-        print(table(title, figures), flush=True)
+        if other is None:
+            print(table(title, figures), flush=True)
+            continue
+        comparison = compare(name, job, figures, other)
+        write_json(out, {**_earlier(out), f"{title}@{numerics.name}": comparison.record()})
+        print(beside(title, comparison), flush=True)
     display.say(f"written to {out}")
 
 
@@ -116,6 +130,31 @@ def table(suite: str, figures: Figures) -> str:
         text = f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
         lines.append(f"  {name:<{width}}  {text}")
     return "\n".join(lines)
+
+
+def beside(suite: str, comparison: Comparison) -> str:
+    """The figures of both sides, one a line, and what changed."""
+    rows = [(suite, *comparison.names, "change"), *comparison.lines()]
+    wide = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = []
+    for place, (name, one, other, change) in enumerate(rows):
+        indent = "  " if place else ""
+        lines.append(f"{indent + name:<{wide[0] + 2}}  {one:>{wide[1]}}  {other:>{wide[2]}}  {change}".rstrip())
+    for name, value in comparison.original.items():
+        if isinstance(value, str):
+            lines.append(f"  {name:<{wide[0]}}  {value}")
+    if comparison.speed.decibel is not None:
+        lines.append(f"  logits of the first batch: {comparison.speed.decibel:.1f} dB from those of the model as it is")
+    lines += [f"  {line}" for line in comparison.report]
+    return "\n".join(lines)
+
+
+def _numerics(cfg: DictConfig, trusted: tuple[str, ...]) -> Numerics:
+    precision = None if cfg.precision is None else build(cfg.precision, Precision, trusted=trusted)
+    quantize = None if cfg.quantize is None else build(cfg.quantize, Quantization, trusted=trusted)
+    numerics = Numerics(precision, quantize)
+    numerics.check()
+    return numerics
 
 
 def _rows(source: Source, split: str, most: int | None) -> Iterator[Row]:

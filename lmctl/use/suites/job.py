@@ -34,6 +34,8 @@ class Job:
     """Which of the model's own tasks is meant; None: the model as such."""
     own: OwnTask | None = None
     """That task as its run has it, if the model is a run's."""
+    mark: str = ""
+    """What the names of files end in."""
 
     @property
     def length(self) -> int:
@@ -94,7 +96,8 @@ def run(name: str, job: Job) -> Figures:
         check(natural(job.loaded, job.task), job)
     else:
         check(name, job)
-    figures: Figures = importlib.import_module(f"lmctl.use.suites.{name}").evaluate(job)
+    with job.loaded.numerics.products(job.loaded.device):
+        figures: Figures = importlib.import_module(f"lmctl.use.suites.{name}").evaluate(job)
     return figures
 
 

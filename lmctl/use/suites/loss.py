@@ -37,8 +37,9 @@ def evaluate(job: Job) -> Figures:
         network = network_of(job.loaded, objective.heads(task, store, pieces))
         examples = objective.examples(Material(task, store, pieces, family, job.own.seq_len, job.config.batch))
         alone, device = Processes(job.loaded.device.type == "cpu"), job.loaded.device
+        precision = job.loaded.numerics.precision or Fp32()
         validation = Validation({task: examples}, {task: objective}, None, job.config.batch, alone)
-        figures = validation.scores(Learner(network, {task: objective}, Fp32(), device, Fixed()))
+        figures = validation.scores(Learner(network, {task: objective}, precision, device, Fixed()))
     named: Figures = {name.removeprefix(f"{task}/"): value for name, value in figures.items()}
     return {**named, "rows": len(examples), "tokens": len(store)}
 

@@ -17,7 +17,7 @@ from lmctl.core.types import Row
 from lmctl.use.decode import translate
 from lmctl.use.suites.job import Figures, Job, nothing
 
-HYPOTHESES = "hypotheses.txt"
+HYPOTHESES = "hypotheses{}.txt"
 _LOOKED_AT = 100
 
 
@@ -28,7 +28,7 @@ def evaluate(job: Job) -> Figures:
     lines = (" ".join(row.texts[0].split()) for row in sources)
     hypotheses = translate(job.loaded, lines, config.batch, config.beams, config.length_penalty, config.max_new_tokens)
     sums = CorpusScores(_tokenisation(job.rows()))
-    path = job.folder / HYPOTHESES
+    path = job.folder / HYPOTHESES.format(job.mark)
     try:
         with open(path, "w", encoding="utf-8") as file:
             for hypothesis, row in zip(hypotheses, references, strict=True):

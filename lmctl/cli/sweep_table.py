@@ -1,0 +1,80 @@
+"""The end of a sweep on the terminal: a row per job, and what seeds alone do to the loss."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lmctl.cli.jobs import Job
+
+SEED = "seed="
+
+
+def print_table(jobs: Sequence[Job]) -> None:
+    """One row per job; below it, where jobs differ by their seed, mean and standard deviation over seeds."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("job", overflow="fold", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for column in ("steps", "valid loss", "bytes per weight", "seconds"):
+        table.add_column(column, justify="right")
+    table.add_column("valid", overflow="fold")
+    table.add_column("error", overflow="fold")
+    for job in jobs:
+        summary = _summary(job)
+        cells = (
+            job.name,
+            job.status,
+            summary.get("steps", ""),
+            "" if (loss := _loss(summary)) is None else f"{loss:.4f}",
+            "" if (size := _bytes(summary)) is None else f"{size:.2f}",
+            "" if job.seconds is None else job.seconds,
+            _metrics(summary),
+            job.error or "",
+        )
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    console = Console(highlight=False)
+    console.print(table)
+    for line in over_seeds(jobs):
+        console.print(Text(line))
+
+
+def over_seeds(jobs: Sequence[Job]) -> Iterator[str]:
+    """A line for every set of completed jobs that differ by nothing but their seed: mean and standard deviation (of a
+    sample, n - 1) of their validation losses. What is smaller than the latter is noise."""
+    cells: dict[tuple[str, ...], list[float]] = {}
+    for job in jobs:
+        loss = _loss(_summary(job))
+        if loss is not None and any(word.startswith(SEED) for word in job.overrides):
+            cells.setdefault(tuple(sorted(w for w in job.overrides if not w.startswith(SEED))), []).append(loss)
+    cells = {words: losses for words, losses in cells.items() if len(losses) > 1}
+    names = [",".join(word for word in words if any(word not in other for other in cells)) for words in cells]
+    width = max(map(len, names), default=0)
+    if cells:
+        yield "valid loss over seeds, mean and standard deviation:"
+    for name, losses in zip(names, cells.values(), strict=True):
+        figures = f"{statistics.mean(losses):.4f} +- {statistics.stdev(losses):.4f}  ({len(losses)} seeds)"
+        yield f"  {name:<{width}}  {figures}" if width else f"  {figures}"
+
+
+def _summary(job: Job) -> dict[str, Any]:
+    return job.summary if job.status == "completed" else {}
+
+
+def _loss(summary: dict[str, Any]) -> float | None:
+    return (summary.get("valid") or {}).get("loss")
+
+
+def _bytes(summary: dict[str, Any]) -> float | None:
+    """Of weights, gradients and optimiser states, by weight of the network."""
+    return ((summary.get("precision") or {}).get("bytes_per_parameter") or {}).get("total")
+
+
+def _metrics(summary: dict[str, Any]) -> str:
+    """What was measured besides the losses: `classify/label_accuracy 0.812`."""
+    valid, losses = summary.get("valid") or {}, summary.get("train") or {}
+    return ", ".join(f"{name} {value:.3f}" for name, value in valid.items() if name not in losses and name != "loss")
