@@ -143,9 +143,8 @@ def test_a_student_of_translation_by_command(tmp_path):
     again = succeed("distill", *words, "name=again", "run_dir=again", cwd=tmp_path)
     assert "teacher's texts: cache hit" in again.stdout + again.stderr
     assert summary(tmp_path / "first")["model_sha256"] == summary(tmp_path / "again")["model_sha256"]
-    assert "loss/corpus/distill_logits" in next(
-        line for line in metrics(tmp_path / "first") if line["split"] == "train"
-    )
+    trained = next(line for line in metrics(tmp_path / "first") if line["split"] == "train")
+    assert "loss/translate/distill_logits" in trained
     (file,) = (tmp_path / "cache/texts").glob("*/texts.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert {source for source, _ in rows} < set(lines)  # without those that are held out
