@@ -28,6 +28,7 @@ from torch import Tensor
 
 from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
+from lmctl.core.types import Exchange
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
 from lmctl.run.assemble import blocks_of, check, check_network, examples_of, network_of
@@ -71,36 +72,43 @@ class Runner:
         self.state = TrainState()
         self.stopped_by: str | None = None
         """The signal that ended `steps()` before the budget did."""
-        device, tasks, batch = processes.device, plan.mix.tasks, plan.batch
-        family = plan.model.family
+        device, batch, family = processes.device, plan.batch, plan.model.family
         train = examples_of(plan.mix, family, batch, prepared, "train", augmented=True)
         valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
         check(plan, processes.world, device, train)
         seed_everything(plan.seed)
-        self.network = network_of(plan, prepared)
-        check_network(plan, self.network)
-        self.converted = plan.precision.convert(self.network, device)
-        """What the precision did to the network, in words."""
-        objectives = {name: task.objective for name, task in tasks.items()}
-        blocks = blocks_of(plan, prepared)
-        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks)
+        network = network_of(plan, prepared)
+        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks_of(plan, prepared))
         self.terms = list(self._terms())
         """Every `<task>/<term>` of the run."""
+        self._equip(network)
+        self.passes = Passes(self)
+        micro = batch.micro or batch.rows // processes.world
+        self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, micro, processes)
+        seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
+        self._clock = (time.monotonic(), time.process_time())
+
+    def _equip(self, network: Any) -> None:
+        """Take `network`, and make all that it is trained with."""
+        plan, processes, device = self.plan, self.processes, self.processes.device
+        check_network(plan, network)
+        self.network = network
+        self.converted = plan.precision.convert(network, device)
+        """What the precision did to the network, in words."""
+        objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
         balance = Uncertainty(self.terms) if plan.mix.balance == "uncertainty" else Fixed()
-        self.learner = Learner(self.network, objectives, plan.precision, device, balance)
-        self.learner = self.learner.to(device).train()
+        self.learner = Learner(network, objectives, plan.precision, device, balance).to(device).train()
         self.optimizer = plan.precision.optimiser(plan.optim, self.learner, device, plan.seed)
         self.scaler = plan.precision.scaler(device)
         if plan.compile:
-            self.network.compile_body()
-        self.exchange = plan.compression.exchange(self.learner, processes.rank, processes.world, plan.clip_norm)
+            network.compile_body()
+        self.exchange = self._exchange()
         self.wrapped = processes.wrap(self.learner)
         self.exchange.attach(self.wrapped)
-        self.passes = Passes(self)
-        micro = batch.micro or batch.rows // processes.world
-        self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
-        seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
-        self._clock = (time.monotonic(), time.process_time())
+
+    def _exchange(self) -> Exchange:
+        processes = self.processes
+        return self.plan.compression.exchange(self.learner, processes.rank, processes.world, self.plan.clip_norm)
 
     def _terms(self) -> Iterator[str]:
         for task in self.stream.streams:
