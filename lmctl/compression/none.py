@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Uncompressed:
-    """fp32 gradients, averaged by DDP; with one process there is nothing to average."""
+    """Gradients averaged by DDP; with one process there is nothing to average."""
 
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
         return world
@@ -29,13 +29,14 @@ class Uncompressed:
 
 
 class ByDdp:
-    """The exchange that DDP makes by itself."""
+    """The exchange that DDP makes by itself, of gradients in the type that they come in."""
 
     def __init__(self, learner: nn.Module, rank: int, world: int) -> None:
         self.workers = world
         self.places: Sequence[int] = (rank,)
-        values = sum(p.numel() for p in learner.parameters() if p.requires_grad)
-        self.sent = self.dense = all_reduce_bytes(4 * values, world) if world > 1 else 0
+        learns = [p for p in learner.parameters() if p.requires_grad]
+        own, full = sum(p.numel() * p.element_size() for p in learns), sum(4 * p.numel() for p in learns)
+        self.sent, self.dense = (all_reduce_bytes(size, world) if world > 1 else 0 for size in (own, full))
 
     def attach(self, wrapped: nn.Module) -> None:
         """DDP needs no help."""

@@ -10,7 +10,7 @@ from lmctl.core.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from lmctl.compression.exchange import Method
+    from lmctl.compression.exchange import CompressedExchange, Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
     from lmctl.compression.wire import Wire
@@ -67,13 +67,17 @@ class Option:
         return []
 
     def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
+        from lmctl.compression.wire import Wire
+
+        return self.over(Wire(rank, world, self.simulate_workers), learner, clip_norm)
+
+    def over(self, wire: Wire, learner: nn.Module, clip_norm: float | None) -> CompressedExchange:
+        """The exchange of the gradients of `learner` over `wire`."""
         from lmctl.compression.exchange import CompressedExchange
         from lmctl.compression.layout import layout_of, size
         from lmctl.compression.memory import Memory
-        from lmctl.compression.wire import Wire
 
         layout = layout_of(learner, self.dense_below, self.exclude, self.pays)
-        wire = Wire(rank, world, self.simulate_workers)
         n, momentum, mask = size(layout.compressed), *self.correction
         memories = [Memory(n, layout.device, self.error_feedback, momentum, mask) for _ in wire.places]
         # Gradients are those of the mean, W times a worker's share of it: so is the norm.

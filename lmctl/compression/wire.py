@@ -30,11 +30,7 @@ class Wire:
     def total(self, vectors: list[Tensor], count: bool = True) -> Tensor:
         """The sum over all workers of one vector each: L tensors float32 [n] in, [n] out. Unless told not to, counts
         what is sent."""
-        if self.simulated:
-            summed = torch.stack(vectors).sum(dim=0)
-        else:
-            summed = vectors[0].clone()
-            dist.all_reduce(summed)
+        summed = torch.stack(vectors).sum(dim=0) if self.simulated else self._summed(vectors[0])
         if count:
             self.sent += all_reduce_bytes(summed.numel() * summed.element_size(), self.world)
         return summed
@@ -50,9 +46,7 @@ class Wire:
         self.sent += scatter_bytes(messages[0].numel(), self.world)
         if self.simulated:
             return list(torch.stack(messages).unbind(dim=1))
-        received = torch.empty_like(messages[0])
-        dist.all_to_all_single(received, messages[0].contiguous())
-        return [received]
+        return [self._swapped(messages[0])]
 
     def rejoin(self, messages: list[Tensor]) -> Tensor:
         """What each worker made of the part that was scattered to it, to everyone: L x uint8 [b] in, [W, b] out."""
@@ -62,6 +56,19 @@ class Wire:
     def _all(self, messages: list[Tensor]) -> Tensor:
         if self.simulated:
             return torch.stack(messages)
-        gathered = messages[0].new_empty((self.world, len(messages[0])))
-        dist.all_gather(list(gathered.unbind()), messages[0].contiguous())
+        return self._gathered(messages[0])
+
+    def _summed(self, vector: Tensor) -> Tensor:
+        summed = vector.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    def _swapped(self, message: Tensor) -> Tensor:
+        received = torch.empty_like(message)
+        dist.all_to_all_single(received, message.contiguous())
+        return received
+
+    def _gathered(self, message: Tensor) -> Tensor:
+        gathered = message.new_empty((self.world, len(message)))
+        dist.all_gather(list(gathered.unbind()), message.contiguous())
         return gathered

@@ -64,24 +64,24 @@ class Estimate:
 
 def _memory(memory: Memory) -> dict[str, Any]:
     components = {c.name: {"peak_bytes": c.peak, "most_bytes": c.most} for c in memory.components}
-    return {"device": memory.device, "peak_bytes": memory.peak, "in_proof": memory.proof, "components": components}
+    return {"device": memory.device, "peak_bytes": memory.peak, "moment": memory.moment, "components": components}
 
 
 def estimate(plan: Plan, bandwidth_gbps: float, measured: bool, alternative: bool) -> Estimate:
     """The costs of `plan`; ConfigError, as `train` has it, if it would be refused. `alternative`: what gradient
     checkpointing would change, too."""
     run = checked(plan, read=measured)
-    shapes = samples(plan, run.examples, run.world)
+    shapes = samples(plan, run.examples, run.workers)
     load_libraries(run, shapes)
     libraries()
     rehearsal = rehearse(run, shapes, plan.gradient_checkpointing)
-    memory = memory_of(run, rehearsal, shapes)
+    memory = memory_of(run, rehearsal, shapes, plan.gradient_checkpointing)
     result = measure(run) if measured else None
     return Estimate(
         parameters=parameters_of(run.outline),
         memory=memory,
         other=_other(run, shapes) if alternative else None,
-        wire=wire_of(run, rehearsal.parameters, bandwidth_gbps),
+        wire=wire_of(run, rehearsal, bandwidth_gbps),
         spending=spending(plan, run.known, run.examples, shapes, result.seconds_per_step if result else None),
         measured=result,
         remarks=(*run.known.assumed, *rehearsal.remarks, *_remarks(run, memory)),
@@ -107,8 +107,9 @@ def room(device: torch.device) -> int:
 
 
 def _other(run: Checked, shapes: Any) -> Memory | None:
+    other = not run.plan.gradient_checkpointing
     try:
-        return memory_of(run, rehearse(run, shapes, not run.plan.gradient_checkpointing), shapes)
+        return memory_of(run, rehearse(run, shapes, other), shapes, other)
     except ConfigError:
         return None
 
@@ -123,6 +124,4 @@ def _remarks(run: Checked, memory: Memory) -> list[str]:
         said.append(f"memory is that of one of {run.world} processes")
     if run.device.type == "cuda":
         said.append("memory is what torch allocates on the GPU; CUDA itself takes some hundred MiB besides")
-    if plan.mix.conflict_every is not None and len(plan.mix.tasks) > 1:
-        said.append("mix.conflict_every: in such a step one more set of gradients per task is in memory")
     return said

@@ -30,10 +30,16 @@ class Checked:
     outline: Any
     """Its network on torch's meta device: parameters with shapes and no contents."""
 
+    @property
+    def workers(self) -> int:
+        """How many share the rows of a step: its processes, or those that one process plays."""
+        return self.plan.compression.workers(self.world, self.plan.optim, self.plan.clip_norm)
+
 
 def checked(plan: Plan, read: bool) -> Checked:
     """`plan` with what is known of it; ConfigError if it would be refused. `read`: see `known.look`."""
     world = plan.runner.world()
+    plan.compression.workers(world, plan.optim, plan.clip_norm)
     check_device(plan.runner.on_cpu())
     device = torch.device("cpu" if plan.runner.on_cpu() else "cuda")
     for name, task in plan.mix.tasks.items():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-WEIGHTS, GRADIENTS, STATES = "weights", "gradients", "optimiser states"
+WEIGHTS, GRADIENTS, STATES, FEEDBACK = "weights", "gradients", "optimiser states", "error feedback"
 ACTIVATIONS, LOGITS, ROWS, PASSING = "activations", "logits", "rows", "passing tensors"
 """What a tensor is: kept for the backward pass; as wide as the vocabulary; what came in; anything else."""
 
@@ -55,6 +55,8 @@ class Live(TorchDispatchMode):
         self._now: dict[str, int] = {}
         self._total = self._heap = 0
         self._kind: dict[int, str] = {}
+        self._storages: dict[int, tuple[Any, int]] = {}
+        """By key, a weak reference to each storage that is alive, and its bytes."""
         self._birth = PASSING
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,34 +79,46 @@ class Live(TorchDispatchMode):
         if key in self._kind:
             return
         kind = LOGITS if self._birth == PASSING and self._is_logits(tensor) else self._birth
-        self._kind[key] = kind
+        self._kind[key], self._storages[key] = kind, (weakref.ref(storage), size)
         self._add(kind, size)
-        self._total += size
-        self._heap += size if size < HEAP_BELOW else 0
-        weakref.finalize(storage, self._free, key, size).atexit = False
+        weakref.finalize(storage, self._free, key).atexit = False
         if self._total > self.peak.total:
-            self.peak = Peak(self._total, dict(self._now), self._heap)
+            self._peak()
+
+    def _peak(self) -> None:
+        self.peak = Peak(self._total, dict(self._now), self._heap)
 
     def _is_logits(self, tensor: Tensor) -> bool:
         return tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary and tensor.is_floating_point()
 
-    def _free(self, key: int, size: int) -> None:
-        self._now[self._kind.pop(key)] -= size
-        self._total -= size
-        self._heap -= size if size < HEAP_BELOW else 0
+    def _free(self, key: int) -> None:
+        _, size = self._storages.pop(key)
+        self._add(self._kind.pop(key), -size)
 
     def _add(self, kind: str, size: int) -> None:
+        self._total += size
+        self._heap += size if abs(size) < HEAP_BELOW else 0
         self._now[kind] = self._now.get(kind, 0) + size
         self.most[kind] = max(self.most.get(kind, 0), self._now[kind])
 
+    def recount(self) -> None:
+        """See to storages whose size has been changed since they were made, which no operation tells."""
+        for key, (reference, before) in list(self._storages.items()):
+            storage = reference()
+            if storage is not None and storage.nbytes() != before:
+                self._add(self._kind[key], -before)
+                self._add(self._kind[key], storage.nbytes())
+                self._storages[key] = (reference, storage.nbytes())
+
     def call(self, tensor: Tensor, kind: str) -> Tensor:
-        """From now on the storage of `tensor` is of this kind; weights, rows and logits stay what they are."""
-        storage = tensor.untyped_storage()
-        before = self._kind.get(storage._cdata)
+        """From now on the storage of `tensor` is of this kind, if it was of none in particular, or activations."""
+        key = tensor.untyped_storage()._cdata
+        before = self._kind.get(key)
         if before in (PASSING, ACTIVATIONS):
-            self._kind[storage._cdata] = kind
-            self._now[before] -= storage.nbytes()
-            self._add(kind, storage.nbytes())
+            size = self._storages[key][1]
+            self._add(before, -size)
+            self._add(kind, size)
+            self._kind[key] = kind
         return tensor
 
     def now(self, kind: str) -> int:
@@ -113,7 +127,8 @@ class Live(TorchDispatchMode):
 
     def restart(self) -> None:
         """Look for the peak anew."""
-        self.peak = Peak(self._total, dict(self._now), self._heap)
+        self.recount()
+        self._peak()
         self.most = dict(self._now)
 
     @contextmanager

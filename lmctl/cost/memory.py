@@ -22,12 +22,9 @@ from functools import cache
 from typing import Any
 
 import psutil
-from torch import nn
 
-from lmctl.cost.asked import parameter_bytes, says, shapes_of
 from lmctl.cost.legal import Checked
-from lmctl.cost.live import ACTIVATIONS, GRADIENTS, LOGITS, PASSING, STATES, WEIGHTS
-from lmctl.cost.live import ROWS as LIVE_ROWS
+from lmctl.cost.live import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, PASSING, ROWS, STATES, WEIGHTS
 from lmctl.cost.rehearse import Rehearsal
 from lmctl.cost.rows import Sample
 from lmctl.run.evaluate import Sums
@@ -58,8 +55,8 @@ class Memory:
 
     device: str
     components: tuple[Component, ...]
-    proof: bool
-    """Whether the peak is in the precision's proof and not in a step."""
+    moment: str
+    """When the peak is."""
 
     @property
     def peak(self) -> int:
@@ -70,35 +67,23 @@ class Memory:
         return next(component for component in self.components if component.name == name)
 
 
-def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample]) -> Memory:
-    """What was rehearsed, with what components say of themselves, and what is not tensors."""
-    plan, parameters, cpu = run.plan, rehearsal.parameters, run.device.type == "cpu"
+def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample], checkpointing: bool) -> Memory:
+    """What was rehearsed, and on a CPU what is not tensors."""
+    plan, cpu = run.plan, run.device.type == "cpu"
     peak, most = rehearsal.peak.by, rehearsal.most
-    said = {
-        WEIGHTS: parameter_bytes(plan.precision, "weight_bytes", parameters),
-        GRADIENTS: parameter_bytes(plan.precision, "gradient_bytes", parameters),
-        STATES: _states(run, parameters),
-    }
 
     def tensors(name: str, note: str = "") -> Component:
-        at, top = peak.get(name, 0), most.get(name, 0)
-        own = said.get(name)
-        if own is not None and top:  # what it says of itself, in the proportion that was there at the peak
-            at, top = at * own // top, own
-        return Component(name, at, top, note)
+        return Component(name, peak.get(name, 0), most.get(name, 0), note)
 
-    master = parameter_bytes(plan.precision, "master_bytes", parameters) or 0
-    feedback = _feedback(run, parameters)
     ahead = round(AHEAD * sum(s.bytes / s.rows * s.rows_per_step for s in samples.values()) / run.world)
-    rows = peak.get(LIVE_ROWS, 0) + (ahead if cpu else 0)
-    checkpointing = "layers are recomputed" if plan.gradient_checkpointing else "kept for the backward pass"
+    rows = ahead if cpu else peak.get(ROWS, 0)
     components = [
         tensors(WEIGHTS),
-        Component("master weights", master, master, "" if master else "the weights themselves"),
+        Component("master weights", 0, 0, plan.precision.table(run.device)["master"]),
         tensors(GRADIENTS),
         tensors(STATES),
-        Component("error feedback", feedback, feedback),
-        tensors(ACTIVATIONS, checkpointing),
+        tensors(FEEDBACK),
+        tensors(ACTIVATIONS, "layers are recomputed" if checkpointing else "kept for the backward pass"),
         tensors(LOGITS, "at predicted positions: logits, softmax and their gradients"),
         tensors(PASSING, "results that nothing keeps"),
         Component("teacher", 0, 0),
@@ -110,7 +95,7 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample])
         components.append(Component("allocator", heap, heap, note))
         runtime = libraries() + KERNELS
         components.append(Component("runtime", runtime, runtime, "Python, torch, transformers, kernels"))
-    return Memory(run.device.type, tuple(components), rehearsal.proof)
+    return Memory(run.device.type, tuple(components), rehearsal.moment)
 
 
 def load_libraries(run: Checked, samples: Mapping[str, Sample]) -> None:
@@ -140,13 +125,3 @@ class _Alone:
 def libraries() -> int:
     """Bytes that are resident in this process when this is asked for the first time."""
     return int(psutil.Process().memory_info().rss)
-
-
-def _states(run: Checked, parameters: Mapping[str, nn.Parameter]) -> int | None:
-    own = parameter_bytes(run.plan.precision, "state_bytes", parameters)
-    return own if own is not None else parameter_bytes(run.plan.optim, "state_bytes", parameters)
-
-
-def _feedback(run: Checked, parameters: Mapping[str, nn.Parameter]) -> int:
-    say = says(getattr(run.plan, "compression", None), "feedback_bytes")
-    return 0 if say is None else round(say(shapes_of(parameters), run.world))

@@ -56,14 +56,13 @@ def components(estimate: Estimate) -> Table:
     memory, other = estimate.memory, estimate.other
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"memory ({memory.device})", no_wrap=True)
-    moment = "at the peak: the proof" if memory.proof else "at the peak"
-    for column in (moment, "at most"):
+    for column in ("at the peak", "at most"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
     for c in memory.components:
         if c.peak or c.most or c.name in ("error feedback", "teacher", "master weights"):
             table.add_row(*(Text(cell) for cell in (c.name, size(c.peak), size(c.most), c.note)))
-    table.add_row(*(Text(cell, style="bold") for cell in ("peak", size(memory.peak), "", "")))
+    table.add_row(*(Text(cell, style="bold") for cell in ("peak", size(memory.peak), "", f"in {memory.moment}")))
     if other is not None:
         kept, word = size(other.of(ACTIVATIONS).most), "without" if _recomputed(estimate) else "with"
         note = f"activations {kept} at most"
@@ -77,13 +76,13 @@ def _recomputed(estimate: Estimate) -> bool:
 
 def tail(estimate: Estimate, bandwidth_gbps: float) -> Iterator[str]:
     wire, spent, measured = estimate.wire, estimate.spending, estimate.measured
-    if wire.processes == 1:
+    if not wire.bytes:
         yield "wire        nothing: one process"
     else:
-        less = "" if wire.bytes == wire.dense else f" ({size(wire.dense)} uncompressed)"
+        less = "" if wire.bytes == wire.dense else f" ({size(wire.dense)} in fp32)"
+        who = f"each of {wire.workers} workers that one process plays" if wire.simulated else "process"
         yield (
-            f"wire        {size(wire.bytes)} per step and process{less}, "
-            f"{wire.seconds:.3g} s at {bandwidth_gbps:g} Gbit/s"
+            f"wire        {size(wire.bytes)} per step and {who}{less}, {wire.seconds:.3g} s at {bandwidth_gbps:g} Gbit/s"
         )
     yield f"step        {spent.rows_per_step:,.0f} rows, about {spent.tokens_per_step:,.0f} tokens"
     yield f"budget      {budget(spent)}"

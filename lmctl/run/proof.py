@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lmctl.core.errors import LmctlError
 from lmctl.core.types import Batch
 from lmctl.precision.counting import counting, storage
+from lmctl.run.learner import Learner
 from lmctl.run.reading import Watched
 from lmctl.run.runner import Runner
 
@@ -35,14 +36,7 @@ def prove(runner: Runner) -> dict[str, Any]:
         table["optimiser"] = "8 bits, fp32 where a tensor has less than 4096 elements"
     state = torch.get_rng_state()
     batch = runner.stream.first(next(iter(runner.stream.streams)), ROWS).to(device)
-    runner.learner.eval()
-    # Compiled code would neither be counted nor, once a mode has watched it, be used in training.
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        with precision.reference(device):
-            reference = _logits(runner, batch)
-        with counting() as products, precision.products(device), CountDtypes(products):
-            logits = _logits(runner, batch)
-    runner.learner.train()
+    reference, logits, products = both_ways(runner.learner, batch)
     torch.set_rng_state(state)
     noise = float((logits - reference).norm() / reference.norm())
     decibel = float("inf") if noise == 0 else -20 * float(torch.log10(torch.tensor(noise)))
@@ -67,6 +61,21 @@ def prove(runner: Runner) -> dict[str, Any]:
     return table
 
 
+def both_ways(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[str]]:
+    """All logits that the loss of `batch` asks for, float32 [n], in fp32 and in the run's precision, and the products
+    of the second pass by kind."""
+    device, precision = learner.device, learner.precision
+    learner.eval()
+    # Compiled code would neither be counted nor, once a mode has watched it, be used in training.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with precision.reference(device):
+            reference = _logits(learner, batch)
+        with counting() as products, precision.products(device), CountDtypes(products):
+            logits = _logits(learner, batch)
+    learner.train()
+    return reference, logits, products
+
+
 WORDS = {"bf16": "half-precision", "fp16": "half-precision"}
 
 
@@ -80,11 +89,10 @@ def _loud_enough(runner: Runner, what: str, decibel: float) -> None:
         )
 
 
-def _logits(runner: Runner, batch: Batch) -> Tensor:
-    """All logits that the loss of `batch` asks for, float32 [n]."""
+def _logits(learner: Learner, batch: Batch) -> Tensor:
     inputs = {name: value for name, value in batch.inputs.items() if name not in ("track", "fresh")}
-    watched = Watched(runner.network)
-    objective = runner.learner.objectives[batch.task]
+    watched = Watched(learner.network)  # type: ignore[arg-type]
+    objective = learner.objectives[batch.task]
     objective.terms(watched, replace(batch, inputs=inputs))  # type: ignore[arg-type]  # encodes and heads, no more
     return torch.cat([logits.float().reshape(-1) for logits in watched.logits])
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Diverged
-from lmctl.core.types import Teacher
+from lmctl.core.types import Batch, Exchange, Teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
@@ -79,12 +79,10 @@ class Runner:
         self.state = TrainState()
         self.stopped_by: str | None = None
         """The signal that ended `steps()` before the budget did."""
-        device, tasks, batch = processes.device, plan.mix.tasks, plan.batch
-        family = plan.model.family
+        device, batch, family = processes.device, plan.batch, plan.model.family
         train = examples_of(plan.mix, family, batch, prepared, "train", augmented=True)
         valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
         check(plan, processes.world, device, train)
-        objectives = {name: task.objective for name, task in tasks.items()}
         teacher: Teacher | None = None
         if asked(plan) and plan.teacher_cache == "off":
             teacher = teacher_of(plan, prepared, device)
@@ -92,43 +90,51 @@ class Runner:
             teacher = remembered(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
         seed_everything(plan.seed)  # after the teacher: the student begins as it would without one
-        self.network = network_of(plan, prepared)
-        self.begun = begin(plan, prepared, self.network)
+        network = network_of(plan, prepared)
+        self.begun = begin(plan, prepared, network)
         """What the student took over from its teacher, in words."""
-        check_network(plan, self.network)
-        self.converted = plan.precision.convert(self.network, device)
+        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks_of(plan, prepared))
+        self.fingerprints = prepared.fingerprints | (teacher.fingerprints if teacher else {})
+        """What a run goes on with only if it is the same: tokenizer, texts, teacher."""
+        self._equip(network, teacher, [self.stream.first(task, 1) for task in self.stream.streams])
+        writes = [lesson for lesson in plan.distill.lessons.values() if isinstance(lesson, OnPolicy)]
+        self.own_texts = OwnTexts(writes[0], self.learner, train, family, plan.seed) if writes else None
+        self.passes = Passes(self)
+        micro = batch.micro or batch.rows // processes.world
+        self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, micro, processes)
+        seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
+        self._clock = (time.monotonic(), time.process_time())
+
+    def _equip(self, network: Any, teacher: Teacher | None, examples: Sequence[Batch]) -> None:
+        """Take `network`, and make all that it is trained with; `examples` is a batch of every task."""
+        plan, processes, device = self.plan, self.processes, self.processes.device
+        check_network(plan, network)
+        self.network = network
+        self.converted = plan.precision.convert(network, device)
         """What the precision did to the network, in words."""
-        blocks = blocks_of(plan, prepared)
-        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks)
-        examples = [self.stream.first(task, 1) for task in self.stream.streams]
+        objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
         self.losses = [f"{batch.task}/{term}" for batch in examples for term in batch.targets]
         """Every `<task>/<term>` of the objectives."""
         balance = Uncertainty(self.losses) if plan.mix.balance == "uncertainty" else Fixed()
         teaching = Untaught()
         if teacher is not None:
-            inside = watch(plan.distill, self.network)
-            teaching = Taught(teacher, plan.distill, objectives, examples, inside)
+            teaching = Taught(teacher, plan.distill, objectives, examples, watch(plan.distill, network))
         lessons = [f"{batch.task}/{term}" for batch in examples for term in teaching.counts(batch)]
         self.terms = [*self.losses, *lessons]
         """Those of the objectives, and those of the lesson."""
-        self.fingerprints = prepared.fingerprints | (teacher.fingerprints if teacher else {})
-        """What a run goes on with only if it is the same: tokenizer, texts, teacher."""
-        self.learner = Learner(self.network, objectives, plan.precision, device, balance, teaching)
-        self.learner = self.learner.to(device).train()
+        learner = Learner(network, objectives, plan.precision, device, balance, teaching)
+        self.learner = learner.to(device).train()
         self.optimizer = plan.precision.optimiser(plan.optim, self.learner, device, plan.seed)
         self.scaler = plan.precision.scaler(device)
         if plan.compile:
-            self.network.compile_body()
-        self.exchange = plan.compression.exchange(self.learner, processes.rank, processes.world, plan.clip_norm)
+            network.compile_body()
+        self.exchange = self._exchange()
         self.wrapped = processes.wrap(self.learner)
         self.exchange.attach(self.wrapped)
-        writes = [lesson for lesson in plan.distill.lessons.values() if isinstance(lesson, OnPolicy)]
-        self.own_texts = OwnTexts(writes[0], self.learner, train, family, plan.seed) if writes else None
-        self.passes = Passes(self)
-        micro = batch.micro or batch.rows // processes.world
-        self.validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
-        seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
-        self._clock = (time.monotonic(), time.process_time())
+
+    def _exchange(self) -> Exchange:
+        processes = self.processes
+        return self.plan.compression.exchange(self.learner, processes.rank, processes.world, self.plan.clip_norm)
 
     def spent(self, ahead: float = 0.0) -> float:
         """Share of the budget that is spent (1 or more: done), `ahead` steps from now."""

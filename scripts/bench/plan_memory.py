@@ -15,47 +15,79 @@ import sys
 import tempfile
 from pathlib import Path
 
+LORA = "init_from=runs/run-0 model=pretrained tokenizer=pretrained tokenizer.path=runs/run-0/model model.lora_rank=8"
+"""Starts from the first config's run."""
 CONFIGS = {
-    "bert_tiny mlm_nsp": "",
-    "bert_mini mlm, 32 rows": "model=bert_mini mix=mlm batch.size=32",
-    "bert_mini mlm, 32 rows, checkpointing": "model=bert_mini mix=mlm batch.size=32 gradient_checkpointing=true",
-    "bert_mini mlm, 32 rows by 8": "model=bert_mini mix=mlm batch.size=32 batch.micro=8",
-    "bert_mini mlm, 16 rows, bf16": "model=bert_mini mix=mlm batch.size=16 precision=bf16",
-    "gpt2_tiny clm": "mix=clm model=gpt2_tiny",
-    "gpt2_mini clm": "mix=clm model=gpt2_mini",
-    "t5_tiny denoise": "mix=denoise",
-    "transformer_mt_tiny translate": "mix=translate",
-    "lstm_tiny clm_stream": "mix=clm_stream",
-    "bert_tiny classify": "mix=classify",
-    "bert_tiny multitask": "mix=multitask",
+    "bert_tiny": "",
+    "modernbert_tiny, mlm": "model=modernbert_tiny mix=mlm",
+    "gpt2_tiny, clm": "mix=clm",
+    "llama_tiny, clm": "mix=clm model=llama_tiny",
+    "t5_tiny, denoise": "mix=denoise",
+    "transformer_mt_tiny, translate": "mix=translate",
+    "rnn_mt_tiny, translate": "mix=translate model=rnn_mt_tiny",
+    "lstm_tiny, clm_stream": "mix=clm_stream",
+    "gru, clm_stream": "mix=clm_stream model=gru",
+    "bilstm_tiny, classify": "mix=classify model=bilstm_tiny",
+    "bert_tiny, classify": "mix=classify",
+    "bert_tiny, multitask": "mix=multitask",
+    "bert_tiny, checkpointing": "gradient_checkpointing=true",
+    "gpt2_tiny, clm, checkpointing": "mix=clm gradient_checkpointing=true",
+    "t5_tiny, denoise, checkpointing": "mix=denoise gradient_checkpointing=true",
+    "bert_tiny, bf16": "precision=bf16",
+    "bert_tiny, bf16_pure": "precision=bf16_pure",
+    "bert_tiny, fp16": "precision=fp16",
+    "bert_tiny, fp8 emulated": "precision=fp8 precision.emulate=true",
+    "bert_tiny, int8": "precision=int8",
+    "bert_tiny, int8_weights": "precision=int8_weights",
+    "bert_tiny, int8_full": "precision=int8_full",
+    "bert_tiny, int8_lora": f"precision=int8_lora {LORA}",
+    "bert_tiny, nf4_lora": f"precision=nf4_lora {LORA}",
+    "bert_tiny, adamw8bit": "optim=adamw8bit",
+    "bert_tiny, freelb": "adversary=freelb",
+    "bert_tiny, topk_int8, 4 workers simulated": "compression=topk_int8 compression.simulate_workers=4",
+    "bert_tiny, 2 processes": "runner=ddp runner.processes=2 runner.device=cpu",
+    "bert_mini, mlm, 32 rows": "model=bert_mini mix=mlm batch.size=32",
+    "bert_mini, mlm, 32 rows, checkpointing": "model=bert_mini mix=mlm batch.size=32 gradient_checkpointing=true",
+    "bert_mini, mlm, 32 rows by 8": "model=bert_mini mix=mlm batch.size=32 batch.micro=8",
+    "bert_mini, mlm, 16 rows, bf16": "model=bert_mini mix=mlm batch.size=16 precision=bf16",
+    "gpt2_mini, clm": "mix=clm model=gpt2_mini",
 }
-COMMON = ["runner=cpu", "eval.rows=32", "eval.every=1000"]
+COMMON = ["eval.rows=32", "eval.every=1000"]
+PREPARED = ("mix", "model", "tokenizer", "tokenizer.path", "init_from")
+"""Keys that `lmctl prepare` takes, too."""
 MIB = 2**20
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--steps", type=int, default=15, help="optimiser steps of each run")
+    p.add_argument("--steps", type=int, default=20, help="optimiser steps of each run")
     p.add_argument("--only", nargs="*", default=[""], help="words, one of which a config's name must contain")
+    p.add_argument("--keep", type=Path, help="a new folder that plans and runs are left in")
     arguments = p.parse_args()
-    chosen = {name: words for name, words in CONFIGS.items() if any(word in name for word in arguments.only)}
-    print("| config | predicted MiB | measured MiB | predicted / measured |\n|---|---:|---:|---:|", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (name, words) in enumerate(chosen.items()):
-            predicted, measured = both(words.split(), Path(folder), f"run-{number}", arguments.steps)
-            row = f"| {name} | {predicted / MIB:,.0f} | {measured / MIB:,.0f} | {predicted / measured:.2f} |"
-            print(row, flush=True)
+    chosen = [n for n, name in enumerate(CONFIGS) if any(word in name for word in arguments.only)]
+    if any("lora" in name for n, name in enumerate(CONFIGS) if n in chosen):
+        chosen = sorted({0, *chosen})
+    print("| run | predicted MiB | measured MiB | predicted / measured |\n|---|---:|---:|---:|", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        for number, (name, words) in enumerate(CONFIGS.items()):
+            if number in chosen:
+                predicted, measured = both(words.split(), folder, f"run-{number}", arguments.steps)
+                row = f"| {name} | {predicted / MIB:,.0f} | {measured / MIB:,.0f} | {predicted / measured:.2f} |"
+                print(row, flush=True)
 
 
 def both(words: list[str], folder: Path, run: str, steps: int) -> tuple[int, int]:
-    """Predicted and measured peak memory in bytes."""
-    prepared = [word for word in words if word.partition("=")[0] in ("mix", "model")]
-    lmctl("prepare", *prepared, cwd=folder)
-    lmctl("plan", *words, *COMMON, f"out={run}.json", cwd=folder)
-    lmctl("train", *words, *COMMON, f"budget.steps={steps}", f"name={run}", cwd=folder)
+    """Predicted and measured peak memory in bytes, of one process."""
+    here = [*words, *COMMON, *([] if any(word.startswith("runner=") for word in words) else ["runner=cpu"])]
+    lmctl("prepare", *(word for word in words if word.partition("=")[0] in PREPARED), cwd=folder)
+    lmctl("plan", *here, f"out={run}.json", cwd=folder)
+    lmctl("train", *here, f"budget.steps={steps}", f"name={run}", cwd=folder)
     plan = json.loads((folder / f"{run}.json").read_text())
     summary = json.loads((folder / "runs" / run / "summary.json").read_text())
-    return plan["memory"]["peak_bytes"], summary["peak_memory_bytes"]
+    processes = next((int(word.partition("=")[2]) for word in words if word.startswith("runner.processes=")), 1)
+    return plan["memory"]["peak_bytes"], summary["peak_memory_bytes"] // processes
 
 
 def lmctl(*words: str, cwd: Path) -> None:

@@ -1,0 +1,99 @@
+"""Tensors that have shapes, dtypes and a device, and no contents, and what is asked of their contents all the same.
+
+torch's `FakeTensorMode` makes them, and refuses what depends on contents. A step asks little: whether gradients are
+finite, what the loss scale is, how long rows are. On paper all numbers are 0, all conditions hold, there are none of
+anything that is looked for, and rows are as long as they can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+aten = torch.ops.aten
+
+
+@contextmanager
+def on_paper() -> Iterator[None]:
+    """Inside it, new tensors have no contents. Modes that are entered later see operations earlier. Nothing may be
+    deep-copied: torch would read the contents."""
+    with FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False), Answers(), _filled_in():
+        yield
+
+
+@contextmanager
+def _filled_in() -> Iterator[None]:
+    """Inside it, `Module.to` and its kin put new contents into parameters. Of these tensors they would exchange the
+    objects, which fails where anything refers to one weakly, as the mode itself does."""
+    swap = torch.utils.swap_tensors
+
+    def fill(one: Tensor, other: Tensor) -> None:
+        one.data = other.data
+
+    torch.utils.swap_tensors = fill
+    try:
+        yield
+    finally:
+        torch.utils.swap_tensors = swap
+
+
+class Answers(TorchDispatchMode):
+    """Answers what only contents could tell."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in ANSWERS:
+            return ANSWERS[func](*args, **(kwargs or {}))
+        if not func._schema.returns:  # it changes contents, and there are none
+            return None
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket is aten.any:
+            result.none = True
+        return result
+
+
+def _number(tensor: Tensor) -> bool | int | float:
+    if tensor.dtype == torch.bool:
+        return not getattr(tensor, "none", False)
+    return 0.0 if tensor.is_floating_point() else 0
+
+
+def _found(tensor: Tensor) -> Tensor:
+    return tensor.new_empty((0, tensor.ndim), dtype=torch.int64)
+
+
+def _counted(tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    return tensor.new_empty((minlength,), dtype=torch.int64)
+
+
+def _packed(rows: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """`pack_padded_sequence` of full rows [R, L, E]. How many rows each position has is looked at by the layers
+    themselves, so it is a tensor with contents."""
+    count, positions = rows.shape[:2] if batch_first else (rows.shape[1], rows.shape[0])
+    with _disable_current_modes():
+        sizes = torch.full((positions,), count, dtype=torch.int64)
+    return rows.new_empty((count * positions, *rows.shape[2:])), sizes
+
+
+def _padded(data: Tensor, sizes: Tensor, batch_first: bool, value: float, length: int) -> tuple[Tensor, Tensor]:
+    """The way back."""
+    with _disable_current_modes():
+        count = int(sizes[0])
+    positions = max(length, len(sizes))
+    shape = (count, positions) if batch_first else (positions, count)
+    return data.new_empty((*shape, *data.shape[1:])), sizes.new_empty((count,))
+
+
+ANSWERS: dict[Any, Callable[..., Any]] = {
+    aten._local_scalar_dense.default: _number,
+    aten.equal.default: lambda one, other: True,
+    aten.nonzero.default: _found,
+    aten.bincount.default: _counted,
+    aten._pack_padded_sequence.default: _packed,
+    aten._pad_packed_sequence.default: _padded,
+}
