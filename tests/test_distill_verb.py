@@ -96,13 +96,13 @@ def test_a_run_does_not_go_on_with_another_teacher(place: Path):
 
 @pytest.mark.slow
 def test_a_sweep_shares_one_control(place: Path):
-    options = "distill=logits,minilm,[logits,hidden]"
-    words = ["teacher=runs/big", "name=sweep", *TINY, "model.layers=1", options, "hydra.launcher.n_jobs=2"]
+    options = "distill=minilm,[logits,hidden]"
+    words = ["teacher=runs/big", "name=sweep", *TINY, "model.layers=1", options]
     done = succeed("distill", "-m", *words, cwd=place)
     folders = [path.name for path in (place / "runs/sweep").iterdir() if path.is_dir()]
     assert sum(name.startswith("control-") for name in folders) == 1
-    assert len(folders) == 4
-    assert done.stdout.count("completed") >= 3
+    assert len(folders) == 3
+    assert done.stdout.count("completed") >= 2
 
 
 @pytest.mark.slow
