@@ -74,6 +74,9 @@ class StepReport:
 class Runner:
     """A plan with everything in memory: model, optimiser, data position."""
 
+    own_texts: OwnTexts | None = None
+    """Where the student learns from what it writes itself."""
+
     def __init__(self, plan: Plan, prepared: Prepared, processes: Processes) -> None:
         self.plan, self.prepared, self.processes = plan, prepared, processes
         self.state = TrainState()
@@ -98,7 +101,8 @@ class Runner:
         """What a run goes on with only if it is the same: tokenizer, texts, teacher."""
         self._equip(network, teacher, [self.stream.first(task, 1) for task in self.stream.streams])
         writes = [lesson for lesson in plan.distill.lessons.values() if isinstance(lesson, OnPolicy)]
-        self.own_texts = OwnTexts(writes[0], self.learner, train, family, plan.seed) if writes else None
+        if writes:
+            self.own_texts = OwnTexts(writes[0], self.learner, train, family, plan.seed)
         self.passes = Passes(self)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, micro, processes)
