@@ -13,17 +13,32 @@ from rich.text import Text
 from lmctl.cli.jobs import Job
 
 SEED = "seed="
+WIDEST = 100_000
+"""Columns that no table reaches."""
 
 
 def print_table(jobs: Sequence[Job]) -> None:
-    """One row per job; below it, where jobs differ by their seed, mean and standard deviation over seeds."""
+    """One row per job; below them what went wrong and, where jobs differ by seed, mean and standard deviation over
+    seeds. A file or pipe gets lines of any length, a terminal that is too narrow a table without the metrics."""
+    console, table = Console(highlight=False), _table(jobs, metrics=True)
+    natural = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    if console.is_terminal and natural > console.width:
+        table = _table(jobs, metrics=False)
+    elif natural > console.width:
+        console.width = natural
+    console.print(table)
+    for line in [*(f"{job.name}: {job.error}" for job in jobs if job.error), *over_seeds(jobs)]:
+        console.print(Text(line))
+
+
+def _table(jobs: Sequence[Job], metrics: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("job", overflow="fold", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    for column in ("steps", "valid loss", "bytes per weight", "seconds"):
-        table.add_column(column, justify="right")
-    table.add_column("valid", overflow="fold")
-    table.add_column("error", overflow="fold")
+    for column in ("steps", "valid loss", "bytes/weight", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    if metrics:
+        table.add_column("valid")
     for job in jobs:
         summary = _summary(job)
         cells = (
@@ -33,14 +48,10 @@ def print_table(jobs: Sequence[Job]) -> None:
             "" if (loss := _loss(summary)) is None else f"{loss:.4f}",
             "" if (size := _bytes(summary)) is None else f"{size:.2f}",
             "" if job.seconds is None else job.seconds,
-            _metrics(summary),
-            job.error or "",
+            *([_metrics(summary)] if metrics else []),
         )
         table.add_row(*(Text(str(cell)) for cell in cells))
-    console = Console(highlight=False)
-    console.print(table)
-    for line in over_seeds(jobs):
-        console.print(Text(line))
+    return table
 
 
 def over_seeds(jobs: Sequence[Job]) -> Iterator[str]:

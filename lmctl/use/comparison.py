@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,7 +41,7 @@ class Comparison:
             "numerics": dict(zip(("original", "changed"), self.names, strict=True)),
             **sides,
             "size_ratio": round(self.size_ratio, 4),
-            "speed_ratio": round(self.speed_ratio, 3),
+            "speed_ratio": round(self.speed.ratio, 3),
             "speed_ratio_by_round": [round(ratio, 3) for ratio in self.speed.ratios],
             "signal_to_noise_db": None if self.speed.decibel is None else round(self.speed.decibel, 1),
             "low_products": dict(self.speed.products),
@@ -52,10 +51,6 @@ class Comparison:
     @property
     def size_ratio(self) -> float:
         return self.weight_bytes[1] / self.weight_bytes[0]
-
-    @property
-    def speed_ratio(self) -> float:
-        return statistics.median(self.speed.ratios)
 
     def lines(self) -> Iterator[tuple[str, str, str, str]]:
         """Name, both values and the change, of everything that is counted."""
@@ -68,8 +63,8 @@ class Comparison:
         sizes = [f"{size:,}" for size in self.weight_bytes]
         yield "weight_bytes", sizes[0], sizes[1], f"x {self.size_ratio:.3f}"
         speeds = [f"{self.speed.per_second(side):,.0f}" for side in range(2)]
-        span = f"{min(self.speed.ratios):.2f} to {max(self.speed.ratios):.2f}"
-        yield "tokens_per_second", speeds[0], speeds[1], f"x {self.speed_ratio:.2f} ({span})"
+        low, high = self.speed.middle_half
+        yield "tokens_per_second", speeds[0], speeds[1], f"x {self.speed.ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
 def compare(name: str, job: Job, original: Figures, other: Loaded) -> Comparison:

@@ -26,9 +26,9 @@ from lmctl.use.nbest import read_lists
 from lmctl.use.pairs import read_pairs
 from lmctl.use.suites.job import Job
 
-ROUNDS, FEWEST = 5, 3
+ROUNDS, FEWEST = 11, 3
 """Rounds, and rounds where a single batch takes long."""
-SECONDS = 1.0
+SECONDS = 0.5
 """Rows are taken until a pass of both sides over them has taken so long."""
 
 
@@ -63,6 +63,17 @@ class Speed:
         """How many times as fast the other one was, by round."""
         return [one / other for one, other in self.rounds]
 
+    @property
+    def ratio(self) -> float:
+        """The median of `ratios`."""
+        return statistics.median(self.ratios)
+
+    @property
+    def middle_half(self) -> tuple[float, float]:
+        """Between these lie half of the `ratios`."""
+        low, _, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
+        return low, high
+
 
 def measure(name: str, job: Job, other: Loaded) -> Speed:
     """The speeds of `job.loaded` and `other` on the first rows of what suite `name` reads."""
@@ -78,7 +89,7 @@ def measure(name: str, job: Job, other: Loaded) -> Speed:
         kept.append(batch)
         spent += _seconds(one, [batch]) + _seconds(other, [batch])
     rounds = []
-    for number in range(ROUNDS if spent < 4 * SECONDS else FEWEST):
+    for number in range(ROUNDS if spent < 6 * SECONDS else FEWEST):
         if number % 2:
             late = _seconds(other, kept)
             rounds.append((_seconds(one, kept), late))
