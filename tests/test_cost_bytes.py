@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,10 +113,12 @@ def compare(alone: Processes, changes: dict[str, Any]) -> None:
     assert seen.most[GRADIENTS] == pytest.approx(sum(p.numel() * p.element_size() for p in learn), rel=0.01)
 
 
-def test_the_copy_that_is_exported_may_be_the_peak(trained: Pretrained):
-    few = {"model": trained, "size": 1, "seq_len": 8}
+def test_the_copy_that_is_exported_may_be_the_peak(tmp_path: Path):
+    deep = replace(WIDE, layers=16, hidden=32, feed_forward=64)
+    deep.load(vocabulary(), {"mlm": vocabulary().size, "pair": 2}).pretrained().save_pretrained(tmp_path)
+    few = {"model": Pretrained(str(tmp_path), lora_rank=1), "size": 1, "seq_len": 8}
     assert rehearsed(precision=Nf4Lora(), **few).moment == "the export"
-    assert rehearsed(size=64).moment == "a step"
+    assert rehearsed(**few | {"size": 8, "seq_len": 32}).moment == "a step"
 
 
 # A whole step
@@ -201,7 +204,7 @@ def feedback(state: Any) -> int:
 def test_gradients_are_sent_in_the_type_they_come_in():
     full, half = (rehearsed(runner=Ddp(2, "cpu"), precision=precision) for precision in (Fp32(), Bf16Pure()))
     assert full.sent == full.dense == half.dense
-    assert full.dense / 2 < half.sent < 0.52 * full.dense  # vectors come in fp32
+    assert full.dense / 2 < half.sent < 0.53 * full.dense  # vectors come in fp32
 
 
 def test_processes_have_buckets_from_the_beginning():

@@ -26,7 +26,7 @@ from lmctl.cost.rows import Sample
 from lmctl.cost.stage import PaperRunner
 from lmctl.precision.fp32 import Fp32
 
-STEP, BEFORE, AFTER = "a step", "the proof", "the export"
+STEP, BEFORE, AFTER = "a step", "the beginning", "the export"
 """Moments of a run."""
 
 

@@ -96,6 +96,9 @@ class PaperRunner(Runner):
         """Half of the budget: the learning rate changes no size."""
         return 0.5
 
+    def _progress(self, index: int, at: Position) -> float:
+        return 0.5
+
     def _batches(self, task: str) -> list[Batch]:
         sample = self.samples[task]
         micros = -(-round(sample.rows_per_step / self.run.workers) // sample.rows)
