@@ -23,6 +23,7 @@ from lmctl.cost.estimate import estimate, parameters_of
 from lmctl.cost.known import look
 from lmctl.cost.legal import Checked, build, checked
 from lmctl.cost.live import ACTIVATIONS, LOGITS, ROWS, WEIGHTS, Live
+from lmctl.cost.memory import memory_of
 from lmctl.cost.rehearse import rehearse
 from lmctl.cost.rows import examples_for, samples
 from lmctl.model.bert import Bert
@@ -102,6 +103,12 @@ def test_a_trained_model_is_planned_from_its_config_alone(elsewhere: Path):
     assert counted.total == sum(p.numel() for p in network.parameters())
     assert counted.trainable < counted.total
     assert again.known.vocabulary.size == small_prepared().vocabulary.size
+    words = ["teacher=trained", "distill=logits", "tokenizer=pretrained", "tokenizer.path=trained", "runner=cpu"]
+    small, _ = taken_apart(Composer("plan").task([*words, "name=planned", "batch.seq_len=32", "model.layers=1"]))
+    taught = checked(small, read=False)
+    shapes = samples(taught.plan, taught.examples, taught.workers)
+    memory = memory_of(taught, rehearse(taught, shapes, False), shapes, False)
+    assert memory.of("teacher").peak == 4 * counted.total
 
 
 # Activations

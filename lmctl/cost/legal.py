@@ -3,6 +3,7 @@ depends on the text itself (too few rows, a label that is missing) only the text
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class Checked:
     device: torch.device
     outline: Any
     """Its network on torch's meta device: parameters with shapes and no contents."""
+    teachers: Sequence[Any] = ()
+    """Those of the networks that are asked while the run learns, likewise."""
 
     @property
     def workers(self) -> int:
@@ -51,10 +54,11 @@ def checked(plan: Plan, read: bool) -> Checked:
         check_pieces(plan, known.prepared)
     with torch.device("meta"):
         outline = build(plan, known, plan.gradient_checkpointing)
+        teachers = [t.outline(known.vocabulary, heads_of(plan, known.prepared)) for t in plan.teachers]
         if plan.student.from_teacher is not None:
-            teacher = plan.teachers[0].outline(known.vocabulary, heads_of(plan, known.prepared))
-            origins(outline, teacher, plan.student.from_teacher)
-    return Checked(plan, known, examples, world, device, outline)
+            origins(outline, teachers[0], plan.student.from_teacher)
+    asked = teachers if plan.distill.lessons and plan.teacher_cache != "use" else []
+    return Checked(plan, known, examples, world, device, outline, asked)
 
 
 def build(plan: Plan, known: Known, checkpointing: bool) -> Any:

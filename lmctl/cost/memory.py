@@ -87,7 +87,7 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
         tensors(ACTIVATIONS, "layers are recomputed" if checkpointing else "kept for the backward pass"),
         tensors(LOGITS, "at predicted positions: logits, softmax and their gradients"),
         tensors(PASSING, "results that nothing keeps"),
-        Component("teacher", 0, 0),
+        _teachers(run),
         Component("rows", rows, rows, "this step's and the next one's"),
     ]
     if cpu:
@@ -97,6 +97,14 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
         runtime = libraries(plan) + KERNELS
         components.append(Component("runtime", runtime, runtime, "Python, torch, transformers, kernels"))
     return Memory(run.device.type, tuple(components), rehearsal.moment)
+
+
+def _teachers(run: Checked) -> Component:
+    """Weights of the networks that are asked. What they keep of a micro-batch is gone when the student computes."""
+    weights = [weight for teacher in run.teachers for weight in teacher.state_dict(keep_vars=True).values()]
+    taken = sum(weight.nbytes for weight in {id(weight): weight for weight in weights}.values())
+    quantised = run.plan.distill.teacher_precision if run.teachers else None
+    return Component("teacher", taken, taken, "counted as float32" if quantised is not None else "")
 
 
 def libraries(plan: Plan) -> int:
