@@ -43,6 +43,9 @@ from lmctl.run.gap import closed
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
 
+pytestmark = pytest.mark.slow
+"""By themselves these take minutes: `scripts/test.sh -m slow`."""
+
 OPTIONS = sorted(path.stem for path in (conf_dir() / "distill").glob("*.yaml") if path.stem != "none")
 WRITING = ("on_policy", "sequence")
 """Options about texts that somebody writes."""

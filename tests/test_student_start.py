@@ -21,6 +21,9 @@ from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.teacher_layers import TeacherLayers
 
+pytestmark = pytest.mark.slow
+"""By themselves these take minutes: `scripts/test.sh -m slow`."""
+
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:

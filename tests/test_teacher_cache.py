@@ -23,6 +23,9 @@ from lmctl.run import remembered
 from lmctl.run.remembered import remember
 from lmctl.run.versions import Repeating, versions_of
 
+pytestmark = pytest.mark.slow
+"""By themselves these take minutes: `scripts/test.sh -m slow`."""
+
 CPU = torch.device("cpu")
 
 

@@ -20,6 +20,9 @@ from lmctl.use.decode import complete, translate
 from lmctl.use.load import load
 from lmctl.use.texts import written
 
+pytestmark = pytest.mark.slow
+"""By themselves these take minutes: `scripts/test.sh -m slow`."""
+
 PAIRS = [["the cat sits", "a b c"], ["dog runs on", "d e"], ["red mat", "f"], ["blue", "g h i j"]]
 DOCUMENTS = [["the cat sits on the mat .", "the dog runs on the red mat ."], ["blue cat"], ["a b c d e f g h i j k"]]
 
