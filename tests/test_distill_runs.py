@@ -121,7 +121,8 @@ def test_chunks_and_micro_batches_do_not_change_the_step(alone, teachers, task):
         assert one.counts == other.counts
         for name in whole.terms:
             assert float(one.terms[name]) == pytest.approx(float(other.terms[name]), rel=1e-4)
-    assert (weights(whole) - weights(split)).norm() / weights(whole).norm() < 1e-4  # Adam divides small gradients by their own size
+    # Adam divides small gradients by their own size.
+    assert (weights(whole) - weights(split)).norm() / weights(whole).norm() < 1e-4
     names = {name.partition("/")[2] for name in whole.terms}
     pair = {"distill_logits_mlm", "distill_logits_nsp"}
     assert names - set(whole.learner.objectives) >= (pair if task == "mlm_nsp" else {"distill_logits"})
