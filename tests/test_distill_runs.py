@@ -47,6 +47,7 @@ pytestmark = pytest.mark.slow
 """By themselves these take minutes: `scripts/test.sh -m slow`."""
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "distill").glob("*.yaml") if path.stem != "none")
+TASKS = (("mlm", "bert"), ("clm", "gpt2"), ("translate", "t5"), ("class", "bert"))
 WRITING = ("on_policy", "sequence")
 """Options about texts that somebody writes."""
 
@@ -115,14 +116,15 @@ def test_chunks_and_micro_batches_do_not_change_the_step(alone, teachers, task):
     model = {"clm": "gpt2", "translate": "marian"}.get(task, "bert")
     place = teacher(teachers, model, task, None if task in ("number",) else ["a", "b", "c"])
     whole = Runner(*taught(task, place, budget=Budget(steps=3)), alone)
+    before = weights(whole)
     reports = list(whole.steps())
     split = Runner(*taught(task, place, budget=Budget(steps=3), chunk_mb=0.002, micro=3), alone)
     for one, other in zip(reports, split.steps(), strict=True):
         assert one.counts == other.counts
         for name in whole.terms:
             assert float(one.terms[name]) == pytest.approx(float(other.terms[name]), rel=1e-4)
-    # Adam divides small gradients by their own size.
-    assert (weights(whole) - weights(split)).norm() / weights(whole).norm() < 1e-4
+    # Of the way that was gone: where a gradient is nearly nothing, Adam makes a step of rounding.
+    assert (weights(whole) - weights(split)).norm() < 5e-3 * (weights(whole) - before).norm()
     names = {name.partition("/")[2] for name in whole.terms}
     pair = {"distill_logits_mlm", "distill_logits_nsp"}
     assert names - set(whole.learner.objectives) >= (pair if task == "mlm_nsp" else {"distill_logits"})
@@ -184,13 +186,18 @@ def test_any_teacher_for_any_student(alone, teachers, task, big, small):
     assert not torch.equal(weights(runner), before)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize(("task", "big"), [("mlm", "bert"), ("clm", "gpt2"), ("translate", "t5"), ("class", "bert")])
-def test_every_option_trains_and_resumes_to_the_bit(alone, teachers, name, task, big):
-    if big == "bert" and name in WRITING:
+@pytest.mark.parametrize("name", WRITING)
+def test_encoders_write_nothing(teachers, name):
+    for task in ("mlm", "class"):
         with pytest.raises(ConfigError, match="an encoder writes none"):
-            taught(task, teacher(teachers, big, task), distill=option(name))
-        return
+            taught(task, teacher(teachers, "bert", task, ["a", "b", "c"]), distill=option(name))
+
+
+@pytest.mark.parametrize(
+    ("task", "big", "name"),
+    [(task, big, name) for task, big in TASKS for name in OPTIONS if big != "bert" or name not in WRITING],
+)
+def test_every_option_trains_and_resumes_to_the_bit(alone, teachers, task, big, name):
     place = teacher(teachers, big, task, ["a", "b", "c"] if task == "class" else None)
     student = {"bert": "bert small", "gpt2": "gpt2 small", "t5": "t5 small"}[big]
 

@@ -178,7 +178,8 @@ def test_build_here_learn_there(tmp_path):
     words += ["distill.control=false", "batch.seq_len=32"]
     refused = lmctl("distill", *words, "teacher_cache=use", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "no answers of any teacher" in refused.stderr
+    assert "error: teacher_cache=use: there are no answers of any teacher in " in refused.stderr
+    assert "make it: teacher_cache=build (or auto)" in refused.stderr
     built = succeed("distill", *words, "teacher_cache=build", cwd=tmp_path)
     assert re.search(r"masking 1 of 1: [\d,]+ rows, .* MiB \(204 bytes per target\), cache miss: asked", built.stderr)
     assert not (tmp_path / "student/config.yaml").exists()

@@ -93,7 +93,7 @@ class Maskings:
             if masking.checks[term][number] != sums[row]:
                 raise DataError(
                     f"distill: row {number} of epoch {epoch} of {batch.task} is not the one that the teacher saw",
-                    f"delete {KIND}/ in the cache and have it made again, or distill.teacher_cache=off",
+                    f"delete {KIND}/ in the cache and have it made again, or teacher_cache=off",
                 )
             start, count = masking.places[term][number].tolist()
             parts.append((masking, slice(start, start + count)))
@@ -149,8 +149,8 @@ def find(root: Path, key: Mapping[str, Any]) -> Masking:
     if folder is not None:
         return Masking(folder)
     raise ConfigError(
-        f"distill.teacher_cache=use: {nearest(root, key)}",
-        "make it: distill.teacher_cache=build (or auto), with the same settings otherwise",
+        f"teacher_cache=use: {nearest(root, key)}",
+        "make it: teacher_cache=build (or auto), with the same settings otherwise",
     )
 
 

@@ -61,9 +61,7 @@ class AttentionPupil(nn.Module):
         self.pairs, self.metric, self.values = pairs, metric, values
         self.number = sum(map(len, pairs.values()))
         what = f"{'scores' if metric == 'scores' else 'maps'} [R, A, L, L]{' and values' if values else ''}"
-        self.shown = [
-            f"{stack} {_layer(t):>10}  ->  {_layer(s):>10}: {what}" for stack, some in pairs.items() for t, s in some
-        ]
+        self.shown = _table(pairs, what)
 
     def forward(self, student: States, teacher: States) -> Tensor:
         total = torch.zeros((), device=next(iter(student.real.values())).device)
@@ -94,9 +92,7 @@ class RelationPupil(nn.Module):
         super().__init__()
         self.pairs, self.relations, self.heads = pairs, relations, heads
         what = f"{', '.join(relations)} in {heads} relation heads"
-        self.shown = [
-            f"{stack} {_layer(t):>10}  ->  {_layer(s):>10}: {what}" for stack, some in pairs.items() for t, s in some
-        ]
+        self.shown = _table(pairs, what)
 
     def forward(self, student: States, teacher: States) -> Tensor:
         total = torch.zeros((), device=next(iter(student.real.values())).device)
@@ -121,6 +117,11 @@ class RelationPupil(nn.Module):
         """[R, A, L, D] -> [R, heads, L, A D / heads]."""
         rows, _, length, _ = vectors.shape
         return vectors.transpose(1, 2).reshape(rows, length, self.heads, -1).transpose(1, 2)
+
+
+def _table(pairs: Pairs, what: str) -> list[str]:
+    """What is compared of which layers, for people."""
+    return [f"{stack} {_layer(t):>10}  ->  {_layer(s):>10}: {what}" for stack, some in pairs.items() for t, s in some]
 
 
 def _layer(number: int) -> str:

@@ -42,12 +42,12 @@ def overrides(args: Namespace, cache: str) -> list[str]:
     ]
 
 
-def main() -> None:
-    args = side_arguments(__doc__)
+def train(args: Namespace, verb: str, *more: str) -> None:
+    """Run the plan that `lmctl verb` would make of the peer's settings and `more`, and report."""
     quiet_libraries()
     clock = Clock(args.warmup, args.steps)
     with tempfile.TemporaryDirectory() as cache:
-        plan = Plan.from_config(Composer("train").task(overrides(args, cache)))
+        plan = Plan.from_config(Composer(verb).task([*overrides(args, cache), *more]))
         prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
         runner = Runner(plan, prepared, Processes(plan.runner.on_cpu()))
         for report in runner.steps():
@@ -58,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    train(side_arguments(__doc__), "train")

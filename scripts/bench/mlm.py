@@ -14,19 +14,14 @@ too it is far steadier than wall time.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from argparse import Namespace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
-from common import full_rows, parser
+from common import full_rows
 from tokenizers import BertWordPieceTokenizer, Tokenizer
+from turns import take_turns, turns_parser
 
-HERE = Path(__file__).resolve().parent
 SIDES = {"lmctl": "lmctl_mlm.py", "peer": "peer_mlm.py"}
 TOKENIZER_SIZE = 8192
 HELDOUT_ROWS = 64
@@ -35,12 +30,8 @@ SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask
 
 def arguments() -> Namespace:
     summary, _, details = (__doc__ or "").partition("\n\n")
-    p = parser(summary)
+    p = turns_parser(summary, SIDES)
     p.epilog = details.partition("\n\n")[0]
-    p.add_argument("--data", type=Path, help="a UTF-8 text; by default the help topics that come with Python")
-    p.add_argument("--repeats", type=int, default=3, help="runs of each side")
-    p.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
-    p.add_argument("--only", choices=SIDES, help="run one side alone")
     return p.parse_args()
 
 
@@ -94,55 +85,9 @@ def prepare(args: Namespace, work: Path) -> None:
     mask_heldout(held, tokenizer, args.seq_len, work / "heldout.npz")
 
 
-def run_side(side: str, args: Namespace, work: Path) -> dict[str, float]:
-    """Run one side once, and return its figures."""
-    command = [sys.executable, str(HERE / SIDES[side]), "--work", str(work)]
-    for name in ("steps", "warmup", "rows", "seq_len", "lr", "weight_decay", "seed"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    threads = str(args.threads)
-    environment = os.environ | {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    done = subprocess.run(command, cwd=work, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{side} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
 def main() -> None:
     args = arguments()
-    sides = [args.only] if args.only else list(SIDES)
-    runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-    with tempfile.TemporaryDirectory(prefix="lmctl-bench-") as folder:
-        prepare(args, Path(folder))
-        for repeat in range(args.repeats):
-            for side in sides if repeat % 2 == 0 else sides[::-1]:  # neither always goes first
-                figures = run_side(side, args, Path(folder))
-                runs[side].append(figures)
-                print(f"{repeat + 1}/{args.repeats} {side}:", *(f"{k}={v:.5g}" for k, v in figures.items()), flush=True)
-
-    def middle(side: str, name: str) -> float:
-        return median(run[name] for run in runs[side])
-
-    def ratio(name: str) -> float:
-        """lmctl to peer. Two runs that follow each other meet the same load, so each pair is compared first."""
-        return median(ours[name] / theirs[name] for ours, theirs in zip(runs["lmctl"], runs["peer"], strict=True))
-
-    print(f"\n{args.rows} x {args.seq_len} tokens per step, {args.steps} steps, {args.threads} threads, medians:\n")
-    print("| side  | tokens per CPU-second | tokens per second | peak memory MB | held-out loss |")
-    print("|-------|----------------------:|------------------:|---------------:|--------------:|")
-    for side in sides:
-        cpu, wall = middle(side, "tokens_per_cpu_second"), middle(side, "tokens_per_second")
-        memory, loss = middle(side, "peak_rss_mb"), middle(side, "heldout_loss")
-        print(f"| {side:5} | {cpu:21.0f} | {wall:17.0f} | {memory:14.0f} | {loss:13.3f} |")
-    if not args.only:
-        print(f"\nmemory: {ratio('peak_rss_mb'):.2f}")
-        print(f"ratio: {ratio('tokens_per_cpu_second'):.2f}")
+    take_turns(args, SIDES, lambda work: prepare(args, work))
 
 
 if __name__ == "__main__":

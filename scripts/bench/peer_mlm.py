@@ -7,6 +7,8 @@ collator, SDPA attention without a mask (all ones would only keep it off its fas
 from __future__ import annotations
 
 import tempfile
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +45,14 @@ class Ticker(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self.clock.tick(self.tokens)
 
 
-def main() -> None:
-    args = side_arguments(__doc__)
+def train(args: Namespace, layers: int, make: Callable[..., Any] = Trainer) -> None:
+    """Train a BERT of so many layers with the trainer that `make` makes of `Trainer`'s arguments, and report."""
     transformers.logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(args.work / "tokenizer")
     config = BertConfig(
         vocab_size=VOCABULARY_ROWS,
         hidden_size=256,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=1024,
         pad_token_id=tokenizer.pad_token_id,
@@ -88,7 +90,7 @@ def main() -> None:
             use_cpu=True,
             seed=args.seed,
         )
-        trainer = Trainer(
+        trainer = make(
             model=model,
             args=settings,
             data_collator=collate,
@@ -101,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    train(side_arguments(__doc__), layers=4)
