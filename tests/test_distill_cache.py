@@ -64,11 +64,11 @@ def test_everything_comes_back_to_the_bit_if_everything_is_kept():
 def test_the_likeliest_come_back_and_the_others_share_what_is_left(k):
     """Against the definition, one target at a time."""
     logits, how = torch.randn(4, 50) * 3, layout(50, k)
-    for row, back in zip(logits.softmax(-1), expand(columns(logits, how), how).exp(), strict=True):
+    for row, back in zip(logits.double().softmax(-1), expand(columns(logits, how), how).exp(), strict=True):
         top = row.topk(k).indices
-        wanted = torch.full((50,), float((1 - row[top].double().sum()) / (50 - k)))
+        wanted = torch.full_like(row, float(1 - row[top].sum()) / (50 - k))
         wanted[top] = row[top]
-        torch.testing.assert_close(back, wanted, rtol=4e-3, atol=1e-7)
+        torch.testing.assert_close(back.double(), wanted, rtol=4e-3, atol=1e-9)
         assert float(back.sum()) == pytest.approx(1, rel=2e-3)
 
 
