@@ -45,7 +45,7 @@ def test_figures_go_into_a_file(elsewhere: Path, capsys: pytest.CaptureFixture[s
     assert found["legal"]
     assert found["memory"]["peak_bytes"] == sum(component["peak_bytes"] for component in components.values())
     assert found["with_other_checkpointing"]["peak_bytes"] < found["memory"]["peak_bytes"]
-    assert found["wire"] == {"processes": 1, "bytes": 0, "dense": 0, "seconds": 0.0}
+    assert found["wire"] == {"workers": 1, "simulated": False, "bytes": 0, "dense": 0, "seconds": 0.0}
     assert found["budget"]["tokens_per_step"] == 8 * 32
     assert found["budget"]["steps"] is None
 

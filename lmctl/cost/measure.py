@@ -8,14 +8,18 @@ the network between processes come on top.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from lmctl.config.schema import Budget, Evaluation
-from lmctl.core.errors import LmctlError
+from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.core.types import Augment, Kind, Row, Split
 from lmctl.cost.known import look
 from lmctl.cost.legal import Checked
+from lmctl.plan import Plan
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
 from lmctl.run.summary import peak_memory
@@ -38,26 +42,17 @@ class Measured:
 
 def measure(run: Checked) -> Measured:
     """WARMING and COUNTED steps of `run`."""
-    plan, on_cpu = run.plan, run.device.type == "cpu"
-    size, tokens = plan.batch.size, plan.batch.tokens
-    batch = replace(
-        plan.batch, size=None if size is None else size // run.world, tokens=tokens and max(tokens // run.world, 1)
-    )
-    tasks = {name: replace(task, augment=None) for name, task in plan.mix.tasks.items()}
-    here = replace(
-        plan,
-        batch=batch,
-        mix=replace(plan.mix, tasks=tasks, conflict_every=None),
-        runner=Cpu() if on_cpu else Gpu(),
-        budget=Budget(steps=WARMING + COUNTED),
-        eval=Evaluation(rows=1),
-    )
+    here, on_cpu = _one_process(run), run.device.type == "cpu"
     # One row more than tracks: a stream of tracks needs one more piece than it has positions.
-    known = look(here, read=True, rows=max(64, 2 * batch.rows))
+    known = look(here, read=True, rows=max(64, 2 * here.batch.rows))
     if not on_cpu:
         torch.cuda.reset_peak_memory_stats()
     try:
-        runner = Runner(here, known.prepared, Processes(on_cpu))
+        if known.tokenizer is None and any(isinstance(part, Augment) for part in vars(here.adversary).values()):
+            raise ConfigError(
+                "the adversary rewrites text, and there is no tokenizer in the cache", "lmctl prepare first"
+            )
+        runner = Runner(_at_rest(here), known.prepared, Processes(on_cpu))
         began, before, last = 0.0, 0, 0
         for number, _ in enumerate(runner.steps(), start=1):
             if number == WARMING:
@@ -69,6 +64,43 @@ def measure(run: Checked) -> Measured:
     steps = last - WARMING
     tokens_seen = runner.state.tokens - before
     return Measured(last, seconds / steps, tokens_seen / seconds, peak_memory(run.device))
+
+
+def _one_process(run: Checked) -> Plan:
+    """The plan of one process's share of `run`. A compression that would go between processes works as if for a lone
+    worker, which costs what it costs but the network."""
+    plan, world = run.plan, run.world
+    size, tokens = plan.batch.size, plan.batch.tokens
+    batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1))
+    compression: Any = plan.compression
+    if world > 1:
+        alone = {"simulate_workers": 1} if hasattr(compression, "simulate_workers") else {}
+        compression = replace(compression, **alone)
+    runner = Cpu() if run.device.type == "cpu" else Gpu()
+    budget = Budget(steps=WARMING + COUNTED)
+    return replace(plan, batch=batch, compression=compression, runner=runner, budget=budget, eval=Evaluation(rows=1))
+
+
+def _at_rest(plan: Plan) -> Plan:
+    """`plan` on rows that are there already: nothing is read, and nothing is rewritten by the mix."""
+    tasks = {name: replace(task, augment=None, data=Rows(task.data.yields)) for name, task in plan.mix.tasks.items()}
+    return replace(plan, mix=replace(plan.mix, tasks=tasks, conflict_every=None))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Stands where a source was whose rows are there."""
+
+    yields: Kind
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {}
+
+    def rows(self, split: Split) -> Iterator[Row]:
+        return iter(())
+
+    def describe(self) -> str:
+        return "rows that are there"
 
 
 def _now(device: torch.device) -> float:

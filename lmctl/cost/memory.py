@@ -4,7 +4,8 @@ On a GPU that is what torch allocates there. On a CPU it is the process's reside
 are no tensors: the interpreter with its libraries, the pages of kernels that a first step touches, and what the
 allocator keeps. All three are measured, not derived:
 
-- libraries: this process's own resident set, once it has imported what training imports and before it counts anything;
+- libraries: this process's own resident set, once it has imported what training imports and before it counts anything.
+  What a component imports only when it works stands in its optional attribute `imports`;
 - KERNELS: by how much the resident set of a run grows up to its 15th step if its tensors take nothing (BERT of one
   layer of width 16, two rows of 16 positions: 418.5 MiB against 396.2 MiB before the first batch; torch 2.13);
 - HEAP: glibc keeps blocks of less than 32 MiB on its heap, and where one of n bytes was freed the next tensor of n
@@ -19,7 +20,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from importlib import import_module
 
 import psutil
 
@@ -27,7 +28,7 @@ from lmctl.cost.legal import Checked
 from lmctl.cost.live import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, PASSING, ROWS, STATES, WEIGHTS
 from lmctl.cost.rehearse import Rehearsal
 from lmctl.cost.rows import Sample
-from lmctl.run.evaluate import Sums
+from lmctl.plan import Plan
 
 KERNELS = 22 << 20
 """Bytes."""
@@ -93,35 +94,34 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
         heap = round(HEAP * rehearsal.peak.heap) if platform.libc_ver()[0] == "glibc" else 0
         note = f"{HEAP:.0%} on blocks below 32 MiB" if heap else ""
         components.append(Component("allocator", heap, heap, note))
-        runtime = libraries() + KERNELS
+        runtime = libraries(plan) + KERNELS
         components.append(Component("runtime", runtime, runtime, "Python, torch, transformers, kernels"))
     return Memory(run.device.type, tuple(components), rehearsal.moment)
 
 
-def load_libraries(run: Checked, samples: Mapping[str, Sample]) -> None:
-    """Import what training imports. Objectives import more when they make figures of sums (scikit-learn, say), so they
-    are given some: the best guess that never looks at the text."""
-    import lmctl.run.session  # noqa: F401
-
-    for task, sample in samples.items():
-        objective = run.plan.mix.tasks[task].objective
-        guess = objective.baseline(sample.batch, run.known.prepared.corpora[task].train)
-        sums = Sums()
-        sums.add(sample.batch, guess)
-        objective.figures(sums.means(_Alone())[0])  # type: ignore[arg-type]  # asked for no more
-
-
-class _Alone:
-    """One process, asked what all of them have."""
-
-    def sum(self, values: list[float]) -> list[float]:
-        return values
-
-    def agree(self, value: Any) -> Any:
-        return value
+def libraries(plan: Plan) -> int:
+    """Bytes that are resident because of what the run imports. To be asked for after its network was outlined, which
+    imports the most."""
+    parts = [plan.model, plan.precision, plan.optim, plan.adversary, plan.compression]
+    parts += [part for task in plan.mix.tasks.values() for part in (task.objective, task.data)]
+    names = {name for part in parts for name in getattr(part, "imports", ())}
+    return _common() + sum(map(_added_by, sorted(names)))
 
 
 @cache
-def libraries() -> int:
-    """Bytes that are resident in this process when this is asked for the first time."""
+def _common() -> int:
+    """What all runs import."""
+    import lmctl.run.session  # noqa: F401
+
+    return _resident()
+
+
+@cache
+def _added_by(library: str) -> int:
+    before = _resident()
+    import_module(library)
+    return max(0, _resident() - before)
+
+
+def _resident() -> int:
     return int(psutil.Process().memory_info().rss)

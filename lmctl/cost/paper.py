@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 aten = torch.ops.aten
@@ -23,7 +24,7 @@ aten = torch.ops.aten
 def on_paper() -> Iterator[None]:
     """Inside it, new tensors have no contents. Modes that are entered later see operations earlier. Nothing may be
     deep-copied: torch would read the contents."""
-    with FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False), Answers(), _filled_in():
+    with FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False), Answers(), Padding(), _filled_in():
         yield
 
 
@@ -41,6 +42,20 @@ def _filled_in() -> Iterator[None]:
         yield
     finally:
         torch.utils.swap_tensors = swap
+
+
+class Padding(TorchFunctionMode):
+    """Does `pad_packed_sequence`, which torch does before any dispatch mode is asked."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch._VF._pad_packed_sequence:  # type: ignore[attr-defined]
+            return func(*args, **(kwargs or {}))
+        data, sizes, batch_first, value, positions = args
+        with _disable_current_modes():
+            rows = int(sizes[0])
+        padded = data.new_full((positions, rows, *data.shape[1:]), value)
+        padded[: len(sizes)] = data.view(len(sizes), rows, *data.shape[1:])
+        return padded.transpose(0, 1) if batch_first else padded, sizes.new_full((rows,), len(sizes))
 
 
 class Answers(TorchDispatchMode):
@@ -80,20 +95,10 @@ def _packed(rows: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, T
     return rows.new_empty((count * positions, *rows.shape[2:])), sizes
 
 
-def _padded(data: Tensor, sizes: Tensor, batch_first: bool, value: float, length: int) -> tuple[Tensor, Tensor]:
-    """The way back."""
-    with _disable_current_modes():
-        count = int(sizes[0])
-    positions = max(length, len(sizes))
-    shape = (count, positions) if batch_first else (positions, count)
-    return data.new_empty((*shape, *data.shape[1:])), sizes.new_empty((count,))
-
-
 ANSWERS: dict[Any, Callable[..., Any]] = {
     aten._local_scalar_dense.default: _number,
     aten.equal.default: lambda one, other: True,
     aten.nonzero.default: _found,
     aten.bincount.default: _counted,
     aten._pack_padded_sequence.default: _packed,
-    aten._pad_packed_sequence.default: _padded,
 }

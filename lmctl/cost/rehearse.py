@@ -1,9 +1,9 @@
 """One optimiser step without numbers: the run's own runner works on tensors that have shapes, dtypes and a device, and
 no contents (`stage.py`, `paper.py`); `Live` counts what would be alive.
 
-The optimiser's states are made beforehand, as the first step of a run makes them. Of the rest of a run two things may be larger than
-a step: the proof that a precision gives of itself before the first one, and the plain copy that stored weights are
-exported as. Validation keeps nothing for a backward pass and is smaller.
+The optimiser's states are made beforehand, as the first step of a run makes them. Of the rest of a run two things may
+be larger than a step: the proof that a precision gives of itself before the first one, and the plain copy that stored
+weights are exported as. Validation keeps nothing for a backward pass and is smaller.
 
 Two things differ from a real step. Where all rows are full and of one document, transformers finds out by looking at
 values that a decoder needs no mask; on paper it makes one, and the attention keeps one tensor more per layer. And a
@@ -13,9 +13,8 @@ component that calls a library of its own may want to see contents (see `rehears
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
 from lmctl.core.errors import LmctlError
@@ -27,7 +26,7 @@ from lmctl.cost.rows import Sample
 from lmctl.cost.stage import PaperRunner
 from lmctl.precision.fp32 import Fp32
 
-STEP, BEFORE, AFTER = "a step", "the proof", "the export"
+STEP, BEFORE, AFTER = "a step", "the beginning", "the export"
 """Moments of a run."""
 
 
@@ -64,9 +63,7 @@ def rehearse(run: Checked, samples: Mapping[str, Sample], checkpointing: bool) -
         return replace(rehearsal, remarks=(*rehearsal.remarks, why))
 
 
-def _rehearsal(
-    run: Checked, precision: Precision, samples: Mapping[str, Sample], checkpointing: bool
-) -> Rehearsal:
+def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample], checkpointing: bool) -> Rehearsal:
     live, peaks = Live(_vocabulary(run)), {}
     with on_paper(), live:
         runner = PaperRunner(run, precision, samples, checkpointing, live)

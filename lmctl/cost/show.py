@@ -81,9 +81,8 @@ def tail(estimate: Estimate, bandwidth_gbps: float) -> Iterator[str]:
     else:
         less = "" if wire.bytes == wire.dense else f" ({size(wire.dense)} in fp32)"
         who = f"each of {wire.workers} workers that one process plays" if wire.simulated else "process"
-        yield (
-            f"wire        {size(wire.bytes)} per step and {who}{less}, {wire.seconds:.3g} s at {bandwidth_gbps:g} Gbit/s"
-        )
+        takes = f"{wire.seconds:.3g} s at {bandwidth_gbps:g} Gbit/s"
+        yield f"wire        {size(wire.bytes)} per step and {who}{less}, {takes}"
     yield f"step        {spent.rows_per_step:,.0f} rows, about {spent.tokens_per_step:,.0f} tokens"
     yield f"budget      {budget(spent)}"
     if measured is not None:

@@ -36,6 +36,7 @@ class Hub(Columns):
     streaming: bool = False
     buffer: int = 10_000
 
+    imports: ClassVar[tuple[str, ...]] = ("datasets",)
     what_path_is: ClassVar[str] = "a dataset on the hub (owner/name), a saved one, or a folder or file"
 
     def __post_init__(self) -> None:

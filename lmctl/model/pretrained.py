@@ -47,6 +47,10 @@ class Pretrained:
             raise ValueError(f"lora_dropout is a probability below 1, got {self.lora_dropout}")
 
     @property
+    def imports(self) -> tuple[str, ...]:
+        return ("peft",) if self.lora_rank else ()
+
+    @property
     def tokenizer_path(self) -> str:
         """Where the tokenizer lies that goes with it."""
         return self.init_from

@@ -30,6 +30,7 @@ class Classify:
     reads: ClassVar[Kind] = "labelled"
     families: ClassVar[tuple[Family, ...]] = ("encoder", "decoder")
     pieces: ClassVar[tuple[str, ...]] = ()
+    imports: ClassVar[tuple[str, ...]] = ("sklearn.metrics",)
 
     def __post_init__(self) -> None:
         if self.labels not in LABELS:

@@ -45,6 +45,10 @@ class AdamW:
         if self.paged and self.state_bits != 8:
             raise ValueError("paged needs state_bits=8")
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        return ("bitsandbytes",) if self.state_bits == 8 else ()
+
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch
 

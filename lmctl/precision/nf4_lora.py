@@ -16,6 +16,7 @@ class Nf4Lora(Int8Lora):
     """NF4 weights that rest in every linear layer but heads, float products, fp32 adapters."""
 
     storage: ClassVar[str | None] = "nf4"
+    imports: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     least_decibel: ClassVar[float] = 15.0
 
     def codec(self) -> Codec:

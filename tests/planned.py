@@ -1,0 +1,31 @@
+"""A run of the small corpus, checked and ready to be rehearsed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from small import plan, prepared
+
+from lmctl.cost.known import Known
+from lmctl.cost.legal import Checked, build
+from lmctl.cost.rehearse import Rehearsal, rehearse
+from lmctl.cost.rows import Sample, examples_for, samples
+
+
+def small_run(**changes: Any) -> tuple[Checked, Sample]:
+    """A run of the small corpus with `changes` to the small plan, and a sample of its rows."""
+    wanted, known = plan(**changes), Known(prepared(), frozenset({"corpus"}), ())
+    examples = examples_for(wanted, known)
+    with torch.device("meta"):
+        outline = build(wanted, known, wanted.gradient_checkpointing)
+    run = Checked(wanted, known, examples, wanted.runner.world(), torch.device("cpu"), outline)
+    return run, samples(wanted, examples, run.workers)["corpus"]
+
+
+def rehearsed(**changes: Any) -> Rehearsal:
+    """What is seen of such a run; nothing may have been left out."""
+    run, sample = small_run(**changes)
+    seen = rehearse(run, {"corpus": sample}, run.plan.gradient_checkpointing)
+    assert seen.remarks == ()
+    return seen
