@@ -1,8 +1,8 @@
 """Memory that nobody uses any more, given back to the system.
 
-glibc keeps what is freed on its heap. Tensors come and go in every step, and where rows differ in length no step has the
-sizes of the one before: the holes between them grow. The resident set of bert_tiny grew from 470 MiB after the first
-step to 609 MiB after 160 and 640 MiB after 400; given back every so many steps, it stays near 530 MiB.
+glibc keeps what is freed on its heap. Tensors come and go in every step, and where rows differ in length no step has
+the sizes of the one before: the holes between them grow. The resident set of bert_tiny grew from 470 MiB after the
+first step to 609 MiB after 160 and 640 MiB after 400; given back every so many steps, it stays near 530 MiB.
 """
 
 from __future__ import annotations
