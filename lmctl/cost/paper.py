@@ -58,7 +58,7 @@ class Padding(TorchFunctionMode):
     """Does `pad_packed_sequence`, which torch does before any dispatch mode is asked."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not torch._VF._pad_packed_sequence:  # type: ignore[attr-defined]
+        if func is not torch._VF._pad_packed_sequence:
             return func(*args, **(kwargs or {}))
         data, sizes, batch_first, value, positions = args
         with _disable_current_modes():

@@ -83,13 +83,13 @@ class PaperRunner(Runner):
         """One step after `step` others."""
         self.state = TrainState(step=step)
         factors, idle = dict.fromkeys(self.samples, 1.0), len(self.exchange.places) - 1
-        windows = [Window(each, factors, Position()) for each in ([[]] * idle + [batches])]
+        windows = [Window([], factors, Position())] * idle + [Window(batches, factors, Position())]
         self._step(windows, dict.fromkeys(self.terms, 1.0), dict.fromkeys(self.samples, 0))
 
     def export(self) -> None:
         """Make room for a plain copy of the network, which is what stored weights, and those under adapters, are
         written as."""
-        if self.plan.precision.storage is not None or getattr(self.plan.model, "lora_rank", 0):
+        if self.plan.precision.storage is not None or getattr(self.plan.model, "lora_rank", None):
             _ = [torch.empty(p.shape, device=p.device) for p in self.network.parameters()]
 
     def spent(self, ahead: float = 0.0) -> float:
