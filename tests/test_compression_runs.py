@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from command import SMALL, environment, lmctl, metrics, succeed, summary, write_documents
+from planned import rehearsed
 from small import plan, prepared
 from test_resume import arguments, disturb, same
 from two_processes import OPTIONS, trained
@@ -21,9 +22,12 @@ from two_processes import OPTIONS, trained
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.quantise import Int8
 from lmctl.core.errors import ConfigError, Diverged
+from lmctl.cost.live import FEEDBACK
 from lmctl.precision.fp16 import Fp16
+from lmctl.run.memory import tensors_in
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
+from lmctl.runner.places import Ddp
 
 HERE = Path(__file__).parent
 
@@ -99,6 +103,16 @@ def test_bytes_sent_and_dense(both):
         assert found[option]["figures"]["compression_ratio"] > least
         assert found[option]["bytes"][0] == 5 * found[option]["sent"]
     assert found["momentum"]["bytes"][0] > 5 * found["momentum"]["sent"]  # denser while warming up
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_plan_says_the_bytes_that_processes_send_and_keep(both, option):
+    seen = rehearsed(**OPTIONS[option], runner=Ddp(2, "cpu"))
+    for found in both:
+        assert (seen.sent, seen.dense) == (found[option]["sent"], found[option]["dense"])
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors_in(found[option]["state"])}
+        kept = sum(storage.nbytes() for storage in storages.values())
+        assert seen.most.get(FEEDBACK, 0) == pytest.approx(kept, abs=64)
 
 
 def test_accumulation_gives_the_same_step(both):

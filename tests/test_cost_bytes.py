@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,15 @@ def test_modules_can_be_converted(paper: None):
     layer = nn.Linear(2, 3).to(torch.bfloat16)
     assert isinstance(layer.weight, Tensor)
     assert layer.weight.dtype == torch.bfloat16
+
+
+def test_modules_can_be_copied(paper: None):
+    layer = nn.Linear(2, 3).requires_grad_(False)
+    copy = deepcopy(nn.ModuleList([layer, layer]))
+    assert copy[0].weight is copy[1].weight is not layer.weight
+    assert isinstance(copy[0].weight, nn.Parameter)
+    assert not copy[0].weight.requires_grad
+    assert copy[0].weight.untyped_storage()._cdata != layer.weight.untyped_storage()._cdata
 
 
 def test_no_kernel_ever_runs(paper: None):

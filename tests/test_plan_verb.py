@@ -68,6 +68,20 @@ def test_two_processes_send_their_gradients(capsys: pytest.CaptureFixture[str]):
         ["model=modernbert_tiny"],
         ["batch.seq_len=4"],
         ["model.layers=0"],
+        ["precision=tf32"],
+        ["precision=fp8"],
+        ["precision=int8", "precision.exclude=['*']"],
+        ["precision=int8_full", "compile=true"],
+        ["precision=nf4_lora"],
+        ["precision=bf16_pure", "precision.rounding=nearest"],
+        ["precision=bf16_pure", "mix=clm_stream"],
+        ["precision=int8", "mix=clm_stream"],
+        ["optim=adamw8bit", "optim.paged=true"],
+        ["compression=int8"],
+        ["compression=int8", "compression.simulate_workers=3"],
+        ["compression=topk_int8", "compression.simulate_workers=2", "compression.exclude=['nothing*']"],
+        ["compression=powersgd", "compression.simulate_workers=2", "compression.dense_below=10000000"],
+        ["adversary=rdrop", "model.dropout=0.0", "model.attention_dropout=0.0"],
     ],
     ids=" ".join,
 )
@@ -98,6 +112,30 @@ def test_a_grid_is_one_table(elsewhere: Path, capsys: pytest.CaptureFixture[str]
     rows = json.loads((elsewhere / "grid.json").read_text())
     assert [row["legal"] for row in rows] == [True, True, False, False]
     assert [path.name for path in elsewhere.iterdir()] == ["grid.json"]
+
+
+def test_a_grid_of_precisions_and_compressions(capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", "-m", *HERE, "precision=fp32,int8,fp8", "compression=none,topk_int8"]) == 2
+    text = capsys.readouterr().out
+    assert "2 of 6 legal; these 4 not, because\n" in text
+    for precision in ("fp32", "int8"):
+        assert f"compression=none,precision={precision} " in text
+        assert f"  compression=topk_int8,precision={precision}: compression: there is no gradient exchange" in text
+    assert text.count(": precision: fp8 needs an NVIDIA GPU") == 2
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_compressed_gradients_say_what_they_send_and_keep(simulated: bool, capsys: pytest.CaptureFixture[str]):
+    words = [*HERE, "compression.simulate_workers=4"] if simulated else TWO
+    assert main(["plan", *words, "compression=topk_int8", "compression.warmup_steps=9", "out=plan.json"]) == 0
+    text, found = capsys.readouterr().out, json.loads(Path("plan.json").read_text())
+    wire, size = found["wire"], 4 * found["parameters"]["trainable"]
+    assert (wire["workers"], wire["simulated"]) == ((4, True) if simulated else (2, False))
+    assert 0 < wire["bytes"] < wire["dense"] / 20
+    who = "each of 4 workers that one process plays" if simulated else "process"
+    assert f"per step and {who} (" in text
+    feedback = found["memory"]["components"]["error feedback"]["most_bytes"]
+    assert feedback == pytest.approx(size * (4 if simulated else 1), rel=0.1)  # vectors are not compressed
 
 
 def test_a_legal_grid_ends_well(capsys: pytest.CaptureFixture[str]):
@@ -147,3 +185,11 @@ def test_a_few_real_steps(capsys: pytest.CaptureFixture[str]):
     assert found["peak"] > 0
     assert " for the budget's steps\n" in text
     assert not Path("cache").exists()
+
+
+def test_real_steps_of_a_share_of_the_rows(capsys: pytest.CaptureFixture[str]):
+    words = [*TWO, "measure=true", "model.hidden=32", "model.feed_forward=64", "compression=int8", "adversary=fgm"]
+    assert main(["plan", *words, "out=plan.json"]) == 0
+    assert json.loads(Path("plan.json").read_text())["measured"]["steps"] == 8
+    assert main(["plan", *words, "adversary=noise"]) == 2
+    assert "error: measure=true: the adversary rewrites text" in capsys.readouterr().err

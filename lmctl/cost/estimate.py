@@ -13,7 +13,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending, spending
 from lmctl.cost.legal import Checked, checked
 from lmctl.cost.measure import Measured, measure
-from lmctl.cost.memory import Memory, libraries, memory_of
+from lmctl.cost.memory import Memory, import_for, libraries, memory_of
 from lmctl.cost.rehearse import rehearse
 from lmctl.cost.rows import samples
 from lmctl.cost.wire import Wire, wire_of
@@ -70,9 +70,10 @@ def _memory(memory: Memory) -> dict[str, Any]:
 def estimate(plan: Plan, bandwidth_gbps: float, measured: bool, alternative: bool) -> Estimate:
     """The costs of `plan`; ConfigError, as `train` has it, if it would be refused. `alternative`: what gradient
     checkpointing would change, too."""
+    import_for(plan)
     run = checked(plan, read=measured)
     shapes = samples(plan, run.examples, run.workers)
-    libraries(plan)  # before there is anything else in this process
+    libraries(plan)  # taken note of before there is anything else in this process
     rehearsal = rehearse(run, shapes, plan.gradient_checkpointing)
     memory = memory_of(run, rehearsal, shapes, plan.gradient_checkpointing)
     result = measure(run) if measured else None

@@ -13,12 +13,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lmctl.run.proof import HALF, CountDtypes
 
 WEIGHTS, GRADIENTS, STATES, FEEDBACK = "weights", "gradients", "optimiser states", "error feedback"
 ACTIVATIONS, LOGITS, ROWS, PASSING = "activations", "logits", "rows", "passing tensors"
@@ -40,6 +42,11 @@ class Peak:
     by: dict[str, int] = field(default_factory=dict)
     heap: int = 0
     """Of the total, bytes in blocks below HEAP_BELOW."""
+    places: int = 0
+    """Bytes of a heap on which a block only ever takes the place of one of its own size: for every size below
+    HEAP_BELOW, the most there were at once."""
+    resting: int = 0
+    """Of these, bytes of blocks that were there all the time."""
 
 
 class Live(TorchDispatchMode):
@@ -53,8 +60,12 @@ class Live(TorchDispatchMode):
         self.most: dict[str, int] = {}
         """The most bytes that each kind had at any time."""
         self._now: dict[str, int] = {}
-        self._total = self._heap = 0
+        self._total = self._heap = self._resting = 0
         self._kind: dict[int, str] = {}
+        self.products: set[tuple[Any, ...]] = set()
+        """Products of operands in half precision: operation and shapes."""
+        self._places: dict[int, list[int]] = {}
+        """By size below HEAP_BELOW, how many blocks there are, and the most there were."""
         self._storages: dict[int, tuple[Any, int]] = {}
         """By key, a weak reference to each storage that is alive, and its bytes."""
         self._birth = PASSING
@@ -63,6 +74,10 @@ class Live(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.mkldnn_rnn_layer.default and not out[3].numel():
             out = (*out[:3], self._workspace(out[0], training=args[-1]))
+        if func._schema.name in CountDtypes.PRODUCTS:
+            operands = [value for value in args if isinstance(value, Tensor)]
+            if any(value.dtype in HALF for value in operands):
+                self.products.add((func, *(value.shape for value in operands)))
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor):
                 self._note(value)
@@ -81,6 +96,7 @@ class Live(TorchDispatchMode):
         kind = LOGITS if self._birth == PASSING and self._is_logits(tensor) else self._birth
         self._kind[key], self._storages[key] = kind, (weakref.ref(storage), size)
         self._add(kind, size)
+        self._place(size, 1)
         weakref.finalize(storage, self._free, key).atexit = False
         if self._total > self.peak.total:
             self._peak()
@@ -94,12 +110,26 @@ class Live(TorchDispatchMode):
     def _free(self, key: int) -> None:
         _, size = self._storages.pop(key)
         self._add(self._kind.pop(key), -size)
+        self._place(size, -1)
 
     def _add(self, kind: str, size: int) -> None:
         self._total += size
         self._heap += size if abs(size) < HEAP_BELOW else 0
         self._now[kind] = self._now.get(kind, 0) + size
         self.most[kind] = max(self.most.get(kind, 0), self._now[kind])
+
+    def _place(self, size: int, more: int) -> None:
+        if size < HEAP_BELOW:
+            place = self._places.setdefault(size, [0, 0])
+            place[0] += more
+            place[1] = max(place)
+
+    def _taken(self) -> int:
+        return sum(size * most for size, (_, most) in self._places.items())
+
+    def seen(self) -> Peak:
+        """The peak since the last `restart`."""
+        return replace(self.peak, places=self._taken(), resting=self._resting)
 
     def recount(self) -> None:
         """See to storages whose size has been changed since they were made, which no operation tells."""
@@ -108,6 +138,8 @@ class Live(TorchDispatchMode):
             if storage is not None and storage.nbytes() != before:
                 self._add(self._kind[key], -before)
                 self._add(self._kind[key], storage.nbytes())
+                self._place(before, -1)
+                self._place(storage.nbytes(), 1)
                 self._storages[key] = (reference, storage.nbytes())
 
     def call(self, tensor: Tensor, kind: str) -> Tensor:
@@ -130,6 +162,9 @@ class Live(TorchDispatchMode):
         self.recount()
         self._peak()
         self.most = dict(self._now)
+        for place in self._places.values():
+            place[1] = place[0]
+        self._resting = self._taken()
 
     @contextmanager
     def born(self, kind: str) -> Iterator[None]:

@@ -1,23 +1,26 @@
 """The most memory that a run takes, by what takes it.
 
-On a GPU that is what torch allocates there. On a CPU it is the process's resident set, to which three things come that
-are no tensors: the interpreter with its libraries, the pages of kernels that a first step touches, and what the
-allocator keeps. All three are measured, not derived:
+On a GPU that is what torch allocates there. On a CPU it is the process's resident set, to which things come that are no
+tensors. They are measured, not derived (torch 2.13, glibc 2.36, Python 3.11):
 
 - libraries: this process's own resident set, once it has imported what training imports and before it counts anything.
-  What a component imports only when it works stands in its optional attribute `imports`;
+  What a component imports only when it works stands in its optional attribute `imports`.
 - KERNELS: by how much the resident set of a run grows up to its 15th step if its tensors take nothing (BERT of one
-  layer of width 16, two rows of 16 positions: 418.5 MiB against 396.2 MiB before the first batch; torch 2.13);
-- HEAP: glibc keeps blocks of less than 32 MiB on its heap, and where one of n bytes was freed the next tensor of n
-  bytes does not fit (posix_memalign asks for room to align it besides), so the heap has holes. What runs of bert_mini
-  took besides the two things before was 1.53 (8 rows) and 1.45 (32 rows) times the live bytes (glibc 2.36), and with
-  MALLOC_MMAP_THRESHOLD_=131072, which keeps such blocks off the heap, 1.05 times.
+  layer of width 16, two rows of 16 positions: 418.5 MiB against 396.2 MiB before the first batch).
+- PRODUCT: a CPU with units for half precision has code made for every shape of a product, and keeps it. bert_tiny in
+  bf16 grows by 230 MiB in 40 steps, in which its 30 products meet about 28 shapes of a batch, and 410 MiB in 300.
+- HOLES: glibc keeps blocks of less than 32 MiB on its heap, where they cannot move. A hole that a block has left
+  takes one of its size and hardly any other: small objects lie between, and posix_memalign wants room to align besides.
+  So a run takes what its blocks take at their most, size by size, whenever that is (`Peak.places`), and a part more;
+  in runs whose steps are all alike 1.1 to 1.8 times as much (13 runs), where rows differ in length 1.3 to 2.9 times,
+  although the holes are given back now and then (`run/heap.py`; 16 runs).
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -32,8 +35,14 @@ from lmctl.plan import Plan
 
 KERNELS = 22 << 20
 """Bytes."""
-HEAP = 0.5
-"""Of the bytes in blocks that glibc keeps on its heap, what it takes besides."""
+PRODUCT = 0.3 * (1 << 20)
+"""Bytes for each product in half precision."""
+PRODUCTS = 1024
+"""As many of them are kept (oneDNN's ONEDNN_PRIMITIVE_CACHE_CAPACITY)."""
+HOLES = {False: 1.4, True: 2.0}
+"""What the heap takes, against `Peak.places` without what is there all the time; by whether batches differ in shape."""
+DIFFER = 4
+"""Shapes in that many batches that are no more than a first and a last one."""
 AHEAD = 2
 """Steps whose rows are in memory: the one at work, and the one that a thread makes ready."""
 
@@ -91,11 +100,7 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
         Component("rows", rows, rows, "this step's and the next one's"),
     ]
     if cpu:
-        heap = round(HEAP * rehearsal.peak.heap) if platform.libc_ver()[0] == "glibc" else 0
-        note = f"{HEAP:.0%} on blocks below 32 MiB" if heap else ""
-        components.append(Component("allocator", heap, heap, note))
-        runtime = libraries(plan) + KERNELS
-        components.append(Component("runtime", runtime, runtime, "Python, torch, transformers, kernels"))
+        components += _not_tensors(plan, rehearsal, max(sample.shapes for sample in samples.values()))
     return Memory(run.device.type, tuple(components), rehearsal.moment)
 
 
@@ -107,13 +112,41 @@ def _teachers(run: Checked) -> Component:
     return Component("teacher", taken, taken, "counted as float32" if quantised is not None else "")
 
 
+def _not_tensors(plan: Plan, rehearsal: Rehearsal, shapes: int) -> list[Component]:
+    """What a process takes besides tensors, whose batches have so many `shapes`."""
+    peak, heap = rehearsal.peak, 0
+    if platform.libc_ver()[0] == "glibc":
+        holes = HOLES[shapes > DIFFER]
+        heap = max(0, round(peak.resting + holes * (peak.places - peak.resting)) - peak.heap)
+    products = min(PRODUCTS, rehearsal.products * shapes)
+    kernels = KERNELS + round(PRODUCT * products)
+    what = f", made for {products:,} products in half precision" if products else ""
+    imported = libraries(plan)
+    return [
+        Component("allocator", heap, heap, "holes in the heap"),
+        Component("kernels", kernels, kernels, f"code{what}"),
+        Component("libraries", imported, imported, "Python, torch, transformers"),
+    ]
+
+
+def import_for(plan: Plan) -> None:
+    """Import the libraries that the components of `plan` name, and take note of what each adds to this process. To be
+    called before anything else is done for `plan`."""
+    for library in _named(plan):
+        if library not in _added:
+            before = _resident()
+            with suppress(ImportError):  # not everywhere can it be had, and training will say so
+                import_module(library)
+            _added[library] = max(0, _resident() - before)
+
+
 def libraries(plan: Plan) -> int:
-    """Bytes that are resident because of what the run imports. To be asked for after its network was outlined, which
-    imports the most."""
-    parts = [plan.model, plan.precision, plan.optim, plan.adversary, plan.compression]
-    parts += [part for task in plan.mix.tasks.values() for part in (task.objective, task.data)]
-    names = {name for part in parts for name in getattr(part, "imports", ())}
-    return _common() + sum(map(_added_by, sorted(names)))
+    """Bytes that are resident because of what the run imports. To be asked for as soon as its network was outlined."""
+    return _common() + sum(_added[library] for library in _named(plan))
+
+
+_added: dict[str, int] = {}
+"""Bytes by library."""
 
 
 @cache
@@ -121,14 +154,13 @@ def _common() -> int:
     """What all runs import."""
     import lmctl.run.session  # noqa: F401
 
-    return _resident()
+    return _resident() - sum(_added.values())
 
 
-@cache
-def _added_by(library: str) -> int:
-    before = _resident()
-    import_module(library)
-    return max(0, _resident() - before)
+def _named(plan: Plan) -> set[str]:
+    parts = [plan.model, plan.precision, plan.optim, plan.adversary, plan.compression]
+    parts += [part for task in plan.mix.tasks.values() for part in (task.objective, task.data)]
+    return {name for part in parts for name in getattr(part, "imports", ())}
 
 
 def _resident() -> int:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -22,26 +22,36 @@ aten = torch.ops.aten
 
 @contextmanager
 def on_paper() -> Iterator[None]:
-    """Inside it, new tensors have no contents. Modes that are entered later see operations earlier. Nothing may be
-    deep-copied: torch would read the contents."""
-    with FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False), Answers(), Padding(), _filled_in():
+    """Inside it, new tensors have no contents. Modes that are entered later see operations earlier."""
+    with FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False), Answers(), Padding(), _handled():
         yield
 
 
 @contextmanager
-def _filled_in() -> Iterator[None]:
-    """Inside it, `Module.to` and its kin put new contents into parameters. Of these tensors they would exchange the
-    objects, which fails where anything refers to one weakly, as the mode itself does."""
+def _handled() -> Iterator[None]:
+    """Inside it, two things work that torch does wrong with such tensors. `Module.to` and its kin would exchange
+    parameters as objects, which fails where anything refers to one weakly, as the mode itself does: they get new
+    contents instead. And `deepcopy` would copy bytes that are not there, and others with them."""
     swap = torch.utils.swap_tensors
-
-    def fill(one: Tensor, other: Tensor) -> None:
-        one.data = other.data
-
-    torch.utils.swap_tensors = fill
+    torch.utils.swap_tensors = _fill
+    FakeTensor.__deepcopy__ = _copy  # type: ignore[method-assign]
     try:
         yield
     finally:
         torch.utils.swap_tensors = swap
+        del FakeTensor.__deepcopy__
+
+
+def _fill(one: Tensor, other: Tensor) -> None:
+    one.data = other.data
+
+
+def _copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    if id(tensor) not in memo:
+        copy = tensor.detach().clone()
+        like = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+        memo[id(tensor)] = like
+    return memo[id(tensor)]
 
 
 class Padding(TorchFunctionMode):

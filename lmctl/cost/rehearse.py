@@ -43,6 +43,8 @@ class Rehearsal:
     """Bytes of gradients that one worker sends in a step, any warm-up being over."""
     dense: int
     """What it would send in float32, uncompressed."""
+    products: int
+    """Products of operands in half precision that differ in shape."""
     remarks: tuple[str, ...] = ()
     """What could not be rehearsed, and what was taken instead."""
 
@@ -70,17 +72,17 @@ def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample]
         if run.device.type != "cpu":  # networks are made on the host
             live.restart()
         runner.prove()
-        peaks[BEFORE] = live.peak
+        peaks[BEFORE] = live.seen()
         runner.prepare()
         live.restart()
         runner.step()
-        peaks[STEP], most = live.peak, live.most
+        peaks[STEP], most, products = live.seen(), live.most, len(live.products)
         sent, dense = runner.traffic()
         live.restart()
         runner.export()
-        peaks[AFTER] = live.peak
+        peaks[AFTER] = live.seen()
     moment = max(peaks, key=lambda name: peaks[name].total)
-    return Rehearsal(peaks[moment], most, moment, sent, dense)
+    return Rehearsal(peaks[moment], most, moment, sent, dense, products)
 
 
 def _vocabulary(run: Checked) -> int:

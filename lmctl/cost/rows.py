@@ -22,6 +22,8 @@ from lmctl.run.assemble import examples_of
 
 ROWS = 32
 """Rows that are really made."""
+DRAWN = 64
+"""Batches that are drawn to see how much they differ in shape."""
 CARRIED = ("track", "fresh")
 """Inputs whose values a recurrent network looks at, to carry its state along: two vectors a row, left out here."""
 
@@ -38,6 +40,8 @@ class Sample:
     """Of the task, in all processes; the mean over the budget."""
     tokens_per_row: float
     """Real tokens, the mean."""
+    shapes: int = 1
+    """How many different shapes DRAWN micro-batches have."""
 
     @property
     def scale(self) -> float:
@@ -87,8 +91,20 @@ def samples(plan: Plan, examples: dict[str, Examples], world: int) -> dict[str, 
         else:
             numbers = np.arange(count) * (1 if getattr(some, "ordered", False) else max(1, len(some) // count))
         batch = some.collate(numbers, np.zeros_like(numbers), Draws(plan.seed, f"{task}/rows"))
-        made[task] = Sample(batch, rows, mean, float(some.tokens_per_row))
+        made[task] = Sample(batch, rows, mean, float(some.tokens_per_row), _shapes(some, count, plan.seed))
     return made
+
+
+def _shapes(some: Examples, count: int, seed: int) -> int:
+    """How many different shapes DRAWN batches of `count` rows have."""
+    if getattr(some, "ordered", False):
+        return 1
+    found = set()
+    for number, generator in enumerate(map(np.random.default_rng, range(DRAWN))):
+        rows = generator.integers(0, len(some), count)
+        batch = some.collate(rows, np.full(count, number), Draws(seed, "shapes"))
+        found.add((*(t.shape for t in batch.inputs.values()), *batch.counts().values()))
+    return len(found)
 
 
 def _rows_per_step(plan: Plan, examples: dict[str, Examples]) -> dict[str, tuple[float, float]]:

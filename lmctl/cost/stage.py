@@ -88,7 +88,7 @@ class PaperRunner(Runner):
 
     def export(self) -> None:
         """Make room for a plain copy of the network, which is what stored weights, and those under adapters, are
-        written as. (`Precision.restore` copies contents, and must not be called here.)"""
+        written as."""
         if self.plan.precision.storage is not None or bool(getattr(self.plan.model, "lora_rank", 0)):
             _ = [torch.empty(p.shape, device=p.device) for p in self.network.parameters()]
 

@@ -29,7 +29,7 @@ def vocabulary(size: int, sentinels: int = 0) -> Vocabulary:
 
 def store(kind: Kind, labels: LabelKind | None, rows: int, seq_len: int, pieces: Vocabulary) -> TokenStore:
     """Text for some `rows` full rows of `seq_len` positions: documents of sentences, or rows of one text (two, where
-    rows are parallel), each as long as a row."""
+    rows are parallel), the first as long as a row and no other less than half as long."""
     generator = np.random.Generator(np.random.Philox(key=0))
     ordinary = np.flatnonzero(~pieces.special)
     texts = {"documents": 1, "labelled": 1, "parallel": 2}[kind]
@@ -38,7 +38,9 @@ def store(kind: Kind, labels: LabelKind | None, rows: int, seq_len: int, pieces:
         starts = np.arange(sentences + 1) * SENTENCE
         documents = np.append(np.arange(0, sentences - 1, DOCUMENT // SENTENCE), sentences)
     else:
-        starts = np.arange(rows * texts + 1) * seq_len
+        lengths = generator.integers(seq_len // 2, seq_len + 1, rows * texts)
+        lengths[:texts] = seq_len
+        starts = np.append(0, np.cumsum(lengths))
         documents = np.arange(rows + 1) * texts
     tokens = ordinary[generator.integers(0, len(ordinary), int(starts[-1]))].astype(np.uint32)
     count = len(documents) - 1

@@ -14,6 +14,7 @@ from lmctl.core.errors import ConfigError, LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.suggest import did_you_mean
 from lmctl.core.types import Paths
+from lmctl.run import heap
 from lmctl.run.checkpoint import Checkpoints, read
 from lmctl.run.display import Display
 from lmctl.run.export import export
@@ -129,6 +130,8 @@ class Session:
     def _after(self, report: StepReport) -> bool:
         """Bookkeeping of one step; says whether to stop early."""
         self._collect(report)
+        if self.runner.state.window % heap.EVERY == 0 and self.processes.device.type == "cpu":
+            heap.give_back()
         state, spent = self.runner.state, self.runner.spent()
         done = spent >= 1
         if not report.taken and not done:

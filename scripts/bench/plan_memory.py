@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 LORA = "init_from=runs/run-0 model=pretrained tokenizer=pretrained tokenizer.path=runs/run-0/model model.lora_rank=8"
@@ -60,7 +61,7 @@ MIB = 2**20
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--steps", type=int, default=20, help="optimiser steps of each run")
+    p.add_argument("--steps", type=int, default=40, help="optimiser steps of each run")
     p.add_argument("--only", nargs="*", default=[""], help="words, one of which a config's name must contain")
     p.add_argument("--keep", type=Path, help="a new folder that plans and runs are left in")
     arguments = p.parse_args()
@@ -81,13 +82,18 @@ def main() -> None:
 def both(words: list[str], folder: Path, run: str, steps: int) -> tuple[int, int]:
     """Predicted and measured peak memory in bytes, of one process."""
     here = [*words, *COMMON, *([] if any(word.startswith("runner=") for word in words) else ["runner=cpu"])]
-    lmctl("prepare", *(word for word in words if word.partition("=")[0] in PREPARED), cwd=folder)
+    prepare(folder, *(word for word in words if word.partition("=")[0] in PREPARED))
     lmctl("plan", *here, f"out={run}.json", cwd=folder)
     lmctl("train", *here, f"budget.steps={steps}", f"name={run}", cwd=folder)
     plan = json.loads((folder / f"{run}.json").read_text())
     summary = json.loads((folder / "runs" / run / "summary.json").read_text())
     processes = next((int(word.partition("=")[2]) for word in words if word.startswith("runner.processes=")), 1)
     return plan["memory"]["peak_bytes"], summary["peak_memory_bytes"] // processes
+
+
+@cache
+def prepare(folder: Path, *words: str) -> None:
+    lmctl("prepare", *words, cwd=folder)
 
 
 def lmctl(*words: str, cwd: Path) -> None:
