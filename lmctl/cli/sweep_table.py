@@ -11,24 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from lmctl.cli.jobs import Job
+from lmctl.run.display import print_whole
 
 SEED = "seed="
-WIDEST = 100_000
-"""Columns that no table reaches."""
 
 
 def print_table(jobs: Sequence[Job]) -> None:
-    """One row per job; below them what went wrong and, where jobs differ by seed, mean and standard deviation over
-    seeds. A file or pipe gets lines of any length, a terminal that is too narrow a table without the metrics."""
-    console, table = Console(highlight=False), _table(jobs, metrics=True)
-    natural = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
-    if console.is_terminal and natural > console.width:
-        table = _table(jobs, metrics=False)
-    elif natural > console.width:
-        console.width = natural
-    console.print(table)
+    """One row per job, without the metrics where a terminal is too narrow; below them what went wrong and, where jobs
+    differ by seed, mean and standard deviation over seeds."""
+    print_whole(_table(jobs, metrics=True), _table(jobs, metrics=False))
     for line in [*(f"{job.name}: {job.error}" for job in jobs if job.error), *over_seeds(jobs)]:
-        console.print(Text(line))
+        Console(highlight=False).print(Text(line))
 
 
 def _table(jobs: Sequence[Job], metrics: bool) -> Table:

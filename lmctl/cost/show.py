@@ -13,7 +13,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending
 from lmctl.cost.estimate import Estimate
 from lmctl.cost.live import ACTIVATIONS
-from lmctl.run.display import duration
+from lmctl.run.display import duration, print_whole
 
 
 @dataclass(frozen=True)
@@ -109,19 +109,10 @@ COLUMNS = ("parameters", "memory", "activations", "wire/step", "tokens/step", "s
 
 
 def print_grid(cells: Sequence[Cell]) -> None:
-    """One row per cell."""
-    good = [cell for cell in cells if cell.estimate is not None]
-    timed = any(cell.estimate and cell.estimate.measured for cell in good)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("cell", overflow="fold")
-    table.add_column("legal", no_wrap=True)
-    for column in (*COLUMNS, *(("s/step",) if timed else ())):
-        table.add_column(column, justify="right", no_wrap=True)
-    for cell in cells:
-        numbers = _numbers(cell.estimate, timed) if cell.estimate else [""] * (len(table.columns) - 2)
-        table.add_row(*(Text(text) for text in (cell.name, "yes" if cell.estimate else "no", *numbers)))
+    """One row per cell, and why those that are not legal are not."""
+    print_whole(_grid(cells, len(COLUMNS)), _grid(cells, 2))
     console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    good = [cell.estimate for cell in cells if cell.estimate is not None]
     bad = [cell for cell in cells if cell.refusal is not None]
     tail = f"; {'this' if len(bad) == 1 else f'these {len(bad)}'} not, because" if bad else ""
     console.print(f"{len(good)} of {len(cells)} legal{tail}", markup=False)
@@ -129,11 +120,25 @@ def print_grid(cells: Sequence[Cell]) -> None:
         console.print(f"  {cell.name}: {cell.refusal}", markup=False)
         if cell.refusal is not None and cell.refusal.hint:
             console.print(f"    {cell.refusal.hint}", markup=False)
-    for line in dict.fromkeys(line for cell in good if cell.estimate for line in cell.estimate.remarks):
+    for line in dict.fromkeys(line for estimate in good for line in estimate.remarks):
         console.print(f"note        {line}", markup=False)
 
 
-def _numbers(estimate: Estimate, timed: bool) -> list[str]:
+def _grid(cells: Sequence[Cell], columns: int) -> Table:
+    """With that many of COLUMNS."""
+    timed = any(cell.estimate and cell.estimate.measured for cell in cells)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("cell", overflow="fold")
+    table.add_column("legal", no_wrap=True)
+    for column in (*COLUMNS[:columns], *(("s/step",) if timed else ())):
+        table.add_column(column, justify="right", no_wrap=True)
+    for cell in cells:
+        numbers = _numbers(cell.estimate, columns, timed) if cell.estimate else []
+        table.add_row(*(Text(text) for text in (cell.name, "yes" if cell.estimate else "no", *numbers)))
+    return table
+
+
+def _numbers(estimate: Estimate, columns: int, timed: bool) -> list[str]:
     spent, measured = estimate.spending, estimate.measured
     numbers = [
         f"{estimate.parameters.total:,}",
@@ -143,4 +148,4 @@ def _numbers(estimate: Estimate, timed: bool) -> list[str]:
         f"{spent.tokens_per_step:,.0f}",
         "" if spent.steps is None else f"{spent.steps:,}",
     ]
-    return [*numbers, *([f"{measured.seconds_per_step:.3g}" if measured else ""] if timed else [])]
+    return [*numbers[:columns], *([f"{measured.seconds_per_step:.3g}" if measured else ""] if timed else [])]

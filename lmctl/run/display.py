@@ -8,9 +8,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 
 PLAIN_SECONDS = 10.0
 """Without a terminal, at most one progress line in this many seconds."""
+WIDEST = 100_000
+"""Columns that no table reaches."""
 
 
 class Display:
@@ -96,3 +99,13 @@ def quiet_libraries() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def print_whole(whole: Table, short: Table) -> None:
+    """Print a table without breaking its lines: a file or pipe gets lines of any length, a terminal that is too narrow
+    for `whole` gets `short`."""
+    console = Console(highlight=False)
+    natural = console.measure(whole, options=console.options.update(max_width=WIDEST)).maximum
+    if natural > console.width and not console.is_terminal:
+        console.width = natural
+    console.print(whole if natural <= console.width else short)
