@@ -19,23 +19,15 @@ from lmctl.config.schema import (
     Student,
     TrainConfig,
 )
+from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import (
-    Adversary,
-    Augment,
-    Distiller,
-    Family,
-    GradCompressor,
-    ModelSpec,
-    OptimSpec,
-    Precision,
-    Schedule,
-    Source,
-    StateLesson,
-    TokenizerSpec,
-    Where,
-    streamed,
-)
+from lmctl.core.lessons import Distiller, StateLesson
+from lmctl.core.numerics import Precision
+from lmctl.core.passes import Adversary
+from lmctl.core.places import Where
+from lmctl.core.sources import Augment, Source, TokenizerSpec, streamed
+from lmctl.core.steps import GradCompressor, OptimSpec, Schedule
+from lmctl.core.tasks import ModelSpec
 from lmctl.distill.rules import check_keeping, check_writing
 from lmctl.mix.mix import Mix
 from lmctl.model.layers_kept import check_keep

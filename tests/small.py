@@ -16,8 +16,8 @@ from lmctl.adversary.none import Clean
 from lmctl.augment.none import Unchanged
 from lmctl.compression.none import Uncompressed
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
+from lmctl.core.batch import Document
 from lmctl.core.store import TokenStore, write_store
-from lmctl.core.types import Document
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.none import NoTeacher
 from lmctl.mix.mix import Mix, Task

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from small import plan, prepared, tokenizer, vocabulary
 
-from lmctl.core.types import ModelSpec
+from lmctl.core.tasks import ModelSpec
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.model.bert import Bert

@@ -9,7 +9,7 @@ from small import prepared, vocabulary
 from transformers import BertForMaskedLM
 
 from lmctl.core.draws import Draws
-from lmctl.core.types import Material
+from lmctl.core.tasks import Material
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
@@ -96,7 +96,7 @@ def test_masked_lm_loss_and_gradients_equal_transformers():
 
 def test_hand_made_tokens():
     """The issue's own words: hand-made tokens, same weights, same loss."""
-    from lmctl.core.types import Batch, Targets
+    from lmctl.core.batch import Batch, Targets
 
     torch.manual_seed(1)
     network = SIZE.load(vocabulary(), {"mlm": vocabulary().size, "pair": 2})

@@ -17,7 +17,8 @@ from lmctl.config.build import build, check_root, section
 from lmctl.config.options import spell_out
 from lmctl.config.schema import BatchShape, Budget, PeekConfig, TrainConfig
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Objective, Precision
+from lmctl.core.numerics import Precision
+from lmctl.core.tasks import Objective
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence

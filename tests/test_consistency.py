@@ -21,8 +21,8 @@ from lmctl.augment.char_noise import CharNoise
 from lmctl.augment.none import Unchanged
 from lmctl.augment.token_noise import TokenNoise
 from lmctl.augment.word_dropout import WordDropout
+from lmctl.core.batch import Batch, Targets
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Batch, Targets
 from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
 from lmctl.plan import drops_nothing

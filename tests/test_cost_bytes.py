@@ -26,7 +26,7 @@ from lmctl.adversary.rdrop import RDrop
 from lmctl.adversary.smart import Smart
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
-from lmctl.core.types import Augment
+from lmctl.core.sources import Augment
 from lmctl.cost.live import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, ROWS, STATES, WEIGHTS, Live
 from lmctl.cost.paper import on_paper
 from lmctl.mix.stream import Position, Window

@@ -12,9 +12,10 @@ import torch
 from small import documents, plan, store, vocabulary
 
 from lmctl.core import stop
+from lmctl.core.batch import Targets
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError, Stopped
-from lmctl.core.types import Material, Targets
+from lmctl.core.tasks import Material
 from lmctl.distill.cache import KIND, Masking, Maskings, build, checksums, find, identity, rows_of_targets
 from lmctl.distill.compact import compact, expand, layout
 from lmctl.mix.stream import MixStream, Position, collated

@@ -30,7 +30,8 @@ from lmctl.config.build import build
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Distiller, Precision
+from lmctl.core.lessons import Distiller
+from lmctl.core.numerics import Precision
 from lmctl.distill.attention import Attention
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.hidden import Hidden

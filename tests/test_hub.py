@@ -14,8 +14,8 @@ import pytest
 from command import ROOT, environment
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Translation, Value
 
+from lmctl.core.batch import Row
 from lmctl.core.errors import ConfigError, DataError, LmctlError
-from lmctl.core.types import Row
 from lmctl.data.hub import Hub
 
 datasets.disable_progress_bars()

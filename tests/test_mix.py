@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmctl.core.batch import Batch, Targets
 from lmctl.core.draws import Draws
-from lmctl.core.types import Batch, Targets
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.order import RowStream
 from lmctl.mix.stream import MixStream, Position

@@ -14,7 +14,7 @@ from torch import nn
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Material
+from lmctl.core.tasks import Material
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.classify import Classify, longest_first
 from lmctl.objective.clm import CausalLM, separate

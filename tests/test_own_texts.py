@@ -15,7 +15,7 @@ from taught import weights
 from lmctl.cli.main import main
 from lmctl.config.schema import Budget
 from lmctl.core.draws import Draws
-from lmctl.core.types import ModelSpec
+from lmctl.core.tasks import ModelSpec
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.distill.on_policy import OnPolicy

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 from lmctl.model.bert import Bert
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.clm import CausalLM

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.types import Material
+from lmctl.core.tasks import Material
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.recurrent_hf import register

@@ -150,7 +150,7 @@ def test_dropout_is_on_embeddings_between_layers_and_before_the_classifier():
     ],
 )
 def test_its_loss_is_that_of_the_objective(kind: str, problem: str, labels: torch.Tensor):
-    from lmctl.core.types import Batch, Targets
+    from lmctl.core.batch import Batch, Targets
 
     net = network(heads={"topics": 1 if kind == "number" else 3})
     net.pretrained().config.problem_type = problem

@@ -408,7 +408,7 @@ def test_it_learns_to_translate(attention: str):
 
 
 def test_an_exported_run_says_how_to_load_it(tmp_path: Path, monkeypatch):
-    from lmctl.core.types import Paths
+    from lmctl.core.places import Paths
     from lmctl.run.export import export
 
     ready = Prepared(tokenizer(), V, {"corpus": Corpus(reversals(0, 40), reversals(1, 20))}, {"tokenizer": "small"})

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmctl.core.batch import Row
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.types import Row
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.number_words import chinese, english, german
 from lmctl.data.numbers import Numbers

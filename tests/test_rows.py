@@ -12,7 +12,7 @@ from small import documents, store, vocabulary
 
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
-from lmctl.core.types import Material
+from lmctl.core.tasks import Material
 from lmctl.objective.full_rows import FullRows
 from lmctl.objective.pairs import (
     DRAWS_PER_ROW,

@@ -24,10 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.config.schema import Budget
+from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.store import TokenStore, store_in_memory
-from lmctl.core.types import Batch, Objective
+from lmctl.core.tasks import Objective
 from lmctl.data.hub import Hub
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position

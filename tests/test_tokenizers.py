@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.types import TokenizerSpec
+from lmctl.core.sources import TokenizerSpec
 from lmctl.tokenizer.bpe import Bpe
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained

@@ -15,8 +15,8 @@ from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lmctl.config.use_schema import EvalConfig
+from lmctl.core.batch import Row
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.types import Row
 from lmctl.use.suites import job as suites
 from lmctl.use.suites.classification import of_counts
 from lmctl.use.suites.job import Job

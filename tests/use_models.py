@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tokenizers.decoders import WordPiece
 
-from lmctl.core.types import Row
+from lmctl.core.batch import Row
 from lmctl.tokenizer.training import finish
 from lmctl.use.load import Loaded, load
 

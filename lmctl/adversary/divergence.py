@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lmctl.core.types import Batch, Terms
+from lmctl.core.batch import Batch, Terms
 
 
 def divergences(batch: Batch, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Terms:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.types import Outcome, Pass
+from lmctl.core.passes import Outcome, Pass
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.types import Augment, Outcome, Pass
+from lmctl.core.passes import Outcome, Pass
+from lmctl.core.sources import Augment
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lmctl.core.types import Outcome, Pass
+from lmctl.core.passes import Outcome, Pass
 
 
 @dataclass(frozen=True)

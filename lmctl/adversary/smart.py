@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.types import Outcome, Pass, Seen
+from lmctl.core.passes import Outcome, Pass, Seen
 
 if TYPE_CHECKING:
     from torch import Tensor

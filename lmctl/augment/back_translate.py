@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Paths, Rewrite
+from lmctl.core.places import Paths
+from lmctl.core.sources import Rewrite
 from lmctl.core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lmctl.core.types import Rewrite
+from lmctl.core.sources import Rewrite
 from lmctl.core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

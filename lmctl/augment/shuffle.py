@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.types import Rewrite
+from lmctl.core.sources import Rewrite
 from lmctl.core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

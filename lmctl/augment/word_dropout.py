@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmctl.augment.words import word_numbers
-from lmctl.core.types import Rewrite
+from lmctl.core.sources import Rewrite
 from lmctl.core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from lmctl.config.build import check, without_none
 from lmctl.config.compose import VERSION_BASE, Composer, conf_dir
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 
 NOT_A_RUN = ("--cfg", "--info", "--hydra-help", "--shell-completion")
 """Flags with which Hydra shows something instead of running the verb."""

@@ -25,8 +25,8 @@ from lmctl.cli.arguments import quoted
 from lmctl.cli.jobs import Job
 from lmctl.core import stop
 from lmctl.core.errors import Exit, LmctlError, Stopped
+from lmctl.core.places import Paths
 from lmctl.core.stop import SIGNALS
-from lmctl.core.types import Paths
 
 OWN = (
     *("teacher", "teacher_cache", "teacher_cache_k", "distill"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lmctl.core.errors import ConfigError, Exit
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 
 
 @dataclass

@@ -20,9 +20,9 @@ from lmctl.cli.jobs import Job, finished
 from lmctl.cli.sweep_table import print_table
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import write_json
+from lmctl.core.places import Paths
 from lmctl.core.stop import SIGNALS
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.types import Paths
 
 OWN = ("name", "run_dir", "resume", "stage", "stages")
 """Keys that belong to the whole, not to a stage."""

@@ -31,8 +31,8 @@ from lmctl.cli.sweep_table import print_table
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import write_json
+from lmctl.core.places import Paths
 from lmctl.core.stop import SIGNALS
-from lmctl.core.types import Paths
 
 POLL_SECONDS = 0.1
 

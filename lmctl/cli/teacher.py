@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lmctl.cli.arguments import Arguments, quoted
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 from lmctl.model import own
 
 SMALL = {

@@ -11,7 +11,7 @@ from lmctl.compression.traffic import all_reduce_bytes
 if TYPE_CHECKING:
     from torch import nn
 
-    from lmctl.core.types import Exchange, OptimSpec
+    from lmctl.core.steps import Exchange, OptimSpec
 
 
 @dataclass(frozen=True)

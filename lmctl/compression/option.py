@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
     from lmctl.compression.wire import Wire
-    from lmctl.core.types import Exchange, OptimSpec
+    from lmctl.core.steps import Exchange, OptimSpec
 
 
 @dataclass(frozen=True, kw_only=True)

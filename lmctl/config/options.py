@@ -14,25 +14,31 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from lmctl.config.build import TRUSTED, component_class, join, key_of, without_none
 from lmctl.config.schema import groups_of
-from lmctl.core import types
+from lmctl.core.lessons import Distiller
+from lmctl.core.numerics import Precision, Quantization
+from lmctl.core.passes import Adversary
+from lmctl.core.places import Where
+from lmctl.core.sources import Augment, Source, TokenizerSpec
+from lmctl.core.steps import GradCompressor, OptimSpec, Schedule
+from lmctl.core.tasks import ModelSpec, Objective
 
 LoadOption: TypeAlias = Callable[[str, str, str], DictConfig]
 """(group, name of the option, key it stands at) -> the option's settings."""
 
 GROUPS: dict[Any, str] = {
-    types.Source: "data",
-    types.Augment: "augment",
-    types.TokenizerSpec: "tokenizer",
-    types.Objective: "objective",
-    types.ModelSpec: "model",
-    types.Precision: "precision",
-    types.Quantization: "quantize",
-    types.Adversary: "adversary",
-    types.GradCompressor: "compression",
-    types.Distiller: "distill",
-    types.OptimSpec: "optim",
-    types.Schedule: "schedule",
-    types.Where: "runner",
+    Source: "data",
+    Augment: "augment",
+    TokenizerSpec: "tokenizer",
+    Objective: "objective",
+    ModelSpec: "model",
+    Precision: "precision",
+    Quantization: "quantize",
+    Adversary: "adversary",
+    GradCompressor: "compression",
+    Distiller: "distill",
+    OptimSpec: "optim",
+    Schedule: "schedule",
+    Where: "runner",
 }
 """The config group whose options can stand where a component of this kind is wanted."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.types import Document
+from lmctl.core.batch import Document
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

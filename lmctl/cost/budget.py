@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmctl.core.types import Examples
+from lmctl.core.tasks import Examples
 from lmctl.cost.known import Known
 from lmctl.cost.rows import Sample
 from lmctl.plan import Plan

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lmctl.core.cache import default_root, found
 from lmctl.core.errors import DataError
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Objective
+from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.cost import standin
 from lmctl.mix.mix import Mix, Task

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lmctl.core.types import Examples
+from lmctl.core.tasks import Examples
 from lmctl.cost.known import Known, look
 from lmctl.cost.rows import examples_for
 from lmctl.model.inherit import origins

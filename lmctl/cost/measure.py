@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from lmctl.config.schema import Budget, Evaluation
+from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.types import Augment, Kind, Row, Split
+from lmctl.core.sources import Augment
 from lmctl.cost.known import look
 from lmctl.cost.legal import Checked
 from lmctl.plan import Plan

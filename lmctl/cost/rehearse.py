@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from lmctl.core.errors import LmctlError
-from lmctl.core.types import Precision
+from lmctl.core.numerics import Precision
 from lmctl.cost.legal import Checked
 from lmctl.cost.live import Live, Peak
 from lmctl.cost.paper import on_paper

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmctl.core.batch import Batch, Targets
 from lmctl.core.draws import Draws
-from lmctl.core.types import Batch, Examples, Targets
+from lmctl.core.tasks import Examples
 from lmctl.cost.known import STANDIN_ROWS, Known
 from lmctl.plan import Plan
 from lmctl.run.assemble import examples_of

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.compression.wire import Wire
-from lmctl.core.types import Augment, Batch, Exchange, Precision, Rewrite
+from lmctl.core.batch import Batch
+from lmctl.core.numerics import Precision
+from lmctl.core.sources import Augment, Rewrite
+from lmctl.core.steps import Exchange
 from lmctl.cost.legal import Checked, build
 from lmctl.cost.live import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, Live
 from lmctl.cost.rows import Sample

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lmctl.core.batch import Kind, LabelKind
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Kind, LabelKind
 from lmctl.core.vocabulary import Vocabulary
 
 PIECES = 5

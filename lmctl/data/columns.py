@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
+from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
-from lmctl.core.types import Kind, Row, Split
 from lmctl.data.reading import fingerprint, text_files
 from lmctl.data.records import BadRow, Record, plain, text_of, value_of
 from lmctl.data.row_split import RowPartition, partition

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Optional
 
+from lmctl.core.batch import Row
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
+from lmctl.core.sources import Block, StreamPlace
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.types import Block, Row, StreamPlace
 from lmctl.data.columns import Columns
 from lmctl.data.hub_dataset import Built, Saved, explained, find
 from lmctl.data.hub_stream import BlockReader, Records

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lmctl.core.types import Document
+from lmctl.core.batch import Document
 from lmctl.data.reading import lines
 from lmctl.data.sentences import ends_sentence, join_lines, split_sentences
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmctl.core.types import Kind, Row, Split
+from lmctl.core.batch import Kind, Row, Split
 from lmctl.data.number_words import LANGUAGES
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share

@@ -9,8 +9,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
+from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
-from lmctl.core.types import Kind, Row, Split
 from lmctl.data.reading import fingerprint, lines, text_files
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share

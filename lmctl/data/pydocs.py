@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lmctl.core.batch import Document, Kind, Row, Split
 from lmctl.core.errors import DataError
-from lmctl.core.types import Document, Kind, Row, Split
 from lmctl.data import prose
 from lmctl.data.reading import fingerprint
 from lmctl.data.split import Partition, by_content, check_share

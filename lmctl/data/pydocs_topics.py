@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lmctl.core.types import Kind, Row, Split
+from lmctl.core.batch import Kind, Row, Split
 from lmctl.data import prose
 from lmctl.data.pydocs import docstrings, sources
 from lmctl.data.reading import fingerprint

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmctl.core.batch import Row, Split
 from lmctl.core.errors import DataError
-from lmctl.core.types import Row, Split
 
 Read = Callable[[], Iterator[Row]]
 """Reads the rows from the first one, each time the same."""

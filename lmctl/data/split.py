@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmctl.core.batch import Document, Split
 from lmctl.core.errors import DataError
-from lmctl.core.types import Document, Split
 
 Read = Callable[[], Iterator[Document]]
 """Reads the corpus from its beginning, each time the same."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-from lmctl.core.types import Document, Kind, Row, Split
+from lmctl.core.batch import Document, Kind, Row, Split
 from lmctl.data.layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
 from lmctl.data.reading import fingerprint, text_files
 from lmctl.data.split import Partition, by_content, by_text, check_share

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmctl.core.types import Kind, Row, Source, Split
+from lmctl.core.batch import Kind, Row, Split
+from lmctl.core.sources import Source
 
 
 @dataclass(frozen=True)

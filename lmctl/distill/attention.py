@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Anatomy
+from lmctl.core.lessons import Anatomy
 from lmctl.distill.layers import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
 

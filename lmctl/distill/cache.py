@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 
 from lmctl.core import stop
+from lmctl.core.batch import Batch
 from lmctl.core.cache import cached, found
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError, Stopped
-from lmctl.core.types import Batch, Examples
+from lmctl.core.tasks import Examples
 from lmctl.distill.compact import Layout, compact, expand, layout
 
 KIND = "teacher"

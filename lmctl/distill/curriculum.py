@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.types import Lesson, Precision
+from lmctl.core.lessons import Lesson
+from lmctl.core.numerics import Precision
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.types import Answers, Asked
+from lmctl.core.lessons import Answers, Asked
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lmctl.core.types import Lesson, Precision
+from lmctl.core.lessons import Lesson
+from lmctl.core.numerics import Precision
 
 
 @dataclass(frozen=True)

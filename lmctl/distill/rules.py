@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
+from lmctl.core.lessons import Lesson, LogitLesson, StateLesson
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.types import Family, Lesson, LogitLesson, Objective, StateLesson
+from lmctl.core.tasks import Objective
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.distill.texts import TeacherTexts
 

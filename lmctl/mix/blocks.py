@@ -14,7 +14,8 @@ import numpy as np
 
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
-from lmctl.core.types import Examples, StreamPlace
+from lmctl.core.sources import StreamPlace
+from lmctl.core.tasks import Examples
 from lmctl.mix.order import Drawn, RowStream, Spot
 
 

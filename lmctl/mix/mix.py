@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.types import Augment, Objective, Source
+from lmctl.core.sources import Augment, Source
+from lmctl.core.tasks import Objective
 
 UNITS = ("examples", "tokens")
 BALANCES = ("fixed", "uncertainty")

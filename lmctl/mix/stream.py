@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from lmctl.core.batch import Batch, RowNumbers
 from lmctl.core.draws import Draws
-from lmctl.core.types import Batch, Examples, RowNumbers
+from lmctl.core.tasks import Examples
 from lmctl.mix.blocks import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.mix.order import Drawn, Rows, RowStream, Spot

@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
+from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
-from lmctl.core.types import Family, Paths
+from lmctl.core.places import Paths
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import own
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Family
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.sizes import check_cell, check_sizes
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional
 
-from lmctl.core.types import Family
+from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.teacher import TeacherModel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmctl.core.draws import Draws
-from lmctl.core.types import Material
+from lmctl.core.tasks import Material
 
 if TYPE_CHECKING:
     from torch import Tensor

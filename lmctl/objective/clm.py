@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, Terms
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Targets, Terms
+from lmctl.core.tasks import Material, Network
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.full_rows import PackedRows
 from lmctl.objective.scoring import correct, cross_entropies, unigram_nats

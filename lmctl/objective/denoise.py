@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from lmctl.core.batch import Batch, Family, Kind, LabelKind, Terms
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Batch, Family, Kind, LabelKind, Material, Network, Terms
+from lmctl.core.tasks import Material, Network
 from lmctl.core.vocabulary import NO_PIECE, Vocabulary
 from lmctl.objective.batching import rectangle
 from lmctl.objective.full_rows import PackedRows

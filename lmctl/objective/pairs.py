@@ -21,7 +21,7 @@ import numpy as np
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Material
+from lmctl.core.tasks import Material
 from lmctl.objective.batching import rectangle
 
 IS_NEXT, IS_RANDOM = 0, 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.types import Batch, Terms
+from lmctl.core.batch import Batch, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor

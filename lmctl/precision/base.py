@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.core.types import LossScaler, OptimSpec, RunParts
+from lmctl.core.numerics import LossScaler, RunParts
+from lmctl.core.steps import OptimSpec
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.core.types import OptimSpec, RunParts
+from lmctl.core.numerics import RunParts
+from lmctl.core.steps import OptimSpec
 from lmctl.precision.base import Standard, no_bf16
 
 if TYPE_CHECKING:

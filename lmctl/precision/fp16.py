@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.core.types import LossScaler
+from lmctl.core.numerics import LossScaler
 from lmctl.precision.base import Standard
 
 if TYPE_CHECKING:

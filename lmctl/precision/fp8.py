@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lmctl.core.types import RunParts
+from lmctl.core.numerics import RunParts
 from lmctl.precision.linear_layers import LinearLayers
 
 if TYPE_CHECKING:

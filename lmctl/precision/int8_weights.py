@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lmctl.core.types import OptimSpec, RunParts
+from lmctl.core.numerics import RunParts
+from lmctl.core.steps import OptimSpec
 from lmctl.precision.linear_layers import LinearLayers, check_scale
 
 if TYPE_CHECKING:

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from lmctl.config.schema import BatchShape
+from lmctl.core.batch import Family, Split
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.types import Examples, Family, Material, Split, streamed
+from lmctl.core.sources import streamed
+from lmctl.core.tasks import Examples, Material
 from lmctl.core.vocabulary import NO_PIECE
 from lmctl.mix.blocks import ReadBlock
 from lmctl.mix.mix import Mix

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lmctl.core.batch import Document
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
+from lmctl.core.sources import Block, StreamedSource, StreamPlace
 from lmctl.core.store import TokenStore, store_in_memory
-from lmctl.core.types import Block, Document, Examples, Material, Objective, StreamedSource, StreamPlace
+from lmctl.core.tasks import Examples, Material, Objective
 from lmctl.mix.blocks import BlockOfExamples
 from lmctl.run.labels import Labels
 

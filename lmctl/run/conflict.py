@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from lmctl.core.types import Batch
+from lmctl.core.batch import Batch
 from lmctl.run.learner import Learner
 
 

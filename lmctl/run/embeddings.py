@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.errors import LmctlError
-from lmctl.core.types import Batch
 
 
 class Embeddings:

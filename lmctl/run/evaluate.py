@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.types import Batch, Examples, Objective
+from lmctl.core.tasks import Examples, Objective
 from lmctl.mix.order import Drawn
 from lmctl.mix.stream import batched
 from lmctl.run.learner import Learner

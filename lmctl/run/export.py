@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from lmctl.core.batch import Family
 from lmctl.core.files import disk_error, write_text
-from lmctl.core.types import Family, Paths
+from lmctl.core.places import Paths
 from lmctl.run.assemble import heads_of
 from lmctl.run.runner import Runner
 from lmctl.tokenizer.vocabulary import vocabulary

@@ -15,8 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
-from lmctl.core.types import Answers, Batch, Examples, Paths, Precision
+from lmctl.core.lessons import Answers
+from lmctl.core.numerics import Precision
+from lmctl.core.places import Paths
+from lmctl.core.tasks import Examples
 from lmctl.model.pretrained import Pretrained
 from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32

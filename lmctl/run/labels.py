@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmctl.core.batch import LabelKind, Row
 from lmctl.core.errors import DataError
 from lmctl.core.suggest import nearest
-from lmctl.core.types import LabelKind, Row
 
 SEPARATOR = ","
 """Between the labels of one row, where several may hold and they come as one string."""

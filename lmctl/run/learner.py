@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmctl.core.types import Batch, Objective, Precision, Terms
+from lmctl.core.batch import Batch, Terms
+from lmctl.core.numerics import Precision
+from lmctl.core.tasks import Objective
 from lmctl.run.nothing import nothing
 from lmctl.run.reading import Watched
 from lmctl.run.teaching import Untaught

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lmctl.augment.words import word_numbers
-from lmctl.core.types import Batch, Rewrite, Targets
+from lmctl.core.batch import Batch, Targets
+from lmctl.core.sources import Rewrite
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.batching import padding_mask, rectangle
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmctl.core.batch import Batch, Family
 from lmctl.core.draws import Draws
-from lmctl.core.types import Batch, Examples, Family, Material
+from lmctl.core.tasks import Examples, Material
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import Window

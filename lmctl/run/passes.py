@@ -1,4 +1,4 @@
-"""A micro-batch in the hands of an adversary: the `Pass` of lmctl/core/types.py at work.
+"""A micro-batch in the hands of an adversary: the `Pass` of lmctl/core/passes.py at work.
 
 Whatever the adversary does, gradients cross the network once per optimiser step: DDP decides in the forward pass, so
 every one but the last of the last micro-batch, and its backward pass, runs unsynchronised. Gradients by a shift alone
@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lmctl.core.batch import Batch, Terms
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.types import Adversary, Augment, Batch, Outcome, Rewrite, Seen, Terms
+from lmctl.core.passes import Adversary, Outcome, Seen
+from lmctl.core.sources import Augment, Rewrite
 from lmctl.run.embeddings import Embeddings, random_start, real_positions, row_generators
 from lmctl.run.learner import total_loss
 from lmctl.run.ledger import Ledger

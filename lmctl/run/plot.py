@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 
 
 def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:

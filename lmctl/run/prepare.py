@@ -9,10 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmctl.core.batch import Split
 from lmctl.core.cache import cached, default_root
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.sources import Source, TokenizerSpec, streamed
 from lmctl.core.store import FORMAT, TokenStore, add_labels, write_store
-from lmctl.core.types import Objective, Source, Split, TokenizerSpec, streamed
+from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.mix.mix import Mix, Task
 from lmctl.run.labels import Labels

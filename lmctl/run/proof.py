@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lmctl.core.batch import Batch
 from lmctl.core.errors import LmctlError
-from lmctl.core.types import Batch
 from lmctl.precision.counting import counting, storage
 from lmctl.run.learner import Learner
 from lmctl.run.reading import Watched

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lmctl.core.types import Batch, Network, Targets
+from lmctl.core.batch import Batch, Targets
+from lmctl.core.tasks import Network
 from lmctl.run.embeddings import real_positions
 
 

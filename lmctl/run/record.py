@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from lmctl import __version__
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import disk_error, sync_file, write_json, write_text
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core", "omegaconf", "safetensors")
 

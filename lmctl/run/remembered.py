@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmctl.core.batch import Batch
 from lmctl.core.cache import default_root, found
-from lmctl.core.types import Anatomy, Answers, Batch, Examples, Objective
+from lmctl.core.lessons import Anatomy, Answers
+from lmctl.core.tasks import Examples, Objective
 from lmctl.distill.cache import KIND, Maskings, build, find, identity
 from lmctl.distill.vocabulary import SharedPieces
 from lmctl.mix.order import rows_draws

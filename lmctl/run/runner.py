@@ -27,8 +27,10 @@ import torch
 from torch import Tensor
 
 from lmctl.core import stop
+from lmctl.core.batch import Batch
 from lmctl.core.errors import ConfigError, Diverged
-from lmctl.core.types import Batch, Exchange, Teacher
+from lmctl.core.lessons import Teacher
+from lmctl.core.steps import Exchange
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan

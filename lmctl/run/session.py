@@ -12,8 +12,8 @@ from torch import Tensor
 from lmctl.core import stop
 from lmctl.core.errors import ConfigError, LmctlError, Stopped
 from lmctl.core.files import digest
+from lmctl.core.places import Paths
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.types import Paths
 from lmctl.run import heap
 from lmctl.run.checkpoint import Checkpoints, read
 from lmctl.run.display import Display

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lmctl.config.schema import Budget
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 from lmctl.plan import Plan
 from lmctl.run.display import duration
 from lmctl.run.memory import bytes_per_parameter, weight_bytes

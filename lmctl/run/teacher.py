@@ -19,9 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmctl.core.batch import Batch
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
-from lmctl.core.types import Answers, Batch, Distiller, LogitLesson, Objective, Precision, StateLesson
+from lmctl.core.lessons import Answers, Distiller, LogitLesson, StateLesson
+from lmctl.core.numerics import Precision
+from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.vocabulary import SharedPieces, match
 from lmctl.model.inside import Inside

@@ -15,19 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from lmctl.core.types import (
-    Asked,
-    Batch,
-    Distiller,
-    LabelKind,
-    LogitLesson,
-    Network,
-    Objective,
-    StateLesson,
-    Teacher,
-    Terms,
-    View,
-)
+from lmctl.core.batch import Batch, LabelKind, Terms
+from lmctl.core.lessons import Asked, Distiller, LogitLesson, StateLesson, Teacher, View
+from lmctl.core.tasks import Network, Objective
 from lmctl.distill.chunked import chunked, leaves
 from lmctl.model.inside import Inside
 from lmctl.run.nothing import nothing

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Batch, Examples
+from lmctl.core.tasks import Examples
 from lmctl.plan import Plan
 from lmctl.run.teacher import asked
 

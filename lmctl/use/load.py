@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
-from lmctl.core.types import Paths, Where
+from lmctl.core.places import Paths, Where
 from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:

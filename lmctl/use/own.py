@@ -11,7 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lmctl.config.build import build
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.types import Objective, Paths, Source
+from lmctl.core.places import Paths
+from lmctl.core.sources import Source
+from lmctl.core.tasks import Objective
 from lmctl.mix.mix import Mix
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lmctl.core import stop
+from lmctl.core.batch import Row
 from lmctl.core.cache import cached, default_root
 from lmctl.core.errors import ConfigError, Stopped
-from lmctl.core.types import Row, Source, streamed
+from lmctl.core.sources import Source, streamed
 from lmctl.data.written import Written
 from lmctl.distill.texts import TeacherTexts
 from lmctl.plan import Plan

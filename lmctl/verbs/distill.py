@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lmctl.core.files import write_json
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 from lmctl.plan import Plan
 from lmctl.verbs import train
 

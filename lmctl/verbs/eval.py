@@ -13,10 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import EvalConfig
+from lmctl.core.batch import Row, Split
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
+from lmctl.core.numerics import Precision, Quantization
+from lmctl.core.places import Paths, Where
+from lmctl.core.sources import Source
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.types import Paths, Precision, Quantization, Row, Source, Split, Where
 from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:

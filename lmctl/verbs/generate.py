@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import GenerateConfig
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.types import Where
+from lmctl.core.places import Where
 
 
 def run(cfg: DictConfig) -> None:

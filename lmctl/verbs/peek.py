@@ -9,7 +9,9 @@ from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root, section
 from lmctl.config.schema import BatchShape, PeekConfig
-from lmctl.core.types import Batch, ModelSpec, TokenizerSpec, streamed
+from lmctl.core.batch import Batch
+from lmctl.core.sources import TokenizerSpec, streamed
+from lmctl.core.tasks import ModelSpec
 from lmctl.mix.mix import Mix
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root, section
 from lmctl.config.schema import BatchShape, PrepareConfig
-from lmctl.core.types import Source, TokenizerSpec
+from lmctl.core.sources import Source, TokenizerSpec
 from lmctl.mix.mix import Mix
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import ScoreConfig
 from lmctl.core.errors import ConfigError
-from lmctl.core.types import Where
+from lmctl.core.places import Where
 
 if TYPE_CHECKING:
     from lmctl.use.load import Loaded

@@ -9,7 +9,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from lmctl.core.errors import ConfigError, OutOfMemory
-from lmctl.core.types import Paths
+from lmctl.core.places import Paths
 from lmctl.plan import Plan
 
 

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import TranslateConfig
-from lmctl.core.types import Where
+from lmctl.core.places import Where
 
 
 def run(cfg: DictConfig) -> None:

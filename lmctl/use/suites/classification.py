@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lmctl.core.batch import Row
 from lmctl.core.errors import DataError
 from lmctl.core.suggest import nearest
-from lmctl.core.types import Row
 from lmctl.use.batches import by_length
 from lmctl.use.heads import Classifier, classifier_of
 from lmctl.use.suites.job import Figures, Job, nothing

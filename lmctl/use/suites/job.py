@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lmctl.config.use_schema import EvalConfig
+from lmctl.core.batch import Kind, Row
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.types import Kind, Row
 from lmctl.use.heads import has_head
 from lmctl.use.load import Family, Loaded, need
 from lmctl.use.own import OwnTask

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from lmctl.core.batch import Document
 from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore, add_labels, write_store
-from lmctl.core.types import Document, Material
+from lmctl.core.tasks import Material
 from lmctl.model.pretrained import Pretrained
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.evaluate import Validation

@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from lmctl.core.batch import Row
 from lmctl.core.draws import Draws
 from lmctl.core.noise import drop_words, swap_characters, swap_words, typos
-from lmctl.core.types import Row
 from lmctl.use.suites.embedding_ball import in_the_ball
 from lmctl.use.suites.job import Figures, Job, natural
 

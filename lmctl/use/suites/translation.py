@@ -11,9 +11,9 @@ from itertools import islice, tee
 
 import numpy as np
 
+from lmctl.core.batch import Row
 from lmctl.core.files import disk_error
 from lmctl.core.noise import CHINESE
-from lmctl.core.types import Row
 from lmctl.use.decode import translate
 from lmctl.use.suites.job import Figures, Job, nothing
 

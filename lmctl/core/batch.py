@@ -1,0 +1,105 @@
+"""Batches, and the words for what is in them: kinds of rows, families of networks, targets, terms of a loss.
+
+Shapes are written with R rows, L positions in a row, N targets, H hidden units, V pieces of vocabulary, here and in the
+protocols beside this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+
+Split: TypeAlias = Literal["train", "valid"]
+
+Kind: TypeAlias = Literal["documents", "labelled", "parallel"]
+"""What the rows of a source are: documents of sentences; one text or two with a label; a text and its translation."""
+
+Family: TypeAlias = Literal["encoder", "decoder", "seq2seq"]
+"""Which positions a network lets look at which: all at all; each at those before it; a decoder at an encoder."""
+
+LabelKind: TypeAlias = Literal["class", "classes", "number"]
+"""What a label is: one of several classes, any number of them, or a number."""
+
+Document: TypeAlias = "list[str]"
+"""The sentences of one document, in order, each a non-empty string without line breaks; or its lines, each with the
+line break that ends it, where a text is read as it stands."""
+
+Terms: TypeAlias = "dict[str, Tensor]"
+"""Named parts of a loss, each a scalar *summed* over its targets; the runner divides once, by the global count."""
+
+
+class Row(NamedTuple):
+    """One row of a source."""
+
+    texts: list[str]
+    """The sentences of a document; or one text, or two; or a text and its translation."""
+    label: str | float | list[str] | None = None
+    where: str = ""
+    """`file:line`, for messages."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What one term of the loss is asked to predict."""
+
+    positions: Tensor
+    """int64 [N]: places in the flattened [R * L] batch (of the decoder's side, where there are two); the rows
+    themselves, 0 to R - 1, where a whole row is asked about."""
+    labels: Tensor
+    """The right answer at each of them: int64 [N]; or float32 [N] for numbers, float32 [N, C] of zeros and ones
+    where several classes may hold."""
+
+
+class RowNumbers(NamedTuple):
+    """Which rows of their task a batch is made of; in the host's memory."""
+
+    numbers: np.ndarray
+    """int64 [R]"""
+    epochs: np.ndarray
+    """int64 [R]: as it is in which epoch."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one task, ready for the model."""
+
+    task: str
+    inputs: dict[str, Tensor]
+    """`input_ids` int64 [R, L]; where the task needs them
+
+    - `token_type_ids` int64 [R, L];
+    - `attention_mask` bool [R, L], only when there is padding, or bool [R, L, L] (query, key) where documents that
+      share a row must not see each other, then with `position_ids` int64 [R, L] that begin anew in each;
+    - `decoder_input_ids` int64 [R, T] and, only when there is padding, `decoder_attention_mask` bool [R, T];
+    - `track` int64 [R] and `fresh` bool [R] where a recurrent network carries its state from batch to batch: the
+      row goes on where the last row of its track ended, unless it is fresh."""
+    targets: dict[str, Targets]
+    """Per term of the loss. Its name is the name of the term."""
+    tokens: int
+    """Real tokens in the batch, padding not counted."""
+    rows: RowNumbers | None = None
+    """Where the rows can be found again by their numbers."""
+    own: bool = False
+    """Whether the student wrote what is asked about: a teacher's opinion of it counts then, the text does not."""
+
+    def counts(self) -> dict[str, int]:
+        """Number of targets per term."""
+        return {name: len(target.labels) for name, target in self.targets.items()}
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; copies do not block the host where memory is pinned."""
+        if device.type == "cpu":
+            return self
+
+        def move(tensor: Tensor) -> Tensor:
+            return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+        targets = {name: Targets(move(t.positions), move(t.labels)) for name, t in self.targets.items()}
+        inputs = {name: move(t) for name, t in self.inputs.items()}
+        return replace(self, inputs=inputs, targets=targets)

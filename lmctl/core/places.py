@@ -1,0 +1,59 @@
+"""Where a run takes place: on which devices (the group `runner`), and in which files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Where(Protocol):
+    """Group `runner`: on which devices, in how many processes."""
+
+    def world(self) -> int:
+        """How many processes this run wants (1: the one that is already here)."""
+        ...
+
+    def on_cpu(self) -> bool:
+        """Whether the run stays off the GPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the parts of a run directory lie."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def plot(self) -> Path:
+        return self.root / "plots" / "loss.png"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
