@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,18 @@ NEEDED = {
 """What must be said besides the option's name, where it is more than a required key."""
 
 
+@cache
+def defaults() -> tuple[Composer, DictConfig]:
+    """Composing takes longer than all else that is done here."""
+    composer = Composer("train")
+    return composer, composer.task([])
+
+
+@cache
 def in_place(path: Path) -> DictConfig:
     """The option's settings, in a config where what they refer to exists and what they require is given."""
-    composer = Composer("train")
-    cfg = composer.task([])
+    composer, whole = defaults()
+    cfg = deepcopy(whole)
     group = path.parent.as_posix()
     if group == "mix":  # some choose the model and the data that suit them
         return composer.task([f"mix={path.stem}", "name=given", *NEEDED.get(str(path), [])]).mix
