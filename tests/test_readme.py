@@ -1,4 +1,4 @@
-"""What the README tells people to type and to write works."""
+"""What the README tells people to type and to write works, and what docs/ tells them composes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from command import ROOT, succeed
 from lmctl.cli.main import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return sorted({line for line in lines if line.startswith(("lmctl train", "lmctl distill"))})
+    lines = "".join(blocks("sh", README + DOCS)).replace("\\\n", " ").splitlines()
+    lines = [re.split(r"  +#", line)[0].strip() for line in lines]
+    return sorted({line for line in lines if line.startswith(("lmctl train", "lmctl distill", "lmctl plan"))})
 
 
 def test_there_are_commands_to_check():
