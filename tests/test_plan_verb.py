@@ -114,6 +114,21 @@ def test_a_grid_is_one_table(elsewhere: Path, capsys: pytest.CaptureFixture[str]
     assert [path.name for path in elsewhere.iterdir()] == ["grid.json"]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_grid_breaks_no_lines(terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Files and pipes get them as long as they are, a narrow terminal fewer columns."""
+    monkeypatch.setenv("COLUMNS", "75")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "dumb")
+    assert main(["plan", "-m", *HERE, "model=bert_tiny", "precision=fp32,bf16", "batch.size=4"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "precision=bf16" in line]
+    assert len(rows) == 1
+    assert rows[0][0].endswith("precision=bf16")
+    assert rows[0][1] == "yes"
+    assert len(rows[0]) == (5 if terminal else 11)  # a size and its unit are two words
+
+
 def test_a_grid_of_precisions_and_compressions(capsys: pytest.CaptureFixture[str]):
     assert main(["plan", "-m", *HERE, "precision=fp32,int8,fp8", "compression=none,topk_int8"]) == 2
     text = capsys.readouterr().out
