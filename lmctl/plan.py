@@ -109,6 +109,9 @@ class Plan:
         )
 
     def __post_init__(self) -> None:
+        if self.distill.lessons:  # first, because a student's defaults come from its teacher
+            for teacher in self.teachers:
+                _ = teacher.place
         longest = self.model.max_positions
         if longest is not None and self.batch.seq_len > longest:
             raise ConfigError(

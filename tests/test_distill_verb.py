@@ -127,6 +127,7 @@ def test_a_stage_that_has_a_teacher_is_distilled():
     [
         (["distill"], "error: teacher is required: a run, a model directory or a hub id, as teacher=..."),
         (["distill", "teacher=runs/nowhere"], "error: teacher=runs/nowhere: no such directory"),
+        (["distill", "teacher=runs/nowhere", "model=lstm_tiny"], "error: teacher=runs/nowhere: no such directory"),
         (["train", "distill=logits"], "error: distill: there is no teacher"),
         (
             ["distill", "teacher=runs/big", "mix=clm", "model=gpt2_tiny"],

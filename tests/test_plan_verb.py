@@ -114,6 +114,12 @@ def test_a_grid_is_one_table(elsewhere: Path, capsys: pytest.CaptureFixture[str]
     assert [path.name for path in elsewhere.iterdir()] == ["grid.json"]
 
 
+@pytest.mark.parametrize("words", [HERE, ["-m", *HERE, "batch.size=4,8"]], ids=["one", "grid"])
+def test_figures_need_a_folder(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", *words, "out=nowhere/plan.json"]) == 2
+    assert capsys.readouterr() == ("", "error: out=nowhere/plan.json: there is no directory nowhere\n")
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_grid_breaks_no_lines(terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Files and pipes get them as long as they are, a narrow terminal fewer columns."""

@@ -65,7 +65,8 @@ def disk_error(path: Path, error: BaseException) -> DiskError:
 
 def means_a_place(name: str) -> bool:
     """Whether `name` can only be meant for a file or folder here, and not for a model on a hub: because it is one,
-    because it is written like one, or because the folder it would lie in is here."""
+    because it is written like one (below `runs/`, too, where runs go by default), or because the folder it would lie in
+    is here."""
     path = Path(name).expanduser()
-    written = name.startswith((".", "/", "~")) or name.count("/") > 1
+    written = name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
     return path.exists() or written or (len(path.parts) > 1 and path.parent.is_dir())

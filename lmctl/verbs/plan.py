@@ -32,6 +32,7 @@ class Wanted:
 def run(cfg: DictConfig) -> None:
     """Print what `lmctl train` with the same words would cost; refused as it would be."""
     plan, wanted = taken_apart(cfg)
+    _check_place(wanted.out)
     from lmctl.cost.show import print_one
     from lmctl.run.display import quiet_libraries
 
@@ -50,6 +51,7 @@ def run_grid(jobs: Iterable[tuple[str, list[str], DictConfig]]) -> int:
     quiet_libraries()
     cells, out = [], None
     for name, overrides, cfg in jobs:
+        _check_place(cfg.get("out"))
         try:
             plan, wanted = taken_apart(cfg)
             out = wanted.out
@@ -62,6 +64,12 @@ def run_grid(jobs: Iterable[tuple[str, list[str], DictConfig]]) -> int:
     if out is not None:
         write_json(Path(out), [_record(cell) for cell in cells])
     return sum(cell.refusal is not None for cell in cells)
+
+
+def _check_place(out: str | None) -> None:
+    """Before anything is reckoned: there must be a folder for `out`."""
+    if out is not None and not Path(out).parent.is_dir():
+        raise ConfigError(f"out={out}: there is no directory {Path(out).parent}")
 
 
 def taken_apart(cfg: DictConfig) -> tuple[Plan, Wanted]:
