@@ -52,9 +52,6 @@ from lmctl.run.runner import Runner
 from lmctl.run.state import TrainState
 from lmctl.runner.places import Ddp
 
-pytestmark = pytest.mark.slow
-"""By themselves these take minutes: `scripts/test.sh -m slow`."""
-
 WIDE = Bert(2, 64, 2, 128, max_positions=64, dropout=0.0, attention_dropout=0.0)
 """Some of its matrices have enough values for 8-bit states."""
 GPT2 = Gpt2(2, 32, 2, max_positions=64)

@@ -44,9 +44,6 @@ from lmctl.run.gap import closed
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
 
-pytestmark = pytest.mark.slow
-"""By themselves these take minutes: `scripts/test.sh -m slow`."""
-
 OPTIONS = sorted(path.stem for path in (conf_dir() / "distill").glob("*.yaml") if path.stem != "none")
 TASKS = (("mlm", "bert"), ("clm", "gpt2"), ("translate", "t5"), ("class", "bert"))
 WRITING = ("on_policy", "sequence")

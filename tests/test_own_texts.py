@@ -29,9 +29,6 @@ from lmctl.run.own_texts import Noisy, whole_rows
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
 
-pytestmark = pytest.mark.slow
-"""By themselves these take minutes: `scripts/test.sh -m slow`."""
-
 BIG: dict[str, ModelSpec] = {
     "clm": Gpt2(3, 32, 2, 64),
     "translate": TransformerMT(1, 1, 32, 2, 64, max_positions=64),

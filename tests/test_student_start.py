@@ -21,9 +21,6 @@ from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.teacher_layers import TeacherLayers
 
-pytestmark = pytest.mark.slow
-"""By themselves these take minutes: `scripts/test.sh -m slow`."""
-
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
@@ -120,6 +117,7 @@ def test_refused_on_the_command_line(words, teacher, tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_two_of_three_layers_by_command(tmp_path):
     save_teacher(tmp_path / "teacher")
     text = "\n\n".join("\n".join(sentences) for sentences in documents(20))

@@ -23,9 +23,6 @@ from lmctl.run import remembered
 from lmctl.run.remembered import remember
 from lmctl.run.versions import Repeating, versions_of
 
-pytestmark = pytest.mark.slow
-"""By themselves these take minutes: `scripts/test.sh -m slow`."""
-
 CPU = torch.device("cpu")
 
 
@@ -169,6 +166,7 @@ def test_refused_on_the_command_line(words, teacher, tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_build_here_learn_there(tmp_path):
     """By commands: the teacher's answers first, then a student from them."""
     (tmp_path / "text.txt").write_text("\n\n".join("\n".join(sentences) for sentences in documents(20)) + "\n")

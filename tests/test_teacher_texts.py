@@ -20,9 +20,6 @@ from lmctl.use.decode import complete, translate
 from lmctl.use.load import load
 from lmctl.use.texts import written
 
-pytestmark = pytest.mark.slow
-"""By themselves these take minutes: `scripts/test.sh -m slow`."""
-
 PAIRS = [["the cat sits", "a b c"], ["dog runs on", "d e"], ["red mat", "f"], ["blue", "g h i j"]]
 DOCUMENTS = [["the cat sits on the mat .", "the dog runs on the red mat ."], ["blue cat"], ["a b c d e f g h i j k"]]
 
@@ -131,6 +128,7 @@ def test_settings_that_make_no_sense(wrong):
         TeacherTexts(**wrong)
 
 
+@pytest.mark.slow
 def test_a_student_of_translation_by_command(tmp_path):
     """On the teacher's texts, and on its answers about them; found again by the next run, which ends the same."""
     spec = TransformerMT(1, 1, 32, 2, 64, max_positions=64)
