@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-# Tests run tiny models: more threads cost more than they bring, and nothing may reach for the network.
+# Tests run tiny models: more threads cost more than they bring (two test processes of two threads each on two cores
+# wait for one another most of the time), and nothing may reach for the network.
 # Set before torch and transformers are imported; subprocesses inherit it.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
