@@ -77,16 +77,19 @@ def same(folder: Path, one: str, other: str) -> None:
     assert summary(folder / "runs" / one)["valid"] == summary(folder / "runs" / other)["valid"]
 
 
+TWO = ["runner=ddp", "runner.processes=2", "runner.device=cpu", "mix=curriculum"]
+
+
 @pytest.mark.parametrize(
-    "more",
-    [["mix=mlm_nsp"], ["runner=ddp", "runner.processes=2", "runner.device=cpu", "mix=curriculum"]],
-    ids=["one process", "several tasks in two processes"],
+    ("more", "kills"),
+    [(["mix=mlm_nsp"], 2), (TWO, 1), pytest.param(TWO, 4, marks=pytest.mark.slow)],
+    ids=["one process", "several tasks in two processes", "the same, more often"],
 )
-def test_killed_and_resumed_is_bit_exact(tmp_path, text, more):
+def test_killed_and_resumed_is_bit_exact(tmp_path, text, more, kills):
     rng = random.Random(7)
     succeed(*arguments(text, "undisturbed", *more), cwd=tmp_path)
     words = arguments(text, "killed", *more)
-    codes = disturb(tmp_path, words, [(rng.uniform(0, 0.8), signal.SIGKILL) for _ in range(2)])
+    codes = disturb(tmp_path, words, [(rng.uniform(0, 0.8), signal.SIGKILL) for _ in range(kills)])
     stopped = disturb(tmp_path, words, [(rng.uniform(0, 0.4), signal.SIGTERM)])
     last = succeed(*words, cwd=tmp_path)
     assert "Traceback" not in last.stderr
@@ -164,6 +167,7 @@ def test_what_may_not_change_on_resume(tmp_path, text):
         refused = lmctl(*run, change, "budget.steps=8", cwd=tmp_path)
         assert refused.returncode == 2
         assert f"resume: {key}" in refused.stderr
+        assert "cache" not in refused.stderr  # before any text is read
     text_before = text.read_text()
     try:
         text.write_text(text_before + "\n\nA new document appears.\nIt has two lines.\n")

@@ -96,7 +96,7 @@ def test_the_saved_config_repeats_the_run(home):
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("mix", ["mlm_nsp", "multitask"])
+@pytest.mark.parametrize("mix", [pytest.param("mlm_nsp", marks=pytest.mark.slow), "multitask"])  # which has both
 def test_two_processes_and_accumulation_give_the_run_of_one(home, mix):
     more = ["runner=ddp", "runner.processes=2", "runner.device=cpu", "batch.micro=2"]
     same = [*SHORT, "model.attention_dropout=0", "data.path=docs.txt", f"mix={mix}"]

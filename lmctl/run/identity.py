@@ -47,20 +47,25 @@ class Identity:
 
     def must_match(self, saved: dict[str, Any]) -> None:
         """Raise unless a checkpoint with the identity `saved` can be gone on with."""
-        before, now = _flat(json.loads(saved["config"])), _flat(self.config)
-        for key in sorted(before.keys() | now.keys()):
-            was, is_ = (json.dumps(values.get(key)).strip('"') for values in (before, now))
-            if was != is_ and not _free(key):
-                raise ConfigError(
-                    f"resume: {key} was {was} in this run and is {is_} now",
-                    f"go on with {key}={was}, or start a new run with another name=...",
-                )
+        same_config(json.loads(saved["config"]), self.config)
         for name, value in self.fingerprints.items():
             if saved["fingerprints"].get(name) != value:
                 what = {"tokenizer": "the tokenizer", "teacher": "the teacher"}.get(name, f"the text of {name}")
                 raise ConfigError(
                     f"resume: {what} is not the one this run began with", "start a new run with another name=..."
                 )
+
+
+def same_config(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise unless a run that began with the config `before` can go on with `now`, both resolved."""
+    old, new = _flat(before), _flat(now)
+    for key in sorted(old.keys() | new.keys()):
+        was, is_ = (json.dumps(values.get(key)).strip('"') for values in (old, new))
+        if was != is_ and not _free(key):
+            raise ConfigError(
+                f"resume: {key} was {was} in this run and is {is_} now",
+                f"go on with {key}={was}, or start a new run with another name=...",
+            )
 
 
 def _free(key: str) -> bool:

@@ -6,7 +6,6 @@ over a gloo group of its own, so that no GPU has to be waited for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -121,8 +120,3 @@ def check_device(on_cpu: bool) -> None:
     """ConfigError if there is no such device here."""
     if not on_cpu and not torch.cuda.is_available():
         raise ConfigError("runner: no GPU is visible here", "use runner=cpu or runner=auto")
-
-
-def launched() -> bool:
-    """Whether some launcher (ours, torchrun, accelerate launch) has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 or "LOCAL_RANK" in os.environ

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -19,15 +20,15 @@ def run(cfg: DictConfig) -> None:
     paths = Paths(Path(plan.run_dir))
     from lmctl.run.display import Display, quiet_libraries
     from lmctl.run.prepare import prepare
-    from lmctl.run.processes import launched
 
     quiet_libraries()
-    worker = launched()
+    worker = _launched()
     if plan.teacher_cache == "build" and plan.distill.lessons:
         _ask_teacher(plan)
         return
     if not worker:
         _check_folder(plan, paths)
+        _check_config(plan, paths, cfg)
     world = plan.runner.world()
     if not worker:
         plan.compression.workers(world, plan.optim, plan.clip_norm)  # refuse before any work
@@ -40,6 +41,11 @@ def run(cfg: DictConfig) -> None:
         launch(world, _arguments(cfg))
         return
     _train(plan, paths, cfg)
+
+
+def _launched() -> bool:
+    """Whether some launcher (ours, torchrun, accelerate launch) has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 or "LOCAL_RANK" in os.environ
 
 
 def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
@@ -133,6 +139,17 @@ def _check_folder(plan: Plan, paths: Paths) -> None:
                 f"resume={plan.resume} is not a checkpoint of run_dir={paths.root}",
                 f"go on in its own run: run_dir={checkpoint.parent.parent}",
             )
+
+
+def _check_config(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
+    """Refuse what `Identity.must_match` would, before any text is read."""
+    from lmctl.run.identity import same_config
+
+    if plan.resume == "false" or not paths.config.exists() or not any(paths.checkpoints.glob("step-*")):
+        return
+    began = OmegaConf.load(paths.config)
+    before, now = (cast("dict[str, Any]", OmegaConf.to_container(each, resolve=True)) for each in (began, cfg))
+    same_config(before, now)
 
 
 def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) -> bool:
