@@ -140,9 +140,9 @@ class Plan:
         self._check_streams()
         objectives = {name: task.objective for name, task in self.mix.tasks.items()}
         check_writing(self.distill.lessons, self.teacher, self.model.family, objectives)
-        self._check_teacher()
         streams = [name for name, task in self.mix.tasks.items() if streamed(task.data) is not None]
         check_keeping(self.teacher_cache, self.teacher_cache_k, self.maskings, self.distill.lessons, streams)
+        self._check_teacher()  # last, because it reads the teacher's config
         reason = self.precision.refuse_run(self)
         if reason is not None:
             raise ConfigError(f"precision: {reason}")
@@ -207,10 +207,7 @@ class Plan:
 
     def _check_start(self) -> None:
         """A student that begins with layers of its teacher."""
-        try:
-            check_keep(self.student.from_teacher)
-        except ValueError as error:
-            raise ConfigError(f"student.{error}") from None
+        check_keep(self.student.from_teacher)
         if not self.teacher:
             raise ConfigError("student.from_teacher: there is no teacher", "teacher=RUN, a model directory or a hub id")
         if getattr(self.model, "init_from", None) is not None:

@@ -11,6 +11,7 @@ from command import lmctl, succeed, summary, write_documents
 
 from lmctl.precision.int8_dynamic import Int8Dynamic
 from lmctl.precision.stored_linear import StoredLinear
+from lmctl.runner.places import Cpu
 from lmctl.use.heads import network_of
 from lmctl.use.load import load
 from lmctl.use.numerics import Numerics
@@ -90,5 +91,5 @@ def test_all_heads_of_a_run_are_measured_in_other_number_formats(folder: Path, m
         assert both["changed"][loss] != both["original"][loss]
         assert "model.bert.pooler.dense" not in both["in_float"]
     assert 0 <= figures["classification@int8_dynamic"]["changed"]["accuracy"] <= 1
-    loaded = load(str(multitask), CPU, Numerics(quantize=Int8Dynamic()))
+    loaded = load(str(multitask), Cpu(), Numerics(quantize=Int8Dynamic()))
     assert any(isinstance(module, StoredLinear) for module in network_of(loaded, {"topics": 2}).modules())

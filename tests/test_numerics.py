@@ -22,6 +22,7 @@ from lmctl.precision.int8_dynamic import Int8Dynamic
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weight_only import Int8WeightOnly
 from lmctl.precision.int8_weights import Int8Weights
+from lmctl.runner.places import Cpu
 from lmctl.use.load import load
 from lmctl.use.numerics import Numerics, dtypes, in_float
 from lmctl.use.speed import Speed
@@ -143,7 +144,7 @@ def test_nothing_to_quantise_is_refused(tmp_path, option):
     use_models.save(tmp_path, model, "[SEP] $A")
     message = f"quantize: {option.name} works on linear layers, and this network has none but model.lm_head, which"
     with pytest.raises(ConfigError, match=message):
-        load(str(tmp_path), CPU, Numerics(quantize=option))
+        load(str(tmp_path), Cpu(), Numerics(quantize=option))
 
 
 def test_speed_is_the_median_of_the_rounds():
@@ -255,7 +256,7 @@ def test_a_precision_is_measured_beside_what_the_model_is(tmp_path, monkeypatch)
     assert found["numerics"]["original"] == "as it is (bf16)"
     assert found["size_ratio"] == 2
     assert found["original"]["loss"] == pytest.approx(found["changed"]["loss"], rel=0.02)
-    assert dtypes(load(str(folder), CPU, Numerics(quantize=Int8Dynamic())).model) == "bf16"
+    assert dtypes(load(str(folder), Cpu(), Numerics(quantize=Int8Dynamic())).model) == "bf16"
 
 
 @pytest.mark.parametrize(

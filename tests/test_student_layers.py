@@ -166,7 +166,7 @@ def test_layers_that_are_not_there_are_refused(keep, layers, message, hint):
 
 @pytest.mark.parametrize("keep", ["unifrom", [], [2, 1], [1, 1], [-1, 2], ["a"], [True]])
 def test_what_names_no_layers_is_refused(keep):
-    with pytest.raises(ValueError, match="from_teacher"):
+    with pytest.raises(ConfigError, match="from_teacher"):
         check_keep(keep)
 
 

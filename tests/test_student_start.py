@@ -98,6 +98,9 @@ def test_students_that_cannot_begin_there(teacher, model, keep, message):
 REFUSALS = {
     "student.from_teacher=unifrom model.layers=2": "error: student.from_teacher must be uniform, first, last or a list "
     "of layers; did you mean uniform?",
+    "student.from_teacher=[0a3]": "error: student.from_teacher must be uniform, first, last or a list of layers, got "
+    "['0a3']",
+    "student.from_teacher=3": "error: student.from_teacher must be uniform, first, last or a list of layers, got 3",
     "student.from_teacher=[2,1]": "error: student.from_teacher lists layers from 0 on, each above the one before, got "
     "[2, 1]",
     "student.from_teacher=uniform": "error: 'model.layers' is required\n  how many of the teacher's layers the student "

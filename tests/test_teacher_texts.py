@@ -6,7 +6,6 @@ import json
 import signal
 
 import pytest
-import torch
 from command import metrics, succeed, summary
 from taught import save_teacher
 from use_models import Rows, gpt2, marian
@@ -15,6 +14,7 @@ from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.distill.texts import TeacherTexts
 from lmctl.model.transformer_mt import TransformerMT
+from lmctl.runner.places import Cpu
 from lmctl.use import texts
 from lmctl.use.decode import complete, translate
 from lmctl.use.load import load
@@ -34,12 +34,12 @@ def silent(line):
 
 @pytest.fixture
 def translator(tmp_path):
-    return load(str(marian(tmp_path / "mt")), torch.device("cpu"))
+    return load(str(marian(tmp_path / "mt")), Cpu())
 
 
 @pytest.fixture
 def writer(tmp_path):
-    return load(str(gpt2(tmp_path / "lm")), torch.device("cpu"))
+    return load(str(gpt2(tmp_path / "lm")), Cpu())
 
 
 def test_translations_are_those_of_translate_and_validation_stays(tmp_path, translator):

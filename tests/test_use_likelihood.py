@@ -8,6 +8,7 @@ import torch
 import use_models
 
 from lmctl.core.errors import ConfigError
+from lmctl.runner.places import Cpu
 from lmctl.use.batches import by_length
 from lmctl.use.likelihood import causal, conditional, masked, texts
 from lmctl.use.load import load, model_folder
@@ -146,7 +147,7 @@ def test_what_is_no_model_is_refused(tmp_path, decoder):
 
 def test_a_model_without_a_head_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="BertModel has no head"):
-        load(str(use_models.bert(tmp_path, "BertModel")), torch.device("cpu"))
+        load(str(use_models.bert(tmp_path, "BertModel")), Cpu())
 
 
 def test_a_run_is_found_by_its_directory(tmp_path):
@@ -159,4 +160,4 @@ def test_pickled_weights_are_refused(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="cannot be loaded"):
-        load(str(tmp_path), torch.device("cpu"))
+        load(str(tmp_path), Cpu())

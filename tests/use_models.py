@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tokenizers.decoders import WordPiece
 
 from lmctl.core.batch import Row
+from lmctl.runner.places import Cpu
 from lmctl.tokenizer.training import finish
 from lmctl.use.load import Loaded, load
 
@@ -64,7 +65,7 @@ def save(folder: Path, model: Any, frame: str | None = None) -> Path:
 
 
 def opened(folder: Path) -> Loaded:
-    return load(str(folder), torch.device("cpu"))
+    return load(str(folder), Cpu())
 
 
 def gpt2(folder: Path, positions: int = 64, seed: int = 0) -> Path:

@@ -101,8 +101,11 @@ class Composer:
 
     def compose(self, overrides: list[str]) -> DictConfig:
         """The whole config of a single job, the hydra node included."""
-        self.choices = [word for word in overrides if word.partition("=")[0] in self.all_groups]
+        self.choices = self._choices(overrides)
         return self.loader.load_configuration(self.config_name, list(overrides), RunMode.RUN)
+
+    def _choices(self, overrides: list[str]) -> list[str]:
+        return [word for word in overrides if word.partition("=")[0] in self.all_groups]
 
     def task(self, overrides: list[str]) -> DictConfig:
         """What the verb will be given."""
@@ -128,6 +131,7 @@ class Composer:
         kept = [o for o in parsed if not o.is_sweep_override() or o.is_discrete_sweep()]
         choices = [BasicSweeper.split_arguments([override], None)[0] for override in kept]
         first = [jobs[0][0] for jobs in choices]
+        self.choices = self._choices(first)
         samples = [first]
         for place, jobs in enumerate(choices):
             samples += [[*first[:place], job[0], *first[place + 1 :]] for job in jobs[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from lmctl.core.errors import ConfigError
@@ -14,16 +15,18 @@ Keep: TypeAlias = "str | list[int]"
 
 
 def check_keep(keep: Any) -> Keep:
-    """ValueError unless it is a `Keep`."""
+    """ConfigError unless it is a `Keep`."""
     if isinstance(keep, str):
         if keep not in RULES:
-            raise ValueError(f"from_teacher must be {', '.join(RULES)} or a list of layers{did_you_mean(keep, RULES)}")
+            raise ConfigError(
+                f"student.from_teacher must be {', '.join(RULES)} or a list of layers{did_you_mean(keep, RULES)}"
+            )
         return keep
-    layers = list(keep)
+    layers = list(keep) if isinstance(keep, Sequence) else []
     if not layers or not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers):
-        raise ValueError(f"from_teacher must be {', '.join(RULES)} or a list of layers, got {keep}")
+        raise ConfigError(f"student.from_teacher must be {', '.join(RULES)} or a list of layers, got {keep}")
     if layers != sorted(set(layers)) or layers[0] < 0:
-        raise ValueError(f"from_teacher lists layers from 0 on, each above the one before, got {layers}")
+        raise ConfigError(f"student.from_teacher lists layers from 0 on, each above the one before, got {layers}")
     return layers
 
 

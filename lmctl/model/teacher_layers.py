@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.layers_kept import check_keep
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.teacher import TeacherModel
 
@@ -39,6 +40,8 @@ class TeacherLayers:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.keep is not None:
+            check_keep(self.keep)
 
     @property
     def tokenizer_path(self) -> str:

@@ -173,14 +173,16 @@ def model_folder(model_path: str) -> str:
     return model_path
 
 
-def load(model_path: str, device: torch.device, numerics: Numerics | None = None) -> Loaded:
+def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loaded:
     """The model of a run, a directory or a hub id, in its own number format or in `numerics`; ConfigError if it cannot
     be loaded, or has nothing that they could change."""
+    path = model_folder(model_path)  # a wrong one is refused at once, before libraries are read
+
     from torch import nn
     from transformers import AutoConfig, AutoTokenizer
 
     register()
-    path = model_folder(model_path)
+    device = device_of(where)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind, family = _class_of(path, config)

@@ -26,7 +26,7 @@ from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import content_fingerprint
 from lmctl.use.batches import in_pools
 from lmctl.use.decode import go_on, translate
-from lmctl.use.load import Loaded, device_of, load
+from lmctl.use.load import Loaded, load
 
 KIND = "texts"
 FORMAT = 1
@@ -47,7 +47,7 @@ def with_texts(plan: Plan, say: Callable[[str], None]) -> Plan:
 
     def once() -> Loaded:
         if not loaded:
-            loaded.append(load(model.place, device_of(plan.runner)))
+            loaded.append(load(model.place, plan.runner))
         return loaded[0]
 
     tasks = {

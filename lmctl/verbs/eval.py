@@ -20,6 +20,7 @@ from lmctl.core.numerics import Precision, Quantization
 from lmctl.core.places import Paths, Where
 from lmctl.core.sources import Source
 from lmctl.core.suggest import did_you_mean
+from lmctl.use.load import model_folder
 from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def run(cfg: DictConfig) -> None:
     """Measure, print a table, and put the figures into eval.json beside those of other suites. With other number
     formats, a second table sets the model in these beside the model as it is."""
     config = check_root(cfg, EvalConfig)
+    model_folder(config.model_path)  # a wrong one is refused at once, before libraries are read
     where = build(cfg.runner, Where)
     trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
     given = None if cfg.data is None else build(cfg.data, Source, trusted=trusted)
@@ -48,10 +50,9 @@ def run(cfg: DictConfig) -> None:
 
     quiet_libraries()
     display = Display()
-    device = device_of(where)
-    numerics.refuse(device)
-    loaded = load(config.model_path, device)
-    other = load(config.model_path, device, numerics) if numerics else None
+    numerics.refuse(device_of(where))
+    loaded = load(config.model_path, where)
+    other = load(config.model_path, where, numerics) if numerics else None
     own = own_tasks(config.model_path, trusted, needed=given is None)
     known = given is None or learnt(config.model_path, OmegaConf.to_container(cfg.data, resolve=True))
     split = config.split if config.split != "auto" else "valid" if known else "all"

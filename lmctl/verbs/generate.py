@@ -21,10 +21,10 @@ def run(cfg: DictConfig) -> None:
     prompts = _prompts(config)
 
     from lmctl.run.display import quiet_libraries
-    from lmctl.use.load import device_of, load
+    from lmctl.use.load import load
 
     quiet_libraries()
-    loaded = load(config.model_path, device_of(where))
+    loaded = load(config.model_path, where)
     if loaded.family == "classifier":
         raise ConfigError(
             f"model_path={config.model_path} is a classifier: it writes no text",

@@ -36,10 +36,10 @@ def run(cfg: DictConfig) -> None:
         raise ConfigError(f"dev and out are for n-best lists, and this is mode={mode}", "mode=nbest, or leave them out")
 
     from lmctl.run.display import quiet_libraries
-    from lmctl.use.load import device_of, load, need
+    from lmctl.use.load import load, need
 
     quiet_libraries()
-    loaded = load(config.model_path, device_of(where))
+    loaded = load(config.model_path, where)
     need(loaded, ("decoder", "encoder"), "score")
     {"lines": _lines, "pairs": _pairs, "nbest": _nbest}[mode](loaded, chain([first], lines), config)
 

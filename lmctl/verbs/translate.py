@@ -20,10 +20,10 @@ def run(cfg: DictConfig) -> None:
 
     from lmctl.run.display import quiet_libraries
     from lmctl.use.decode import translate
-    from lmctl.use.load import device_of, load, need
+    from lmctl.use.load import load, need
 
     quiet_libraries()
-    loaded = load(config.model_path, device_of(where))
+    loaded = load(config.model_path, where)
     need(loaded, ("seq2seq",), "translate")
     for line in translate(
         loaded,
