@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lmctl.cli.jobs import Job, Slots
 from lmctl.cli.main import main
 from lmctl.cli.sweep import ProcessLauncher, job_names, sweep_dir
+from lmctl.cli.sweep_table import print_table
 from lmctl.core.errors import ConfigError
 
 JOB = """
@@ -89,6 +90,19 @@ def test_failed_and_killed_jobs_do_not_end_the_sweep(capsys: pytest.CaptureFixtu
         ("completed", 0, None),
     ]
     assert capsys.readouterr().err == "error: 2 of 3 jobs did not complete\n  the same command goes on with them\n"
+
+
+def test_what_teachers_were_good_for_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    jobs = [Job(name, [f"distill={name}"], str(tmp_path / name), "completed") for name in ("logits", "hidden", "alone")]
+    for job, more in zip(jobs, ({"gap_closed": {"loss": 0.844}}, {"gap_closed": {"loss": None}}, {}), strict=True):
+        Path(job.run_dir).mkdir()
+        (Path(job.run_dir) / "summary.json").write_text(json.dumps({"steps": 5, "valid": {"loss": 1.5}, **more}))
+    print_table(jobs)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][:6] == ["job", "status", "steps", "valid", "loss", "gap"]
+    assert [line[4:] for line in lines[1:4]] == [["84%"], ["no", "gap"], []]
+    print_table(jobs[2:])
+    assert "gap closed" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("pretend")

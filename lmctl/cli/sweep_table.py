@@ -28,7 +28,8 @@ def _table(jobs: Sequence[Job], metrics: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("job", overflow="fold", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    for column in ("steps", "valid loss", "bytes/weight", "seconds"):
+    taught = any(_gap(_summary(job)) for job in jobs)
+    for column in ("steps", "valid loss", *(["gap closed"] if taught else []), "bytes/weight", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
     if metrics:
         table.add_column("valid")
@@ -39,6 +40,7 @@ def _table(jobs: Sequence[Job], metrics: bool) -> Table:
             job.status,
             summary.get("steps", ""),
             "" if (loss := _loss(summary)) is None else f"{loss:.4f}",
+            *([_gap(summary)] if taught else []),
             "" if (size := _bytes(summary)) is None else f"{size:.2f}",
             "" if job.seconds is None else job.seconds,
             *([_metrics(summary)] if metrics else []),
@@ -71,6 +73,12 @@ def _summary(job: Job) -> dict[str, Any]:
 
 def _loss(summary: dict[str, Any]) -> float | None:
     return (summary.get("valid") or {}).get("loss")
+
+
+def _gap(summary: dict[str, Any]) -> str:
+    """Of the loss between a student alone and its teacher; empty where there was no comparison."""
+    gaps = summary.get("gap_closed") or {}
+    return "" if "loss" not in gaps else "no gap" if gaps["loss"] is None else f"{gaps['loss']:.0%}"
 
 
 def _bytes(summary: dict[str, Any]) -> float | None:
