@@ -69,6 +69,7 @@ MISTAKES = {
     "train name=${oc.env:HF_TOKEN}": "error: name reads a secret from the environment, and would record it: ${oc.env:HF_TOKEN}",
     "train -m +typo=1 seed=1,2": "error: unknown key 'typo'\n  lmctl train --help lists the keys",
     "train mix=clm_stream model=gpt2_tiny": "error: mix.tasks.corpus: StreamedLM carries a state from row to row, and Gpt2 has none\n  nearest: mix=clm, or for this mix model=lstm_tiny",
+    "train -m adversary=noise adversary.augment.typ_rate=0.05 seed=1,2": "error: unknown key 'adversary.augment.typ_rate'; did you mean adversary.augment.typo_rate?",
     "train -m precision=fp32,fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: bf16, bf16_pure, fp16, fp32, fp8, int8, int8_full, int8_lora, int8_weights, nf4_lora, tf32",
     "train -m batch.seq_len=32,4": "error: batch.seq_len must be at least 8, got 4",
     "train -m hydra.launcher.n_job=2": "error: unknown key 'hydra.launcher.n_job'\n  lmctl train --help lists the keys",

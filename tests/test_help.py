@@ -115,7 +115,16 @@ def test_completion(line: str, completions: str, capsys: pytest.CaptureFixture[s
     assert printed(capsys, "-sc", "query=bash").strip() == completions
 
 
-@pytest.mark.parametrize("line", ["--help", "train --help", "list", "train precision=fp61", "train --cfg job"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("--help", "train --help", "list", "train precision=fp61", "train --cfg job"),
+        "eval model_path=runs/absent",
+        "generate model_path=runs/absent prompt=x",
+        "translate model_path=runs/absent file=README.md",
+        "score model_path=runs/absent file=README.md",
+    ],
+)
 def test_answers_without_torch(line: str):
     script = (
         "import sys; from lmctl.cli.main import main; main(sys.argv[1:]);"

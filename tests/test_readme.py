@@ -44,11 +44,10 @@ def test_every_command_composes(line, capsys, monkeypatch, tmp_path):
     saved = succeed("train", "name=mine", "--cfg", "job", cwd=tmp_path).stdout if "--from" in line else ""
     (tmp_path / "runs" / "mine" / "config.yaml").write_text(saved)
     monkeypatch.chdir(tmp_path)
-    words = [word for word in shlex.split(line)[1:] if word != "-m"]
+    words = [word for word in shlex.split(line)[1:] if word not in ("-m", "--cfg", "job")]
     words = [
         word.split(",")[0] if "=" in word and "[" not in word else word for word in words
     ]  # the first job of a sweep
-    words = [word for word in words if word != "--cfg" and word != "job"]
     assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
 
 
