@@ -30,6 +30,7 @@ from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
+from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import heads_of
@@ -60,8 +61,11 @@ def legal_run(model: str) -> Checked:
 
 
 def run_of(*words: str) -> Checked:
-    plan, _ = taken_apart(Composer("plan").task([*words, "runner=cpu", "name=planned"]))
-    return checked(plan, read=False)
+    return checked(plan_of(*words, "runner=cpu"), read=False)
+
+
+def plan_of(*words: str) -> Plan:
+    return Plan.from_config(taken_apart(Composer("plan").task([*words, "name=planned"]))[0])
 
 
 # Parameters
@@ -92,20 +96,14 @@ def test_a_trained_model_is_planned_from_its_config_alone(elsewhere: Path):
     network.pretrained().config.save_pretrained("trained")
     small_prepared().tokenizer.save_pretrained("trained")
     assert not list(elsewhere.glob("trained/*.safetensors"))
-    plan, _ = taken_apart(
-        Composer("plan").task(
-            ["init_from=trained", "model=pretrained", "tokenizer=pretrained", "tokenizer.path=trained", "runner=cpu",
-             "name=planned", "batch.seq_len=32", "model.freeze=1"]
-        )
-    )  # fmt: skip
-    again = checked(plan, read=False)
+    start = ["init_from=trained", "model=pretrained", "tokenizer=pretrained", "tokenizer.path=trained"]
+    again = run_of(*start, "batch.seq_len=32", "model.freeze=1")
     counted = parameters_of(again.outline)
     assert counted.total == sum(p.numel() for p in network.parameters())
     assert counted.trainable < counted.total
     assert again.known.vocabulary.size == small_prepared().vocabulary.size
-    words = ["teacher=trained", "distill=logits", "tokenizer=pretrained", "tokenizer.path=trained", "runner=cpu"]
-    small, _ = taken_apart(Composer("plan").task([*words, "name=planned", "batch.seq_len=32", "model.layers=1"]))
-    taught = checked(small, read=False)
+    words = ["teacher=trained", "distill=logits", "tokenizer=pretrained", "tokenizer.path=trained"]
+    taught = run_of(*words, "batch.seq_len=32", "model.layers=1")
     shapes = samples(taught.plan, taught.examples, taught.workers)
     memory = memory_of(taught, rehearse(taught, shapes, False), shapes, False)
     assert memory.of("teacher").peak == 4 * counted.total
@@ -245,7 +243,7 @@ def test_the_cache_is_believed(capsys: pytest.CaptureFixture[str]):
 
 
 def test_rows_are_shared_out_over_tasks_and_processes():
-    plan, _ = taken_apart(Composer("plan").task(["mix=multitask", "batch.size=100", "runner=cpu", "name=x"]))
+    plan = plan_of("mix=multitask", "batch.size=100", "runner=cpu")
     known = look(plan, read=False)
     found = samples(plan, examples_for(plan, known), 1)
     assert found["corpus"].rows_per_step == pytest.approx(75, abs=3)  # 80 of the tokens, and its rows are longer

@@ -199,10 +199,13 @@ class PlanConfig(TrainConfig):
 
     measure: bool = key(False, "run a few real steps, too: speed, and memory beside the prediction; reads the data")
     bandwidth_gbps: float = key(10.0, "Gbit/s between processes, for the seconds that gradients take")
+    gpu: Optional[str] = key(None, "plan for this card, which need not be here: h100, a100, l4, rtx4090, ...")
+    gpu_memory_gib: Optional[float] = key(None, "memory of such a card in GiB, for one that has no name here")
+    gpus: Optional[int] = key(None, "how many of them; null: as many as runner.processes, or 1")
     out: Optional[str] = key(None, "write the figures to this file, as JSON; null: print them only")
 
     def __post_init__(self) -> None:
-        positive(bandwidth_gbps=self.bandwidth_gbps)
+        positive(bandwidth_gbps=self.bandwidth_gbps, gpu_memory_gib=self.gpu_memory_gib, gpus=self.gpus)
 
 
 @dataclass(frozen=True)

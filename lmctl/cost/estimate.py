@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,11 +13,13 @@ from torch import nn
 from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending, spending
 from lmctl.cost.legal import Checked, checked
+from lmctl.cost.machine import Machine
 from lmctl.cost.measure import Measured, measure
 from lmctl.cost.memory import Memory, import_for, libraries, memory_of
 from lmctl.cost.rehearse import rehearse
 from lmctl.cost.rows import samples
 from lmctl.cost.wire import Wire, wire_of
+from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
 
 
@@ -46,6 +49,12 @@ class Estimate:
     wire: Wire
     spending: Spending
     measured: Measured | None
+    machine: Machine | None
+    """Where the run is to be; None: here."""
+    room: int | None
+    """Bytes of memory that the device has; None: of a GPU that is not here, and nobody said."""
+    fits: bool | None
+    """Whether the peak (on a CPU, of all processes) fits into it."""
     remarks: tuple[str, ...]
     """What was taken for granted."""
 
@@ -58,6 +67,9 @@ class Estimate:
             "wire": asdict(self.wire),
             "budget": asdict(self.spending),
             "measured": None if self.measured is None else asdict(self.measured),
+            "machine": None if self.machine is None else self.machine.as_dict(),
+            "room_bytes": self.room,
+            "fits": self.fits,
             "remarks": list(self.remarks),
         }
 
@@ -67,16 +79,21 @@ def _memory(memory: Memory) -> dict[str, Any]:
     return {"device": memory.device, "peak_bytes": memory.peak, "moment": memory.moment, "components": components}
 
 
-def estimate(plan: Plan, bandwidth_gbps: float, measured: bool, alternative: bool) -> Estimate:
-    """The costs of `plan`; ConfigError, as `train` has it, if it would be refused. `alternative`: what gradient
-    checkpointing would change, too."""
+def estimate(
+    plan: Plan, bandwidth_gbps: float, measured: bool, alternative: bool, machine: Machine | None = None
+) -> Estimate:
+    """The costs of `plan`, on `machine` if it is not for this one; ConfigError, as `train` has it, if it would be
+    refused. `alternative`: what gradient checkpointing would change, too."""
     import_for(plan)
-    run = checked(plan, read=measured)
+    with nullcontext() if machine is None else machine.pretended():
+        run = checked(plan, measured, machine)
     shapes = samples(plan, run.examples, run.workers)
     libraries(plan)  # taken note of before there is anything else in this process
     rehearsal = rehearse(run, shapes, plan.gradient_checkpointing)
     memory = memory_of(run, rehearsal, shapes, plan.gradient_checkpointing)
     result = measure(run) if measured else None
+    room, needed = room_of(run), memory.peak * (run.world if run.device.type == "cpu" else 1)
+    fits = None if room is None else needed <= room
     return Estimate(
         parameters=parameters_of(run.outline),
         memory=memory,
@@ -84,7 +101,10 @@ def estimate(plan: Plan, bandwidth_gbps: float, measured: bool, alternative: boo
         wire=wire_of(run, rehearsal, bandwidth_gbps),
         spending=spending(plan, run.known, run.examples, shapes, result.seconds_per_step if result else None),
         measured=result,
-        remarks=(*run.known.assumed, *rehearsal.remarks, *_remarks(run, memory)),
+        machine=machine,
+        room=room,
+        fits=fits,
+        remarks=(*(machine.assumed if machine else ()), *run.known.assumed, *rehearsal.remarks, *_remarks(run)),
     )
 
 
@@ -99,10 +119,12 @@ def parameters_of(network: nn.Module) -> Parameters:
     )
 
 
-def room(device: torch.device) -> int:
-    """Bytes of memory that the device has."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
+def room_of(run: Checked) -> int | None:
+    """Bytes of memory that the device of `run` has, if that is known."""
+    if run.machine is not None:
+        return run.machine.card.memory
+    if run.device.type == "cuda":
+        return torch.cuda.get_device_properties(run.device).total_memory
     return int(psutil.virtual_memory().total)
 
 
@@ -114,14 +136,14 @@ def _other(run: Checked, shapes: Any) -> Memory | None:
         return None
 
 
-def _remarks(run: Checked, memory: Memory) -> list[str]:
+def _remarks(run: Checked) -> list[str]:
     plan, said = run.plan, []
-    if memory.peak * (run.world if run.device.type == "cpu" else 1) > (there := room(run.device)):
-        said.append(f"this machine has {there / 2**30:.1f} GiB: it will not fit")
+    if run.machine is not None and isinstance(plan.optim, AdamW) and plan.optim.paged:
+        said.append("optim.paged=true: states are counted as if they stayed on the GPU")
     if plan.compile:
         said.append("compile=true: counted as if it were not compiled")
     if run.world > 1:
         said.append(f"memory is that of one of {run.world} processes")
-    if run.device.type == "cuda":
+    if run.device.type == "cuda" and run.machine is None:
         said.append("memory is what torch allocates on the GPU; CUDA itself takes some hundred MiB besides")
     return said

@@ -4,6 +4,7 @@ depends on the text itself (too few rows, a label that is missing) only the text
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from lmctl.core.tasks import Examples
 from lmctl.cost.known import Known, look
+from lmctl.cost.machine import Machine
 from lmctl.cost.rows import examples_for
 from lmctl.model.inherit import origins
 from lmctl.plan import Plan
@@ -32,6 +34,17 @@ class Checked:
     """Its network on torch's meta device: parameters with shapes and no contents."""
     teachers: Sequence[Any] = ()
     """Those of the networks that are asked while the run learns, likewise."""
+    machine: Machine | None = None
+    """Where it is to run; None: here."""
+
+    @property
+    def paper(self) -> torch.device:
+        """Where tensors without contents are: autograd does not follow them to a GPU that is not there."""
+        return self.device if self.machine is None else torch.device("cpu")
+
+    def there(self) -> AbstractContextManager[None]:
+        """Inside it, questions about GPUs are answered as where the run will be."""
+        return nullcontext() if self.machine is None else self.machine.pretended()
 
     @property
     def workers(self) -> int:
@@ -39,8 +52,9 @@ class Checked:
         return self.plan.compression.workers(self.world, self.plan.optim, self.plan.clip_norm)
 
 
-def checked(plan: Plan, read: bool) -> Checked:
-    """`plan` with what is known of it; ConfigError if it would be refused. `read`: see `known.look`."""
+def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
+    """`plan` with what is known of it; ConfigError if it would be refused, on `machine` if it is given (and then
+    pretended). `read`: see `known.look`."""
     world = plan.runner.world()
     plan.compression.workers(world, plan.optim, plan.clip_norm)
     check_device(plan.runner.on_cpu())
@@ -58,7 +72,7 @@ def checked(plan: Plan, read: bool) -> Checked:
         if plan.student.from_teacher is not None:
             origins(outline, teachers[0], plan.student.from_teacher)
     asked = teachers if plan.distill.lessons and plan.teacher_cache != "use" else []
-    return Checked(plan, known, examples, world, device, outline, asked)
+    return Checked(plan, known, examples, world, device, outline, asked, machine)
 
 
 def build(plan: Plan, known: Known, checkpointing: bool) -> Any:

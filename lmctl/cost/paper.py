@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from lmctl.precision.emulation import taken_for_native
 
 aten = torch.ops.aten
 
@@ -66,6 +70,24 @@ class Padding(TorchFunctionMode):
         padded = data.new_full((positions, rows, *data.shape[1:]), value)
         padded[: len(sizes)] = data.view(len(sizes), rows, *data.shape[1:])
         return padded.transpose(0, 1) if batch_first else padded, sizes.new_full((rows,), len(sizes))
+
+
+@contextmanager
+def on_gpu() -> Iterator[None]:
+    """Inside it, tensors of the CPU are treated as a GPU's kernels would treat them where these keep less for the
+    backward pass: dropout a byte per value instead of a factor, attention no weights, because it draws its dropout
+    again. (Functions are replaced, since no mode of torch's is in force while a layer is recomputed.)"""
+    attention = F.scaled_dot_product_attention
+
+    def attend(*args: Any, dropout_p: float = 0.0, **kwargs: Any) -> Tensor:
+        return attention(*args, **kwargs)
+
+    with mock.patch.multiple(F, dropout=_dropout, scaled_dot_product_attention=attend), taken_for_native():
+        yield
+
+
+def _dropout(value: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    return torch.native_dropout(value, p, True)[0] if training and p > 0 else value
 
 
 class Answers(TorchDispatchMode):

@@ -13,6 +13,7 @@ component that calls a library of its own may want to see contents (see `rehears
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -21,7 +22,7 @@ from lmctl.core.errors import LmctlError
 from lmctl.core.numerics import Precision
 from lmctl.cost.legal import Checked
 from lmctl.cost.live import Live, Peak
-from lmctl.cost.paper import on_paper
+from lmctl.cost.paper import on_gpu, on_paper
 from lmctl.cost.rows import Sample
 from lmctl.cost.stage import PaperRunner
 from lmctl.precision.fp32 import Fp32
@@ -67,7 +68,7 @@ def rehearse(run: Checked, samples: Mapping[str, Sample], checkpointing: bool) -
 
 def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample], checkpointing: bool) -> Rehearsal:
     live, peaks = Live(_vocabulary(run)), {}
-    with on_paper(), live:
+    with on_paper(), nullcontext() if run.machine is None else on_gpu(), live:
         runner = PaperRunner(run, precision, samples, checkpointing, live)
         if run.device.type != "cpu":  # networks are made on the host
             live.restart()

@@ -48,7 +48,9 @@ def print_one(estimate: Estimate, bandwidth_gbps: float) -> None:
 def head(estimate: Estimate) -> Iterator[str]:
     p = estimate.parameters
     learn = "" if p.trainable == p.total else f", {p.trainable:,} learn"
-    yield "legal"
+    yield (
+        "legal" if estimate.fits is not False else f"legal, but too large for the {size(estimate.room or 0)} there are"
+    )
     yield f"parameters  {p.total:,}{learn}  ({p.embeddings:,} in embeddings, {p.rest:,} elsewhere)"
 
 
@@ -134,8 +136,14 @@ def _grid(cells: Sequence[Cell], columns: int) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for cell in cells:
         numbers = _numbers(cell.estimate, columns, timed) if cell.estimate else []
-        table.add_row(*(Text(text) for text in (cell.name, "yes" if cell.estimate else "no", *numbers)))
+        table.add_row(*(Text(text) for text in (cell.name, _legal(cell), *numbers)))
     return table
+
+
+def _legal(cell: Cell) -> str:
+    if cell.estimate is None:
+        return "no"
+    return "yes" if cell.estimate.fits is not False else "too large"
 
 
 def _numbers(estimate: Estimate, columns: int, timed: bool) -> list[str]:

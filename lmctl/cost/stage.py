@@ -24,6 +24,7 @@ from lmctl.cost.legal import Checked, build
 from lmctl.cost.live import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, Live
 from lmctl.cost.rows import Sample
 from lmctl.mix.stream import Position, Window
+from lmctl.optim.adamw import AdamW
 from lmctl.run.memory import tensors_in
 from lmctl.run.passes import MicroBatch, Part, Passes
 from lmctl.run.proof import ROWS as PROOF_ROWS
@@ -42,10 +43,14 @@ class PaperRunner(Runner):
         self, run: Checked, precision: Precision, samples: Mapping[str, Sample], checkpointing: bool, live: Live
     ) -> None:
         self.run, self.samples, self.live = run, samples, live
-        self.plan = replace(run.plan, precision=precision, compile=False)
+        optim = run.plan.optim
+        if run.machine is not None and isinstance(optim, AdamW):
+            optim = replace(optim, paged=False)  # states that only a GPU that is there could page
+        with run.there():
+            self.plan = replace(run.plan, precision=precision, optim=optim, compile=False)
         self.prepared, self.state = run.known.prepared, TrainState()
-        self.processes = Alone(run.world, run.device, live)  # type: ignore[assignment]
-        with torch.device(run.device):
+        self.processes = Alone(run.world, run.paper, live)  # type: ignore[assignment]
+        with torch.device(run.paper):
             self._equip(build(run.plan, run.known, checkpointing), None, [s.batch for s in samples.values()])
         live.recount()
         for tensor in (*self.learner.parameters(), *self.learner.buffers()):
@@ -115,7 +120,7 @@ class PaperRunner(Runner):
         return over(PaperWire(0, self.run.world, simulated), self.learner, self.plan.clip_norm)
 
     def _tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=self.run.device)
+        return torch.empty(shape, dtype=dtype, device=self.run.paper)
 
 
 class Alone:

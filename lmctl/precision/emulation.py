@@ -8,6 +8,8 @@ autograd, because the casts are part of the graph.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,8 +37,24 @@ PRODUCTS = {
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
+_taken_for_native = False
+
+
+@contextmanager
+def taken_for_native() -> Iterator[None]:
+    """Inside it, half products are taken for native whatever this CPU can: for the plan of a run that is not for it."""
+    global _taken_for_native
+    before, _taken_for_native = _taken_for_native, True
+    try:
+        yield
+    finally:
+        _taken_for_native = before
+
+
 def native(dtype: torch.dtype) -> bool:
     """Whether this CPU multiplies matrices of `dtype` in hardware."""
+    if _taken_for_native:
+        return True
     probe = {
         torch.bfloat16: "_is_mkldnn_bf16_supported",
         torch.float16: "_is_mkldnn_fp16_supported",

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, open_dict
 
-from lmctl.config.build import UnknownKey, check_root
+from lmctl.config.build import UnknownKey, build, check_root
 from lmctl.config.schema import PlanConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
+from lmctl.core.places import Where
 from lmctl.plan import Plan
 
 if TYPE_CHECKING:
     from lmctl.cost.estimate import Estimate
+    from lmctl.cost.machine import Machine
     from lmctl.cost.show import Cell
 
 
@@ -26,18 +29,22 @@ class Wanted:
 
     measure: bool
     bandwidth_gbps: float
+    gpu: str | None
+    gpu_memory_gib: float | None
+    gpus: int | None
     out: str | None
 
 
 def run(cfg: DictConfig) -> None:
     """Print what `lmctl train` with the same words would cost; refused as it would be."""
-    plan, wanted = taken_apart(cfg)
-    _check_place(wanted.out)
+    _check_place(cfg.get("out"))
+    rest, wanted = taken_apart(cfg)
+    machine = _machine(rest, wanted)
     from lmctl.cost.show import print_one
     from lmctl.run.display import quiet_libraries
 
     quiet_libraries()
-    estimate = _estimate(plan, wanted, alternative=True)
+    estimate = _estimated(rest, wanted, machine, alternative=True)
     print_one(estimate, wanted.bandwidth_gbps)
     if wanted.out is not None:
         write_json(Path(wanted.out), {"legal": True} | estimate.as_dict())
@@ -53,9 +60,10 @@ def run_grid(jobs: Iterable[tuple[str, list[str], DictConfig]]) -> int:
     for name, overrides, cfg in jobs:
         _check_place(cfg.get("out"))
         try:
-            plan, wanted = taken_apart(cfg)
+            rest, wanted = taken_apart(cfg)
             out = wanted.out
-            cells.append(Cell(name, overrides, _estimate(plan, wanted, alternative=False), None))
+            estimate = _estimated(rest, wanted, _machine(rest, wanted), alternative=False)
+            cells.append(Cell(name, overrides, estimate, None))
         except UnknownKey:  # a slip of the pen, not a property of the cell
             raise
         except ConfigError as error:
@@ -72,21 +80,33 @@ def _check_place(out: str | None) -> None:
         raise ConfigError(f"out={out}: there is no directory {Path(out).parent}")
 
 
-def taken_apart(cfg: DictConfig) -> tuple[Plan, Wanted]:
-    """The training run, and what is wanted of the plan."""
+def taken_apart(cfg: DictConfig) -> tuple[DictConfig, Wanted]:
+    """The config of the training run, and what is wanted of the plan."""
     check_root(cfg, PlanConfig)
     rest = cfg.copy()
     own = Wanted(**{key: cfg[key] for key in Wanted.__dataclass_fields__})
     with open_dict(rest):
         for key in Wanted.__dataclass_fields__:
             del rest[key]
-    return Plan.from_config(rest), own
+    return rest, own
 
 
-def _estimate(plan: Plan, wanted: Wanted, alternative: bool) -> Estimate:
+def _machine(rest: DictConfig, wanted: Wanted) -> Machine | None:
+    """The machine that the run is planned for, if it is not this one."""
+    from lmctl.cost.machine import machine_for
+
+    machine = machine_for(build(rest.runner, Where), wanted.gpu, wanted.gpu_memory_gib, wanted.gpus)
+    if machine is not None and wanted.measure:
+        raise ConfigError("measure=true takes real steps, which only the machine itself can", "measure=false")
+    return machine
+
+
+def _estimated(rest: DictConfig, wanted: Wanted, machine: Machine | None, alternative: bool) -> Estimate:
     from lmctl.cost.estimate import estimate
 
-    return estimate(plan, wanted.bandwidth_gbps, wanted.measure, alternative)
+    with nullcontext() if machine is None else machine.pretended():
+        plan = Plan.from_config(rest)
+    return estimate(plan, wanted.bandwidth_gbps, wanted.measure, alternative, machine)
 
 
 def _record(cell: Cell) -> dict[str, Any]:
