@@ -13,7 +13,9 @@ from lmctl import __version__
 from lmctl.cli.application import Application
 from lmctl.cli.help import EXAMPLES, table
 from lmctl.cli.main import VERBS, main
+from lmctl.config.comments import comments_in
 from lmctl.config.compose import SCHEMAS, Composer
+from lmctl.config.described import option_keys, own_keys
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,6 +78,84 @@ def test_examples_are_right(verb: str, tmp_path: Path, monkeypatch: pytest.Monke
             application.composer.task(application.arguments.overrides)
 
 
+@pytest.mark.parametrize("verb", SCHEMAS)
+def test_the_first_screen_has_what_people_set_most(verb: str, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    screen = printed(capsys, verb, "--help").splitlines()[:40]
+    first, last = screen.index("what people set most") + 1, screen.index("examples") - 1
+    keys = [line for line in screen[first:last] if line.startswith("  ") and line[2] != " "]
+    assert 5 <= len(keys) <= 10
+    assert all(len(line.split(maxsplit=1)) == 2 for line in keys)
+
+
+GROUPS = [group for group in Composer("train").all_groups if group != "recipe"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_key_of_every_option_says_what_it_is_for(group: str):
+    composer = Composer("eval" if group == "quantize" else "train")
+    for option in composer.options(group):
+        keys = option_keys(composer, group, option)
+        assert [key.name for key in keys if not key.purpose] == [], option
+        assert all(key.name.startswith(f"{group}.") and key.option == option for key in keys)
+
+
+def test_every_key_of_every_verb_says_what_it_is_for():
+    for verb in SCHEMAS:
+        assert [key.name for key in own_keys(Composer(verb)) if not key.purpose] == [], verb
+
+
+@pytest.mark.parametrize(
+    ("word", "lines"),
+    [
+        ("optim", ["optim=   default adamw   update rule", "sgd Stochastic gradient descent, plain or with momentum",
+                   "optim.lr float 0.0015 peak learning rate; `schedule` shapes it"]),
+        ("optim=sgd", ["optim.momentum float 0.0 share of the last step that goes on; 0: none"]),
+        ("data.table", ["data.label text or null null column with the label: rows are then labelled"]),
+        ("optim.lr", ["optim.lr float 1.0 peak learning rate; `schedule` shapes it (optim=sgd)"]),
+        ("lr", ["optim.lr float 0.0015 peak learning rate; `schedule` shapes it (optim=adamw, adamw8bit)"]),
+        ("budget", ["budget.minutes float or null null wall-clock minutes of training"]),
+        ("budget.steps", ["budget.steps int or null null optimiser steps; null: 3600 if nothing else limits the run"]),
+        ("mask_rate", ["mix.tasks.corpus.objective.mask_rate float 0.15"]),
+        ("compression.quantise.block", ["compression.quantise.block int 64"]),
+        ("recipe.sst2", ["data.label any label", "batch.size any 32"]),
+        ("quantize", ["int8_dynamic int8 weights and int8 products in linear layers"]),
+    ],
+)  # fmt: skip
+def test_help_on_a_word(word: str, lines: list[str], capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    text = printed(capsys, "train", "--help", word)
+    assert "usage" not in text
+    evened = " ".join(text.split())
+    for line in lines:
+        assert " ".join(line.split()) in evened
+
+
+def test_help_on_a_word_is_there_in_every_order(capsys: pytest.CaptureFixture[str]):
+    wanted = printed(capsys, "train", "--help", "model=bert_mini")
+    assert wanted == printed(capsys, "train", "model=bert_mini", "--help")
+    assert printed(capsys, "list", "model.bert_mini") == wanted
+    assert printed(capsys, "help", "train") == printed(capsys, "train", "--help")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("optm", "mean optim?"), ("optim.rl", "mean optim.lr?"), ("optim=adamx", "mean optim=adamw?")],
+)
+def test_help_on_a_word_that_is_none(word: str, said: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--help", word]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_comments_are_those_behind_a_value_or_above_a_key():
+    """Read by hand off the text; `#` inside quotes is no comment."""
+    text = (
+        "# the whole\n_target_: x.Y\na: 1   # one\n# two\n# lines\nb: '# no'\nc: [1, 2]  # three\n"
+        "d:\n  # below\n  e: null\n  f: '#7' # four # five\ng: 2\n"
+    )
+    assert comments_in(text) == {"a": "one", "b": "two lines", "c": "three", "d.e": "below", "d.f": "four # five"}
+
+
 def test_table_wraps_below_its_own_column():
     assert table([("a", "one two three four five"), ("long", "")], 20) == [
         "  a     one two three four",
@@ -118,7 +198,15 @@ def test_completion(line: str, completions: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     "line",
     [
-        *("--help", "train --help", "list", "train precision=fp61", "train --cfg job"),
+        *(
+            "--help",
+            "train --help",
+            "train --help optim.lr",
+            "list",
+            "list optim.adamw",
+            "train precision=fp61",
+            "train --cfg job",
+        ),
         "eval model_path=runs/absent",
         "generate model_path=runs/absent prompt=x",
         "translate model_path=runs/absent file=README.md",

@@ -63,9 +63,10 @@ class Application:
         """Check the command line, then let Hydra carry it out."""
         arguments = self.arguments
         if arguments.has("--help"):
-            from lmctl.cli.help import verb_help
+            from lmctl.cli.help import topic_help, verb_help
 
-            print(verb_help(self.composer))
+            topics = [word] if (word := arguments.flags["--help"]) else arguments.overrides
+            print("\n\n".join(topic_help(self.composer, word) for word in topics) or verb_help(self.composer))
             return Exit.DONE
         refuse_tokens(arguments.overrides)
         if (file := arguments.flags.get("--from") or self._resumed_config()) is not None:

@@ -46,7 +46,15 @@ class Arguments:
             name, equals, text = word.partition("=")
             name = ALIASES.get(name, name)
             value: str | None = text if equals else None
-            if value is None and rest and (name in TAKES_VALUE or (name == "--info" and rest[0] in CHOICES[name])):
+            if (
+                value is None
+                and rest
+                and (
+                    name in TAKES_VALUE
+                    or (name == "--info" and rest[0] in CHOICES[name])
+                    or (name == "--help" and not rest[0].startswith("-"))
+                )
+            ):
                 value = rest.pop(0)
             arguments._flag(name, value)
         return arguments

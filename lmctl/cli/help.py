@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import textwrap
-from collections.abc import Iterator
-from dataclasses import Field, fields, is_dataclass
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
-
-from omegaconf import DictConfig, OmegaConf
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from typing import Any
 
 from lmctl.config.compose import Composer
+from lmctl.config.described import Key, component_groups, keys_named, option_keys, own_keys
+from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import nearest
 
 PURPOSE = {
     "train": "Pre-train or fine-tune a model. Ctrl-C saves and stops; resume=auto goes on.",
@@ -79,8 +78,56 @@ FLAGS = (
     ("--from FILE", "start from the config.yaml of an earlier run; group=option and key=value go on top"),
 )
 GRID = ("-m", "grid: key=a,b plans every combination, all in one table")
+GROUPS = {
+    "model": "architecture and size",
+    "data": "where rows come from",
+    "augment": "how texts are changed before they are learnt from",
+    "mix": "what is learnt: objectives and their data",
+    "objective": "what is predicted from what",
+    "tokenizer": "how text becomes pieces",
+    "precision": "number formats",
+    "adversary": "how rows are made harder to learn from",
+    "compression": "in what form gradients cross the network",
+    "distill": "what a student learns from its teacher",
+    "optim": "update rule",
+    "schedule": "learning rate over the budget",
+    "runner": "on which devices, in how many processes",
+    "quantize": "weights of a finished model in fewer bits",
+    "recipe": "settings that reproduce a known result",
+}
+"""The config groups in a few words."""
+MORE = (
+    ("GROUP", "options of a group and their keys, as --help optim"),
+    ("GROUP=OPTION", "the keys of one option, as --help data=table"),
+    ("KEY", "one key or section, as --help optim.lr, --help budget"),
+)
 WIDEST = 100
-KINDS = {int: "int", float: "float", bool: "bool", str: "text", NoneType: "null"}
+LONGEST_DEFAULT = 32
+
+MOST_SET = {
+    "train": (
+        "data.path", "model", "mix", "precision", "budget.minutes", "batch.size", "batch.seq_len", "optim.lr", "name",
+        "init_from",
+    ),
+    "distill": (
+        "teacher", "model", "distill", "data.path", "distill.hard", "budget.steps", "batch.size", "optim.lr", "name",
+        "student.from_teacher",
+    ),
+    "plan": (
+        "model", "mix", "precision", "batch.size", "batch.micro", "batch.seq_len", "runner", "measure", "out",
+        "gradient_checkpointing",
+    ),
+    "prepare": ("data.path", "tokenizer", "tokenizer.vocab_size", "mix", "batch.seq_len", "cache_dir"),
+    "peek": ("data.path", "mix", "rows", "split", "tokenizer", "batch.seq_len", "seed"),
+    "eval": ("model_path", "suite", "data.path", "file", "rows", "batch", "precision", "quantize", "out", "seed"),
+    "generate": (
+        "model_path", "prompt", "file", "max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "batch",
+        "seed",
+    ),
+    "translate": ("model_path", "file", "beams", "length_penalty", "max_new_tokens", "prefix", "batch"),
+    "score": ("model_path", "file", "mode", "dev", "batch", "seq_len"),
+}  # fmt: skip
+"""The keys that people set most, at most ten a verb: the first thing that its help shows."""
 
 
 def verb_help(composer: Composer) -> str:
@@ -88,19 +135,119 @@ def verb_help(composer: Composer) -> str:
     width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
     verb = composer.verb
     lines = [f"usage: lmctl {verb} [group=option ...] [key=value ...] [flags]", "", PURPOSE[verb], ""]
+    lines += ["what people set most", *table(list(_most_set(composer)), width)]
+    lines += ["", "examples", *(f"  {example}" for example in EXAMPLES[verb]), ""]
+    lines += ["more", *table([(f"lmctl {verb} --help {word}", what) for word, what in MORE], width), ""]
     for group, default in composer.defaults.items():
         lines.append(f"{group}=" + (f"   default {default}" if default else ""))
         lines += table([(option, composer.describe(group, option)) for option in composer.options(group)], width)
     lines += ["", "keys"]
-    rows = list(key_rows(composer.schema, composer.compose([])))
-    wide = [max(len(row[column]) for row in rows) for column in (0, 1, 2)]
-    lines += table([("  ".join(f"{row[c]:<{wide[c]}}" for c in (0, 1, 2)), row[3]) for row in rows], width)
+    lines += key_table(own_keys(composer), width)
     flags = FLAGS if any(field.name == "run_dir" for field in fields(composer.schema)) else FLAGS[:-1]
     flags = (GRID, *flags[1:]) if verb == "plan" else flags
     lines += ["", "flags", *table(flags, width)]
-    lines += ["", "examples", *(f"  {example}" for example in EXAMPLES[verb])]
-    lines += ["", f"lmctl list GROUP shows any group, lmctl {verb} group=option --cfg job an option's own keys."]
     return "\n".join(lines)
+
+
+def _most_set(composer: Composer) -> Iterator[tuple[str, str]]:
+    """The keys of MOST_SET with what they are for."""
+    known = {key.name: key for key in own_keys(composer)}
+    for group in {name.partition(".")[0] for name in MOST_SET[composer.verb] if "." in name} & set(composer.defaults):
+        option = "text" if group == "data" else composer.defaults[group]
+        known |= {key.name: key for key in option_keys(composer, group, str(option))}
+    for name in MOST_SET[composer.verb]:
+        if name in composer.defaults:
+            default = composer.defaults[name]
+            options = f"{len(composer.options(name))} options" + (f", {default} if nobody says" if default else "")
+            yield f"{name}=", f"{GROUPS[name]}: {options}"
+        else:
+            yield f"{name}=", known[name].purpose
+
+
+def topic_help(composer: Composer, word: str) -> str:
+    """What `--help WORD` prints: a group, an option, a key, a section of keys. ConfigError if there is nothing of that
+    name."""
+    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
+    group, _, option = word.replace("=", ".", 1).partition(".")
+    if group in composer.all_groups and option in ("", *composer.options(group)):
+        return "\n".join(_option(composer, group, option, width) if option else _group(composer, group, width))
+    keys = _found(composer, word.rstrip(".="))
+    if not keys:
+        raise _no_topic(composer, word)
+    return "\n".join(_keys(keys, width))
+
+
+def _group(composer: Composer, group: str, width: int) -> list[str]:
+    default = composer.defaults.get(group)
+    lines = [f"{group}=" + (f"   default {default}" if default else "") + f"   {GROUPS.get(group, '')}".rstrip()]
+    lines += table([(option, composer.describe(group, option)) for option in composer.options(group)], width)
+    shown = default or next(iter(composer.options(group)), None)
+    if shown is not None:
+        lines += ["", *_option(composer, group, shown, width)]
+        lines += ["", f"keys of another: --help {group}=OPTION"]
+    return lines
+
+
+def _option(composer: Composer, group: str, option: str, width: int) -> list[str]:
+    keys = option_keys(composer, group, option)
+    return [f"{group}={option}   {composer.describe(group, option)}", *key_table(keys, width)]
+
+
+def _found(composer: Composer, word: str) -> list[Key]:
+    """The keys that `word` names: whole, as a section, or by their last part."""
+    own = own_keys(composer)
+    if own_section := [key for key in own if key.name == word or key.name.startswith(f"{word}.")]:
+        return own_section
+    group, _, rest = word.partition(".")
+    if rest and group in component_groups(composer):
+        below = keys_named(composer, group, rest.rpartition(".")[2])
+        return [key for key in below if f".{word}." in f".{key.name}."] or [k for k in below if k.name.endswith(rest)]
+    last = [key for key in own if key.name.endswith(f".{word}")]
+    return last or [key for group in component_groups(composer) for key in keys_named(composer, group, word)]
+
+
+def _keys(keys: list[Key], width: int) -> list[str]:
+    """Keys that several options have in the same words are shown once."""
+    options: dict[Key, list[str]] = {}
+    for key in keys:
+        options.setdefault(replace(key, option=""), []).append(key.option)
+    shown = []
+    for key, having in options.items():
+        where = f" ({key.name.partition('.')[0]}={', '.join(filter(None, having))})" if any(having) else ""
+        shown.append(replace(key, purpose=f"{key.purpose}{where}".strip()))
+    return key_table(shown, width)
+
+
+def _no_topic(composer: Composer, word: str) -> ConfigError:
+    names = [*composer.all_groups, *(key.name for key in own_keys(composer))]
+    group, equals, option = word.partition("=")
+    if equals and group in composer.all_groups:
+        raise composer.no_option(group, option, group)
+    group = word.partition(".")[0]
+    for known in [group] if group in component_groups(composer) else component_groups(composer):
+        names += [f"{known}.{option}" for option in composer.options(known)]
+        if (default := composer.defaults.get(known)) is not None:
+            names += [key.name for key in option_keys(composer, known, default)]
+    close = nearest(word, names) or nearest(word, [name.rpartition(".")[2] for name in names])
+    hint = f"; did you mean {close}?" if close else ""
+    return ConfigError(f"--help {word}: no group, option or key of that name{hint}", f"lmctl {composer.verb} --help")
+
+
+def key_table(keys: Iterable[Key], width: int) -> list[str]:
+    """Key, type, default and purpose; a default that is long is cut, `--cfg job` shows it whole."""
+    rows = [(key.name, key.kind, _short(key.default), key.purpose) for key in keys]
+    wide = [max((len(row[column]) for row in rows), default=0) for column in (0, 1, 2)]
+    heads = ["  ".join(f"{row[c]:<{wide[c]}}" for c in (0, 1, 2)) for row in rows]
+    if sum(wide) + 6 <= width * 2 // 3:
+        return table([(head, row[3]) for head, row in zip(heads, rows, strict=True)], width)
+    lines = []
+    for head, row in zip(heads, rows, strict=True):  # names are too long for what they are for to stand beside them
+        lines += [f"  {head}".rstrip(), *(f"      {line}" for line in textwrap.wrap(row[3], width - 6))]
+    return lines
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_DEFAULT else f"{text[: LONGEST_DEFAULT - 3]}..."
 
 
 def table(rows: Any, width: int) -> list[str]:
@@ -112,30 +259,3 @@ def table(rows: Any, width: int) -> list[str]:
         lines.append(f"  {name:<{left}}  {wrapped[0]}".rstrip())
         lines += [f"  {'':<{left}}  {line}" for line in wrapped[1:]]
     return lines
-
-
-def key_rows(schema: type[Any], node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """(key, type, default as composed, help) of every key that is not a config group."""
-    hints = get_type_hints(schema)
-    for field in fields(schema):
-        hint = hints[field.name]
-        if is_dataclass(hint):
-            yield from key_rows(hint, node[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
-        elif hint is not Any:
-            yield f"{prefix}{field.name}", kind(hint), _default(node, field), str(field.metadata.get("help", ""))
-
-
-def kind(hint: Any) -> str:
-    """A type as one would say it: `int or null`."""
-    if get_origin(hint) in (list, dict):
-        return {list: "list", dict: "mapping"}[get_origin(hint)]
-    if options := get_args(hint):
-        return " or ".join(KINDS.get(option, str(option)) for option in options)
-    return KINDS.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def _default(node: DictConfig, field: Field[Any]) -> str:
-    if OmegaConf.is_missing(node, field.name):
-        return "required"
-    value = OmegaConf.to_container(node, resolve=False)[field.name]  # type: ignore[index,call-overload]
-    return value if isinstance(value, str) else json.dumps(value)

@@ -35,6 +35,8 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """The command `lmctl`; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"] and len(words) > 1:  # `lmctl help train` is `lmctl train --help`
+        words = [words[1], "--help", *words[2:]]
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return Exit.DONE if words else Exit.USAGE
@@ -59,6 +61,7 @@ def usage() -> str:
     lines += [
         "",
         "  lmctl VERB --help                  its groups, keys and examples",
+        "  lmctl VERB --help WORD             one group, option or key: optim, optim=sgd, optim.lr",
         "  lmctl VERB -m key=a,b              a sweep: every combination, each in its own process",
         "  lmctl VERB --cfg job               the composed config, without running it",
         '  eval "$(lmctl -sc install=bash)"   completion for the shell',

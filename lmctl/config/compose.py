@@ -169,11 +169,13 @@ class Composer:
 
     def describe(self, group: str, option: str) -> str:
         """The first comment line of the option's file (after Hydra's own `# @package`): what it is."""
+        file = self.file_of(group, option)
+        return "" if file is None else first_comment(file.read_text(encoding="utf-8"))
+
+    def file_of(self, group: str, option: str) -> Path | None:
+        """The YAML file of an option; None for those that have none."""
         folders = ([Path(self.config_dir)] if self.config_dir else []) + [conf_dir()]
-        for path in (folder / group / f"{option}.yaml" for folder in folders):
-            if path.is_file():
-                return first_comment(path.read_text(encoding="utf-8"))
-        return ""
+        return next((path for folder in folders if (path := folder / group / f"{option}.yaml").is_file()), None)
 
     def _option_for(self, group: str, name: str, place: str) -> DictConfig:
         if name not in self.options(group):

@@ -16,6 +16,11 @@ def run(words: list[str]) -> None:
     groups = composer.all_groups
     if len(words) > 1:
         raise ConfigError("lmctl list takes one group at most", f"groups: {', '.join(groups)}")
+    if words and "." in words[0].replace("=", "."):
+        from lmctl.cli.help import topic_help
+
+        print(topic_help(composer, words[0]))
+        return
     for group in words:
         if group not in groups:
             close = nearest(group, groups)

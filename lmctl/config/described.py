@@ -1,0 +1,154 @@
+"""Every key that a verb takes, with its type, its default and what it is for: sections of the config by their
+dataclasses, components by the comments of their YAML files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from types import NoneType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from lmctl.config.build import TRUSTED, component_class
+from lmctl.config.comments import comments_in, targets_in
+from lmctl.config.compose import Composer
+from lmctl.config.schema import groups_of
+from lmctl.core.errors import ConfigError
+
+KINDS: dict[Any, str] = {Any: "any", int: "int", float: "float", bool: "bool", str: "text", NoneType: "null"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a config."""
+
+    name: str
+    """As one types it: `optim.lr`."""
+    kind: str
+    """Its type in words: `int or null`."""
+    default: str
+    purpose: str
+    """One line; empty if nobody wrote one."""
+    option: str = ""
+    """The option of its group that has it; empty for keys of the verb itself."""
+
+
+def own_keys(composer: Composer) -> list[Key]:
+    """The keys of the verb itself, those of component groups left out."""
+    return list(_section(composer.schema, composer.compose([]), ""))
+
+
+def option_keys(composer: Composer, group: str, option: str) -> list[Key]:
+    """The keys of one option of a group, with the comments of its file; of parts that come from other files, theirs."""
+    file = composer.file_of(group, option)
+    prefix = f"{group}."
+    if group in component_groups(composer):  # as it is in the verb's config: options may choose others besides
+        node = composer.compose([f"{group}={option}"])[group]
+    elif file is not None and (text := file.read_text(encoding="utf-8")).startswith("# @package _global_"):
+        node, prefix = _settings(text), ""
+    else:
+        node = composer.load_option(group, option)
+    comments = comments_in(file.read_text(encoding="utf-8")) if file is not None else {}
+    return list(_component(node, composer, prefix, "", option, comments, type(None)))
+
+
+def component_groups(composer: Composer) -> list[str]:
+    """The groups of the verb whose options are components; a recipe is none, it sets keys of others."""
+    return [group for group in groups_of(composer.schema) if group in composer.defaults]
+
+
+def keys_named(composer: Composer, group: str, name: str) -> list[Key]:
+    """The keys of all options of a group whose names have a part `name`. Options are composed only if their file, or
+    one that they may be made of, has such a word."""
+    found: list[Key] = []
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    for option in composer.options(group):
+        file = composer.file_of(group, option)
+        text = "" if file is None else file.read_text(encoding="utf-8")
+        if word.search(text) or "@" in text:  # `/objective@tasks.corpus.objective: mlm`
+            found += [key for key in option_keys(composer, group, option) if name in key.name.split(".")[1:]]
+    return found
+
+
+def _settings(text: str) -> DictConfig:
+    """What a recipe sets: keys of the whole config."""
+    node = cast(DictConfig, OmegaConf.create(text))
+    node.pop("defaults", None)
+    return node
+
+
+def _section(schema: type[Any], node: DictConfig, prefix: str) -> Iterator[Key]:
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            yield from _section(hint, node[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        elif hint is not Any or "help" in field.metadata:
+            purpose = str(field.metadata.get("help", ""))
+            yield Key(f"{prefix}{field.name}", kind(hint), _default(node, field.name), purpose)
+
+
+def _component(
+    node: DictConfig, composer: Composer, prefix: str, path: str, option: str, comments: dict[str, str], cls: Any
+) -> Iterator[Key]:
+    hints: dict[str, Any] = {}
+    if "_target_" in node:
+        try:
+            cls = component_class(node, TRUSTED)
+            hints = get_type_hints(cls)
+        except ConfigError:  # code of somebody else, which help does not run: its YAML can be shown all the same
+            cls = type(None)
+    for name in map(str, node):
+        if name == "_target_":
+            continue
+        child, place = node._get_node(name), f"{path}.{name}" if path else name
+        if isinstance(child, DictConfig) and isinstance(child._content, dict) and len(child):
+            yield from _component(child, composer, prefix, place, option, comments, cls)
+            continue
+        purpose = comments.get(place, "")
+        if not purpose:  # another file of conf/ says it, of the same class or of the same group
+            said, named = _elsewhere(composer), f"{cls.__module__}.{cls.__qualname__}"
+            purpose = said.get((named, name)) or said.get((prefix.rstrip("."), name), "")
+        yield Key(f"{prefix}{place}", kind(hints.get(name, Any)), _default(node, name), purpose, option)
+
+
+@cache
+def _elsewhere(composer: Composer) -> dict[tuple[str, str], str]:
+    """What the files of all options say of their keys, by (class, key) and by (group, key)."""
+    found: dict[tuple[str, str], str] = {}
+    for group in composer.all_groups:
+        for option in composer.options(group):
+            text = file.read_text(encoding="utf-8") if (file := composer.file_of(group, option)) else ""
+            comments = comments_in(text)
+            for place, target in targets_in(text).items():
+                for key, comment in comments.items():
+                    before, _, last = key.rpartition(".")
+                    if before == place:
+                        found.setdefault((target, last), comment)
+                        found.setdefault((group, last), comment)
+    return found
+
+
+def kind(hint: Any) -> str:
+    """A type as one would say it: `int or null`."""
+    if hint in KINDS:
+        return KINDS[hint]
+    if get_origin(hint) in (list, dict):
+        return "list" if get_origin(hint) is list else "mapping"
+    if get_origin(hint) is Union:
+        return " or ".join(map(kind, get_args(hint)))
+    return "component" if isinstance(hint, type) else str(hint)
+
+
+def _default(node: DictConfig, name: str) -> str:
+    if OmegaConf.is_missing(node, name):
+        return "required"
+    child = node._get_node(name)
+    if isinstance(child, (DictConfig, ListConfig)):
+        return json.dumps(OmegaConf.to_container(child, resolve=False), ensure_ascii=False)
+    value = child._value() if child is not None else None  # type: ignore[union-attr]
+    return value if isinstance(value, str) else json.dumps(value)
