@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.places import Paths
+from lmctl.core.places import Paths, Place
 from lmctl.core.sources import Rewrite
 from lmctl.core.vocabulary import Vocabulary
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class BackTranslate:
     """Paraphrase `rate` of the texts."""
 
-    there: str
-    back: str
+    there: Place
+    back: Place
     rate: float = 0.5
     variants: int = 1
     temperature: float = 0.8

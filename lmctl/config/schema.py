@@ -11,6 +11,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from lmctl.core.places import Place, Places
+
 
 def key(default: Any, help: str) -> Any:
     """A field with its default and one line of help."""
@@ -153,17 +155,17 @@ class TrainConfig:
     schedule: Any = MISSING
     runner: Any = MISSING
     name: Optional[str] = key(None, "name of the run; null: made of verb, date and time")
-    run_dir: str = key("runs/${name}", "where the run is written")
-    init_from: Optional[str] = key(None, "start from a run, a model directory or a hub id (model=pretrained)")
-    teacher: Any = key(None, "learn from a run, a model directory or a hub id, or a list of them (distill=...)")
+    run_dir: Place = key("runs/${name}", "where the run is written")
+    init_from: Optional[Place] = key(None, "start from a run, a model directory or a hub id (model=pretrained)")
+    teacher: Places = key(None, "learn from a run, a model directory or a hub id, or a list of them (distill=...)")
     teacher_cache: str = key(
         "off", "teacher's answers: off (asked live), build (kept, nothing is trained), use (kept before), auto (both)"
     )
     teacher_cache_k: Optional[int] = key(50, "likeliest pieces kept per target; null: all of them, in float32")
     maskings: Optional[int] = key(None, "versions of each row, which repeat; null: another one in every epoch")
-    resume: str = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
+    resume: Place = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
     seed: int = key(1, "seed of initial weights, order, masks and dropout")
-    cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
+    cache_dir: Optional[Place] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
     budget: Budget = key(Budget, "")
     batch: BatchShape = key(BatchShape, "")
     eval: Evaluation = key(Evaluation, "")
@@ -199,7 +201,7 @@ class PlanConfig(TrainConfig):
 
     measure: bool = key(False, "run a few real steps, too: speed, and memory beside the prediction; reads the data")
     bandwidth_gbps: float = key(10.0, "Gbit/s between processes, for the seconds that gradients take")
-    out: Optional[str] = key(None, "write the figures to this file, as JSON; null: print them only")
+    out: Optional[Place] = key(None, "write the figures to this file, as JSON; null: print them only")
 
     def __post_init__(self) -> None:
         positive(bandwidth_gbps=self.bandwidth_gbps)
@@ -214,9 +216,9 @@ class PrepareConfig:
     augment: Any = MISSING
     mix: Any = MISSING
     tokenizer: Any = MISSING
-    init_from: Optional[str] = key(None, "take the tokenizer of a run, a model directory or a hub id")
+    init_from: Optional[Place] = key(None, "take the tokenizer of a run, a model directory or a hub id")
     seed: int = key(1, "seed of order and masks")
-    cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
+    cache_dir: Optional[Place] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
     batch: BatchShape = key(BatchShape, "")
     trusted: list[str] = field(
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
-from lmctl.core.places import Paths
+from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import own
 
@@ -30,7 +30,7 @@ class Pretrained:
     key: ClassVar[str] = "init_from"
     """What the user calls it by."""
 
-    init_from: str
+    init_from: Place
     dropout: Optional[float] = None
     freeze: int = 0
     lora_rank: int = 0

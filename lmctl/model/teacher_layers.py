@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.batch import Family
+from lmctl.core.places import Places
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.layers_kept import check_keep
 from lmctl.model.pretrained import Pretrained
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class TeacherLayers:
     """A student made after its teacher."""
 
-    teacher: Any
+    teacher: Places
     """A run directory, a model directory or a hub id; of several the first."""
     layers: Optional[int] = None
     """None: as many as `keep` lists."""

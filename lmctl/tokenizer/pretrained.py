@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
+from lmctl.core.places import Place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -22,7 +23,7 @@ _FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiec
 class Pretrained:
     """A tokenizer that exists already; it is used as it is, and no code that comes with it is run."""
 
-    path: str
+    path: Place
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.core.errors import ConfigError, OutOfMemory
 from lmctl.core.places import Paths
+from lmctl.core.words import command, setting
 from lmctl.plan import Plan
 
 
@@ -80,7 +81,7 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
             display.say(f"student: {line}")
         if _resume(plan, paths, runner, identity, display):
             return
-        again = f"lmctl {plan.verb} resume=auto run_dir={paths.root}"
+        again = command(f"lmctl {plan.verb} resume=auto", run_dir=paths.root)
         display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
         summary = session.run()
@@ -137,7 +138,7 @@ def _check_folder(plan: Plan, paths: Paths) -> None:
         if checkpoint.resolve().parent != paths.checkpoints.resolve():
             raise ConfigError(
                 f"resume={plan.resume} is not a checkpoint of run_dir={paths.root}",
-                f"go on in its own run: run_dir={checkpoint.parent.parent}",
+                f"go on in its own run: {setting('run_dir', str(checkpoint.parent.parent))}",
             )
 
 
@@ -203,5 +204,5 @@ def _arguments(cfg: DictConfig) -> list[str]:
     """This command's own arguments for the workers, with the name they must share."""
     arguments = sys.argv[1:]
     if cfg.get("name") and not any(word.startswith("name=") for word in arguments):
-        arguments.append(f"name={cfg.name}")
+        arguments.append(setting("name", str(cfg.name)))
     return arguments
