@@ -18,7 +18,7 @@ from lmctl.config.compose import VERSION_BASE, Composer, conf_dir
 from lmctl.config.keys import keys_in
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit
-from lmctl.core.files import place, refuse_folder
+from lmctl.core.files import path_of, refuse_folder
 from lmctl.core.places import IsFreeText, Paths
 from lmctl.core.words import literal, quoted, setting
 
@@ -157,7 +157,7 @@ class Application:
                 as_text(word) if key_of(word) in ("name", "run_dir") else word for word in self.arguments.overrides
             ]
             text = str(self.composer.compose(words).run_dir)
-        return None if text is None else place(text)
+        return None if text is None else path_of(text)
 
     def _goes_on(self) -> bool:
         """Whether the config of a run, which says everything, is the base."""
@@ -166,7 +166,7 @@ class Application:
             return True
         if not self.has_run_dir or resume in (None, "false"):
             return False
-        own = place(str(resume)).parent.parent if resume != "auto" else None
+        own = path_of(str(resume)).parent.parent if resume != "auto" else None
         folder = self._folder() or own
         return folder is not None and Paths(folder).config.is_file()
 
@@ -177,7 +177,7 @@ class Application:
             return None
         folder = self._folder()
         if folder is None and resume != "auto":  # runs/<name>/checkpoints/step-...
-            folder = place(str(resume)).parent.parent
+            folder = path_of(str(resume)).parent.parent
             self.arguments.overrides.append(setting("run_dir", str(folder)))
         if folder is None:
             raise ConfigError("resume=auto does not say which run", "give name=... or run_dir=...")

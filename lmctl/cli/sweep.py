@@ -30,7 +30,7 @@ from lmctl.cli.jobs import Job, Slots, finished
 from lmctl.cli.sweep_table import print_table
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit, LmctlError
-from lmctl.core.files import place, write_json
+from lmctl.core.files import path_of, write_json
 from lmctl.core.places import Paths
 from lmctl.core.stop import SIGNALS
 from lmctl.core.words import read, setting
@@ -170,7 +170,7 @@ def sweep_dir(overrides: list[str]) -> Path:
     """Where a sweep is written: under its name, or under a name that the same command finds again."""
     values = {key_of(word): word.partition("=")[2] for word in overrides}
     if run_dir := values.get("run_dir"):
-        return place(read(run_dir))
+        return path_of(read(run_dir))
     if name := values.get("name"):
         return Path("runs") / read(name)
     return Path("runs") / f"sweep-{_hex(sorted(map(_ordered, overrides)))}"

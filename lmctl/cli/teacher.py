@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lmctl.cli.arguments import Arguments, parsed
-from lmctl.core.files import place
+from lmctl.core.files import path_of
 from lmctl.core.places import Paths
 from lmctl.core.words import read, setting
 from lmctl.model import own
@@ -50,7 +50,7 @@ def implied(arguments: Arguments) -> list[str]:
         words.append(setting("tokenizer.path", teacher))
     if arguments.value("model") is None and arguments.value("init_from") is None:
         like = arguments.value("student.from_teacher") not in (None, "null")
-        small = "teacher_layers" if like else SMALL.get(_type_of(place(teacher)))
+        small = "teacher_layers" if like else SMALL.get(_type_of(path_of(teacher)))
         words += [] if small is None or arguments.value("recipe") else [f"model={small}"]
     return words
 
@@ -60,7 +60,7 @@ def run_of(arguments: Arguments) -> str | None:
     teacher = named(arguments)
     if teacher is None or arguments.value("mix") is not None or arguments.value("recipe") is not None:
         return None
-    config = Paths(place(teacher)).config
+    config = Paths(path_of(teacher)).config
     return str(config) if config.is_file() else None
 
 

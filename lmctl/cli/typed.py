@@ -12,7 +12,7 @@ from lmctl.cli.arguments import as_text, key_of
 from lmctl.config.keys import Key
 from lmctl.core import words
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import place
+from lmctl.core.files import path_of
 
 _QUOTES = {ord(mark): '"' for mark in "“”„‟＂〝〞「」『』"} | {ord(mark): "'" for mark in "‘’‚‛＇"}
 _DOTS = {ord("。"): ".", ord("、"): ","}
@@ -48,7 +48,7 @@ def refuse_slips(overrides: Iterable[str], known: Collection[str], free: Collect
                 f"'{word}' has full-width characters or quotes where its key or its = should be",
                 f"write {plain(word).strip(chr(34) + chr(39))}",
             )
-        if not equals or key_of(word) in free or words.is_quoted(value) or os.path.exists(place(value)):
+        if not equals or key_of(word) in free or words.is_quoted(value) or os.path.exists(path_of(value)):
             continue
         if (second := _SECOND.search(value)) and second[1] in known:
             rest = plain(value[second.start() :]).lstrip(",; ")
@@ -91,4 +91,5 @@ def kept_as_typed(overrides: Iterable[str], keys: Mapping[str, Key], several: bo
 def _refuse_wide_digits(word: str, key: Key) -> None:
     value = word.partition("=")[2]
     if key.hint in (int, float, bool) and plain(value) != value:
-        raise ConfigError(f"{word} has full-width characters", f"write {key.name}={plain(value)}")
+        value = words.read(value)
+        raise ConfigError(f"{key.name}={value} has full-width characters", f"write {key.name}={plain(value)}")

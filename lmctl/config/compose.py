@@ -30,7 +30,7 @@ from lmctl.config.saved import read_config
 from lmctl.config.schema import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
 from lmctl.config.use_schema import EvalConfig, GenerateConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import place
+from lmctl.core.files import path_of
 from lmctl.core.suggest import nearest
 
 SCHEMAS: dict[str, type[Any]] = {
@@ -95,9 +95,9 @@ class Composer:
         """Which options the last command line chose, for whoever has to explain an error in it."""
         path = create_config_search_path(str(conf_dir()))
         if config_dir is not None:
-            if not place(config_dir).is_dir():
+            if not path_of(config_dir).is_dir():
                 raise ConfigError(f"--config-dir {config_dir}: no such directory")
-            folder = f"file://{place(config_dir).absolute()}"
+            folder = f"file://{path_of(config_dir).absolute()}"
             path.prepend("command-line", folder, SearchPathQuery(provider="schema"))
         self.loader = ConfigLoaderImpl(path)
 
@@ -172,7 +172,7 @@ class Composer:
 
     def describe(self, group: str, option: str) -> str:
         """The first comment line of the option's file (after Hydra's own `# @package`): what it is."""
-        folders = ([place(self.config_dir)] if self.config_dir else []) + [conf_dir()]
+        folders = ([path_of(self.config_dir)] if self.config_dir else []) + [conf_dir()]
         for path in (folder / group / f"{option}.yaml" for folder in folders):
             if path.is_file():
                 return first_comment(path.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import place
+from lmctl.core.files import path_of
 
 MAX_BYTES = 1 << 20
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
@@ -45,7 +45,7 @@ def _dumper() -> Any:
 
 def read_config(file: Path) -> dict[str, Any]:
     """The resolved config in `file` (or in the run directory `file`), as plain data."""
-    path = place(str(file))
+    path = path_of(str(file))
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"--from {file}: larger than 1 MiB, so not the config of a run")

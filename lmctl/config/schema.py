@@ -33,6 +33,25 @@ def positive(**values: float | None) -> None:
             raise ValueError(f"{name} must be above 0, got {value}")
 
 
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed must be from 0 to 2**63 - 1, got {seed}")
+
+
+def check_name(name: str | None, run_dir: str) -> None:
+    """Runs are called by what is one folder, or folders, below runs/; anything else is for `run_dir`."""
+    if not run_dir.strip():
+        raise ValueError("run_dir must not be empty")
+    if name is None:
+        return
+    if not name.strip():
+        raise ValueError("name must not be empty; null, or no name at all, makes one of verb, date and time")
+    if run_dir == f"runs/{name}" and (
+        name.startswith("/") or not {".", "..", ""}.isdisjoint(name.rstrip("/").split("/"))
+    ):
+        raise ValueError(f"name must stay below runs/, got {name!r}; for other places give run_dir=...")
+
+
 STEPS = 3600
 """The budget of a run that names none: some minutes of the default model on two CPU cores."""
 
@@ -185,12 +204,17 @@ class TrainConfig:
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
     )
 
+    def __post_init__(self) -> None:
+        check_name(self.name, self.run_dir)
+        check_seed(self.seed)
+
 
 @dataclass(frozen=True)
 class DistillConfig(TrainConfig):
     """Root of `lmctl distill`: as `train`, with a teacher."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.teacher is None:
             raise ValueError("teacher is required: a run, a model directory or a hub id, as teacher=...")
 
@@ -204,6 +228,7 @@ class PlanConfig(TrainConfig):
     out: Optional[Place] = key(None, "write the figures to this file, as JSON; null: print them only")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(bandwidth_gbps=self.bandwidth_gbps)
 
 
@@ -224,6 +249,9 @@ class PrepareConfig:
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
     )
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
 
 @dataclass(frozen=True)
 class PeekConfig(PrepareConfig):
@@ -234,6 +262,7 @@ class PeekConfig(PrepareConfig):
     epoch: int = key(0, "which epoch's masks")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(rows=self.rows)
         if self.epoch < 0:
             raise ValueError(f"epoch must not be negative, got {self.epoch}")

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from lmctl.config.schema import key, positive
+from lmctl.config.schema import check_seed, key, positive
 from lmctl.core.places import FreeText, Place
 
 SUITES = (
@@ -72,6 +72,7 @@ class EvalConfig:
         one_of(CASES, case=self.case)
         positive(rows=self.rows, batch=self.batch, stride=self.stride, limit=self.limit, beams=self.beams)
         positive(max_new_tokens=self.max_new_tokens)
+        check_seed(self.seed)
         if self.seq_len is not None and self.seq_len < 8:
             raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")
 
@@ -97,6 +98,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         positive(max_new_tokens=self.max_new_tokens, temperature=self.temperature, beams=self.beams, batch=self.batch)
+        check_seed(self.seed)
         if self.top_k < 0 or (self.top_k == 0 and not self.do_sample):
             raise ValueError(f"top_k must be above 0, got {self.top_k}")
         if not 0 < self.top_p <= 1:

@@ -67,12 +67,12 @@ def means_a_place(name: str) -> bool:
     """Whether `name` can only be meant for a file or folder here, and not for a model on a hub: because it is one,
     because it is written like one (below `runs/`, too, where runs go by default), or because the folder it would lie in
     is here."""
-    path = place(name)
+    path = path_of(name)
     written = name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
     return path.exists() or written or (len(path.parts) > 1 and path.parent.is_dir())
 
 
-def place(text: str) -> Path:
+def path_of(text: str) -> Path:
     """The file or folder that a person calls `text`: `~` is the home directory, as in a shell."""
     return Path(os.path.expanduser(text))
 

@@ -43,6 +43,8 @@ class TeacherLayers:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.keep is not None:
             check_keep(self.keep)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a probability below 1, got {self.dropout}")
 
     @property
     def tokenizer_path(self) -> str:

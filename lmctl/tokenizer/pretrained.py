@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place
+from lmctl.core.files import means_a_place, path_of
 from lmctl.core.places import Place
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Pretrained:
 
     def _folder(self) -> Path | None:
         """The local directory that holds the files, or None if `path` is a hub id."""
-        place = Path(self.path).expanduser()
+        place = path_of(self.path)
         if not place.exists():
             if means_a_place(self.path):
                 raise ConfigError(f"tokenizer.path={self.path} does not exist")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,6 +13,10 @@ from lmctl.core.errors import ConfigError, OutOfMemory
 from lmctl.core.places import Paths
 from lmctl.core.words import command, setting
 from lmctl.plan import Plan
+
+if TYPE_CHECKING:
+    from lmctl.run.display import Display
+    from lmctl.run.processes import Processes
 
 
 def run(cfg: DictConfig) -> None:
@@ -50,12 +54,31 @@ def _launched() -> bool:
 
 
 def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
+    from lmctl.run.display import Display
+    from lmctl.run.processes import Processes
+    from lmctl.run.record import unmade, withdraw
+
+    processes = Processes(plan.runner.on_cpu())
+    paths = processes.agree(paths)
+    made = unmade(paths.root)
+    lock = processes.first_does(lambda: _claim(plan, paths))
+    try:
+        _train_there(plan, paths, cfg, processes, Display(silent=not processes.first))
+    except BaseException:
+        if lock is not None:
+            withdraw(paths, lock, made)
+        raise
+    if lock is not None:
+        lock.release()
+    processes.close()
+
+
+def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes, display: Display) -> None:
+    """Train in a directory that nobody else writes to."""
     import torch
 
-    from lmctl.run.display import Display
-    from lmctl.run.identity import Identity
+    from lmctl.run.identity import Identity, models_in
     from lmctl.run.prepare import prepare
-    from lmctl.run.processes import Processes
     from lmctl.run.remembered import remember
     from lmctl.run.runner import Runner
     from lmctl.run.session import Session
@@ -63,10 +86,6 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     from lmctl.run.teacher import asked
     from lmctl.use.texts import with_texts
 
-    processes = Processes(plan.runner.on_cpu())
-    display = Display(silent=not processes.first)
-    paths = processes.agree(paths)
-    lock = processes.first_does(lambda: _claim(plan, paths))
     plan = with_texts(plan, display.say)
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
     if plan.teacher_cache == "auto" and asked(plan):
@@ -74,7 +93,8 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     try:
         runner = Runner(plan, prepared, processes)
-        identity = Identity(cast("dict[str, Any]", resolved), runner.fingerprints, processes.world)
+        config = cast("dict[str, Any]", resolved)
+        identity = Identity(config, runner.fingerprints | models_in(config), processes.world)
         for line in getattr(runner.network, "report", []):
             display.say(f"init_from: {line}")
         for line in runner.begun:
@@ -93,9 +113,6 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
         raise
     for line in closing_words(summary, paths, plan):
         display.say(line)
-    if lock is not None:
-        lock.release()
-    processes.close()
 
 
 def _ask_teacher(plan: Plan) -> None:
