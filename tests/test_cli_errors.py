@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lmctl.cli.arguments import quoted
 from lmctl.cli.explain import report
 from lmctl.cli.main import main
 from lmctl.core.errors import DataError, Diverged, Stopped
+from lmctl.core.words import quoted
 
 MISTAKES = {
     "trian": "error: no verb 'trian'; did you mean train?\n  lmctl --help lists the verbs",

@@ -8,13 +8,13 @@ Both directions are models that lmctl trained (or any seq2seq model directory). 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.places import Paths
+from lmctl.core.files import path_of
+from lmctl.core.places import Paths, Place
 from lmctl.core.sources import Rewrite
 from lmctl.core.vocabulary import Vocabulary
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class BackTranslate:
     """Paraphrase `rate` of the texts."""
 
-    there: str
-    back: str
+    there: Place
+    back: Place
     rate: float = 0.5
     variants: int = 1
     temperature: float = 0.8
@@ -71,12 +71,12 @@ class _Leg:
     def __init__(self, path: str, temperature: float, max_new_tokens: int) -> None:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-        folder = Paths(Path(path)).model
-        place = str(folder if folder.is_dir() else path)
+        folder = path_of(path)
+        where = str(next((one for one in (Paths(folder).model, folder) if one.is_dir()), path))
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(
-                place, use_safetensors=True, trust_remote_code=False
+                where, use_safetensors=True, trust_remote_code=False
             ).eval()
         except (OSError, ValueError) as error:
             raise ConfigError(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from lmctl.config.compose import flag_parser
+from lmctl.core import words
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -35,9 +36,9 @@ class Arguments:
     flags: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, words: list[str]) -> Arguments:
+    def parse(cls, typed: list[str]) -> Arguments:
         """Flags may stand anywhere among the overrides, with their value behind `=` or as the next word."""
-        arguments, rest = cls(), list(words)
+        arguments, rest = cls(), list(typed)
         while rest:
             word = rest.pop(0)
             if not word.startswith("-"):
@@ -89,39 +90,69 @@ class Arguments:
         values = [word.partition("=")[2] for word in self.overrides if word.lstrip("+").partition("=")[0] == key]
         return values[-1] if values else None
 
+    def text(self, key: str) -> str | None:
+        """The text that an override gives to `key`; None if there is none, or if it is null."""
+        value = self.value(key)
+        return None if value in (None, "", "null") else words.read(str(value))
+
     def hydra_words(self) -> list[str]:
         """The same command line as Hydra's parser wants it: flags first, overrides last."""
-        words = []
+        flags = []
         for name, value in self.flags.items():
             if name != "--from":
-                words += [name] if value is None else [name, value]
+                # A value that begins with a dash must not be taken for a flag.
+                flags += [name] if value is None else [f"{name}={value}"] if value.startswith("-") else [name, value]
         if self.flags.get("--info", "") is None:
-            words.append("all")
-        return [*words, *self.overrides]
+            flags.append("all")
+        return [*flags, *self.overrides]
 
 
-def quoted(value: str) -> str:
-    """`value` as one string to Hydra, whatever commas, brackets and quotes are in it."""
-    return QuotedString(value, Quote.single).with_quotes()
-
-
-def readable(word: str, text_keys: Collection[str] = ()) -> str:
-    """An override as Hydra can read it.
-
-    Its grammar takes `prompt=The [MASK] fell, twice` for lists and choices, and knows no letters but the Latin ones.
-    What it cannot read, and the values of `text_keys`, are meant literally.
-    """
+def readable(word: str) -> str:
+    """An override as Hydra can read it: what its grammar does not take (letters that are not Latin, half a bracket) is
+    meant as it stands."""
     key, equals, value = word.partition("=")
-    if not equals or value in ("", "null") or value[0] in "'\"":
+    if not equals or value in ("", "null") or words.is_quoted(value):
         return word
-    literal = f"{key}={quoted(value)}"
-    if key.lstrip("+") in text_keys:
-        return literal
+    return word if parsed(word) is not None else f"{key}={words.quoted(value)}"
+
+
+def as_text(word: str, several: bool = False, free: bool = False) -> str:
+    """The override of a key whose value is text: `2024_01`, `1e5`, `on`, `a, b` and `[x]` are what they look like.
+
+    `several`: commas part the values of a sweep. `free`: quotes and `${x}` are text as well. `null` stays what it is.
+    """
+    key, _, value = word.partition("=")
+    if value in ("", "null") or (words.is_quoted(value) and not (free and not several)):
+        return word
+    if not several:
+        return f"{key}={words.literal(value) if free else words.quoted(value)}"
+    if (override := parsed(word)) is None:
+        return f"{key}={words.quoted(value)}"
+    if isinstance(override.value(), str) or any(mark in value for mark in "'\"[]{}()\\$"):
+        return word  # Hydra's own grammar of sweeps
+    return f"{key}={','.join(_plain(part.strip()) for part in value.split(','))}"
+
+
+def _plain(part: str) -> str:
+    return part if part == "null" or isinstance(_value(part), str) else words.quoted(part)
+
+
+def _value(part: str) -> Any:
+    override = parsed(f"key={part}")
+    return part if override is None else override.value()
+
+
+def parsed(word: str) -> Override | None:
+    """The word as Hydra reads it; None if it cannot."""
     try:
-        OverridesParser.create().parse_override(word)
-    except HydraException:
-        return literal
-    return word
+        return OverridesParser.create().parse_override(word)
+    except (HydraException, ValueError, RecursionError):
+        return None
+
+
+def key_of(word: str) -> str:
+    """The key that an override sets, adds or takes out."""
+    return word.partition("=")[0].lstrip("+~")
 
 
 def stamp() -> str:

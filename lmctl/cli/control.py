@@ -21,12 +21,12 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli.arguments import quoted
 from lmctl.cli.jobs import Job
 from lmctl.core import stop
 from lmctl.core.errors import Exit, LmctlError, Stopped
 from lmctl.core.places import Paths
 from lmctl.core.stop import SIGNALS
+from lmctl.core.words import command, literal, setting
 
 OWN = (
     *("teacher", "teacher_cache", "teacher_cache_k", "distill"),
@@ -50,7 +50,7 @@ def conclude(cfg: DictConfig, flags: Sequence[str]) -> None:
     if cfg.teacher_cache == "build":  # nothing was trained
         return
     run = Paths(Path(cfg.run_dir))
-    again = f"lmctl distill resume=auto run_dir={run.root}"
+    again = command("lmctl distill resume=auto", run_dir=run.root)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if int(os.environ.get("RANK", "0")) == 0 and "LMCTL_LAUNCHED" not in os.environ:
             print(f"control and comparison are for a single process: {again}", flush=True)
@@ -73,7 +73,7 @@ def _control(cfg: DictConfig, run: Paths, flags: Sequence[str], again: str) -> P
             if reason := stop.requested():
                 raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}") from None
     with lock:
-        trusted = f"trusted=[{','.join(cfg.trusted)}]"
+        trusted = f"trusted=[{','.join(map(literal, cfg.trusted))}]"
         # A student that begins with its teacher's layers needs the teacher for that.
         alone = [] if cfg.student.from_teacher is not None else ["teacher=null"]
         words = ["distill=none", *alone, *([trusted] if cfg.trusted else [])]
@@ -90,7 +90,7 @@ def _control(cfg: DictConfig, run: Paths, flags: Sequence[str], again: str) -> P
 
 def _run(job: Job, flags: Sequence[str]) -> None:
     """Run the job, its words going to the terminal, and pass stop signals on to it."""
-    own = [f"run_dir={quoted(job.run_dir)}", f"name={quoted(Path(job.run_dir).name)}", "resume=auto"]
+    own = [setting("run_dir", job.run_dir), setting("name", Path(job.run_dir).name), "resume=auto"]
     stops: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
     InterpolationKeyError,
+    InterpolationResolutionError,
     InterpolationToMissingValueError,
     MissingMandatoryValue,
     OmegaConfBaseException,
@@ -112,6 +113,10 @@ def _machine_error(error: BaseException) -> LmctlError | None:
         return DiskError(f"no space left on the disk: {error.filename or text}", "free some space and run it again")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DiskError(f"no permission: {error.filename or text}", "check its permissions, or choose another place")
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        name = str(error.filename or text)
+        shown = name if len(name) <= 200 else f"{name[:80]}...{name[-40:]}"
+        return ConfigError(f"{shown}: {str(error.strerror).lower()}", "give another file or folder")
     return None
 
 
@@ -140,6 +145,10 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
             return ConfigError(f"{key} refers to a value that is required and not given: {_first(error)}")
         case InterpolationKeyError():
             return ConfigError(f"{key} refers to '{_quoted(error)}', which does not exist")
+        case InterpolationResolutionError() if match := re.search(
+            r"Environment variable '(.*?)' not found", str(error)
+        ):
+            return ConfigError(f"{key} refers to the environment variable {match[1]}, which is not set")
         case UnsupportedInterpolationType():
             return ConfigError(f"{key}: {_first(error)}")
         case ValueError() if "Config group override must be" in str(error):

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.cli import stages
-from lmctl.cli.sweep import job_names, key_of
+from lmctl.cli.arguments import key_of
+from lmctl.cli.sweep import job_names
 from lmctl.core.errors import Exit
+from lmctl.core.words import read
 
 if TYPE_CHECKING:
     from lmctl.cli.application import Application
@@ -52,11 +54,11 @@ def _stages(application: Application, words: list[str], cfg: DictConfig) -> Iter
     settings = cast("dict[str, Any]", OmegaConf.to_container(cfg.get("stages", OmegaConf.create())))
     before: dict[str, DictConfig] = {}
     for job in stages.plan_stages(settings, words, application.stage_words, Path(cfg.run_dir)):
-        start = next((w for w in job.overrides if key_of(w) == "init_from"), "").partition("=")[2].strip("'\"")
+        start = read(next((w for w in job.overrides if key_of(w) == "init_from"), "").partition("=")[2])
         waits = start in before and not Path(start).exists()
         own = [w for w in job.overrides if not (waits and w.startswith(("init_from=", "model", "tokenizer")))]
         one = type(application)(application.verb, [*application.job_flags, *own, *UNUSED])
-        part = one.composer.task(one.arguments.overrides)
+        part = one.settled()
         if waits:
             with open_dict(part):
                 part.model, part.tokenizer = before[start].model, before[start].tokenizer

@@ -45,6 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.DONE
     if words[0] in ("-sc", "--shell-completion"):
         return _complete(words)
+    if (bad := _not_text(words)) is not None:
+        print(f"error: {bad} is not UTF-8 text", file=sys.stderr)
+        print(
+            "  is the terminal set to another encoding? It must be UTF-8, and so must names of files", file=sys.stderr
+        )
+        return Exit.USAGE
     if words[0] not in VERBS:
         close = nearest(words[0], VERBS)
         print(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""), file=sys.stderr)
@@ -52,6 +58,16 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.USAGE
     with _own_process_state([sys.argv[0], *words]):
         return _list(words[1:]) if words[0] == "list" else _hydra_verb(words[0], words[1:])
+
+
+def _not_text(words: list[str]) -> str | None:
+    """The first word that cannot be written down as UTF-8, in a form that can."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            return ascii(word)
+    return None
 
 
 def usage() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lmctl.cli.arguments import quoted
+from lmctl.cli.arguments import key_of
 from lmctl.cli.jobs import Job, finished
 from lmctl.cli.sweep_table import print_table
 from lmctl.core.errors import ConfigError, Exit, LmctlError
@@ -23,6 +23,7 @@ from lmctl.core.files import write_json
 from lmctl.core.places import Paths
 from lmctl.core.stop import SIGNALS
 from lmctl.core.suggest import did_you_mean
+from lmctl.core.words import command, read, setting
 
 OWN = ("name", "run_dir", "resume", "stage", "stages")
 """Keys that belong to the whole, not to a stage."""
@@ -60,26 +61,26 @@ def plan_stages(stages: Mapping[str, Any], typed: Sequence[str], special: Sequen
         own = f"{PREFIX}{name}."
         chosen: dict[str, str] = {}
         for word in [*words, *typed, *(w.removeprefix(own) for w in special if w.startswith(own))]:
-            if _key(word) not in OWN:
-                chosen.pop(_key(word), None)
-                chosen[_key(word)] = word
+            if key_of(word) not in OWN:
+                chosen.pop(key_of(word), None)
+                chosen[key_of(word)] = word
         for key in STARTS:
             if key in chosen:
                 chosen[key] = _started(chosen[key], name, jobs)
-        jobs.append(Job(name, [*chosen.values(), f"stage={quoted(name)}"], str(folder / name)))
+        jobs.append(Job(name, [*chosen.values(), setting("stage", name)], str(folder / name)))
     return jobs
 
 
 def _started(word: str, name: str, before: Sequence[Job]) -> str:
     """`init_from=` or `teacher=` with the name of an earlier stage replaced by its directory."""
-    key, value = _key(word), word.partition("=")[2].strip("'\"")
+    key, value = key_of(word), read(word.partition("=")[2])
     found = next((job.run_dir for job in before if job.name == value), None)
     if found is None and value != "null" and not Path(value).exists() and "/" not in value:
         earlier = ", ".join(job.name for job in before) or "none"
         raise ConfigError(
             f"stages.{name}: {key}={value} is neither an earlier stage nor a model", f"earlier stages: {earlier}"
         )
-    return word if found is None else f"{key}={quoted(found)}"
+    return word if found is None else setting(key, found)
 
 
 def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Sequence[str], folder: Path) -> None:
@@ -87,7 +88,7 @@ def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Sequence[str], 
     before = recorded(folder)
     for job in jobs:
         job.adopt(before.get("stages", {}).get(job.name))
-    again = f"lmctl train resume=auto run_dir={folder}"
+    again = command("lmctl train resume=auto", run_dir=folder)
     stops: list[int] = []
     running: list[Job] = []
 
@@ -131,13 +132,13 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 def verb_of(job: Job) -> str:
     """A stage that has a teacher is distilled."""
-    return "distill" if any(_key(word) == "teacher" for word in job.overrides) else "train"
+    return "distill" if any(key_of(word) == "teacher" for word in job.overrides) else "train"
 
 
 def _command(job: Job, flags: Sequence[str]) -> list[str]:
     return [
         *(sys.executable, "-m", "lmctl", verb_of(job), *flags, *job.overrides),
-        *(f"name={quoted(job.name)}", f"run_dir={quoted(job.run_dir)}", "resume=auto"),
+        *(setting("name", job.name), setting("run_dir", job.run_dir), "resume=auto"),
     ]
 
 
@@ -146,9 +147,5 @@ def _record(jobs: Sequence[Job], words: Sequence[str], folder: Path) -> None:
     ran = [job for job in jobs if job.code is not None or job.status == "completed"]
     whole = ran[-1].summary if ran else {}
     whole["status"] = "completed" if all(job.status == "completed" for job in jobs) else jobs[len(ran) - 1].status
-    kept = [word for word in words if _key(word) not in ("name", "run_dir", "resume")]
+    kept = [word for word in words if key_of(word) not in ("name", "run_dir", "resume")]
     write_json(Paths(folder).summary, whole | {"words": kept, "stages": {job.name: job.record() for job in jobs}})
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")

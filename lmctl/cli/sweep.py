@@ -25,14 +25,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from lmctl.cli.arguments import quoted
+from lmctl.cli.arguments import key_of
 from lmctl.cli.jobs import Job, Slots, finished
 from lmctl.cli.sweep_table import print_table
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.core.errors import ConfigError, Exit, LmctlError
-from lmctl.core.files import write_json
+from lmctl.core.files import path_of, write_json
 from lmctl.core.places import Paths
 from lmctl.core.stop import SIGNALS
+from lmctl.core.words import read, setting
 
 POLL_SECONDS = 0.1
 
@@ -56,6 +57,8 @@ class ProcessLauncher(Launcher):
     verb: ClassVar[str] = ""
     flags: ClassVar[Sequence[str]] = ()
     has_run_dir: ClassVar[bool] = True
+    free: ClassVar[Sequence[str]] = ()
+    """Keys whose values are taken as they are typed."""
     jobs: ClassVar[list[Job]] = []
     """All jobs so far; a sweeper that optimises launches several batches."""
 
@@ -127,23 +130,28 @@ class ProcessLauncher(Launcher):
         self._record()
 
     def _command(self, job: Job) -> list[str]:
-        words = [sys.executable, "-m", "lmctl", self.verb, *self.flags, *job.overrides]
+        words = [sys.executable, "-m", "lmctl", self.verb, *self.flags, *map(self._typed, job.overrides)]
         if self.has_run_dir:
-            words.append(f"run_dir={quoted(job.run_dir)}")
+            words.append(setting("run_dir", job.run_dir))
             keys = {key_of(word) for word in job.overrides}
-            words += [] if "name" in keys else [f"name={quoted(job.name)}"]
+            words += [] if "name" in keys else [setting("name", job.name)]
             words += [] if "resume" in keys else ["resume=auto"]
         return [*words, *self.hydra_overrides]
+
+    def _typed(self, word: str) -> str:
+        """An override of a job as one would type it without -m: free text has no quotes then."""
+        return f"{key_of(word)}={read(word.partition('=')[2])}" if key_of(word) in self.free else word
 
     def _record(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(Paths(self.folder).summary, [job.record() for job in self.jobs])
 
 
-def register(verb: str, flags: Sequence[str], has_run_dir: bool) -> None:
+def register(verb: str, flags: Sequence[str], has_run_dir: bool, free: Sequence[str] = ()) -> None:
     """Make `hydra/launcher=process` known to Hydra, for jobs that are `lmctl VERB FLAGS overrides...`."""
     ProcessLauncher.jobs = []
     ProcessLauncher.verb, ProcessLauncher.flags, ProcessLauncher.has_run_dir = verb, tuple(flags), has_run_dir
+    ProcessLauncher.free = tuple(free)
     Plugins.instance().register(ProcessLauncher)
     # Hydra looks the name in the config up in this table, so no package of that name has to exist.
     Plugins.instance().class_name_to_class[ProcessLauncherConfig._target_] = ProcessLauncher
@@ -162,9 +170,9 @@ def sweep_dir(overrides: list[str]) -> Path:
     """Where a sweep is written: under its name, or under a name that the same command finds again."""
     values = {key_of(word): word.partition("=")[2] for word in overrides}
     if run_dir := values.get("run_dir"):
-        return Path(run_dir.strip("'\""))
+        return path_of(read(run_dir))
     if name := values.get("name"):
-        return Path("runs") / name.strip("'\"")
+        return Path("runs") / read(name)
     return Path("runs") / f"sweep-{_hex(sorted(map(_ordered, overrides)))}"
 
 
@@ -191,10 +199,6 @@ def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
         name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hex(sorted(job))}"
         for name, job in zip(names, jobs, strict=True)
     ]
-
-
-def key_of(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
 
 
 def _hex(words: Sequence[str]) -> str:

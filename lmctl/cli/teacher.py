@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lmctl.cli.arguments import Arguments, quoted
+from lmctl.cli.arguments import Arguments, parsed
+from lmctl.core.files import path_of
 from lmctl.core.places import Paths
+from lmctl.core.words import read, setting
 from lmctl.model import own
 
 SMALL = {
@@ -30,7 +32,11 @@ def named(arguments: Arguments) -> str | None:
     value = arguments.value("teacher")
     if value in (None, "", "null"):
         return None
-    return value.strip("[]").split(",")[0].strip().strip("'\"")
+    override = parsed(f"teacher={value}")
+    several = None if override is None else override.value()
+    if not isinstance(several, list):
+        return read(str(value))
+    return str(getattr(several[0], "text", several[0])) if several else None
 
 
 def implied(arguments: Arguments) -> list[str]:
@@ -41,10 +47,10 @@ def implied(arguments: Arguments) -> list[str]:
     if arguments.value("tokenizer") is None and arguments.value("init_from") is None:
         words.append("tokenizer=pretrained")
     if "tokenizer=pretrained" in words and arguments.value("tokenizer.path") is None:
-        words.append(f"tokenizer.path={quoted(teacher)}")
+        words.append(setting("tokenizer.path", teacher))
     if arguments.value("model") is None and arguments.value("init_from") is None:
         like = arguments.value("student.from_teacher") not in (None, "null")
-        small = "teacher_layers" if like else SMALL.get(_type_of(Path(teacher)))
+        small = "teacher_layers" if like else SMALL.get(_type_of(path_of(teacher)))
         words += [] if small is None or arguments.value("recipe") else [f"model={small}"]
     return words
 
@@ -54,7 +60,7 @@ def run_of(arguments: Arguments) -> str | None:
     teacher = named(arguments)
     if teacher is None or arguments.value("mix") is not None or arguments.value("recipe") is not None:
         return None
-    config = Paths(Path(teacher)).config
+    config = Paths(path_of(teacher)).config
     return str(config) if config.is_file() else None
 
 

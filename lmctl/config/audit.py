@@ -5,24 +5,46 @@ Hydra itself calls what `hydra.callbacks`, log handlers, launchers and sweepers 
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.files import path_of
+from lmctl.core.words import read
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
 """Where Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
 HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
-TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b")
-SECRET = re.compile(r"oc\.env:[^}]*(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL)", re.IGNORECASE)
+TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b")
+DASHED = re.compile(r"\bsk-[A-Za-z0-9_-]{20,}")
+"""Tokens that may hold dashes, and so look like names of files: told by a stretch without any."""
+RANDOM = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}")
+VARIABLE = re.compile(r"oc\.env:\s*([^,}\s]+)")
+SECRET = re.compile(
+    r"(^|_)(TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?)(_|$)|API_?KEYS?(_|$)|ACCESS_?KEY", re.IGNORECASE
+)
+HARMLESS = re.compile(r"_(DIR|DIRS|PATH|PATHS|FILE|FOLDER|CACHE|ROOT|HOME|SIZE|COUNT|LENGTH|LIMIT)$", re.IGNORECASE)
+"""Ends of names of variables that say where or how much, whatever comes before."""
+
+
+def is_token(text: str) -> bool:
+    """Whether an access token is in `text`. A file or folder that is there is none."""
+    dashed = any(RANDOM.search(match[0].removeprefix("sk-")) for match in DASHED.finditer(text))
+    return (dashed or TOKEN.search(text) is not None) and not os.path.exists(path_of(text))
+
+
+def reads_secret(text: str) -> bool:
+    """Whether `text` refers to a variable of the environment that is named like a secret."""
+    return any(SECRET.search(name) and not HARMLESS.search(name) for name in VARIABLE.findall(text))
 
 
 def refuse_tokens(words: list[str]) -> None:
     """Overrides are written down in many places; an access token must not be among them."""
     for word in words:
-        if TOKEN.search(word):
+        if is_token(read(word.partition("=")[2])) or is_token(word.partition("=")[0]):
             raise ConfigError(
                 f"the value of '{word.partition('=')[0]}' looks like an access token, and overrides are recorded",
                 "put it into the environment (HF_TOKEN), or log in with: hf auth login",
@@ -48,9 +70,9 @@ def _audit(node: Any, path: str) -> None:
         for place, value in enumerate(node):
             _audit(value, f"{path}[{place}]")
     elif isinstance(node, str):
-        if TOKEN.search(node):
+        if is_token(node):
             raise ConfigError(f"{path} holds what looks like an access token", "put it into the environment")
-        if SECRET.search(node):
+        if reads_secret(node):
             raise ConfigError(f"{path} reads a secret from the environment, and would record it: {node}")
 
 

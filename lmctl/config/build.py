@@ -8,6 +8,7 @@ and their annotations the types.
 from __future__ import annotations
 
 import importlib
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass
@@ -134,10 +135,14 @@ def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
     message = str(error).splitlines()[0]
     if match := _NOT_CONVERTED.search(message):
         value, wanted = match[1], _WANTED.get(match[2], match[2])
+        if not value.strip():
+            return ConfigError(f"{path} must be {wanted}, and nothing is given", f"write it behind the =: {path}=...")
         whole = wanted == "a whole number" and re.fullmatch(r"[\d.]+(e\+?\d+)?", value) and float(value).is_integer()
         return ConfigError(f"{path} must be {wanted}, got {value}", f"write {float(value):.0f}" if whole else None)
     if match := re.search(r"Value '(.*)' is not a valid bool", message):
-        return ConfigError(f"{path} must be true or false, got {match[1]}")
+        return ConfigError(
+            f"{path} must be true or false, {f'got {match[1]}' if match[1].strip() else 'and nothing is given'}"
+        )
     if "Invalid type assigned" in message:
         return ConfigError(f"{path} is a section, not a value", f"set its keys: {path}.KEY=...")
     if "not Optional" in message or "'None'" in message:
@@ -174,6 +179,7 @@ def _with_key(path: str, message: str, known: Iterable[str]) -> str:
 
 def _value(node: DictConfig, key: str, hint: Any, trusted: tuple[str, ...] | None) -> Any:
     value, path = node[key], join(key_of(node), key)
+    refuse_numbers(value, path)
     hint = without_none(hint) if value is not None else hint
     if trusted is None:
         if is_dataclass(hint) and isinstance(value, DictConfig):
@@ -190,6 +196,21 @@ def _value(node: DictConfig, key: str, hint: Any, trusted: tuple[str, ...] | Non
     if takes_components or is_component_type(hint):
         raise ConfigError(f"{path}: expected a component with a _target_, got {value!r}")
     return _typed(value, hint, path)
+
+
+def refuse_numbers(value: Any, path: str) -> None:
+    """ConfigError for a number that means nothing as a setting: nan, an infinite one, or one of more than 64 bits; in
+    lists and mappings as well."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} must be a finite number, got {value}")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ConfigError(f"{path} must be below 2**63, got {value}")
+    if isinstance(value, ListConfig) and not value._is_none():
+        for child in value:
+            refuse_numbers(child, path)
+    if isinstance(value, DictConfig) and not value._is_none() and "_target_" not in value:
+        for name in value:
+            refuse_numbers(value[name], join(path, str(name)))
 
 
 def is_component_type(hint: Any) -> bool:
@@ -222,6 +243,12 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
         close = nearest(str(value), map(str, choices))
         hinted = f"; did you mean {close}?" if close else ""
         raise ConfigError(f"{path} must be one of {', '.join(map(str, choices))}, got {value}{hinted}")
+    if hint is str and isinstance(value, str):
+        return value  # as it is: `${x}` in it was text, or has been looked up
+    if hint is str and isinstance(value, (bool, float)):
+        raise ConfigError(
+            f"{path} must be text, got {value}", "in YAML, text that looks like something else needs quotes"
+        )
     try:
         cell = OmegaConf.structured(make_dataclass("Cell", [("value", hint)]))
     except ValidationError:  # a type that OmegaConf does not know: nothing to convert by

@@ -8,7 +8,6 @@ that this takes are imported in this file only.
 from __future__ import annotations
 
 import argparse
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -25,10 +24,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
+from lmctl.config.keys import expand_home
 from lmctl.config.options import spell_out
+from lmctl.config.saved import read_config
 from lmctl.config.schema import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
 from lmctl.config.use_schema import EvalConfig, GenerateConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
+from lmctl.core.files import path_of
 from lmctl.core.suggest import nearest
 
 SCHEMAS: dict[str, type[Any]] = {
@@ -93,9 +95,9 @@ class Composer:
         """Which options the last command line chose, for whoever has to explain an error in it."""
         path = create_config_search_path(str(conf_dir()))
         if config_dir is not None:
-            if not Path(config_dir).is_dir():
+            if not path_of(config_dir).is_dir():
                 raise ConfigError(f"--config-dir {config_dir}: no such directory")
-            folder = f"file://{Path(config_dir).absolute()}"
+            folder = f"file://{path_of(config_dir).absolute()}"
             path.prepend("command-line", folder, SearchPathQuery(provider="schema"))
         self.loader = ConfigLoaderImpl(path)
 
@@ -118,6 +120,7 @@ class Composer:
     def complete(self, cfg: DictConfig) -> DictConfig:
         """`cfg` with every name of an option replaced by the option's settings."""
         spell_out(cfg, self.schema, self._option_for)
+        expand_home(cfg, self.schema)
         if cfg.get("resume") == "False":  # `resume=false` is read as a boolean first
             cfg.resume = "false"
         return cfg
@@ -133,8 +136,8 @@ class Composer:
         first = [jobs[0][0] for jobs in choices]
         self.choices = self._choices(first)
         samples = [first]
-        for place, jobs in enumerate(choices):
-            samples += [[*first[:place], job[0], *first[place + 1 :]] for job in jobs[1:]]
+        for at, jobs in enumerate(choices):
+            samples += [[*first[:at], job[0], *first[at + 1 :]] for job in jobs[1:]]
         return self.loader.load_configuration(self.config_name, overrides, RunMode.MULTIRUN), samples
 
     def cells(self, overrides: list[str]) -> list[list[str]]:
@@ -174,7 +177,7 @@ class Composer:
 
     def file_of(self, group: str, option: str) -> Path | None:
         """The YAML file of an option; None for those that have none."""
-        folders = ([Path(self.config_dir)] if self.config_dir else []) + [conf_dir()]
+        folders = ([path_of(self.config_dir)] if self.config_dir else []) + [conf_dir()]
         return next((path for folder in folders if (path := folder / group / f"{option}.yaml").is_file()), None)
 
     def _option_for(self, group: str, name: str, place: str) -> DictConfig:
@@ -236,32 +239,3 @@ def first_comment(text: str) -> str:
         if not line.startswith("# @"):
             return line.lstrip("# ").rstrip() if line.startswith("#") else ""
     return ""
-
-
-MAX_BYTES = 1 << 20
-ANCHOR = re.compile(r"^[^#'\"]*[\s:\[,-]&\w", re.MULTILINE)
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """The resolved config in `file`, as plain data."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"--from {file}: larger than 1 MiB, so not the config of a run")
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--from {file}: {error.strerror}", "give the config.yaml of a run") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--from {file}: not UTF-8 text, so not the config of a run") from error
-    # Anchors within anchors grow a few lines into millions of nodes; the config of a run has none.
-    if ANCHOR.search(text):
-        raise ConfigError(f"--from {file}: has YAML anchors, which the config of a run never has")
-    try:
-        saved = OmegaConf.to_container(OmegaConf.create(text))
-    except Exception as error:
-        raise ConfigError(f"--from {file}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(saved, dict) or "_target_" in saved:
-        raise ConfigError(f"--from {file}: not the config of a run")
-    for key in ("hydra", "defaults"):
-        if key in saved:
-            raise ConfigError(f"--from {file}: has a '{key}' entry, which the config of a run never has")
-    return {str(key): value for key, value in saved.items()}

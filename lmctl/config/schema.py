@@ -11,6 +11,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from lmctl.core.places import Place, Places
+
 
 def key(default: Any, help: str) -> Any:
     """A field with its default and one line of help."""
@@ -29,6 +31,25 @@ def positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value <= 0:
             raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed must be from 0 to 2**63 - 1, got {seed}")
+
+
+def check_name(name: str | None, run_dir: str) -> None:
+    """Runs are called by what is one folder, or folders, below runs/; anything else is for `run_dir`."""
+    if not run_dir.strip():
+        raise ValueError("run_dir must not be empty")
+    if name is None:
+        return
+    if not name.strip():
+        raise ValueError("name must not be empty; null, or no name at all, makes one of verb, date and time")
+    if run_dir == f"runs/{name}" and (
+        name.startswith("/") or not {".", "..", ""}.isdisjoint(name.rstrip("/").split("/"))
+    ):
+        raise ValueError(f"name must stay below runs/, got {name!r}; for other places give run_dir=...")
 
 
 STEPS = 3600
@@ -153,17 +174,17 @@ class TrainConfig:
     schedule: Any = MISSING
     runner: Any = MISSING
     name: Optional[str] = key(None, "name of the run; null: made of verb, date and time")
-    run_dir: str = key("runs/${name}", "where the run is written")
-    init_from: Optional[str] = key(None, "start from a run, a model directory or a hub id (model=pretrained)")
-    teacher: Any = key(None, "learn from a run, a model directory or a hub id, or a list of them (distill=...)")
+    run_dir: Place = key("runs/${name}", "where the run is written")
+    init_from: Optional[Place] = key(None, "start from a run, a model directory or a hub id (model=pretrained)")
+    teacher: Places = key(None, "learn from a run, a model directory or a hub id, or a list of them (distill=...)")
     teacher_cache: str = key(
         "off", "teacher's answers: off (asked live), build (kept, nothing is trained), use (kept before), auto (both)"
     )
     teacher_cache_k: Optional[int] = key(50, "likeliest pieces kept per target; null: all of them, in float32")
     maskings: Optional[int] = key(None, "versions of each row, which repeat; null: another one in every epoch")
-    resume: str = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
+    resume: Place = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
     seed: int = key(1, "seed of initial weights, order, masks and dropout")
-    cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
+    cache_dir: Optional[Place] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
     budget: Budget = key(Budget, "")
     batch: BatchShape = key(BatchShape, "")
     eval: Evaluation = key(Evaluation, "")
@@ -183,12 +204,17 @@ class TrainConfig:
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
     )
 
+    def __post_init__(self) -> None:
+        check_name(self.name, self.run_dir)
+        check_seed(self.seed)
+
 
 @dataclass(frozen=True)
 class DistillConfig(TrainConfig):
     """Root of `lmctl distill`: as `train`, with a teacher."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.teacher is None:
             raise ValueError("teacher is required: a run, a model directory or a hub id, as teacher=...")
 
@@ -202,9 +228,10 @@ class PlanConfig(TrainConfig):
     gpu: Optional[str] = key(None, "plan for this card, which need not be here: h100, a100, l4, rtx4090, ...")
     gpu_memory_gib: Optional[float] = key(None, "memory of such a card in GiB, for one that has no name here")
     gpus: Optional[int] = key(None, "how many of them; null: as many as runner.processes, or 1")
-    out: Optional[str] = key(None, "write the figures to this file, as JSON; null: print them only")
+    out: Optional[Place] = key(None, "write the figures to this file, as JSON; null: print them only")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(bandwidth_gbps=self.bandwidth_gbps, gpu_memory_gib=self.gpu_memory_gib, gpus=self.gpus)
 
 
@@ -217,13 +244,16 @@ class PrepareConfig:
     augment: Any = MISSING
     mix: Any = MISSING
     tokenizer: Any = MISSING
-    init_from: Optional[str] = key(None, "take the tokenizer of a run, a model directory or a hub id")
+    init_from: Optional[Place] = key(None, "take the tokenizer of a run, a model directory or a hub id")
     seed: int = key(1, "seed of order and masks")
-    cache_dir: Optional[str] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
+    cache_dir: Optional[Place] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
     batch: BatchShape = key(BatchShape, "")
     trusted: list[str] = field(
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
     )
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -235,6 +265,7 @@ class PeekConfig(PrepareConfig):
     epoch: int = key(0, "which epoch's masks")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(rows=self.rows)
         if self.epoch < 0:
             raise ValueError(f"epoch must not be negative, got {self.epoch}")

@@ -7,7 +7,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from lmctl.config.schema import key, positive
+from lmctl.config.schema import check_seed, key, positive
+from lmctl.core.places import FreeText, Place
 
 SUITES = (
     "auto",
@@ -41,12 +42,12 @@ class EvalConfig:
     precision: Any = None
     quantize: Any = None
     runner: Any = MISSING
-    model_path: str = key(MISSING, MODEL_PATH)
+    model_path: Place = key(MISSING, MODEL_PATH)
     suite: str = key("auto", f"{', '.join(SUITES)}; auto: what the model's own tasks call for")
     task: Optional[str] = key(None, "one of the model's own tasks; null: all of them that the data fit")
     split: str = key("auto", "all, train or valid rows of the data; auto: all, but valid if the model learnt from them")
     rows: Optional[int] = key(None, "use at most so many rows of the data")
-    out: Optional[str] = key(None, "file for the results; null: eval.json of the run, or here")
+    out: Optional[Place] = key(None, "file for the results; null: eval.json of the run, or here")
     batch: int = key(16, "rows at a time")
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     stride: Optional[int] = key(None, "perplexity: how far windows of long texts move on; null: half of seq_len")
@@ -58,8 +59,8 @@ class EvalConfig:
     beams: int = key(5, "translation: hypotheses kept at each step")
     length_penalty: float = key(1.0, "translation: log-probability is divided by length to this power")
     max_new_tokens: Optional[int] = key(None, "translation: longest output; null: twice the source and 20")
-    file: Optional[str] = key(None, "minimal_pairs: good<TAB>bad lines or jsonl; nbest: jsonl with id, ref, hyps")
-    dev: Optional[str] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
+    file: Optional[Place] = key(None, "minimal_pairs: good<TAB>bad lines or jsonl; nbest: jsonl with id, ref, hyps")
+    dev: Optional[Place] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
     case: str = key("as_is", f"nbest: {CASE}")
     trusted: list[str] = field(
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
@@ -71,6 +72,7 @@ class EvalConfig:
         one_of(CASES, case=self.case)
         positive(rows=self.rows, batch=self.batch, stride=self.stride, limit=self.limit, beams=self.beams)
         positive(max_new_tokens=self.max_new_tokens)
+        check_seed(self.seed)
         if self.seq_len is not None and self.seq_len < 8:
             raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")
 
@@ -79,9 +81,11 @@ class EvalConfig:
 class GenerateConfig:
     """Root of `lmctl generate`."""
 
-    model_path: str = key(MISSING, MODEL_PATH)
-    prompt: Optional[str] = key(None, "text to go on with, or with one or more [MASK]; null: lines from standard input")
-    file: Optional[str] = key(None, "text file with one prompt per line")
+    model_path: Place = key(MISSING, MODEL_PATH)
+    prompt: Optional[FreeText] = key(
+        None, "text to go on with, or with one or more [MASK]; null: lines from standard input"
+    )
+    file: Optional[Place] = key(None, "text file with one prompt per line")
     top_k: int = key(5, "masks: candidates shown for each; sampling: choose among so many pieces (0: all)")
     max_new_tokens: int = key(50, "longest continuation, in pieces")
     do_sample: bool = key(False, "draw each piece; false: take the likeliest")
@@ -94,6 +98,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         positive(max_new_tokens=self.max_new_tokens, temperature=self.temperature, beams=self.beams, batch=self.batch)
+        check_seed(self.seed)
         if self.top_k < 0 or (self.top_k == 0 and not self.do_sample):
             raise ValueError(f"top_k must be above 0, got {self.top_k}")
         if not 0 < self.top_p <= 1:
@@ -108,9 +113,9 @@ class GenerateConfig:
 class TranslateConfig:
     """Root of `lmctl translate`."""
 
-    model_path: str = key(MISSING, MODEL_PATH)
-    file: Optional[str] = key(None, "text file with one text per line; null: standard input")
-    prefix: str = key("", "put before each line, for models trained with one (T5)")
+    model_path: Place = key(MISSING, MODEL_PATH)
+    file: Optional[Place] = key(None, "text file with one text per line; null: standard input")
+    prefix: FreeText = key("", "put before each line, for models trained with one (T5)")
     beams: int = key(5, "hypotheses kept at each step")
     length_penalty: float = key(1.0, "log-probability is divided by length to this power")
     max_new_tokens: Optional[int] = key(None, "longest translation, in pieces; null: twice the source and 20")
@@ -125,12 +130,12 @@ class TranslateConfig:
 class ScoreConfig:
     """Root of `lmctl score`."""
 
-    model_path: str = key(MISSING, MODEL_PATH)
+    model_path: Place = key(MISSING, MODEL_PATH)
     mode: str = key("auto", "lines, pairs (good<TAB>bad) or nbest (jsonl: id, ref, hyps); auto: by the first line")
-    file: Optional[str] = key(None, "what to score; null: standard input")
-    dev: Optional[str] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
+    file: Optional[Place] = key(None, "what to score; null: standard input")
+    dev: Optional[Place] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
     case: str = key("as_is", CASE)
-    out: Optional[str] = key(None, "nbest: file for the chosen hypotheses, one line each")
+    out: Optional[Place] = key(None, "nbest: file for the chosen hypotheses, one line each")
     batch: int = key(32, "texts at a time")
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     runner: Any = MISSING

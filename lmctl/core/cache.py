@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lmctl.core.errors import DiskError
+from lmctl.core.files import path_of
 
 FORMAT = 1
 """Part of every key: raise it when old entries must no longer be found."""
@@ -27,10 +28,15 @@ _BUILDING = ".building"
 def default_root() -> Path:
     """`$LMCTL_CACHE`, else `$XDG_CACHE_HOME/lmctl`, else `~/.cache/lmctl`."""
     if own := os.environ.get("LMCTL_CACHE"):
-        return Path(own).expanduser()
+        return path_of(own)
     if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "lmctl"
+        return path_of(shared) / "lmctl"
     return Path.home() / ".cache" / "lmctl"
+
+
+def root_of(cache_dir: str | None) -> Path:
+    """Where the cache lies: `cache_dir`, or where it lies by default."""
+    return path_of(cache_dir) if cache_dir else default_root()
 
 
 def key_of(identity: Mapping[str, Any]) -> str:

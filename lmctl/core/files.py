@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lmctl.core.errors import DiskError
+from lmctl.core.errors import ConfigError, DiskError
 
 
 def sync_file(path: Path) -> None:
@@ -67,6 +67,33 @@ def means_a_place(name: str) -> bool:
     """Whether `name` can only be meant for a file or folder here, and not for a model on a hub: because it is one,
     because it is written like one (below `runs/`, too, where runs go by default), or because the folder it would lie in
     is here."""
-    path = Path(name).expanduser()
+    path = path_of(name)
     written = name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
     return path.exists() or written or (len(path.parts) > 1 and path.parent.is_dir())
+
+
+def path_of(text: str) -> Path:
+    """The file or folder that a person calls `text`: `~` is the home directory, as in a shell."""
+    return Path(os.path.expanduser(text))
+
+
+_ROOM = 40
+"""Bytes that a folder's name must leave, because temporary names beside it are longer."""
+
+
+def refuse_folder(folder: Path, key: str) -> None:
+    """ConfigError, naming `key`, if `folder` can never be made: a file is in the way, or a name is too long."""
+    if "\0" in str(folder):
+        raise ConfigError(f"{key} holds a NUL, which no name may")
+    for part in folder.parts:
+        length = len(os.fsencode(part))
+        if length > 255 - _ROOM:
+            raise ConfigError(f"{key}: {part[:20]}... has {length} bytes, and a name may have {255 - _ROOM}")
+    if len(os.fsencode(folder)) > 3000:
+        raise ConfigError(f"{key} is {len(os.fsencode(folder))} bytes long, and a path may have 3000")
+    for place_ in (folder, *folder.parents):
+        if os.path.lexists(place_):
+            if not place_.is_dir():
+                what = "a broken link" if place_.is_symlink() and not place_.exists() else "a file"
+                raise ConfigError(f"{key}={folder}: {place_} is {what}, not a folder", f"choose another {key}=...")
+            return

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+
+
+class IsPlace:
+    """Marks a key that says where something lies, so that its spelling decides nothing: `~` is the home directory, and
+    a run goes on when what it names has moved, because contents are compared."""
+
+
+Place: TypeAlias = Annotated[str, IsPlace]
+"""A file, a folder, a pattern, or the id of something on a hub."""
+Places: TypeAlias = Annotated[Any, IsPlace]
+"""One of them, or a list."""
+
+
+class IsFreeText:
+    """Marks a key whose value is taken as it is typed: quotes, `${x}`, commas and all."""
+
+
+FreeText: TypeAlias = Annotated[str, IsFreeText]
+"""Words for a model."""
 
 
 @runtime_checkable

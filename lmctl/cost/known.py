@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lmctl.core.cache import default_root, found
+from lmctl.core.cache import found, root_of
 from lmctl.core.errors import DataError
 from lmctl.core.store import TokenStore
 from lmctl.core.tasks import Objective
@@ -54,7 +54,7 @@ class Known:
 def look(plan: Plan, read: bool, rows: int = STANDIN_ROWS) -> Known:
     """What is known for `plan`; `read`: whether the user's data may be read (it is hashed, to be found in the cache).
     Stand-ins have at least `rows` rows."""
-    root = Path(plan.cache_dir) if plan.cache_dir else default_root()
+    root = root_of(plan.cache_dir)
     texts = _fingerprints(plan.mix, read)
     tokenizer = _tokenizer(root, plan, texts)
     assumed = []

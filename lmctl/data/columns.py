@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
+from lmctl.core.places import Place
 from lmctl.data.reading import fingerprint, text_files
 from lmctl.data.records import BadRow, Record, plain, text_of, value_of
 from lmctl.data.row_split import RowPartition, partition
@@ -28,7 +29,7 @@ class Columns(ABC):
     What can be read by a name of its own (a path, a split) is called a part.
     """
 
-    path: str
+    path: Place
     text: str = "text"
     text_b: Optional[str] = None
     label: Optional[str] = None
@@ -146,7 +147,7 @@ class Columns(ABC):
 class ColumnSource(Columns):
     """Rows of files with named columns."""
 
-    valid_path: Optional[str] = None
+    valid_path: Optional[Place] = None
 
     @abstractmethod
     def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:

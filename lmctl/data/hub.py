@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Optional
 from lmctl.core.batch import Row
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
+from lmctl.core.places import Place
 from lmctl.core.sources import Block, StreamPlace
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.columns import Columns
@@ -31,7 +32,7 @@ class Hub(Columns):
     """
 
     config: Optional[str] = None
-    revision: Optional[str] = None
+    revision: Optional[Place] = None
     train_split: str = "train"
     valid_split: Optional[str] = None
     streaming: bool = False

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lmctl.core.errors import ConfigError, DataError, LmctlError
-from lmctl.core.files import means_a_place
+from lmctl.core.files import means_a_place, path_of
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.reading import fingerprint, nearest_place
 
@@ -88,7 +88,7 @@ class Built:
 def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
     """The dataset that `path` means; ConfigError or DataError that says what is wrong, and what is there."""
     _be_quiet()
-    place = Path(path).expanduser()
+    place = path_of(path)
     if not place.exists() and not means_a_place(path):
         return _on_hub(path, config, revision)
     if not place.exists():

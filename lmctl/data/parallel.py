@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
+from lmctl.core.places import Place
 from lmctl.data.reading import fingerprint, lines, text_files
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share
@@ -20,12 +21,12 @@ from lmctl.data.split import check_share
 class Parallel:
     """Line i of `target` translates line i of `source`; or `path` has both, separated by a tab."""
 
-    source: Optional[str] = None
-    target: Optional[str] = None
-    path: Optional[str] = None
-    valid_source: Optional[str] = None
-    valid_target: Optional[str] = None
-    valid_path: Optional[str] = None
+    source: Optional[Place] = None
+    target: Optional[Place] = None
+    path: Optional[Place] = None
+    valid_source: Optional[Place] = None
+    valid_target: Optional[Place] = None
+    valid_path: Optional[Place] = None
     valid_share: float = 0.05
     on_bad_row: str = "error"
 

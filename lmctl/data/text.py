@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Document, Kind, Row, Split
+from lmctl.core.places import Place
 from lmctl.data.layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
 from lmctl.data.reading import fingerprint, text_files
 from lmctl.data.split import Partition, by_content, by_text, check_share
@@ -49,10 +50,10 @@ class Corpus:
 class TextFiles:
     """Text files, plain, .gz or .zst, cut into documents and sentences and split by document."""
 
-    path: str
+    path: Place
     layout: str = "auto"
     sentences: str = "auto"
-    valid_path: Optional[str] = None
+    valid_path: Optional[Place] = None
     valid_share: float = 0.05
 
     yields: ClassVar[Kind] = "documents"

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place
-from lmctl.core.places import Paths
+from lmctl.core.files import means_a_place, path_of
+from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.core.words import command
 from lmctl.model import own
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Pretrained:
     key: ClassVar[str] = "init_from"
     """What the user calls it by."""
 
-    init_from: str
+    init_from: Place
     dropout: Optional[float] = None
     freeze: int = 0
     lora_rank: int = 0
@@ -47,6 +47,8 @@ class Pretrained:
             raise ValueError(f"freeze is a number of layers, or -1 for the whole trunk, got {self.freeze}")
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank must not be negative (0: no adapters), got {self.lora_rank}")
+        if self.lora_alpha <= 0:
+            raise ValueError(f"lora_alpha must be above 0, got {self.lora_alpha}")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout is a probability below 1, got {self.lora_dropout}")
 
@@ -62,7 +64,7 @@ class Pretrained:
     @cached_property
     def place(self) -> str:
         """The directory that transformers loads, or the hub id."""
-        folder = Path(self.init_from).expanduser()
+        folder = path_of(self.init_from)
         paths = Paths(folder)
         if (paths.model / "config.json").is_file():
             return str(paths.model)
@@ -71,7 +73,7 @@ class Pretrained:
             raise ConfigError(
                 f"{self.key}={self.init_from}: "
                 + ("this run has no model/ yet" if unfinished else "neither a run nor a model directory"),
-                f"finish it: lmctl train resume=auto run_dir={folder}" if unfinished else None,
+                f"finish it: {command('lmctl train resume=auto', run_dir=folder)}" if unfinished else None,
             )
         if not folder.exists() and means_a_place(self.init_from):
             raise ConfigError(f"{self.key}={self.init_from}: no such directory")

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.batch import Family
+from lmctl.core.places import Places
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.layers_kept import check_keep
 from lmctl.model.pretrained import Pretrained
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class TeacherLayers:
     """A student made after its teacher."""
 
-    teacher: Any
+    teacher: Places
     """A run directory, a model directory or a hub id; of several the first."""
     layers: Optional[int] = None
     """None: as many as `keep` lists."""
@@ -42,6 +43,8 @@ class TeacherLayers:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.keep is not None:
             check_keep(self.keep)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a probability below 1, got {self.dropout}")
 
     @property
     def tokenizer_path(self) -> str:

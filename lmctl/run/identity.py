@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
+from lmctl.config.keys import Key, keys_of
+from lmctl.config.schema import TrainConfig
 from lmctl.core.errors import ConfigError
+from lmctl.core.files import digest, path_of
+from lmctl.core.places import IsPlace, Paths
+from lmctl.core.words import setting
 
 FREE = (
     "name",
@@ -14,10 +20,11 @@ FREE = (
     "resume",
     "init_from",
     "model.init_from",
+    "model.teacher",
     "cache_dir",
     "trusted",
     "budget",
-    "eval",
+    "eval.every",
     "checkpoint",
     "early_stop",
     "log",
@@ -30,8 +37,8 @@ FREE = (
     "batch.micro",
     "compression.probe_every",
 )
-"""Keys, and sections, that may change when a run goes on. So may paths and revisions: what they lead to is compared
-itself."""
+"""Keys, and sections, that may change when a run goes on. So may places (`core.places`): what they lead to is compared
+itself. `eval.rows` may not, because figures of one curve must be of the same rows."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,16 @@ class Identity:
 
     def must_match(self, saved: dict[str, Any]) -> None:
         """Raise unless a checkpoint with the identity `saved` can be gone on with."""
-        same_config(json.loads(saved["config"]), self.config)
+        before = json.loads(saved["config"])
+        same_config(before, self.config)
         for name, value in self.fingerprints.items():
-            if saved["fingerprints"].get(name) != value:
-                what = {"tokenizer": "the tokenizer", "teacher": "the teacher"}.get(name, f"the text of {name}")
+            if name not in saved["fingerprints"] and name in _flat(before):
+                same_value(
+                    name, _flat(before)[name], _flat(self.config)[name]
+                )  # a run from before models were compared
+            elif saved["fingerprints"].get(name) != value:
+                known = {"tokenizer": "the tokenizer", "teacher": "the teacher"}
+                what = known.get(name, f"the model of {name}" if "." in name else f"the text of {name}")
                 raise ConfigError(
                     f"resume: {what} is not the one this run began with", "start a new run with another name=..."
                 )
@@ -59,17 +72,56 @@ class Identity:
 def same_config(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise unless a run that began with the config `before` can go on with `now`, both resolved."""
     old, new = _flat(before), _flat(now)
+    free = {key.name for tree in (before, now) for key in keys_of(tree, TrainConfig, _trusted(now)) if _is_place(key)}
     for key in sorted(old.keys() | new.keys()):
-        was, is_ = (json.dumps(values.get(key)).strip('"') for values in (old, new))
-        if was != is_ and not _free(key):
-            raise ConfigError(
-                f"resume: {key} was {was} in this run and is {is_} now",
-                f"go on with {key}={was}, or start a new run with another name=...",
-            )
+        if key not in free and not _free(key):
+            same_value(key, old.get(key), new.get(key))
+
+
+def same_value(key: str, was: Any, is_: Any) -> None:
+    """Raise unless a setting is what it was."""
+    if was == is_:
+        return
+    shown, now = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in (was, is_))
+    again = setting(key, was) if isinstance(was, str) else f"{key}={shown}"
+    raise ConfigError(
+        f"resume: {key} was {shown} in this run and is {now} now",
+        f"go on with {again}, or start a new run with another name=...",
+    )
+
+
+def models_in(config: dict[str, Any]) -> dict[str, str]:
+    """Fingerprints of the models that a resolved config names, but for those that others compare: by key, as one would
+    type it. Of a folder the contents of its files; of a model on a hub the id."""
+    keys = keys_of(config, TrainConfig, _trusted(config))
+    return {key.name: _model(key.value) for key in keys if _is_place(key) and not _is_compared(key)}
+
+
+def _model(place: str) -> str:
+    folder = path_of(place)
+    folder = next((one for one in (Paths(folder).model, folder) if one.is_dir()), folder)
+    if not folder.is_dir():
+        return place
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".json") and file.is_file())
+    return hashlib.sha256("".join(f"{file.name} {digest(file)}\n" for file in files).encode()).hexdigest()
+
+
+def _is_place(key: Key) -> bool:
+    return IsPlace in key.marks and isinstance(key.value, str)
+
+
+def _is_compared(key: Key) -> bool:
+    """Whether what a place holds is compared by others, or decides nothing: sources and tokenizers tell what is in
+    them, and a run that goes on has its own weights."""
+    return hasattr(key.owner, "fingerprint") or hasattr(key.owner, "identity") or _free(key.name)
+
+
+def _trusted(config: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(map(str, config.get("trusted") or ()))
 
 
 def _free(key: str) -> bool:
-    return key.endswith((".path", ".revision")) or any(key == free or key.startswith(f"{free}.") for free in FREE)
+    return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in FREE)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.batch import Split
-from lmctl.core.cache import cached, default_root
+from lmctl.core.cache import cached, root_of
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.sources import Source, TokenizerSpec, streamed
 from lmctl.core.store import FORMAT, TokenStore, add_labels, write_store
@@ -48,7 +48,7 @@ class Prepared:
 
 def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> Prepared:
     """Tokenizer and stores for the tasks of a run, made or found in the cache; `say` hears which."""
-    root = Path(cache_dir) if cache_dir else default_root()
+    root = root_of(cache_dir)
     for name, task in mix.tasks.items():
         check_kind(name, task)
     texts = {name: dict(task.data.fingerprint()) for name, task in mix.tasks.items()}

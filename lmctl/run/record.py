@@ -7,14 +7,15 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
 
 from lmctl import __version__
+from lmctl.config.saved import config_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import disk_error, sync_file, write_json, write_text
 from lmctl.core.places import Paths
@@ -39,6 +40,24 @@ def claim(paths: Paths) -> FileLock:
     except OSError as error:
         raise disk_error(paths.root, error) from error
     return lock
+
+
+def unmade(folder: Path) -> list[Path]:
+    """`folder` and those above it that do not exist yet, innermost first."""
+    return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+def withdraw(paths: Paths, lock: FileLock, made: Sequence[Path]) -> None:
+    """Give up a run directory that was claimed, and leave none behind if nothing was written into it. `made` are the
+    folders that were `unmade` before."""
+    try:
+        if made and [entry.name for entry in paths.root.iterdir()] == [paths.lock.name]:
+            paths.lock.unlink()  # while it is held, so that nobody else has it
+            for folder in made:
+                folder.rmdir()
+    except OSError:  # another run's directory lies there by now, say
+        pass
+    lock.release()
 
 
 def refuse_existing(paths: Paths) -> None:
@@ -71,7 +90,7 @@ class Record:
     def begin(self, config: dict[str, Any], fingerprints: dict[str, str], device: str, keep: int) -> None:
         """Write what is known at the start; metrics beyond byte `keep` belong to steps that are done again."""
         header = "# The whole config of this run: `lmctl train --from <this file>` repeats it.\n"
-        write_text(self.paths.config, header + OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_text(self.paths.config, header + config_text(config))
         write_json(self.paths.environment, environment(device) | {"fingerprints": fingerprints})
         with open(self.paths.metrics, "ab") as handle:
             handle.truncate(min(keep, handle.tell()))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lmctl.core.batch import Batch
-from lmctl.core.cache import default_root, found
+from lmctl.core.cache import found, root_of
 from lmctl.core.lessons import Anatomy, Answers
 from lmctl.core.tasks import Examples, Objective
 from lmctl.distill.cache import KIND, Maskings, build, find, identity
@@ -175,4 +175,4 @@ def _told(shared: SharedPieces) -> str:
 
 
 def _root(plan: Plan) -> Path:
-    return Path(plan.cache_dir) if plan.cache_dir else default_root()
+    return root_of(plan.cache_dir)

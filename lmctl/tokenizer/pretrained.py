@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place
+from lmctl.core.files import means_a_place, path_of
+from lmctl.core.places import Place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -22,7 +23,7 @@ _FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiec
 class Pretrained:
     """A tokenizer that exists already; it is used as it is, and no code that comes with it is run."""
 
-    path: str
+    path: Place
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -58,7 +59,7 @@ class Pretrained:
 
     def _folder(self) -> Path | None:
         """The local directory that holds the files, or None if `path` is a hub id."""
-        place = Path(self.path).expanduser()
+        place = path_of(self.path)
         if not place.exists():
             if means_a_place(self.path):
                 raise ConfigError(f"tokenizer.path={self.path} does not exist")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place
+from lmctl.core.files import means_a_place, path_of
 from lmctl.core.places import Paths, Where
+from lmctl.core.words import command
 from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -157,14 +158,14 @@ def device_of(where: Where) -> torch.device:
 
 def model_folder(model_path: str) -> str:
     """A run directory's model/, or the path or hub id itself."""
-    folder = Path(model_path)
+    folder = path_of(model_path)
     paths = Paths(folder)
     if (paths.model / "config.json").is_file():
         return str(paths.model)
     if paths.config.is_file() and paths.checkpoints.is_dir():
         raise ConfigError(
             f"model_path={folder}: this run is not finished, so it has no model/ yet",
-            f"finish it: lmctl train resume=auto run_dir={folder}",
+            f"finish it: {command('lmctl train resume=auto', run_dir=folder)}",
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)")

@@ -15,7 +15,7 @@ from typing import Any
 
 from lmctl.core import stop
 from lmctl.core.batch import Row
-from lmctl.core.cache import cached, default_root
+from lmctl.core.cache import cached, root_of
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.core.sources import Source, streamed
 from lmctl.data.written import Written
@@ -40,7 +40,7 @@ def with_texts(plan: Plan, say: Callable[[str], None]) -> Plan:
     how = next((lesson for lesson in plan.distill.lessons.values() if isinstance(lesson, TeacherTexts)), None)
     if how is None:
         return plan
-    model, root = plan.teachers[0], Path(plan.cache_dir) if plan.cache_dir else default_root()
+    model, root = plan.teachers[0], root_of(plan.cache_dir)
     tokenizer = Pretrained(model.init_from).obtain(iter(()))
     teacher = {"weights": fingerprint(model), "tokenizer": content_fingerprint(tokenizer)}
     loaded: list[Loaded] = []

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from lmctl.core.errors import ConfigError, OutOfMemory
 from lmctl.core.places import Paths
+from lmctl.core.words import command, setting
 from lmctl.plan import Plan
+
+if TYPE_CHECKING:
+    from lmctl.run.display import Display
+    from lmctl.run.processes import Processes
 
 
 def run(cfg: DictConfig) -> None:
@@ -49,12 +54,31 @@ def _launched() -> bool:
 
 
 def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
+    from lmctl.run.display import Display
+    from lmctl.run.processes import Processes
+    from lmctl.run.record import unmade, withdraw
+
+    processes = Processes(plan.runner.on_cpu())
+    paths = processes.agree(paths)
+    made = unmade(paths.root)
+    lock = processes.first_does(lambda: _claim(plan, paths))
+    try:
+        _train_there(plan, paths, cfg, processes, Display(silent=not processes.first))
+    except BaseException:
+        if lock is not None:
+            withdraw(paths, lock, made)
+        raise
+    if lock is not None:
+        lock.release()
+    processes.close()
+
+
+def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes, display: Display) -> None:
+    """Train in a directory that nobody else writes to."""
     import torch
 
-    from lmctl.run.display import Display
-    from lmctl.run.identity import Identity
+    from lmctl.run.identity import Identity, models_in
     from lmctl.run.prepare import prepare
-    from lmctl.run.processes import Processes
     from lmctl.run.remembered import remember
     from lmctl.run.runner import Runner
     from lmctl.run.session import Session
@@ -62,10 +86,6 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     from lmctl.run.teacher import asked
     from lmctl.use.texts import with_texts
 
-    processes = Processes(plan.runner.on_cpu())
-    display = Display(silent=not processes.first)
-    paths = processes.agree(paths)
-    lock = processes.first_does(lambda: _claim(plan, paths))
     plan = with_texts(plan, display.say)
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
     if plan.teacher_cache == "auto" and asked(plan):
@@ -73,14 +93,15 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     try:
         runner = Runner(plan, prepared, processes)
-        identity = Identity(cast("dict[str, Any]", resolved), runner.fingerprints, processes.world)
+        config = cast("dict[str, Any]", resolved)
+        identity = Identity(config, runner.fingerprints | models_in(config), processes.world)
         for line in getattr(runner.network, "report", []):
             display.say(f"init_from: {line}")
         for line in runner.begun:
             display.say(f"student: {line}")
         if _resume(plan, paths, runner, identity, display):
             return
-        again = f"lmctl {plan.verb} resume=auto run_dir={paths.root}"
+        again = command(f"lmctl {plan.verb} resume=auto", run_dir=paths.root)
         display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
         summary = session.run()
@@ -92,9 +113,6 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
         raise
     for line in closing_words(summary, paths, plan):
         display.say(line)
-    if lock is not None:
-        lock.release()
-    processes.close()
 
 
 def _ask_teacher(plan: Plan) -> None:
@@ -137,7 +155,7 @@ def _check_folder(plan: Plan, paths: Paths) -> None:
         if checkpoint.resolve().parent != paths.checkpoints.resolve():
             raise ConfigError(
                 f"resume={plan.resume} is not a checkpoint of run_dir={paths.root}",
-                f"go on in its own run: run_dir={checkpoint.parent.parent}",
+                f"go on in its own run: {setting('run_dir', str(checkpoint.parent.parent))}",
             )
 
 
@@ -203,5 +221,5 @@ def _arguments(cfg: DictConfig) -> list[str]:
     """This command's own arguments for the workers, with the name they must share."""
     arguments = sys.argv[1:]
     if cfg.get("name") and not any(word.startswith("name=") for word in arguments):
-        arguments.append(f"name={cfg.name}")
+        arguments.append(setting("name", str(cfg.name)))
     return arguments

@@ -1,0 +1,95 @@
+"""What people type, before Hydra sees it: values of text keys stay as they were typed, and slips of an input method
+(`seed＝2`, `name=x，seed=3`) are refused instead of becoming part of a name."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+
+from lmctl.cli.arguments import as_text, key_of
+from lmctl.config.keys import Key
+from lmctl.core import words
+from lmctl.core.errors import ConfigError
+from lmctl.core.files import path_of
+
+_QUOTES = {ord(mark): '"' for mark in "“”„‟＂〝〞「」『』"} | {ord(mark): "'" for mark in "‘’‚‛＇"}
+_DOTS = {ord("。"): ".", ord("、"): ","}
+_SECOND = re.compile(r"[,;，；、\s]\s*[+~]*([A-Za-z_]\w*)[\w.@/]*\s*[=＝]")
+"""What looks like a further setting inside a value."""
+OWN_WAY = {
+    "hydra.run.dir": "where a run is written is said by name=... or run_dir=...",
+    "hydra.sweep.dir": "where a sweep is written is said by name=... or run_dir=...",
+    "hydra.sweep.subdir": "jobs are named after what varies, below name=... or run_dir=...",
+    "hydra.job.name": "a run is named by name=...",
+    "hydra.job.chdir": "paths are relative to where lmctl is started",
+    "hydra.output_subdir": "the config of a run is kept in its config.yaml",
+    "hydra.mode": "a sweep is asked for by -m",
+}
+"""Settings of Hydra's that lmctl decides itself, and what to write instead."""
+
+
+def refuse_hydras_own(overrides: Iterable[str]) -> None:
+    """ConfigError for a setting of Hydra's that would be overridden without a word."""
+    for word in overrides:
+        for key, instead in OWN_WAY.items():
+            if key_of(word) == key or (key_of(word).startswith(f"{key.rpartition('.')[0]}=") and "." in key):
+                raise ConfigError(f"{key_of(word)} is not for lmctl", instead)
+
+
+def refuse_slips(overrides: Iterable[str], known: Collection[str], free: Collection[str]) -> None:
+    """ConfigError for full-width punctuation where `=`, `,` or quotes were meant, and for a second setting inside a
+    value. `known` are the keys and groups of the verb, `free` those whose values are any text."""
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if plain(key) != key:
+            raise ConfigError(
+                f"'{word}' has full-width characters or quotes where its key or its = should be",
+                f"write {plain(word).strip(chr(34) + chr(39))}",
+            )
+        if not equals or key_of(word) in free or words.is_quoted(value) or os.path.exists(path_of(value)):
+            continue
+        if (second := _SECOND.search(value)) and second[1] in known:
+            rest = plain(value[second.start() :]).lstrip(",; ")
+            raise ConfigError(
+                f"'{word}' holds a second setting",
+                f"settings are parted by blanks: {key}={value[: second.start()]} {rest}",
+            )
+        if len(value) > 2 and value[0] != plain(value[0]) in "\"'" and plain(value[-1]) == plain(value[0]):
+            raise ConfigError(f"{key}={value} has typographic quotes", f"write {key}={value[1:-1]}")
+
+
+def plain(text: str) -> str:
+    """`text` with full-width letters, digits and punctuation, and typographic quotes, as ASCII has them; all other
+    letters stay."""
+    return "".join(_plain_character(character) for character in text)
+
+
+def _plain_character(character: str) -> str:
+    other = character.translate(_QUOTES | _DOTS)
+    folded = unicodedata.normalize("NFKC", other)
+    return folded if len(folded) == 1 and folded.isascii() else other
+
+
+def kept_as_typed(overrides: Iterable[str], keys: Mapping[str, Key], several: bool) -> list[str]:
+    """The overrides, those of text keys quoted where Hydra would read something else than text. `keys`: those of the
+    config that the overrides make; `several`: commas part the values of a sweep."""
+    found = []
+    for word in overrides:
+        key = keys.get(key_of(word))
+        if key is None or word.startswith("~") or "=" not in word or isinstance(key.value, list | dict):
+            found.append(word)
+        elif key.is_text:
+            found.append(as_text(word, several))
+        else:
+            _refuse_wide_digits(word, key)
+            found.append(word)
+    return found
+
+
+def _refuse_wide_digits(word: str, key: Key) -> None:
+    value = word.partition("=")[2]
+    if key.hint in (int, float, bool) and plain(value) != value:
+        value = words.read(value)
+        raise ConfigError(f"{key.name}={value} has full-width characters", f"write {key.name}={plain(value)}")

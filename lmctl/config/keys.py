@@ -1,0 +1,115 @@
+"""What each key of a composed config is for, as the dataclasses that stand behind it declare it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from lmctl.config.build import TRUSTED, without_none
+from lmctl.core.places import IsFreeText, IsPlace
+
+Steps: TypeAlias = "tuple[str | int, ...]"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a config."""
+
+    path: Steps
+    """The steps that lead to it; numbers are places in lists."""
+    value: Any
+    hint: Any
+    """Its annotation without `Optional`; None if no dataclass says anything of it."""
+    marks: frozenset[Any]
+    """`IsPlace` and its kind."""
+    optional: bool
+    owner: type[Any]
+    """The dataclass that declares it, or declares the mapping or list that it stands in."""
+
+    @property
+    def name(self) -> str:
+        """As one would type it."""
+        first, *rest = self.path
+        return str(first) + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in rest)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its value is text, whatever it looks like."""
+        return self.hint is str or bool(self.marks)
+
+    @property
+    def is_free(self) -> bool:
+        return IsFreeText in self.marks
+
+
+def keys_of(config: Any, schema: type[Any], trusted: tuple[str, ...] = ()) -> Iterator[Key]:
+    """Every key of `config`, the root of a verb's config as plain data, but for those inside components of packages
+    that are neither ours nor `trusted`."""
+    yield from _declared(config, schema, (*TRUSTED, *(f"{package}." for package in trusted)), ())
+
+
+def keys_in(cfg: DictConfig, schema: type[Any]) -> Iterator[Key]:
+    """Those of a composed config, their references to other keys unresolved."""
+    trusted = cfg.get("trusted")
+    names = tuple(map(str, trusted)) if isinstance(trusted, ListConfig) else ()
+    yield from keys_of(OmegaConf.to_container(cfg, resolve=False), schema, names)
+
+
+def expand_home(cfg: DictConfig, schema: type[Any]) -> None:
+    """`~` at the beginning of a place is the home directory, for places that nobody's shell has expanded; in place."""
+    for key in list(keys_in(cfg, schema)):
+        if IsPlace in key.marks and isinstance(key.value, str) and key.value.startswith("~"):
+            node: Any = cfg
+            for step in key.path[:-1]:
+                node = node._get_node(step)
+            node[key.path[-1]] = os.path.expanduser(key.value)
+
+
+def _declared(tree: Any, cls: type[Any], trusted: tuple[str, ...], path: Steps) -> Iterator[Key]:
+    hints = _hints(cls)
+    for name, value in tree.items():
+        if name != "_target_":
+            yield from _at((*path, str(name)), value, hints.get(str(name)), cls, trusted)
+
+
+def _at(path: Steps, value: Any, hint: Any, owner: type[Any], trusted: tuple[str, ...]) -> Iterator[Key]:
+    plain = without_none(hint)
+    marks = frozenset(getattr(plain, "__metadata__", ()))
+    bare = get_args(plain)[0] if get_origin(plain) is Annotated else plain
+    yield Key(path, value, bare, marks, plain is not hint, owner)
+    if isinstance(value, dict):
+        named = _named(value.get("_target_"), trusted)
+        declared = named or (bare if is_dataclass(bare) else None)
+        if declared is not None and isinstance(declared, type):
+            yield from _declared(value, declared, trusted, path)
+        elif "_target_" not in value:
+            inner = get_args(bare)[1] if get_origin(bare) is dict else None
+            for name, child in value.items():
+                yield from _at((*path, str(name)), child, inner, owner, trusted)
+    elif isinstance(value, list):
+        inner = get_args(bare)[0] if get_origin(bare) in (list, tuple) and get_args(bare) else None
+        for place, child in enumerate(value):
+            yield from _at((*path, place), child, plain if marks else inner, owner, trusted)
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _named(target: Any, trusted: tuple[str, ...]) -> type[Any] | None:
+    """The dataclass that a `_target_` names; None if it is none, or not to be imported."""
+    if not isinstance(target, str) or not target.startswith(trusted):
+        return None
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        return None
+    return found if isinstance(found, type) and is_dataclass(found) else None

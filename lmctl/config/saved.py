@@ -1,0 +1,71 @@
+"""The config of a run as a file: written so that it reads back the same, and read without trusting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.files import path_of
+
+MAX_BYTES = 1 << 20
+_BREAKS = frozenset("\x85\u2028\u2029\ufeff")
+"""What YAML takes for the end of a line, or for nothing, wherever it stands outside double quotes."""
+
+
+def config_text(config: Any) -> str:
+    """`config`, plain data, as YAML; references to other keys (`${...}`) stay what they are."""
+    return str(yaml.dump(config, Dumper=_dumper(), default_flow_style=False, allow_unicode=True, sort_keys=False))
+
+
+def _dumper() -> Any:
+    """OmegaConf's, which keeps text that looks like a number in quotes, with quotes for some more characters."""
+    plain = get_omega_conf_dumper()
+
+    class Dumper(plain):  # type: ignore[misc,valid-type]
+        def analyze_scalar(self, scalar: str) -> Any:
+            analysis = super().analyze_scalar(scalar)
+            if not _BREAKS.isdisjoint(scalar):
+                analysis.special_characters = True  # double quotes
+                analysis.allow_flow_plain = analysis.allow_block_plain = False
+                analysis.allow_single_quoted = analysis.allow_block = False
+            return analysis
+
+        def write_double_quoted(self, text: str, split: bool = True) -> None:
+            unicode, self.allow_unicode = self.allow_unicode, self.allow_unicode and _BREAKS.isdisjoint(text)
+            super().write_double_quoted(text, split)
+            self.allow_unicode = unicode
+
+    return Dumper
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The resolved config in `file` (or in the run directory `file`), as plain data."""
+    path = path_of(str(file))
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"--from {file}: larger than 1 MiB, so not the config of a run")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--from {file}: {error.strerror}", "give the config.yaml of a run") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--from {file}: not UTF-8 text, so not the config of a run") from error
+    try:
+        # Anchors within anchors grow a few lines into millions of nodes; the config of a run has none.
+        if any(getattr(event, "anchor", None) is not None for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"--from {file}: has YAML anchors, which the config of a run never has")
+        saved = OmegaConf.to_container(OmegaConf.create(text))
+    except ConfigError:
+        raise
+    except (Exception, RecursionError) as error:
+        raise ConfigError(f"--from {file}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(saved, dict) or "_target_" in saved:
+        raise ConfigError(f"--from {file}: not the config of a run")
+    for key in ("hydra", "defaults"):
+        if key in saved:
+            raise ConfigError(f"--from {file}: has a '{key}' entry, which the config of a run never has")
+    return {str(key): value for key, value in saved.items()}
