@@ -108,4 +108,4 @@ def _mostly_utf8(sample: bytes) -> bool:
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(sample)
     wrong = text.count("\ufffd")
     right = sum(character >= "\x80" for character in text) - wrong
-    return right >= 5 * wrong
+    return right >= max(1, 5 * wrong)

@@ -105,6 +105,8 @@ class Corpus:
                 f"{tally.short:,} of {tally.documents:,} documents are one line only: is it one text? "
                 "data.layout=one_document_per_file, or verbatim, keeps it together"
             )
+        if tally.short == tally.documents > 0:
+            notes.append("no document has two sentences, and pairs of segments (nsp, sop) cannot be made of such ones")
         if tally.documents > 1 and tally.longest * 2 > tally.characters:
             share = 100 * tally.longest / tally.characters
             notes.append(f"one document is {share:.0f} % of the text, and it is on one side of the split")
