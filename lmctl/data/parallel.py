@@ -61,14 +61,16 @@ class Parallel:
         return sides
 
     def _read(self, split: Split) -> Iterator[Row]:
-        sides = self._files(split)
+        files = self._files(split)
         bad, first = 0, ""
-        reads = map(_two_files, *sides) if len(sides) == 2 else map(_two_columns, sides[0])
+        reads = map(_two_files, *files) if len(files) == 2 else map(_two_columns, files[0])
         rows = chain.from_iterable(reads)
-        for where, texts in rows:
+        for where, sides in rows:
+            # `paste` puts the byte order mark of the second file into the middle of a line.
+            texts = [" ".join(side.lstrip("\ufeff").split()) for side in sides]
             problem = _problem(texts)
             if problem is None:
-                yield Row([" ".join(text.split()) for text in texts], None, where)
+                yield Row(texts, None, where)
             elif self.on_bad_row == "error":
                 raise DataError(f"{where}: {problem}", "data.on_bad_row=skip leaves such rows out")
             else:
@@ -178,5 +180,5 @@ def _check_not_old_mac(path: Path) -> None:
 def _problem(texts: list[str]) -> str | None:
     if len(texts) != 2:
         return f"{len(texts)} columns, and two are wanted (separated by a tab)"
-    side = next((name for name, text in zip(("source", "target"), texts, strict=True) if not text.strip()), None)
+    side = next((name for name, text in zip(("source", "target"), texts, strict=True) if not text), None)
     return None if side is None else f"the {side} side is empty"

@@ -70,11 +70,11 @@ def _cut(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
         for end in ends:
             text = text.replace(end, "\n")
         *complete, rest = text.split("\n")
-        yield from (line.removeprefix(_BOM) for line in complete) if _BOM in text else complete
+        yield from (line.lstrip(_BOM) for line in complete) if _BOM in text else complete
         pending = [rest + held]
     last = "".join(pending)
     if last:
-        yield last.removesuffix("\r").removeprefix(_BOM)
+        yield last.removesuffix("\r").lstrip(_BOM)
 
 
 def fingerprint(files: Iterable[Path]) -> str:
