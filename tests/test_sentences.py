@@ -131,7 +131,7 @@ def is_break_slowly(text: str, start: int, mark: re.Match[str], end: int) -> boo
 
 
 UNITS = [
-    *'aB1 中。！？；…,.?!"\'”’」（)\n\t\x85',
+    *"aB1 中。！？；…,.?!\"'”’」（)\n\t\x85",
     *['"a.","b.",', "1. ", "x. ", '. " ', 'said . " ', "Mr. ", "No. 3 ", "U.S. ", "<unk>", "e.g. ", "。」"],
     *["He left. ", "他说：“走吧。”", '{"a":1.5,"b":"x. Y"},', "…… ", "?! ", "p.m. and ", "( a . ) "],
 ]
@@ -177,7 +177,9 @@ def test_the_work_of_the_plainest_rules_is_not(unit):
 
 
 @pytest.mark.timeout(60)  # seconds are needed, where the plainest rules take hours
-@pytest.mark.parametrize("unit", ['"a.","b.",', '{"a":1.5,"b":"He left. We","c":["1. x",2.0]},', "（他说：“走吧。”）1. "])
+@pytest.mark.parametrize(
+    "unit", ['"a.","b.",', '{"a":1.5,"b":"He left. We","c":["1. x",2.0]},', "（他说：“走吧。”）1. "]
+)
 def test_a_line_of_megabytes(unit):
     sentences = split_sentences(unit * (2_000_000 // len(unit)))
     assert sum(map(len, sentences)) >= 1_900_000

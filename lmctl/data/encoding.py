@@ -80,11 +80,14 @@ def guess(sample: bytes) -> str | None:
     """Iconv's name of the encoding that `sample` may be in; None if nothing speaks for any."""
     high = [place for place, byte in enumerate(sample) if byte >= 0x80]
     alone = sum(sample[place - 1 : place] < b"\x80" and sample[place + 1 : place + 2] < b"\x80" for place in high)
+    western = "CP1252" if any(0x80 <= sample[place] < 0xA0 for place in high) else "ISO-8859-1"
     if alone * 3 > len(high) * 2:  # accents and curly quotes among ASCII
-        return "CP1252" if any(0x80 <= sample[place] < 0xA0 for place in high) else "ISO-8859-1"
+        return western
     shares = {name: _share(sample, name, known) / least for name, (least, known) in _FREQUENT.items()}
     best = max(shares, key=lambda name: shares[name])
-    return best if shares[best] >= 1 else None
+    if shares[best] >= 1:
+        return best
+    return western if len(high) * 4 < len(sample) else None
 
 
 def _share(sample: bytes, encoding: str, frequent: str) -> float:

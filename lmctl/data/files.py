@@ -180,8 +180,9 @@ def _matching(place: Path, path: str) -> Found:
             found.files.append(file)
     _each_once(found)
     if not found.files and not found.bad:
-        what = f"only folders match {path}" if folders else f"no file matches {path}"
-        raise DataError(what, f"what is in them: {Path(path, '**', '*')}" if folders else None)
+        if folders:
+            raise DataError(f"only folders match {path}", f"what is in them: {Path(path, '**', '*')}")
+        raise DataError(f"no file matches {path}", nearest_place(_root(place)))
     return found
 
 
@@ -192,18 +193,27 @@ def _flat(place: Path) -> Iterator[tuple[Path, BadFile | None]]:
 
 def _deep(place: Path) -> Iterator[tuple[Path, BadFile | str | None]]:
     """What matches a pattern with `**`. Not by `glob`, which goes round and round in links that form a loop."""
-    parts = place.parts
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    root, pattern = Path(*parts[:first]), parts[first:]
+    root = _root(place)
+    pattern = place.parts[len(root.parts) :]
+    if not root.is_dir():
+        return
     for file, problem in _walk(root, hidden=any(part.startswith(".") for part in pattern)):
         if _matches(file.relative_to(root).parts, pattern):
             yield file, problem
 
 
+def _root(place: Path) -> Path:
+    """The part of a pattern before its first wildcard."""
+    parts = place.parts
+    return Path(*parts[: next(number for number, part in enumerate(parts) if glob.has_magic(part))])
+
+
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     """Whether these steps from a folder to a file are those of the pattern; hidden ones only where it says a dot."""
+    if pattern == ("**",):
+        return bool(parts) and not any(part.startswith(".") for part in parts)
     if not pattern or not parts:
-        return not parts and all(part == "**" for part in pattern)
+        return not pattern and not parts
     name, rest = parts[0], parts[1:]
     hidden = name.startswith(".") and not pattern[0].startswith(".")
     if pattern[0] == "**":

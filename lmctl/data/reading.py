@@ -105,9 +105,11 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
 def _decoded(blocks: Iterator[bytes], name: str, file: Path | None) -> Iterator[str]:
     """The text of a file, a block at a time; `name` stands for it in messages, `file` in commands."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    offset, line, head = 0, 1, b""
+    offset, line, head, last = 0, 1, b"", b""
     for block in blocks:
         waiting = decoder.getstate()[0]
+        line += last.count(b"\n")
+        last = waiting + block
         head = head or block[:_HEAD]
         if b"\0" in block:
             raise _with_nul(name, file, head, offset + block.index(0))
@@ -115,13 +117,12 @@ def _decoded(blocks: Iterator[bytes], name: str, file: Path | None) -> Iterator[
             yield decoder.decode(block)
         except UnicodeDecodeError as error:
             where = f"at byte offset {offset - len(waiting) + error.start}"
-            raise _not_utf8(name, file, head, where, line, waiting + block, error.start) from error
+            raise _not_utf8(name, file, head, where, line, last, error.start) from error
         offset += len(block)
-        line += block.count(b"\n")
     waiting = decoder.getstate()[0]
     if waiting:
         where = f"at byte offset {offset - len(waiting)}"
-        raise _not_utf8(name, file, head, where, line, waiting, 0)
+        raise _not_utf8(name, file, head, where, line, last, len(last) - len(waiting))
 
 
 def _with_nul(name: str, file: Path | None, head: bytes, offset: int) -> BadFile:
@@ -138,7 +139,7 @@ def _not_utf8(name: str, file: Path | None, head: bytes, where: str, line: int, 
     if (known := binary(head)) is not None:
         return BadFile(f"{name} is {known[0]}", known[1], "binary")
     line += block.count(b"\n", 0, start)
-    sample = block[block.rfind(b"\n", 0, start) + 1 :][:_SAMPLE]
+    sample = block[max(block.rfind(b"\n", 0, start) + 1, start - _SAMPLE // 2) :][:_SAMPLE]
     what, command = advice(_in_shell(file), sample)
     return BadFile(f"{name} is not valid UTF-8 {where}, in line {line:,}: {what}", command, "not UTF-8")
 

@@ -107,9 +107,9 @@ class Corpus:
             )
         if tally.short == tally.documents > 0:
             notes.append("no document has two sentences, and pairs of segments (nsp, sop) cannot be made of such ones")
-        if tally.documents > 1 and tally.longest * 2 > tally.characters:
-            share = 100 * tally.longest / tally.characters
-            notes.append(f"one document is {share:.0f} % of the text, and it is on one side of the split")
+        if tally.documents > 2 and tally.longest * 2 > tally.characters:
+            share = 100 * tally.longest // tally.characters
+            notes.append(f"one document is {share} % of the text, and it is on one side of the split")
         return notes
 
 
