@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -125,6 +126,49 @@ def test_parallel_files_must_match(tmp_path: Path):
     with pytest.raises(DataError, match=r"a\.en:2: the target side is empty"):
         list(Parallel(en, de).rows("train"))
     assert len(both(Parallel(en, de, on_bad_row="skip"))) == 2
+
+
+def test_a_carriage_return_or_an_odd_separator_does_not_shift_parallel_text(tmp_path: Path):
+    """The right pairs are those of `paste`."""
+    en = write(tmp_path / "p.en", "one\ntwo\rmore\nthree\u2028x\nfour\x0cy\n\ufefffive\x85\n")
+    de = write(tmp_path / "p.de", "eins\r\nzwei\r\ndrei\r\nvier\rmehr\r\nfuenf\r\n")
+    pairs = {("one", "eins"), ("two more", "zwei"), ("three x", "drei"), ("four y", "vier mehr"), ("five", "fuenf")}
+    assert texts(Parallel(en, de)) == pairs
+    tsv = tmp_path / "p.tsv"
+    tsv.write_bytes(subprocess.run(["paste", en, de], capture_output=True, check=True).stdout)
+    assert texts(Parallel(path=str(tsv))) == pairs
+    mac = write(tmp_path / "mac.en", "one\rtwo\rthree\r")
+    for options in ({"source": mac, "target": mac}, {"source": mac, "target": de}, {"path": mac}):
+        with pytest.raises(DataError, match=r"mac\.en has carriage returns and no line ends"):
+            list(Parallel(**options, on_bad_row="skip").rows("train"))
+
+
+def test_several_files_a_side_go_by_their_names(tmp_path: Path):
+    for number in (1, 2, 10):
+        write(tmp_path / f"part{number}.en", f"first {number}\nsecond {number}\n")
+        write(tmp_path / f"part{number}.de", f"erste {number}\nzweite {number}\n")
+    source = Parallel(f"{tmp_path}/*.en", f"{tmp_path}/*.de")
+    wanted = {(f"{a} {n}", f"{b} {n}") for a, b in (("first", "erste"), ("second", "zweite")) for n in (1, 2, 10)}
+    assert texts(source) == wanted
+    assert "3 files a side, 5 rows" in source.describe()
+    for side in ("en", "de"):
+        (tmp_path / side).mkdir()
+        for number in (1, 2, 10):
+            write(tmp_path / side / f"{number}.txt", (tmp_path / f"part{number}.{side}").read_text())
+    folders = Parallel(str(tmp_path / "en"), str(tmp_path / "de"))
+    assert texts(folders) == wanted
+    assert folders.fingerprint() == source.fingerprint()
+    (tmp_path / "de" / "2.txt").rename(tmp_path / "de" / "3.txt")
+    with pytest.raises(DataError, match=r"en/2\.txt and .*de/3\.txt would be read side by side"):
+        texts(folders)
+    write(tmp_path / "de" / "4.txt", "vier\n")
+    with pytest.raises(DataError, match="source means 3 files and target 4"):
+        texts(folders)
+    write(tmp_path / "part2.de", "erste 2\n")
+    with pytest.raises(
+        DataError, match=r"part2\.en has 2 lines and .*part2\.de has 1: line 2 of .*part2\.en has no part"
+    ):
+        texts(source)
 
 
 def test_validation_text_is_not_trained_on(tmp_path: Path):

@@ -196,7 +196,7 @@ def test_no_prompt_is_refused(bert, typed):
 
 
 def test_a_terminal_is_not_waited_for(bert, marian, monkeypatch):
-    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr("sys.stdin", type("Terminal", (io.StringIO,), {"isatty": lambda self: True})())
     with pytest.raises(ConfigError, match="no prompt given"):
         generate(bert)
     with pytest.raises(ConfigError, match="no text given"):

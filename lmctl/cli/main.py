@@ -56,6 +56,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""), file=sys.stderr)
         print("  lmctl --help lists the verbs", file=sys.stderr)
         return Exit.USAGE
+    if (odd := next((word for word in words if not _is_text(word)), None)) is not None:
+        shown = odd.encode(errors="surrogateescape").decode(errors="replace")
+        print(f"error: {shown!r} is not valid UTF-8", file=sys.stderr)
+        print("  type it in a UTF-8 terminal; a file with such a name: rename it, or name its folder", file=sys.stderr)
+        return Exit.USAGE
     with _own_process_state([sys.argv[0], *words]):
         return _list(words[1:]) if words[0] == "list" else _hydra_verb(words[0], words[1:])
 
@@ -84,6 +89,15 @@ def usage() -> str:
         "  lmctl --version",
     ]
     return "\n".join(lines)
+
+
+def _is_text(word: str) -> bool:
+    """Whether an argument can be written down: bytes that are no characters arrive as halves of them."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

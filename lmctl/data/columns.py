@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Optional
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
 from lmctl.core.places import Place
-from lmctl.data.reading import fingerprint, text_files
+from lmctl.data.files import files_of
+from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, Record, plain, text_of, value_of
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.sentences import split_sentences
@@ -168,15 +169,7 @@ class ColumnSource(Columns):
 
     def files(self, path: str) -> list[Path]:
         """The files that `path` means, sorted."""
-        if not Path(path).is_dir():
-            return text_files(path)
-        found = sorted(file for file in Path(path).rglob("*") if file.is_file() and self._fits(file.name))
-        if not found:
-            raise DataError(f"{path} has no file that ends with {', '.join(self.suffixes)}")
-        return found
-
-    def _fits(self, name: str) -> bool:
-        return name.removesuffix(".gz").removesuffix(".zst").endswith(self.suffixes)
+        return files_of(path, self.suffixes, type(self).__name__)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """File contents (not their names), which columns are read, and how rows are split."""

@@ -1,20 +1,30 @@
-"""`data=parallel`: a text and its translation in two files, line by line, or in two columns of one file."""
+"""`data=parallel`: a text and its translation line by line, in two files (or several pairs of them), or in two columns.
+
+Only `\\n` and `\\r\\n` end a line, as for `wc`, `paste`, Moses and sacreBLEU.
+"""
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
 from lmctl.core.places import Place
-from lmctl.data.reading import fingerprint, lines, text_files
+from lmctl.data.reading import aligned_lines, fingerprint, lines, text_files
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share
+
+VERSION = 2
+"""Raise it when the same files and options begin to yield other rows."""
+
+_WORD = re.compile(r"\d+|[^\W\d_]+")
 
 
 @dataclass(frozen=True)
@@ -41,27 +51,27 @@ class Parallel:
             raise ValueError(f"on_bad_row must be error or skip, got {self.on_bad_row!r}")
         check_share(self.valid_share)
 
-    def _files(self, split: Split) -> list[Path]:
-        """Two files, or one; none if validation rows are held out."""
+    def _files(self, split: Split) -> list[list[Path]]:
+        """The files of both sides, or those with two columns; none if validation rows are held out."""
         names = (self.source, self.target, self.path)
         if split == "valid":
             names = (self.valid_source, self.valid_target, self.valid_path)
-        found = []
-        for name in filter(None, names):
-            files = text_files(name)
-            if len(files) != 1:
-                raise DataError(f"{name} means {len(files)} files, and one is wanted for each side")
-            found.append(files[0])
-        return found
+        sides = [text_files(name) for name in names if name]
+        if len(sides) == 2:
+            _check_pairs(*sides)
+        return sides
 
     def _read(self, split: Split) -> Iterator[Row]:
         files = self._files(split)
         bad, first = 0, ""
-        rows = _two_files(*files) if len(files) == 2 else _two_columns(files[0])
-        for where, texts in rows:
+        reads = map(_two_files, *files) if len(files) == 2 else map(_two_columns, files[0])
+        rows = chain.from_iterable(reads)
+        for where, sides in rows:
+            # `paste` puts the byte order mark of the second file into the middle of a line.
+            texts = [" ".join(side.lstrip("\ufeff").split()) for side in sides]
             problem = _problem(texts)
             if problem is None:
-                yield Row([" ".join(text.split()) for text in texts], None, where)
+                yield Row(texts, None, where)
             elif self.on_bad_row == "error":
                 raise DataError(f"{where}: {problem}", "data.on_bad_row=skip leaves such rows out")
             else:
@@ -85,42 +95,91 @@ class Parallel:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """File contents (not their names) and how rows are split."""
-        valid = [fingerprint([file]) for file in self._files("valid")]
+        valid = [fingerprint(side) for side in self._files("valid")]
         return {
             "source": "parallel",
-            "files": [fingerprint([file]) for file in self._files("train")],
+            "version": VERSION,
+            "files": [fingerprint(side) for side in self._files("train")],
             "valid": valid or self.valid_share,
             "on_bad_row": self.on_bad_row,
         }
 
     def describe(self) -> str:
         """One line: files, rows, bad rows."""
-        text = f"{self.path or f'{self.source} -> {self.target}'}: {self._partition}"
+        count = len(self._files("train")[0])
+        files = f"{count:,} files{'' if self.path else ' a side'}, " if count > 1 else ""
+        text = f"{self.path or f'{self.source} -> {self.target}'}: {files}{self._partition}"
         for bad, first in self.skipped.values():
             text += f"; {bad:,} bad row{'s' * (bad != 1)} skipped, the first: {first}" if bad else ""
         return text
 
 
-def _two_files(source: Path, target: Path) -> Iterator[tuple[str, list[str]]]:
-    counts = [0, 0]
-    for number, texts in enumerate(zip_longest(lines(source), lines(target)), start=1):
-        if None in texts:
-            counts = [sum(1 for _ in lines(file)) for file in (source, target)]
+def _check_pairs(sources: list[Path], targets: list[Path]) -> None:
+    """DataError unless the files of the two sides go together, in the order of their names."""
+    if len(sources) != len(targets):
+        raise DataError(
+            f"source means {len(sources):,} files and target {len(targets):,}, and each wants a partner",
+            f"the first of them: {sources[0]}, {targets[0]}",
+        )
+    differences = [_difference(source, target) for source, target in zip(sources, targets, strict=True)]
+    for source, target, difference in zip(sources, targets, differences, strict=True):
+        if difference != differences[0]:
             raise DataError(
-                f"{source} has {counts[0]:,} lines and {target} has {counts[1]:,}: so their lines do not match",
-                "align them, or give one file with both columns: data.path=",
+                f"{source} and {target} would be read side by side, as the names are sorted, and do not look alike",
+                f"name both files of a pair alike, except for the language, as in {sources[0]} and {targets[0]}",
             )
+
+
+def _difference(source: Path, target: Path) -> set[tuple[str | None, str | None]]:
+    """In which words the names of two files differ; in none if they are the same name in two folders."""
+    words = [_WORD.findall(file.name) for file in (source, target)]
+    return {pair for pair in zip_longest(*words) if pair[0] != pair[1]}
+
+
+def _two_files(source: Path, target: Path) -> Iterator[tuple[str, list[str]]]:
+    number = 0
+    for number, texts in enumerate(zip_longest(aligned_lines(source), aligned_lines(target)), start=1):
+        if None in texts:
+            raise _unequal(source, target, number)
         yield f"{source}:{number}", [str(text) for text in texts]
+    if number == 1:
+        _check_not_old_mac(source)
+
+
+def _unequal(source: Path, target: Path, number: int) -> DataError:
+    """The error where line `number` is behind the end of one file."""
+    counts = [sum(1 for _ in aligned_lines(file)) for file in (source, target)]
+    for file, count in zip((source, target), counts, strict=True):
+        if count == 1:
+            _check_not_old_mac(file)
+    longer, shorter = (source, target) if counts[0] > counts[1] else (target, source)
+    return DataError(
+        f"{source} has {counts[0]:,} lines and {target} has {counts[1]:,}: "
+        f"line {number:,} of {longer} has no partner in {shorter}",
+        "align them, or give one file with both columns: data.path=",
+    )
 
 
 def _two_columns(path: Path) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(lines(path), start=1):
+    number = 0
+    for number, line in enumerate(aligned_lines(path), start=1):
         if line.strip():
             yield f"{path}:{number}", line.split("\t")
+    if number == 1:
+        _check_not_old_mac(path)
+
+
+def _check_not_old_mac(path: Path) -> None:
+    """DataError if what `aligned_lines` finds to be one line was written as many, on an old Mac."""
+    if sum(1 for line in islice(lines(path), 3) if line.strip()) > 2:
+        raise DataError(
+            f"{path} has carriage returns and no line ends, so that all of it is one line",
+            f"tr '\\r' '\\n' < {shlex.quote(str(path))} makes lines of it",
+        )
 
 
 def _problem(texts: list[str]) -> str | None:
     if len(texts) != 2:
         return f"{len(texts)} columns, and two are wanted (separated by a tab)"
-    side = next((name for name, text in zip(("source", "target"), texts, strict=True) if not text.strip()), None)
+    side = next((name for name, text in zip(("source", "target"), texts, strict=True) if not text), None)
     return None if side is None else f"the {side} side is empty"

@@ -15,6 +15,7 @@ _MARK = re.compile(r"[。！？；]+|…{2,}|[.!?…]+")
 _CLOSERS = "”’」』）】》〉)]}'"
 _FINAL = re.compile(rf"[.!?…。！？；][\s\"{re.escape(_CLOSERS)}]*$")
 _WIDE_EDGE = re.compile(rf"[{_WIDE}]")
+_VISIBLE = re.compile(r"\S")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]*$")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[A-HJ-Z]")
 
@@ -30,16 +31,24 @@ _NUMBERED = re.compile(r"nos?|art|ch|sec|ver", re.IGNORECASE)
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of `text`, stripped; put together they are the text again, up to white space."""
+    """The sentences of `text`, stripped; put together they are the text again, up to white space.
+
+    Takes time in proportion to the text, however long a line is: nothing looks at more than a few characters around
+    a mark, and what must be known of the sentence up to it is carried along.
+    """
     sentences = []
     start = 0
+    quotes = _Quotes(text)
+    first = _first_visible(text, 0)
     for mark in _MARK.finditer(text):
         if mark.start() < start:
             continue
-        end = _after_closers(text, start, mark)
-        if _is_break(text, start, mark, end):
+        end = _after_closers(text, mark, quotes)
+        if _is_break(text, start, first, mark, end):
             sentences.append(text[start:end].strip())
             start = end
+            quotes.forget(end)
+            first = _first_visible(text, start)
     sentences.append(text[start:].strip())
     return [sentence for sentence in sentences if sentence]
 
@@ -51,16 +60,42 @@ def ends_sentence(line: str) -> bool:
 
 def join_lines(lines: Iterable[str]) -> str:
     """Wrapped lines as one: with a space between them, but none where Chinese meets Chinese."""
-    joined = ""
+    parts: list[str] = []
     for line in map(str.strip, lines):
         if not line:
             continue
-        wide = joined and _WIDE_EDGE.match(joined[-1]) and _WIDE_EDGE.match(line[0])
-        joined += line if wide or not joined else " " + line
-    return joined
+        wide = parts and _WIDE_EDGE.match(parts[-1][-1]) and _WIDE_EDGE.match(line[0])
+        parts += [line] if wide or not parts else [" ", line]
+    return "".join(parts)
 
 
-def _after_closers(text: str, start: int, mark: re.Match[str]) -> int:
+class _Quotes:
+    """Whether a straight quote is open, asked at places further and further on."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.counted = 0
+        """Up to here `number` quotes of the sentence are counted."""
+        self.number = 0
+
+    def forget(self, start: int) -> None:
+        """A new sentence begins: quotes before it do not count."""
+        self.counted, self.number = start, 0
+
+    def open_at(self, place: int) -> bool:
+        """Whether the sentence has an odd number of straight quotes before `place`."""
+        self.number += self.text.count('"', self.counted, place)
+        self.counted = place
+        return self.number % 2 == 1
+
+
+def _first_visible(text: str, start: int) -> int:
+    """Where the first character from `start` on stands that is no white space."""
+    found = _VISIBLE.search(text, start)
+    return len(text) if found is None else found.start()
+
+
+def _after_closers(text: str, mark: re.Match[str], quotes: _Quotes) -> int:
     """Where the sentence would end: behind the quotes and brackets that the mark stands in."""
     end = mark.end()
     while end < len(text):
@@ -68,15 +103,17 @@ def _after_closers(text: str, start: int, mark: re.Match[str]) -> int:
             end += 1
             continue
         # A straight quote closes when one is open; in tokenised text it stands apart, as in `said . " Then`.
-        quote = end + 1 if text.startswith(' " ', end) or text[end:] == ' "' else end
-        if text[quote] != '"' or text.count('"', start, end) % 2 == 0:
+        apart = text.startswith(' " ', end) or (end == len(text) - 2 and text.endswith(' "'))
+        quote = end + 1 if apart else end
+        if text[quote] != '"' or not quotes.open_at(end):
             break
         end = quote + 1
     return end
 
 
-def _is_break(text: str, start: int, mark: re.Match[str], end: int) -> bool:
-    """Whether the text goes on with a new sentence behind `end`."""
+def _is_break(text: str, start: int, first: int, mark: re.Match[str], end: int) -> bool:
+    """Whether the text goes on with a new sentence behind `end`; the one before it begins at `start`, its first
+    visible character stands at `first`."""
     rest = text[end : end + 40].lstrip()
     if not rest:
         return True
@@ -94,7 +131,7 @@ def _is_break(text: str, start: int, mark: re.Match[str], end: int) -> bool:
         return True
     before = _LAST_WORD.search(text, max(start, mark.start() - 60), mark.start())
     word = before[0] if before else ""
-    if word.isdecimal() and not text[start : mark.start() - len(word)].strip():
+    if word.isdecimal() and first >= mark.start() - len(word):
         return False  # "1. First item": the number belongs to what follows.
     if _ABBREVIATION.fullmatch(word) or _INITIALS.fullmatch(word):
         return False

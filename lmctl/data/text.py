@@ -2,48 +2,143 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Document, Kind, Row, Split
+from lmctl.core.errors import DataError
 from lmctl.core.places import Place
+from lmctl.data.files import TEXT_SUFFIXES, BadFile, Found, all_bad, check_lasting, counted, find, kind_of
 from lmctl.data.layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
-from lmctl.data.reading import fingerprint, text_files
+from lmctl.data.reading import fingerprint, problem
 from lmctl.data.split import Partition, by_content, by_text, check_share
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same files and options begin to yield other documents."""
 
+SKIP = "data.on_bad_file=skip leaves such files out"
 
-@dataclass(frozen=True)
+
+@dataclass
+class Tally:
+    """What the last complete reading of a corpus met."""
+
+    documents: int = 0
+    short: int = 0
+    """Documents of one line or sentence."""
+    characters: int = 0
+    longest: int = 0
+    """Characters of the longest document."""
+    empty: int = 0
+    """Files without any text."""
+
+    def add(self, document: Document) -> None:
+        size = sum(map(len, document))
+        self.documents += 1
+        self.short += len(document) == 1
+        self.characters += size
+        self.longest = max(self.longest, size)
+
+
+@dataclass
 class Corpus:
     """Some text files and what their lines are."""
 
-    files: list[Path]
+    found: Found
     layout: Layout
     line_is: LineIs
+    tally: Tally = field(default_factory=Tally)
 
     @classmethod
-    def open(cls, path: str, layout: str, sentences: str) -> Corpus:
-        """Find the files and fill in what is "auto" by looking at them."""
-        files = text_files(path)
-        heads = sample(files)
+    def open(cls, path: str, layout: str, sentences: str, on_bad_file: str) -> Corpus:
+        """Find the files and fill in what is "auto" by looking at them; DataError if there is none to read."""
+        found = find(path, TEXT_SUFFIXES)
+        if on_bad_file == "skip":
+            found = _readable(found, path)
+        elif found.bad:
+            raise _all_bad(found, found.files)
+        files = found.files
+        check_lasting(files)
+        try:
+            heads = sample(files)
+        except BadFile as error:
+            raise _all_bad(found, files) from error
         chosen = next((name for name in LAYOUTS if name == layout), None) or detect_layout(files, heads)
         line_is: LineIs = "sentence"
         if sentences != "line":
             line_is = detect_line(heads, chosen)
         if sentences == "split" and line_is == "sentence":
             line_is = "paragraph"
-        return cls(files, chosen, line_is)
+        return cls(found, chosen, line_is)
 
     def read(self) -> Iterator[Document]:
-        return read_documents(self.files, self.layout, self.line_is)
+        """All documents in the order of the files; DataError that names all bad files, at the first of them."""
+        tally = Tally()
+        for place, file in enumerate(self.found.files):
+            before = tally.documents
+            try:
+                for document in read_documents([file], self.layout, self.line_is):
+                    tally.add(document)
+                    yield document
+            except BadFile as error:
+                raise _all_bad(self.found, self.found.files[place:]) from error
+            tally.empty += tally.documents == before
+        self.tally = tally
 
     def fingerprint(self) -> list[str]:
-        return [fingerprint(self.files), self.layout, self.line_is]
+        return [fingerprint(self.found.files), self.layout, self.line_is]
+
+    def notes(self) -> list[str]:
+        """What a reader of the corpus should know, one line each; to be asked when all of it has been read."""
+        left_out = self.found.left_out + Counter({"empty": self.tally.empty})
+        notes = [f"left out: {counted(left_out)}"] if left_out else []
+        if self.found.bad:
+            notes.append(f"the first file that cannot be read: {self.found.bad[0]}")
+        marked = Counter(MARKUP[kind] for kind in map(kind_of, self.found.files) if kind in MARKUP)
+        notes += [f"{count:,} file{'s' * (count != 1)} read as plain text: {what}" for what, count in marked.items()]
+        tally = self.tally
+        if self.layout == "blank_line_between_documents" and tally.short * 2 > tally.documents > 1:
+            notes.append(
+                f"{tally.short:,} of {tally.documents:,} documents are one line only: is it one text? "
+                "data.layout=one_document_per_file, or verbatim, keeps it together"
+            )
+        if tally.short == tally.documents > 0:
+            notes.append("no document has two sentences, and pairs of segments (nsp, sop) cannot be made of such ones")
+        if tally.documents > 2 and tally.longest * 2 > tally.characters:
+            share = 100 * tally.longest // tally.characters
+            notes.append(f"one document is {share} % of the text, and it is on one side of the split")
+        return notes
+
+
+MARKUP = {
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "tags and scripts included; pandoc -t plain takes the text out"),
+    **dict.fromkeys((".xml", ".tex", ".rtf"), "its markup included"),
+    **dict.fromkeys((".csv", ".tsv"), "its columns are not told apart; data=table does that"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "its keys are not told apart; data=jsonl does that"),
+}
+"""What is read of a file with such a suffix, if somebody names it."""
+
+
+def _readable(found: Found, path: str) -> Found:
+    """`found` without the files that cannot be read; they are counted among those left out."""
+    problems = {file: error for file in found.files if (error := problem(file)) is not None}
+    bad = [*found.bad, *problems.values()]
+    files = [file for file in found.files if file not in problems]
+    if not files:
+        raise DataError(f"{path} has no file that can be read; the first: {bad[0]}", bad[0].hint)
+    return Found(files, bad, found.left_out + Counter(error.kind for error in bad))
+
+
+def _all_bad(found: Found, files: list[Path]) -> DataError:
+    """The error of all files of `found` that cannot be read, `files` being those that nobody has read yet."""
+    bad = [*found.bad, *filter(None, map(problem, files))]
+    if len(found.files) + len(found.bad) == 1:
+        return bad[0]
+    return all_bad(bad, len(found.files) + len(found.bad), SKIP)
 
 
 @dataclass(frozen=True)
@@ -55,6 +150,7 @@ class TextFiles:
     sentences: str = "auto"
     valid_path: Optional[Place] = None
     valid_share: float = 0.05
+    on_bad_file: str = "error"
 
     yields: ClassVar[Kind] = "documents"
 
@@ -65,15 +161,20 @@ class TextFiles:
             raise ValueError(f"layout must be one of auto, {', '.join(LAYOUTS)}, got {self.layout!r}")
         if self.sentences not in ("auto", "line", "split"):
             raise ValueError(f"sentences must be one of auto, line, split, got {self.sentences!r}")
+        if self.on_bad_file not in ("error", "skip"):
+            raise ValueError(f"on_bad_file must be error or skip, got {self.on_bad_file!r}")
         check_share(self.valid_share)
 
     @cached_property
     def _corpus(self) -> Corpus:
-        return Corpus.open(self.path, self.layout, self.sentences)
+        return self._open(self.path)
 
     @cached_property
     def _valid_corpus(self) -> Corpus | None:
-        return None if self.valid_path is None else Corpus.open(self.valid_path, self.layout, self.sentences)
+        return None if self.valid_path is None else self._open(self.valid_path)
+
+    def _open(self, path: str) -> Corpus:
+        return Corpus.open(path, self.layout, self.sentences, self.on_bad_file)
 
     @cached_property
     def _partition(self) -> Partition:
@@ -99,8 +200,13 @@ class TextFiles:
         return map(Row, self.documents(split))
 
     def describe(self) -> str:
-        """One line: files, layout, documents. Reads everything once."""
+        """One line: files, layout, documents; indented below it what was left out and what is remarkable, if anything.
+        Reads everything once."""
         corpus = self._corpus
-        files = f"{len(corpus.files):,} file{'s' * (len(corpus.files) != 1)}"
+        count = len(corpus.found.files)
         how = "detected" if self.layout == "auto" else "given"
-        return f"{self.path}: {files}, {corpus.layout} ({how}), a line is a {corpus.line_is}, {self._partition}"
+        read = f"{count:,} file{'s' * (count != 1)}, {corpus.layout} ({how}), a line is a {corpus.line_is}"
+        first = f"{self.path}: {read}, {self._partition}"
+        valid = self._valid_corpus
+        notes = corpus.notes() + ([f"{self.valid_path}: {note}" for note in valid.notes()] if valid else [])
+        return "\n  ".join([first, *notes])

@@ -1,25 +1,47 @@
-"""Lines that come in: one given, those of a file, or standard input."""
+"""Lines that come in: those of files, or standard input. Both are read by the same code."""
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
 from lmctl.core.errors import ConfigError
-from lmctl.data.reading import lines, text_files
+from lmctl.data.files import is_pipe
+from lmctl.data.reading import aligned_lines, aligned_lines_of, text_files
+
+STANDARD_INPUT = "-"
+"""The file that is standard input, as for other programs."""
 
 
 def lines_of(file: str) -> Iterator[str]:
-    """The lines of a text file, plain or compressed; DataError if it cannot be read."""
-    for path in text_files(file):
-        yield from lines(path)
+    """The lines of a text file, plain or compressed; DataError if it cannot be read.
+
+    Only `\\n` and `\\r\\n` end one: answer i belongs to line i.
+    """
+    for path in files_once(file):
+        yield from aligned_lines(path)
+
+
+def files_once(file: str) -> list[Path]:
+    """The files that `file` means, for reading them once: it may be a pipe, as in `file=<(zcat lines.gz)`."""
+    place = Path(file).expanduser()
+    return [place] if is_pipe(place) else text_files(file)
 
 
 def incoming(file: str | None, what: str, example: str) -> Iterator[str]:
-    """The lines of `file` (plain or compressed), else of standard input; ConfigError if that is a terminal, where
-    nobody knows that text is expected."""
-    if file is not None:
+    """The lines of `file`, else of standard input, plain or compressed; ConfigError if there is none, or if it is a
+    terminal, where nobody knows that text is expected."""
+    if file is not None and file != STANDARD_INPUT:
         return lines_of(file)
-    if sys.stdin.isatty():
+    stream = sys.stdin
+    if stream is None or stream.closed:
+        raise ConfigError(f"no {what} given: standard input is closed", example)
+    if stream.isatty():
         raise ConfigError(f"no {what} given", example)
-    return (line.removesuffix("\n").removesuffix("\r") for line in sys.stdin)
+    if isinstance(stream, io.TextIOWrapper):
+        return aligned_lines_of(cast(io.BufferedReader, stream.buffer), "standard input")
+    # Text that a program which calls lmctl has put there.
+    return aligned_lines_of(io.BytesIO(stream.read().encode(errors="surrogatepass")), "standard input")

@@ -1,0 +1,276 @@
+"""Which files a path means: a file, a pattern, or a folder with all that is in it. The same for every source."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from lmctl.core.errors import DataError
+
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".raw", ".tokens")
+"""What counts as text in a folder, each also with .gz or .zst behind it; a file or pattern may have any name."""
+
+COMPRESSED_SUFFIXES = (".gz", ".zst")
+
+
+class BadFile(DataError):
+    """A file that cannot be read as what it should be; `kind` says why in two or three words, for counting."""
+
+    def __init__(self, message: str, hint: str | None = None, kind: str = "unreadable") -> None:
+        super().__init__(message, hint)
+        self.kind = kind
+
+
+@dataclass
+class Found:
+    """The files that a path means, and what else is in its folders."""
+
+    files: list[Path] = field(default_factory=list)
+    """Sorted, each once, whatever links lead to it."""
+    bad: list[BadFile] = field(default_factory=list)
+    """Links that lead nowhere, and folders that may not be looked into."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """How many files of which kind (their suffix, "hidden") are in the folders and are not among `files`."""
+
+
+def find(path: str, suffixes: Sequence[str], what: str = "text") -> Found:
+    """The files that `path` means: one file, a pattern (`**` allowed), or a folder with all its subfolders.
+
+    In a folder only names that end with one of `suffixes` (in upper or lower case, compressed or not) count, and
+    hidden files and folders do not. Links are followed, and no place is visited twice. DataError if there is none;
+    `what` says of what in it.
+    """
+    place = Path(path).expanduser()
+    try:
+        if place.is_dir():
+            return _in_folder(place, suffixes, what)
+        if place.exists():
+            return Found([place])
+    except OSError as error:
+        raise unreadable(place, error) from error
+    if glob.has_magic(str(place)):
+        return _matching(place, path)
+    if place.is_symlink():
+        raise _dangling(place)
+    raise DataError(f"{path} does not exist", nearest_place(place))
+
+
+def files_of(path: str, suffixes: Sequence[str], what: str = "text") -> list[Path]:
+    """The files that `path` means, as `find` does; DataError if one of them is known to be unreadable."""
+    found = find(path, suffixes, what)
+    check_lasting(found.files)
+    if found.bad:
+        raise found.bad[0] if len(found.bad) == 1 else all_bad(found.bad, len(found.files) + len(found.bad))
+    return found.files
+
+
+def text_files(path: str) -> list[Path]:
+    """The text files that `path` means."""
+    return files_of(path, TEXT_SUFFIXES)
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether what `path` holds can be read only once."""
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def check_lasting(files: Iterable[Path]) -> None:
+    """DataError if one of the files cannot be read a second time."""
+    for file in files:
+        if is_pipe(file):
+            raise DataError(
+                f"{file} is a pipe, which can be read only once, and this text is read several times",
+                "write it to a file, and name that",
+            )
+
+
+def all_bad(bad: Sequence[BadFile], total: int, *remedies: str) -> DataError:
+    """One error for all files of a path that cannot be read, the first five of them by name."""
+    shown = [f"  {error}" for error in bad[:5]]
+    more = [f"  and {len(bad) - 5:,} more"] if len(bad) > 5 else []
+    head = f"{len(bad):,} of {total:,} files cannot be read:"
+    hints = [error.hint for error in bad if error.hint]
+    return DataError("\n".join([head, *shown, *more]), "\n  ".join([*hints[:1], *remedies]) or None)
+
+
+def counted(kinds: Counter[str]) -> str:
+    """`.html 3, .csv 2, no suffix 1`: the most frequent first."""
+    return ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+
+
+def kind_of(file: Path) -> str:
+    """Its suffix in lower case, that of compression included: `.html`, `.csv.gz`."""
+    name = bare_name(file.name)
+    suffix = Path(name).suffix
+    return (suffix + file.name.lower()[len(name) :]) if suffix else "without suffix"
+
+
+def bare_name(name: str) -> str:
+    """The name in lower case, without what compression has put behind it."""
+    name = name.lower()
+    return next((name.removesuffix(suffix) for suffix in COMPRESSED_SUFFIXES if name.endswith(suffix)), name)
+
+
+def nearest_place(place: Path) -> str | None:
+    """A remedy for a path that does not exist: the sibling with the most similar name at the first wrong step."""
+    for step in reversed([place, *place.parents]):
+        if step.exists():
+            continue
+        try:
+            siblings = sorted(entry.name for entry in step.parent.iterdir())
+        except OSError:
+            return None
+        close = difflib.get_close_matches(step.name, siblings, n=1)
+        return f"did you mean {step.parent / close[0]}?" if close else None
+    return None
+
+
+def unreadable(path: Path | str, error: OSError) -> BadFile:
+    """What to raise where the system refuses to read `path`."""
+    if isinstance(error, PermissionError):
+        return BadFile(f"{path} may not be read: permission denied", kind="permission denied")
+    return BadFile(f"{path} cannot be read: {error.strerror or error}")
+
+
+def _dangling(link: Path) -> BadFile:
+    return BadFile(f"{link} is a link to {os.readlink(link)}, which does not exist", kind="link to nothing")
+
+
+def _in_folder(folder: Path, suffixes: Sequence[str], what: str) -> Found:
+    found = Found()
+    for file, problem in _walk(folder, hidden=False):
+        named = bare_name(file.name).endswith(tuple(suffixes))
+        if isinstance(problem, str):
+            found.left_out[problem] += 1
+        elif problem is not None and (named or file.is_dir()):
+            found.bad.append(problem)
+        elif named:
+            found.files.append(file)
+        else:
+            found.left_out[kind_of(file)] += 1
+    _each_once(found)
+    if not found.files and not found.bad:
+        there = f"; it has {counted(found.left_out)}" if found.left_out else ""
+        raise DataError(
+            f"{folder} has no {what} files ({', '.join(suffixes)}, each also with .gz or .zst){there}",
+            f"for other names give a pattern: {folder / '**' / '*'}",
+        )
+    return found
+
+
+def _matching(place: Path, path: str) -> Found:
+    found = Found()
+    folders = 0
+    for file, problem in _deep(place) if "**" in place.parts else _flat(place):
+        if isinstance(problem, BadFile):
+            found.bad.append(problem)
+        elif file.is_dir():
+            folders += 1
+        elif problem is None:
+            found.files.append(file)
+    _each_once(found)
+    if not found.files and not found.bad:
+        if folders:
+            raise DataError(f"only folders match {path}", f"what is in them: {Path(path, '**', '*')}")
+        raise DataError(f"no file matches {path}", nearest_place(_root(place)))
+    return found
+
+
+def _flat(place: Path) -> Iterator[tuple[Path, BadFile | None]]:
+    for file in map(Path, glob.glob(str(place))):
+        yield file, None if file.exists() else _dangling(file)
+
+
+def _deep(place: Path) -> Iterator[tuple[Path, BadFile | str | None]]:
+    """What matches a pattern with `**`. Not by `glob`, which goes round and round in links that form a loop."""
+    root = _root(place)
+    pattern = place.parts[len(root.parts) :]
+    if not root.is_dir():
+        return
+    for file, problem in _walk(root, hidden=any(part.startswith(".") for part in pattern)):
+        if _matches(file.relative_to(root).parts, pattern):
+            yield file, problem
+
+
+def _root(place: Path) -> Path:
+    """The part of a pattern before its first wildcard."""
+    parts = place.parts
+    return Path(*parts[: next(number for number, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether these steps from a folder to a file are those of the pattern; hidden ones only where it says a dot."""
+    if pattern == ("**",):
+        return bool(parts) and not any(part.startswith(".") for part in parts)
+    if not pattern or not parts:
+        return not pattern and not parts
+    name, rest = parts[0], parts[1:]
+    hidden = name.startswith(".") and not pattern[0].startswith(".")
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (not hidden and _matches(rest, pattern))
+    return not hidden and fnmatchcase(name, pattern[0]) and _matches(rest, pattern[1:])
+
+
+def _walk(folder: Path, hidden: bool) -> Iterator[tuple[Path, BadFile | str | None]]:
+    """All files below a folder, through links too; with each what is wrong with it, or why nobody wants it."""
+    top = folder.stat()
+    seen = {(top.st_dev, top.st_ino)}
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            yield here, unreadable(here, error)
+            continue
+        for entry in entries:
+            path = here / entry.name
+            if entry.name.startswith(".") and not hidden:
+                yield path, "hidden"
+                continue
+            try:
+                status = entry.stat()
+            except OSError as error:
+                yield path, _dangling(path) if entry.is_symlink() else unreadable(path, error)
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                yield path, None if stat.S_ISREG(status.st_mode) else "no plain file"
+            elif (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                waiting.append(path)
+
+
+def _each_once(found: Found) -> None:
+    """Sort the files, and leave out links to files that are among them anyway."""
+    found.files.sort()
+    found.bad.sort(key=str)
+    links = {file for file in found.files if file.is_symlink()}
+    if not links:
+        return
+    seen = {_identity(file) for file in found.files if file not in links}
+    kept = []
+    for file in found.files:
+        if file not in links:
+            kept.append(file)
+        elif (identity := _identity(file)) not in seen:
+            seen.add(identity)
+            kept.append(file)
+    if len(kept) < len(found.files):
+        found.left_out["second link to a file"] += len(found.files) - len(kept)
+    found.files = kept
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino
