@@ -27,15 +27,15 @@ _BLOCK = 1 << 20
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 
-def text_files(path: str) -> list[Path]:
+def text_files(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> list[Path]:
     """The files that `path` names, sorted: one file, a glob (`**` allowed), or a folder with all its subfolders.
 
-    In folders only TEXT_SUFFIXES count, and hidden files and folders are left out.
+    In folders only `suffixes` count, in either case, and hidden files and folders are left out.
     """
     place = Path(path).expanduser()
     try:
         if place.is_dir():
-            return _in_folder(place)
+            return _in_folder(place, suffixes)
         if place.exists():
             return [place]
     except OSError as error:
@@ -81,7 +81,7 @@ def fingerprint(files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     def fail(error: OSError) -> None:
         raise _unreadable(Path(error.filename or folder), error) from error
 
@@ -92,11 +92,12 @@ def _in_folder(folder: Path) -> list[Path]:
             bare = name.lower()
             for suffix in COMPRESSED_SUFFIXES:
                 bare = bare.removesuffix(suffix)
-            if not name.startswith(".") and bare.endswith(TEXT_SUFFIXES):
+            if not name.startswith(".") and bare.endswith(suffixes):
                 found.append(Path(place, name))
     if not found:
         raise DataError(
-            f"{folder} has no text files ({', '.join(TEXT_SUFFIXES)}, each also with .gz or .zst)",
+            f"{folder} has no {'text ' * (suffixes is TEXT_SUFFIXES)}files "
+            f"({', '.join(suffixes)}, each also with .gz or .zst)",
             f"for other names give a pattern: {folder / '**' / '*'}",
         )
     return sorted(found)

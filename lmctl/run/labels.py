@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from lmctl.core.batch import LabelKind, Row
 from lmctl.core.errors import DataError
-from lmctl.core.suggest import nearest
+from lmctl.core.suggest import listed, nearest
 
 SEPARATOR = ","
 """Between the labels of one row, where several may hold and they come as one string."""
+
+LOOK, MANY = 2_000, 1_000
+"""Rows after which labels that repeat are taken for classes; more different labels than this, hardly any of which
+repeats, are not."""
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+
+
+class BadLabel(DataError):
+    """The label of one row, which cannot be what labels are meant to be."""
 
 
 class Labels:
@@ -25,7 +36,7 @@ class Labels:
         self.numbers: list[float] = []
 
     def add(self, row: Row) -> None:
-        """Take down the label of one row; DataError if it cannot be one."""
+        """Take down the label of one row; BadLabel, and nothing is taken down, if it cannot be one."""
         if row.label is None:
             raise DataError(f"{row.where}: the row has no label", "say where labels are: data.label=COLUMN")
         if self.kind == "number":
@@ -36,10 +47,10 @@ class Labels:
             for name in names:
                 if name not in self.known:
                     close = nearest(name, self.known)
-                    raise DataError(
+                    raise BadLabel(
                         f"{row.where}: label {name!r} does not occur in {self.known_from}"
                         + (f"; did you mean {close!r}?" if close else ""),
-                        f"labels there: {', '.join(self.known)}",
+                        f"labels there: {listed(self.known)}",
                     )
         self.found.append(names)
 
@@ -57,14 +68,48 @@ class Labels:
         return several, names
 
 
+def labelled(rows: Iterable[Row], labels: Labels, skip: bool, left_out: list[str]) -> Iterator[list[str]]:
+    """The texts of `rows`, their labels taken down; with `skip` what is wrong with rows that are left out is put into
+    `left_out`."""
+    for row in rows:
+        try:
+            labels.add(row)
+        except BadLabel as error:
+            if not skip:
+                raise
+            left_out.append(str(error))
+        else:
+            yield row.texts
+
+
+def check_repeated(rows: Iterable[Row], kind: LabelKind | None, what: str) -> None:
+    """DataError if nearly every row has a label of its own, as in a column of numbers or names of rows: nothing could
+    be learnt. `what` is the task in messages. Looks at the first rows only, if labels repeat there."""
+    if kind not in ("class", "classes"):
+        return
+    names: set[str] = set()
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        names.update(_several(row) if kind == "classes" or isinstance(row.label, list) else (_plain(row.label),))
+        if count >= LOOK and len(names) <= count // 2:
+            return
+    if len(names) > max(MANY, count // 2):
+        raise DataError(
+            f"{what}: {len(names):,} different labels in {count:,} rows, so most classes have a single row",
+            "is data.label the right column? For numbers: objective.labels=number",
+        )
+
+
 def _in_order(names: set[str]) -> list[str]:
     """By value if all are whole numbers, by letter otherwise."""
-    return sorted(names, key=lambda n: (0, int(n), n) if all(m.lstrip("-").isdigit() for m in names) else (0, 0, n))
+    if all(_WHOLE.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
 
 
 def _one(row: Row) -> str:
     if isinstance(row.label, list):
-        raise DataError(
+        raise BadLabel(
             f"{row.where}: the row has a list of labels", "several labels per row: mix...objective.labels=classes"
         )
     return _plain(row.label)
@@ -83,8 +128,13 @@ def _plain(label: object) -> str:
 def _number(row: Row) -> float:
     try:
         value = float(row.label)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not np.isfinite(value):
-        raise DataError(f"{row.where}: label {row.label!r} is not a number", "classes instead: objective.labels=class")
+        with np.errstate(over="ignore"):
+            finite = bool(np.isfinite(np.float32(value)))
+    except (TypeError, ValueError, OverflowError):
+        finite = False
+    if not finite:
+        raise BadLabel(
+            f"{row.where}: label {row.label!r} is not a number that can be learnt",
+            "classes instead: objective.labels=class; data.on_bad_row=skip leaves such rows out",
+        )
     return value
