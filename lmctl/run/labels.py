@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -32,8 +33,11 @@ class Labels:
         """`names`: the classes, in order; None while they are still to be found, in `known_from`."""
         self.kind, self.names, self.known_from = kind, names, known_from
         self.known = {name: place for place, name in enumerate(names or ())}
-        self.found: list[tuple[str, ...]] = []
-        self.numbers: list[float] = []
+        self.numbers = array("d")
+        self._codes: dict[str, int] = {}
+        """The classes that occurred, numbered as they came."""
+        self._found, self._per_row = array("q"), array("q")
+        """Codes of all rows one after the other, and how many each row has: 16 bytes for a row with one label."""
 
     def add(self, row: Row) -> None:
         """Take down the label of one row; BadLabel, and nothing is taken down, if it cannot be one."""
@@ -52,19 +56,20 @@ class Labels:
                         + (f"; did you mean {close!r}?" if close else ""),
                         f"labels there: {listed(self.known)}",
                     )
-        self.found.append(names)
+        self._found.extend(self._codes.setdefault(name, len(self._codes)) for name in names)
+        self._per_row.append(len(names))
 
     def arrays(self) -> tuple[np.ndarray, list[str]]:
         """The labels int64 [D], float32 [D, C] or float32 [D], and the names of the classes."""
         if self.kind == "number":
             return np.array(self.numbers, dtype=np.float32), []
-        names = list(self.names) if self.names is not None else _in_order({n for row in self.found for n in row})
+        names = list(self.names) if self.names is not None else _in_order(self._codes)
         places = {name: place for place, name in enumerate(names)}
+        found = np.array([places[name] for name in self._codes], dtype=np.int64)[np.array(self._found, dtype=np.int64)]
         if self.kind == "class":
-            return np.array([places[row[0]] for row in self.found], dtype=np.int64), names
-        several = np.zeros((len(self.found), len(names)), dtype=np.float32)
-        for place, row in enumerate(self.found):
-            several[place, [places[name] for name in row]] = 1.0
+            return found, names
+        several = np.zeros((len(self._per_row), len(names)), dtype=np.float32)
+        several[np.repeat(np.arange(len(self._per_row)), np.array(self._per_row, dtype=np.int64)), found] = 1.0
         return several, names
 
 
@@ -100,8 +105,9 @@ def check_repeated(rows: Iterable[Row], kind: LabelKind | None, what: str) -> No
         )
 
 
-def _in_order(names: set[str]) -> list[str]:
+def _in_order(names: Iterable[str]) -> list[str]:
     """By value if all are whole numbers, by letter otherwise."""
+    names = list(names)
     if all(_WHOLE.fullmatch(name) for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
