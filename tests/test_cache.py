@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -116,6 +117,29 @@ def test_a_cache_that_cannot_be_written_names_the_key_that_moves_it(tmp_path):
     with pytest.raises(DiskError) as caught:
         cached(tmp_path / "file", "store", {}, never)
     assert "cache_dir=" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("error", "of_cache"),
+    [
+        (OSError("Couldn't deserialize thrift"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/text.txt"), False),
+        (PermissionError(errno.EACCES, "Permission denied", "/elsewhere/text.txt"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (PermissionError(errno.EACCES, "Permission denied", "CACHE/store/x/tokens.bin"), True),
+    ],
+)
+def test_an_error_of_a_reader_is_none_of_the_cache(tmp_path, error, of_cache):
+    if error.filename:
+        error.filename = error.filename.replace("CACHE", str(tmp_path))
+
+    def fail(folder):
+        raise error
+
+    with pytest.raises(DiskError if of_cache else type(error)) as caught:
+        cached(tmp_path, "store", {}, fail)
+    assert (caught.value is error) != of_cache
+    assert not list((tmp_path / "store").glob("*.building"))
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ with its process, so a killed build leaves nothing that counts as a hit and two 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -55,7 +56,8 @@ def cached(root: Path, kind: str, identity: Mapping[str, Any], make: Callable[[P
     """The directory of the entry and whether it was there already (a hit).
 
     On a miss `make(folder)` fills an empty folder. A second process that asks meanwhile waits, then hits. Whatever
-    `make` raises is passed on and leaves no entry; a cache that cannot be written is a DiskError.
+    `make` raises is passed on and leaves no entry; a cache that cannot be written is a DiskError. An OSError that
+    `make` raises about a file elsewhere, or about none on a disk with room, is not one of the cache.
     """
     shelf = root / kind
     name = key_of(identity)
@@ -81,9 +83,19 @@ def cached(root: Path, kind: str, identity: Mapping[str, Any], make: Callable[[P
                 raise
             _flush_folder(shelf)
     except OSError as error:
+        if not _of_cache(error, root, shelf):
+            raise
         reason = error.strerror or str(error)
         raise DiskError(f"cannot write to the cache {root}: {reason}", "choose another place: cache_dir=") from error
     return entry, False
+
+
+def _of_cache(error: OSError, root: Path, shelf: Path) -> bool:
+    """Whether an error is about the cache's own files: they are named, or the disk is full or not to be written."""
+    if isinstance(error.filename, str | bytes):
+        place = Path(os.path.abspath(os.fsdecode(error.filename)))
+        return place.is_relative_to(os.path.abspath(root)) or Path(os.path.abspath(root)).is_relative_to(place)
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO) or not shelf.is_dir()
 
 
 def _lock_of(entry: Path) -> Path:

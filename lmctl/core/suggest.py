@@ -16,4 +16,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """`; did you mean X?`, or the choices if none is near, to be put behind a message."""
     choices = list(choices)
     close = nearest(word, choices)
-    return f"; did you mean {close}?" if close else f"; there are: {', '.join(choices)}" if choices else ""
+    return f"; did you mean {close}?" if close else f"; there are: {listed(choices)}" if choices else ""
+
+
+def listed(choices: Iterable[str], most: int = 40) -> str:
+    """The choices between commas, at most so many, and how many more there are."""
+    choices = list(choices)
+    more = f", and {len(choices) - most:,} more" if len(choices) > most else ""
+    return ", ".join(choices[:most]) + more

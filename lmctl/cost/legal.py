@@ -60,7 +60,7 @@ def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
     check_device(plan.runner.on_cpu())
     device = torch.device("cpu" if plan.runner.on_cpu() else "cuda")
     for name, task in plan.mix.tasks.items():
-        check_kind(name, task)
+        check_kind(name, task, len(plan.mix.tasks) == 1)
     known = look(plan, read)
     examples = examples_for(plan, known)
     check(plan, world, device, examples)

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Kind, Row, Split
-from lmctl.core.errors import DataError
+from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.places import Place
 from lmctl.data.files import files_of
+from lmctl.data.guess import how_to_label
 from lmctl.data.reading import fingerprint
-from lmctl.data.records import BadRow, Record, plain, text_of, value_of
+from lmctl.data.records import BadRow, NoColumn, Record, label_of, texts_of, value_of
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.sentences import split_sentences
 from lmctl.data.split import check_share
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same files and options begin to yield other rows."""
+
+_NO_COLUMN = "\x1fnone"
+"""The name of no column: where it is wanted, all are read."""
+
+_LOOK_AT = 100
+"""Records that are looked at for which of their columns is what."""
+
+_LOOK_AHEAD = 10_000
+"""Records in which a column is looked for that the first one lacks."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,12 @@ class Columns(ABC):
             raise ValueError("label and source exclude each other: rows are labelled or parallel")
         if self.text_b is not None and self.label is None:
             raise ValueError("text_b is the second text of labelled pairs: give label as well")
+        if self.label is not None and self.label in self.columns:
+            raise ValueError(f"label and text are the same column, {self.label!r}")
         check_share(self.valid_share)
 
+    option: ClassVar[str]
+    """Its name in the group `data`."""
     what_path_is: ClassVar[str] = "a file, a folder or a pattern"
 
     @abstractmethod
@@ -63,7 +78,7 @@ class Columns(ABC):
     def parts(self) -> tuple[str, str | None]:
         """The part that is trained on, and the one that validates; None if rows of the first are held out."""
 
-    @property
+    @cached_property
     def yields(self) -> Kind:
         if self.source is not None:
             return "parallel"
@@ -74,54 +89,96 @@ class Columns(ABC):
         """How many of a row's first texts tell it from others."""
         return 1 if self.yields == "parallel" else 2
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns with text."""
         names = (self.source, self.target) if self.source is not None else (self.text, self.text_b)
         return tuple(name for name in names if name is not None)
 
+    @cached_property
+    def wanted(self) -> tuple[str, ...]:
+        """All columns that are read."""
+        return (*self.columns, *([self.label] if self.label is not None else []))
+
     def read(self, part: str) -> Iterator[Row]:
-        """The good rows of a part; DataError at the first bad one, unless bad ones are skipped."""
+        """The good rows of a part; DataError at the first bad one, unless bad ones are skipped. ConfigError if none of
+        them has a column that is wanted."""
         good, first, bad = 0, "", 0
-        for where, record in self.records(part):
+        begin = ""
+        absent: NoColumn | None = None
+        records = self.records(part)
+        for where, record in records:
             row = self.checked(where, record)
             if isinstance(row, Row):
                 good += 1
                 yield row
-            else:
-                first, bad = first or row, bad + 1
+                continue
+            if not good and not bad and isinstance(row, NoColumn):
+                begin, absent = where, row
+                if self.on_bad_row == "error":
+                    absent = _absent(row, islice(records, _LOOK_AHEAD))
+            elif absent is not None:
+                absent = absent.as_well(row)
+            if absent is not None and self.on_bad_row == "error":
+                raise self._no_column(begin, absent)
+            first, bad = first or self.skip(where, row), bad + 1
         if bad and not good:
+            if absent is not None:
+                raise self._no_column(begin, absent)
             raise DataError(f"{part}: all {bad:,} rows are bad; the first: {first}")
         self.skipped[part] = (bad, first)
+
+    def skip(self, where: str, row: BadRow) -> str:
+        """What is wrong with a row that is left out, with its place; DataError if bad rows are not."""
+        if self.on_bad_row == "error":
+            raise DataError(f"{where}: {row}", row.hint)
+        return f"{where}: {row}"
+
+    def _no_column(self, where: str, missing: NoColumn) -> ConfigError:
+        """What to raise where none of the rows has a column, `where` being the first of them."""
+        keys = ("text", "text_b", "label", "source", "target")
+        key = next((key for key in keys if getattr(self, key) == missing.name), "text")
+        hint = f"{missing.columns}; say which it is: data.{key}=COLUMN"
+        return ConfigError(f"{where}: {missing}", f"{hint}{self.other_reading}")
+
+    other_reading: ClassVar[str] = ""
+    """What else may be wrong if a column is not there, to be put behind the hint."""
 
     @cached_property
     def skipped(self) -> dict[str, tuple[int, str]]:
         """Bad rows per part at its last complete reading, and the first of them."""
         return {}
 
-    def checked(self, where: str, record: Record | BadRow) -> Row | str:
-        """The row of a record; where bad rows are skipped, or what is wrong with it; else DataError."""
+    def checked(self, where: str, record: Record | BadRow) -> Row | BadRow:
+        """The row of a record, or what is wrong with it."""
+        if isinstance(record, BadRow):
+            return record
         try:
-            if isinstance(record, BadRow):
-                raise record
             return self._row(record, where)
         except BadRow as error:
-            if self.on_bad_row == "error":
-                raise DataError(f"{where}: {error}", "data.on_bad_row=skip leaves such rows out") from None
-            return f"{where}: {error}"
+            return error.with_traceback(None)
 
     def _row(self, record: Record, where: str) -> Row:
-        texts = [text_of(record, name) for name in self.columns]
+        texts = [texts_of(record, name) for name in self.columns]
         if self.yields == "documents":
-            value = value_of(record, self.text)
-            given = [str(part).strip() for part in value] if isinstance(value, list) else split_sentences(texts[0])
-            return Row([sentence for sentence in given if sentence], None, where)
-        if self.label is None:
-            return Row(texts, None, where)
-        label = value_of(record, self.label)
-        if label is None or label == "":
-            raise BadRow(f"column {self.label!r} is empty")
-        return Row(texts, label if isinstance(label, list) else plain(label), where)
+            listed = isinstance(value_of(record, self.text), list)
+            return Row(texts[0] if listed else split_sentences(texts[0][0]), None, where)
+        label = None if self.label is None else label_of(record, self.label)
+        return Row([" ".join(parts) for parts in texts], label, where)
+
+    def how_to_label(self, where: str = "") -> str | None:
+        """The settings that would make its rows labelled, in the names of its own columns, if they can be guessed;
+        `where` its keys begin with, if not with `data.`."""
+        try:
+            return how_to_label(where, self.option, self.path, self.text, self.some_records())
+        except LmctlError:  # said when it is read
+            return None
+
+    def some_records(self) -> list[Record]:
+        """The first records with all their columns."""
+        every = replace(self, text=_NO_COLUMN, text_b=None, label=None, source=None, target=None)
+        records = islice(every.records(every.parts[0]), _LOOK_AT)
+        return [record for _, record in records if not isinstance(record, BadRow)]
 
     @cached_property
     def _partition(self) -> RowPartition:
@@ -182,3 +239,16 @@ class ColumnSource(Columns):
             "valid": valid,
             "on_bad_row": self.on_bad_row,
         }
+
+
+def _absent(missing: NoColumn, others: Iterator[tuple[str, Record | BadRow]]) -> NoColumn | None:
+    """`missing` with the columns of the other records added, unless one of them has the column."""
+    for _, record in others:
+        if isinstance(record, BadRow):
+            continue
+        try:
+            value_of(record, missing.name)
+            return None
+        except NoColumn as error:
+            missing = missing.as_well(error) or missing
+    return missing

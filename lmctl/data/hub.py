@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Optional
@@ -14,12 +14,13 @@ from lmctl.core.places import Place
 from lmctl.core.sources import Block, StreamPlace
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.columns import Columns
-from lmctl.data.hub_dataset import Built, Saved, explained, find
+from lmctl.data.hub_dataset import PLACED, Built, Saved, explained, find, tables
 from lmctl.data.hub_stream import BlockReader, Records
-from lmctl.data.records import BadRow, Record, no_column, value_of
+from lmctl.data.records import BadRow, NoColumn, Record, outermost, value_of
 from lmctl.data.row_split import digest
+from lmctl.data.table import Table
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same data and options begin to yield other rows."""
 
 
@@ -38,6 +39,7 @@ class Hub(Columns):
     streaming: bool = False
     buffer: int = 10_000
 
+    option: ClassVar[str] = "hub"
     imports: ClassVar[tuple[str, ...]] = ("datasets",)
     what_path_is: ClassVar[str] = "a dataset on the hub (owner/name), a saved one, or a folder or file"
 
@@ -73,18 +75,32 @@ class Hub(Columns):
     def _open(self, split: str, stream: bool) -> Any:
         """The rows of a split, cut down to the columns that are read, so that no picture or sound is decoded."""
         with explained(f"{self.path}[{split}] cannot be read"):
+            if isinstance(self._found, Built) and (files := self._found.tables(split)) is not None:
+                return tables(files, Table(self.path, self.text, self.text_b, self.label, self.source, self.target))
             dataset = self._found.stream(split) if stream else self._found.read(split)
             if dataset.features is None:  # of csv files, before the first row is read
                 return dataset
-            wanted = {self._column(name, dataset.features): None for name in (*self.columns, self.label) if name}
+            wanted = {self._column(name, dataset.features, split): None for name in self.wanted}
             return dataset.select_columns(list(wanted))
 
-    def _column(self, name: str, features: Mapping[str, Any]) -> str:
+    def _column(self, name: str, features: Mapping[str, Any], split: str) -> str:
         """The column that `name` is, or in which `a.b` lies."""
-        column = name if name in features else name.partition(".")[0]
-        if column not in features:
-            raise no_column(name, features)
+        column = outermost(name, features)
+        if column is None:
+            raise self._no_column(f"{self.path}[{split}]", NoColumn(name, features))
         return column
+
+    def some_records(self) -> list[Record]:
+        from datasets import ClassLabel, Value
+
+        if isinstance(self._found, Built) and self._found.tables(self.train_split) is not None:
+            return super().some_records()
+        dataset = self._found.stream(self.train_split)
+        if dataset.features is not None:  # pictures and sounds are left alone
+            plain = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel | Value)]
+            dataset = dataset.select_columns(plain)
+        with explained(f"{self.path} cannot be read"):
+            return list(dataset.take(20))
 
     @cached_property
     def _class(self) -> Any:
@@ -94,7 +110,7 @@ class Hub(Columns):
         features = self._open(self.train_split, self.streaming).features or {}
         try:
             feature = value_of(features, self.label) if self.label else None
-        except ConfigError:  # in a column that is no mapping of features, as translations are
+        except NoColumn:  # in a column that is no mapping of features, as translations are
             return None
         feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
         return feature if isinstance(feature, ClassLabel) else None
@@ -119,8 +135,14 @@ class Hub(Columns):
             rows: Iterator[tuple[str, Record]] = iter(self._first.found)
         else:
             rows = self._numbered(part)
+        return self._as_named(rows)
+
+    def _as_named(self, rows: Iterable[tuple[str, Record]]) -> Iterator[tuple[str, Record | BadRow]]:
         for where, record in rows:
-            yield where, self._named(record)
+            if PLACED in record:
+                yield record[PLACED]
+            else:
+                yield where, self._named(record)
 
     def _numbered(self, part: str) -> Iterator[tuple[str, Record]]:
         name = f"{self.path}[{part}]"
@@ -145,11 +167,14 @@ class Hub(Columns):
         records = self._first
         if (epoch, at) != (0, None):
             records = self._reader.block(self.buffer, epoch, at, order)
-        rows = (self.checked(where, self._named(record)) for where, record in records.found)
-        return Block(
-            [row for row in rows if isinstance(row, Row) and digest(row, self.sides) not in self._held_out],
-            records.after,
-        )
+        rows: list[Row] = []
+        for where, record in self._as_named(records.found):
+            row = self.checked(where, record)
+            if isinstance(row, BadRow):
+                self.skip(where, row)
+            elif digest(row, self.sides) not in self._held_out:
+                rows.append(row)
+        return Block(rows, records.after)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Of files here the contents, of data on the hub the commit; which columns are read, and how rows are split.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +19,8 @@ from lmctl.core.files import means_a_place, path_of
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.files import nearest_place
 from lmctl.data.reading import fingerprint
+from lmctl.data.records import BadRow, Record
+from lmctl.data.table import Table, suffix
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 """Files of a folder that may say what its columns are."""
@@ -78,12 +80,47 @@ class Built:
     def stream(self, split: str) -> Any:
         return self.builder.as_streaming_dataset(split=split)
 
+    def tables(self, split: str) -> list[Path] | None:
+        """The files of a split, if they are csv and nobody says how to read it: what `data=table` reads as well. The
+        library would have pandas guess, to whom NA, None and null are nothing, and 007 is 7."""
+        config = self.builder.config
+        if self.commit is not None or self.builder.name != "csv" or self.builder.info.features is not None:
+            return None
+        usual = type(config)()
+        own = {"name", "version", "data_dir", "data_files", "description", "sep", "na_filter"}
+        differs = any(getattr(config, f.name) != getattr(usual, f.name) for f in fields(config) if f.name not in own)
+        if differs or config.sep not in (",", "\t"):
+            return None
+        return list(map(Path, config.data_files[split]))
+
     def identity(self, split: str) -> dict[str, Any]:
         if self.commit is not None:
             return {"commit": self.commit, "config": self.builder.config.name}
         files = list(map(Path, self.builder.config.data_files[split]))
         cards = [card for name in CARDS if (card := Path(self.builder.base_path, name)).is_file()]
-        return {"format": self.builder.name, "files": fingerprint(files), "cards": fingerprint(cards)}
+        suffixes = sorted({suffix(file) for file in files})
+        return {
+            "format": [self.builder.name, suffixes],
+            "files": fingerprint(files),
+            "cards": fingerprint(cards),
+        }
+
+
+PLACED = "\x1fplaced"
+"""The key of a record that is another one, or a bad row, with its place."""
+
+
+def tables(files: list[Path], how: Table) -> Any:
+    """The rows of csv files as an `IterableDataset`, each file a shard and each row `{PLACED: (place, record)}`."""
+    from datasets import IterableDataset
+
+    return IterableDataset.from_generator(_rows_of, gen_kwargs={"files": files, "how": how})
+
+
+def _rows_of(files: list[Path], how: Table) -> Iterator[dict[str, tuple[str, Record | BadRow]]]:
+    for file in files:
+        for placed in how.in_file(file):
+            yield {PLACED: placed}
 
 
 def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
@@ -153,7 +190,10 @@ def _builder(where: str, path: str, config: str | None, **how: Any) -> Any:
 
     with explained(f"data.path={path} cannot be loaded", _nearby(path)):
         try:
-            return datasets.load_dataset_builder(where, config, **how)
+            builder = datasets.load_dataset_builder(where, config, **how)
+            if builder.name == "csv" and builder.info.features is None:  # else pandas takes "NA" and "None" for nothing
+                builder = datasets.load_dataset_builder(where, config, na_filter=False, **how)
+            return builder
         except RuntimeError as error:
             if "script" not in str(error):
                 raise

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
+from typing import Any, ClassVar
 
 from lmctl.core.errors import DataError
 from lmctl.data.columns import ColumnSource
+from lmctl.data.dialect import DELIMITERS, LONGEST, Dialect, detect, reader, sample
+from lmctl.data.files import COMPRESSED_SUFFIXES
+from lmctl.data.parquet import is_parquet, parquet_records
 from lmctl.data.reading import lines
 from lmctl.data.records import BadRow, Record
-
-DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
 
 
 @dataclass(frozen=True)
@@ -31,60 +33,92 @@ class Table(ColumnSource):
         if self.quoting not in ("auto", "none", "csv"):
             raise ValueError(f"quoting must be one of auto, none, csv, got {self.quoting!r}")
 
+    option: ClassVar[str] = "table"
+
     @property
     def suffixes(self) -> tuple[str, ...]:
         return (".csv", ".tsv", ".parquet")
 
+    @property
+    def other_reading(self) -> str:  # type: ignore[override]
+        return ", or data.header=false if the first line is a row" if self.header else ", or data.header=true"
+
     def fingerprint(self) -> dict[str, object]:
-        """As for any file with columns, and how its text is cut into cells."""
-        return {**super().fingerprint(), "format": [self.delimiter, self.quoting, self.header]}
+        """As for any file with columns, how its text is cut into cells, and the suffixes, which have a say in that."""
+        files = [file for part in self.parts if part is not None for file in self.files(part)]
+        kinds = [self.delimiter, self.quoting, self.header, [suffix(file) for file in files]]
+        return {**super().fingerprint(), "format": kinds}
 
     def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
-        return _parquet(path) if path.name.endswith(".parquet") else self._cells(path)
+        if is_parquet(path):
+            return parquet_records(path, self.wanted)
+        return self.in_lines(lines(path), str(path))
 
-    def _cells(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
-        text = lines(path)
-        head = list(islice(text, 1))
-        delimiter = DELIMITERS.get(self.delimiter) or max(DELIMITERS.values(), key=("".join(head)).count)
-        # In the tables of GLUE and its kin a " is a character like any other.
-        quoted = self.quoting == "csv" or (self.quoting == "auto" and delimiter != "\t")
-        rows = csv.reader(
-            (f"{line}\n" for line in chain(head, text)),
-            delimiter=delimiter,
-            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-            strict=quoted,
-        )
+    def in_lines(self, text: Iterator[str], name: str) -> Iterator[tuple[str, Record | BadRow]]:
+        """The records in the lines of `name`, whatever they come from, each with its place."""
+        head, whole = sample(text)
+        how = detect(head, whole, suffix(Path(name)), self.wanted if self.header else (), self.delimiter, self.quoting)
+        rows = reader(chain(head, text), how, strict=True)
         names: list[str] | None = None
         while True:
+            begin = rows.line_num + 1
             try:
                 cells = next(rows, None)
             except csv.Error as error:
-                raise DataError(
-                    f"{path}:{rows.line_num}: {error}", "data.quoting=none if a quote is a character"
-                ) from None
+                raise _broken(f"{name}:{begin}", error) from None
             if cells is None:
                 return
+            if not cells or (len(cells) == 1 and not cells[0].strip()):  # a blank line
+                continue
             if names is None:
-                names = cells if self.header else [str(number) for number in range(len(cells))]
+                names = (
+                    _names(f"{name}:{begin}", cells, self.wanted) if self.header else list(map(str, range(len(cells))))
+                )
                 if self.header:
                     continue
-            if cells:
-                yield f"{path}:{rows.line_num}", _record(names, cells)
+            yield f"{name}:{begin}", _record(names, cells) or BadRow(*self._ragged(names, cells, how))
+
+    def _ragged(self, names: Sequence[str], cells: Sequence[str], how: Dialect) -> tuple[str, str | None]:
+        """What is wrong with a row of another width, and what may mend it."""
+        hint = None
+        if not how.quoted and self.quoting == "auto" and any('"' in cell for cell in cells):
+            hint = "data.quoting=csv if cells stand in quotes"
+        elif self.delimiter == "auto":
+            others = ", ".join(name for name in DELIMITERS if name != how.name)
+            hint = f"data.delimiter={others.replace(', ', '|')} if cells do not end at a {how.name}"
+        return f"{len(cells)} cell{'s' * (len(cells) != 1)}, and there are {len(names)} columns", hint
 
 
-def _record(names: list[str], cells: list[str]) -> Record | BadRow:
-    if len(cells) != len(names):
-        return BadRow(f"{len(cells)} cells, and there are {len(names)} columns")
-    return dict(zip(names, cells, strict=True))
+def suffix(path: Path) -> str:
+    """What a file's name ends with, in lower case, .gz and .zst aside."""
+    name = path.name.lower()
+    for packed in COMPRESSED_SUFFIXES:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Record | BadRow]]:
-    from pyarrow import ArrowInvalid
-    from pyarrow.parquet import ParquetFile
+def _names(where: str, cells: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The names in a header; DataError if one that is wanted is there twice."""
+    names = [cell.strip() for cell in cells]
+    for name in wanted:
+        if (count := names.count(name)) > 1:
+            raise DataError(f"{where}: {count} columns are called {name!r}", "give them different names")
+    return names
 
-    try:
-        batches = ParquetFile(path).iter_batches()
-        for number, record in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1):
-            yield f"{path}: row {number}", record
-    except ArrowInvalid as error:
-        raise DataError(f"{path} is not a parquet file: {error}") from error
+
+def _record(names: Sequence[str], cells: list[str]) -> dict[str, Any] | None:
+    """The cells by name; None if there are too few, or too many that are not empty."""
+    if len(cells) < len(names) or any(cells[len(names) :]):
+        return None
+    return dict(zip(names, cells, strict=False))
+
+
+def _broken(where: str, error: csv.Error) -> DataError:
+    """Quotes that are not as csv has them: where the next row begins is not known."""
+    known = {
+        "unexpected end of data": "a cell begins with a quote that is never closed",
+        "field larger than field limit": f"a cell of more than {LONGEST:,} characters: its quote is never closed",
+        "expected after": 'a cell goes on behind its closing quote (a quote inside is doubled: "")',
+    }
+    text = next((words for part, words in known.items() if part in str(error)), str(error))
+    return DataError(f"{where}: {text}", "data.quoting=none if a quote is a character like any other")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lmctl.core.batch import Document
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
 from lmctl.core.sources import Block, StreamedSource, StreamPlace
 from lmctl.core.store import TokenStore, store_in_memory
 from lmctl.core.tasks import Examples, Material, Objective
 from lmctl.mix.blocks import BlockOfExamples
-from lmctl.run.labels import Labels
+from lmctl.run.labels import Labels, labelled
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -42,13 +40,8 @@ class BlockMaker:
         if kind is None:
             return store_in_memory((row.texts for row in block.rows), self.tokenizer)
         labels = Labels(kind, names, "the first block of the stream, from which the classes were taken")
-
-        def documents() -> Iterator[Document]:
-            for row in block.rows:
-                labels.add(row)
-                yield row.texts
-
-        store = store_in_memory(documents(), self.tokenizer)
+        skip = getattr(self.source, "on_bad_row", "error") == "skip"
+        store = store_in_memory(labelled(block.rows, labels, skip, []), self.tokenizer)
         return replace(store, labels=labels.arrays()[0], label_names=names)
 
     def _examples(self, store: TokenStore) -> Examples | None:

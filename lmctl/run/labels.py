@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from lmctl.core.batch import LabelKind, Row
 from lmctl.core.errors import DataError
-from lmctl.core.suggest import nearest
+from lmctl.core.suggest import listed, nearest
 
 SEPARATOR = ","
 """Between the labels of one row, where several may hold and they come as one string."""
+
+LOOK, MANY = 2_000, 1_000
+"""Rows after which labels that repeat are taken for classes; more different labels than this, hardly any of which
+repeats, are not."""
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+
+
+class BadLabel(DataError):
+    """The label of one row, which cannot be what labels are meant to be."""
 
 
 class Labels:
@@ -21,11 +33,14 @@ class Labels:
         """`names`: the classes, in order; None while they are still to be found, in `known_from`."""
         self.kind, self.names, self.known_from = kind, names, known_from
         self.known = {name: place for place, name in enumerate(names or ())}
-        self.found: list[tuple[str, ...]] = []
-        self.numbers: list[float] = []
+        self.numbers = array("d")
+        self._codes: dict[str, int] = {}
+        """The classes that occurred, numbered as they came."""
+        self._found, self._per_row = array("q"), array("q")
+        """Codes of all rows one after the other, and how many each row has: 16 bytes for a row with one label."""
 
     def add(self, row: Row) -> None:
-        """Take down the label of one row; DataError if it cannot be one."""
+        """Take down the label of one row; BadLabel, and nothing is taken down, if it cannot be one."""
         if row.label is None:
             raise DataError(f"{row.where}: the row has no label", "say where labels are: data.label=COLUMN")
         if self.kind == "number":
@@ -36,35 +51,71 @@ class Labels:
             for name in names:
                 if name not in self.known:
                     close = nearest(name, self.known)
-                    raise DataError(
+                    raise BadLabel(
                         f"{row.where}: label {name!r} does not occur in {self.known_from}"
                         + (f"; did you mean {close!r}?" if close else ""),
-                        f"labels there: {', '.join(self.known)}",
+                        f"labels there: {listed(self.known)}",
                     )
-        self.found.append(names)
+        self._found.extend(self._codes.setdefault(name, len(self._codes)) for name in names)
+        self._per_row.append(len(names))
 
     def arrays(self) -> tuple[np.ndarray, list[str]]:
         """The labels int64 [D], float32 [D, C] or float32 [D], and the names of the classes."""
         if self.kind == "number":
             return np.array(self.numbers, dtype=np.float32), []
-        names = list(self.names) if self.names is not None else _in_order({n for row in self.found for n in row})
+        names = list(self.names) if self.names is not None else _in_order(self._codes)
         places = {name: place for place, name in enumerate(names)}
+        found = np.array([places[name] for name in self._codes], dtype=np.int64)[np.array(self._found, dtype=np.int64)]
         if self.kind == "class":
-            return np.array([places[row[0]] for row in self.found], dtype=np.int64), names
-        several = np.zeros((len(self.found), len(names)), dtype=np.float32)
-        for place, row in enumerate(self.found):
-            several[place, [places[name] for name in row]] = 1.0
+            return found, names
+        several = np.zeros((len(self._per_row), len(names)), dtype=np.float32)
+        several[np.repeat(np.arange(len(self._per_row)), np.array(self._per_row, dtype=np.int64)), found] = 1.0
         return several, names
 
 
-def _in_order(names: set[str]) -> list[str]:
+def labelled(rows: Iterable[Row], labels: Labels, skip: bool, left_out: list[str]) -> Iterator[list[str]]:
+    """The texts of `rows`, their labels taken down; with `skip` what is wrong with rows that are left out is put into
+    `left_out`."""
+    for row in rows:
+        try:
+            labels.add(row)
+        except BadLabel as error:
+            if not skip:
+                raise
+            left_out.append(str(error))
+        else:
+            yield row.texts
+
+
+def check_repeated(rows: Iterable[Row], kind: LabelKind | None, what: str) -> None:
+    """DataError if nearly every row has a label of its own, as in a column of numbers or names of rows: nothing could
+    be learnt. `what` is the task in messages. Looks at the first rows only, if labels repeat there."""
+    if kind not in ("class", "classes"):
+        return
+    names: set[str] = set()
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        names.update(_several(row) if kind == "classes" or isinstance(row.label, list) else (_plain(row.label),))
+        if count >= LOOK and len(names) <= count // 2:
+            return
+    if len(names) > max(MANY, count // 2):
+        raise DataError(
+            f"{what}: {len(names):,} different labels in {count:,} rows, so most classes have a single row",
+            "is data.label the right column? For numbers: objective.labels=number",
+        )
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
     """By value if all are whole numbers, by letter otherwise."""
-    return sorted(names, key=lambda n: (0, int(n), n) if all(m.lstrip("-").isdigit() for m in names) else (0, 0, n))
+    names = list(names)
+    if all(_WHOLE.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
 
 
 def _one(row: Row) -> str:
     if isinstance(row.label, list):
-        raise DataError(
+        raise BadLabel(
             f"{row.where}: the row has a list of labels", "several labels per row: mix...objective.labels=classes"
         )
     return _plain(row.label)
@@ -83,8 +134,13 @@ def _plain(label: object) -> str:
 def _number(row: Row) -> float:
     try:
         value = float(row.label)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not np.isfinite(value):
-        raise DataError(f"{row.where}: label {row.label!r} is not a number", "classes instead: objective.labels=class")
+        with np.errstate(over="ignore"):
+            finite = bool(np.isfinite(np.float32(value)))
+    except (TypeError, ValueError, OverflowError):
+        finite = False
+    if not finite:
+        raise BadLabel(
+            f"{row.where}: label {row.label!r} is not a number that can be learnt",
+            "classes instead: objective.labels=class; data.on_bad_row=skip leaves such rows out",
+        )
     return value

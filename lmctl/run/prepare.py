@@ -16,8 +16,9 @@ from lmctl.core.sources import Source, TokenizerSpec, streamed
 from lmctl.core.store import FORMAT, TokenStore, add_labels, write_store
 from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.data.columns import Columns
 from lmctl.mix.mix import Mix, Task
-from lmctl.run.labels import Labels
+from lmctl.run.labels import Labels, check_repeated, labelled
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> P
     """Tokenizer and stores for the tasks of a run, made or found in the cache; `say` hears which."""
     root = root_of(cache_dir)
     for name, task in mix.tasks.items():
-        check_kind(name, task)
+        check_kind(name, task, len(mix.tasks) == 1)
     texts = {name: dict(task.data.fingerprint()) for name, task in mix.tasks.items()}
     tokenizer = _tokenizer(root, spec, mix, texts, say)
     pieces = content_fingerprint(tokenizer)
@@ -71,14 +72,17 @@ NEAREST = {
 }
 
 
-def check_kind(name: str, task: Task) -> None:
-    """ConfigError if the task's source has other rows than its objective reads."""
+def check_kind(name: str, task: Task, alone: bool) -> None:
+    """ConfigError if the task's source has other rows than its objective reads; `alone`: it is the mix's only task."""
     wanted, given = task.objective.reads, task.data.yields
     if wanted != given:
+        own = None
+        if wanted == "labelled" and isinstance(task.data, Columns):
+            own = task.data.how_to_label("" if alone else f"mix.tasks.{name}.")
         raise ConfigError(
             f"mix.tasks.{name}: {type(task.objective).__name__} reads {wanted} rows, and {type(task.data).__name__} "
             f"as configured yields {given}",
-            NEAREST[wanted],
+            own or NEAREST[wanted],
         )
 
 
@@ -103,6 +107,7 @@ def _tokenizer(
             yield from chain.from_iterable(row.texts for row in task.data.rows("train"))
 
     def make(folder: Path) -> None:
+        _look_at_labels(mix)
         tokenizer = spec.obtain(sentences())
         add_pieces(tokenizer, extra)
         tokenizer.save_pretrained(folder)
@@ -116,6 +121,13 @@ def _tokenizer(
     short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
     say(f"tokenizer: {len(tokenizer):,} pieces{short}, {_found(hit)}")
     return tokenizer
+
+
+def _look_at_labels(mix: Mix) -> None:
+    """Before anything that takes long: DataError if the labels of a task are none."""
+    for name, task in mix.tasks.items():
+        if task.objective.label_kind is not None and declared_labels(task) is None and streamed(task.data) is None:
+            check_repeated(task.data.rows("train"), task.objective.label_kind, name)
 
 
 def extra_pieces(mix: Mix) -> list[str]:
@@ -172,9 +184,12 @@ def _store(
         labels = Labels(kind, label_names)
 
     def make(folder: Path) -> None:
-        write_store(folder, _documents(task.data, split, labels), tokenizer.backend_tokenizer)
+        left_out: list[str] = []
+        write_store(folder, _documents(task.data, split, labels, left_out), tokenizer.backend_tokenizer)
         if labels is not None:
             add_labels(folder, *labels.arrays())
+        if left_out:
+            say(f"{name}/{split}: {len(left_out):,} rows left out for their labels, the first: {left_out[0]}")
 
     folder, hit = cached(root, "tokens", store_key(task, text, split, pieces, label_names), make)
     store = TokenStore.open(folder)
@@ -189,11 +204,11 @@ def _store(
     return store
 
 
-def _documents(source: Source, split: Split, labels: Labels | None) -> Iterator[list[str]]:
-    for row in source.rows(split):
-        if labels is not None:
-            labels.add(row)
-        yield row.texts
+def _documents(source: Source, split: Split, labels: Labels | None, left_out: list[str]) -> Iterator[list[str]]:
+    rows = source.rows(split)
+    if labels is None:
+        return (row.texts for row in rows)
+    return labelled(rows, labels, getattr(source, "on_bad_row", "error") == "skip", left_out)
 
 
 def _found(hit: bool) -> str:

@@ -57,16 +57,23 @@ class Text:
 def reread(sentences: Iterable[str]) -> Iterator[Text]:
     """Make a stream of sentences readable again; DataError if there are none, DiskError if there is no room."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n") as file:
+        for sentence in sentences:  # outside of the clause: an error of whoever reads them is not the file's
+            try:
+                file.write(json.dumps(sentence, ensure_ascii=False) + "\n")  # it may hold line breaks
+            except OSError as error:
+                raise _no_room(error) from error
         try:
-            # As JSON, because a sentence may hold line breaks.
-            file.writelines(json.dumps(sentence, ensure_ascii=False) + "\n" for sentence in sentences)
             file.flush()
         except OSError as error:
-            reason = error.strerror or error
-            raise DiskError(f"no room for training text in {tempfile.gettempdir()}: {reason}", "set TMPDIR") from error
+            raise _no_room(error) from error
         if file.tell() == 0:
             raise DataError("there is no text to train the tokenizer on")
         yield Text(file)
+
+
+def _no_room(error: OSError) -> DiskError:
+    reason = error.strerror or error
+    return DiskError(f"no room for training text in {tempfile.gettempdir()}: {reason}", "set TMPDIR")
 
 
 def words(tokenizer: Tokenizer, text: Iterable[str]) -> list[str]:
