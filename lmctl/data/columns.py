@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-from lmctl.core.batch import Kind, Row, Split
+from lmctl.core.batch import Kind, Row, Split, Written
 from lmctl.core.errors import DataError
 from lmctl.data.reading import fingerprint, text_files
 from lmctl.data.records import BadRow, Record, plain, text_of, value_of
@@ -113,7 +113,8 @@ class Columns(ABC):
         if self.yields == "documents":
             value = value_of(record, self.text)
             given = [str(part).strip() for part in value] if isinstance(value, list) else split_sentences(texts[0])
-            return Row([sentence for sentence in given if sentence], None, where)
+            sentences = [sentence for sentence in given if sentence]
+            return Row(Written(sentences, value) if isinstance(value, str) else sentences, None, where)
         if self.label is None:
             return Row(texts, None, where)
         label = value_of(record, self.label)

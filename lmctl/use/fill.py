@@ -11,10 +11,10 @@ from lmctl.use.room import check_prompt
 
 
 def check_masks(loaded: Loaded, prompt: str, where: str) -> None:
-    """DataError unless the prompt has a mask, and room in the model."""
+    """DataError, beginning with `where`, unless the prompt has a mask, and room in the model."""
     if loaded.mask not in loaded.prompt(prompt):
         name = loaded.tokenizer.mask_token
-        raise DataError(f"{where}: the prompt has no {name}: {prompt!r}", f"write {name} where a word is missing")
+        raise DataError(f"{where}the prompt has no {name}: {prompt!r}", f"write {name} where a word is missing")
     check_prompt(loaded, prompt, where)
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from lmctl.core.batch import whole_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
 from lmctl.core.foreign import check_fit, config_of, refuse_random, tokenizer_of, weights_of
@@ -154,9 +155,9 @@ class Loaded:
         return any(task.get("end_of") == "sentence" for task in (self.tasks or {}).values())
 
     def document(self, sentences: list[str]) -> list[int]:
-        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences.
-        The end of the document (of its last sentence) is not among them."""
-        parts = self.pieces(sentences if self.tasks is not None else [" ".join(sentences)])
+        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences, and
+        read the text as it stands. The end of the document (of its last sentence) is not among them."""
+        parts = self.pieces(sentences if self.tasks is not None else [whole_text(sentences)])
         if self.ends_sentences:
             parts = [ids if place == 0 else [self.end, *ids] for place, ids in enumerate(parts)]
         return [piece for ids in parts for piece in ids]

@@ -12,28 +12,30 @@ SHOWN = 3
 
 
 class Place:
-    """Where a line stands, in words: `prompts.txt:7`, `line 7 of standard input`; or what was typed instead."""
+    """Where a line stands, as messages begin: `prompts.txt:7: `, `line 7 of standard input: `; nothing of what was
+    typed."""
 
-    def __init__(self, file: str | None, typed: str | None = None) -> None:
+    def __init__(self, file: str | None, typed: bool = False) -> None:
         self.file, self.typed = file, typed
 
     def of(self, number: int) -> str:
         """Of line `number`, from 1."""
-        if self.typed is not None:
-            return self.typed
-        return f"line {number} of standard input" if self.file is None else f"{self.file}:{number}"
+        if self.typed:
+            return ""
+        return f"line {number} of standard input: " if self.file is None else f"{self.file}:{number}: "
 
 
 def check_prompt(loaded: Loaded, text: str, where: str) -> None:
-    """DataError if a prompt has no room in the model or, where it is to go on with it, leaves none."""
+    """DataError if a prompt has no room in the model or, where it is to go on with it, leaves none. The message begins
+    with `where`."""
     if loaded.positions is None:
         return
     count, goes_on = len(loaded.prompt(text)), loaded.family == "decoder"
     if count + goes_on > loaded.positions:
         raise DataError(
-            f"{where}: the prompt has {count:,} tokens, and the model takes {loaded.positions:,}"
-            + (", those that it adds among them" if goes_on else ""),
-            "shorten it: the end of a text matters most to what comes next" if goes_on else "shorten it",
+            f"{where}the prompt has {count:,} tokens, and the model takes {loaded.positions:,}"
+            + (", its answer included" if goes_on else ""),
+            "shorten it; its end matters most to what comes next" if goes_on else "shorten it",
         )
 
 
@@ -48,7 +50,7 @@ def cut_lines(
             count += 1
             if count <= SHOWN:
                 say(
-                    f"{place.of(number)}: {tokens:,} tokens, and the model reads {loaded.positions:,}: "
+                    f"{place.of(number)}{tokens:,} tokens, and the model reads {loaded.positions:,}: "
                     "the rest of the line is left out"
                 )
         yield line

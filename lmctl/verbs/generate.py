@@ -73,7 +73,7 @@ def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[
     of standard input as they come."""
     from lmctl.use.room import Place
 
-    place = Place(config.file, None if config.prompt is None else "prompt")
+    place = Place(config.file, typed=config.prompt is not None)
 
     def checked() -> Iterator[str]:
         for number, prompt in prompts:
