@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.model_files import TOKENIZER_FILES, check_files, headers, no_tokenizer
+from lmctl.core.model_files import TOKENIZER_FILES, check_files, check_tokenizer_files, headers, no_tokenizer
 
 HINT = "give a run directory, a Hugging Face directory with safetensors, or a hub id"
 TOKENIZER_HINT = "copy the tokenizer's files from where the model comes from"
@@ -74,6 +74,9 @@ def tokenizer_of(what: str, place: str) -> Any:
     """The tokenizer in directory `place`, or of a hub id; ConfigError if it has no pieces, or makes none of text."""
     from transformers import AutoTokenizer
 
+    folder = Path(place)
+    if folder.is_dir():
+        check_tokenizer_files(what, folder)
     with _reading(what, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         pieces = tokenizer.get_vocab()
@@ -82,7 +85,6 @@ def tokenizer_of(what: str, place: str) -> Any:
         some = ordinary[:: max(1, len(ordinary) // _LOOKED_AT)]
         texts = [tokenizer.decode([piece]) for piece in some]
         read = {piece for text in texts for piece in tokenizer(text, add_special_tokens=False)["input_ids"]}
-    folder = Path(place)
     if not ordinary and folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise no_tokenizer(what)
     if not ordinary:

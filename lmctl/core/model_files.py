@@ -24,11 +24,14 @@ TOKENIZER_FILES = (
     *("spm.model", "source.spm", "tekken.json"),
 )
 """One of these is in every directory that has a tokenizer with a vocabulary of its own."""
-_OBJECTS = (
-    *(CONFIG, INDEX, TASKS, "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab.json"),
+_TOKENIZER_OBJECTS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
 )
-"""Files that hold a JSON object each."""
+"""Files of a tokenizer that hold a JSON object each."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _SIZES = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
@@ -50,10 +53,11 @@ def check_files(what: str, folder: Path) -> None:
         raise ConfigError(f"{what}: no model directory (it has no {CONFIG})", near(folder))
     if (folder / "adapter_config.json").is_file():
         raise _adapter(what)
-    for name in _OBJECTS:
+    for name in (CONFIG, "generation_config.json"):
         if (folder / name).is_file():
             json_object(what, folder / name)
     headers(what, folder)
+    tasks(what, folder)
 
 
 def near(folder: Path) -> str | None:
@@ -141,6 +145,18 @@ def tasks(what: str, folder: Path) -> dict[str, Any] | None:
         if not isinstance(note, dict) or not {"objective", "reads", "label_kind", "labels"} <= set(note):
             raise ConfigError(f"{what}: {TASKS} is damaged: task {name} is not as lmctl writes it", AGAIN)
     return found
+
+
+def check_tokenizer_files(what: str, folder: Path) -> None:
+    """ConfigError if one of the tokenizer's files in `folder` is not as such files are."""
+    for name in _TOKENIZER_OBJECTS:
+        if (folder / name).is_file():
+            found = json_object(what, folder / name)
+            if name == "tokenizer.json" and not isinstance(found.get("model"), dict):
+                raise ConfigError(f"{what}: {name} is damaged: it has no model of a tokenizer", AGAIN)
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file() and not (folder / name).stat().st_size:
+            raise ConfigError(f"{what}: {name} is damaged: it is empty", AGAIN)
 
 
 def tokenizer_folder(what: str, place: Path) -> Path:
