@@ -392,7 +392,7 @@ def test_a_column_of_names_of_rows_is_refused_in_time():
 
 @pytest.mark.parametrize("label", ["one", "nan", "inf", 1e39, 10**400, ["1", "2"]])
 def test_what_is_no_number(label: Any):
-    with pytest.raises(DataError, match="t:1: label .* is not a number"):
+    with pytest.raises(DataError, match=r"t:1: label .* is not a number"):
         Labels("number", None).add(Row(["text"], label, "t:1"))
 
 

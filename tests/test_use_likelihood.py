@@ -128,7 +128,7 @@ def test_batches_answer_in_order(same):
         seen.append([len(word) for word in batch])
         return [word.upper() for word in batch]
 
-    assert list(by_length(words, len, 4, answer, same)) == [word.upper() for word in words]
+    assert list(by_length(words, len, 4, answer, len if same else None)) == [word.upper() for word in words]
     assert max(map(len, seen)) == 4
     if same:
         assert all(len(set(batch)) == 1 for batch in seen)

@@ -6,8 +6,11 @@ protocols beside this file.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal, NamedTuple, SupportsIndex, TypeAlias, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +31,69 @@ LabelKind: TypeAlias = Literal["class", "classes", "number"]
 
 Document: TypeAlias = "list[str]"
 """The sentences of one document, in order, each a non-empty string without line breaks; or its lines, each with the
-line break that ends it, where a text is read as it stands."""
+line break that ends it, where a text is read as it stands. A source that knows the text they were cut from gives
+`Written` ones."""
 
 Terms: TypeAlias = "dict[str, Tensor]"
 """Named parts of a loss, each a scalar *summed* over its targets; the runner divides once, by the global count."""
+
+
+class Written(list[str]):
+    """The sentences of a document that know the text they were cut from: `text`, as it stands in its file, white space
+    and all. A slice knows its part of it. What is made of the sentences anew (noise, say) is a plain list again, unless
+    `rewritten` makes it."""
+
+    def __init__(self, sentences: Iterable[str] = (), text: str = "") -> None:
+        super().__init__(sentences)
+        self.text = text
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: SupportsIndex | slice) -> str | list[str]:
+        if not isinstance(place, slice):
+            return super().__getitem__(place)
+        part, spans = super().__getitem__(place), self._spans()[place]
+        return Written(part, self.text[spans[0][0] : spans[-1][1]]) if spans else part
+
+    def rewritten(self, sentences: Sequence[str]) -> list[str]:
+        """Other sentences, as many, with what stands between them in the text."""
+        text, end, spans = "", 0, self._spans()
+        if not spans:
+            return list(sentences)
+        for other, (start, stop) in zip(sentences, spans, strict=True):
+            text, end = text + self.text[end:start] + other, stop
+        return Written(sentences, text + self.text[end:])
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """Where each sentence begins and ends in the text, which holds the same characters in the same order but for
+        white space; [] if it does not."""
+        solid = [place for place, character in enumerate(self.text) if not character.isspace()]
+        sizes = [len("".join(sentence.split())) for sentence in self]
+        if sum(sizes) != len(solid) or 0 in sizes:
+            return []
+        ends = list(accumulate(sizes))
+        return [(solid[end - size], solid[end - 1] + 1) for size, end in zip(sizes, ends, strict=True)]
+
+
+def whole_text(sentences: Sequence[str]) -> str:
+    """The text of a document: as it stands where that is known, else its sentences with a space between them; none
+    where one ends in a line break, or where Chinese meets Chinese."""
+    if isinstance(sentences, Written):
+        return sentences.text
+    text = ""
+    for sentence in sentences:
+        joint = text[-1:] + sentence[:1]
+        text += sentence if not text or _NO_SPACE.search(joint) else " " + sentence
+    return text
+
+
+_WIDE = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+_NO_SPACE = re.compile(rf"\s|[{_WIDE}]{{2}}")
+"""White space on either side, or scripts that are written without spaces on both."""
 
 
 class Row(NamedTuple):

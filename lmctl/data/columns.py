@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-from lmctl.core.batch import Kind, Row, Split
+from lmctl.core.batch import Kind, Row, Split, Written
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.places import Place
 from lmctl.data.files import files_of
@@ -161,8 +161,9 @@ class Columns(ABC):
     def _row(self, record: Record, where: str) -> Row:
         texts = [texts_of(record, name) for name in self.columns]
         if self.yields == "documents":
-            listed = isinstance(value_of(record, self.text), list)
-            return Row(texts[0] if listed else split_sentences(texts[0][0]), None, where)
+            value = value_of(record, self.text)
+            sentences = texts[0] if isinstance(value, list) else split_sentences(texts[0][0])
+            return Row(Written(sentences, value) if isinstance(value, str) else sentences, None, where)
         label = None if self.label is None else label_of(record, self.label)
         return Row([" ".join(parts) for parts in texts], label, where)
 

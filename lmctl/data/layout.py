@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lmctl.core.batch import Document
+from lmctl.core.batch import Document, Written
 from lmctl.data.reading import lines
 from lmctl.data.sentences import ends_sentence, join_lines, split_sentences
 
@@ -78,18 +78,16 @@ def read_documents(files: Iterable[Path], layout: Layout, line_is: LineIs) -> It
             if document := [line + "\n" for line in lines(file)]:
                 yield document
             continue
-        rows = map(_even, lines(file))
         if layout == "one_document_per_line":
-            groups: Iterable[list[str]] = ([row] for row in rows if row)
+            groups: Iterable[list[str]] = ([line] for line in lines(file))
         elif layout == "blank_line_between_documents":
-            groups = _with_headings(_blocks(rows))
+            groups = _with_headings(_raw_blocks(lines(file)))
         else:
-            document = [sentence for block in _blocks(rows) for sentence in _sentences(block, line_is)]
-            if document:
-                yield document
-            continue
+            groups = [list(lines(file))]
         for group in groups:
-            yield _sentences(group, line_is)
+            blocks = _blocks(map(_even, group))
+            if sentences := [sentence for block in blocks for sentence in _sentences(block, line_is)]:
+                yield Written(sentences, "\n".join(group).strip("\n"))
 
 
 def _first(file: Path, characters: int) -> Iterator[str]:
@@ -121,11 +119,23 @@ def _blocks(rows: Iterable[str]) -> Iterator[list[str]]:
         yield block
 
 
+def _raw_blocks(rows: Iterable[str]) -> Iterator[list[str]]:
+    """The same of lines as they stand in the file, each block with the blank lines before it."""
+    block: list[str] = []
+    for row in rows:
+        if not row.strip() and any(map(str.strip, block[-1:])):
+            yield block
+            block = []
+        block.append(row)
+    if any(map(str.strip, block)):
+        yield block
+
+
 def _with_headings(blocks: Iterable[list[str]]) -> Iterator[list[str]]:
     """Blocks, where headings that stand alone begin the next block."""
     headings: list[str] = []
     for block in blocks:
-        if all(map(_HEADING.fullmatch, block)):
+        if all(_HEADING.fullmatch(row) for row in map(_even, block) if row):
             headings += block
             continue
         yield headings + block

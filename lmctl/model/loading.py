@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.foreign import modules, weights_of
+from lmctl.core.model_files import header
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import network as networks
 from lmctl.model import own
@@ -39,26 +41,15 @@ def load(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> 
     """The model of `spec` with `heads`; `network.report` says what was loaded and what is new."""
     config = _config(spec, heads)
     kind, network_class = _classes(spec, heads)
-    try:
-        model, info = kind.from_pretrained(
-            spec.place,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            attn_implementation=_attention(config),
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{spec.key}={spec.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
-            "give a run directory, a Hugging Face directory with safetensors, or a hub id",
-        ) from error
+    what = f"{spec.key}={spec.init_from}"
+    model, new, unused = weights_of(what, kind, spec.place, config=config, attn_implementation=_attention(config))
     network = _fitted(model, network_class, vocabulary, heads)
-    new = _new(model, info)
-    network.report = _report(model, info, new)
+    network.report = _report(model, new, unused)
     extra = Path(spec.place) / EXTRA_HEADS
-    taken = network.load_extra_heads(load_file(extra)) if extra.is_file() else []
+    taken: list[str] = []
+    if extra.is_file():
+        header(what, extra)
+        taken = network.load_extra_heads(load_file(extra))
     if taken:
         network.report.append(f"heads taken over: {', '.join(taken)}")
     network.untrained = [*new, *(f"class_heads.{name}" for name in network.class_heads if name not in taken)]
@@ -139,29 +130,12 @@ def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[netw
     return AutoModelForMaskedLM if language else AutoModelForSequenceClassification, ENCODERS[kind]
 
 
-def _new(model: Any, info: dict[str, Any]) -> list[str]:
-    """The tensors that the checkpoint has not, or has in another shape."""
+def _report(model: Any, new: list[str], unused: list[str]) -> list[str]:
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    missing = sorted(name for name in info["missing_keys"] if name not in tied)
-    mismatched = (str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"])
-    return [*missing, *sorted(mismatched)]
-
-
-def _report(model: Any, info: dict[str, Any], new: list[str]) -> list[str]:
-    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    unused = sorted(info["unexpected_keys"])
     total = len(model.state_dict()) - len(tied)
     lines = [f"loaded {total - len(new)} of {total} tensors"]
     if new:
-        lines.append(f"new: {_modules(new)}")
+        lines.append(f"new: {modules(new)}")
     if unused:
-        lines.append(f"left behind: {_modules(unused)}")
+        lines.append(f"left behind: {modules(unused)}")
     return lines
-
-
-def _modules(names: list[str]) -> str:
-    """`cls.predictions.bias, cls.predictions.decoder.bias` as `cls.predictions`."""
-    found = dict.fromkeys(
-        ".".join(name.split(".")[:2]) if name.startswith("cls.") else name.rsplit(".", 1)[0] for name in names
-    )
-    return ", ".join(list(found)[:6]) + (", ..." if len(found) > 6 else "")

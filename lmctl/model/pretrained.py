@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place, path_of
+from lmctl.core.foreign import config_of
+from lmctl.core.model_files import near
 from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.core.words import command
@@ -73,25 +75,17 @@ class Pretrained:
             raise ConfigError(
                 f"{self.key}={self.init_from}: "
                 + ("this run has no model/ yet" if unfinished else "neither a run nor a model directory"),
-                f"finish it: {command('lmctl train resume=auto', run_dir=folder)}" if unfinished else None,
+                f"finish it: {command('lmctl train resume=auto', run_dir=folder)}" if unfinished else near(folder),
             )
         if not folder.exists() and means_a_place(self.init_from):
             raise ConfigError(f"{self.key}={self.init_from}: no such directory")
-        return str(folder) if folder.is_dir() else self.init_from
+        return str(folder) if folder.exists() else self.init_from
 
     @cached_property
     def config(self) -> Any:
         """Its transformers config."""
-        from transformers import AutoConfig
-
         own.register()
-        try:
-            return AutoConfig.from_pretrained(self.place, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{self.key}={self.init_from} cannot be loaded: {str(error).strip().splitlines()[0]}",
-                "give a run directory, a Hugging Face directory with safetensors, or a hub id",
-            ) from error
+        return config_of(f"{self.key}={self.init_from}", self.place)
 
     @cached_property
     def family(self) -> Family:
@@ -118,12 +112,13 @@ class Pretrained:
         """Whether there are any besides heads."""
         return self.config.model_type not in (own.LANGUAGE_MODEL, own.CLASSIFIER)
 
-    @property
+    @cached_property
     def max_positions(self) -> int | None:
-        if self.config.model_type in ("t5", *own.TYPES):
+        if self.config.model_type in own.TYPES:
             return None
-        longest = getattr(self.config, "max_position_embeddings", None)
-        return longest - 2 if longest is not None and "roberta" in self.config.model_type else longest
+        from lmctl.model.positions import outlined_positions
+
+        return outlined_positions(self.config)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
         """The network with its weights where there are any for `heads`."""

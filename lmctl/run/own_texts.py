@@ -21,6 +21,7 @@ from lmctl.core.tasks import Examples, Material
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import Window
+from lmctl.model.writing import write
 from lmctl.objective.clm import next_piece_batch
 from lmctl.objective.translate import seq2seq_batch
 from lmctl.run.embeddings import real_positions, row_generators
@@ -99,18 +100,15 @@ class OwnTexts:
         """transformers' `generate`, int64 [R, T]: up to `room` new pieces, padded behind the first [SEP]."""
         model, device = self.learner.network.pretrained(), self.learner.device  # type: ignore[operator]
         noisy = Noisy([int(g.integers(1 << 62)) for g in generators], self.how.temperature, vocabulary, device)
-        written: Tensor = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.long().to(device),
-            max_new_tokens=room,
-            max_length=None,
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-            eos_token_id=vocabulary.sep,
-            pad_token_id=vocabulary.pad,
-            logits_processor=[noisy],
-        )
+        settings = {
+            "max_new_tokens": room,
+            "do_sample": False,
+            "use_cache": True,
+            "eos_token_id": vocabulary.sep,
+            "pad_token_id": vocabulary.pad,
+        }
+        inputs = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
+        written: Tensor = write(model, inputs, settings, logits_processor=[noisy])
         return written.cpu().numpy()
 
 

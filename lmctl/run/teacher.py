@@ -23,6 +23,7 @@ from lmctl.core.batch import Batch
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
 from lmctl.core.lessons import Answers, Distiller, LogitLesson, StateLesson
+from lmctl.core.model_files import tasks as read_tasks
 from lmctl.core.numerics import Precision
 from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
@@ -37,9 +38,6 @@ from lmctl.run.prepare import Prepared
 from lmctl.run.reading import real_by_stack
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import vocabulary
-
-TASKS = "lmctl_tasks.json"
-"""Written beside the weights by lmctl's export: what the model was trained for."""
 
 
 @dataclass(frozen=True)
@@ -216,9 +214,8 @@ def check_labels(plan: Plan, prepared: Prepared, model: TeacherModel) -> None:
 
 def labels_of(model: TeacherModel, task: str) -> list[str] | None:
     """The classes that a teacher knows for `task`, in order; None if it does not say."""
-    note = Path(model.place) / TASKS
-    if note.is_file():
-        tasks: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+    tasks = read_tasks(f"teacher={model.init_from}", Path(model.place))
+    if tasks is not None:
         labelled = [one["labels"] for one in tasks.values() if one["labels"]]
         return tasks.get(task, {}).get("labels") or (labelled[0] if len(labelled) == 1 else None)
     names = getattr(model.config, "id2label", None) or {}

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place, path_of
+from lmctl.core.foreign import tokenizer_of
+from lmctl.core.model_files import TOKENIZER_FILES, tokenizer_folder
 from lmctl.core.places import Place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-"""One of these is in every directory that has a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,9 @@ class Pretrained:
 
     def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
         """Load it; `sentences` are left alone. ConfigError if there is none, or only one in Python code."""
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+        from transformers import PreTrainedTokenizerFast
 
-        folder = self._folder()
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder or self.path), trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ConfigError(
-                f"tokenizer.path={self.path} cannot be loaded: {reason}",
-                "give a run directory, a directory with tokenizer.json, or the id of a model on the hub",
-            ) from error
+        tokenizer = tokenizer_of(f"tokenizer.path={self.path}", str(self._folder() or self.path))
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ConfigError(
                 f"the tokenizer {self.path} has no fast version (tokenizer.json), which lmctl needs",
@@ -64,17 +55,11 @@ class Pretrained:
             if means_a_place(self.path):
                 raise ConfigError(f"tokenizer.path={self.path} does not exist")
             return None
-        for folder in (place, place / "model", place / "tokenizer"):
-            if any((folder / name).is_file() for name in _FILES):
-                return folder
-        raise ConfigError(
-            f"tokenizer.path={self.path} has no tokenizer, neither in itself nor in model/ or tokenizer/",
-            f"one of these files is looked for: {', '.join(_FILES)}",
-        )
+        return tokenizer_folder(f"tokenizer.path={self.path}", place)
 
 
 def _belongs(name: str) -> bool:
-    return name in (*_FILES, "merges.txt") or ("token" in name and name.endswith(".json"))
+    return name in (*TOKENIZER_FILES, "merges.txt") or ("token" in name and name.endswith(".json"))
 
 
 def _sha256(path: Path) -> str:

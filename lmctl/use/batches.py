@@ -25,17 +25,17 @@ def by_length(
     length: Callable[[T], int],
     rows: int,
     answer: Callable[[list[T]], Sequence[R]],
-    same: bool = False,
+    alike: Callable[[T], int] | None = None,
 ) -> Iterator[R]:
     """The answer to each thing, in order. `answer` gets at most `rows` of similar length at a time, the longest
-    first, so that a lack of memory shows at once; with `same`, of exactly the same length."""
+    first, so that a lack of memory shows at once; and only such for which `alike` says the same number."""
     for pool in in_pools(things, rows * POOL):
-        order = sorted(range(len(pool)), key=lambda place: -length(pool[place]))
+        kinds = [0 if alike is None else alike(thing) for thing in pool]
+        order = sorted(range(len(pool)), key=lambda place: (-length(pool[place]), kinds[place]))
         answers: dict[int, R] = {}
         batch: list[int] = []
         for place in order:
-            full = len(batch) == rows or (same and batch and length(pool[batch[0]]) != length(pool[place]))
-            if full:
+            if len(batch) == rows or (batch and kinds[batch[0]] != kinds[place]):
                 answers.update(zip(batch, answer([pool[i] for i in batch]), strict=True))
                 batch = []
             batch.append(place)

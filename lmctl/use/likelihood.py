@@ -81,17 +81,18 @@ def carried(loaded: Loaded, stream: Iterable[Window]) -> Iterator[LogProbs]:
 
 def masked(loaded: Loaded, texts: Iterable[str], rows: int, length: int) -> Iterator[LogProbs]:
     """log p(piece | all others) of each piece of each text, masked in turn (Salazar et al. 2020, section 2): their
-    sum is the pseudo-log-likelihood. Texts are cut to `length` positions."""
+    sum is the pseudo-log-likelihood. Of a text longer than `length` positions each stretch is a text of its own."""
+    before, behind = loaded.frame
+    room = max(1, length - len(before) - len(behind))
     for pool in in_pools(texts, rows):
-        framed = loaded.tokenizer(
-            pool, truncation=True, max_length=length, return_special_tokens_mask=True, split_special_tokens=True
-        )
         questions: list[Question] = []
         counts = []
-        for ids, special in zip(framed["input_ids"], framed["special_tokens_mask"], strict=True):
-            places = [place for place, is_special in enumerate(special) if not is_special]
-            questions += [(ids, place) for place in places]
-            counts.append(len(places))
+        for pieces in loaded.pieces(pool):
+            for start in range(0, len(pieces), room):
+                stretch = pieces[start : start + room]
+                ids = [*before, *stretch, *behind]
+                questions += [(ids, len(before) + place) for place in range(len(stretch))]
+            counts.append(len(pieces))
         answers = by_length(questions, lambda question: len(question[0]), rows, lambda b: _masked_batch(loaded, b))
         yield from np.split(np.fromiter(answers, np.float64), np.cumsum(counts)[:-1])
 
@@ -103,7 +104,7 @@ def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:
     ids, mask = rectangle([ids for ids, _ in questions], loaded.pad)
     lines, places = torch.arange(len(ids)), torch.tensor([place for _, place in questions])
     wanted = ids[lines, places]
-    ids[lines, places] = loaded.tokenizer.mask_token_id
+    ids[lines, places] = loaded.mask
     with torch.no_grad():
         output = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device))
     return list(target_scores(vocabulary_logits(output)[lines, places], wanted.to(loaded.device)).tolist())

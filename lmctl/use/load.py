@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from lmctl.core.batch import whole_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place, path_of
+from lmctl.core.foreign import check_fit, config_of, refuse_random, tokenizer_of, weights_of
+from lmctl.core.model_files import near
+from lmctl.core.model_files import tasks as read_tasks
 from lmctl.core.places import Paths, Where
 from lmctl.core.words import command
+from lmctl.model.positions import positions
+from lmctl.model.writing import ends_of
 from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -35,8 +40,6 @@ _ENDINGS: dict[str, Family] = {
     "MTModel": "seq2seq",
     "MarianMTModel": "seq2seq",
 }
-TASKS = "lmctl_tasks.json"
-"""Written beside the weights by lmctl's export: what the model was trained for."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,9 @@ class Loaded:
     @cached_property
     def positions(self) -> int | None:
         """Longest row that the model takes, special pieces included; None: any."""
-        config, tokenizer = self.model.config, self.tokenizer
-        limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-        # RoBERTa's positions begin after the padding's; T5's `n_positions` is not a limit.
-        found = (
-            [] if config.model_type in ("t5", "mt5", "umt5") else [n for n in limits if isinstance(n, int) and n > 0]
-        )
-        if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-            found = [n - 2 for n in found]
-        if tokenizer.model_max_length < 10**9:
-            found.append(int(tokenizer.model_max_length))
-        return min(found, default=None)
+        limits = [positions(self.model, self.model.config), int(self.tokenizer.model_max_length)]
+        # Tokenizers that know no limit say 10**30.
+        return min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
 
     def row(self, wanted: int | None = None) -> int:
         """Positions per row: `wanted`, or LONGEST, or what the model takes if that is less."""
@@ -82,16 +77,34 @@ class Loaded:
 
     @property
     def begin(self) -> int:
-        """The piece that a text begins with: bos, cls, or the one that ended the text before."""
-        return _first(self.tokenizer.bos_token_id, self.tokenizer.cls_token_id, self.end)
+        """The piece that a text begins with: bos, cls, or the one that ended the text before. An encoder's is cls,
+        whatever else its tokenizer knows."""
+        bos, cls = self.tokenizer.bos_token_id, self.tokenizer.cls_token_id
+        return _first(*((cls, bos) if self.family == "encoder" else (bos, cls)), self.end)
 
     @property
     def end(self) -> int:
-        """The piece that a text ends with: eos or sep."""
-        found = _first(self.tokenizer.eos_token_id, self.tokenizer.sep_token_id)
+        """The piece that a text ends with: eos or sep; an encoder's is sep."""
+        eos, sep = self.tokenizer.eos_token_id, self.tokenizer.sep_token_id
+        found = _first(*((sep, eos) if self.family == "encoder" else (eos, sep)))
         if found is None:
             raise ConfigError(f"model_path={self.path}: its tokenizer has no eos or sep piece, so nothing ends a text")
         return found
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """All pieces that end what the model writes: `end`, and of models from elsewhere what their files name."""
+        tokenizer = self.tokenizer
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        named = ends_of(self.model, {*special, *tokenizer.all_special_ids}) if self.tasks is None else set()
+        return sorted({self.end, *named})
+
+    @property
+    def mask(self) -> int:
+        """The piece that stands for a missing one."""
+        if self.tokenizer.mask_token_id is None:
+            raise ConfigError(f"model_path={self.path}: its tokenizer has no mask piece, so there are no masks to fill")
+        return int(self.tokenizer.mask_token_id)
 
     @property
     def pad(self) -> int:
@@ -119,15 +132,33 @@ class Loaded:
             return [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
 
+    def prompt(self, text: str) -> list[int]:
+        """The pieces of a prompt, special ones in it included, framed as the tokenizer frames a text; but nothing ends
+        the prompt of a decoder, which is to go on. At least the piece that begins a text."""
+        framed = self.tokenizer(text, return_special_tokens_mask=True)
+        ids, added = list(framed["input_ids"]), list(framed["special_tokens_mask"])
+        while self.family == "decoder" and ids and added[-1]:
+            ids, added = ids[:-1], added[:-1]
+        return ids or [self.begin]
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before a text, and behind it."""
+        framed = self.tokenizer("a", return_special_tokens_mask=True)
+        ids, added = framed["input_ids"], framed["special_tokens_mask"]
+        first = next((place for place, special in enumerate(added) if not special), min(1, len(ids)))
+        last = next((place for place in range(len(ids), first, -1) if not added[place - 1]), first)
+        return list(ids[:first]), list(ids[last:])
+
     @cached_property
     def ends_sentences(self) -> bool:
         """Whether the model learnt to predict an end behind every sentence, not only behind the document."""
         return any(task.get("end_of") == "sentence" for task in (self.tasks or {}).values())
 
     def document(self, sentences: list[str]) -> list[int]:
-        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences.
-        The end of the document (of its last sentence) is not among them."""
-        parts = self.pieces(sentences if self.tasks is not None else [" ".join(sentences)])
+        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences, and
+        read the text as it stands. The end of the document (of its last sentence) is not among them."""
+        parts = self.pieces(sentences if self.tasks is not None else [whole_text(sentences)])
         if self.ends_sentences:
             parts = [ids if place == 0 else [self.end, *ids] for place, ids in enumerate(parts)]
         return [piece for ids in parts for piece in ids]
@@ -168,7 +199,7 @@ def model_folder(model_path: str) -> str:
             f"finish it: {command('lmctl train resume=auto', run_dir=folder)}",
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)")
+        raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)", near(folder))
     if not folder.exists() and means_a_place(model_path):
         raise ConfigError(f"model_path={model_path}: no such directory")
     return model_path
@@ -180,23 +211,17 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
     path = model_folder(model_path)  # a wrong one is refused at once, before libraries are read
 
     from torch import nn
-    from transformers import AutoConfig, AutoTokenizer
 
     register()
-    device = device_of(where)
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        kind, family = _class_of(path, config)
-        model = kind.from_pretrained(path, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model_path={path}: cannot be loaded: {str(error).strip().splitlines()[0]}",
-            "give a run directory, a Hugging Face directory with safetensors, or a hub id",
-        ) from error
+    what, device = f"model_path={model_path}", device_of(where)
+    config = config_of(what, path)
+    kind, family = _class_of(what, config)
+    tokenizer = tokenizer_of(what, path)
+    model, new, _ = weights_of(what, kind, path)
+    refuse_random(what, new)
+    check_fit(what, tokenizer, model)
     labels = {str(name): int(place) for place, name in config.id2label.items()} if family == "classifier" else {}
-    note = Path(path) / TASKS
-    tasks = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    tasks = read_tasks(what, Path(path))
     numerics = numerics or Numerics()
     report = numerics.take(nn.ModuleDict({"model": model}), device)
     loaded = Loaded(path, model.to(device).eval(), tokenizer, family, labels, tasks, numerics, report)
@@ -221,7 +246,7 @@ def need(loaded: Loaded, families: tuple[Family, ...], what: str) -> None:
         raise ConfigError(f"model_path={loaded.path} is {kind}, and {what} needs {wanted}")
 
 
-def _class_of(path: str, config: Any) -> tuple[Any, Family]:
+def _class_of(what: str, config: Any) -> tuple[Any, Family]:
     import transformers
     from transformers.models.auto import modeling_auto as auto
 
@@ -237,7 +262,7 @@ def _class_of(path: str, config: Any) -> tuple[Any, Family]:
         family = next((f for f, kind in classes.items() if _serves(kind, config, name)), None)
     if family is None:
         raise ConfigError(
-            f"model_path={path}: {name or 'the model'} has no head that lmctl can use",
+            f"{what}: {name or 'the model'} has no head that lmctl can use",
             "language models, encoder-decoders and classifiers can be used",
         )
     if family in ("encoder", "decoder") and config.is_encoder_decoder:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmctl.core.batch import whole_text
 from lmctl.core.errors import LmctlError
 from lmctl.use.batches import in_pools
 from lmctl.use.likelihood import rectangle, vocabulary_logits
@@ -146,7 +147,7 @@ def _texts(name: str, job: Job) -> Iterator[list[str]]:
         yield from ([text] for utterance in read_lists(lines_of(file), file) for text in utterance.texts)
     else:
         for row in job.rows():
-            yield [" ".join(row.texts)] if job.yields == "documents" else list(row.texts)
+            yield [whole_text(row.texts)] if job.yields == "documents" else list(row.texts)
 
 
 def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> Batch:

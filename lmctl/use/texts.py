@@ -29,7 +29,7 @@ from lmctl.use.decode import go_on, translate
 from lmctl.use.load import Loaded, load
 
 KIND = "texts"
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when the same settings would give other texts."""
 BLOCK = 1000
 """Rows that are written before they are kept."""

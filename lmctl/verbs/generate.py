@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import DictConfig
 
@@ -12,6 +12,9 @@ from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import GenerateConfig
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.places import Where
+
+Prompt: TypeAlias = "tuple[int, str]"
+"""The number of its line, and what it says."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -36,7 +39,9 @@ def run(cfg: DictConfig) -> None:
     import torch
 
     from lmctl.use.decode import complete
+    from lmctl.use.room import check_prompt
 
+    prompts = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
     torch.manual_seed(config.seed)
     for text in complete(loaded, prompts, config.batch, config.max_new_tokens, **settings(config)):
         print(text, flush=True)
@@ -50,26 +55,42 @@ def settings(config: GenerateConfig) -> dict[str, Any]:
     return how
 
 
-def _fill(loaded: Any, prompts: Iterator[str], config: GenerateConfig) -> None:
-    from lmctl.use.fill import fill
+def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> None:
+    from lmctl.use.fill import check_masks, fill
 
     if config.do_sample or config.beams > 1:
         raise ConfigError(
             f"model_path={config.model_path} fills masks: it neither samples nor searches",
             "leave do_sample and beams out; top_k=... shows more candidates",
         )
-    for prompt in prompts:
+    for prompt in _checked(prompts, config, lambda prompt, where: check_masks(loaded, prompt, where)):
         for line in fill(loaded, prompt, config.top_k):
             print(line)
 
 
-def _prompts(config: GenerateConfig) -> Iterator[str]:
-    """At least one."""
+def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[[str, str], None]) -> Iterator[str]:
+    """The prompts alone, each after `check(prompt, where)`: those of a file all before the first is answered, those
+    of standard input as they come."""
+    from lmctl.use.room import Place
+
+    place = Place(config.file, typed=config.prompt is not None)
+
+    def checked() -> Iterator[str]:
+        for number, prompt in prompts:
+            check(prompt, place.of(number))
+            yield prompt
+
+    return checked() if config.file is None else iter(list(checked()))
+
+
+def _prompts(config: GenerateConfig) -> Iterator[Prompt]:
+    """At least one, each with the number of its line."""
     from lmctl.use.lines import incoming
 
     example = 'prompt="The [MASK] statement", file=..., or lines on standard input'
     lines = iter([config.prompt]) if config.prompt is not None else incoming(config.file, "prompt", example)
-    prompts = (line for line in lines if line.strip() or config.prompt is not None)
+    numbered = enumerate(lines, start=1)
+    prompts = ((number, line) for number, line in numbered if line.strip() or config.prompt is not None)
     first = next(prompts, None)
     if first is None:
         raise DataError(f"no prompt: {config.file or 'standard input'} is empty", 'give one: prompt="Once upon a time"')

@@ -14,17 +14,24 @@ def run(cfg: DictConfig) -> None:
     config = check_root(cfg, TranslateConfig)
     where = build(cfg.runner, Where)
 
-    from lmctl.use.lines import incoming
+    from lmctl.use.lines import incoming, lines_of
 
     lines = incoming(config.file, "text", "file=..., or lines on standard input")
 
-    from lmctl.run.display import quiet_libraries
+    from lmctl.run.display import Display, quiet_libraries
     from lmctl.use.decode import translate
     from lmctl.use.load import load, need
+    from lmctl.use.room import Place, cut_lines
 
     quiet_libraries()
     loaded = load(config.model_path, where)
     need(loaded, ("seq2seq",), "translate")
+    say, place = Display().say, Place(config.file)
+    if config.file is None:
+        lines = cut_lines(loaded, lines, place, say, config.prefix)
+    else:  # a file can be read twice: what is wrong with it is said before the work begins
+        for _ in cut_lines(loaded, lines_of(config.file), place, say, config.prefix):
+            pass
     for line in translate(
         loaded,
         lines,

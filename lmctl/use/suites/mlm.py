@@ -44,7 +44,7 @@ def evaluate(job: Job) -> Figures:
 
 def _rows(job: Job) -> Iterator[list[int]]:
     """Each document in pieces of what fits between the special ones."""
-    room = job.length - 2
+    room = max(1, job.length - sum(map(len, job.loaded.frame)))
     for row in job.rows():
         pieces = job.loaded.document(row.texts)
         yield from (pieces[start : start + room] for start in range(0, len(pieces), room))
@@ -54,15 +54,16 @@ def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: Draws) -> l
     """Per row: how many places were masked, their loss, and how many were filled right."""
     import torch
 
-    framed = [[loaded.begin, *pieces, loaded.end] for _, pieces in batch]
+    before, behind = loaded.frame
+    framed = [[*before, *pieces, *behind] for _, pieces in batch]
     ids, mask = rectangle(framed, loaded.pad)
     chosen = torch.zeros_like(ids, dtype=torch.bool)
     for place, (number, pieces) in enumerate(batch):
         some = max(1, round(SHARE * len(pieces)))
         order = draws.generator(0, number).permutation(len(pieces))[:some]
-        chosen[place, torch.from_numpy(order) + 1] = True
+        chosen[place, torch.from_numpy(order) + len(before)] = True
     wanted = ids[chosen]
-    ids[chosen] = loaded.tokenizer.mask_token_id
+    ids[chosen] = loaded.mask
     with torch.no_grad():
         output = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device))
     logits = vocabulary_logits(output)[chosen.to(loaded.device)]

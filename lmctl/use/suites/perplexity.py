@@ -2,9 +2,9 @@
 
 Every piece of every document is predicted once, and the end of the document after it. Figures per word and per byte
 divide the same nats by what does not depend on the tokenizer: words between white space (Chinese characters are
-words), bytes of UTF-8. With ends counted as words, the figure per word is that of the published tables of
-WikiText-2 (Merity et al. 2017), whose `<eos>` is a word: for a model that learnt where lines end
-(`clm_stream` with `end_of: sentence`) on `data.layout=verbatim`, or where lines are documents.
+words), bytes of UTF-8 of the text as it stands, those between sentences too. With ends counted as words, the figure per
+word is that of the published tables of WikiText-2 (Merity et al. 2017), whose `<eos>` is a word: for a model that
+learnt where lines end (`clm_stream` with `end_of: sentence`) on `data.layout=verbatim`, or where lines are documents.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from lmctl.core.batch import whole_text
 from lmctl.core.noise import words
 from lmctl.use.likelihood import carried, causal, scored
 from lmctl.use.suites.job import Figures, Job, nothing
@@ -31,7 +32,7 @@ def evaluate(job: Job) -> Figures:
             count["documents"] += 1
             count["ends"] += len(row.texts) if loaded.ends_sentences else 1
             count["words"] += sum(len(words(sentence)) for sentence in row.texts)
-            count["bytes"] += sum(len(sentence.encode()) for sentence in row.texts)
+            count["bytes"] += len(whole_text(row.texts).encode())
             yield loaded.document(row.texts)
 
     stream = loaded.carries_state if job.config.stream is None else job.config.stream

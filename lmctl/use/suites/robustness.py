@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from lmctl.core.batch import Row
+from lmctl.core.batch import Row, Written
 from lmctl.core.draws import Draws
 from lmctl.core.noise import drop_words, swap_characters, swap_words, typos
 from lmctl.use.suites.embedding_ball import in_the_ball
@@ -68,6 +68,7 @@ def _disturbed(job: Job, noise: Noise, level: float, draws: Draws) -> Callable[[
         for number, row in enumerate(job.rows()):
             rng = draws.generator(round(level * 100), number)
             read = 1 if job.yields == "parallel" else len(row.texts)
-            yield row._replace(texts=[*(noise(text, level, rng) for text in row.texts[:read]), *row.texts[read:]])
+            texts = [*(noise(text, level, rng) for text in row.texts[:read]), *row.texts[read:]]
+            yield row._replace(texts=row.texts.rewritten(texts) if isinstance(row.texts, Written) else texts)
 
     return rows

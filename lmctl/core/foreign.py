@@ -1,0 +1,145 @@
+"""Configs, weights and tokenizers read by transformers: the one way to them; what is read is checked to be something.
+
+For use (eval, generate, ...), to go on from, to teach: `what` is how the user called it, `model_path=x`, `init_from=x`.
+Code that comes with a model is never run, pickles are never opened.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.core.model_files import TOKENIZER_FILES, check_files, check_tokenizer_files, headers, no_tokenizer
+
+HINT = "give a run directory, a Hugging Face directory with safetensors, or a hub id"
+TOKENIZER_HINT = "copy the tokenizer's files from where the model comes from"
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_LOOKED_AT = 64
+"""Pieces of a vocabulary that are tried."""
+
+
+def config_of(what: str, place: str) -> Any:
+    """The config of the model in directory `place`, whose files are checked first, or of a hub id."""
+    from transformers import AutoConfig
+
+    if Path(place).exists():
+        check_files(what, Path(place))
+    with _reading(what, "config.json"):
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+
+
+def weights_of(what: str, kind: Any, place: str, **how: Any) -> tuple[Any, list[str], list[str]]:
+    """The model of transformers' class `kind`, the tensors that the checkpoint lacks or has in another shape (they are
+    random now; tied ones and buffers are not missed), and those that it has besides."""
+    with _reading(what, "its weights"):
+        model, info = kind.from_pretrained(
+            place,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **how,
+        )
+    if Path(place).is_dir() and model.config.to_dict().get("quantization_config") is None:
+        _check_formats(what, model, headers(what, Path(place)))
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    learnt = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    missing = sorted(name for name in info["missing_keys"] if name not in tied and name in learnt)
+    mismatched = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"])
+    return model, [*missing, *mismatched], sorted(info["unexpected_keys"])
+
+
+def refuse_random(what: str, new: list[str]) -> None:
+    """ConfigError if weights are `new`: a model in use must be all trained."""
+    if new:
+        raise ConfigError(
+            f"{what}: its checkpoint lacks {modules(new)} (or has it in another shape), so that part would be random",
+            "is this the right checkpoint for its config.json? train with init_from=... makes new heads on purpose",
+        )
+
+
+def modules(names: list[str]) -> str:
+    """`cls.predictions.bias, cls.predictions.decoder.bias` as `cls.predictions`."""
+    found = dict.fromkeys(
+        ".".join(name.split(".")[:2]) if name.startswith("cls.") else name.rsplit(".", 1)[0] for name in names
+    )
+    return ", ".join(list(found)[:6]) + (", ..." if len(found) > 6 else "")
+
+
+def tokenizer_of(what: str, place: str) -> Any:
+    """The tokenizer in directory `place`, or of a hub id; ConfigError if it has no pieces, or makes none of text."""
+    from transformers import AutoTokenizer
+
+    folder = Path(place)
+    if folder.is_dir():
+        check_tokenizer_files(what, folder)
+    with _reading(what, "its tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        pieces = tokenizer.get_vocab()
+        special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+        ordinary = sorted(set(pieces.values()) - special)
+        some = ordinary[:: max(1, len(ordinary) // _LOOKED_AT)]
+        texts = [tokenizer.decode([piece]) for piece in some]
+        read = {piece for text in texts for piece in tokenizer(text, add_special_tokens=False)["input_ids"]}
+    if not ordinary and folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise no_tokenizer(what)
+    if not ordinary:
+        raise ConfigError(f"{what}: its tokenizer is empty: it has no pieces but special ones", TOKENIZER_HINT)
+    if not read - special:
+        raise ConfigError(
+            f"{what}: its tokenizer makes nothing of text but unknown pieces, even of its own ones", TOKENIZER_HINT
+        )
+    return tokenizer
+
+
+def check_fit(what: str, tokenizer: Any, model: Any) -> None:
+    """ConfigError if the tokenizer has pieces that the model has no embedding for."""
+    rows = model.get_input_embeddings().num_embeddings
+    piece, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if last >= rows:
+        raise ConfigError(
+            f"{what}: its tokenizer has a piece {piece!r} of number {last:,}, and the model has embeddings for "
+            f"{rows:,} pieces: they do not belong together",
+            f"{TOKENIZER_HINT}, or resize_token_embeddings({last + 1}) with transformers and train",
+        )
+
+
+def _check_formats(what: str, model: Any, kinds: dict[str, str]) -> None:
+    """ConfigError if learnt weights are kept as whole numbers, which transformers casts without a word."""
+    for name, _ in model.named_parameters():
+        if kinds.get(name, "F32") not in _FLOATS and not kinds[name].startswith("F8"):
+            raise ConfigError(
+                f"{what}: its weights {name} are kept as {kinds[name]}, and weights are floating-point numbers", HINT
+            )
+
+
+@contextmanager
+def _reading(what: str, part: str) -> Iterator[None]:
+    """Around nothing but calls of transformers. Its readers, and those of tokenizers and safetensors below it, raise
+    whatever a damaged or foreign file leads them into (tokenizers a bare `Exception`); ours alone are no such thing,
+    nor are a lack of memory or of room on the disk."""
+    try:
+        yield
+    except (LmctlError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):
+            raise
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"{what} needs Python code that comes with it (auto_map in config.json), which lmctl does not run",
+                "give a model of an architecture that transformers has itself",
+            ) from error
+        raise ConfigError(f"{what}: cannot be loaded: {part}: {first_line(error)}", HINT) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says, in one line; with the kind of error where the words alone say nothing."""
+    text = next(iter(str(error).strip().splitlines()), "")
+    return text if text and isinstance(error, (OSError, ValueError)) else f"{type(error).__name__} {text}".strip()

@@ -1,0 +1,224 @@
+"""The files of a model directory, looked at before a library reads them: what is missing, damaged, or of another kind.
+
+Libraries report a damaged file in whatever way it leads them into, and take a missing one for an empty one. Here every
+file is named, and what to do about it. Nothing large is read: of weights their headers only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lmctl.core.errors import ConfigError
+
+CONFIG = "config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TASKS = "lmctl_tasks.json"
+"""Written beside the weights by lmctl's export: what the model was trained for."""
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("spm.model", "source.spm", "tekken.json"),
+)
+"""One of these is in every directory that has a tokenizer with a vocabulary of its own."""
+_TOKENIZER_OBJECTS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
+"""Files of a tokenizer that hold a JSON object each."""
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_SIZES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
+}
+"""Bytes of one number of each of safetensors' formats, where there are whole ones."""
+GGUF = "GGUF is the format of llama.cpp: give the model it was made from, a directory with safetensors"
+AGAIN = "copy or download it again"
+
+
+def check_files(what: str, folder: Path) -> None:
+    """ConfigError unless `folder` can hold a model that transformers loads: config.json, weights as safetensors whose
+    files are whole, and JSON that is JSON. `what` begins messages: `model_path=runs/x`."""
+    if not folder.is_dir():
+        raise ConfigError(f"{what} is a file, and a model is a directory", _of_file(folder))
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{what}: no model directory (it has no {CONFIG})", near(folder))
+    if (folder / "adapter_config.json").is_file():
+        raise _adapter(what)
+    for name in (CONFIG, "generation_config.json"):
+        if (folder / name).is_file():
+            json_object(what, folder / name)
+    headers(what, folder)
+    tasks(what, folder)
+
+
+def near(folder: Path) -> str | None:
+    """What to do where `folder` has no config.json: the directory that was meant, or how to get one."""
+    if (folder / "adapter_config.json").is_file():
+        return _adapter("").hint
+    below = sorted(path.parent for path in _listed(folder, f"*/{CONFIG}"))
+    if below:
+        others = f" (or {', '.join(path.name for path in below[1:4])})" if below[1:] else ""
+        return f"a model lies below it: {below[0]}{others}"
+    if (folder.parent / CONFIG).is_file():
+        return f"a model lies above it: {folder.parent}"
+    if any(_listed(folder, "*.gguf")):
+        return GGUF
+    if any(_listed(folder, "*.safetensors")):
+        return f"there are weights, but {CONFIG} of the model is missing beside them"
+    return None
+
+
+def headers(what: str, folder: Path) -> dict[str, str]:
+    """Tensor name -> number format (F32, BF16, ...) of all weights in `folder`; ConfigError if a file is missing or is
+    not as long as its header says."""
+    if (folder / WEIGHTS).is_file():
+        return header(what, folder / WEIGHTS)
+    if not (folder / INDEX).is_file():
+        raise _no_weights(what, folder)
+    places = json_object(what, folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise ConfigError(f"{what}: {INDEX} is damaged: it has no weight_map", AGAIN)
+    files = {name: folder / name for name in sorted(set(places.values()))}
+    if absent := [name for name, path in files.items() if not path.is_file()]:
+        more = f" and {len(absent) - 1} more" if absent[1:] else ""
+        raise ConfigError(f"{what}: {absent[0]}{more} is missing, which {INDEX} names", AGAIN)
+    found = {name: header(what, path) for name, path in files.items()}
+    for tensor, file in places.items():
+        if tensor not in found[file]:
+            raise ConfigError(f"{what}: {file} has no tensor {tensor}, which {INDEX} says is in it", AGAIN)
+    return {tensor: kind for kinds in found.values() for tensor, kind in kinds.items()}
+
+
+def header(what: str, file: Path) -> dict[str, str]:
+    """Tensor name -> number format of one safetensors file; ConfigError if it is damaged or may not be read."""
+    size = file.stat().st_size
+    try:
+        with open(file, "rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            entries = json.loads(opened.read(length)) if length <= size - 8 else None
+        if entries is None:
+            raise ValueError("its header is cut off")
+        tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
+        end = max((_end(entry) for entry in tensors.values()), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"it has {size:,} bytes, and its header says {8 + length + end:,}")
+        return {str(name): str(entry["dtype"]) for name, entry in tensors.items()}
+    except OSError as error:
+        raise _unreadable(what, file, error) from None
+    except (struct.error, KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError):
+        raise ConfigError(f"{what}: {file.name} is damaged: it has no header of safetensors", AGAIN) from None
+    except ValueError as error:
+        reason = "it has no header of safetensors" if isinstance(error, json.JSONDecodeError) else error
+        raise ConfigError(f"{what}: {file.name} is damaged: {reason}", AGAIN) from None
+
+
+def json_object(what: str, file: Path) -> dict[str, Any]:
+    """What a JSON file holds; ConfigError with its name if that is no object."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise _unreadable(what, file, error) from None
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
+        reason = "it is empty" if file.stat().st_size == 0 else f"no JSON ({error})"
+        raise ConfigError(f"{what}: {file.name} is damaged: {reason}", AGAIN) from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{what}: {file.name} is damaged: it holds no JSON object", AGAIN)
+    return value
+
+
+def tasks(what: str, folder: Path) -> dict[str, Any] | None:
+    """lmctl's own note of what the model in `folder` was trained for; None if there is none."""
+    file = folder / TASKS
+    if not file.is_file():
+        return None
+    found = json_object(what, file)
+    for name, note in found.items():
+        if not isinstance(note, dict) or not {"objective", "reads", "label_kind", "labels"} <= set(note):
+            raise ConfigError(f"{what}: {TASKS} is damaged: task {name} is not as lmctl writes it", AGAIN)
+    return found
+
+
+def check_tokenizer_files(what: str, folder: Path) -> None:
+    """ConfigError if one of the tokenizer's files in `folder` is not as such files are."""
+    for name in _TOKENIZER_OBJECTS:
+        if (folder / name).is_file():
+            found = json_object(what, folder / name)
+            if name == "tokenizer.json" and not isinstance(found.get("model"), dict):
+                raise ConfigError(f"{what}: {name} is damaged: it has no model of a tokenizer", AGAIN)
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file() and not (folder / name).stat().st_size:
+            raise ConfigError(f"{what}: {name} is damaged: it is empty", AGAIN)
+
+
+def tokenizer_folder(what: str, place: Path) -> Path:
+    """The directory that holds the tokenizer's files: `place`, its model/ or its tokenizer/; ConfigError if none."""
+    for folder in (place, place / "model", place / "tokenizer"):
+        if any((folder / name).is_file() for name in TOKENIZER_FILES):
+            return folder
+    raise no_tokenizer(what)
+
+
+def no_tokenizer(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} has no tokenizer, neither in itself nor in model/ or tokenizer/",
+        f"one of these files is looked for: {', '.join(TOKENIZER_FILES)}",
+    )
+
+
+def _end(entry: Any) -> int:
+    """Where a tensor ends behind the header; ValueError if its bytes are not as many as its shape needs."""
+    start, end = entry["data_offsets"]
+    size = _SIZES.get(entry["dtype"])
+    if size is not None and end - start != size * math.prod(entry["shape"]):
+        raise ValueError("the size of a tensor is not that of its shape")
+    return int(end)
+
+
+def _listed(folder: Path, pattern: str) -> Iterator[Path]:
+    return folder.glob(pattern) if folder.is_dir() else iter(())
+
+
+def _no_weights(what: str, folder: Path) -> ConfigError:
+    pickles = sorted(
+        path.name for pattern in _PICKLES for path in folder.glob(pattern) if path.name != "training_args.bin"
+    )
+    if pickles:
+        return ConfigError(
+            f"{what}: cannot be loaded: its weights are in {pickles[0]}, a pickle, which can run any code when it is "
+            "read; lmctl reads safetensors only",
+            "if you trust its origin: load it with transformers and save it with save_pretrained",
+        )
+    if any(folder.glob("*.gguf")):
+        return ConfigError(
+            f"{what}: its weights are in GGUF, and lmctl reads safetensors only", _of_file(Path(".gguf"))
+        )
+    return ConfigError(f"{what}: cannot be loaded: it has no weights ({WEIGHTS} or {INDEX})", AGAIN)
+
+
+def _of_file(file: Path) -> str:
+    """What to do where a file was given."""
+    if file.name.endswith(".gguf"):
+        return GGUF
+    if file.name in (CONFIG, INDEX) or file.name.endswith(".safetensors"):
+        return f"give the directory that it lies in: {file.parent}"
+    return "give a run directory, a Hugging Face directory with safetensors, or a hub id"
+
+
+def _adapter(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} holds an adapter (PEFT), not a whole model",
+        "merge it into its base model: peft's AutoPeft...from_pretrained(...).merge_and_unload(), then save_pretrained",
+    )
+
+
+def _unreadable(what: str, file: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{what}: {file.name} cannot be read: {error.strerror or error}", "check its permissions")
