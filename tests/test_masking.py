@@ -88,9 +88,50 @@ def test_whole_words_are_taken_whole(seed, rate):
                 assert picks[place] == picks[place - 1]
 
 
-def test_whole_words_do_not_overshoot_the_share():
-    ids = rows(50, 102)
+def berts(ids: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """bool [L]: whole words by the loop of google-research/bert's `create_masked_lm_predictions`, counting ordinary
+    pieces only."""
+    words: list[list[int]] = []
+    for place, piece in enumerate(ids.tolist()):
+        if VOCABULARY.special[piece]:
+            continue
+        if words and VOCABULARY.continues[piece] and words[-1][-1] == place - 1:
+            words[-1].append(place)
+        else:
+            words.append([place])
+    rng.shuffle(words)
+    chosen, wanted = np.zeros(len(ids), dtype=bool), max(1, round(rate * sum(map(len, words))))
+    for word in words:
+        if chosen.sum() >= wanted:
+            break
+        if chosen.sum() + len(word) <= wanted:
+            chosen[word] = True
+    return chosen
+
+
+@pytest.mark.parametrize("long", [1, 4, 8])
+def test_whole_words_are_chosen_as_the_papers_code_chooses_them(long: int):
+    """Rows in which every other word has `long` pieces: as many targets, and as many in long words."""
+    ids = rows(400, 102)
+    place = np.arange(100) % (long + 1)
+    ids[:, 1:-1] = np.where(place < 2, 5 + np.arange(100) % 60, 70)  # w w ##s ##s ... w w ##s ##s ...
+    rng = np.random.default_rng(0)
+    expected = np.stack([berts(row, 0.15, rng) for row in ids])
     masked = mask_tokens(ids, uniforms(ids), VOCABULARY, 0.15, whole_words=True)
-    per_row = np.bincount(masked.positions // 102, minlength=50)
-    assert per_row.max() <= 15
-    assert per_row.mean() > 14
+    chosen = np.zeros(ids.shape, dtype=bool)
+    chosen.reshape(-1)[masked.positions] = True
+    assert chosen.sum(axis=1).max() == 15
+    assert chosen.sum(axis=1).mean() == pytest.approx(expected.sum(axis=1).mean(), abs=0.05)
+    single = np.append(np.append(False, (place == 0)), False)
+    assert chosen[:, single].mean() == pytest.approx(expected[:, single].mean(), abs=0.02)
+    assert chosen[:, ~single].mean() == pytest.approx(expected[:, ~single].mean(), abs=0.02)
+
+
+def test_a_word_longer_than_the_share_is_skipped_unless_it_is_all_there_is():
+    ids = np.array([[2, 5, *[70] * 9, 6, 7, 8, 3], [2, 5, *[70] * 12, 3]])
+    for seed in range(20):
+        masked = mask_tokens(ids, uniforms(ids, seed), VOCABULARY, 0.15, whole_words=True)
+        first, second = (masked.positions[masked.positions // 15 == row] % 15 for row in (0, 1))
+        assert len(first) == 2
+        assert set(first.tolist()) <= {11, 12, 13}
+        assert second.tolist() == list(range(1, 14))

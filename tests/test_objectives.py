@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn.metrics import f1_score, matthews_corrcoef
-from small import documents, store, vocabulary
+from small import documents, store, tokenizer, vocabulary
 from torch import nn
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
 from lmctl.core.tasks import Material
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.objective.classify import Classify, longest_first
+from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM, separate
 from lmctl.objective.denoise import Denoise, infill, removed, sentinelled, span_mask
 from lmctl.objective.translate import Translate
@@ -108,16 +108,44 @@ def test_spans_fall_everywhere_alike():
     assert hits[8:32].std() < 0.02
 
 
-def test_infilling_leaves_masks_for_spans():
-    generator, pieces = np.random.default_rng(0), np.arange(5, 105)
-    for _ in range(50):
-        out = infill(pieces, 0.3, 3.0, V.mask, generator)
-        kept = out[out != V.mask]
-        assert 100 - len(kept) <= 30
-        assert (np.diff(kept) > 0).all()  # what is left is in order
-        assert (out == V.mask).any()
-    lengths = [100 - (infill(pieces, 0.3, 3.0, V.mask, generator) != V.mask).sum() for _ in range(50)]
-    assert np.mean(lengths) > 25
+RATES = st.sampled_from([0.05, 0.15, 0.3, 0.5, 0.7, 0.95])
+
+
+@given(st.integers(1, 600), RATES, st.sampled_from([1.0, 3.0, 6.0]), st.integers(0, 2**32))
+@settings(deadline=None)
+def test_infilling_removes_the_rate_it_was_given(length, rate, mean_span, seed):
+    pieces = np.arange(length) + 5
+    out = infill(pieces, rate, mean_span, V.mask, np.random.default_rng(seed))
+    kept = out[out != V.mask]
+    assert length - len(kept) == max(1, round(rate * length))
+    assert (np.diff(kept) > 0).all()  # what is left is in order
+    assert 1 <= (out == V.mask).sum() <= length - len(kept)
+
+
+def fairseq_lengths(wanted: int, mean_span: float, rng: np.random.Generator) -> list[int]:
+    """`add_whole_word_mask` of fairseq (Lewis et al. 2020): lengths until they cover `wanted`, the last one cut."""
+    lengths: list[int] = []
+    while sum(lengths) < wanted:
+        lengths.append(min(int(rng.poisson(mean_span)), wanted - sum(lengths)))
+    return lengths
+
+
+@pytest.mark.parametrize(("length", "rate"), [(127, 0.3), (511, 0.3), (63, 0.15), (127, 0.7)])
+def test_infilling_draws_spans_as_fairseq_does(length, rate):
+    rng, rounds = np.random.default_rng(0), 400
+    wanted = round(rate * length)
+    expected = np.array([len(fairseq_lengths(wanted, 3.0, rng)) for _ in range(rounds)])
+    masks, removed_at = [], np.zeros(length)
+    for _ in range(rounds):
+        out = infill(np.arange(5, length + 5), rate, 3.0, V.mask, rng)
+        masks.append((out == V.mask).sum())
+        kept = out[out != V.mask] - 5
+        removed_at += np.isin(np.arange(length), kept, invert=True)
+    error = 4 * expected.std() * (2 / rounds) ** 0.5
+    assert np.mean(masks) == pytest.approx(expected.mean(), abs=error)
+    assert np.std(masks) == pytest.approx(expected.std(), rel=0.2)
+    thirds = removed_at[: length // 3 * 3].reshape(3, -1).mean(axis=1) / rounds
+    assert thirds == pytest.approx(np.full(3, wanted / length), abs=0.03)  # everywhere alike
 
 
 @pytest.mark.parametrize("style", ["t5", "bart"])
@@ -230,14 +258,18 @@ def test_rows_of_one_text_and_of_two():
     assert "token_type_ids" not in decoder.inputs
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(2, 60))
-def test_the_longer_text_is_cut(a, b, room):
-    left = [a, b]
-    while sum(left) > room:
-        left[0 if left[0] > left[1] else 1] -= 1
-    kept = [len(text) for text in longest_first([np.arange(a), np.arange(b)], room)]
-    assert sum(kept) == sum(left)
-    assert abs(kept[0] - left[0]) <= 1
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(8, 60))
+def test_pairs_are_cut_as_tokenizers_cuts_them(a, b, seq_len):
+    """In every row that training sees: as plain transformers does with truncation="longest_first"."""
+    words = [" ".join(f"w{(start + n) % 60}" for n in range(count)) for start, count in ((0, a), (30, b))]
+    base = store([words])
+    text = TokenStore(base.tokens, base.sentences, base.documents, base.histogram, 0, np.array([0]), ("a",))
+    batch = collate(Classify(), text, "encoder", range(1), seq_len=seq_len)
+    rust = tokenizer().backend_tokenizer
+    rust.enable_truncation(seq_len - 3, strategy="longest_first")
+    both = rust.encode(words[0], words[1], add_special_tokens=False)
+    kept = [[i for i, side in zip(both.ids, both.sequence_ids, strict=True) if side == n] for n in (0, 1)]
+    assert batch.inputs["input_ids"][0].tolist() == [V.cls, *kept[0], V.sep, *kept[1], V.sep]
 
 
 @pytest.mark.parametrize(

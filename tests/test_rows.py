@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.ensemble import HistGradientBoostingClassifier
 from small import documents, store, vocabulary
 
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
+from lmctl.core.store import TokenStore
 from lmctl.core.tasks import Material
 from lmctl.objective.full_rows import FullRows
-from lmctl.objective.pairs import (
-    DRAWS_PER_ROW,
-    IS_NEXT,
-    IS_RANDOM,
-    SWAPPED,
-    NextSentencePairs,
-    Pairs,
-    SentenceOrderPairs,
-    truncate,
-)
+from lmctl.objective.pairs import DRAWS_PER_ROW, NextSentencePairs, Pairs, SentenceOrderPairs
+from lmctl.objective.segments import cut, shortened
 
 VOCABULARY = vocabulary()
+IS_NEXT, IS_RANDOM = 0, 1
+"""As transformers documents `next_sentence_label`: "0 indicates sequence B is a continuation of sequence A,
+1 indicates sequence B is a random sequence"."""
+IN_ORDER, SWAPPED = 0, 1
+"""As transformers documents AlbertForPreTraining's `sentence_order_label`."""
 TEXT = store(documents(30))
 
 
@@ -110,29 +110,142 @@ def test_half_of_the_pairs_are_random():
     assert labels.mean() == pytest.approx(0.5, abs=3 * 0.5 / len(labels) ** 0.5)
 
 
-def test_length_says_nothing_about_the_label():
-    pairs = NextSentencePairs(material(TEXT, 64), short_share=0.0)
-    lengths: dict[int, list[int]] = {IS_NEXT: [], IS_RANDOM: []}
-    for seed in range(60):
-        batch = gather(pairs, np.arange(len(pairs)), seed=seed)
-        for label, length in zip(batch.labels, batch.lengths, strict=True):
-            lengths[int(label)].append(int(length))
-    near, far = np.mean(lengths[IS_NEXT]), np.mean(lengths[IS_RANDOM])
-    assert near == pytest.approx(far, rel=0.06)
+END = 5
+"""A piece that every sentence of `many` ends with, and no other place has: what a full stop shows."""
+
+
+def many(count: int, sentences: tuple[int, int], longest: int, seed: int = 0, heading: bool = False) -> TokenStore:
+    """Documents of sentences of 2 to `longest` pieces; with `heading` the first sentence of each has 2."""
+    rng = np.random.default_rng(seed)
+    lengths, ends = [], []
+    for _ in range(count):
+        own = rng.integers(2, longest + 1, rng.integers(*sentences, endpoint=True))
+        own[0] = 2 if heading else own[0]
+        lengths.append(own)
+        ends.append(len(own))
+    starts = np.append(0, np.concatenate(lengths).cumsum())
+    tokens = rng.integers(END + 1, VOCABULARY.size, starts[-1]).astype(np.uint16)
+    tokens[starts[1:] - 1] = END
+    return TokenStore(tokens, starts, np.append(0, np.cumsum(ends)), np.bincount(tokens, minlength=85), 0)
+
+
+def seen_without_reading(batch, row: int) -> list[float]:
+    """Lengths, and where sentences end: first, last, how many, whether the segment itself ends there."""
+    seen: list[float] = []
+    for piece in segments(batch, row):
+        ends = np.flatnonzero(np.array(piece) == END)
+        seen += [len(piece), len(ends), ends[0] if len(ends) else -1, len(piece) - 1 - ends[-1] if len(ends) else -1]
+    return seen
+
+
+LEAKS = {
+    "long": (many(120, (60, 200), 40), 64),
+    "short": (many(4000, (2, 8), 30), 64),
+    "pairs": (many(5000, (2, 2), 30), 48),
+    "headings": (many(4000, (2, 8), 30, heading=True), 64),
+    "characters": (many(320, (20, 60), 90), 128),
+}
+"""Text and seq_len; Chinese by characters has long sentences."""
+
+
+@pytest.mark.parametrize("text", LEAKS)
+@pytest.mark.parametrize("kind", [NextSentencePairs, SentenceOrderPairs])
+def test_a_classifier_that_cannot_read_guesses(kind, text: str):
+    """Boosted trees on chunks of other documents than those they learnt from; 62 % when foreign text was cut to its
+    document's end, 50 % is chance."""
+    corpus, seq_len = LEAKS[text]
+    pairs = kind(material(corpus, seq_len), short_share=0.1)
+    batch = gather(pairs, np.arange(len(pairs)), coins=seq_len)
+    features = np.array([seen_without_reading(batch, row) for row in range(len(pairs))])
+    if text == "headings" and kind is SentenceOrderPairs:
+        features = features[:, [0, 4]]  # where the heading ends is for readers
+    other = pairs.document >= np.median(pairs.document)
+    assert min(other.sum(), (~other).sum()) > 2000
+    right = tree().fit(features[~other], batch.labels[~other]).score(features[other], batch.labels[other])
+    assert right < 0.5 + 3 * 0.5 / other.sum() ** 0.5
+
+
+def tree() -> HistGradientBoostingClassifier:
+    return HistGradientBoostingClassifier(max_iter=40, max_leaf_nodes=8, min_samples_leaf=50, random_state=0)
+
+
+def test_the_same_classifier_sees_labels_that_lengths_do_tell():
+    """What the test above would say of pairs whose second segment ends where its document ends."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 4000)
+    whole, cut_off = rng.integers(2, 60, 4000), np.minimum(*rng.integers(2, 60, (2, 4000)))
+    lengths = np.where(labels == IS_NEXT, whole, cut_off)[:, None]
+    assert tree().fit(lengths[:2000], labels[:2000]).score(lengths[2000:], labels[2000:]) > 0.55
+
+
+def test_a_second_segment_by_itself_comes_as_often_under_either_label():
+    """Which sentences B is made of: drawn from another document as often as they are somebody's own rest."""
+    corpus = many(40, (6, 12), 6)
+    pairs = NextSentencePairs(material(corpus, 300), short_share=0.0)
+    begins: dict[int, list[int]] = {IS_NEXT: [], IS_RANDOM: []}
+    numbers = np.arange(len(pairs))
+    for seed in range(600):
+        draws = Draws(seed, "pairs").uniforms(np.zeros_like(numbers), numbers, 4).T
+        found = pairs.segments(numbers, draws)
+        for label in begins:
+            places = corpus.sentences.searchsorted(found.begin[1, found.labels == label])
+            begins[label] += (
+                places - corpus.documents[corpus.documents.searchsorted(places, side="right") - 1]
+            ).tolist()
+    near, far = (np.bincount(begins[label], minlength=13) / len(begins[label]) for label in begins)
+    assert near[0] == far[0] == 0, "no document's first sentence follows anything"
+    assert np.abs(near - far).max() < 4 * 0.5 / len(begins[IS_NEXT]) ** 0.5 + 0.01
+
+
+def test_documents_of_one_sentence_still_serve_as_another_document():
+    pairs = NextSentencePairs(material(store([["w1 w2", "w3 w4"], ["w5 w6 w7"]]), 32), 0.0)
+    labels = set()
+    for seed in range(20):
+        batch = gather(pairs, np.arange(1), seed=seed)
+        labels.add(int(batch.labels[0]))
+        a, b = segments(batch, 0)
+        assert a == [6, 7]
+        assert b == ([8, 9] if batch.labels[0] == IS_NEXT else b)
+        assert batch.labels[0] == IS_NEXT or set(b) <= {10, 11, 12}
+    assert labels == {IS_NEXT, IS_RANDOM}
 
 
 def test_sentence_order_swaps_half_of_the_pairs_and_changes_nothing_else():
-    pairs = SentenceOrderPairs(material(TEXT, 200), short_share=0.0)
-    texts = [TEXT.tokens[b:e].tolist() for b, e in pairwise(TEXT.document_starts)]
+    """Every word of this text is another one, so that places can be told from pieces."""
+    corpus = counted(many(20, (2, 15), 8))
+    pairs = SentenceOrderPairs(material(corpus, 200), short_share=0.0)
     labels = []
     for seed in range(10):
         batch = gather(pairs, np.arange(len(pairs)), seed=seed)
         labels += batch.labels.tolist()
         for row in range(len(pairs)):
             a, b = segments(batch, row)
-            own, both = texts[pairs.document[row]], b + a if batch.labels[row] == SWAPPED else a + b
-            assert any(own[i : i + len(both)] == both for i in range(len(own)))
+            before, after = (b, a) if batch.labels[row] == SWAPPED else (a, b)
+            assert before[-1] < after[0]
+            assert np.array_equal(np.diff(before), np.ones(len(before) - 1))
+            assert np.array_equal(np.diff(after), np.ones(len(after) - 1))
+            assert abs(len(a) - len(b)) <= 1
+            document = corpus.document_starts.searchsorted([before[0] - 10, after[-1] - 10], side="right")
+            assert document[0] == document[1] == pairs.document[row] + 1
     assert np.mean(labels) == pytest.approx(0.5, abs=3 * 0.5 / len(labels) ** 0.5)
+
+
+def counted(text: TokenStore) -> TokenStore:
+    """`text` with piece number i + 10 at place i."""
+    return replace(text, tokens=np.arange(10, len(text) + 10))
+
+
+@pytest.mark.parametrize("kind", [NextSentencePairs, SentenceOrderPairs])
+def test_an_augmentation_reaches_both_segments_of_every_pair(kind):
+    plain = kind(material(TEXT, 40), short_share=0.2)
+    turned = kind(material(TEXT, 40, rewrite=lambda pieces, _: pieces[::-1]), short_share=0.2)
+    rows = np.arange(len(plain))
+    before, after = gather(plain, rows, coins=40), gather(turned, rows, coins=40)
+    assert np.array_equal(before.labels, after.labels)
+    assert np.array_equal(before.lengths, after.lengths)
+    assert not np.array_equal(before.ids, after.ids)
+    for row in rows:
+        assert segments(after, row) == tuple(part[::-1] for part in segments(before, row))
 
 
 def test_an_augmentation_is_drawn_anew_in_every_epoch_and_for_every_row():
@@ -172,7 +285,9 @@ def test_truncation_leaves_what_the_papers_loop_leaves(a, b, room, seed):
     while sum(left) > room:  # truncate_seq_pair of the paper's code
         left[0 if left[0] > left[1] else 1] -= 1
     coins = np.random.default_rng(seed).random((1, 64)) < 0.5
-    begin, end = truncate(np.array([[10], [1000]]), np.array([[10 + a], [1000 + b]]), np.array([room]), coins)
+    lengths = shortened(np.array([[a], [b]]), np.array([room]))
+    assert lengths.ravel().tolist() == left
+    begin, end = cut(np.array([[10], [1000]]), np.array([[10 + a], [1000 + b]]), lengths, coins)
     assert (end - begin).ravel().tolist() == left
     assert 10 <= begin[0, 0] <= end[0, 0] <= 10 + a
     assert 1000 <= begin[1, 0] <= end[1, 0] <= 1000 + b
@@ -180,7 +295,7 @@ def test_truncation_leaves_what_the_papers_loop_leaves(a, b, room, seed):
 
 def test_truncation_takes_from_both_ends():
     coins = np.random.default_rng(0).random((500, 64)) < 0.5
-    begin, _ = truncate(np.zeros((2, 500), int), np.full((2, 500), 40), np.full(500, 40), coins)
+    begin, _ = cut(np.zeros((2, 500), int), np.full((2, 500), 40), np.full((2, 500), 20), coins)
     assert begin.mean() == pytest.approx(10, abs=0.5)  # 20 tokens go from each segment, half of them in front
 
 

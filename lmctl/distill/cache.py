@@ -33,7 +33,7 @@ from lmctl.distill.compact import Layout, compact, expand, layout
 
 KIND = "teacher"
 """The shelf of the cache."""
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when the layout or the meaning of an entry changes."""
 
 Answer: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]

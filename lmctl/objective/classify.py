@@ -142,9 +142,11 @@ def framed_rows(
 
 
 def longest_first(texts: list[np.ndarray], room: int) -> list[np.ndarray]:
-    """Texts cut at their ends to `room` pieces together, always from the longer one."""
+    """Texts cut at their ends to `room` pieces together, always from the longer one: as `truncation="longest_first"`
+    of Hugging Face's fast tokenizers. What is odd goes to the longer text, to the second if they are equal."""
     if len(texts) == 1:
         return [texts[0][:room]]
     a, b = texts
-    kept = min(len(a), max(room - len(b), room - room // 2))
+    shorter = min(len(a), len(b), room // 2)
+    kept = shorter if len(a) <= len(b) else room - shorter
     return [a[:kept], b[: room - kept]]

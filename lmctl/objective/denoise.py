@@ -156,26 +156,35 @@ def removed(pieces: np.ndarray, noise: np.ndarray, sentinels: np.ndarray) -> lis
 
 
 def infill(pieces: np.ndarray, rate: float, mean_span: float, mask: int, generator: np.random.Generator) -> np.ndarray:
-    """`pieces` with spans of Poisson(mean_span) pieces, some of them empty, each replaced by one `mask`, until `rate`
-    of the text is removed."""
+    """`pieces` int64 [n] without round(rate * n) of them (one at least), each removed span replaced by one `mask`.
+
+    Lengths are drawn first, from Poisson(mean_span), until they cover what is to be removed (the last one is cut); then
+    the spans are placed, every arrangement of kept pieces and masks equally likely. An empty span is a mask put in.
+    (`add_whole_word_mask` of fairseq, but for spans that overlap there and so remove less.)
+    """
     wanted = max(1, round(rate * len(pieces)))
-    taken = np.zeros(len(pieces), dtype=bool)
-    inserted = np.zeros(len(pieces) + 1, dtype=bool)
-    """Where a mask stands before a piece."""
-    while taken.sum() < wanted:
-        length = min(int(generator.poisson(mean_span)), wanted - int(taken.sum()))
-        begin = int(generator.integers(0, len(pieces) - length + 1))
-        # Spans that touched would come out as one; try again elsewhere.
-        if taken[max(0, begin - 1) : begin + length + 1].any() or inserted[begin : begin + length + 1].any():
-            if generator.random() < 0.1:  # no room may be left between long spans
-                break
-            continue
-        taken[begin : begin + length] = True
-        inserted[begin] = True
-    out = []
-    for place, piece in enumerate(pieces.tolist()):
-        if inserted[place]:
-            out.append(mask)
-        if not taken[place]:
-            out.append(piece)
-    return np.array([*out, *([mask] if inserted[-1] else [])], dtype=np.int64)
+    lengths = _poisson_spans(wanted, mean_span, generator)
+    spans, kept = len(lengths), len(pieces) - wanted
+    slots = np.sort(generator.choice(kept + spans, size=spans, replace=False))
+    begins = slots - np.arange(spans) + lengths.cumsum() - lengths
+    edges = np.zeros(len(pieces) + 1, dtype=np.int64)
+    np.add.at(edges, begins, 1)
+    np.add.at(edges, begins + lengths, -1)
+    out = np.full(kept + spans, mask, dtype=np.int64)
+    stays = np.ones(len(out), dtype=bool)
+    stays[slots] = False
+    out[stays] = pieces[edges.cumsum()[:-1] == 0]
+    return out
+
+
+def _poisson_spans(total: int, mean: float, generator: np.random.Generator) -> np.ndarray:
+    """int64 [spans]: lengths that sum to `total`, in random order; at most `total` of them, so that no row grows."""
+    lengths = np.empty(0, dtype=np.int64)
+    while lengths.sum() < total:
+        lengths = np.append(lengths, generator.poisson(mean, size=total))
+    covered = lengths.cumsum()
+    last = int(np.searchsorted(covered, total))
+    lengths = lengths[: last + 1]
+    lengths[last] -= covered[last] - total
+    surplus = np.flatnonzero(lengths == 0)[: max(0, len(lengths) - total)]
+    return generator.permutation(np.delete(lengths, surplus))

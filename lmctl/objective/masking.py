@@ -2,7 +2,8 @@
 
 Of every row a fixed share of its pieces is chosen; of the chosen ones 80 % become `[MASK]`, 10 % a random piece
 and 10 % stay, and all of them are to be predicted. With `whole_words` the choice is made word by word, so that
-no word is left half visible.
+no word is left half visible: words in random order are taken as long as they fit, as in google-research/bert's
+`create_masked_lm_predictions`. Words of many pieces are thus chosen less often than short ones.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ def mask_tokens(
 ) -> Masked:
     """Corrupt `ids` int64 [R, L] with the numbers `uniforms` float64 [R, 3 * L].
 
-    Each row gets max(1, round(rate * n)) targets out of its n pieces that are not special (fewer where the last
-    whole word does not fit), as in the paper's own code.
+    Each row gets max(1, round(rate * n)) targets out of its n pieces that are not special (the paper's own code counts
+    [CLS] and [SEP] among them); fewer only where no whole word is left that is short enough, and more where the row's
+    only words are longer than that.
     """
     rows, length = ids.shape
     choice, action, piece = uniforms.reshape(rows, DRAWS_PER_POSITION, length).transpose(1, 0, 2)
@@ -51,18 +53,33 @@ def mask_tokens(
 
 def _choose(eligible: np.ndarray, choice: np.ndarray, rate: float, starts: np.ndarray | None) -> np.ndarray:
     """bool [R, L]: per row the eligible positions with the smallest numbers, as many as `rate` asks for."""
-    number = np.where(eligible, choice, np.inf)
-    if starts is not None:  # every piece of a word shares the number of its first piece
-        first = np.maximum.accumulate(np.where(starts, np.arange(starts.shape[1]), 0), axis=1)
-        number = np.where(eligible, np.take_along_axis(choice, first, axis=1), np.inf)
     available = eligible.sum(axis=1)
     wanted = np.minimum(np.maximum(1, np.rint(rate * available).astype(np.int64)), available)
-    ranked = np.sort(number, axis=1)
-    last = np.take_along_axis(ranked, np.maximum(wanted - 1, 0)[:, None], axis=1)
-    below, upto = (number < last) & eligible, (number <= last) & eligible
-    # The last word is taken whole if it fits, or if it is all there is; without words, it always fits.
-    fits = (upto.sum(axis=1) <= wanted) | (below.sum(axis=1) == 0)
-    return np.where(fits[:, None], upto, below) & (wanted > 0)[:, None]
+    if starts is not None:
+        return np.stack([_whole(*row) for row in zip(eligible, choice, starts, wanted.tolist(), strict=True)])
+    number = np.where(eligible, choice, np.inf)
+    last = np.take_along_axis(np.sort(number, axis=1), np.maximum(wanted - 1, 0)[:, None], axis=1)
+    return (number <= last) & (wanted > 0)[:, None]
+
+
+def _whole(eligible: np.ndarray, choice: np.ndarray, starts: np.ndarray, wanted: int) -> np.ndarray:
+    """bool [L]: words of a row, in the order of the numbers of their first pieces, each that still fits in `wanted`
+    pieces; the first one if none does."""
+    word = starts.cumsum() - 1
+    begins = np.flatnonzero(starts & eligible)
+    taken = np.zeros(int(word[-1]) + 1, dtype=bool)
+    sizes = np.bincount(word[eligible], minlength=len(taken))
+    order = word[begins[np.argsort(choice[begins], kind="stable")]].tolist()
+    left = wanted
+    for place in order:
+        if left == 0:
+            break
+        if sizes[place] <= left:
+            taken[place] = True
+            left -= int(sizes[place])
+    if wanted and left == wanted:
+        taken[order[0]] = True
+    return taken[word] & eligible
 
 
 def _word_starts(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
