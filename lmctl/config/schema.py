@@ -25,6 +25,16 @@ def groups_of(schema: type[Any]) -> list[str]:
     return [f.name for f in fields(schema) if f.type == "Any" and "help" not in f.metadata]
 
 
+FORMATS = ("text", "json")
+FORMAT = "text for people, or json: one object per line with every field, and nothing else, on standard output"
+
+
+def one_of(choices: tuple[str, ...], **values: str) -> None:
+    for name, value in values.items():
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
 def positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value <= 0:

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from lmctl.config.schema import key, positive
+from lmctl.config.schema import FORMAT, FORMATS, key, one_of, positive
 
 SUITES = (
     "auto",
@@ -25,12 +25,6 @@ CASES = ("as_is", "lower", "sentence")
 MODES = ("auto", "lines", "pairs", "nbest")
 MODEL_PATH = "a run directory, a Hugging Face model directory or a hub id"
 CASE = "before a text is scored: as_is, lower, or sentence (lower, but first letters and I), for upper-case speech text"
-
-
-def one_of(choices: tuple[str, ...], **values: str) -> None:
-    for name, value in values.items():
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -126,16 +120,18 @@ class ScoreConfig:
     """Root of `lmctl score`."""
 
     model_path: str = key(MISSING, MODEL_PATH)
-    mode: str = key("auto", "lines, pairs (good<TAB>bad) or nbest (jsonl: id, ref, hyps); auto: by the first line")
+    mode: str = key("auto", "lines, pairs (good<TAB>bad) or nbest (jsonl: id, ref, hyps); auto: by the first line that is not blank")
     file: Optional[str] = key(None, "what to score; null: standard input")
     dev: Optional[str] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
     case: str = key("as_is", CASE)
     out: Optional[str] = key(None, "nbest: file for the chosen hypotheses, one line each")
     batch: int = key(32, "texts at a time")
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
+    format: str = key("text", FORMAT)
     runner: Any = MISSING
 
     def __post_init__(self) -> None:
+        one_of(FORMATS, format=self.format)
         one_of(MODES, mode=self.mode)
         one_of(CASES, case=self.case)
         positive(batch=self.batch)
