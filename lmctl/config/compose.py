@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lmctl.config.audit import audit
 from lmctl.config.options import spell_out
 from lmctl.config.schema import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
-from lmctl.config.use_schema import EvalConfig, GenerateConfig, ScoreConfig, TranslateConfig
+from lmctl.config.use_schema import EvalConfig, GenerateConfig, PredictConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -41,6 +41,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "generate": GenerateConfig,
     "translate": TranslateConfig,
     "score": ScoreConfig,
+    "predict": PredictConfig,
 }
 FROM_FILE = "from_file"
 """Name under which `--from FILE` is known to Hydra."""

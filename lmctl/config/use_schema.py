@@ -23,6 +23,7 @@ SUITES = (
 SPLITS = ("auto", "all", "train", "valid")
 CASES = ("as_is", "lower", "sentence")
 MODES = ("auto", "lines", "pairs", "nbest")
+INPUTS = ("auto", "table", "jsonl", "lines")
 MODEL_PATH = "a run directory, a Hugging Face model directory or a hub id"
 CASE = "before a text is scored: as_is, lower, or sentence (lower, but first letters and I), for upper-case speech text"
 
@@ -120,7 +121,9 @@ class ScoreConfig:
     """Root of `lmctl score`."""
 
     model_path: str = key(MISSING, MODEL_PATH)
-    mode: str = key("auto", "lines, pairs (good<TAB>bad) or nbest (jsonl: id, ref, hyps); auto: by the first line that is not blank")
+    mode: str = key(
+        "auto", "lines, pairs (good<TAB>bad) or nbest (jsonl: id, ref, hyps); auto: by the first line that is not blank"
+    )
     file: Optional[str] = key(None, "what to score; null: standard input")
     dev: Optional[str] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
     case: str = key("as_is", CASE)
@@ -134,6 +137,42 @@ class ScoreConfig:
         one_of(FORMATS, format=self.format)
         one_of(MODES, mode=self.mode)
         one_of(CASES, case=self.case)
+        positive(batch=self.batch)
+        if self.seq_len is not None and self.seq_len < 8:
+            raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Root of `lmctl predict`."""
+
+    model_path: str = key(MISSING, MODEL_PATH)
+    file: Optional[str] = key(None, "csv, tsv, parquet, jsonl or text file, or a pattern; null or -: standard input")
+    task: Optional[str] = key(None, "which of the model's own tasks labels; null: the only one that can")
+    text: Optional[str] = key(None, "column of the text; null: the one that the run was trained on, or text")
+    text_b: Optional[str] = key(
+        "auto", "column of a pair's second text; null: none; auto: the run's, or text_b where there is one"
+    )
+    input: str = key("auto", "table, jsonl or lines (pairs: a<TAB>b); auto: by the file's name or the first line")
+    on_bad_row: str = key("error", "error: end at the first bad row; skip: give it an empty answer and go on")
+    probabilities: bool = key(False, "text, csv, tsv: a column for the probability of every class (json has them all)")
+    format: str = key(
+        "text",
+        "text (label<TAB>probability<TAB>text), csv or tsv (the input's columns, and label and probability), or json "
+        "(one object per line with every field)",
+    )
+    out: Optional[str] = key(None, "write to this file, whole or not at all; null: standard output")
+    batch: int = key(32, "rows at a time; from standard input an answer comes at the latest after so many")
+    seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
+    runner: Any = MISSING
+    trusted: list[str] = field(
+        default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
+    )
+
+    def __post_init__(self) -> None:
+        one_of(INPUTS, input=self.input)
+        one_of(("error", "skip"), on_bad_row=self.on_bad_row)
+        one_of((*FORMATS, "csv", "tsv"), format=self.format)
         positive(batch=self.batch)
         if self.seq_len is not None and self.seq_len < 8:
             raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")

@@ -17,10 +17,10 @@ def emit(record: Mapping[str, Any]) -> None:
     print(line_of(record), flush=True)
 
 
-def line_of(record: Mapping[str, Any]) -> str:
-    """A record as one line of JSON. Numbers and arrays of numpy and torch are numbers and lists; a number that is
-    not finite is null, because JSON has none; half a surrogate pair is U+FFFD; what JSON does not know (a date, a
-    path) is its text."""
+def line_of(record: Any) -> str:
+    """A record, or any other value, as one line of JSON. Numbers and arrays of numpy and torch are numbers and
+    lists; a number that is not finite is null, because JSON has none; half a surrogate pair is U+FFFD; what JSON does
+    not know (a date, a path) is its text."""
     return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
 
 

@@ -21,9 +21,13 @@ class JsonLines(ColumnSource):
         return (".jsonl", ".ndjson", ".json")
 
     def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
-        for number, line in enumerate(lines(path), start=1):
+        return self.in_lines(lines(path), str(path))
+
+    def in_lines(self, text: Iterator[str], name: str) -> Iterator[tuple[str, Record | BadRow]]:
+        """The records in the lines of `name`, whatever they come from, each with its place."""
+        for number, line in enumerate(text, start=1):
             if line.strip():
-                yield f"{path}:{number}", _object(line)
+                yield f"{name}:{number}", _object(line)
 
 
 def _object(line: str) -> Record | BadRow:

@@ -40,10 +40,10 @@ class Table(ColumnSource):
         return {**super().fingerprint(), "format": [self.delimiter, self.quoting, self.header]}
 
     def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
-        return _parquet(path) if path.name.endswith(".parquet") else self._cells(path)
+        return _parquet(path) if path.name.endswith(".parquet") else self.in_lines(lines(path), str(path))
 
-    def _cells(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
-        text = lines(path)
+    def in_lines(self, text: Iterator[str], name: str) -> Iterator[tuple[str, Record | BadRow]]:
+        """The records in the lines of `name`, whatever they come from, each with its place."""
         head = list(islice(text, 1))
         delimiter = DELIMITERS.get(self.delimiter) or max(DELIMITERS.values(), key=("".join(head)).count)
         # In the tables of GLUE and its kin a " is a character like any other.
@@ -60,7 +60,7 @@ class Table(ColumnSource):
                 cells = next(rows, None)
             except csv.Error as error:
                 raise DataError(
-                    f"{path}:{rows.line_num}: {error}", "data.quoting=none if a quote is a character"
+                    f"{name}:{rows.line_num}: {error}", "data.quoting=none if a quote is a character"
                 ) from None
             if cells is None:
                 return
@@ -69,7 +69,7 @@ class Table(ColumnSource):
                 if self.header:
                     continue
             if cells:
-                yield f"{path}:{rows.line_num}", _record(names, cells)
+                yield f"{name}:{rows.line_num}", _record(names, cells)
 
 
 def _record(names: list[str], cells: list[str]) -> Record | BadRow:

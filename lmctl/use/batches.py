@@ -26,18 +26,20 @@ def by_length(
     rows: int,
     answer: Callable[[list[T]], Sequence[R]],
     same: bool = False,
+    pool: int = POOL,
 ) -> Iterator[R]:
     """The answer to each thing, in order. `answer` gets at most `rows` of similar length at a time, the longest
-    first, so that a lack of memory shows at once; with `same`, of exactly the same length."""
-    for pool in in_pools(things, rows * POOL):
-        order = sorted(range(len(pool)), key=lambda place: -length(pool[place]))
+    first, so that a lack of memory shows at once; with `same`, of exactly the same length. `pool` batches are
+    sorted together: with 1, whoever feeds `things` by hand has answers after `rows` of them."""
+    for taken in in_pools(things, rows * pool):
+        order = sorted(range(len(taken)), key=lambda place: -length(taken[place]))
         answers: dict[int, R] = {}
         batch: list[int] = []
         for place in order:
-            full = len(batch) == rows or (same and batch and length(pool[batch[0]]) != length(pool[place]))
+            full = len(batch) == rows or (same and batch and length(taken[batch[0]]) != length(taken[place]))
             if full:
-                answers.update(zip(batch, answer([pool[i] for i in batch]), strict=True))
+                answers.update(zip(batch, answer([taken[i] for i in batch]), strict=True))
                 batch = []
             batch.append(place)
-        answers.update(zip(batch, answer([pool[i] for i in batch]), strict=True))
-        yield from (answers[place] for place in range(len(pool)))
+        answers.update(zip(batch, answer([taken[i] for i in batch]), strict=True))
+        yield from (answers[place] for place in range(len(taken)))
