@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +11,11 @@ import pytest
 import use_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-from lmctl.config.use_schema import ScoreConfig
 from lmctl.core.errors import DataError, LmctlError
 from lmctl.use.nbest import Lists, read_lists
 from lmctl.use.pairs import read_pairs
-from lmctl.verbs import score
 
-CPU = {"_target_": "lmctl.runner.places.Cpu"}
 GOOD = {"id": "u1", "ref": "a b", "hyps": [{"text": "a b", "score": -1.0}, {"text": "a c", "score": -2}]}
 STRANGE = st.sampled_from(
     [None, True, False, 0, -1, 10**400, 1e308, math.nan, math.inf, -math.inf, "", "nan", "1", "x\ty", "\ud83d", [], {}]
@@ -104,27 +98,16 @@ def gpt2(tmp_path_factory):
     return use_models.gpt2(tmp_path_factory.mktemp("gpt2"))
 
 
-def scored(model: Path, text: str, **settings_: object) -> tuple[list[dict[str, object]], str]:
+def scored(model: Path, text: str, **settings_: object) -> list[dict[str, object]]:
     """The records that `lmctl score format=json` prints for `text` on standard input."""
-    cfg = OmegaConf.structured(ScoreConfig)
-    OmegaConf.set_readonly(cfg, False)
-    for key, value in ({"runner": CPU, "model_path": str(model), "format": "json"} | settings_).items():
-        cfg[key] = OmegaConf.create(value) if isinstance(value, dict) else value
-    before = sys.stdin, sys.stdout
-    sys.stdin, sys.stdout = io.StringIO(text), io.StringIO()
-    try:
-        score.run(cfg)
-        printed = sys.stdout.getvalue()
-    finally:
-        sys.stdin, sys.stdout = before
-    return [json.loads(line) for line in printed.splitlines()], printed
+    return use_models.records(use_models.said("score", model, text, format="json", **settings_))
 
 
 @settings(max_examples=25, deadline=None)
 @given(found=st.lists(lines(), max_size=3))
 def test_the_verb_scores_any_lines_or_says_what_is_wrong(gpt2, found):
     try:
-        rows, _ = scored(gpt2, "".join(f"{line}\n" for line in found if line.isprintable()))
+        rows = scored(gpt2, "".join(f"{line}\n" for line in found if line.isprintable()))
     except LmctlError:
         return
     assert [row["row"] for row in rows] == list(range(1, len(rows) + 1))
@@ -160,8 +143,8 @@ def test_a_list_that_cannot_be_compared_is_refused_by_its_line(row, message):
 @pytest.mark.parametrize("blank", ["\n", " \n\t\n\n"])
 @pytest.mark.parametrize("pair", ['{"good": "the cat", "bad": "cat the"}', "the cat\tcat the"])
 def test_blank_lines_at_the_start_do_not_hide_what_follows(gpt2, blank, pair):
-    rows, _ = scored(gpt2, f"{blank}{pair}\n")
-    [plain], _ = scored(gpt2, f"{pair}\n")
+    rows = scored(gpt2, f"{blank}{pair}\n")
+    [plain] = scored(gpt2, f"{pair}\n")
     assert rows == [plain]
     assert plain["good"] == "the cat"
 
@@ -186,11 +169,11 @@ def test_what_the_guess_cannot_take_is_refused_by_its_line(gpt2, text, message):
 
 def test_text_that_only_looks_like_a_pair_or_like_json_is_text(gpt2):
     """An indented line has a tab, a line of code a brace, and `"hyps"` may be said in a sentence."""
-    rows, _ = scored(gpt2, "\tthe cat\n{ a ; }\n")
+    rows = scored(gpt2, "\tthe cat\n{ a ; }\n")
     assert [row["text"] for row in rows] == ["\tthe cat", "{ a ; }"]
-    [pair], _ = scored(gpt2, json.dumps({"good": 'a "hyps"', "bad": "b"}) + "\n")
+    [pair] = scored(gpt2, json.dumps({"good": 'a "hyps"', "bad": "b"}) + "\n")
     assert pair["good"] == 'a "hyps"'
-    [line], _ = scored(gpt2, '{"good": "a", "bad": "b"}\n', mode="lines")
+    [line] = scored(gpt2, '{"good": "a", "bad": "b"}\n', mode="lines")
     assert line["text"] == '{"good": "a", "bad": "b"}'
 
 

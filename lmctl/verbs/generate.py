@@ -21,15 +21,12 @@ def run(cfg: DictConfig) -> None:
     prompts = _prompts(config)
 
     from lmctl.run.display import quiet_libraries
+    from lmctl.use.heads import refuse_classifier
     from lmctl.use.load import load
 
     quiet_libraries()
     loaded = load(config.model_path, where)
-    if loaded.family == "classifier":
-        raise ConfigError(
-            f"model_path={config.model_path} is a classifier: it writes no text",
-            f"how good it is: lmctl eval model_path={config.model_path} data=...",
-        )
+    refuse_classifier(loaded, "it writes no text")
     if loaded.family == "encoder":
         _fill(loaded, prompts, config)
         return

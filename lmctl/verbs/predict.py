@@ -65,7 +65,11 @@ def run(cfg: DictConfig) -> None:
         if bad and bad == count:
             raise DataError(f"all {count:,} rows are bad; the first: {first}")
     end = f"; written to {config.out}" if config.out else ""
-    say(f"{count:,} rows" + (f", {bad:,} of them bad and without an answer; the first: {first}" if bad else "") + end)
+    say(
+        f"{count:,} row{'s' * (count != 1)}"
+        + (f", {bad:,} of them bad and without an answer; the first: {first}" if bad else "")
+        + end
+    )
 
 
 def _learnt(model_path: str, task: str | None, trusted: tuple[str, ...]) -> Source | None:

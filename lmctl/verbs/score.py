@@ -42,10 +42,12 @@ def run(cfg: DictConfig) -> None:
         raise ConfigError(f"dev and out are for n-best lists, and this is mode={mode}", "mode=nbest, or leave them out")
 
     from lmctl.run.display import quiet_libraries
+    from lmctl.use.heads import refuse_classifier
     from lmctl.use.load import load, need
 
     quiet_libraries()
     loaded = load(config.model_path, where)
+    refuse_classifier(loaded, "it says how likely labels are, not texts")
     need(loaded, ("decoder", "encoder"), "score")
     {"lines": _lines, "pairs": _pairs, "nbest": _nbest}[mode](loaded, lines, config)
 

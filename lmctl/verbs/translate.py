@@ -20,10 +20,12 @@ def run(cfg: DictConfig) -> None:
 
     from lmctl.run.display import quiet_libraries
     from lmctl.use.decode import translate
+    from lmctl.use.heads import refuse_classifier
     from lmctl.use.load import load, need
 
     quiet_libraries()
     loaded = load(config.model_path, where)
+    refuse_classifier(loaded, "it writes no text")
     need(loaded, ("seq2seq",), "translate")
     for line in translate(
         loaded,
