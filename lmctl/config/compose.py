@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
+from lmctl.config.comments import Key, commented_keys, first_comment
 from lmctl.config.options import spell_out
 from lmctl.config.schema import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
 from lmctl.config.use_schema import EvalConfig, GenerateConfig, PredictConfig, ScoreConfig, TranslateConfig
@@ -170,11 +171,17 @@ class Composer:
 
     def describe(self, group: str, option: str) -> str:
         """The first comment line of the option's file (after Hydra's own `# @package`): what it is."""
+        return first_comment(self._text_of(group, option))
+
+    def keys(self, group: str, option: str) -> list[Key]:
+        """The keys of an option as its own file has them: what `group.key=value` may change."""
+        return commented_keys(self._text_of(group, option))
+
+    def _text_of(self, group: str, option: str) -> str:
+        """The YAML of an option; empty if it comes from elsewhere."""
         folders = ([Path(self.config_dir)] if self.config_dir else []) + [conf_dir()]
-        for path in (folder / group / f"{option}.yaml" for folder in folders):
-            if path.is_file():
-                return first_comment(path.read_text(encoding="utf-8"))
-        return ""
+        found = (folder / group / f"{option}.yaml" for folder in folders)
+        return next((path.read_text(encoding="utf-8") for path in found if path.is_file()), "")
 
     def _option_for(self, group: str, name: str, place: str) -> DictConfig:
         if name not in self.options(group):
@@ -227,14 +234,6 @@ class Composer:
         self.config_name = FROM_FILE
         # The loader has read the store's older contents already.
         self.loader = ConfigLoaderImpl(self.loader.config_search_path)
-
-
-def first_comment(text: str) -> str:
-    """The first line of a YAML file that is a comment for people; empty if it does not begin with one."""
-    for line in text.splitlines():
-        if not line.startswith("# @"):
-            return line.lstrip("# ").rstrip() if line.startswith("#") else ""
-    return ""
 
 
 MAX_BYTES = 1 << 20

@@ -12,11 +12,12 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 
-def key(default: Any, help: str) -> Any:
-    """A field with its default and one line of help."""
+def key(default: Any, help: str, aka: tuple[str, ...] = ()) -> Any:
+    """A field with its default and one line of help; `aka`: what other tools call it, for whoever types that."""
+    metadata = {"help": help, "aka": aka}
     if isinstance(default, type):
-        return field(default_factory=default, metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def groups_of(schema: type[Any]) -> list[str]:
@@ -210,8 +211,10 @@ class PlanConfig(TrainConfig):
     measure: bool = key(False, "run a few real steps, too: speed, and memory beside the prediction; reads the data")
     bandwidth_gbps: float = key(10.0, "Gbit/s between processes, for the seconds that gradients take")
     out: Optional[str] = key(None, "write the figures to this file, as JSON; null: print them only")
+    format: str = key("text", FORMAT)
 
     def __post_init__(self) -> None:
+        one_of(FORMATS, format=self.format)
         positive(bandwidth_gbps=self.bandwidth_gbps)
 
 
@@ -240,8 +243,10 @@ class PeekConfig(PrepareConfig):
     rows: int = key(3, "examples to show")
     split: str = key("train", "train or valid")
     epoch: int = key(0, "which epoch's masks")
+    format: str = key("text", FORMAT)
 
     def __post_init__(self) -> None:
+        one_of(FORMATS, format=self.format)
         positive(rows=self.rows)
         if self.epoch < 0:
             raise ValueError(f"epoch must not be negative, got {self.epoch}")

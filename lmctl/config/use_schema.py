@@ -24,6 +24,10 @@ SPLITS = ("auto", "all", "train", "valid")
 CASES = ("as_is", "lower", "sentence")
 MODES = ("auto", "lines", "pairs", "nbest")
 INPUTS = ("auto", "table", "jsonl", "lines")
+LENGTH = ("max_length", "max_tokens", "length")
+"""What other tools call max_new_tokens."""
+BEAMS = ("num_beams", "beam_size", "beam_width")
+BATCH = ("batch_size", "per_device_eval_batch_size")
 MODEL_PATH = "a run directory, a Hugging Face model directory or a hub id"
 CASE = "before a text is scored: as_is, lower, or sentence (lower, but first letters and I), for upper-case speech text"
 
@@ -42,7 +46,7 @@ class EvalConfig:
     split: str = key("auto", "all, train or valid rows of the data; auto: all, but valid if the model learnt from them")
     rows: Optional[int] = key(None, "use at most so many rows of the data")
     out: Optional[str] = key(None, "file for the results; null: eval.json of the run, or here")
-    batch: int = key(16, "rows at a time")
+    batch: int = key(16, "rows at a time", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     stride: Optional[int] = key(None, "perplexity: how far windows of long texts move on; null: half of seq_len")
     stream: Optional[bool] = key(
@@ -50,17 +54,19 @@ class EvalConfig:
     )
     limit: int = key(100, "mlm: rows for pseudo-perplexity, which takes a pass per piece")
     seed: int = key(1, "mlm, robustness: seed of masks and noise")
-    beams: int = key(5, "translation: hypotheses kept at each step")
+    beams: int = key(5, "translation: hypotheses kept at each step", BEAMS)
     length_penalty: float = key(1.0, "translation: log-probability is divided by length to this power")
-    max_new_tokens: Optional[int] = key(None, "translation: longest output; null: twice the source and 20")
+    max_new_tokens: Optional[int] = key(None, "translation: longest output; null: twice the source and 20", LENGTH)
     file: Optional[str] = key(None, "minimal_pairs: good<TAB>bad lines or jsonl; nbest: jsonl with id, ref, hyps")
     dev: Optional[str] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
     case: str = key("as_is", f"nbest: {CASE}")
+    format: str = key("text", FORMAT)
     trusted: list[str] = field(
         default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
     )
 
     def __post_init__(self) -> None:
+        one_of(FORMATS, format=self.format)
         one_of(SUITES, suite=self.suite)
         one_of(SPLITS, split=self.split)
         one_of(CASES, case=self.case)
@@ -77,26 +83,49 @@ class GenerateConfig:
     model_path: str = key(MISSING, MODEL_PATH)
     prompt: Optional[str] = key(None, "text to go on with, or with one or more [MASK]; null: lines from standard input")
     file: Optional[str] = key(None, "text file with one prompt per line")
-    top_k: int = key(5, "masks: candidates shown for each; sampling: choose among so many pieces (0: all)")
-    max_new_tokens: int = key(50, "longest continuation, in pieces")
-    do_sample: bool = key(False, "draw each piece; false: take the likeliest")
-    temperature: float = key(1.0, "sampling: below 1 keeps closer to the likeliest pieces")
-    top_p: float = key(1.0, "sampling: choose among the fewest pieces that together have this probability")
-    beams: int = key(1, "continuations kept at each step; above 1: beam search")
+    top_k: Optional[int] = key(
+        None, "masks: candidates shown for each; sampling: choose among so many pieces (0: all); null: 5"
+    )
+    max_new_tokens: int = key(50, "longest continuation, in pieces", LENGTH)
+    do_sample: Optional[bool] = key(
+        None, "draw each piece, or take the likeliest; null: draw if temperature, top_p or top_k is given"
+    )
+    temperature: Optional[float] = key(
+        None, "sampling: below 1 keeps closer to the likeliest pieces; null: 1", ("temp",)
+    )
+    top_p: Optional[float] = key(
+        None, "sampling: choose among the fewest pieces that together have this probability; null: 1"
+    )
+    beams: int = key(1, "continuations kept at each step; above 1: beam search", BEAMS)
     seed: int = key(1, "seed of sampling")
-    batch: int = key(8, "prompts at a time")
+    batch: int = key(8, "prompts at a time", BATCH)
     runner: Any = MISSING
 
     def __post_init__(self) -> None:
-        positive(max_new_tokens=self.max_new_tokens, temperature=self.temperature, beams=self.beams, batch=self.batch)
-        if self.top_k < 0 or (self.top_k == 0 and not self.do_sample):
+        positive(max_new_tokens=self.max_new_tokens, beams=self.beams, batch=self.batch)
+        if self.temperature == 0:
+            raise ValueError("temperature must be above 0, got 0: leave it out to take the likeliest pieces")
+        positive(temperature=self.temperature)
+        if self.top_k is not None and (self.top_k < 0 or (self.top_k == 0 and self.do_sample is False)):
             raise ValueError(f"top_k must be above 0, got {self.top_k}")
-        if not 0 < self.top_p <= 1:
+        if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.prompt is not None and self.file is not None:
             raise ValueError("give prompt or file, not both")
-        if not self.do_sample and (self.temperature != 1 or self.top_p != 1):
-            raise ValueError("temperature and top_p are for sampling: add do_sample=true")
+        if self.do_sample is False and (self.temperature is not None or self.top_p is not None):
+            raise ValueError("temperature and top_p are for sampling: leave do_sample=false out")
+
+    @property
+    def draws(self) -> tuple[str, ...]:
+        """What was given that only means something if pieces are drawn (of a model that writes; where masks are
+        filled, top_k is something else)."""
+        given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        return tuple(f"{name}={value:g}" for name, value in given.items() if value is not None)
+
+    @property
+    def samples(self) -> bool:
+        """Whether a model that writes draws its pieces."""
+        return bool(self.draws) if self.do_sample is None else self.do_sample
 
 
 @dataclass(frozen=True)
@@ -106,10 +135,10 @@ class TranslateConfig:
     model_path: str = key(MISSING, MODEL_PATH)
     file: Optional[str] = key(None, "text file with one text per line; null: standard input")
     prefix: str = key("", "put before each line, for models trained with one (T5)")
-    beams: int = key(5, "hypotheses kept at each step")
+    beams: int = key(5, "hypotheses kept at each step", BEAMS)
     length_penalty: float = key(1.0, "log-probability is divided by length to this power")
-    max_new_tokens: Optional[int] = key(None, "longest translation, in pieces; null: twice the source and 20")
-    batch: int = key(16, "lines at a time")
+    max_new_tokens: Optional[int] = key(None, "longest translation, in pieces; null: twice the source and 20", LENGTH)
+    batch: int = key(16, "lines at a time", BATCH)
     runner: Any = MISSING
 
     def __post_init__(self) -> None:
@@ -128,7 +157,7 @@ class ScoreConfig:
     dev: Optional[str] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
     case: str = key("as_is", CASE)
     out: Optional[str] = key(None, "nbest: file for the chosen hypotheses, one line each")
-    batch: int = key(32, "texts at a time")
+    batch: int = key(32, "texts at a time", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     format: str = key("text", FORMAT)
     runner: Any = MISSING
@@ -162,7 +191,7 @@ class PredictConfig:
         "(one object per line with every field)",
     )
     out: Optional[str] = key(None, "write to this file, whole or not at all; null: standard output")
-    batch: int = key(32, "rows at a time; from standard input an answer comes at the latest after so many")
+    batch: int = key(32, "rows at a time; from standard input an answer comes at the latest after so many", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     runner: Any = MISSING
     trusted: list[str] = field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,6 +12,11 @@ from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import GenerateConfig
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.places import Where
+
+TOP_K = 5
+"""Candidates where nobody says how many."""
+LONG = 12
+"""Pieces in which a text shows that it goes round in circles."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -32,31 +37,52 @@ def run(cfg: DictConfig) -> None:
         return
     import torch
 
+    from lmctl.run.display import Display
     from lmctl.use.decode import complete
 
+    say = Display().say
+    if config.do_sample is None and config.samples:
+        say(f"{', '.join(config.draws)}: pieces are drawn (do_sample=true seed={config.seed})")
     torch.manual_seed(config.seed)
+    circles = 0
     for text in complete(loaded, prompts, config.batch, config.max_new_tokens, **settings(config)):
         print(text, flush=True)
+        circles += not config.samples and goes_round(loaded.pieces([text])[0][-config.max_new_tokens :])
+    if circles:
+        say("the likeliest piece after the likeliest goes round in circles: temperature=0.8 draws instead")
 
 
 def settings(config: GenerateConfig) -> dict[str, Any]:
     """What transformers' `generate` is told."""
-    how: dict[str, Any] = {"num_beams": config.beams, "do_sample": config.do_sample}
-    if config.do_sample:
-        how |= {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
+    how: dict[str, Any] = {"num_beams": config.beams, "do_sample": config.samples}
+    if config.samples:
+        how["temperature"] = 1.0 if config.temperature is None else config.temperature
+        how["top_p"] = 1.0 if config.top_p is None else config.top_p
+        how["top_k"] = TOP_K if config.top_k is None else config.top_k
     return how
+
+
+def goes_round(pieces: Sequence[int]) -> bool:
+    """Whether a text ends in the same few pieces over and over, or has hardly any others."""
+    if len(pieces) < LONG:
+        return False
+    end = pieces[-LONG:]
+    again = any(all(end[i] == end[i - gap] for i in range(gap, LONG)) for gap in range(1, LONG // 3 + 1))
+    return again or len(set(pieces)) <= len(pieces) / 5
 
 
 def _fill(loaded: Any, prompts: Iterator[str], config: GenerateConfig) -> None:
     from lmctl.use.fill import fill
 
-    if config.do_sample or config.beams > 1:
+    if config.do_sample or config.beams > 1 or config.temperature is not None or config.top_p is not None:
         raise ConfigError(
             f"model_path={config.model_path} fills masks: it neither samples nor searches",
-            "leave do_sample and beams out; top_k=... shows more candidates",
+            "leave do_sample, temperature, top_p and beams out; top_k=... shows more candidates",
         )
+    if config.top_k == 0:
+        raise ConfigError("top_k must be above 0 where masks are filled, got 0", "top_k=... candidates are shown")
     for prompt in prompts:
-        for line in fill(loaded, prompt, config.top_k):
+        for line in fill(loaded, prompt, TOP_K if config.top_k is None else config.top_k):
             print(line)
 
 
