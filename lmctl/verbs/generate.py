@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -45,11 +45,21 @@ def run(cfg: DictConfig) -> None:
         say(f"{', '.join(config.draws)}: pieces are drawn (do_sample=true seed={config.seed})")
     torch.manual_seed(config.seed)
     circles = 0
-    for text in complete(loaded, prompts, config.batch, config.max_new_tokens, **settings(config)):
+    for text in complete(loaded, _heard(loaded, prompts, say), config.batch, config.max_new_tokens, **settings(config)):
         print(text, flush=True)
         circles += not config.samples and goes_round(loaded.pieces([text])[0][-config.max_new_tokens :])
     if circles:
         say("the likeliest piece after the likeliest goes round in circles: temperature=0.8 draws instead")
+
+
+def _heard(loaded: Any, prompts: Iterator[str], say: Callable[[str], None]) -> Iterator[str]:
+    """The same prompts; if the tokenizer loses the capitals of one, that is said once."""
+    silent = True
+    for text in prompts:
+        if silent and text != text.lower() and loaded.pieces([text]) == loaded.pieces([text.lower()]):
+            silent = False
+            say("the model's tokenizer knows no capitals, so its text has none (tokenizer=bpe in training keeps them)")
+        yield text
 
 
 def settings(config: GenerateConfig) -> dict[str, Any]:
