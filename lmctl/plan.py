@@ -112,29 +112,9 @@ class Plan:
         if self.distill.lessons:  # first, because a student's defaults come from its teacher
             for teacher in self.teachers:
                 _ = teacher.place
-        longest = self.model.max_positions
-        if longest is not None and self.batch.seq_len > longest:
-            raise ConfigError(
-                f"batch.seq_len={self.batch.seq_len} is longer than the model's {longest} positions",
-                f"set batch.seq_len={longest} or model.max_positions={self.batch.seq_len}",
-            )
+        check_rows(self.mix, self.model, self.batch)
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}", "null switches clipping off")
-        for name, task in self.mix.tasks.items():
-            if self.model.family not in task.objective.families:
-                raise ConfigError(
-                    f"mix.tasks.{name}: {type(task.objective).__name__} needs {_either(task.objective.families)}, and "
-                    f"{type(self.model).__name__} is {_A[self.model.family]}",
-                    f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
-                    f"{getattr(self.model, 'nearest_mix', NEAREST_MIX[self.model.family])}",
-                )
-            carries = getattr(task.objective, "carries_state", False)
-            if carries and not getattr(self.model, "carries_state", False):
-                raise ConfigError(
-                    f"mix.tasks.{name}: {type(task.objective).__name__} carries a state from row to row, and "
-                    f"{type(self.model).__name__} has none",
-                    "nearest: mix=clm, or for this mix model=lstm_tiny",
-                )
         if self.adversary.needs_dropout and drops_nothing(self.model):
             raise no_dropout(self)
         self._check_streams()
@@ -236,6 +216,31 @@ class Plan:
                     f"{what}, in shuffled blocks, and {type(task.objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
                 )
+
+
+def check_rows(mix: Mix, model: ModelSpec, batch: BatchShape) -> None:
+    """ConfigError unless the model reads the rows of every task, and rows of that length."""
+    longest = model.max_positions
+    if longest is not None and batch.seq_len > longest:
+        raise ConfigError(
+            f"batch.seq_len={batch.seq_len} is longer than the model's {longest} positions",
+            f"set batch.seq_len={longest} or model.max_positions={batch.seq_len}",
+        )
+    for name, task in mix.tasks.items():
+        if model.family not in task.objective.families:
+            raise ConfigError(
+                f"mix.tasks.{name}: {type(task.objective).__name__} needs {_either(task.objective.families)}, and "
+                f"{type(model).__name__} is {_A[model.family]}",
+                f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
+                f"{getattr(model, 'nearest_mix', NEAREST_MIX[model.family])}",
+            )
+        carries = getattr(task.objective, "carries_state", False)
+        if carries and not getattr(model, "carries_state", False):
+            raise ConfigError(
+                f"mix.tasks.{name}: {type(task.objective).__name__} carries a state from row to row, and "
+                f"{type(model).__name__} has none",
+                "nearest: mix=clm, or for this mix model=lstm_tiny",
+            )
 
 
 def teachers_in(value: Any) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.build import build, check, component_class
-from lmctl.config.compose import SCHEMAS, Composer, conf_dir, first_comment
+from lmctl.config.comments import first_comment
+from lmctl.config.compose import SCHEMAS, Composer, conf_dir
 from lmctl.config.options import GROUPS
 from lmctl.mix.mix import Mix
 

@@ -13,7 +13,6 @@ from lmctl import __version__
 from lmctl.cli.application import Application
 from lmctl.cli.help import EXAMPLES, table
 from lmctl.cli.main import VERBS, main
-from lmctl.config.comments import comments_in
 from lmctl.config.compose import SCHEMAS, Composer
 from lmctl.config.described import option_keys, own_keys
 
@@ -145,15 +144,6 @@ def test_help_on_a_word_is_there_in_every_order(capsys: pytest.CaptureFixture[st
 def test_help_on_a_word_that_is_none(word: str, said: str, capsys: pytest.CaptureFixture[str]):
     assert main(["train", "--help", word]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_comments_are_those_behind_a_value_or_above_a_key():
-    """Read by hand off the text; `#` inside quotes is no comment."""
-    text = (
-        "# the whole\n_target_: x.Y\na: 1   # one\n# two\n# lines\nb: '# no'\nc: [1, 2]  # three\n"
-        "d:\n  # below\n  e: null\n  f: '#7' # four # five\ng: 2\n"
-    )
-    assert comments_in(text) == {"a": "one", "b": "two lines", "c": "three", "d.e": "below", "d.f": "four # five"}
 
 
 def test_table_wraps_below_its_own_column():

@@ -192,7 +192,7 @@ def test_plan_takes_what_train_takes():
     plan, train = Composer("plan"), Composer("train")
     assert plan.defaults == train.defaults
     own = set(plan.compose([])) - set(train.compose([]))
-    assert own == {"measure", "bandwidth_gbps", "gpu", "gpu_memory_gib", "gpus", "out"}
+    assert own == {"measure", "bandwidth_gbps", "gpu", "gpu_memory_gib", "gpus", "out", "format"}
     assert any("-m" in example.split() for example in EXAMPLES["plan"])
 
 

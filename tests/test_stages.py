@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from lmctl.cli.main import main
 from lmctl.cli.stages import plan_stages
 from lmctl.config.build import check
-from lmctl.config.compose import Composer, conf_dir, first_comment
+from lmctl.config.comments import first_comment
+from lmctl.config.compose import Composer, conf_dir
 from lmctl.core.errors import ConfigError
 
 RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))

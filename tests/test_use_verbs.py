@@ -180,7 +180,9 @@ def test_masks_are_filled(bert, typed, capsys):
         ({"prompt": "a [MASK]", "do_sample": True}, ConfigError, "fills masks"),
         ({"prompt": "a", "file": "b"}, ConfigError, "give prompt or file"),
         ({"prompt": "a", "top_k": 0}, ConfigError, "top_k must be above 0"),
-        ({"prompt": "a", "temperature": 0.5}, ConfigError, "add do_sample=true"),
+        ({"prompt": "a", "temperature": 0.5}, ConfigError, "fills masks: it neither samples nor searches"),
+        ({"prompt": "a", "temperature": 0.5, "do_sample": False}, ConfigError, "leave do_sample=false out"),
+        ({"prompt": "a", "temperature": 0.0}, ConfigError, "leave it out to take the likeliest"),
         ({"prompt": "a", "top_p": 1.5, "do_sample": True}, ConfigError, "top_p must be"),
     ],
 )
@@ -335,3 +337,42 @@ def test_other_files_are_not_overwritten(gpt2, tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         evaluate(gpt2, out=str(out))
     assert out.read_text() == text
+
+
+@pytest.mark.parametrize("given", [{"temperature": 0.7}, {"top_p": 0.8}, {"top_k": 3}, {"temperature": 1.0}], ids=str)
+def test_what_only_sampling_knows_asks_for_it(gpt2, capsys, given):
+    """It is done, and said, instead of being refused or left out."""
+    generate(gpt2, prompt="the cat", max_new_tokens=12, seed=3, **given)
+    said = capsys.readouterr()
+    generate(gpt2, prompt="the cat", max_new_tokens=12, seed=3, do_sample=True, **given)
+    explicit = capsys.readouterr()
+    assert said.out == explicit.out
+    [name] = given
+    assert f"{name}={given[name]:g}: pieces are drawn (do_sample=true seed=3)" in said.err
+    assert "drawn" not in explicit.err
+    generate(gpt2, prompt="the cat", max_new_tokens=12)
+    assert capsys.readouterr().out != said.out
+
+
+@pytest.mark.parametrize(
+    ("pieces", "round_"),
+    [
+        ([5] * 12, True),
+        ([9, 8, 7, *[1, 2, 3] * 4], True),
+        ([1, 1, 2, 1, 1, 1, 2, 2, 1, 2, 1, 1], True),
+        (list(range(40)), False),
+        ([1, 2, 3, 4, 5, 6, 1, 3, 5, 2, 4, 6], False),
+        ([5] * 5, False),
+    ],
+)
+def test_circles_are_seen(pieces, round_):
+    assert generate_verb.goes_round(pieces) is round_
+
+
+def test_circles_are_said_once_and_not_of_what_was_drawn(gpt2, typed, capsys, monkeypatch):
+    monkeypatch.setattr(generate_verb, "goes_round", lambda pieces: True)
+    typed("the cat\na dog\n")
+    generate(gpt2, max_new_tokens=12)
+    assert capsys.readouterr().err.count("goes round in circles: temperature=0.8 draws instead") == 1
+    generate(gpt2, prompt="a", max_new_tokens=12, temperature=0.8)
+    assert "circles" not in capsys.readouterr().err

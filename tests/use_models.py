@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import io
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tokenizers.decoders import WordPiece
 
+from lmctl.config.compose import SCHEMAS
 from lmctl.core.batch import Row
 from lmctl.runner.places import Cpu
 from lmctl.tokenizer.training import finish
@@ -117,3 +123,24 @@ def marian(folder: Path) -> Path:
         use_cache=False,
     )
     return save(folder, MarianMTModel(config), "$A [SEP]")
+
+
+def said(verb: str, model: Path, typed: str = "", **settings: Any) -> str:
+    """What `lmctl VERB` prints on standard output for `typed` on standard input; in this process."""
+    cfg = OmegaConf.structured(SCHEMAS[verb])
+    OmegaConf.set_readonly(cfg, False)
+    cpu = {"_target_": "lmctl.runner.places.Cpu"}
+    for key, value in ({"runner": cpu, "model_path": str(model)} | settings).items():
+        cfg[key] = OmegaConf.create(value) if isinstance(value, dict) else value
+    before = sys.stdin, sys.stdout
+    sys.stdin, sys.stdout = io.StringIO(typed), io.StringIO()
+    try:
+        importlib.import_module(f"lmctl.verbs.{verb}").run(cfg)
+        return sys.stdout.getvalue()
+    finally:
+        sys.stdin, sys.stdout = before
+
+
+def records(printed: str) -> list[dict[str, Any]]:
+    """The objects of `format=json`."""
+    return [json.loads(line) for line in printed.splitlines()]

@@ -182,6 +182,9 @@ def _hydra_words(text: str, composer: Composer | None) -> ConfigError | None:
 
 
 def _unknown_key(key: str, composer: Composer) -> ConfigError:
+    for field in fields(composer.schema):
+        if key in field.metadata.get("aka", ()):
+            return ConfigError(f"unknown key '{key}'; did you mean {field.name}?")
     keys: list[str] = []
     with contextlib.suppress(HydraException, OmegaConfBaseException):  # broken elsewhere, too: no suggestions then
         keys = list(_keys(composer.compose(composer.choices)))

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from lmctl.config.compose import Composer
-from lmctl.config.described import Key, component_groups, keys_named, option_keys, own_keys
+from lmctl.config.described import Described, component_groups, keys_named, option_keys, own_keys
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -22,6 +22,7 @@ PURPOSE = {
     "eval": "Measure how good a model is on held-out text, rows or files; any Hugging Face model will do.",
     "generate": "Continue prompts (decoders, recurrent and seq2seq models), or fill their masks (encoders).",
     "translate": "Translate lines, from a file or standard input to standard output, line for line.",
+    "predict": "Label new texts, pairs or rows: classes with their probabilities, or numbers, row for row.",
     "score": "Log-probabilities of lines, good/bad pairs, and rescoring of n-best lists of speech recognition.",
 }
 EXAMPLES = {
@@ -64,6 +65,11 @@ EXAMPLES = {
         "lmctl translate model_path=runs/mt < source.en",
         "lmctl translate model_path=runs/mt file=source.en beams=10 length_penalty=0.6",
         "lmctl translate model_path=Helsinki-NLP/opus-mt-en-de file=source.en",
+    ],
+    "predict": [
+        "lmctl predict model_path=runs/tuned file=new.csv text=review format=csv out=labelled.csv",
+        "lmctl predict model_path=runs/tuned format=json < lines.txt",
+        "lmctl predict model_path=runs/multitask task=topics file=new.jsonl on_bad_row=skip",
     ],
     "score": [
         "lmctl score model_path=runs/mine file=sentences.txt",
@@ -193,7 +199,7 @@ def _option(composer: Composer, group: str, option: str, width: int) -> list[str
     return [f"{group}={option}   {composer.describe(group, option)}", *key_table(keys, width)]
 
 
-def _found(composer: Composer, word: str) -> list[Key]:
+def _found(composer: Composer, word: str) -> list[Described]:
     """The keys that `word` names: whole, as a section, or by their last part."""
     own = own_keys(composer)
     if own_section := [key for key in own if key.name == word or key.name.startswith(f"{word}.")]:
@@ -206,9 +212,9 @@ def _found(composer: Composer, word: str) -> list[Key]:
     return last or [key for group in component_groups(composer) for key in keys_named(composer, group, word)]
 
 
-def _keys(keys: list[Key], width: int) -> list[str]:
+def _keys(keys: list[Described], width: int) -> list[str]:
     """Keys that several options have in the same words are shown once."""
-    options: dict[Key, list[str]] = {}
+    options: dict[Described, list[str]] = {}
     for key in keys:
         options.setdefault(replace(key, option=""), []).append(key.option)
     shown = []
@@ -233,7 +239,7 @@ def _no_topic(composer: Composer, word: str) -> ConfigError:
     return ConfigError(f"--help {word}: no group, option or key of that name{hint}", f"lmctl {composer.verb} --help")
 
 
-def key_table(keys: Iterable[Key], width: int) -> list[str]:
+def key_table(keys: Iterable[Described], width: int) -> list[str]:
     """Key, type, default and purpose; a default that is long is cut, `--cfg job` shows it whole."""
     rows = [(key.name, key.kind, _short(key.default), key.purpose) for key in keys]
     wide = [max((len(row[column]) for row in rows), default=0) for column in (0, 1, 2)]

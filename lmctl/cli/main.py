@@ -25,6 +25,7 @@ VERBS = {
     "prepare": "train the tokenizer, build the token cache, print its card",
     "peek": "show examples as the model will see them",
     "eval": "measure how good a model is",
+    "predict": "label new texts with a model that was fine-tuned",
     "generate": "continue prompts, or fill their masks",
     "translate": "translate lines",
     "score": "log-probabilities of lines, good/bad pairs, rescoring of n-best lists",
@@ -124,6 +125,8 @@ def _list(words: list[str]) -> int:
 
     try:
         run(words)
+    except BrokenPipeError:
+        return _unread()
     except Exception as error:
         return report(error)
     return Exit.DONE
@@ -144,11 +147,16 @@ def _hydra_verb(verb: str, words: list[str]) -> int:
         return Exit.INTERRUPTED
     except SystemExit as exit_:  # Hydra's own --help and the like
         return exit_.code if isinstance(exit_.code, int) else Exit.DONE
-    except BrokenPipeError:  # the reader of our output has gone: `lmctl list | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return Exit.FAILED
+    except BrokenPipeError:
+        return _unread()
     except Exception as error:
         return report(error, application.composer if application else None)
+
+
+def _unread() -> int:
+    """The reader of our output has gone: `lmctl list | head`."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    return Exit.FAILED
 
 
 def _complete(words: list[str]) -> int:

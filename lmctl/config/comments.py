@@ -1,59 +1,80 @@
-"""What the YAML files say of their keys: the comment behind a value, or the lines right above a key."""
+"""What the YAML files of the options say in their comments: an option in its first line, a key beside it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
 import yaml
+from omegaconf import MISSING
 
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-"""libyaml's reads all of conf/ in the time that a person does not notice."""
+"""libyaml's reads all of conf/ in a time that nobody notices."""
 
 
-def comments_in(text: str) -> dict[str, str]:
-    """The comments of a YAML text by dotted key (`terms.logits.weight`), those of keys without one left out. The
-    comment that the text begins with is about the whole, and of no key."""
+def first_comment(text: str) -> str:
+    """The first line of a YAML file that is a comment for people; empty if it does not begin with one."""
+    for line in text.splitlines():
+        if not line.startswith("# @"):
+            return line.lstrip("# ").rstrip() if line.startswith("#") else ""
+    return ""
+
+
+class CommentedKey(NamedTuple):
+    """One key of an option's file."""
+
+    key: str
+    """As one types it behind the group: `terms.logits.weight`."""
+    default: Any
+    """None as well where there is none and it must be given."""
+    required: bool
+    comment: str
+    """What is said of it: at the end of its line, or on the lines above it; empty: nothing."""
+
+
+def commented_keys(text: str) -> list[CommentedKey]:
+    """The keys of a YAML file whose values are no mappings, in order, with their comments; Hydra's own, the `defaults`
+    list and `_target_`, are left out."""
     root = yaml.compose(text, Loader=LOADER)
-    found: dict[str, str] = {}
-    if isinstance(root, yaml.MappingNode):
-        _collect(root, "", text.splitlines(), found)
-    return found
+    lines = text.splitlines()
+    return list(_keys_in(root, lines, "")) if isinstance(root, yaml.MappingNode) else []
 
 
 def targets_in(text: str) -> dict[str, str]:
-    """The `_target_` of every part of a YAML text by the dotted key that the part stands at; "" for the whole."""
+    """The `_target_` of every part of a YAML file by the dotted key that the part stands at; "" for the whole."""
     root = yaml.compose(text, Loader=LOADER)
     return dict(_targets(root, "")) if isinstance(root, yaml.MappingNode) else {}
 
 
-def _collect(node: yaml.MappingNode, prefix: str, lines: list[str], found: dict[str, str]) -> None:
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        nested = isinstance(value, yaml.MappingNode) and not value.flow_style
-        end = key.end_mark if nested else value.end_mark
-        behind = lines[end.line][end.column :].lstrip(": ") if end.line < len(lines) else ""
-        comment = _text(behind) or " ".join(_above(lines, key.start_mark.line, key.start_mark.column))
-        if comment:
-            found[name] = comment
-        if nested:
-            _collect(value, f"{name}.", lines, found)
-
-
-def _above(lines: list[str], line: int, column: int) -> list[str]:
-    """The comment lines right above `line`, at its indentation; none where they begin the file."""
-    first = line
-    while first > 0 and lines[first - 1].startswith(f"{' ' * column}#"):
-        first -= 1
-    return [_text(row.strip()) for row in lines[first:line]] if first > 0 else []
-
-
-def _text(behind: str) -> str:
-    return behind.lstrip("# ").rstrip() if behind.startswith("#") else ""
-
-
-def _targets(node: yaml.MappingNode, place: str) -> list[tuple[str, str]]:
-    found = []
+def _targets(node: yaml.MappingNode, place: str) -> Iterator[tuple[str, str]]:
     for key, value in node.value:
         if key.value == "_target_":
-            found.append((place, str(value.value)))
+            yield place, str(value.value)
         elif isinstance(value, yaml.MappingNode):
-            found += _targets(value, f"{place}.{key.value}" if place else str(key.value))
-    return found
+            yield from _targets(value, f"{place}.{key.value}" if place else str(key.value))
+
+
+def _keys_in(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[CommentedKey]:
+    for name, value in node.value:
+        if name.value in ("_target_", "defaults"):
+            continue
+        if isinstance(value, yaml.MappingNode) and value.value:
+            yield from _keys_in(value, lines, f"{prefix}{name.value}.")
+            continue
+        default = yaml.safe_load(yaml.serialize(value))
+        required = default == MISSING
+        comment = _comment(lines, name.start_mark.line, value.end_mark)
+        yield CommentedKey(f"{prefix}{name.value}", None if required else default, required, comment)
+
+
+def _comment(lines: list[str], first: int, end: Any) -> str:
+    """What a comment behind a value says, or else those that stand alone above it (but for the file's first line)."""
+    last = end.line if end.column else end.line - 1
+    behind = lines[last][end.column if end.column else 0 :] if last < len(lines) else ""
+    if re.match(r"\s*[}\]]*\s*#", behind):
+        return behind.partition("#")[2].strip()
+    above: list[str] = []
+    while (first := first - 1) > 0 and lines[first].lstrip().startswith("#"):
+        above.insert(0, lines[first].lstrip("# ").rstrip())
+    return " ".join(above)

@@ -24,11 +24,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
+from lmctl.config.comments import CommentedKey, commented_keys, first_comment
 from lmctl.config.keys import expand_home
 from lmctl.config.options import spell_out
 from lmctl.config.saved import read_config
 from lmctl.config.schema import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
-from lmctl.config.use_schema import EvalConfig, GenerateConfig, ScoreConfig, TranslateConfig
+from lmctl.config.use_schema import EvalConfig, GenerateConfig, PredictConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 from lmctl.core.suggest import nearest
@@ -43,6 +44,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "generate": GenerateConfig,
     "translate": TranslateConfig,
     "score": ScoreConfig,
+    "predict": PredictConfig,
 }
 FROM_FILE = "from_file"
 """Name under which `--from FILE` is known to Hydra."""
@@ -180,6 +182,11 @@ class Composer:
         folders = ([path_of(self.config_dir)] if self.config_dir else []) + [conf_dir()]
         return next((path for folder in folders if (path := folder / group / f"{option}.yaml").is_file()), None)
 
+    def keys(self, group: str, option: str) -> list[CommentedKey]:
+        """The keys of an option as its own file has them: what `group.key=value` may change."""
+        file = self.file_of(group, option)
+        return [] if file is None else commented_keys(file.read_text(encoding="utf-8"))
+
     def _option_for(self, group: str, name: str, place: str) -> DictConfig:
         if name not in self.options(group):
             raise self.no_option(group, name, place)
@@ -231,11 +238,3 @@ class Composer:
         self.config_name = FROM_FILE
         # The loader has read the store's older contents already.
         self.loader = ConfigLoaderImpl(self.loader.config_search_path)
-
-
-def first_comment(text: str) -> str:
-    """The first line of a YAML file that is a comment for people; empty if it does not begin with one."""
-    for line in text.splitlines():
-        if not line.startswith("# @"):
-            return line.lstrip("# ").rstrip() if line.startswith("#") else ""
-    return ""

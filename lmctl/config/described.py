@@ -14,7 +14,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmctl.config.build import TRUSTED, component_class
-from lmctl.config.comments import comments_in, targets_in
+from lmctl.config.comments import commented_keys, targets_in
 from lmctl.config.compose import Composer
 from lmctl.config.schema import groups_of
 from lmctl.core.errors import ConfigError
@@ -23,7 +23,7 @@ KINDS: dict[Any, str] = {Any: "any", int: "int", float: "float", bool: "bool", s
 
 
 @dataclass(frozen=True)
-class Key:
+class Described:
     """One key of a config."""
 
     name: str
@@ -37,12 +37,12 @@ class Key:
     """The option of its group that has it; empty for keys of the verb itself."""
 
 
-def own_keys(composer: Composer) -> list[Key]:
+def own_keys(composer: Composer) -> list[Described]:
     """The keys of the verb itself, those of component groups left out."""
     return list(_section(composer.schema, composer.compose([]), ""))
 
 
-def option_keys(composer: Composer, group: str, option: str) -> list[Key]:
+def option_keys(composer: Composer, group: str, option: str) -> list[Described]:
     """The keys of one option of a group, with the comments of its file; of parts that come from other files, theirs."""
     file = composer.file_of(group, option)
     prefix = f"{group}."
@@ -52,7 +52,7 @@ def option_keys(composer: Composer, group: str, option: str) -> list[Key]:
         node, prefix = _settings(text), ""
     else:
         node = composer.load_option(group, option)
-    comments = comments_in(file.read_text(encoding="utf-8")) if file is not None else {}
+    comments = {} if file is None else {key.key: key.comment for key in composer.keys(group, option)}
     return list(_component(node, composer, prefix, "", option, comments, type(None)))
 
 
@@ -61,10 +61,10 @@ def component_groups(composer: Composer) -> list[str]:
     return [group for group in groups_of(composer.schema) if group in composer.defaults]
 
 
-def keys_named(composer: Composer, group: str, name: str) -> list[Key]:
+def keys_named(composer: Composer, group: str, name: str) -> list[Described]:
     """The keys of all options of a group whose names have a part `name`. Options are composed only if their file, or
     one that they may be made of, has such a word."""
-    found: list[Key] = []
+    found: list[Described] = []
     word = re.compile(rf"\b{re.escape(name)}\b")
     for option in composer.options(group):
         file = composer.file_of(group, option)
@@ -81,7 +81,7 @@ def _settings(text: str) -> DictConfig:
     return node
 
 
-def _section(schema: type[Any], node: DictConfig, prefix: str) -> Iterator[Key]:
+def _section(schema: type[Any], node: DictConfig, prefix: str) -> Iterator[Described]:
     hints = get_type_hints(schema)
     for field in fields(schema):
         hint = hints[field.name]
@@ -89,12 +89,12 @@ def _section(schema: type[Any], node: DictConfig, prefix: str) -> Iterator[Key]:
             yield from _section(hint, node[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
         elif hint is not Any or "help" in field.metadata:
             purpose = str(field.metadata.get("help", ""))
-            yield Key(f"{prefix}{field.name}", kind(hint), _default(node, field.name), purpose)
+            yield Described(f"{prefix}{field.name}", kind(hint), _default(node, field.name), purpose)
 
 
 def _component(
     node: DictConfig, composer: Composer, prefix: str, path: str, option: str, comments: dict[str, str], cls: Any
-) -> Iterator[Key]:
+) -> Iterator[Described]:
     hints: dict[str, Any] = {}
     if "_target_" in node:
         try:
@@ -113,7 +113,7 @@ def _component(
         if not purpose:  # another file of conf/ says it, of the same class or of the same group
             said, named = _elsewhere(composer), f"{cls.__module__}.{cls.__qualname__}"
             purpose = said.get((named, name)) or said.get((prefix.rstrip("."), name), "")
-        yield Key(f"{prefix}{place}", kind(hints.get(name, Any)), _default(node, name), purpose, option)
+        yield Described(f"{prefix}{place}", kind(hints.get(name, Any)), _default(node, name), purpose, option)
 
 
 @cache
@@ -123,13 +123,12 @@ def _elsewhere(composer: Composer) -> dict[tuple[str, str], str]:
     for group in composer.all_groups:
         for option in composer.options(group):
             text = file.read_text(encoding="utf-8") if (file := composer.file_of(group, option)) else ""
-            comments = comments_in(text)
-            for place, target in targets_in(text).items():
-                for key, comment in comments.items():
-                    before, _, last = key.rpartition(".")
-                    if before == place:
-                        found.setdefault((target, last), comment)
-                        found.setdefault((group, last), comment)
+            targets = targets_in(text)
+            for key in commented_keys(text):
+                place, _, last = key.key.rpartition(".")
+                if key.comment and place in targets:
+                    found.setdefault((targets[place], last), key.comment)
+                    found.setdefault((group, last), key.comment)
     return found
 
 

@@ -14,17 +14,28 @@ from omegaconf import MISSING
 from lmctl.core.places import Place, Places
 
 
-def key(default: Any, help: str) -> Any:
-    """A field with its default and one line of help."""
+def key(default: Any, help: str, aka: tuple[str, ...] = ()) -> Any:
+    """A field with its default and one line of help; `aka`: what other tools call it, for whoever types that."""
+    metadata = {"help": help, "aka": aka}
     if isinstance(default, type):
-        return field(default_factory=default, metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def groups_of(schema: type[Any]) -> list[str]:
     """The keys of a verb's config that components stand at. What other keys are for is said where they are declared;
     what components are for, in their own files."""
     return [f.name for f in fields(schema) if f.type == "Any" and "help" not in f.metadata]
+
+
+FORMATS = ("text", "json")
+FORMAT = "text for people, or json: one object per line with every field, and nothing else, on standard output"
+
+
+def one_of(choices: tuple[str, ...], **values: str) -> None:
+    for name, value in values.items():
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def positive(**values: float | None) -> None:
@@ -229,9 +240,11 @@ class PlanConfig(TrainConfig):
     gpu_memory_gib: Optional[float] = key(None, "memory of such a card in GiB, for one that has no name here")
     gpus: Optional[int] = key(None, "how many of them; null: as many as runner.processes, or 1")
     out: Optional[Place] = key(None, "write the figures to this file, as JSON; null: print them only")
+    format: str = key("text", FORMAT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of(FORMATS, format=self.format)
         positive(bandwidth_gbps=self.bandwidth_gbps, gpu_memory_gib=self.gpu_memory_gib, gpus=self.gpus)
 
 
@@ -263,9 +276,11 @@ class PeekConfig(PrepareConfig):
     rows: int = key(3, "examples to show")
     split: str = key("train", "train or valid")
     epoch: int = key(0, "which epoch's masks")
+    format: str = key("text", FORMAT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of(FORMATS, format=self.format)
         positive(rows=self.rows)
         if self.epoch < 0:
             raise ValueError(f"epoch must not be negative, got {self.epoch}")

@@ -6,8 +6,10 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lmctl.core.errors import ConfigError, DiskError
 
@@ -33,18 +35,26 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text`, whole or not at all."""
+@contextmanager
+def whole(path: Path) -> Iterator[TextIO]:
+    """A file to write text to, a part at a time, which replaces `path` when all is written: whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(partial, "w", encoding="utf-8") as handle:
-            handle.write(text)
+        with open(partial, "w", encoding="utf-8", newline="") as handle:
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise disk_error(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text`, whole or not at all."""
+    with whole(path) as handle:
+        handle.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -82,26 +82,34 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
             if name.endswith("accuracy"):
                 both = f"{value:.1%} against {baseline[name]:.1%}"
             lines.append(f"  {name:<{width}}{both} without the text")
+    first, *others = _uses(paths, plan)
     sizes = summary["precision"]["bytes_per_parameter"]
     parts = ", ".join(f"{sizes[part]:.1f} {part}" for part in ("weights", "gradients", "optimiser"))
     return [
         *lines,
         f"  memory: {sizes['total']:.1f} bytes per weight ({parts}), activations aside",
         f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
-        f"next: {_use(paths, plan)}",
+        f"next: {first}",
+        *(f"      {use}" for use in others),
         f"      lmctl {plan.verb} resume=auto run_dir={paths.root} {_twice(budget)}",
     ]
 
 
-def _use(paths: Paths, plan: Plan) -> str:
+def _uses(paths: Paths, plan: Plan) -> list[str]:
     """What such a model is for."""
-    reads = {task.objective.reads for task in plan.mix.tasks.values()}
+    tasks = plan.mix.tasks
+    reads = {task.objective.reads for task in tasks.values()}
+    labelling = [name for name, task in tasks.items() if task.objective.reads == "labelled"]
+    uses = []
     if "parallel" in reads:
-        return f"lmctl translate model_path={paths.root} < lines.txt"
-    if "documents" not in reads:
-        return f"lmctl eval model_path={paths.root}"
-    prompt = "... [MASK] ..." if plan.model.family == "encoder" else "..."
-    return f'lmctl generate model_path={paths.root} prompt="{prompt}"'
+        uses.append(f"lmctl translate model_path={paths.root} < lines.txt")
+    elif "documents" in reads:
+        prompt = "... [MASK] ..." if plan.model.family == "encoder" else "..."
+        uses.append(f'lmctl generate model_path={paths.root} prompt="{prompt}"')
+    for name in labelling[:1]:
+        chosen = f" task={name}" if len(labelling) > 1 else ""
+        uses.append(f"lmctl predict model_path={paths.root}{chosen} file=FILE")
+    return uses
 
 
 def _twice(budget: Budget) -> str:

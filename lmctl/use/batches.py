@@ -26,18 +26,20 @@ def by_length(
     rows: int,
     answer: Callable[[list[T]], Sequence[R]],
     alike: Callable[[T], int] | None = None,
+    pool: int = POOL,
 ) -> Iterator[R]:
     """The answer to each thing, in order. `answer` gets at most `rows` of similar length at a time, the longest
-    first, so that a lack of memory shows at once; and only such for which `alike` says the same number."""
-    for pool in in_pools(things, rows * POOL):
-        kinds = [0 if alike is None else alike(thing) for thing in pool]
-        order = sorted(range(len(pool)), key=lambda place: (-length(pool[place]), kinds[place]))
+    first, so that a lack of memory shows at once; and only such for which `alike` says the same number. `pool` batches
+    are sorted together: with 1, whoever feeds `things` by hand has answers after `rows` of them."""
+    for taken in in_pools(things, rows * pool):
+        kinds = [0 if alike is None else alike(thing) for thing in taken]
+        order = sorted(range(len(taken)), key=lambda place: (-length(taken[place]), kinds[place]))
         answers: dict[int, R] = {}
         batch: list[int] = []
         for place in order:
             if len(batch) == rows or (batch and kinds[batch[0]] != kinds[place]):
-                answers.update(zip(batch, answer([pool[i] for i in batch]), strict=True))
+                answers.update(zip(batch, answer([taken[i] for i in batch]), strict=True))
                 batch = []
             batch.append(place)
-        answers.update(zip(batch, answer([pool[i] for i in batch]), strict=True))
-        yield from (answers[place] for place in range(len(pool)))
+        answers.update(zip(batch, answer([taken[i] for i in batch]), strict=True))
+        yield from (answers[place] for place in range(len(taken)))

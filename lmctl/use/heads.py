@@ -40,6 +40,15 @@ class Classifier:
             return self.answer(rows, length).double().cpu().numpy()
 
 
+def refuse_classifier(loaded: Loaded, what: str) -> None:
+    """ConfigError if the model is a classifier, which cannot do what is wanted; `what` says so."""
+    if loaded.family == "classifier":
+        raise ConfigError(
+            f"model_path={loaded.path} is a classifier: {what}",
+            f"label new texts: lmctl predict model_path={loaded.path} file=...; how good it is: lmctl eval",
+        )
+
+
 def has_head(loaded: Loaded, task: str | None) -> bool:
     """Whether the model has a head for `task` beside the one that its transformers class has."""
     labelled = [name for name, note in (loaded.tasks or {}).items() if note["label_kind"]]

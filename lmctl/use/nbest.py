@@ -6,17 +6,18 @@ and bonus are those with the fewest word errors on lists of a development set.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmctl.core.errors import DataError
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.json_lines import parsed
 from lmctl.use.case import cased
+from lmctl.use.inputs import Placed
 from lmctl.use.likelihood import texts
 from lmctl.use.load import Loaded
 from lmctl.use.wer import word_errors
@@ -99,7 +100,12 @@ class Tuned(NamedTuple):
 
 def read_lists(lines: Iterable[str], name: str) -> list[Utterance]:
     """The lists in the lines of file `name`; DataError says which line is none."""
-    found = [_utterance(line, f"{name}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    return collected((Placed(f"{name}:{number}", line) for number, line in enumerate(lines, start=1)), name)
+
+
+def collected(stream: Iterable[Placed], name: str) -> list[Utterance]:
+    """The lists in lines that know their places; `name` is that of the whole."""
+    found = [utterance(line.text, line.where) for line in stream if line.text.strip()]
     if not found:
         raise DataError(f"{name} has no n-best lists", FORMAT)
     return found
@@ -109,6 +115,9 @@ def with_lm(loaded: Loaded, sets: list[list[Utterance]], rows: int, length: int,
     """Each set of lists with the language model's scores; a text is scored once, wherever it occurs."""
     unique = list(dict.fromkeys(cased(text, case) for lists in sets for u in lists for text in u.texts))
     known = dict(zip(unique, (float(line.sum()) for line in texts(loaded, unique, rows, length)), strict=True))
+    for text, value in known.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"model_path={loaded.path} gives {text[:60]!r} the log-probability {value}: it is broken")
     for lists in sets:
         table = np.zeros((len(lists), max(len(u.texts) for u in lists)))
         for place, u in enumerate(lists):
@@ -139,14 +148,45 @@ def rescored(lists: Lists, tuned: Tuned) -> dict[str, float]:
     }
 
 
-def _utterance(line: str, where: str) -> Utterance:
+def utterance(line: str, where: str) -> Utterance:
+    """The list on one line; DataError, with its place, if it is none. What is compared must be a number and what is
+    counted must be text: a NaN would win every comparison, and null would be the word None."""
     try:
-        row = json.loads(line)
-        hyps = [(str(hyp["text"]), float(hyp["score"])) for hyp in row["hyps"]]
-        name, reference = str(row["id"]), str(row["ref"])
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"{where}: not an n-best list: {what}", FORMAT) from None
-    if not hyps:
+        row = parsed(line)
+        if not isinstance(row, dict):
+            raise ValueError("not a JSON object")
+        name = _of(row, "id", (str, int), "text or a whole number")
+        reference = _of(row, "ref", (str,), "text")
+        hyps = _of(row, "hyps", (list,), "a list")
+        found = [_hypothesis(hyp, number) for number, hyp in enumerate(hyps, start=1)]
+    except ValueError as error:
+        raise DataError(f"{where}: not an n-best list: {error}", FORMAT) from None
+    if not found:
         raise DataError(f"{where}: utterance {name} has no hypotheses", FORMAT)
-    return Utterance(name, reference, [text for text, _ in hyps], [score for _, score in hyps])
+    return Utterance(str(name), reference, [text for text, _ in found], [score for _, score in found])
+
+
+def _hypothesis(hyp: Any, number: int) -> tuple[str, float]:
+    """Text and score; ValueError says what is wrong with the hypothesis of this number."""
+    try:
+        if not isinstance(hyp, dict):
+            raise ValueError("not a JSON object")
+        text, score = _of(hyp, "text", (str,), "text"), _of(hyp, "score", (int, float), "a number")
+        value = float(score)
+        if not math.isfinite(value):
+            raise ValueError(f"'score' is {score}, which cannot be compared")
+    except OverflowError:
+        raise ValueError(f"hypothesis {number}: 'score' is too large a number") from None
+    except ValueError as error:
+        raise ValueError(f"hypothesis {number}: {error}") from None
+    return text, value
+
+
+def _of(row: dict[str, Any], name: str, kinds: tuple[type, ...], what: str) -> Any:
+    """What stands at a key; ValueError unless it is of one of these kinds (true and false are no numbers)."""
+    if name not in row:
+        raise ValueError(f"no {name!r}")
+    value = row[name]
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise ValueError(f"{name!r} is {'null' if value is None else type(value).__name__}, not {what}")
+    return value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from lmctl.core.errors import DataError
+from lmctl.core.json_lines import parsed
 from lmctl.use.case import cased
+from lmctl.use.inputs import Placed
 from lmctl.use.likelihood import texts
 from lmctl.use.load import Loaded
 
@@ -28,11 +29,14 @@ class Verdict(NamedTuple):
     bad: float
 
 
-def read_pairs(lines: Iterator[str], name: str) -> Iterator[Pair]:
+def read_pairs(lines: Iterable[str], name: str) -> Iterator[Pair]:
     """The pairs in the lines of file `name`; DataError says which line is none."""
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _pair(line, f"{name}:{number}")
+    return pairs_in(Placed(f"{name}:{number}", line) for number, line in enumerate(lines, start=1))
+
+
+def pairs_in(stream: Iterable[Placed]) -> Iterator[Pair]:
+    """The pairs in lines that know their places; blank lines are passed over."""
+    return (pair_of(line.text, line.where) for line in stream if line.text.strip())
 
 
 def judge(loaded: Loaded, pairs: Iterator[Pair], rows: int, length: int, case: str = "as_is") -> Iterator[Verdict]:
@@ -50,15 +54,29 @@ def judge(loaded: Loaded, pairs: Iterator[Pair], rows: int, length: int, case: s
         yield Verdict(waiting.popleft(), float(good.sum()), float(bad.sum()))
 
 
-def _pair(line: str, where: str) -> Pair:
+KEYS = (("good", "bad"), ("sentence_good", "sentence_bad"))
+
+
+def pair_of(line: str, where: str) -> Pair:
+    """The pair on one line; DataError, with its place, if it is none."""
     if line.lstrip().startswith("{"):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON: {error}", FORMAT) from None
-        for good, bad in (("good", "bad"), ("sentence_good", "sentence_bad")):
-            if isinstance(row.get(good), str) and isinstance(row.get(bad), str):
-                return Pair(row[good], row[bad])
-    elif line.count("\t") == 1:
-        return Pair(*line.split("\t"))
-    raise DataError(f"{where}: not a pair of sentences", FORMAT)
+            return _of_object(parsed(line))
+        except ValueError as error:
+            raise DataError(f"{where}: not a pair of sentences: {error}", FORMAT) from None
+    if line.count("\t") != 1:
+        tabs = line.count("\t") or "no"
+        raise DataError(f"{where}: not a pair of sentences: {tabs} tab{'s' * (tabs != 1)} between two", FORMAT)
+    return Pair(*line.split("\t"))
+
+
+def _of_object(row: dict[str, Any]) -> Pair:
+    keys = next((keys for keys in KEYS if any(key in row for key in keys)), None)
+    if keys is None:
+        raise ValueError(f"no {KEYS[0][0]!r} and {KEYS[0][1]!r} among its keys ({', '.join(row) or 'none'})")
+    for key in keys:
+        if key not in row:
+            raise ValueError(f"no {key!r}")
+        if not isinstance(row[key], str):
+            raise ValueError(f"{key!r} is {'null' if row[key] is None else type(row[key]).__name__}, not text")
+    return Pair(*(row[key] for key in keys))

@@ -16,6 +16,7 @@ from lmctl.config.use_schema import EvalConfig
 from lmctl.core.batch import Row, Split
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
+from lmctl.core.json_lines import emit
 from lmctl.core.numerics import Precision, Quantization
 from lmctl.core.places import Paths, Where
 from lmctl.core.sources import Source
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lmctl.use.comparison import Comparison
     from lmctl.use.load import Loaded
     from lmctl.use.own import OwnTask
+    from lmctl.use.progress import Watch
     from lmctl.use.suites.job import Figures
 
 
@@ -42,39 +44,69 @@ def run(cfg: DictConfig) -> None:
 
     numerics = _numerics(cfg, trusted)
 
-    from lmctl.run.display import Display, quiet_libraries
+    from lmctl.run.display import Display
+    from lmctl.use.own import learnt, own_tasks
+
+    display = Display()
+    own = own_tasks(config.model_path, trusted, needed=given is None)
+    display.say(begins(config, given, own))  # before libraries are read, which takes a while
+
+    from lmctl.run.display import quiet_libraries
     from lmctl.use.comparison import compare
     from lmctl.use.load import device_of, load
-    from lmctl.use.own import learnt, own_tasks
+    from lmctl.use.progress import Watch
     from lmctl.use.suites import job as suites
 
     quiet_libraries()
-    display = Display()
     numerics.refuse(device_of(where))
     loaded = load(config.model_path, where)
     other = load(config.model_path, where, numerics) if numerics else None
-    own = own_tasks(config.model_path, trusted, needed=given is None)
     known = given is None or learnt(config.model_path, OmegaConf.to_container(cfg.data, resolve=True))
     split = config.split if config.split != "auto" else "valid" if known else "all"
     work = planned(config, loaded, own, given)
     for name, task, source in work:
-        rows = partial(_rows, source, split, config.rows)
+        watch = Watch(display, name)
+        rows = partial(_rows, source, split, config.rows, watch)
         job = suites.Job(loaded, rows, source.yields, config, out.parent, task, own.get(task or ""))
         reads = name in ("robustness", "loss") or suites.SUITES[name].kind is not None
-        if reads:
-            display.say(f"{name}: {split} rows of {source.describe()}")
-        figures = suites.run(name, job)
+        data = source.describe() if reads else str(config.file)
+        display.say(f"{name}: {split} rows of {data}" if reads else f"{name}: {data}")
+        with watch.over(loaded.model):
+            figures = suites.run(name, job)
         if reads:
             figures["split"] = split
         title = name if [one for one, _, _ in work].count(name) == 1 else f"{name}/{task}"
         write_json(out, {**_earlier(out), title: figures})
-        if other is None:
-            print(table(title, figures), flush=True)
-            continue
-        comparison = compare(name, job, figures, other)
-        write_json(out, {**_earlier(out), f"{title}@{numerics.name}": comparison.record()})
-        print(beside(title, comparison), flush=True)
+        record = {"model_path": config.model_path, "suite": name, "task": task, "data": data}
+        record |= {"split": split if reads else None, "n": counted(figures), "numerics": None, "figures": figures}
+        if other is not None:
+            comparison = compare(name, job, figures, other)
+            write_json(out, {**_earlier(out), f"{title}@{numerics.name}": comparison.record()})
+            record |= {"numerics": numerics.name, "comparison": comparison.record()}
+        if config.format == "json":
+            emit(record)
+        else:
+            print(table(title, figures) if other is None else beside(title, comparison), flush=True)
     display.say(f"written to {out}")
+
+
+def begins(config: EvalConfig, given: Source | None, own: Mapping[str, OwnTask]) -> str:
+    """What is about to be measured, in one line that costs nothing to say."""
+    what = "what its own tasks call for" if config.suite == "auto" else f"suite={config.suite}"
+    tasks = [name for name in own if config.task in (None, name)]
+    if config.suite in ("minimal_pairs", "nbest"):
+        on = str(config.file)
+    elif given is not None:
+        on = type(given).__name__ + (f" {place}" if (place := getattr(given, "path", None)) else "")
+    else:
+        on = f"what its run held out ({', '.join(tasks)})" if tasks else "the data that come with lmctl"
+    return f"eval: model_path={config.model_path}: {what}, on {on}; loading the model"
+
+
+def counted(figures: Figures) -> int | None:
+    """How many things the figures are about, whatever they are called."""
+    found = (figures.get(name) for name in ("rows", "documents", "pairs", "lists"))
+    return next((value for value in found if isinstance(value, int)), None)
 
 
 Work: TypeAlias = "list[tuple[str, str | None, Source]]"
@@ -161,10 +193,10 @@ def _numerics(cfg: DictConfig, trusted: tuple[str, ...]) -> Numerics:
     return numerics
 
 
-def _rows(source: Source, split: str, most: int | None) -> Iterator[Row]:
+def _rows(source: Source, split: str, most: int | None, watch: Watch) -> Iterator[Row]:
     splits: tuple[Split, ...] = ("train", "valid")
     chosen = [one for one in splits if split in (one, "all")]
-    return islice(chain.from_iterable(map(source.rows, chosen)), most)
+    return watch.rows(islice(chain.from_iterable(map(source.rows, chosen)), most))
 
 
 def _earlier(out: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -15,6 +15,10 @@ from lmctl.core.places import Where
 
 Prompt: TypeAlias = "tuple[int, str]"
 """The number of its line, and what it says."""
+TOP_K = 5
+"""Candidates where nobody says how many."""
+LONG = 12
+"""Pieces in which a text shows that it goes round in circles."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -24,47 +28,75 @@ def run(cfg: DictConfig) -> None:
     prompts = _prompts(config)
 
     from lmctl.run.display import quiet_libraries
+    from lmctl.use.heads import refuse_classifier
     from lmctl.use.load import load
 
     quiet_libraries()
     loaded = load(config.model_path, where)
-    if loaded.family == "classifier":
-        raise ConfigError(
-            f"model_path={config.model_path} is a classifier: it writes no text",
-            f"how good it is: lmctl eval model_path={config.model_path} data=...",
-        )
+    refuse_classifier(loaded, "it writes no text")
     if loaded.family == "encoder":
         _fill(loaded, prompts, config)
         return
     import torch
 
+    from lmctl.run.display import Display
     from lmctl.use.decode import complete
     from lmctl.use.room import check_prompt
 
-    prompts = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
+    good = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
+    say = Display().say
+    if config.do_sample is None and config.samples:
+        say(f"{', '.join(config.draws)}: pieces are drawn (do_sample=true seed={config.seed})")
     torch.manual_seed(config.seed)
-    for text in complete(loaded, prompts, config.batch, config.max_new_tokens, **settings(config)):
+    circles = 0
+    for text in complete(loaded, _heard(loaded, good, say), config.batch, config.max_new_tokens, **settings(config)):
         print(text, flush=True)
+        circles += not config.samples and goes_round(loaded.pieces([text])[0][-config.max_new_tokens :])
+    if circles:
+        say("the likeliest piece after the likeliest goes round in circles: temperature=0.8 draws instead")
+
+
+def _heard(loaded: Any, prompts: Iterator[str], say: Callable[[str], None]) -> Iterator[str]:
+    """The same prompts; if the tokenizer loses the capitals of one, that is said once."""
+    silent = True
+    for text in prompts:
+        if silent and text != text.lower() and loaded.pieces([text]) == loaded.pieces([text.lower()]):
+            silent = False
+            say("the model's tokenizer knows no capitals, so its text has none (tokenizer=bpe in training keeps them)")
+        yield text
 
 
 def settings(config: GenerateConfig) -> dict[str, Any]:
     """What transformers' `generate` is told."""
-    how: dict[str, Any] = {"num_beams": config.beams, "do_sample": config.do_sample}
-    if config.do_sample:
-        how |= {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
+    how: dict[str, Any] = {"num_beams": config.beams, "do_sample": config.samples}
+    if config.samples:
+        how["temperature"] = 1.0 if config.temperature is None else config.temperature
+        how["top_p"] = 1.0 if config.top_p is None else config.top_p
+        how["top_k"] = TOP_K if config.top_k is None else config.top_k
     return how
+
+
+def goes_round(pieces: Sequence[int]) -> bool:
+    """Whether a text ends in the same few pieces over and over, or has hardly any others."""
+    if len(pieces) < LONG:
+        return False
+    end = pieces[-LONG:]
+    again = any(all(end[i] == end[i - gap] for i in range(gap, LONG)) for gap in range(1, LONG // 3 + 1))
+    return again or len(set(pieces)) <= len(pieces) / 5
 
 
 def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> None:
     from lmctl.use.fill import check_masks, fill
 
-    if config.do_sample or config.beams > 1:
+    if config.do_sample or config.beams > 1 or config.temperature is not None or config.top_p is not None:
         raise ConfigError(
             f"model_path={config.model_path} fills masks: it neither samples nor searches",
-            "leave do_sample and beams out; top_k=... shows more candidates",
+            "leave do_sample, temperature, top_p and beams out; top_k=... shows more candidates",
         )
+    if config.top_k == 0:
+        raise ConfigError("top_k must be above 0 where masks are filled, got 0", "top_k=... candidates are shown")
     for prompt in _checked(prompts, config, lambda prompt, where: check_masks(loaded, prompt, where)):
-        for line in fill(loaded, prompt, config.top_k):
+        for line in fill(loaded, prompt, TOP_K if config.top_k is None else config.top_k):
             print(line)
 
 

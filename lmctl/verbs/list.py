@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lmctl.config.compose import Composer
+from lmctl.config.schema import FORMATS, one_of
 from lmctl.core.errors import ConfigError
+from lmctl.core.json_lines import emit
 from lmctl.core.suggest import nearest
+
+USAGE = """usage: lmctl list [GROUP] [format=json]
+
+list the config groups, their options and what each is for; with format=json one object per option, with its keys"""
 
 
 def run(words: list[str]) -> None:
     """Print one group, or all of them."""
     if {"-h", "--help"} & set(words):
-        print("usage: lmctl list [GROUP]\n\nlist the config groups, their options and what each is for")
+        print(USAGE)
         return
     composer = Composer("train")
     groups = composer.all_groups
-    if len(words) > 1:
+    shape = next((word.removeprefix("format=") for word in reversed(words) if word.startswith("format=")), "text")
+    try:
+        one_of(FORMATS, format=shape)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    named = [word for word in words if not word.startswith("format=")]
+    if len(named) > 1:
         raise ConfigError("lmctl list takes one group at most", f"groups: {', '.join(groups)}")
-    if words and "." in words[0].replace("=", "."):
+    if named and "." in named[0].replace("=", "."):
         from lmctl.cli.help import topic_help
 
-        print(topic_help(composer, words[0]))
+        print(topic_help(composer, named[0]))
         return
-    for group in words:
+    for group in named:
         if group not in groups:
             close = nearest(group, groups)
             hint = f"; did you mean {close}?" if close else ""
             raise ConfigError(f"no group '{group}'{hint}", f"groups: {', '.join(groups)}")
-    print("\n\n".join(group_card(composer, group) for group in words or groups))
+    if shape == "text":
+        print("\n\n".join(group_card(composer, group) for group in named or groups))
+        return
+    for group in named or groups:
+        for option in composer.options(group):
+            emit(option_record(composer, group, option))
 
 
 def group_card(composer: Composer, group: str) -> str:
@@ -37,3 +56,14 @@ def group_card(composer: Composer, group: str) -> str:
     lines = [f"{group}" + (f" (default {default})" if default else "")]
     lines += [f"  {option:<{width}}  {composer.describe(group, option)}".rstrip() for option in options]
     return "\n".join(lines)
+
+
+def option_record(composer: Composer, group: str, option: str) -> dict[str, Any]:
+    """An option with its keys as one would type them, each with its default and what its comment says."""
+    return {
+        "group": group,
+        "option": option,
+        "default": composer.defaults.get(group) == option,
+        "description": composer.describe(group, option),
+        "keys": [key._asdict() for key in composer.keys(group, option)],
+    }

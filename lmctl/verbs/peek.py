@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -10,9 +11,11 @@ from omegaconf import DictConfig
 from lmctl.config.build import build, check_root, section
 from lmctl.config.schema import BatchShape, PeekConfig
 from lmctl.core.batch import Batch
+from lmctl.core.json_lines import emit
 from lmctl.core.sources import TokenizerSpec, streamed
 from lmctl.core.tasks import ModelSpec
-from lmctl.mix.mix import Mix
+from lmctl.mix.mix import Mix, Task
+from lmctl.plan import check_rows
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,14 +23,20 @@ if TYPE_CHECKING:
     from lmctl.run.prepare import Prepared
 
 
+PIECES = ("mlm", "lm")
+"""Terms of a loss that ask for pieces."""
+
+
 def run(cfg: DictConfig) -> None:
-    """Print the first rows of each task: exactly those that a run with the same config trains on first."""
-    check_root(cfg, PeekConfig)
+    """Print the first rows of each task: exactly those that a run with the same config trains on first. Refused, as
+    `train` refuses it, if the model does not read such rows."""
+    config = check_root(cfg, PeekConfig)
     trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
     mix = build(cfg.mix, Mix, trusted=trusted)
     tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)
-    family = build(cfg.model, ModelSpec, trusted=trusted).family
-    shape = section(cfg.batch, BatchShape)
+    model = build(cfg.model, ModelSpec, trusted=trusted)
+    family, shape = model.family, section(cfg.batch, BatchShape)
+    check_rows(mix, model, shape)
 
     from rich.console import Console
 
@@ -45,18 +54,83 @@ def run(cfg: DictConfig) -> None:
         stream = RowStream(examples, cfg.seed, name, shape.rows)
         size = len(examples)
         block = "the first block, " if cfg.split == "train" and streamed(mix.tasks[name].data) else ""
-        console.print(f"{name}, {cfg.split}: {size:,} rows in {block}epoch {cfg.epoch}", markup=False)
+        if config.format == "text":
+            console.print(f"{name}, {cfg.split}: {size:,} rows in {block}epoch {cfg.epoch}", markup=False)
         for number in range(min(cfg.rows, size)):
             rows, epochs = stream.rows(cfg.epoch * size + number, 1)
             batch = examples.collate(rows, epochs, stream.draws)
+            original = plain[name].collate(rows, epochs, stream.draws)
+            if config.format == "json":
+                place = {"task": name, "split": cfg.split, "epoch": cfg.epoch, "row": int(rows[0]), "of": size}
+                emit(place | _record(batch, original, mix.tasks[name], prepared))
+                continue
             console.print(f"\nrow {int(rows[0])}, {batch.tokens} tokens{_labels(batch, prepared)}", markup=False)
             for line in lines(batch, prepared):
                 console.print(line)
-            original = plain[name].collate(rows, epochs, stream.draws)
             if not _same(batch, original):
                 console.print("without augmentation:", style="dim")
                 for line in lines(original, prepared):
                     console.print(line, style="dim")
+
+
+def _record(batch: Batch, original: Batch, task: Task, prepared: Prepared) -> dict[str, Any]:
+    """A row with every field: what is seen, what is asked, and how much it counts."""
+    weights = {"task": task.weight, "loss": task.loss_weight}
+    before = None if _same(batch, original) else _seen(original, prepared) | {"targets": _targets(original, prepared)}
+    return {
+        **_seen(batch, prepared),
+        "targets": _targets(batch, prepared),
+        "label": _row_label(batch, prepared),
+        "weights": weights,
+        "original": before,
+    }
+
+
+def _seen(batch: Batch, prepared: Prepared) -> dict[str, Any]:
+    """The inputs of the first row: pieces by number and in letters, and what goes with them; None where the task has
+    no such thing. Of documents that do not see each other only their numbers are said, which tell who sees whom."""
+    names = prepared.tokenizer.convert_ids_to_tokens
+    inputs = {name: value[0].tolist() for name, value in batch.inputs.items()}
+    mask = batch.inputs.get("attention_mask")
+    packed = mask is not None and mask.dim() == 3
+    positions = inputs.get("position_ids")
+    written = inputs.get("decoder_input_ids")
+    return {
+        "count": batch.tokens,
+        "ids": inputs["input_ids"],
+        "tokens": names(inputs["input_ids"]),
+        "segments": inputs.get("token_type_ids"),
+        "attention_mask": None if packed else inputs.get("attention_mask"),
+        "position_ids": positions,
+        "documents": list(accumulate(int(place == 0) for place in positions)) if packed and positions else None,
+        "decoder_ids": written,
+        "decoder_tokens": None if written is None else names(written),
+        "decoder_attention_mask": inputs.get("decoder_attention_mask"),
+        "fresh": inputs.get("fresh"),
+    }
+
+
+def _targets(batch: Batch, prepared: Prepared) -> dict[str, Any]:
+    """Per term of the loss: the places that are asked about and the right answers, in letters where they are pieces."""
+    return {
+        name: {
+            "positions": target.positions.tolist(),
+            "labels": target.labels.tolist(),
+            "tokens": prepared.tokenizer.convert_ids_to_tokens(target.labels.tolist()) if name in PIECES else None,
+        }
+        for name, target in batch.targets.items()
+    }
+
+
+def _row_label(batch: Batch, prepared: Prepared) -> Any:
+    """The label of the row itself: a name, several, or a number; None if it has none."""
+    target = batch.targets.get("label")
+    if target is None:
+        return None
+    value, names = target.labels[0].tolist(), prepared.corpora[batch.task].train.label_names
+    if isinstance(value, list):
+        return [name for name, holds in zip(names, value, strict=True) if holds]
+    return names[value] if names else value
 
 
 def _same(a: Batch, b: Batch) -> bool:
@@ -102,7 +176,7 @@ def _wanted(batch: Batch) -> dict[int, int]:
     """Piece to predict by position."""
     return {
         place: piece
-        for name in ("mlm", "lm")
+        for name in PIECES
         if (target := batch.targets.get(name)) is not None
         for place, piece in zip(target.positions.tolist(), target.labels.tolist(), strict=True)
     }

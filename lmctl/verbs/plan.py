@@ -14,6 +14,7 @@ from lmctl.config.build import UnknownKey, build, check_root
 from lmctl.config.schema import PlanConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
+from lmctl.core.json_lines import emit
 from lmctl.core.places import Where
 from lmctl.plan import Plan
 
@@ -33,32 +34,46 @@ class Wanted:
     gpu_memory_gib: float | None
     gpus: int | None
     out: str | None
+    format: str
 
 
 def run(cfg: DictConfig) -> None:
-    """Print what `lmctl train` with the same words would cost; refused as it would be."""
+    """Print what `lmctl train` with the same words would cost; refused as it would be, in JSON with a line of its own
+    on standard output besides."""
     _check_place(cfg.get("out"))
-    rest, wanted = taken_apart(cfg)
-    machine = _machine(rest, wanted)
-    from lmctl.cost.show import print_one
-    from lmctl.run.display import quiet_libraries
+    try:
+        rest, wanted = taken_apart(cfg)
+        machine = _machine(rest, wanted)
+        from lmctl.cost.show import print_one
+        from lmctl.run.display import quiet_libraries
 
-    quiet_libraries()
-    estimate = _estimated(rest, wanted, machine, alternative=True)
-    print_one(estimate, wanted.bandwidth_gbps)
+        quiet_libraries()
+        estimate = _estimated(rest, wanted, machine, alternative=True)
+    except UnknownKey:  # a slip of the pen, not a property of the run
+        raise
+    except ConfigError as error:
+        if cfg.get("format") == "json":
+            emit({"name": None, "overrides": []} | _verdict(error))
+        raise
+    if wanted.format == "json":
+        emit({"name": None, "overrides": []} | _verdict(None) | estimate.as_dict())
+    else:
+        print_one(estimate, wanted.bandwidth_gbps)
     if wanted.out is not None:
         write_json(Path(wanted.out), {"legal": True} | estimate.as_dict())
 
 
 def run_grid(jobs: Iterable[tuple[str, list[str], DictConfig]]) -> int:
-    """One table of many cells: (name, overrides, config) each. Returns how many are not legal."""
+    """One table of many cells: (name, overrides, config) each; in JSON every cell is a line, as soon as it is known.
+    Returns how many are not legal."""
     from lmctl.cost.show import Cell, print_grid
     from lmctl.run.display import quiet_libraries
 
     quiet_libraries()
-    cells, out = [], None
+    cells, out, as_json = [], None, False
     for name, overrides, cfg in jobs:
         _check_place(cfg.get("out"))
+        as_json = cfg.get("format") == "json"
         try:
             rest, wanted = taken_apart(cfg)
             out = wanted.out
@@ -68,7 +83,10 @@ def run_grid(jobs: Iterable[tuple[str, list[str], DictConfig]]) -> int:
             raise
         except ConfigError as error:
             cells.append(Cell(name, overrides, None, error))
-    print_grid(cells)
+        if as_json:
+            emit(_record(cells[-1]))
+    if not as_json:
+        print_grid(cells)
     if out is not None:
         write_json(Path(out), [_record(cell) for cell in cells])
     return sum(cell.refusal is not None for cell in cells)
@@ -110,7 +128,12 @@ def _estimated(rest: DictConfig, wanted: Wanted, machine: Machine | None, altern
 
 
 def _record(cell: Cell) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": cell.name, "overrides": cell.overrides, "legal": cell.refusal is None}
-    if cell.refusal is not None:
-        row |= {"why": str(cell.refusal), "nearest": cell.refusal.hint}
+    row = {"name": cell.name, "overrides": cell.overrides} | _verdict(cell.refusal)
     return row if cell.estimate is None else row | cell.estimate.as_dict()
+
+
+def _verdict(refusal: ConfigError | None) -> dict[str, Any]:
+    """Whether a run is legal; if not why, and what comes nearest to it."""
+    if refusal is None:
+        return {"legal": True, "why": None, "nearest": None}
+    return {"legal": False, "why": str(refusal), "nearest": refusal.hint}

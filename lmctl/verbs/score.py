@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, tee
+from contextlib import suppress
+from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import ScoreConfig
-from lmctl.core.errors import ConfigError
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.json_lines import emit, parsed
 from lmctl.core.places import Where
 
 if TYPE_CHECKING:
+    from lmctl.use.inputs import Placed
     from lmctl.use.load import Loaded
+    from lmctl.use.nbest import Lists, Tuned
+
+AS_TEXT = "mode=lines scores its lines as text, whatever they look like"
 
 
 def run(cfg: DictConfig) -> None:
@@ -23,79 +29,141 @@ def run(cfg: DictConfig) -> None:
     config = check_root(cfg, ScoreConfig)
     where = build(cfg.runner, Where)
 
-    from lmctl.use.lines import incoming
+    from lmctl.use.inputs import first_that_says, placed
 
-    lines = incoming(config.file, "text", "file=..., or lines on standard input")
-    first = next(lines, None)
-    if first is None:
-        return
-    mode = guess(first) if config.mode == "auto" else config.mode
+    first, lines = first_that_says(placed(config.file))
+    mode = config.mode
+    if mode == "auto":
+        mode = "lines" if first is None else guess(first)
+        lines = _all_alike(lines) if mode == "lines" else lines
     if mode == "nbest" and config.dev is None:
         raise ConfigError("n-best lists need others to tune the weight and the word bonus on", "give dev=...")
     if mode != "nbest" and (config.dev or config.out):
         raise ConfigError(f"dev and out are for n-best lists, and this is mode={mode}", "mode=nbest, or leave them out")
 
     from lmctl.run.display import quiet_libraries
+    from lmctl.use.heads import refuse_classifier
     from lmctl.use.load import load, need
 
     quiet_libraries()
     loaded = load(config.model_path, where)
+    refuse_classifier(loaded, "it says how likely labels are, not texts")
     need(loaded, ("decoder", "encoder"), "score")
-    {"lines": _lines, "pairs": _pairs, "nbest": _nbest}[mode](loaded, chain([first], lines), config)
+    {"lines": _lines, "pairs": _pairs, "nbest": _nbest}[mode](loaded, lines, config)
 
 
-def guess(line: str) -> str:
-    """The mode that a first line calls for: JSON with hypotheses, JSON or two columns of a pair, plain text."""
-    if line.lstrip().startswith("{"):
-        return "nbest" if '"hyps"' in line else "pairs"
-    return "pairs" if line.count("\t") == 1 else "lines"
+def guess(line: Placed) -> str:
+    """The mode that the first line with anything on it calls for: JSON with hypotheses, JSON or two columns of a
+    pair, plain text. DataError if it begins like JSON and is neither."""
+    if not line.text.lstrip().startswith("{"):
+        sides = line.text.split("\t")
+        return "pairs" if len(sides) == 2 and all(side.strip() for side in sides) else "lines"
+    try:
+        row = parsed(line.text)
+    except ValueError as error:
+        raise DataError(f"{line.where}: {error}", AS_TEXT) from None
+    if (mode := _mode_of(row)) is None:
+        keys = ", ".join(row) or "none"
+        raise DataError(f"{line.where}: neither a pair nor an n-best list: its keys are {keys}", AS_TEXT)
+    return mode
 
 
-def _lines(loaded: Loaded, lines: Iterator[str], config: ScoreConfig) -> None:
+def _mode_of(row: Any) -> str | None:
+    """What an object is: an n-best list, a pair, or neither."""
+    from lmctl.use.pairs import KEYS
+
+    if "hyps" in row:
+        return "nbest"
+    return "pairs" if any(key in row for keys in KEYS for key in keys) else None
+
+
+def _all_alike(lines: Iterator[Placed]) -> Iterator[Placed]:
+    """Lines of text; DataError at one that is a pair or an n-best list in JSON, so that it is not scored as text."""
+    for line in lines:
+        if line.text.lstrip().startswith("{"):
+            with suppress(ValueError):  # text that begins with a brace
+                if _mode_of(parsed(line.text)):
+                    raise DataError(f"{line.where}: JSON among lines of text", AS_TEXT)
+        yield line
+
+
+def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """A table: log-probability in nats, pieces (the end counted), nats per piece, the line itself."""
     from lmctl.use.case import cased
     from lmctl.use.likelihood import texts
 
-    scored, shown = tee(lines)
+    scored, shown = tee(line.text for line in lines)
     scores = texts(loaded, (cased(line, config.case) for line in scored), config.batch, loaded.row(config.seq_len))
-    print("logprob\ttokens\tper_token\ttext")
-    for nats, line in zip(scores, shown, strict=True):
+    header = "logprob\ttokens\tper_token\ttext"
+    for row, (nats, line) in enumerate(zip(scores, shown, strict=True), start=1):
         total = float(nats.sum())
-        print(f"{total:.4f}\t{len(nats)}\t{total / max(1, len(nats)):.4f}\t{line}", flush=True)
+        mean = total / max(1, len(nats))
+        if config.format == "json":
+            emit({"row": row, "logprob": total, "tokens": len(nats), "per_token": mean, "text": line})
+            continue
+        if row == 1:
+            print(header)
+        print(f"{total:.4f}\t{len(nats)}\t{mean:.4f}\t{line}", flush=True)
 
 
-def _pairs(loaded: Loaded, lines: Iterator[str], config: ScoreConfig) -> None:
+def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """A table: both log-probabilities in nats, whether the good one is likelier, both sentences; then the accuracy."""
     from lmctl.run.display import Display
-    from lmctl.use.pairs import judge, read_pairs
+    from lmctl.use.pairs import judge, pairs_in
 
     right = count = 0
-    print("good\tbad\tright\ttext_good\ttext_bad")
-    pairs = read_pairs(lines, config.file or "standard input")
-    for verdict in judge(loaded, pairs, config.batch, loaded.row(config.seq_len), config.case):
-        is_right = verdict.good > verdict.bad
+    for verdict in judge(loaded, pairs_in(lines), config.batch, loaded.row(config.seq_len), config.case):
+        is_right, (good, bad) = verdict.good > verdict.bad, verdict.pair
         right, count = right + is_right, count + 1
-        print(f"{verdict.good:.4f}\t{verdict.bad:.4f}\t{int(is_right)}\t{verdict.pair.good}\t{verdict.pair.bad}")
+        if config.format == "json":
+            sides = {"good": good, "bad": bad, "logprob_good": verdict.good, "logprob_bad": verdict.bad}
+            emit({"row": count, **sides, "right": is_right})
+            continue
+        if count == 1:
+            print("good\tbad\tright\ttext_good\ttext_bad")
+        texts = f"{on_one_line(good)}\t{on_one_line(bad)}"
+        print(f"{verdict.good:.4f}\t{verdict.bad:.4f}\t{int(is_right)}\t{texts}", flush=True)
     if count:
         Display().say(f"accuracy {right / count:.4f} of {count:,} pairs")
 
 
-def _nbest(loaded: Loaded, lines: Iterator[str], config: ScoreConfig) -> None:
+def _nbest(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """Word error rates on both sets, before and after; the chosen hypotheses go to `out`."""
     from lmctl.core.files import write_text
-    from lmctl.use.lines import lines_of
-    from lmctl.use.nbest import read_lists, rescored, tune, with_lm
+    from lmctl.use.inputs import from_standard_input, placed
+    from lmctl.use.nbest import collected, tune, with_lm
 
     assert config.dev is not None
-    sets = [read_lists(lines_of(config.dev), config.dev), read_lists(lines, config.file or "standard input")]
+    name = "standard input" if from_standard_input(config.file) else str(config.file)
+    sets = [collected(placed(config.dev), config.dev), collected(lines, name)]
     dev, test = with_lm(loaded, sets, config.batch, loaded.row(config.seq_len), config.case)
     tuned = tune(dev)
-    print("set\tutterances\twords\twer_before\twer_after\twer_oracle")
-    for name, lists in (("dev", dev), ("file", test)):
-        rates = "\t".join(f"{value:.2f}" for value in rescored(lists, tuned).values())
-        print(f"{name}\t{len(lists.utterances)}\t{lists.reference_words}\t{rates}")
-    print(f"weight {tuned.weight:g}  word bonus {tuned.bonus:g}  (tuned on dev)")
+    rows = [_rates(name, lists, tuned) for name, lists in (("dev", dev), ("file", test))]
+    if config.format == "json":
+        for row in rows:
+            emit(row | {"weight": tuned.weight, "bonus": tuned.bonus})
+    else:
+        print("\t".join(rows[0]))
+        for row in rows:
+            print("\t".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+        print(f"weight {tuned.weight:g}  word bonus {tuned.bonus:g}  (tuned on dev)")
     if config.out is not None:
         chosen = test.chosen(*tuned).tolist()
         best = [u.texts[place] for u, place in zip(test.utterances, chosen, strict=True)]
-        write_text(Path(config.out), "".join(f"{text}\n" for text in best))
+        write_text(Path(config.out), "".join(f"{on_one_line(text)}\n" for text in best))
+
+
+def _rates(name: str, lists: Lists, tuned: Tuned) -> dict[str, Any]:
+    from lmctl.use.nbest import rescored
+
+    return {
+        "set": name,
+        "utterances": len(lists.utterances),
+        "words": lists.reference_words,
+        **rescored(lists, tuned),
+    }
+
+
+def on_one_line(text: str) -> str:
+    """`text` without the tabs and line breaks that would tear a table of lines apart."""
+    return " ".join(text.split()) if any(mark in text for mark in "\t\n\r") else text

@@ -20,11 +20,13 @@ def run(cfg: DictConfig) -> None:
 
     from lmctl.run.display import Display, quiet_libraries
     from lmctl.use.decode import translate
+    from lmctl.use.heads import refuse_classifier
     from lmctl.use.load import load, need
     from lmctl.use.room import Place, cut_lines
 
     quiet_libraries()
     loaded = load(config.model_path, where)
+    refuse_classifier(loaded, "it writes no text")
     need(loaded, ("seq2seq",), "translate")
     say, place = Display().say, Place(config.file)
     if config.file is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lmctl.core.errors import ConfigError
-from lmctl.use.lines import lines_of
-from lmctl.use.pairs import FORMAT, judge, read_pairs
+from lmctl.use.inputs import placed
+from lmctl.use.pairs import FORMAT, judge, pairs_in
 from lmctl.use.suites.job import Figures, Job, nothing
 
 
@@ -14,8 +14,7 @@ def evaluate(job: Job) -> Figures:
     if file is None:
         raise ConfigError("suite=minimal_pairs reads its pairs from a file", f"give file=...; {FORMAT}")
     right = count = 0
-    pairs = read_pairs(lines_of(file), file)
-    for verdict in judge(job.loaded, pairs, job.config.batch, job.length):
+    for verdict in judge(job.loaded, pairs_in(placed(file)), job.config.batch, job.length):
         right, count = right + (verdict.good > verdict.bad), count + 1
     if not count:
         raise nothing("minimal_pairs")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lmctl.core.errors import ConfigError
-from lmctl.use.lines import lines_of
-from lmctl.use.nbest import FORMAT, read_lists, rescored, tune, with_lm
+from lmctl.use.inputs import placed
+from lmctl.use.nbest import FORMAT, collected, rescored, tune, with_lm
 from lmctl.use.suites.job import Figures, Job
 
 
@@ -15,7 +15,7 @@ def evaluate(job: Job) -> Figures:
         raise ConfigError(
             "suite=nbest needs lists to tune on and lists to measure on", f"give dev=... and file=...; {FORMAT}"
         )
-    sets = [read_lists(lines_of(file), file) for file in (config.dev, config.file)]
+    sets = [collected(placed(file), file) for file in (config.dev, config.file)]
     dev, test = with_lm(job.loaded, sets, config.batch, job.length, config.case)
     tuned = tune(dev)
     on_dev = {f"dev_{name}": value for name, value in rescored(dev, tuned).items()}

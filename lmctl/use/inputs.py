@@ -1,0 +1,47 @@
+"""Lines that come in with their places, for messages: those of files, or of standard input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
+from lmctl.data.reading import lines, text_files
+from lmctl.use.lines import incoming
+
+STANDARD_INPUT = "-"
+"""What a file is called that is none."""
+EXAMPLE = "file=..., or lines on standard input"
+
+
+class Placed(NamedTuple):
+    """A line and where it stands."""
+
+    where: str
+    """`file:line`, or `standard input:line`."""
+    text: str
+
+
+def from_standard_input(file: str | None) -> bool:
+    return file is None or file == STANDARD_INPUT
+
+
+def placed(file: str | None, what: str = "text", example: str = EXAMPLE) -> Iterator[Placed]:
+    """The lines of the file or files that `file` names, else of standard input; errors as `lines.incoming`."""
+    if file is None or file == STANDARD_INPUT:
+        return _numbered("standard input", incoming(None, what, example))
+    return chain.from_iterable([_numbered(str(path), lines(path)) for path in text_files(file)])
+
+
+def first_that_says(stream: Iterator[Placed]) -> tuple[Placed | None, Iterator[Placed]]:
+    """The first line that is not blank (None: there is none), and all lines, it and those before it included."""
+    begun: list[Placed] = []
+    for line in stream:
+        begun.append(line)
+        if line.text.strip():
+            return line, chain(begun, stream)
+    return None, iter(begun)
+
+
+def _numbered(name: str, found: Iterator[str]) -> Iterator[Placed]:
+    return (Placed(f"{name}:{number}", line) for number, line in enumerate(found, start=1))

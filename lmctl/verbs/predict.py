@@ -1,0 +1,219 @@
+"""`lmctl predict`: label new rows with a classifier, row for row."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from omegaconf import DictConfig
+
+from lmctl.config.build import build, check_root
+from lmctl.config.use_schema import PredictConfig
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.files import whole
+from lmctl.core.json_lines import encodable, line_of
+from lmctl.core.places import Paths, Where
+
+if TYPE_CHECKING:
+    from lmctl.core.sources import Source
+    from lmctl.use.answers import Answer
+    from lmctl.use.new_rows import NewRow
+
+SEPARATOR = ","
+"""Between several labels of one row, as `data.label` reads them."""
+
+
+def run(cfg: DictConfig) -> None:
+    """Write one row for every row of the input, in its order; rows of any number stream through."""
+    config = check_root(cfg, PredictConfig)
+    where = build(cfg.runner, Where)
+    trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
+
+    from lmctl.use.inputs import EXAMPLE, from_standard_input, placed
+    from lmctl.use.load import load, model_folder
+    from lmctl.use.new_rows import NewRows, files
+
+    # What can be wrong with the command is said before libraries are read.
+    model_folder(config.model_path)
+    if config.out is not None and (not Path(config.out).parent.is_dir() or Path(config.out).is_dir()):
+        raise ConfigError(f"out={config.out}: no file can be written there", "name a file in a folder that there is")
+    stream = placed(None, example=EXAMPLE) if from_standard_input(config.file) else None
+    if stream is None:
+        files(str(config.file))
+
+    from lmctl.run.display import Display, quiet_libraries
+    from lmctl.use.answers import answers, chosen_task, names_of
+    from lmctl.use.batches import POOL
+    from lmctl.use.heads import classifier_of
+
+    quiet_libraries()
+    say = Display().say
+    loaded = load(config.model_path, where)
+    task = chosen_task(loaded, config.task)
+    classifier = classifier_of(loaded, task)
+    learnt = _learnt(config.model_path, task, trusted)
+    skip = config.on_bad_row == "skip"
+    rows = NewRows(config.file, config.input, config.text, config.text_b, skip, learnt, stream, say)
+    length, pool = loaded.row(config.seq_len), POOL if stream is None else 1
+    with _place(config.out) as handle:
+        writer = WRITERS[config.format](handle, task, names_of(classifier) if config.probabilities else [])
+        count, bad, first = _write_all(answers(classifier, iter(rows), config.batch, length, pool), writer)
+        if bad and bad == count:
+            raise DataError(f"all {count:,} rows are bad; the first: {first}")
+    end = f"; written to {config.out}" if config.out else ""
+    say(
+        f"{count:,} row{'s' * (count != 1)}"
+        + (f", {bad:,} of them bad and without an answer; the first: {first}" if bad else "")
+        + end
+    )
+
+
+def _learnt(model_path: str, task: str | None, trusted: tuple[str, ...]) -> Source | None:
+    """What the model learnt `task` from, if it is a run's."""
+    from lmctl.use.own import own_tasks
+
+    folder = Path(model_path)
+    root = folder.parent if folder == Paths(folder.parent).model else folder
+    own = own_tasks(str(root), trusted, needed=False).get(task or "")
+    return None if own is None else own.source
+
+
+@contextmanager
+def _place(out: str | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is there when everything is in it."""
+    if out is None:
+        yield sys.stdout
+        return
+    with whole(Path(out)) as handle:
+        yield handle
+
+
+def _write_all(found: Iterator[tuple[NewRow, Answer | None]], writer: Writer) -> tuple[int, int, str]:
+    """How many rows there were, how many of them were bad, and what is wrong with the first of those."""
+    count, bad, first = 0, 0, ""
+    for count, (row, answer) in enumerate(found, start=1):
+        if row.wrong:
+            bad, first = bad + 1, first or row.wrong
+        writer.write(count, row, answer)
+    writer.close()
+    return count, bad, first
+
+
+class Writer:
+    """Rows in one format, each written at once."""
+
+    def __init__(self, handle: TextIO, task: str | None, classes: list[str]) -> None:
+        self.handle, self.task, self.classes = handle, task, classes
+
+    def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
+        """Write the answer to row `number`, counted from 1; None: there is none."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """All rows have been handed over."""
+
+    def line(self, text: str) -> None:
+        print(text, file=self.handle, flush=True)
+
+    def shares(self, answer: Answer | None, digits: str) -> list[str]:
+        """The probabilities of the classes that are asked for."""
+        return ["" if answer is None else format(answer.probabilities[name], digits) for name in self.classes]
+
+
+class Lines(Writer):
+    """label, probability and texts, with tabs between; no head, so that `paste` and `cut` go line by line."""
+
+    def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
+        cells = [*said(answer, ".4f"), *self.shares(answer, ".4f"), *(row.texts or [""])]
+        self.line("\t".join(map(flat, cells)))
+
+
+class Json(Writer):
+    """One object per row, with every field."""
+
+    def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
+        record: dict[str, Any] = {"row": number, "task": self.task, "label": None, "probability": None}
+        record |= {"probabilities": {}} if answer is None else answer._asdict()
+        self.line(line_of(record | {"texts": row.texts, "input": row.record, "error": row.wrong or None}))
+
+
+class Csv(Writer):
+    """The columns of the input, then label and probability; whatever they may be called, none hides another."""
+
+    names: list[str] | None = None
+    """The columns of the input: those of its first row that has any."""
+
+    def __init__(self, handle: TextIO, task: str | None, classes: list[str]) -> None:
+        super().__init__(handle, task, classes)
+        self.waiting: list[list[str]] = []
+        """Rows without columns that came before all others."""
+
+    def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
+        ours = [*said(answer, ""), *self.shares(answer, "")]
+        record = {str(name): value for name, value in row.record.items()}
+        if self.names is None and not record:
+            self.waiting.append(ours)
+            return
+        names = self._begin(list(record)) if self.names is None else self.names
+        if further := [name for name in record if name not in names]:
+            raise DataError(
+                f"{row.where}: has a column {further[0]!r} that the first row has not",
+                "format=json keeps the columns of every row",
+            )
+        self.cells([*(cell(record.get(name)) for name in names), *ours])
+        self.handle.flush()
+
+    def close(self) -> None:
+        if self.names is None and self.waiting:
+            self._begin([])
+
+    def _begin(self, names: list[str]) -> list[str]:
+        self.names = names
+        ours = ["label", "probability", *(f"probability_{name}" for name in self.classes)]
+        self.cells([*names, *(f"predicted_{name}" if name in names else name for name in ours)])
+        for row in self.waiting:
+            self.cells(["" for _ in names] + row)
+        return names
+
+    def cells(self, cells: list[str]) -> None:
+        """Write the cells of one row."""
+        csv.writer(self.handle, lineterminator="\n").writerow(map(encodable, cells))
+
+
+class Tsv(Csv):
+    """The same with tabs between; no quoting, as `data=table` reads such files."""
+
+    def cells(self, cells: list[str]) -> None:
+        self.line("\t".join(map(flat, cells)))
+
+
+WRITERS: dict[str, type[Writer]] = {"text": Lines, "json": Json, "csv": Csv, "tsv": Tsv}
+
+
+def said(answer: Answer | None, digits: str) -> list[str]:
+    """Label and probability as two cells; of several labels each, with commas between."""
+    if answer is None:
+        return ["", ""]
+    label, probability = answer.label, answer.probability
+    if isinstance(label, list):
+        each = probability if isinstance(probability, list) else []
+        return [SEPARATOR.join(label), SEPARATOR.join(format(value, digits) for value in each)]
+    text = format(label, digits) if isinstance(label, float) else label
+    return [text, format(probability, digits) if isinstance(probability, float) else ""]
+
+
+def cell(value: Any) -> str:
+    """A column of the input as it is written: text as it is, nothing for nothing, other values as JSON has them."""
+    if isinstance(value, str):
+        return value
+    text = line_of(value)
+    return "" if text == "null" else text if isinstance(value, list | dict) else text.strip('"')
+
+
+def flat(text: str) -> str:
+    """`text` without what ends a cell or a line."""
+    return " ".join(encodable(text).split())
