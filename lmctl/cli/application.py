@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import control, grid, stages, sweep, teacher, typed
+from lmctl.cli import control, grid, meant, stages, sweep, teacher, typed
 from lmctl.cli.arguments import Arguments, as_text, key_of, parsed, readable, stamp
 from lmctl.config.audit import audit, refuse_tokens
 from lmctl.config.build import check, without_none
@@ -44,6 +44,10 @@ class Application:
         free = [key for key, hint in hints.items() if IsFreeText in _marks(hint)]
         typed.refuse_hydras_own(self.arguments.overrides)
         typed.refuse_slips(self.arguments.overrides, {*hints, *self.composer.all_groups, "hydra"}, free)
+        if not self.arguments.has("--help"):
+            for place, word in enumerate(self.arguments.overrides):
+                if "=" not in word.lstrip("="):
+                    raise meant.lone_word(word, place, self.arguments.overrides, self.composer)
         several = self.arguments.has("--multirun")
         self.arguments.overrides = [
             as_text(word, free=True) if key_of(word) in free and not several else readable(word)

@@ -6,16 +6,17 @@ import os
 import secrets
 import time
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from lmctl.cli import meant
 from lmctl.config.compose import flag_parser
 from lmctl.core import words
 from lmctl.core.errors import ConfigError
-from lmctl.core.suggest import nearest
 
 OWN_FLAGS = {"--resume": "resume=auto"}
 """Flags that stand for an override (Hydra lets nobody add flags)."""
@@ -57,10 +58,11 @@ class Arguments:
                 )
             ):
                 value = rest.pop(0)
-            arguments._flag(name, value)
+            following = rest[0] if rest and not rest[0].startswith("-") and "=" not in rest[0] else None
+            arguments._flag(name, value, following)
         return arguments
 
-    def _flag(self, name: str, value: str | None) -> None:
+    def _flag(self, name: str, value: str | None, following: str | None) -> None:
         if name == "--resume":
             self.overrides.append(f"resume={value}" if value else OWN_FLAGS[name])
             return
@@ -74,8 +76,8 @@ class Arguments:
         known = {option for action in flag_parser()._actions for option in action.option_strings}
         known |= {"--from", *OWN_FLAGS}
         if name not in known:
-            close = nearest(name, known)
-            raise ConfigError(f"unknown flag '{name}'" + (f"; did you mean {close}?" if close else ""))
+            close = get_close_matches(name, known, n=1, cutoff=0.8)
+            raise meant.flag(name, value or following, close[0] if close else None)
         if name in TAKES_VALUE and value is None:
             raise ConfigError(f"{name} needs a value")
         if value is not None and value not in CHOICES.get(name, (value,)):

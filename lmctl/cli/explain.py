@@ -30,10 +30,12 @@ from omegaconf.errors import (
 )
 
 import lmctl
+from lmctl.cli import meant
 from lmctl.config.build import UnknownKey, required, wrong_value
 from lmctl.config.compose import SCHEMAS
+from lmctl.config.described import keys_named
 from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped
-from lmctl.core.suggest import nearest
+from lmctl.core.suggest import listed, nearest
 
 if TYPE_CHECKING:
     from lmctl.config.compose import Composer
@@ -126,8 +128,8 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
         return ConfigError(f"{mark.name}:{mark.line + 1}: {getattr(error, 'problem', error)}")
     match error:
         case MissingConfigException(missing_cfg_file=str(file)) if composer is not None:
-            group, _, option = file.rpartition("/")
-            return composer.no_option(group, option, group) if group else ConfigError(f"no config named '{option}'")
+            group = max((g for g in composer.all_groups if file.startswith(f"{g}/")), key=len, default="")
+            return _no_option(group, file[len(group) + 1 :] if group else file, composer)
         case OverrideParseException():
             return ConfigError(
                 f"cannot read '{error.override}'",
@@ -181,20 +183,28 @@ def _hydra_words(text: str, composer: Composer | None) -> ConfigError | None:
     return None
 
 
+def _no_option(group: str, name: str, composer: Composer) -> ConfigError:
+    if not group:
+        return ConfigError(f"no config named '{name}'")
+    if (instead := meant.option(group, name)) is not None:
+        return ConfigError(f"no option '{name}' in group '{group}'", f"did you mean {instead}?")
+    return composer.no_option(group, name, group)
+
+
 def _unknown_key(key: str, composer: Composer) -> ConfigError:
     for field in fields(composer.schema):
         if key in field.metadata.get("aka", ()):
             return ConfigError(f"unknown key '{key}'; did you mean {field.name}?")
+    if (elsewhere := meant.setting(key, composer)) is not None:
+        return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
     keys: list[str] = []
     with contextlib.suppress(HydraException, OmegaConfBaseException):  # broken elsewhere, too: no suggestions then
         keys = list(_keys(composer.compose(composer.choices)))
     group, _, rest = key.partition(".")
-    if (
-        rest
-        and group in composer.defaults
-        and not nearest(key, [known for known in keys if known.startswith(f"{group}.")])
-    ):
-        return _key_of_other_option(group, rest, composer)
+    if rest and group in composer.defaults:
+        others = _with_key(group, rest, composer)
+        if others or not nearest(key, [known for known in keys if known.startswith(f"{group}.")]):
+            return _key_of_other_option(group, rest, others, composer)
     if group in composer.all_groups and group not in composer.defaults:
         return _no_group(group, composer)
     last = key.rpartition(".")[2]
@@ -208,17 +218,24 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
 
 def _no_group(group: str, composer: Composer) -> ConfigError:
     """`quantize=int8_dynamic` was given to a verb that knows no `quantize`."""
+    if group == "model" and "model_path" in composer.schema.__dataclass_fields__:
+        return ConfigError(f"lmctl {composer.verb} takes no 'model'; did you mean model_path=...?")
     verbs = [verb for verb, schema in SCHEMAS.items() if group in {field.name for field in fields(schema)}]
     takes = f"; lmctl {', '.join(verbs)} {'does' if len(verbs) == 1 else 'do'}" if verbs else ""
     return ConfigError(f"lmctl {composer.verb} takes no '{group}'{takes}", f"groups: {', '.join(composer.defaults)}")
 
 
-def _key_of_other_option(group: str, rest: str, composer: Composer) -> ConfigError:
+def _with_key(group: str, rest: str, composer: Composer) -> list[str]:
+    """The options of a group that have the key `rest`."""
+    return list(dict.fromkeys(key.option for key in keys_named(composer, group, rest.rpartition(".")[2])
+                              if key.name == f"{group}.{rest}"))  # fmt: skip
+
+
+def _key_of_other_option(group: str, rest: str, others: list[str], composer: Composer) -> ConfigError:
     """`data.path` was given, and the option of `data` in use has nothing like it: maybe another option has."""
     chosen = next((word.partition("=")[2] for word in composer.choices if word.startswith(f"{group}=")), None)
     chosen = chosen or composer.defaults[group]
-    others = [name for name in composer.options(group) if rest in _keys(composer.load_option(group, name))]
-    hint = f"{' and '.join(f'{group}={name}' for name in others)} {'has' if len(others) == 1 else 'have'} it"
+    hint = f"{listed([f'{group}={name}' for name in others], 8)} {'has' if len(others) == 1 else 'have'} it"
     where = f" of {group}={chosen}" if chosen else f": no option of {group} is chosen"
     return ConfigError(f"unknown key '{group}.{rest}'{where}", hint if others else None)
 

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return Exit.DONE if words else Exit.USAGE
-    if words[0] == "--version":
+    if words[0] in ("--version", "-V"):
         print(f"lmctl {__version__}")
         return Exit.DONE
     if words[0] in ("-sc", "--shell-completion"):
@@ -53,14 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         return Exit.USAGE
     if words[0] not in VERBS:
-        close = nearest(words[0], VERBS)
+        instead = ELSEWHERE.get(words[0].lower().lstrip("-"))
+        close = None if instead else nearest(words[0], VERBS)
         print(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""), file=sys.stderr)
-        print("  lmctl --help lists the verbs", file=sys.stderr)
-        return Exit.USAGE
-    if (odd := next((word for word in words if not _is_text(word)), None)) is not None:
-        shown = odd.encode(errors="surrogateescape").decode(errors="replace")
-        print(f"error: {shown!r} is not valid UTF-8", file=sys.stderr)
-        print("  type it in a UTF-8 terminal; a file with such a name: rename it, or name its folder", file=sys.stderr)
+        print(f"  {instead or 'lmctl --help lists the verbs'}", file=sys.stderr)
         return Exit.USAGE
     with _own_process_state([sys.argv[0], *words]):
         return _list(words[1:]) if words[0] == "list" else _hydra_verb(words[0], words[1:])
@@ -92,13 +88,48 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def _is_text(word: str) -> bool:
-    """Whether an argument can be written down: bytes that are no characters arrive as halves of them."""
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+ELSEWHERE = {
+    "bench": "lmctl plan measure=true takes a few real steps",
+    "chat": "lmctl generate continues prompts",
+    "classify": "lmctl predict labels new texts; lmctl train mix=classify trains a classifier",
+    "compare": "a sweep (lmctl train -m) ends with a table of its runs",
+    "complete": "lmctl generate continues prompts",
+    "compress": "lmctl distill trains a smaller model; lmctl eval quantize=int8_dynamic measures one in int8",
+    "config": "lmctl train --cfg job shows the composed config",
+    "continue": "lmctl train resume=auto run_dir=RUN goes on with a run",
+    "convert": "a run's model/ is in Hugging Face format",
+    "doctor": "every run proves its precision on its first batch; lmctl plan says what is legal here",
+    "evaluate": "lmctl eval measures a model",
+    "export": "a run's model/ is in Hugging Face format when it is finished",
+    "fill": "lmctl generate fills masks",
+    "fine-tune": "lmctl train init_from=MODEL mix=classify data=table ... fine-tunes",
+    "fine_tune": "lmctl train init_from=MODEL mix=classify data=table ... fine-tunes",
+    "finetune": "lmctl train init_from=MODEL mix=classify data=table ... fine-tunes",
+    "fit": "lmctl train",
+    "infer": "lmctl predict labels texts, lmctl generate writes them, lmctl translate translates",
+    "inference": "lmctl predict labels texts, lmctl generate writes them, lmctl translate translates",
+    "info": "lmctl list shows what there is; a run's summary.json how it ended",
+    "inspect": "lmctl peek shows rows as the model sees them",
+    "ls": "lmctl list shows what there is",
+    "preprocess": "lmctl prepare",
+    "pretrain": "lmctl train",
+    "push": "hf upload NAME RUN/model puts a finished model on the hub",
+    "quantise": "lmctl eval quantize=int8_dynamic measures a model in int8; lmctl train precision=int8 trains in it",
+    "quantize": "lmctl eval quantize=int8_dynamic measures a model in int8; lmctl train precision=int8 trains in it",
+    "rescore": "lmctl score mode=nbest",
+    "resume": "lmctl train resume=auto run_dir=RUN goes on with a run",
+    "run": "lmctl train",
+    "sample": "lmctl generate continues prompts",
+    "serve": "not provided; a run's model/ loads in anything that serves Hugging Face models",
+    "show": "lmctl peek shows rows as the model sees them",
+    "sweep": "lmctl train -m key=a,b",
+    "test": "lmctl eval measures a model",
+    "tokenize": "lmctl prepare trains the tokenizer and builds the token cache; lmctl peek shows pieces",
+    "tune": "lmctl train -m key=a,b",
+    "validate": "lmctl eval measures a model",
+    "version": "lmctl --version",
+}
+"""Verbs that people try, and what there is for it."""
 
 
 @contextmanager

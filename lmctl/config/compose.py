@@ -199,6 +199,10 @@ class Composer:
         node._set_parent(None)
         return node
 
+    def option_in_place(self, group: str, option: str) -> DictConfig:
+        """The settings of one option as they are in the verb's config, where it may choose options of other groups."""
+        return self.loader.load_configuration(self.config_name, [f"{group}={option}"], RunMode.RUN)[group]
+
     def no_option(self, group: str, name: str, place: str) -> ConfigError:
         """There is no such option; `place` is the key that asked for it."""
         options = self.options(group)

@@ -47,7 +47,7 @@ def option_keys(composer: Composer, group: str, option: str) -> list[Described]:
     file = composer.file_of(group, option)
     prefix = f"{group}."
     if group in component_groups(composer):  # as it is in the verb's config: options may choose others besides
-        node = composer.compose([f"{group}={option}"])[group]
+        node = composer.option_in_place(group, option)
     elif file is not None and (text := file.read_text(encoding="utf-8")).startswith("# @package _global_"):
         node, prefix = _settings(text), ""
     else:

@@ -46,6 +46,7 @@ def _dumper() -> Any:
 def read_config(file: Path) -> dict[str, Any]:
     """The resolved config in `file` (or in the run directory `file`), as plain data."""
     path = path_of(str(file))
+    path = path / "config.yaml" if path.is_dir() else path
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"--from {file}: larger than 1 MiB, so not the config of a run")

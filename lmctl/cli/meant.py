@@ -1,0 +1,182 @@
+"""What a word that lmctl does not know was probably meant to be: names that other tools have for the same thing, and
+the usual slips of the pen."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lmctl.config.compose import Composer
+from lmctl.core import words
+from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import nearest
+
+SETTINGS = {
+    "accumulate_grad_batches": "batch.micro",
+    "adam_beta1": "optim.betas",
+    "adam_epsilon": "optim.eps",
+    "batch_size": "batch.size",
+    "bs": "batch.size",
+    "bsz": "batch.size",
+    "checkpoint_dir": "run_dir",
+    "data_dir": "data.path",
+    "dataset": "data",
+    "dataset_name": "data",
+    "device": "runner",
+    "devices": "runner.processes",
+    "early_stopping_patience": "early_stop.patience",
+    "eval_steps": "eval.every",
+    "evaluation_strategy": "eval.every",
+    "experiment_name": "name",
+    "gpus": "runner.processes",
+    "grad_accum": "batch.micro",
+    "gradient_accumulation_steps": "batch.micro",
+    "gradient_clip_val": "clip_norm",
+    "label_column": "data.label",
+    "learning_rate": "optim.lr",
+    "load_from": "init_from",
+    "logging_steps": "log.every",
+    "lr": "optim.lr",
+    "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule",
+    "max_epochs": "budget.epochs",
+    "max_grad_norm": "clip_norm",
+    "max_len": "batch.seq_len",
+    "max_length": "batch.seq_len",
+    "max_seq_length": "batch.seq_len",
+    "max_steps": "budget.steps",
+    "mixed_precision": "precision",
+    "model_name": "init_from",
+    "model_name_or_path": "init_from",
+    "n_epochs": "budget.epochs",
+    "nproc": "runner.processes",
+    "nproc_per_node": "runner.processes",
+    "num_epochs": "budget.epochs",
+    "num_gpus": "runner.processes",
+    "num_processes": "runner.processes",
+    "num_train_epochs": "budget.epochs",
+    "optimizer": "optim",
+    "optimiser": "optim",
+    "output": "run_dir",
+    "output_dir": "run_dir",
+    "outdir": "run_dir",
+    "path": "data.path",
+    "patience": "early_stop.patience",
+    "per_device_train_batch_size": "batch.size",
+    "pretrained": "init_from",
+    "random_seed": "seed",
+    "resume_from_checkpoint": "resume",
+    "run_name": "name",
+    "save_dir": "run_dir",
+    "save_steps": "checkpoint.every",
+    "save_total_limit": "checkpoint.keep",
+    "scheduler": "schedule",
+    "sequence_length": "batch.seq_len",
+    "text_column": "data.text",
+    "train_batch_size": "batch.size",
+    "train_file": "data.path",
+    "train_path": "data.path",
+    "val_file": "data.valid_path",
+    "validation_file": "data.valid_path",
+    "vocab": "tokenizer.vocab_size",
+    "vocab_size": "tokenizer.vocab_size",
+    "warmup": "schedule.warmup",
+    "warmup_ratio": "schedule.warmup",
+    "warmup_steps": "schedule.warmup",
+    "weight_decay": "optim.weight_decay",
+    "world_size": "runner.processes",
+}
+"""What other tools call a setting, and its key here."""
+
+WHOLE = {
+    "bf16": "precision=bf16",
+    "fp16": "precision=fp16",
+    "fp32": "precision=fp32",
+    "tf32": "precision=tf32",
+    "int8": "precision=int8",
+    "cpu": "runner=cpu",
+    "no_cuda": "runner=cpu",
+    "use_cpu": "runner=cpu",
+    "gpu": "runner=gpu",
+    "cuda": "runner=gpu",
+    "load_in_8bit": "precision=int8_lora",
+    "load_in_4bit": "precision=nf4_lora",
+    "resume": "resume=auto",
+    "compile": "compile=true",
+    "torch_compile": "compile=true",
+    "gradient_checkpointing": "gradient_checkpointing=true",
+}
+"""What other tools switch on by a word of its own, and the setting that does it here."""
+
+
+def flag(name: str, value: str | None, close: str | None) -> ConfigError:
+    """`--lr 1e-3`, `--fp16`: settings have no dashes here. `close`: the flag that is written alike."""
+    key = name.lstrip("-").replace("-", "_")
+    if close is not None:
+        return ConfigError(f"unknown flag '{name}'; did you mean {close}?")
+    if value is None and key in WHOLE:
+        return ConfigError(f"unknown flag '{name}'", f"settings are written without dashes: {WHOLE[key]}")
+    if len(key) < 2:
+        return ConfigError(f"unknown flag '{name}'", "settings are written key=value, without dashes")
+    known = SETTINGS.get(key, key)
+    example = f"{known}={'...' if value is None else value}"
+    return ConfigError(f"unknown flag '{name}'", f"settings are written key=value, without dashes: {example}")
+
+
+def setting(key: str, composer: Composer) -> str | None:
+    """What `key`, known to other tools, is here; None if the verb takes nothing like it."""
+    found = WHOLE.get(key) or SETTINGS.get(key)
+    own = composer.schema.__dataclass_fields__
+    if key in ("path", "model", "model_name", "model_name_or_path", "checkpoint") and "model_path" in own:
+        return "model_path"
+    takes = found is not None and re.split(r"[.=]", found)[0] in {*composer.defaults, *own}
+    return found if takes else None
+
+
+def lone_word(word: str, place: int, typed: list[str], composer: Composer) -> ConfigError:
+    """`runs/x`, `fp16`, `train.yaml`, `model = bert_tiny`, `budget.steps:30`: no `key=value`."""
+    verb, own = composer.verb, composer.schema.__dataclass_fields__
+    after = typed[place + 1] if place + 1 < len(typed) else ""
+    if after.startswith("="):  # `model = bert_tiny`, `model =bert_tiny`
+        joined = "".join(typed[place : place + 2 + (after == "=")])
+        return ConfigError(f"cannot read '{word}'", f"no blanks around the =: {joined}")
+    if word.startswith("~"):
+        return ConfigError(f"'{word}': nothing can be left out", f"choose another option or value: {word[1:]}=...")
+    if (match := re.fullmatch(r"([A-Za-z_][\w.]*):\s*(\S+)", word)) is not None:
+        return ConfigError(f"cannot read '{word}'", f"write {match[1]}={match[2]}")
+    if word.lower() in WHOLE and "precision" in composer.defaults:
+        return ConfigError(f"cannot read '{word}'", f"did you mean {WHOLE[word.lower()]}?")
+    if word.endswith((".yaml", ".yml")):
+        return ConfigError(f"cannot read '{word}'", f"a config of yours is started from with: --from {word}")
+    if "model_path" in own:
+        begun = any(other.startswith("model_path=") or "=" not in other for other in typed[:place])
+        rest = next((name for name in ("prompt", "file") if name in own), None)
+        key = rest if begun else "model_path"
+        if key is not None:
+            return ConfigError(f"cannot read '{word}'", f"did you mean {words.setting(key, word)}?")
+    if (groups := [group for group in composer.defaults if word in composer.options(group)]) != []:
+        return ConfigError(f"cannot read '{word}'", f"did you mean {groups[0]}={word}?")
+    if Path(word).exists() and verb in ("train", "prepare", "peek", "plan"):
+        return ConfigError(f"cannot read '{word}'", f"text of yours is read with: data=text data.path={word}")
+    if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", word):
+        return ConfigError(f"cannot read '{word}'", f"a setting is written key=value: {word}=...")
+    known = [*composer.defaults, *own]
+    close = nearest(word, known)
+    if close:
+        return ConfigError(f"cannot read '{word}'", f"a setting is written key=value: {close}=...")
+    return ConfigError(
+        f"cannot read '{word}'",
+        "an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
+    )
+
+
+def option(group: str, name: str) -> str | None:
+    """`model=bert-base-uncased`, `data=corpus/`: names of things that are no options, and where they go."""
+    if group == "data" and (Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~"))):
+        kind = {".csv": "table", ".tsv": "table", ".parquet": "table", ".jsonl": "jsonl"}.get(Path(name).suffix, "text")
+        return f"data={kind} {words.setting('data.path', name)}"
+    if group == "model" and re.search(r"[-/]", name):
+        return words.setting("init_from", name)
+    if group == "tokenizer" and re.search(r"[-/]", name):
+        return f"tokenizer=pretrained {words.setting('tokenizer.path', name)}"
+    return None
