@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,44 @@ def test_every_job_runs_and_is_reported(capsys: pytest.CaptureFixture[str]):
         "  precision=fp32  0.7500 +- 0.3536  (2 seeds)\n"
         "  precision=fp16  0.7500 +- 0.3536  (2 seeds)\n"
     )
+
+
+@pytest.mark.usefixtures("pretend")
+def test_what_is_not_legal_is_said_first_and_not_started(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=s runner=cpu compression=none,int8,topk seed=1,2") == 2
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in out[:4]] == ["refused"] * 4
+    assert "nearest: compression=none" in out[0]
+    assert {row["name"]: row["status"] for row in rows("s")} == {
+        f"compression={c},seed={s}": "completed" if c == "none" else "refused"
+        for c in ("none", "int8", "topk")
+        for s in (1, 2)
+    }
+    assert not Path("runs/s/compression=int8,seed=1").exists()
+    told = [line for line in out[4:] if "nearest" in line]  # the same reason is told once, not for each job
+    assert len(told) == 1
+    assert told[0].startswith("compression=int8,seed=1 and 3 others: ")
+
+
+@pytest.mark.usefixtures("pretend")
+def test_jobs_that_had_not_begun_when_the_sweep_was_stopped(tmp_path: Path):
+    job = Job("a", [], str(tmp_path / "a"))
+    job.start([sys.executable, "-c", "import time; time.sleep(30)"], {})
+    job.send(signal.SIGINT)
+    while not job.poll():
+        time.sleep(0.01)
+    assert job.status == "stopped"
+
+
+def test_what_was_measured_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    jobs = [Job(f"batch={n}", [f"batch={n}"], str(tmp_path / str(n)), "completed") for n in (1, 2)]
+    for job, value in zip(jobs, (3.25, 4.5), strict=True):
+        job.results.parent.mkdir()
+        job.results.write_text(json.dumps({"perplexity": {"perplexity_per_word": value, "documents": 7}}))
+    print_table(jobs)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["job", "status", "perplexity_per_word", "seconds"], ["batch=1", "completed", "3.2500"],
+                     ["batch=2", "completed", "4.5000"]]  # fmt: skip
 
 
 @pytest.mark.usefixtures("pretend")

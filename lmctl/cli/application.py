@@ -17,7 +17,7 @@ from lmctl.config.build import check, without_none
 from lmctl.config.compose import VERSION_BASE, Composer, conf_dir
 from lmctl.config.keys import keys_in
 from lmctl.config.schema import ProcessLauncherConfig
-from lmctl.core.errors import ConfigError, Exit
+from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import path_of, refuse_folder
 from lmctl.core.places import IsFreeText, Paths
 from lmctl.core.words import literal, quoted, setting
@@ -223,15 +223,35 @@ class Application:
         extra = ["run_dir=unused", "name=unused"] if self.has_run_dir else []
         for sample in samples:
             check(self.composer.task([*sample, *extra]), self.composer.schema)
+        if self.verb in ("train", "distill"):
+            sweep.refuse(self._refused(overrides, extra))
         folder = sweep.sweep_dir([word for word in overrides if not word.startswith("hydra")])
         refuse_folder(folder, "run_dir")
         if Paths(folder).config.exists():
             raise ConfigError(f"{folder} holds a single run, so no sweep can go there", "choose another name=...")
         if cfg.hydra.launcher._target_ == ProcessLauncherConfig._target_:
-            self.arguments.overrides = [w for w in overrides if sweep.key_of(w) not in ("name", "run_dir")]
+            self.arguments.overrides = [w for w in overrides if key_of(w) not in ("name", "run_dir")]
         elif self.has_run_dir:  # jobs in one process, or on a cluster: Hydra's job number tells them apart
             self.arguments.overrides.append(f"run_dir={quoted(f'{folder}/${{hydra:job.num}}')}")
         self.arguments.overrides.append(f"hydra.sweep.dir={literal(str(folder))}")
+
+    def _refused(self, overrides: list[str], extra: list[str]) -> dict[frozenset[str], LmctlError]:
+        """What is said against the jobs of a sweep that are not legal, by their overrides: it is known before the first
+        one starts. Values without an end (another sweeper's) are not tried."""
+        from lmctl.verbs.train import check_legal
+
+        words = [word for word in overrides if not word.startswith("hydra") and key_of(word) not in ("name", "run_dir")]
+        found: dict[frozenset[str], LmctlError] = {}
+        try:
+            cells = self.composer.cells(words)
+        except ConfigError:
+            return found
+        for cell in cells:
+            try:
+                check_legal(self.composer.task([*cell, *extra]))
+            except ConfigError as error:
+                found[frozenset(cell)] = error
+        return found
 
     def _hand_over(self) -> None:
         original = sys.argv

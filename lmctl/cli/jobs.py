@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmctl.core.errors import ConfigError, Exit
+from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.places import Paths
 
 
@@ -30,6 +30,8 @@ class Job:
     seconds: float | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     began: float = 0.0
+    told: set[int] = field(default_factory=set, repr=False)
+    """Signals that were passed on to it."""
 
     @property
     def log(self) -> Path:
@@ -42,6 +44,24 @@ class Job:
             return json.loads(Paths(Path(self.run_dir)).summary.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What `lmctl eval` measured, by suite and name, or {}."""
+        try:
+            return json.loads(self.results.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    @property
+    def results(self) -> Path:
+        """Where `lmctl eval` writes, unless it is told otherwise."""
+        return Path(self.run_dir) / "eval.json"
+
+    def refuse(self, error: LmctlError) -> None:
+        """Not to be started, because it is not legal."""
+        self.status, self.code, self.seconds = "refused", int(error.code), None
+        self.error = f"{error} ({error.hint})" if error.hint else str(error)
 
     def adopt(self, row: dict[str, Any] | None) -> None:
         """Take over what an earlier run of the sweep recorded of this very job."""
@@ -68,6 +88,7 @@ class Job:
     def send(self, number: int) -> None:
         """Pass a signal on."""
         if self.process is not None and self.process.poll() is None:
+            self.told.add(number)
             self.process.send_signal(number)
 
     def poll(self) -> bool:
@@ -81,6 +102,8 @@ class Job:
             self.status = "completed"
         elif code == Exit.STOPPED:
             self.status, self.error = "stopped", "everything saved"
+        elif -code in self.told or (code == Exit.INTERRUPTED and self.told):
+            self.status, self.error = "stopped", "it had not begun, so nothing had to be saved"
         else:
             self.status = "failed"
             self.error = f"killed by {signal.Signals(-code).name}" if code < 0 else self._last_error()

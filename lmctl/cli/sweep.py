@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -43,7 +43,10 @@ class SweepFailed(LmctlError):
 
     def __init__(self, jobs: Sequence[Job], stopped: bool) -> None:
         bad = [job for job in jobs if job.status != "completed"]
-        super().__init__(f"{len(bad)} of {len(jobs)} jobs did not complete", "the same command goes on with them")
+        again = "the same command goes on with them"
+        if all(job.status == "refused" for job in bad):
+            again = "they are not legal: leave them out, or take what is nearest"
+        super().__init__(f"{len(bad)} of {len(jobs)} jobs did not complete", again)
         codes = {job.code for job in bad if job.code is not None}
         if stopped:
             self.code = Exit.STOPPED if codes <= {Exit.STOPPED} else Exit.INTERRUPTED
@@ -59,6 +62,8 @@ class ProcessLauncher(Launcher):
     has_run_dir: ClassVar[bool] = True
     free: ClassVar[Sequence[str]] = ()
     """Keys whose values are taken as they are typed."""
+    refused: ClassVar[Mapping[frozenset[str], LmctlError]] = {}
+    """What is said against the jobs that are not legal, by their overrides."""
     jobs: ClassVar[list[Job]] = []
     """All jobs so far; a sweeper that optimises launches several batches."""
 
@@ -85,6 +90,8 @@ class ProcessLauncher(Launcher):
         ]
         for job in jobs:
             job.adopt(before.get(job.name))
+            if (error := self.refused.get(frozenset(job.overrides))) is not None:
+                job.refuse(error)
         ProcessLauncher.jobs.extend(jobs)
         self._run(jobs)
         if self.stops:
@@ -100,6 +107,10 @@ class ProcessLauncher(Launcher):
             for _, job in running:
                 job.send(number)
 
+        for place, job in waiting:
+            if job.status == "refused":
+                print(f"[{place}/{len(jobs)}] {job.name}: refused: {job.error}", flush=True)
+        waiting = [(place, job) for place, job in waiting if job.status != "refused"]
         handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
         try:
             while (waiting and not self.stops) or running:
@@ -136,6 +147,8 @@ class ProcessLauncher(Launcher):
             keys = {key_of(word) for word in job.overrides}
             words += [] if "name" in keys else [setting("name", job.name)]
             words += [] if "resume" in keys else ["resume=auto"]
+        elif self.verb == "eval" and not any(key_of(word) == "out" for word in job.overrides):
+            words.append(setting("out", str(job.results)))  # so that its figures are in the table
         return [*words, *self.hydra_overrides]
 
     def _typed(self, word: str) -> str:
@@ -151,10 +164,15 @@ def register(verb: str, flags: Sequence[str], has_run_dir: bool, free: Sequence[
     """Make `hydra/launcher=process` known to Hydra, for jobs that are `lmctl VERB FLAGS overrides...`."""
     ProcessLauncher.jobs = []
     ProcessLauncher.verb, ProcessLauncher.flags, ProcessLauncher.has_run_dir = verb, tuple(flags), has_run_dir
-    ProcessLauncher.free = tuple(free)
+    ProcessLauncher.free, ProcessLauncher.refused = tuple(free), {}
     Plugins.instance().register(ProcessLauncher)
     # Hydra looks the name in the config up in this table, so no package of that name has to exist.
     Plugins.instance().class_name_to_class[ProcessLauncherConfig._target_] = ProcessLauncher
+
+
+def refuse(cells: Mapping[frozenset[str], LmctlError]) -> None:
+    """Jobs that are not to be started, by their overrides, and why."""
+    ProcessLauncher.refused = cells
 
 
 def conclude(stopped: bool = False) -> None:

@@ -14,14 +14,56 @@ from lmctl.cli.jobs import Job
 from lmctl.run.display import print_whole
 
 SEED = "seed="
+MOST_FIGURES = 6
+"""Columns for what was measured; the rest is in each job's eval.json."""
 
 
 def print_table(jobs: Sequence[Job]) -> None:
     """One row per job, without the metrics where a terminal is too narrow; below them what went wrong and, where jobs
     differ by seed, mean and standard deviation over seeds."""
-    print_whole(_table(jobs, metrics=True), _table(jobs, metrics=False))
-    for line in [*(f"{job.name}: {job.error}" for job in jobs if job.error), *over_seeds(jobs)]:
+    if any(job.figures for job in jobs):
+        print_whole(table := _measured(jobs), table)
+    else:
+        print_whole(_table(jobs, metrics=True), _table(jobs, metrics=False))
+    for line in [*_errors(jobs), *over_seeds(jobs)]:
         Console(highlight=False).print(Text(line))
+
+
+def _errors(jobs: Sequence[Job]) -> list[str]:
+    """What went wrong, each thing once, with the jobs it happened to."""
+    by_error: dict[str, list[str]] = {}
+    for job in jobs:
+        if job.error:
+            by_error.setdefault(job.error, []).append(job.name)
+    return [f"{' and '.join(names) if len(names) < 3 else f'{names[0]} and {len(names) - 1} others'}: {error}"
+            for error, names in by_error.items()]  # fmt: skip
+
+
+def _measured(jobs: Sequence[Job]) -> Table:
+    """Of jobs that measured something: a column per figure that they have."""
+    found = {job.name: _flat(job.figures) for job in jobs if job.status == "completed"}
+    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("job", overflow="fold", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for name in (*names[:MOST_FIGURES], "seconds"):
+        table.add_column(name, justify="right")
+    for job in jobs:
+        figures = found.get(job.name, {})
+        cells = [f"{figures[name]:.4f}" if name in figures else "" for name in names[:MOST_FIGURES]]
+        table.add_row(*map(Text, (job.name, job.status, *cells, "" if job.seconds is None else str(job.seconds))))
+    return table
+
+
+def _flat(results: dict[str, Any]) -> dict[str, float]:
+    """Figures by name; with the suite's before it where there are several suites. Counts are left out."""
+    one = len(results) == 1
+    return {
+        (name if one else f"{suite} {name}"): value
+        for suite, figures in results.items()
+        for name, value in figures.items()
+        if isinstance(value, float)
+    }
 
 
 def _table(jobs: Sequence[Job], metrics: bool) -> Table:

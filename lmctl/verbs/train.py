@@ -48,6 +48,12 @@ def run(cfg: DictConfig) -> None:
     _train(plan, paths, cfg)
 
 
+def check_legal(cfg: DictConfig) -> None:
+    """ConfigError if the run is refused whatever its text is."""
+    plan = Plan.from_config(cfg)
+    plan.compression.workers(plan.runner.world(), plan.optim, plan.clip_norm)
+
+
 def _launched() -> bool:
     """Whether some launcher (ours, torchrun, accelerate launch) has started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 or "LOCAL_RANK" in os.environ
