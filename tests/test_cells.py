@@ -342,6 +342,22 @@ def test_json_that_is_not_an_object_per_line_is_told_how_to_become_so(tmp_path: 
     assert texts(JsonLines(deep, on_bad_row="skip")) == ["x"]
 
 
+@pytest.mark.parametrize(
+    ("made", "name", "hint"),
+    [
+        (Table, "t.jsonl", "data=jsonl"),
+        (Table, "T.JSON.gz", "data=jsonl"),
+        (Table, "t.xlsx", "save the sheet as csv"),
+        (JsonLines, "t.csv", "data=table"),
+        (JsonLines, "t.parquet", "data=table"),
+    ],
+)
+def test_files_of_another_kind_are_sent_to_their_reader(tmp_path: Path, made: Any, name: str, hint: str):
+    error = refusal(made(write(tmp_path / name, "anything\n")))
+    assert name in str(error)
+    assert hint in str(error.hint)
+
+
 ODD_CELLS = [("NA", "None"), ("null", "NA"), ("007", "01"), ("True", "false"), ("3.10", "1.0"), ("a, b", "2020-01-01")]
 
 
