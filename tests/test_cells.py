@@ -27,7 +27,10 @@ from lmctl.data.hub import Hub
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.records import BadRow, label_of
 from lmctl.data.table import Table
-from lmctl.run.labels import Labels, check_repeated
+from lmctl.mix.mix import Task
+from lmctl.objective.classify import Classify
+from lmctl.run.labels import Labels, check_repeated, labelled
+from lmctl.run.prepare import check_kind
 
 
 def write(path: Path, text: str | bytes) -> str:
@@ -339,6 +342,22 @@ def test_json_that_is_not_an_object_per_line_is_told_how_to_become_so(tmp_path: 
     assert texts(JsonLines(deep, on_bad_row="skip")) == ["x"]
 
 
+@pytest.mark.parametrize(
+    ("made", "name", "hint"),
+    [
+        (Table, "t.jsonl", "data=jsonl"),
+        (Table, "T.JSON.gz", "data=jsonl"),
+        (Table, "t.xlsx", "save the sheet as csv"),
+        (JsonLines, "t.csv", "data=table"),
+        (JsonLines, "t.parquet", "data=table"),
+    ],
+)
+def test_files_of_another_kind_are_sent_to_their_reader(tmp_path: Path, made: Any, name: str, hint: str):
+    error = refusal(made(write(tmp_path / name, "anything\n")))
+    assert name in str(error)
+    assert hint in str(error.hint)
+
+
 ODD_CELLS = [("NA", "None"), ("null", "NA"), ("007", "01"), ("True", "false"), ("3.10", "1.0"), ("a, b", "2020-01-01")]
 
 
@@ -394,6 +413,26 @@ def test_a_column_of_names_of_rows_is_refused_in_time():
 def test_what_is_no_number(label: Any):
     with pytest.raises(DataError, match=r"t:1: label .* is not a number"):
         Labels("number", None).add(Row(["text"], label, "t:1"))
+
+
+def test_rows_whose_label_cannot_be_are_left_out_where_bad_rows_are_skipped():
+    labels, left_out = Labels("number", None), []
+    given = [Row(["a"], "1"), Row(["b"], "high", "t:2"), Row(["c"], 2.5)]
+    assert list(labelled(given, labels, True, left_out)) == [["a"], ["c"]]
+    assert labels.arrays()[0].tolist() == [1.0, 2.5]
+    assert left_out == ["t:2: label 'high' is not a number that can be learnt"]
+    with pytest.raises(DataError, match="t:2: label 'high'"):
+        list(labelled(given, Labels("number", None), False, []))
+    unknown = labelled([Row(["a"], "x"), Row(["b"], "z", "t:2")], Labels("class", ["x", "y"]), True, left_out)
+    assert list(unknown) == [["a"]]
+
+
+def test_a_mix_that_wants_labels_names_the_columns(tmp_path: Path):
+    path = write(tmp_path / "t.csv", "Review,Sentiment\na nice film,pos\na bad film,neg\nbad,neg\n")
+    for alone, key in ((True, "data.label"), (False, "mix.tasks.topics.data.label")):
+        with pytest.raises(ConfigError, match="Classify reads labelled rows") as caught:
+            check_kind("topics", Task(Classify(), Table(path)), alone)
+        assert f"data.text=Review {key}=Sentiment" in str(caught.value.hint)
 
 
 def test_how_to_get_labels_is_told_in_the_names_of_the_columns(tmp_path: Path):

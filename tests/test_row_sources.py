@@ -181,6 +181,19 @@ def test_validation_text_is_not_trained_on(tmp_path: Path):
     assert "1 dropped" in source.describe()
 
 
+@pytest.mark.parametrize("kind", ["table", "jsonl"])
+def test_a_source_text_with_several_translations_is_on_one_side(tmp_path: Path, kind: str):
+    pairs = [(f"source {i}", f"Ziel {i} {k}") for i in range(40) for k in range(3)]
+    if kind == "table":
+        path = write(tmp_path / "t.tsv", "a\tb\n" + "".join(f"{a}\t{b}\n" for a, b in pairs))
+    else:
+        path = write(tmp_path / "t.jsonl", "".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in pairs))
+    source = (Table if kind == "table" else JsonLines)(path, source="a", target="b", valid_share=0.3)
+    train, valid = ({row.texts[0] for row in source.rows(split)} for split in ("train", "valid"))
+    assert len(valid) == 12
+    assert not train & valid
+
+
 @given(st.lists(st.sampled_from("abcdefghij"), min_size=2, max_size=40), st.floats(0.05, 0.9))
 def test_no_text_is_on_both_sides_and_none_is_lost(letters, share):
     rows = [Row([letter, str(place)]) for place, letter in enumerate(letters)]

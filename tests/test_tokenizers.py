@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -16,12 +18,12 @@ from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.errors import ConfigError, DataError, DiskError
 from lmctl.core.sources import TokenizerSpec
 from lmctl.tokenizer.bpe import Bpe
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained
-from lmctl.tokenizer.training import SPECIAL
+from lmctl.tokenizer.training import SPECIAL, reread
 from lmctl.tokenizer.unigram import Unigram
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 from lmctl.tokenizer.word import Word
@@ -238,3 +240,20 @@ def test_line_breaks_are_characters_like_others():
     tokenizer = Char().obtain(iter(["To be,\n", "\n", "or not.\n"]))
     assert "\n" in tokenizer.get_vocab()
     assert tokenizer.decode(tokenizer("be\n\nor", add_special_tokens=False)["input_ids"]) == "be\n\nor"
+
+
+def test_an_error_of_whoever_reads_the_text_is_not_one_of_the_temporary_file(monkeypatch):
+    def damaged():
+        yield "A sentence."
+        raise OSError("damaged")
+
+    with pytest.raises(OSError, match=r"^damaged$"), reread(damaged()):
+        pass
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda *a, **k: Full())
+    with pytest.raises(DiskError, match="no room for training text"), reread(["A sentence."]):
+        pass

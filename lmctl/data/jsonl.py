@@ -25,6 +25,8 @@ class JsonLines(ColumnSource):
         return (".jsonl", ".ndjson", ".json")
 
     def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
+        if path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith((".csv", ".tsv", ".parquet")):
+            raise DataError(f"{path} is no JSON, as its name says", "csv, tsv and parquet are read by data=table")
         return self.in_lines(lines(path), str(path))
 
     def in_lines(self, text: Iterator[str], name: str) -> Iterator[tuple[str, Record | BadRow]]:

@@ -37,7 +37,7 @@ def parquet_records(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Re
                 for record in _records(batch):
                     number += 1
                     yield f"{path}: row {number}", record
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError, OverflowError) as error:  # names that are not UTF-8 are a ValueError
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         what = "cannot be read" if isinstance(error, PermissionError) else "is damaged, or no parquet file"
         raise DataError(f"{path} {what}: {line}") from error

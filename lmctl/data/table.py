@@ -17,6 +17,13 @@ from lmctl.data.parquet import is_parquet, parquet_records
 from lmctl.data.reading import lines
 from lmctl.data.records import BadRow, Record
 
+NOT_TABLES = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON is read by data=jsonl"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as csv, in UTF-8"),
+    **dict.fromkeys((".arrow", ".feather"), "a directory of save_to_disk is read by data=hub; else write parquet"),
+}
+"""What to do with files of other kinds."""
+
 
 @dataclass(frozen=True)
 class Table(ColumnSource):
@@ -50,6 +57,8 @@ class Table(ColumnSource):
         return {**super().fingerprint(), "format": kinds}
 
     def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
+        if hint := NOT_TABLES.get(suffix(path)):
+            raise DataError(f"{path} is no csv, tsv or parquet file, as its name says", hint)
         if is_parquet(path):
             return parquet_records(path, self.wanted)
         return self.in_lines(lines(path), str(path))

@@ -189,7 +189,8 @@ def _store(
         if labels is not None:
             add_labels(folder, *labels.arrays())
         if left_out:
-            say(f"{name}/{split}: {len(left_out):,} rows left out for their labels, the first: {left_out[0]}")
+            rows = f"{len(left_out):,} row{'s' * (len(left_out) != 1)}"
+            say(f"{name}/{split}: {rows} left out for their labels, the first: {left_out[0]}")
 
     folder, hit = cached(root, "tokens", store_key(task, text, split, pieces, label_names), make)
     store = TokenStore.open(folder)
