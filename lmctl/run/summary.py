@@ -10,6 +10,7 @@ import torch
 
 from lmctl.config.schema import Budget
 from lmctl.core.places import Paths
+from lmctl.core.words import command
 from lmctl.plan import Plan
 from lmctl.run.display import duration
 from lmctl.run.memory import bytes_per_parameter, weight_bytes
@@ -89,7 +90,7 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
         f"  memory: {sizes['total']:.1f} bytes per weight ({parts}), activations aside",
         f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
         f"next: {_use(paths, plan)}",
-        f"      lmctl {plan.verb} resume=auto run_dir={paths.root} {_twice(budget)}",
+        f"      {command(f'lmctl {plan.verb} resume=auto', run_dir=paths.root)} {_twice(budget)}",
     ]
 
 
@@ -97,11 +98,11 @@ def _use(paths: Paths, plan: Plan) -> str:
     """What such a model is for."""
     reads = {task.objective.reads for task in plan.mix.tasks.values()}
     if "parallel" in reads:
-        return f"lmctl translate model_path={paths.root} < lines.txt"
+        return f"{command('lmctl translate', model_path=paths.root)} < lines.txt"
     if "documents" not in reads:
-        return f"lmctl eval model_path={paths.root}"
+        return command("lmctl eval", model_path=paths.root)
     prompt = "... [MASK] ..." if plan.model.family == "encoder" else "..."
-    return f'lmctl generate model_path={paths.root} prompt="{prompt}"'
+    return f'{command("lmctl generate", model_path=paths.root)} prompt="{prompt}"'
 
 
 def _twice(budget: Budget) -> str:

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import EvalConfig
@@ -44,8 +44,9 @@ def run(cfg: DictConfig) -> None:
 
     from lmctl.run.display import Display, quiet_libraries
     from lmctl.use.comparison import compare
+    from lmctl.use.learnt import unseen
     from lmctl.use.load import device_of, load
-    from lmctl.use.own import learnt, own_tasks
+    from lmctl.use.own import own_tasks
     from lmctl.use.suites import job as suites
 
     quiet_libraries()
@@ -54,8 +55,12 @@ def run(cfg: DictConfig) -> None:
     loaded = load(config.model_path, where)
     other = load(config.model_path, where, numerics) if numerics else None
     own = own_tasks(config.model_path, trusted, needed=given is None)
-    known = given is None or learnt(config.model_path, OmegaConf.to_container(cfg.data, resolve=True))
-    split = config.split if config.split != "auto" else "valid" if known else "all"
+    split = "valid" if config.split == "auto" else config.split
+    if given is not None and config.split == "auto":
+        measured = unseen(config.model_path, trusted, given)
+        given, split = measured.source, measured.split
+        if measured.remark:
+            display.say(f"data: {measured.remark}")
     work = planned(config, loaded, own, given)
     for name, task, source in work:
         rows = partial(_rows, source, split, config.rows)

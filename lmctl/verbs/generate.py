@@ -12,6 +12,7 @@ from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import GenerateConfig
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.places import Where
+from lmctl.core.words import command
 
 
 def run(cfg: DictConfig) -> None:
@@ -28,7 +29,7 @@ def run(cfg: DictConfig) -> None:
     if loaded.family == "classifier":
         raise ConfigError(
             f"model_path={config.model_path} is a classifier: it writes no text",
-            f"how good it is: lmctl eval model_path={config.model_path} data=...",
+            f"how good it is: {command('lmctl eval', model_path=config.model_path)} data=...",
         )
     if loaded.family == "encoder":
         _fill(loaded, prompts, config)
