@@ -16,176 +16,21 @@ from lmctl.cli.application import Application
 from lmctl.cli.explain import explain
 from lmctl.cli.main import VERBS
 from lmctl.config.build import check
-from lmctl.core.errors import LmctlError
 
-KEYS = [
-    "name",
-    "run_dir",
-    "seed",
-    "model",
-    "data",
-    "mix",
-    "optim.lr",
-    "budget.steps",
-    "budget",
-    "batch.size",
-    "data.path",
-    "data.label",
-    "teacher",
-    "init_from",
-    "tokenizer.path",
-    "mix.tasks.corpus.weight",
-    "mix.tasks.corpus.data.path",
-    "precision",
-    "stages",
-    "stages.a.seed",
-    "trusted",
-    "resume",
-    "prompt",
-    "model_path",
-    "file",
-    "out",
-    "rows",
-    "suite",
-    "split",
-    "prefix",
-    "hydra",
-    "hydra.run.dir",
-    "hydra/launcher",
-    "hydra.launcher.n_jobs",
-    "data@x",
-    "objective@mix.tasks.corpus.objective",
-    "recipe",
-    "augment.there",
-    "eval.rows",
-    "cache_dir",
-    "名字",
-    "_target_",
-    "model._target_",
-    "x",
-]
-VALUES = [
-    "1",
-    "-1",
-    "0",
-    "1e5",
-    "1e999",
-    "nan",
-    "inf",
-    "-inf",
-    "null",
-    "true",
-    "on",
-    "2024_01",
-    "1:30",
-    "0x1f",
-    "99999999999999999999999",
-    "a",
-    "a,b",
-    "a,b,c",
-    "[a]",
-    "[1,2",
-    "{a:1}",
-    "{}",
-    "[[0,1],[1,2]]",
-    "${x}",
-    "${name}",
-    "${",
-    "$x",
-    "${oc.env:HOME}",
-    "${oc.env:NOPE}",
-    "'a",
-    '"b',
-    "'",
-    '"',
-    "''",
-    "'\"'",
-    '"a,b"',
-    "\\",
-    "a\\",
-    "\\$",
-    "~",
-    "~/x",
-    "~nobody/x",
-    "../x",
-    "/dev/null",
-    "a=b",
-    "a:b",
-    "@",
-    ":",
-    "+",
-    "++",
-    "~~",
-    "(",
-    ")",
-    "f(x)",
-    "choice(1,2)",
-    "range(1,3)",
-    "glob(*)",
-    "interval(0,1)",
-    "sort(3,1)",
-    "int(3)",
-    "北京",
-    "“x”",
-    "x，seed=2",
-    "１",
-    "＝",
-    "；",
-    "🙂",
-    "\u202e",
-    "\ufeff",
-    "???",
-    "*",
-    "%",
-    "&",
-    "|",
-    ";",
-    "#",
-    "!x",
-    "text",
-    "jsonl",
-    "table",
-    "bert_tiny",
-    "gpt2_tiny",
-    "mlm",
-    "clm",
-    "none",
-    "pretrained",
-    "teacher_layers",
-    "back_translate",
-    "hub",
-    "gpu",
-    "ddp",
-    "fp16",
-    "int8",
-    "auto",
-    "false",
-]
-MARKS = [
-    "",
-    "",
-    "",
-    "",
-    "",
-    "+",
-    "++",
-    "~",
-    "-",
-    "--",
-    "@",
-    ":",
-    "=",
-    " ",
-    "\n",
-    "\t",
-    ".",
-    "..",
-    "[",
-    "{",
-    "'",
-    '"',
-    "“",
-]
+KEYS = """name run_dir seed model data mix optim.lr budget.steps budget batch.size data.path data.label teacher
+init_from tokenizer.path mix.tasks.corpus.weight mix.tasks.corpus.data.path precision stages
+stages.a.seed trusted resume prompt
+model_path file out rows suite split prefix hydra hydra.run.dir hydra/launcher hydra.launcher.n_jobs data@x recipe x
+objective@mix.tasks.corpus.objective augment.there eval.rows cache_dir 名字 _target_ model._target_""".split()
+# noqa: SIM905
+VALUES = r"""1 -1 0 1e5 1e999 nan inf -inf null true on 2024_01 1:30 0x1f 99999999999999999999999 a a,b a,b,c [a] [1,2
+{a:1} {} [[0,1],[1,2]] ${x} ${name} ${ $x ${oc.env:HOME} ${oc.env:NOPE} 'a "b ' " '' '"' "a,b" \ a\ \$ ~ ~/x ~nobody/x
+/dev/null a=b a:b @ : + ++ ~~ ( ) f(x) choice(1,2) range(1,3) glob(*) interval(0,1) sort(3,1) int(3) 北京 “x” １
+x，seed=2 ＝ ； 🙂 ??? * % & | ; # !x text jsonl table bert_tiny gpt2_tiny mlm clm
+none pretrained hub ../x auto false . .. 1. .5
+teacher_layers back_translate gpu ddp fp16 int8 e5""".split()  # noqa: SIM905
+VALUES += ["\u202e", "\ufeff", "\x85", "\u2028", "\x1b[0m"]
+MARKS = [*[""] * 5, *"+ ++ ~ - -- @ : = . .. [ { ' “".split(), " ", "\n", "\t", '"']  # noqa: SIM905
 FLAGS = ["--cfg", "--from", "--config-dir", "-m", "--resume", "--info", "-c", "-x", "--", "-", "", "=", "==x", "\n"]
 
 
@@ -220,8 +65,8 @@ def tried(verb: str, line: list[str]) -> None:
         pass
     except Exception as error:
         known = explain(error, application.composer if application else None)
-        assert isinstance(known, LmctlError), (verb, line, repr(error))
-        assert str(known).strip(), (verb, line, repr(error))
+        if known is None or not str(known).strip():
+            pytest.fail(f"no words for {error!r}: lmctl {verb} {line}")
 
 
 @contextmanager
