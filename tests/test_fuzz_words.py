@@ -18,11 +18,10 @@ from lmctl.cli.main import VERBS
 from lmctl.config.build import check
 
 KEYS = """name run_dir seed model data mix optim.lr budget.steps budget batch.size data.path data.label teacher
-init_from tokenizer.path mix.tasks.corpus.weight mix.tasks.corpus.data.path precision stages
-stages.a.seed trusted resume prompt
-model_path file out rows suite split prefix hydra hydra.run.dir hydra/launcher hydra.launcher.n_jobs data@x recipe x
-objective@mix.tasks.corpus.objective augment.there eval.rows cache_dir 名字 _target_ model._target_""".split()
-# noqa: SIM905
+init_from tokenizer.path mix.tasks.corpus.weight mix.tasks.corpus.data.path precision stages stages.a.seed trusted
+resume prompt model_path file out rows suite split prefix hydra hydra.run.dir hydra/launcher hydra.launcher.n_jobs
+data@x recipe x objective@mix.tasks.corpus.objective augment.there eval.rows cache_dir 名字 _target_ model._target_
+"""
 VALUES = r"""1 -1 0 1e5 1e999 nan inf -inf null true on 2024_01 1:30 0x1f 99999999999999999999999 a a,b a,b,c [a] [1,2
 {a:1} {} [[0,1],[1,2]] ${x} ${name} ${ $x ${oc.env:HOME} ${oc.env:NOPE} 'a "b ' " '' '"' "a,b" \ a\ \$ ~ ~/x ~nobody/x
 /dev/null a=b a:b @ : + ++ ~~ ( ) f(x) choice(1,2) range(1,3) glob(*) interval(0,1) sort(3,1) int(3) 北京 “x” １
@@ -44,7 +43,7 @@ def words(draw: random.Random) -> list[str]:
         elif kind < 0.16:
             found.append("".join(draw.choice([*MARKS, *VALUES]) for _ in range(draw.randrange(1, 5))))
         else:
-            key = draw.choice(MARKS[:9]) + draw.choice(KEYS)
+            key = draw.choice(MARKS[:9]) + draw.choice(KEYS.split())
             value = "".join(draw.choice([*VALUES, *MARKS]) for _ in range(draw.choice([1, 1, 1, 2, 3])))
             found.append(f"{key}={value}" if draw.random() < 0.95 else key + value)
     return found

@@ -32,7 +32,7 @@ def planned(
 def test_an_earlier_stage_becomes_its_directory():
     assert planned() == {
         "first": ["mix=mlm", "data.path=a.txt", "seed=1", "stage='first'"],
-        "second": ["mix=classify", "init_from='runs/whole/first'", "budget.steps=5", "stage='second'"],
+        "second": ["mix=classify", "init_from=runs/whole/first", "budget.steps=5", "stage=second"],
     }
 
 
@@ -42,11 +42,11 @@ def test_what_is_typed_holds_for_every_stage_or_for_one_and_wins():
         "first": ["mix=mlm", "data.path=a.txt", "recipe=mine", "budget.steps=9", "seed=2", "stage='first'"],
         "second": [
             "mix=classify",
-            "init_from='runs/whole/first'",
+            "init_from=runs/whole/first",
             "recipe=mine",
             "budget.steps=9",
             "optim.lr=1e-4",
-            "stage='second'",
+            "stage=second",
         ],
     }
 

@@ -171,7 +171,7 @@ def test_jobs_resume_in_a_directory_of_their_own():
         "--config-dir",
         "c",
         "seed=1",
-        "run_dir='runs/s/seed=1'",
+        'run_dir="runs/s/seed=1"',
         "name='seed=1'",
         "resume=auto",
     ]
