@@ -92,7 +92,7 @@ def some(count: int, seed: int) -> None:
 
 
 def test_a_few_command_lines():
-    some(60, seed=1)
+    some(15, seed=1)
 
 
 @pytest.mark.slow

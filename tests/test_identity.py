@@ -21,7 +21,7 @@ MIXES = {
         "data.target=t",
         "data.valid_source=vs",
         "data.valid_target=vt",
-    ],  # noqa: E501
+    ],
     "table": ["mix=classify", "data=table", "data.path=t.csv", "data.valid_path=v.csv", "data.label=y"],
     "models": ["mix=mlm", "init_from=m", "augment=back_translate", "augment.there=th", "augment.back=ba", "teacher=x"],
 }
@@ -63,9 +63,9 @@ def test_models_of_an_augmentation_are_compared(tmp_path: Path):
 
     began = identity("one").state_dict()
     identity("copy").must_match(began)
-    with pytest.raises(ConfigError, match="resume: the model of augment.there is not the one"):
+    with pytest.raises(ConfigError, match=r"the model of augment\.there is not"):
         identity("other").must_match(began)
     before = {**began, "fingerprints": {}}  # written before models were compared
     identity("one").must_match(before)
-    with pytest.raises(ConfigError, match="resume: augment.there was"):
+    with pytest.raises(ConfigError, match=r"augment\.there was"):
         identity("copy").must_match(before)
