@@ -229,7 +229,7 @@ class Application:
         if Paths(folder).config.exists():
             raise ConfigError(f"{folder} holds a single run, so no sweep can go there", "choose another name=...")
         if cfg.hydra.launcher._target_ == ProcessLauncherConfig._target_:
-            self.arguments.overrides = [w for w in overrides if sweep.key_of(w) not in ("name", "run_dir")]
+            self.arguments.overrides = [w for w in overrides if key_of(w) not in ("name", "run_dir")]
         elif self.has_run_dir:  # jobs in one process, or on a cluster: Hydra's job number tells them apart
             self.arguments.overrides.append(f"run_dir={quoted(f'{folder}/${{hydra:job.num}}')}")
         self.arguments.overrides.append(f"hydra.sweep.dir={literal(str(folder))}")

@@ -99,7 +99,7 @@ def _at(path: Steps, value: Any, hint: Any, owner: type[Any], trusted: tuple[str
 
 
 @cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 

@@ -104,8 +104,9 @@ class Rest:
     def counts(self) -> tuple[int, int]:
         """How many rows are kept, and how many are left out."""
         counts = [0, 0]
-        for split in ("train", "valid"):
-            for row in self.original.rows(cast("Split", split)):
+        splits: tuple[Split, ...] = ("train", "valid")
+        for split in splits:
+            for row in self.original.rows(split):
                 counts[_digest(row) in self.seen] += 1
         return counts[0], counts[1]
 
