@@ -119,7 +119,7 @@ def test_a_stage_that_has_a_teacher_is_distilled():
     stages = {"big": ["mix=mlm"], "small": ["teacher=big", "model=bert_tiny"]}
     first, second = plan_stages(stages, [], [], Path("runs/whole"))
     assert (verb_of(first), verb_of(second)) == ("train", "distill")
-    assert second.overrides[0] == "teacher='runs/whole/big'"
+    assert second.overrides[0] == "teacher=runs/whole/big"
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,64 @@ def test_all_heads_of_a_run_are_measured_in_other_number_formats(folder: Path, m
     assert 0 <= figures["classification@int8_dynamic"]["changed"]["accuracy"] <= 1
     loaded = load(str(multitask), Cpu(), Numerics(quantize=Int8Dynamic()))
     assert any(isinstance(module, StoredLinear) for module in network_of(loaded, {"topics": 2}).modules())
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Path:
+    """A run on text.txt alone."""
+    words = ["mix=mlm", "data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "model.hidden=32"]
+    succeed("train", *words, *SMALL, "budget.steps=2", "name=plain", cwd=folder)
+    return folder / "runs" / "plain"
+
+
+def unseen_rows(run: Path, path: Path, **options: object) -> tuple[set[str], str | None]:
+    """What would be measured on the text at `path`, as texts, and what would be said about it."""
+    from lmctl.data.text import TextFiles
+    from lmctl.use.learnt import unseen
+    from lmctl.verbs.eval import _rows
+
+    found = unseen(str(run), ("lmctl.",), TextFiles(str(path), **options))  # type: ignore[arg-type]
+    return {" ".join(row.texts) for row in _rows(found.source, found.split, None)}, found.remark
+
+
+def test_a_runs_own_text_is_known_by_what_is_in_it(folder: Path, plain: Path, tmp_path: Path, monkeypatch):
+    """However its path is spelt, wherever it lies, however it is split: only what was held out is measured."""
+    from lmctl.data.text import TextFiles
+
+    monkeypatch.chdir(folder)
+    held_out = {" ".join(row.texts) for row in TextFiles("text.txt").rows("valid")}
+    learnt = {" ".join(row.texts) for row in TextFiles("text.txt").rows("train")}
+    assert held_out
+    assert learnt
+    (tmp_path / "link.txt").symlink_to(folder / "text.txt")
+    (tmp_path / "copy.md").write_bytes(Path("text.txt").read_bytes())
+    for path in ("text.txt", "./text.txt", folder / "text.txt", tmp_path / "link.txt", tmp_path / "copy.md"):
+        assert unseen_rows(plain, Path(path))[0] == held_out
+    assert unseen_rows(plain, tmp_path / "copy.md", valid_share=0.5)[0] == held_out
+    assert unseen_rows(plain, tmp_path / "copy.md", layout="one_document_per_file")[0] == held_out
+
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "a.txt").write_bytes(Path("text.txt").read_bytes())
+    other = write_documents(more / "b.txt", 20, seed=5).read_text().split("\n\n")
+    rows, remark = unseen_rows(plain, more)
+    assert rows == held_out | {" ".join(document.split("\n")).strip() for document in other}
+    assert remark is not None
+    assert f"{len(learnt)} of " in remark
+
+    part = tmp_path / "part.txt"
+    part.write_text("\n\n".join(Path("text.txt").read_text().split("\n\n")[:30]))
+    assert unseen_rows(plain, part)[0] <= held_out
+    new = write_documents(tmp_path / "new.txt", 10, seed=9)
+    assert unseen_rows(plain, new) == ({" ".join(d.split("\n")).strip() for d in new.read_text().split("\n\n")}, None)
+
+
+def test_text_that_was_all_learnt_from_is_refused(folder: Path, plain: Path, tmp_path: Path, monkeypatch):
+    from lmctl.core.errors import ConfigError
+    from lmctl.data.text import TextFiles
+
+    monkeypatch.chdir(folder)
+    learnt = [row.texts for row in TextFiles("text.txt").rows("train")]
+    (tmp_path / "train.txt").write_text("\n\n".join("\n".join(document) for document in learnt))
+    with pytest.raises(ConfigError, match="learnt from all"):
+        unseen_rows(plain, tmp_path / "train.txt")

@@ -32,22 +32,22 @@ def planned(
 
 def test_an_earlier_stage_becomes_its_directory():
     assert planned() == {
-        "first": ["mix=mlm", "data.path=a.txt", "seed=1", "stage='first'"],
-        "second": ["mix=classify", "init_from='runs/whole/first'", "budget.steps=5", "stage='second'"],
+        "first": ["mix=mlm", "data.path=a.txt", "seed=1", "stage=first"],
+        "second": ["mix=classify", "init_from=runs/whole/first", "budget.steps=5", "stage=second"],
     }
 
 
 def test_what_is_typed_holds_for_every_stage_or_for_one_and_wins():
     typed = ("recipe=mine", "name=x", "run_dir=y", "resume=auto", "budget.steps=9")
     assert planned(typed=typed, special=("stages.first.seed=2", "stages.second.optim.lr=1e-4")) == {
-        "first": ["mix=mlm", "data.path=a.txt", "recipe=mine", "budget.steps=9", "seed=2", "stage='first'"],
+        "first": ["mix=mlm", "data.path=a.txt", "recipe=mine", "budget.steps=9", "seed=2", "stage=first"],
         "second": [
             "mix=classify",
-            "init_from='runs/whole/first'",
+            "init_from=runs/whole/first",
             "recipe=mine",
             "budget.steps=9",
             "optim.lr=1e-4",
-            "stage='second'",
+            "stage=second",
         ],
     }
 

@@ -24,7 +24,7 @@ from lmctl.core.errors import ConfigError
 JOB = """
 import json, os, pathlib, signal, sys, time
 words = dict(word.split("=", 1) for word in sys.argv[1:])
-folder = pathlib.Path(words["run_dir"].strip("'"))
+folder = pathlib.Path(words["run_dir"].strip('"'))
 seed = int(words["seed"])
 print("job", seed, "gpus", os.environ.get("CUDA_VISIBLE_DEVICES"))
 if words.get("clip_norm") == "2":  # this sweep is told to stop by one of its jobs
@@ -211,8 +211,8 @@ def test_jobs_resume_in_a_directory_of_their_own():
         "--config-dir",
         "c",
         "seed=1",
-        "run_dir='runs/s/seed=1'",
-        "name='seed=1'",
+        'run_dir="runs/s/seed=1"',
+        'name="seed=1"',
         "resume=auto",
     ]
 

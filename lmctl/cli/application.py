@@ -30,6 +30,10 @@ def _marks(hint: Any) -> tuple[Any, ...]:
     return tuple(getattr(without_none(hint), "__metadata__", ()))
 
 
+def _bare(hint: Any) -> Any:
+    return getattr(without_none(hint), "__origin__", without_none(hint))
+
+
 class Application:
     """`lmctl VERB words...`"""
 
@@ -49,8 +53,10 @@ class Application:
                 if "=" not in word.lstrip("="):
                     raise meant.lone_word(word, place, self.arguments.overrides, self.composer)
         several = self.arguments.has("--multirun")
+        # With -m, a comma in `name=a,b` parts two values; without it, it is text.
+        texts = [] if several else [key for key, hint in hints.items() if _bare(hint) is str]
         self.arguments.overrides = [
-            as_text(word, free=True) if key_of(word) in free and not several else readable(word)
+            as_text(word, free=key_of(word) in free) if key_of(word) in texts and word[0] != "~" else readable(word)
             for word in self.arguments.overrides
         ]
         self._start_from_a_model()

@@ -123,8 +123,8 @@ def as_text(word: str, several: bool = False, free: bool = False) -> str:
 
     `several`: commas part the values of a sweep. `free`: quotes and `${x}` are text as well. `null` stays what it is.
     """
-    key, _, value = word.partition("=")
-    if value in ("", "null") or (words.is_quoted(value) and not (free and not several)):
+    key, equals, value = word.partition("=")
+    if not equals or value in ("", "null") or (words.is_quoted(value) and not (free and not several)):
         return word
     if not several:
         return f"{key}={words.literal(value) if free else words.quoted(value)}"

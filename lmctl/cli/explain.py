@@ -153,7 +153,7 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
             return ConfigError(f"{key} refers to the environment variable {match[1]}, which is not set")
         case UnsupportedInterpolationType():
             return ConfigError(f"{key}: {_first(error)}")
-        case ValueError() if "Config group override must be" in str(error):
+        case ValueError() if str(error).startswith("Config group override"):
             return ConfigError("a config group takes the name of an option, not null or a mapping")
         case HydraException():
             return _hydra_words(str(error), composer)

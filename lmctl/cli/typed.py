@@ -78,7 +78,12 @@ def kept_as_typed(overrides: Iterable[str], keys: Mapping[str, Key], several: bo
     found = []
     for word in overrides:
         key = keys.get(key_of(word))
-        if key is None or word.startswith("~") or "=" not in word or isinstance(key.value, list | dict):
+        if (
+            key is None
+            or word.startswith("~")
+            or "=" not in word
+            or (key.hint is not str and isinstance(key.value, list | dict))
+        ):
             found.append(word)
         elif key.is_text:
             found.append(as_text(word, several))

@@ -137,7 +137,11 @@ def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
         value, wanted = match[1], _WANTED.get(match[2], match[2])
         if not value.strip():
             return ConfigError(f"{path} must be {wanted}, and nothing is given", f"write it behind the =: {path}=...")
-        whole = wanted == "a whole number" and re.fullmatch(r"[\d.]+(e\+?\d+)?", value) and float(value).is_integer()
+        whole = (
+            wanted == "a whole number"
+            and re.fullmatch(r"(\d+\.?\d*|\.\d+)(e\+?\d+)?", value)
+            and float(value).is_integer()
+        )
         return ConfigError(f"{path} must be {wanted}, got {value}", f"write {float(value):.0f}" if whole else None)
     if match := re.search(r"Value '(.*)' is not a valid bool", message):
         return ConfigError(

@@ -8,7 +8,7 @@ that this takes are imported in this file only.
 from __future__ import annotations
 
 import argparse
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,6 +66,7 @@ def flag_parser() -> argparse.ArgumentParser:
     return get_args_parser()
 
 
+@cache
 def register_schemas() -> None:
     """Make `schema_train` and its kind, and our launcher, known to the `defaults` lists."""
     store = ConfigStore.instance()
@@ -135,6 +136,9 @@ class Composer:
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
         kept = [o for o in parsed if not o.is_sweep_override() or o.is_discrete_sweep()]
         choices = [BasicSweeper.split_arguments([override], None)[0] for override in kept]
+        for override, jobs in zip(kept, choices, strict=True):
+            if not jobs:
+                raise ConfigError(f"{override.input_line} stands for no value at all")
         first = [jobs[0][0] for jobs in choices]
         self.choices = self._choices(first)
         samples = [first]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from importlib import import_module
-from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeAlias, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -72,7 +72,7 @@ def expand_home(cfg: DictConfig, schema: type[Any]) -> None:
 
 
 def _declared(tree: Any, cls: type[Any], trusted: tuple[str, ...], path: Steps) -> Iterator[Key]:
-    hints = _hints(cls)
+    hints = _hints(cast("Any", cls))
     for name, value in tree.items():
         if name != "_target_":
             yield from _at((*path, str(name)), value, hints.get(str(name)), cls, trusted)
@@ -99,7 +99,7 @@ def _at(path: Steps, value: Any, hint: Any, owner: type[Any], trusted: tuple[str
 
 
 @cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 

@@ -36,7 +36,8 @@ def _dumper() -> Any:
             return analysis
 
         def write_double_quoted(self, text: str, split: bool = True) -> None:
-            unicode, self.allow_unicode = self.allow_unicode, self.allow_unicode and _BREAKS.isdisjoint(text)
+            unicode: bool = getattr(self, "allow_unicode", False)
+            self.allow_unicode = unicode and _BREAKS.isdisjoint(text)
             super().write_double_quoted(text, split)
             self.allow_unicode = unicode
 

@@ -14,6 +14,7 @@ from lmctl.core.errors import ConfigError, LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.places import Paths
 from lmctl.core.suggest import did_you_mean
+from lmctl.core.words import command
 from lmctl.run import heap
 from lmctl.run.checkpoint import Checkpoints, read
 from lmctl.run.display import Display
@@ -124,7 +125,7 @@ class Session:
         stop.ignore()
         raise Stopped(
             f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved",
-            f"go on with: lmctl {self.plan.verb} resume=auto run_dir={self.paths.root}",
+            f"go on with: {command(f'lmctl {self.plan.verb} resume=auto', run_dir=self.paths.root)}",
         )
 
     def _after(self, report: StepReport) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from lmctl.config.schema import Budget
 from lmctl.core.places import Paths
+from lmctl.core.words import command
 from lmctl.plan import Plan
 from lmctl.run.display import duration
 from lmctl.run.memory import bytes_per_parameter, weight_bytes
@@ -91,7 +92,7 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
         f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
         f"next: {first}",
         *(f"      {use}" for use in others),
-        f"      lmctl {plan.verb} resume=auto run_dir={paths.root} {_twice(budget)}",
+        f"      {command(f'lmctl {plan.verb} resume=auto', run_dir=paths.root)} {_twice(budget)}",
     ]
 
 
@@ -102,13 +103,13 @@ def _uses(paths: Paths, plan: Plan) -> list[str]:
     labelling = [name for name, task in tasks.items() if task.objective.reads == "labelled"]
     uses = []
     if "parallel" in reads:
-        uses.append(f"lmctl translate model_path={paths.root} < lines.txt")
+        uses.append(f"{command('lmctl translate', model_path=paths.root)} < lines.txt")
     elif "documents" in reads:
         prompt = "... [MASK] ..." if plan.model.family == "encoder" else "..."
-        uses.append(f'lmctl generate model_path={paths.root} prompt="{prompt}"')
+        uses.append(f'{command("lmctl generate", model_path=paths.root)} prompt="{prompt}"')
     for name in labelling[:1]:
-        chosen = f" task={name}" if len(labelling) > 1 else ""
-        uses.append(f"lmctl predict model_path={paths.root}{chosen} file=FILE")
+        chosen = name if len(labelling) > 1 else None
+        uses.append(f"{command('lmctl predict', model_path=paths.root, task=chosen)} file=FILE")
     return uses
 
 

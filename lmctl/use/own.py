@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmctl.config.build import build
 from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.core.files import path_of
 from lmctl.core.places import Paths
 from lmctl.core.sources import Source
 from lmctl.core.tasks import Objective
@@ -29,7 +29,7 @@ class OwnTask:
 def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[str, OwnTask]:
     """The tasks of the run at `model_path`, by name; {} for anything but a run directory, and for a run whose
     config cannot be read unless the tasks are `needed`."""
-    file = Paths(Path(model_path)).config
+    file = Paths(path_of(model_path)).config
     if not file.is_file():
         return {}
     try:
@@ -43,14 +43,3 @@ def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[s
             f"{file} does not say what the model was trained on: {str(error).splitlines()[0]}",
             "name the data: data=... data.path=...",
         ) from error
-
-
-def learnt(model_path: str, data: Any) -> bool:
-    """Whether the run at `model_path` was trained on `data`, the settings of a source as plain data."""
-    file = Paths(Path(model_path)).config
-    return file.is_file() and any(node == data for node in _nodes(OmegaConf.to_container(OmegaConf.load(file))))
-
-
-def _nodes(tree: Any) -> list[Any]:
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    return [tree, *(node for child in children for node in _nodes(child))]

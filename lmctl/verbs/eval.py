@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import EvalConfig
@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> None:
     numerics = _numerics(cfg, trusted)
 
     from lmctl.run.display import Display
-    from lmctl.use.own import learnt, own_tasks
+    from lmctl.use.own import own_tasks
 
     display = Display()
     own = own_tasks(config.model_path, trusted, needed=given is None)
@@ -53,6 +53,7 @@ def run(cfg: DictConfig) -> None:
 
     from lmctl.run.display import quiet_libraries
     from lmctl.use.comparison import compare
+    from lmctl.use.learnt import unseen
     from lmctl.use.load import device_of, load
     from lmctl.use.progress import Watch
     from lmctl.use.suites import job as suites
@@ -61,8 +62,12 @@ def run(cfg: DictConfig) -> None:
     numerics.refuse(device_of(where))
     loaded = load(config.model_path, where)
     other = load(config.model_path, where, numerics) if numerics else None
-    known = given is None or learnt(config.model_path, OmegaConf.to_container(cfg.data, resolve=True))
-    split = config.split if config.split != "auto" else "valid" if known else "all"
+    split = "valid" if config.split == "auto" else config.split
+    if given is not None and config.split == "auto":
+        measured = unseen(config.model_path, trusted, given)
+        given, split = measured.source, measured.split
+        if measured.remark:
+            display.say(f"data: {measured.remark}")
     work = planned(config, loaded, own, given)
     for name, task, source in work:
         watch = Watch(display, name)
