@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.errors import ConfigError, DataError
@@ -109,6 +109,7 @@ NAMES = st.sampled_from(["a", "b.txt", ".h", "c.TXT", "d[1]", "e.txt.gz"])
 STEPS = st.sampled_from(["*", "**", "a", "?", "*.txt", ".*", "[ab]*", "d[[]1]", ".h"])
 
 
+@settings(deadline=None)
 @given(
     st.sets(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=6), st.lists(STEPS, min_size=1, max_size=4)
 )

@@ -75,7 +75,7 @@ rows = st.lists(
 
 
 def encoded(text: str) -> bytes:
-    return text.encode(errors="ignore")  # without halves of characters, which no file can hold
+    return text.replace("\0", "").encode(errors="ignore")  # without what no text file can hold
 
 
 def without_marks(text: str) -> str:
@@ -152,6 +152,7 @@ def come_in(content: bytes, size: int) -> None:
             assert all(result == results[0] for result in results)
         if results[0][0] == "lines":
             *complete, last = content.split(b"\n")
+            last = last.decode().lstrip("\ufeff").encode()
             wanted = [line.decode().removesuffix("\r") for line in [*complete, *([last] if last else [])]]
             assert results[0][1] == [line.lstrip("\ufeff") for line in wanted]
 
@@ -184,9 +185,9 @@ def outcome(way) -> tuple[str, object]:
     try:
         return "lines", list(way())
     except DataError as error:
-        kind = re.search(r"byte offset \d+|binary|damaged| is a|is an| is packed", str(error))
-        assert kind is not None
-        return "refused", kind[0]
+        # Which of several things is wrong depends on what came first.
+        assert re.search(r"byte offset \d+|binary|damaged| is a|is an| is packed", str(error))
+        return "refused", None
 
 
 def splits(content: str) -> None:
@@ -194,8 +195,8 @@ def splits(content: str) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder, "a")
         file.write_bytes(content.encode())
-        wanted = io.StringIO(content, newline=None).read().split("\n")
-        assert list(lines(file)) == [line.lstrip("\ufeff") for line in wanted[: len(wanted) - (not wanted[-1])]]
+        wanted = [line.lstrip("\ufeff") for line in io.StringIO(content, newline=None).read().split("\n")]
+        assert list(lines(file)) == wanted[: len(wanted) - (not wanted[-1])]
 
 
 layouts = st.sampled_from(["auto", *LAYOUTS])
@@ -213,7 +214,7 @@ CHECKS = {
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_few(name):
     check, arguments = CHECKS[name]
-    settings(max_examples=80)(given(*arguments)(check))()
+    settings(max_examples=80, deadline=None)(given(*arguments)(check))()
 
 
 @pytest.mark.slow
@@ -221,4 +222,4 @@ def test_a_few(name):
 @pytest.mark.parametrize("name", CHECKS)
 def test_20_000(name):
     check, arguments = CHECKS[name]
-    settings(max_examples=20_000 // len(CHECKS))(given(*arguments)(check))()
+    settings(max_examples=20_000 // len(CHECKS), deadline=None)(given(*arguments)(check))()

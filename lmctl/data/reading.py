@@ -72,9 +72,9 @@ def _cut(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
         *complete, rest = text.split("\n")
         yield from (line.lstrip(_BOM) for line in complete) if _BOM in text else complete
         pending = [rest + held]
-    last = "".join(pending)
+    last = "".join(pending).lstrip(_BOM)
     if last:
-        yield last.removesuffix("\r").lstrip(_BOM)
+        yield last.removesuffix("\r")
 
 
 def fingerprint(files: Iterable[Path]) -> str:
