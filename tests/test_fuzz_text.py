@@ -150,6 +150,7 @@ def come_in(content: bytes, size: int) -> None:
         results = [outcome(way) for way in ways]
         if not content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
             assert all(result == results[0] for result in results)
+        assert results[0][0] == "lines" or results[0] == ("refused", True)
         if results[0][0] == "lines":
             *complete, last = content.split(b"\n")
             last = last.decode().lstrip("\ufeff").encode()
@@ -185,9 +186,8 @@ def outcome(way) -> tuple[str, object]:
     try:
         return "lines", list(way())
     except DataError as error:
-        # Which of several things is wrong depends on what came first.
-        assert re.search(r"byte offset \d+|binary|damaged| is a|is an| is packed", str(error))
-        return "refused", None
+        # Which of several things is wrong depends on what comes first.
+        return "refused", re.search(r"byte offset \d|binary|damaged| is an? | is packed", str(error)) is not None
 
 
 def splits(content: str) -> None:
