@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
-from lmctl.data.files import files_of
-from lmctl.data.reading import fingerprint
+from lmctl.data.reading import fingerprint, text_files
 from lmctl.data.records import BadRow, Record, plain, text_of, value_of
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.sentences import split_sentences
@@ -168,7 +167,7 @@ class ColumnSource(Columns):
 
     def files(self, path: str) -> list[Path]:
         """The files that `path` means, sorted."""
-        return files_of(path, self.suffixes, type(self).__name__)
+        return text_files(path, self.suffixes)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """File contents (not their names), which columns are read, and how rows are split."""

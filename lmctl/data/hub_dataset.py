@@ -17,8 +17,7 @@ from typing import Any
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.files import means_a_place
 from lmctl.core.suggest import did_you_mean
-from lmctl.data.files import nearest_place
-from lmctl.data.reading import fingerprint
+from lmctl.data.reading import fingerprint, nearest_place
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 """Files of a folder that may say what its columns are."""
