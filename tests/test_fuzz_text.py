@@ -75,12 +75,12 @@ rows = st.lists(
 
 
 def encoded(text: str) -> bytes:
-    return text.encode(errors="ignore")  # without halves of characters, which no file can hold
+    return text.replace("\0", "").encode(errors="ignore")  # without what no text file can hold
 
 
 def without_marks(text: str) -> str:
-    """The text, without the byte order mark that a line may begin with."""
-    return re.sub(r"(^|[\r\n])\ufeff+", r"\1", text)
+    """The text with `\\n` for line ends, and without the byte order marks that a line may begin with."""
+    return re.sub(r"(^|\n)\ufeff+", r"\1", re.sub(r"\r\n?", "\n", text))
 
 
 def read_somehow(contents: list[bytes], layout: str, sentences: str, on_bad_file: str) -> None:
@@ -104,7 +104,7 @@ def keep_all(content: str, layout: str, sentences: str) -> None:
         found = Corpus.open(str(file), layout, sentences, "error").read()
         got = "".join("".join(document) for document in found)
         if layout == "verbatim":
-            assert got == re.sub(r"\r\n?", "\n", wanted + "\n" * (wanted[-1:] not in ("\n", "\r", "")))
+            assert got == wanted + "\n" * (wanted[-1:] not in ("\n", ""))
         else:
             assert "".join(got.split()) == "".join(wanted.split())
 
@@ -150,8 +150,10 @@ def come_in(content: bytes, size: int) -> None:
         results = [outcome(way) for way in ways]
         if not content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
             assert all(result == results[0] for result in results)
+        assert results[0][0] == "lines" or results[0] == ("refused", True)
         if results[0][0] == "lines":
             *complete, last = content.split(b"\n")
+            last = last.decode().lstrip("\ufeff").encode()
             wanted = [line.decode().removesuffix("\r") for line in [*complete, *([last] if last else [])]]
             assert results[0][1] == [line.lstrip("\ufeff") for line in wanted]
 
@@ -184,9 +186,8 @@ def outcome(way) -> tuple[str, object]:
     try:
         return "lines", list(way())
     except DataError as error:
-        kind = re.search(r"byte offset \d+|binary|damaged| is a|is an| is packed", str(error))
-        assert kind is not None
-        return "refused", kind[0]
+        # Which of several things is wrong depends on what comes first.
+        return "refused", re.search(r"byte offset \d|binary|damaged| is an? | is packed", str(error)) is not None
 
 
 def splits(content: str) -> None:
@@ -194,8 +195,8 @@ def splits(content: str) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder, "a")
         file.write_bytes(content.encode())
-        wanted = io.StringIO(content, newline=None).read().split("\n")
-        assert list(lines(file)) == [line.lstrip("\ufeff") for line in wanted[: len(wanted) - (not wanted[-1])]]
+        wanted = [line.lstrip("\ufeff") for line in io.StringIO(content, newline=None).read().split("\n")]
+        assert list(lines(file)) == wanted[: len(wanted) - (not wanted[-1])]
 
 
 layouts = st.sampled_from(["auto", *LAYOUTS])
@@ -213,7 +214,7 @@ CHECKS = {
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_few(name):
     check, arguments = CHECKS[name]
-    settings(max_examples=80)(given(*arguments)(check))()
+    settings(max_examples=80, deadline=None)(given(*arguments)(check))()
 
 
 @pytest.mark.slow
@@ -221,4 +222,4 @@ def test_a_few(name):
 @pytest.mark.parametrize("name", CHECKS)
 def test_20_000(name):
     check, arguments = CHECKS[name]
-    settings(max_examples=20_000 // len(CHECKS))(given(*arguments)(check))()
+    settings(max_examples=20_000 // len(CHECKS), deadline=None)(given(*arguments)(check))()

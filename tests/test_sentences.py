@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.data import sentences as rules
@@ -164,6 +164,7 @@ def touched(split, text: str) -> int:
     return Touched.work
 
 
+@settings(deadline=None)  # it is the work that counts, not the time
 @given(st.lists(st.sampled_from(UNITS), min_size=1, max_size=6).map("".join), st.integers(400, 2_000))
 def test_the_work_is_proportional_to_the_line(unit, times):
     """Whatever a line repeats: quoted cells, numbers with dots, brackets. A look at a mark is 40 characters or so."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Optional
 from lmctl.core.batch import Kind, Row, Split, Written
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.places import Place
-from lmctl.data.files import files_of
+from lmctl.data.files import text_files
 from lmctl.data.guess import how_to_label
 from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, NoColumn, Record, label_of, texts_of, value_of
@@ -227,7 +227,7 @@ class ColumnSource(Columns):
 
     def files(self, path: str) -> list[Path]:
         """The files that `path` means, sorted."""
-        return files_of(path, self.suffixes, type(self).__name__)
+        return text_files(path, self.suffixes)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """File contents (not their names), which columns are read, and how rows are split."""

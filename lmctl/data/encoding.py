@@ -60,20 +60,25 @@ def wide(head: bytes) -> str | None:
 
 def advice(name: str, sample: bytes) -> tuple[str, str]:
     """What a file may be of which `sample` is a part that is not valid UTF-8, cut off anywhere; and what to do, with
-    `name` as the shell wants it."""
+    `name` as the shell wants it, empty for what comes through a pipe."""
     if b"\xed" in sample and _decodes(sample, "surrogatepass"):
-        return "with halves of characters (surrogates)", f"without them: iconv -c -f UTF-8 -t UTF-8 {name}"
+        return "with halves of characters (surrogates)", f"without them: {_iconv('-c -f UTF-8', name)}"
     if _mostly_utf8(sample):
-        return "all but a few bytes are", f"without these bytes: iconv -c -f UTF-8 -t UTF-8 {name}"
+        return "all but a few bytes are", f"without these bytes: {_iconv('-c -f UTF-8', name)}"
     encoding = guess(sample)
     if encoding is None:
-        return "of unknown encoding", f"if you know it: iconv -f ENCODING -t UTF-8 {name}"
+        return "of unknown encoding", f"if you know it: {_iconv('-f ENCODING', name)}"
     return conversion(encoding, name)
 
 
 def conversion(encoding: str, name: str) -> tuple[str, str]:
     """As `advice`, where an encoding was guessed."""
-    return f"it may be {encoding}", f"if this reads well, put it into a new file: iconv -f {encoding} -t UTF-8 {name}"
+    command = _iconv(f"-f {encoding}", name)
+    return f"it may be {encoding}", f"{'if this reads well, put it into a new file' if name else 'if so'}: {command}"
+
+
+def _iconv(options: str, name: str) -> str:
+    return f"iconv {options} -t UTF-8 {name}" if name else f"... | iconv {options} -t UTF-8 | lmctl ..."
 
 
 def guess(sample: bytes) -> str | None:

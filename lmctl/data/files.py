@@ -40,17 +40,16 @@ class Found:
     """How many files of which kind (their suffix, "hidden") are in the folders and are not among `files`."""
 
 
-def find(path: str, suffixes: Sequence[str], what: str = "text") -> Found:
+def find(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Found:
     """The files that `path` means: one file, a pattern (`**` allowed), or a folder with all its subfolders.
 
     In a folder only names that end with one of `suffixes` (in upper or lower case, compressed or not) count, and
-    hidden files and folders do not. Links are followed, and no place is visited twice. DataError if there is none;
-    `what` says of what in it.
+    hidden files and folders do not. Links are followed, and no place is visited twice. DataError if there is none.
     """
     place = Path(path).expanduser()
     try:
         if place.is_dir():
-            return _in_folder(place, suffixes, what)
+            return _in_folder(place, suffixes)
         if place.exists():
             return Found([place])
     except OSError as error:
@@ -62,18 +61,13 @@ def find(path: str, suffixes: Sequence[str], what: str = "text") -> Found:
     raise DataError(f"{path} does not exist", nearest_place(place))
 
 
-def files_of(path: str, suffixes: Sequence[str], what: str = "text") -> list[Path]:
+def text_files(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> list[Path]:
     """The files that `path` means, as `find` does; DataError if one of them is known to be unreadable."""
-    found = find(path, suffixes, what)
+    found = find(path, suffixes)
     check_lasting(found.files)
     if found.bad:
         raise found.bad[0] if len(found.bad) == 1 else all_bad(found.bad, len(found.files) + len(found.bad))
     return found.files
-
-
-def text_files(path: str) -> list[Path]:
-    """The text files that `path` means."""
-    return files_of(path, TEXT_SUFFIXES)
 
 
 def is_pipe(path: Path) -> bool:
@@ -146,10 +140,10 @@ def _dangling(link: Path) -> BadFile:
     return BadFile(f"{link} is a link to {os.readlink(link)}, which does not exist", kind="link to nothing")
 
 
-def _in_folder(folder: Path, suffixes: Sequence[str], what: str) -> Found:
+def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> Found:
     found = Found()
     for file, problem in _walk(folder, hidden=False):
-        named = bare_name(file.name).endswith(tuple(suffixes))
+        named = bare_name(file.name).endswith(suffixes)
         if isinstance(problem, str):
             found.left_out[problem] += 1
         elif problem is not None and (named or file.is_dir()):
@@ -160,9 +154,10 @@ def _in_folder(folder: Path, suffixes: Sequence[str], what: str) -> Found:
             found.left_out[kind_of(file)] += 1
     _each_once(found)
     if not found.files and not found.bad:
+        what = "text files" if suffixes is TEXT_SUFFIXES else "files"
         there = f"; it has {counted(found.left_out)}" if found.left_out else ""
         raise DataError(
-            f"{folder} has no {what} files ({', '.join(suffixes)}, each also with .gz or .zst){there}",
+            f"{folder} has no {what} ({', '.join(suffixes)}, each also with .gz or .zst){there}",
             f"for other names give a pattern: {folder / '**' / '*'}",
         )
     return found

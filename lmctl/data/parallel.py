@@ -24,8 +24,6 @@ from lmctl.data.split import check_share
 VERSION = 2
 """Raise it when the same files and options begin to yield other rows."""
 
-_WORD = re.compile(r"\d+|[^\W\d_]+")
-
 
 @dataclass(frozen=True)
 class Parallel:
@@ -112,6 +110,9 @@ class Parallel:
         for bad, first in self.skipped.values():
             text += f"; {bad:,} bad row{'s' * (bad != 1)} skipped, the first: {first}" if bad else ""
         return text
+
+
+_WORD = re.compile(r"\d+|[^\W\d_]+")
 
 
 def _check_pairs(sources: list[Path], targets: list[Path]) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from lmctl.data.encoding import advice, binary, conversion, wide
-from lmctl.data.files import COMPRESSED_SUFFIXES, BadFile, text_files, unreadable
+from lmctl.data.files import COMPRESSED_SUFFIXES, BadFile, nearest_place, text_files, unreadable
 
-__all__ = ["aligned_lines", "aligned_lines_of", "fingerprint", "lines", "problem", "text_files"]
+__all__ = ["aligned_lines", "aligned_lines_of", "fingerprint", "lines", "nearest_place", "problem", "text_files"]
 
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 14
@@ -72,9 +72,9 @@ def _cut(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
         *complete, rest = text.split("\n")
         yield from (line.lstrip(_BOM) for line in complete) if _BOM in text else complete
         pending = [rest + held]
-    last = "".join(pending)
+    last = "".join(pending).lstrip(_BOM)
     if last:
-        yield last.removesuffix("\r").lstrip(_BOM)
+        yield last.removesuffix("\r")
 
 
 def fingerprint(files: Iterable[Path]) -> str:

@@ -7,8 +7,6 @@ and a text that occurs twice is read once, so that nothing of the validation tex
 from __future__ import annotations
 
 import hashlib
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -60,7 +58,7 @@ def by_content(read: Read, share: float, name: str) -> Partition:
     duplicates = int(counts.sum()) - total
     if total == 0:
         raise DataError(f"{name} has no text: all of it is empty")
-    repeated = Digests(unique[counts > 1])
+    repeated = frozenset(unique[counts > 1].tolist())
     if total == 1:
         return _by_sentences(lambda: _once(read, repeated), share, duplicates, name)
     held_out = min(total - 1, max(2 if total >= 4 else 1, round(share * total)))
@@ -84,9 +82,9 @@ def by_text(read: Read, read_valid: Read, name: str, valid_name: str) -> Partiti
     if len(kept) == 0:
         empty = "has no text: all of it is empty" if len(train) == 0 else f"has no document that is not in {valid_name}"
         raise DataError(f"{name} {empty}")
-    banned = Digests(np.intersect1d(train, valid))
-    repeated = Digests(train[train_counts > 1])
-    repeated_valid = Digests(valid[valid_counts > 1])
+    banned = frozenset(np.intersect1d(train, valid).tolist())
+    repeated = frozenset(train[train_counts > 1].tolist())
+    repeated_valid = frozenset(valid[valid_counts > 1].tolist())
     return Partition(
         train=lambda: (document for digest, document in _numbered(read, repeated) if digest not in banned),
         valid=lambda: _once(read_valid, repeated_valid),
@@ -124,36 +122,17 @@ def _digests(read: Read) -> np.ndarray:
     return np.fromiter((_digest(document) for document in read()), dtype=np.uint64)
 
 
-class Digests:
-    """A set of digests in 8 bytes each, where a set of Python's takes ten times as much."""
-
-    def __init__(self, digests: np.ndarray) -> None:
-        """Of sorted digests, uint64 [n]."""
-        self.sorted = array("Q", digests.tobytes())
-
-    def __len__(self) -> int:
-        return len(self.sorted)
-
-    def __contains__(self, digest: int) -> bool:
-        return self.place(digest) is not None
-
-    def place(self, digest: int) -> int | None:
-        """Where it stands among the sorted ones; None if it is not there."""
-        place = bisect_left(self.sorted, digest)
-        return place if place < len(self.sorted) and self.sorted[place] == digest else None
-
-
-def _numbered(read: Read, repeated: Digests) -> Iterator[tuple[int, Document]]:
+def _numbered(read: Read, repeated: frozenset[int]) -> Iterator[tuple[int, Document]]:
     """Each document once, with its digest."""
-    seen = bytearray(len(repeated))
+    seen: set[int] = set()
     for document in read():
         digest = _digest(document)
-        if (place := repeated.place(digest)) is not None:
-            if seen[place]:
+        if digest in repeated:
+            if digest in seen:
                 continue
-            seen[place] = True
+            seen.add(digest)
         yield digest, document
 
 
-def _once(read: Read, repeated: Digests) -> Iterator[Document]:
+def _once(read: Read, repeated: frozenset[int]) -> Iterator[Document]:
     return (document for _, document in _numbered(read, repeated))

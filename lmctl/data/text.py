@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Optional
 from lmctl.core.batch import Document, Kind, Row, Split
 from lmctl.core.errors import DataError
 from lmctl.core.places import Place
-from lmctl.data.files import TEXT_SUFFIXES, BadFile, Found, all_bad, check_lasting, counted, find, kind_of
+from lmctl.data.files import BadFile, Found, all_bad, check_lasting, counted, find, kind_of
 from lmctl.data.layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
 from lmctl.data.reading import fingerprint, problem
 from lmctl.data.split import Partition, by_content, by_text, check_share
@@ -56,7 +56,7 @@ class Corpus:
     @classmethod
     def open(cls, path: str, layout: str, sentences: str, on_bad_file: str) -> Corpus:
         """Find the files and fill in what is "auto" by looking at them; DataError if there is none to read."""
-        found = find(path, TEXT_SUFFIXES)
+        found = find(path)
         if on_bad_file == "skip":
             found = _readable(found, path)
         elif found.bad:

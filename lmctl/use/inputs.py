@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from lmctl.data.reading import lines, text_files
-from lmctl.use.lines import incoming
+from lmctl.data.reading import aligned_lines
+from lmctl.use.lines import STANDARD_INPUT, files_once, incoming
 
-STANDARD_INPUT = "-"
-"""What a file is called that is none."""
 EXAMPLE = "file=..., or lines on standard input"
 
 
@@ -30,7 +28,7 @@ def placed(file: str | None, what: str = "text", example: str = EXAMPLE) -> Iter
     """The lines of the file or files that `file` names, else of standard input; errors as `lines.incoming`."""
     if file is None or file == STANDARD_INPUT:
         return _numbered("standard input", incoming(None, what, example))
-    return chain.from_iterable([_numbered(str(path), lines(path)) for path in text_files(file)])
+    return chain.from_iterable([_numbered(str(path), aligned_lines(path)) for path in files_once(file)])
 
 
 def first_that_says(stream: Iterator[Placed]) -> tuple[Placed | None, Iterator[Placed]]:
