@@ -15,6 +15,9 @@ from lmctl.data.reading import fingerprint, lines, text_files
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share
 
+VERSION = 2
+"""Raise it when the same files and options begin to yield other rows."""
+
 
 @dataclass(frozen=True)
 class Parallel:
@@ -87,6 +90,7 @@ class Parallel:
         valid = [fingerprint([file]) for file in self._files("valid")]
         return {
             "source": "parallel",
+            "version": VERSION,
             "files": [fingerprint([file]) for file in self._files("train")],
             "valid": valid or self.valid_share,
             "on_bad_row": self.on_bad_row,
