@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from lmctl.config.use_schema import EvalConfig
 from lmctl.core.batch import Row
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.noise import words
 from lmctl.use.suites import job as suites
 from lmctl.use.suites.classification import of_counts
 from lmctl.use.suites.job import Job
@@ -278,15 +279,48 @@ def test_classifiers_are_shifted_against(tmp_path, kind):
 
 
 def test_noise_leaves_references_alone(translator, tmp_path):
-    """A model that says the same whatever it reads is as good under noise."""
+    """A model that says the same whatever it reads is as good under noise; and it is good for something."""
     with torch.no_grad():
         same = use_models.opened(use_models.marian(tmp_path / "same"))
         for parameter in same.model.model.encoder.parameters():
             parameter.zero_()
+        same.model.final_logits_bias[0, same.tokenizer.convert_tokens_to_ids("mat")] += 100
     rows = [Row(["a b c d e f g h", "the cat sits on the mat ."])] * 6
     figures = suites.run("robustness", job(same, rows, tmp_path, "parallel", beams=1, max_new_tokens=5))
+    assert figures["chrf"] > 5
     assert {value for name, value in figures.items() if name.startswith("chrf")} == {figures["chrf"]}
     assert not (tmp_path / "hypotheses.txt").exists()
+
+
+ENGLISH = "Whatever people type quickly contains a few errors, which nobody sees before it is too late to mend them. "
+CHINESE = "机器学习改变了世界的面貌，人们每天都在使用不同的模型来处理文字和声音。"
+CHANGED = {
+    "typos": lambda a, b: sum(x != y for x, y in zip(a, b, strict=True)) / sum(map(str.isalnum, a)),
+    "dropped_words": lambda a, b: 1 - len(words(b)) / len(words(a)),
+    "swapped_words": lambda a, b: sum(x != y for x, y in zip(words(a), words(b), strict=True)) / len(words(a)),
+}
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE, ENGLISH + CHINESE], ids=["english", "chinese", "both"])
+@pytest.mark.parametrize("short", [False, True])
+def test_as_much_is_disturbed_as_the_figure_says(decoder, tmp_path, monkeypatch, text, short):
+    """Counted in what the model is given to read: 5, 10 and 20 % of the characters or words."""
+    read: list[list[str]] = []
+
+    def look(given):
+        read.append([text for row in given.rows() for text in row.texts])
+        return {"loss": 0.0}
+
+    monkeypatch.setattr("lmctl.use.suites.perplexity.evaluate", look)
+    lines = [" ".join(words(text)[:6])] * 400 if short else [text] * 150
+    suites.run("robustness", job(decoder, [Row([line]) for line in lines], tmp_path))
+    clean, *disturbed = read
+    assert clean == lines
+    expected = [(noise, level) for noise in CHANGED for level in (0.05, 0.1, 0.2)]
+    for (noise, level), texts in zip(expected, disturbed, strict=True):
+        shares = [CHANGED[noise](line, other) for line, other in zip(lines, texts, strict=True)]
+        error = 4 * np.std(shares) / len(shares) ** 0.5 + 0.002
+        assert np.mean(shares) == pytest.approx(level, abs=error), noise
 
 
 @pytest.mark.parametrize(
