@@ -12,6 +12,7 @@ import sacrebleu
 import torch
 import use_models
 from scipy.stats import spearmanr
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lmctl.config.use_schema import EvalConfig
@@ -130,6 +131,50 @@ def test_next_sentence_accuracy_needs_a_model_trained_for_it(encoder, tmp_path):
     trained = replace(encoder, tasks={"corpus": {"objective": "MaskedLMAndNextSentence"}})
     assert "nsp_accuracy" not in suites.run("mlm", job(ordered, DOCUMENTS, tmp_path))
     assert "nsp_accuracy" in suites.run("mlm", job(trained, DOCUMENTS, tmp_path))
+
+
+@pytest.mark.parametrize("says", [0, 1])
+def test_that_the_next_sentence_follows_is_said_by_0(encoder, tmp_path, monkeypatch, says):
+    """As transformers documents `next_sentence_label`. A document alone is followed by its own second half."""
+    bias = encoder.model.cls.seq_relationship.bias
+    monkeypatch.setattr(bias, "data", torch.nn.functional.one_hot(torch.tensor(says), 2) * 1e4)
+    figures = suites.run("mlm", job(encoder, [Row(["a b c .", "d e f ."])], tmp_path, limit=1))
+    assert figures["nsp_accuracy"] == 1 - says
+    many = suites.run("mlm", job(encoder, DOCUMENTS * 40, tmp_path, limit=1))
+    assert many["nsp_accuracy"] == pytest.approx(0.5, abs=2 / many["nsp_pairs"] ** 0.5)
+
+
+def test_next_sentences_are_not_told_by_lengths_or_ends(encoder, tmp_path):
+    """Every other document is written with other letters, which tells the truth to whoever reads."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(1600):
+        letters = "abcdefg" if number % 2 else "hijklmn"
+        length = int(rng.integers(2, 9))  # documents differ in how long their sentences are
+        rows.append(
+            Row([" ".join([*rng.choice([*letters], rng.integers(2, 2 + length)), "."]) for _ in range(2 * length)])
+        )
+    seen: list[list[int]] = []
+    end, sep = encoder.tokenizer.convert_tokens_to_ids("."), encoder.tokenizer.sep_token_id
+    first = range(5, 12)
+
+    def look(module, args, inputs):
+        for ids in inputs["input_ids"].tolist() if "token_type_ids" in inputs else []:
+            middle = ids.index(sep)
+            a, b = ids[1:middle], ids[middle + 1 : ids.index(sep, middle + 1)]
+            foreign = any(i in first for i in a if i != end) != any(i in first for i in b if i != end)
+            if set(b) - {end}:
+                seen.append([len(a), len(b), b[-1] == end, b[0] == end, foreign])
+
+    handle = encoder.model.register_forward_pre_hook(look, with_kwargs=True)
+    suites.run("mlm", replace(job(encoder, rows, tmp_path), config=EvalConfig(None, None, "", batch=64, limit=1)))
+    handle.remove()
+    table = np.array(seen)
+    features, foreign = table[:, :-1], table[:, -1]
+    assert len(table) > 1500
+    assert foreign.mean() == pytest.approx(0.5, abs=0.05)
+    half = np.random.default_rng(1).random(len(table)) < 0.5
+    tree = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=8, min_samples_leaf=30, random_state=0)
+    assert tree.fit(features[half], foreign[half]).score(features[~half], foreign[~half]) < 0.5 + 3 * 0.5 / 800**0.5
 
 
 def labelled(count: int, label: Any, pair: bool = False) -> list[Row]:

@@ -52,7 +52,8 @@ def mistype(text: str, rate: float, rng: np.random.Generator) -> str:
     `typos`), half have changed places with a neighbour in their word."""
     typed = [place for place, character in enumerate(text) if character.isalnum()]
     pairs = [i for i in range(len(text) - 1) if _together(text[i], text[i + 1]) and text[i] != text[i + 1]]
-    result, moved = list(text), set()
+    result = list(text)
+    moved: set[int] = set()
     most = 2 * _rounded(rate * len(typed) / 4, rng)
     for place in rng.permutation(pairs).tolist():
         if len(moved) < most and not moved & {place, place + 1}:
@@ -120,9 +121,9 @@ def swap_words(text: str, rate: float, rng: np.random.Generator) -> str:
     twice."""
     found = list(_WORD.finditer(text))
     swaps = min(_rounded(rate * len(found) / 2, rng), len(found) // 2)
-    firsts = np.sort(rng.choice(len(found) - swaps, size=swaps, replace=False)) + np.arange(swaps) if swaps else []
+    places = rng.choice(len(found) - swaps, size=swaps, replace=False) if swaps else np.empty(0, dtype=np.int64)
     order = list(range(len(found)))
-    for place in map(int, firsts):
+    for place in (np.sort(places) + np.arange(swaps)).tolist():
         order[place], order[place + 1] = place + 1, place
     parts, end = [], 0
     for match, other in zip(found, order, strict=True):
