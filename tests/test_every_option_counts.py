@@ -17,11 +17,14 @@ import torch
 from omegaconf import OmegaConf
 from small import documents, store, tokenizer
 from small_tasks import labelled, parallel
+from test_mix import Numbers
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
 from lmctl.core.tasks import Material
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.mix.mix import Mix, Sampling, Task
+from lmctl.mix.stream import MixStream, Position
 
 CONF = Path(__file__).parent.parent / "conf"
 TOKENIZER = tokenizer()
@@ -135,6 +138,44 @@ def test_every_key_of_an_augmentation_changes_the_text(one):
 
     assert rewritten(first) == rewritten(first)
     assert rewritten(first) != rewritten(other)
+
+
+CURVE = [[0.0, 1.0], [1.0, 9.0]]
+ELSEWHERE = {"objective", "data", "augment", "tasks", "sampling", "balance", "conflict_every"}
+"""Components, and what does not concern the rows of a step (test_mix_runs)."""
+
+
+def made_of(task: dict[str, Any], sampling: dict[str, Any]) -> list[Any]:
+    """Rows and loss factors of some windows in the middle of a run whose first task is `task`."""
+    rest: Any = {"objective": None, "data": None}
+    mix = Mix({"a": Task(**rest, **{"weight": CURVE, **task}), "b": Task(**rest)}, Sampling(**sampling))
+    stream = MixStream(mix, {"a": Numbers("a", 50, 10.0), "b": Numbers("b", 20, 40.0)}, 1, 8, None)
+    at, seen = Position(), []
+    for _ in range(6):
+        window = stream.window(at, 0.6, None, 0, 1)
+        seen += [window.factors, [(batch.task, batch.inputs["input_ids"].tolist()) for batch in window.batches]]
+        at = window.after
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("task", "sampling"),
+    [
+        ({"weight": 3.0}, {}),
+        ({"between": "step"}, {}),
+        ({"loss_weight": 2.0}, {}),
+        ({}, {"unit": "tokens"}),
+        ({}, {"alpha": 0.7}),
+    ],
+)
+def test_every_key_of_a_mix_changes_rows_or_factors(task, sampling):
+    assert made_of({}, {}) == made_of({}, {})
+    assert made_of({}, {}) != made_of(task, sampling)
+
+
+def test_every_key_of_a_mix_is_tried():
+    names = {field.name for made in (Task, Sampling, Mix) for field in dataclasses.fields(made)}
+    assert names - ELSEWHERE == {"weight", "between", "loss_weight", "unit", "alpha"}
 
 
 def test_every_key_is_tried():
