@@ -16,7 +16,7 @@ from lmctl.data.columns import Columns
 from lmctl.data.hub_dataset import Built, Saved, explained, find
 from lmctl.data.hub_stream import BlockReader, Records
 from lmctl.data.records import BadRow, Record, no_column, value_of
-from lmctl.data.row_split import digest
+from lmctl.data.row_split import RowPartition, digest
 
 VERSION = 2
 """Raise it when the same data and options begin to yield other rows."""
@@ -145,10 +145,12 @@ class Hub(Columns):
         if (epoch, at) != (0, None):
             records = self._reader.block(self.buffer, epoch, at, order)
         rows = (self.checked(where, self._named(record)) for where, record in records.found)
-        return Block(
-            [row for row in rows if isinstance(row, Row) and digest(row, self.sides) not in self._held_out],
-            records.after,
-        )
+        return Block([row for row in rows if isinstance(row, Row) and not self._validates(row)], records.after)
+
+    def _validates(self, row: Row) -> bool:
+        parts = self._partition
+        translated = isinstance(parts, RowPartition) and parts.translated(row)
+        return translated or digest(row, self.sides) in self._held_out
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Of files here the contents, of data on the hub the commit; which columns are read, and how rows are split.

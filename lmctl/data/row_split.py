@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -39,7 +39,11 @@ class RowPartition:
         return (row for row in self.read() if self.trains(row))
 
     def trains(self, row: Row) -> bool:
-        return not (self.side(digest(row, self.sides)) or (self.answered and _answer(row) in self.answered))
+        return not (self.side(digest(row, self.sides)) or self.translated(row))
+
+    def translated(self, row: Row) -> bool:
+        """Whether a held-out row has the same translation."""
+        return bool(self.answered) and _answer(row) in self.answered
 
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped that are held out as well" if self.dropped else ""
@@ -84,18 +88,18 @@ def _answer(row: Row) -> int:
 
 
 class _Rows:
-    """What must be known of all rows to choose among them."""
+    """What must be known of all rows to choose among them: some numbers of each."""
 
     def __init__(self, read: Read, sides: int | None) -> None:
-        self.labels: dict[int, set[str]] = {}
-        """By digest, what its rows are labelled with."""
-        digests, answers = [], []
+        self.names: dict[str, int] = {}
+        """The labels there are, numbered."""
+        digests, answers, labelled, labels = array("Q"), array("Q"), array("Q"), array("q")
         for row in read():
-            number = digest(row, sides)
-            digests.append(number)
+            digests.append(digest(row, sides))
             if row.label is not None:
-                labels = row.label if isinstance(row.label, list) else [row.label]
-                self.labels.setdefault(number, set()).update(map(str, labels))
+                for label in row.label if isinstance(row.label, list) else [row.label]:
+                    labelled.append(digests[-1])
+                    labels.append(self.names.setdefault(str(label), len(self.names)))
             elif len(row.texts) == 2:
                 answers.append(_answer(row))
         self.digests = np.array(digests, dtype=np.uint64)
@@ -103,24 +107,41 @@ class _Rows:
         """uint64 [different texts]"""
         self.answers = np.array(answers, dtype=np.uint64)
         """uint64 [rows]: of the translations, where there are any."""
+        self.labels = np.array(labels, dtype=np.int64)
+        """int64 [labels of rows]"""
+        self.labelled = np.searchsorted(self.texts, np.array(labelled, dtype=np.uint64))
+        """int64 [labels of rows]: which of the different texts has it."""
 
     def held_out(self, share: float) -> HeldOut:
-        classes = self._classes() if self.labels else None
+        classes = self._classes() if self.names else None
         held = None if classes is None else hold_out_of_classes(self.texts, classes, share)
         return held or hold_out(self.texts, np.ones(len(self.texts), dtype=np.int64), share, 1)
 
     def _classes(self) -> np.ndarray | None:
         """int64 [different texts]: the rarest label of each, so that no label is held out altogether; None if labels
         are numbers, nearly every one different."""
-        labels = [self.labels.get(text) or {""} for text in self.texts.tolist()]
-        counts = Counter(label for some in labels for label in some)
-        if sum(counts[label] == 1 for label in counts) * 2 > len(labels):
-            if all(map(_number, counts)):
-                return None
-            labels = [{part.strip() for label in some for part in label.split(",")} for some in labels]
-            counts = Counter(label for some in labels for label in some)
-        places = {label: place for place, label in enumerate(sorted(counts, key=lambda label: (counts[label], label)))}
-        return np.array([min(places[label] for label in some) for some in labels])
+        names = list(self.names)
+        classes, single = self._rarest(self.labelled, self.labels, names)
+        if single * 2 <= len(self.texts):
+            return classes
+        if all(map(_number, names)):
+            return None
+        # Nearly all different: perhaps several labels in one string.
+        parts: dict[str, int] = {}
+        of = [[parts.setdefault(part.strip(), len(parts)) for part in name.split(",")] for name in names]
+        where = np.repeat(self.labelled, np.array([len(some) for some in of])[self.labels])
+        return self._rarest(where, np.array([part for label in self.labels for part in of[label]]), list(parts))[0]
+
+    def _rarest(self, where: np.ndarray, labels: np.ndarray, names: list[str]) -> tuple[np.ndarray, int]:
+        """Each text's rarest label, int64 [different texts], numbered by how rare they are; how many labels one text
+        alone has. `labels` int64 [n] are those of the texts `where` int64 [n]."""
+        once = np.unique(np.stack([where, labels]), axis=1)
+        counts = np.bincount(once[1], minlength=len(names))
+        rank = np.empty(len(names), dtype=np.int64)
+        rank[sorted(range(len(names)), key=lambda label: (counts[label], names[label]))] = np.arange(len(names))
+        classes = np.full(len(self.texts), len(names))
+        np.minimum.at(classes, once[0], rank[once[1]])
+        return classes, int((counts == 1).sum())
 
 
 def _number(label: str) -> bool:
