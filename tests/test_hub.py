@@ -253,8 +253,8 @@ def test_names_on_the_hub(tmp_path: Path):
             )
         finally:
             server.kill()
-    assert stored[:3] == [20, 0, "bad"]
-    assert streamed[:3] == [6, 19, "bad"]
+    assert stored[:3] == [20, 0, "good"]
+    assert streamed[:3] == [6, 19, "good"]
     assert stored[3]["data"] == {"train": {"commit": "a" * 40, "config": "train"}}
     assert stored[3]["data"] == streamed[3]["data"]
     assert no_config.startswith("ConfigError: data.config=trian: someone/small has no such configuration; did you mean")

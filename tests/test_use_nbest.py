@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.errors import DataError
-from lmctl.core.noise import QWERTY, drop_words, swap_characters, swap_words, typos, words
+from lmctl.core.noise import QWERTY, drop_words, mistype, swap_characters, swap_words, typos, words
 from lmctl.use.case import cased
 from lmctl.use.nbest import Lists, Tuned, Utterance, read_lists, rescored, tune, with_lm
 from lmctl.use.pairs import judge, read_pairs
@@ -148,7 +148,7 @@ def test_neighbours_on_the_keyboard_are_mutual():
     assert all(key in QWERTY[other] for key, near in QWERTY.items() for other in near)
 
 
-@pytest.mark.parametrize("noise", [typos, swap_characters, drop_words, swap_words])
+@pytest.mark.parametrize("noise", [typos, mistype, swap_characters, drop_words, swap_words])
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(alphabet="abc XYZ.学习好\n", max_size=40), rate=st.floats(0, 1), seed=st.integers(0, 99))
 def test_noise_is_reproducible_and_none_at_rate_0(noise, text, rate, seed):
@@ -178,12 +178,12 @@ def test_swaps_stay_within_words_and_scripts():
 
 
 def test_swapped_words_are_the_same_words_between_the_same_spaces():
-    assert swap_words("one  two\nthree four. five", 1.0, np.random.default_rng(0)) == "two  one\nfour. three five"
+    assert swap_words("one  two\nthree four.", 1.0, np.random.default_rng(0)) == "two  one\nfour. three"
     text = "".join(f"w{n} " for n in range(2000))
     noisy = swap_words(text, 0.1, np.random.default_rng(0))
     moved = [place - int(word[1:]) for place, word in enumerate(noisy.split())]
     assert set(moved) == {-1, 0, 1}
-    assert moved.count(1) / 2000 == pytest.approx(0.1 / 1.1, abs=0.02)  # none moves twice
+    assert moved.count(1) == moved.count(-1) == 100
 
 
 def test_dropped_words_leave_the_others_in_order():

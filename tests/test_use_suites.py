@@ -12,11 +12,13 @@ import sacrebleu
 import torch
 import use_models
 from scipy.stats import spearmanr
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lmctl.config.use_schema import EvalConfig
 from lmctl.core.batch import Row
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.noise import words
 from lmctl.use.suites import job as suites
 from lmctl.use.suites.classification import of_counts
 from lmctl.use.suites.job import Job
@@ -129,6 +131,50 @@ def test_next_sentence_accuracy_needs_a_model_trained_for_it(encoder, tmp_path):
     trained = replace(encoder, tasks={"corpus": {"objective": "MaskedLMAndNextSentence"}})
     assert "nsp_accuracy" not in suites.run("mlm", job(ordered, DOCUMENTS, tmp_path))
     assert "nsp_accuracy" in suites.run("mlm", job(trained, DOCUMENTS, tmp_path))
+
+
+@pytest.mark.parametrize("says", [0, 1])
+def test_that_the_next_sentence_follows_is_said_by_0(encoder, tmp_path, monkeypatch, says):
+    """As transformers documents `next_sentence_label`. A document alone is followed by its own second half."""
+    bias = encoder.model.cls.seq_relationship.bias
+    monkeypatch.setattr(bias, "data", torch.nn.functional.one_hot(torch.tensor(says), 2) * 1e4)
+    figures = suites.run("mlm", job(encoder, [Row(["a b c .", "d e f ."])], tmp_path, limit=1))
+    assert figures["nsp_accuracy"] == 1 - says
+    many = suites.run("mlm", job(encoder, DOCUMENTS * 40, tmp_path, limit=1))
+    assert many["nsp_accuracy"] == pytest.approx(0.5, abs=2 / many["nsp_pairs"] ** 0.5)
+
+
+def test_next_sentences_are_not_told_by_lengths_or_ends(encoder, tmp_path):
+    """Every other document is written with other letters, which tells the truth to whoever reads."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(1600):
+        letters = "abcdefg" if number % 2 else "hijklmn"
+        length = int(rng.integers(2, 9))  # documents differ in how long their sentences are
+        rows.append(
+            Row([" ".join([*rng.choice([*letters], rng.integers(2, 2 + length)), "."]) for _ in range(2 * length)])
+        )
+    seen: list[list[int]] = []
+    end, sep = encoder.tokenizer.convert_tokens_to_ids("."), encoder.tokenizer.sep_token_id
+    first = range(5, 12)
+
+    def look(module, args, inputs):
+        for ids in inputs["input_ids"].tolist() if "token_type_ids" in inputs else []:
+            middle = ids.index(sep)
+            a, b = ids[1:middle], ids[middle + 1 : ids.index(sep, middle + 1)]
+            foreign = any(i in first for i in a if i != end) != any(i in first for i in b if i != end)
+            if set(b) - {end}:
+                seen.append([len(a), len(b), b[-1] == end, b[0] == end, foreign])
+
+    handle = encoder.model.register_forward_pre_hook(look, with_kwargs=True)
+    suites.run("mlm", replace(job(encoder, rows, tmp_path), config=EvalConfig(None, None, "", batch=64, limit=1)))
+    handle.remove()
+    table = np.array(seen)
+    features, foreign = table[:, :-1], table[:, -1]
+    assert len(table) > 1500
+    assert foreign.mean() == pytest.approx(0.5, abs=0.05)
+    half = np.random.default_rng(1).random(len(table)) < 0.5
+    tree = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=8, min_samples_leaf=30, random_state=0)
+    assert tree.fit(features[half], foreign[half]).score(features[~half], foreign[~half]) < 0.5 + 3 * 0.5 / 800**0.5
 
 
 def labelled(count: int, label: Any, pair: bool = False) -> list[Row]:
@@ -278,15 +324,48 @@ def test_classifiers_are_shifted_against(tmp_path, kind):
 
 
 def test_noise_leaves_references_alone(translator, tmp_path):
-    """A model that says the same whatever it reads is as good under noise."""
+    """A model that says the same whatever it reads is as good under noise; and it is good for something."""
     with torch.no_grad():
         same = use_models.opened(use_models.marian(tmp_path / "same"))
         for parameter in same.model.model.encoder.parameters():
             parameter.zero_()
+        same.model.final_logits_bias[0, same.tokenizer.convert_tokens_to_ids("mat")] += 100
     rows = [Row(["a b c d e f g h", "the cat sits on the mat ."])] * 6
     figures = suites.run("robustness", job(same, rows, tmp_path, "parallel", beams=1, max_new_tokens=5))
+    assert figures["chrf"] > 5
     assert {value for name, value in figures.items() if name.startswith("chrf")} == {figures["chrf"]}
     assert not (tmp_path / "hypotheses.txt").exists()
+
+
+ENGLISH = "Whatever people type quickly contains a few errors, which nobody sees before it is too late to mend them. "
+CHINESE = "机器学习改变了世界的面貌，人们每天都在使用不同的模型来处理文字和声音。"
+CHANGED = {
+    "typos": lambda a, b: sum(x != y for x, y in zip(a, b, strict=True)) / sum(map(str.isalnum, a)),
+    "dropped_words": lambda a, b: 1 - len(words(b)) / len(words(a)),
+    "swapped_words": lambda a, b: sum(x != y for x, y in zip(words(a), words(b), strict=True)) / len(words(a)),
+}
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE, ENGLISH + CHINESE], ids=["english", "chinese", "both"])
+@pytest.mark.parametrize("short", [False, True])
+def test_as_much_is_disturbed_as_the_figure_says(decoder, tmp_path, monkeypatch, text, short):
+    """Counted in what the model is given to read: 5, 10 and 20 % of the characters or words."""
+    read: list[list[str]] = []
+
+    def look(given):
+        read.append([text for row in given.rows() for text in row.texts])
+        return {"loss": 0.0}
+
+    monkeypatch.setattr("lmctl.use.suites.perplexity.evaluate", look)
+    lines = [" ".join(words(text)[:6])] * 400 if short else [text] * 150
+    suites.run("robustness", job(decoder, [Row([line]) for line in lines], tmp_path))
+    clean, *disturbed = read
+    assert clean == lines
+    expected = [(noise, level) for noise in CHANGED for level in (0.05, 0.1, 0.2)]
+    for (noise, level), texts in zip(expected, disturbed, strict=True):
+        shares = [CHANGED[noise](line, other) for line, other in zip(lines, texts, strict=True)]
+        error = 4 * np.std(shares) / len(shares) ** 0.5 + 0.002
+        assert np.mean(shares) == pytest.approx(level, abs=error), noise
 
 
 @pytest.mark.parametrize(

@@ -42,17 +42,47 @@ def typos(text: str, rate: float, rng: np.random.Generator) -> str:
     those up to three places away."""
     draws = rng.random((len(text), 2))
     result = list(text)
-    for place, character in enumerate(text):
-        if draws[place, 0] >= rate:
-            continue
-        near = QWERTY.get(character.lower(), "")
-        if CHINESE.match(character):
-            around = text[max(0, place - 3) : place + 4]
-            near = "".join(other for other in CHINESE.findall(around) if other != character)
-        if near:
-            wrong = near[int(draws[place, 1] * len(near))]
-            result[place] = wrong.upper() if character.isupper() else wrong
+    for place in np.flatnonzero(draws[:, 0] < rate).tolist():
+        result[place] = _wrong(text, place, draws[place, 1])
     return "".join(result)
+
+
+def mistype(text: str, rate: float, rng: np.random.Generator) -> str:
+    """The share `rate` of all letters, digits and Chinese characters is wrong: half of these are another key's (see
+    `typos`), half have changed places with a neighbour in their word."""
+    typed = [place for place, character in enumerate(text) if character.isalnum()]
+    pairs = [i for i in range(len(text) - 1) if _together(text[i], text[i + 1]) and text[i] != text[i + 1]]
+    result = list(text)
+    moved: set[int] = set()
+    most = 2 * _rounded(rate * len(typed) / 4, rng)
+    for place in rng.permutation(pairs).tolist():
+        if len(moved) < most and not moved & {place, place + 1}:
+            result[place : place + 2] = text[place + 1], text[place]
+            moved |= {place, place + 1}
+    left = _rounded(rate * len(typed) / 2 + most - len(moved), rng)
+    for place in rng.permutation([place for place in typed if place not in moved]).tolist():
+        if left > 0 and (wrong := _wrong(text, place, rng.random())) != text[place]:
+            result[place] = wrong
+            left -= 1
+    return "".join(result)
+
+
+def _wrong(text: str, place: int, draw: float) -> str:
+    """What is typed instead of the character at `place`; the same where nothing is near it."""
+    character = text[place]
+    near = QWERTY.get(character.lower(), "")
+    if CHINESE.match(character):
+        around = text[max(0, place - 3) : place + 4]
+        near = "".join(other for other in CHINESE.findall(around) if other != character)
+    if not near:
+        return character
+    wrong = near[int(draw * len(near))]
+    return wrong.upper() if character.isupper() else wrong
+
+
+def _rounded(expected: float, rng: np.random.Generator) -> int:
+    """`expected`, rounded up or down by lot so that it is right on average."""
+    return max(0, int(np.floor(expected + rng.random())))
 
 
 def swap_characters(text: str, rate: float, rng: np.random.Generator) -> str:
@@ -87,16 +117,14 @@ def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
 
 
 def swap_words(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Each word (see `words`) with probability `rate` changes places with the next one; none moves twice."""
+    """The share `rate` of all words (see `words`) has changed places with a neighbour, two at a time; none moves
+    twice."""
     found = list(_WORD.finditer(text))
-    draws = rng.random(len(found))
+    swaps = min(_rounded(rate * len(found) / 2, rng), len(found) // 2)
+    places = rng.choice(len(found) - swaps, size=swaps, replace=False) if swaps else np.empty(0, dtype=np.int64)
     order = list(range(len(found)))
-    place = 0
-    while place + 1 < len(found):
-        if draws[place] < rate:
-            order[place], order[place + 1] = place + 1, place
-            place += 1
-        place += 1
+    for place in (np.sort(places) + np.arange(swaps)).tolist():
+        order[place], order[place + 1] = place + 1, place
     parts, end = [], 0
     for match, other in zip(found, order, strict=True):
         # What stands between the words stays where it is.

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-from lmctl.core.batch import Kind, Row, Split, Written
+from lmctl.core.batch import Document, Kind, Row, Split, Written
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.places import Place
 from lmctl.data.files import text_files
@@ -19,7 +19,7 @@ from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, NoColumn, Record, label_of, texts_of, value_of
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.sentences import split_sentences
-from lmctl.data.split import check_share
+from lmctl.data.split import Partition, by_content, by_text, check_share
 
 VERSION = 2
 """Raise it when the same files and options begin to yield other rows."""
@@ -85,9 +85,11 @@ class Columns(ABC):
         return "documents" if self.label is None else "labelled"
 
     @property
-    def sides(self) -> int:
-        """How many of a row's first texts tell it from others."""
-        return 1 if self.yields == "parallel" else 2
+    def sides(self) -> int | None:
+        """How many of a row's first texts tell it from others; None: all. Of pairs that are held out the first, which
+        often occurs in several of them."""
+        held_out = self.yields == "labelled" and self.parts[1] is None
+        return 1 if held_out or self.yields == "parallel" else None
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -182,10 +184,17 @@ class Columns(ABC):
         return [record for _, record in records if not isinstance(record, BadRow)]
 
     @cached_property
-    def _partition(self) -> RowPartition:
+    def _partition(self) -> RowPartition | Partition:
         train, valid = self.parts
+        if self.yields == "documents":
+            if valid is None:
+                return by_content(lambda: self._documents(train), self.valid_share, self.path)
+            return by_text(lambda: self._documents(train), lambda: self._documents(valid), self.path, valid)
         read_valid = None if valid is None else (lambda: self.read(valid))
         return partition(lambda: self.read(train), self.valid_share, self.path, self.sides, read_valid)
+
+    def _documents(self, part: str) -> Iterator[Document]:
+        return (row.texts for row in self.read(part))
 
     def rows(self, split: Split) -> Iterator[Row]:
         """The rows of one split; DataError if one is bad, with its place."""

@@ -17,7 +17,7 @@ from lmctl.data.columns import Columns
 from lmctl.data.hub_dataset import PLACED, Built, Saved, explained, find, tables
 from lmctl.data.hub_stream import BlockReader, Records
 from lmctl.data.records import BadRow, NoColumn, Record, outermost, value_of
-from lmctl.data.row_split import digest
+from lmctl.data.row_split import RowPartition, digest
 from lmctl.data.table import Table
 
 VERSION = 2
@@ -172,9 +172,14 @@ class Hub(Columns):
             row = self.checked(where, record)
             if isinstance(row, BadRow):
                 self.skip(where, row)
-            elif digest(row, self.sides) not in self._held_out:
+            elif not self._validates(row):
                 rows.append(row)
         return Block(rows, records.after)
+
+    def _validates(self, row: Row) -> bool:
+        parts = self._partition
+        translated = isinstance(parts, RowPartition) and parts.translated(row)
+        return translated or digest(row, self.sides) in self._held_out
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Of files here the contents, of data on the hub the commit; which columns are read, and how rows are split.

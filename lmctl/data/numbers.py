@@ -60,7 +60,7 @@ class Numbers:
     def fingerprint(self) -> Mapping[str, Any]:
         """The options: everything follows from them."""
         languages = [self.source_language, self.target_language]
-        return {"source": "numbers", "version": 1, "languages": languages, "size": self.size, "valid": self.valid_share}
+        return {"source": "numbers", "version": 2, "languages": languages, "size": self.size, "valid": self.valid_share}
 
     def describe(self) -> str:
         """One line: languages, rows."""

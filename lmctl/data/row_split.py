@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from lmctl.core.batch import Row, Split
 from lmctl.core.errors import DataError
+from lmctl.data.holdout import HeldOut, digest_of, hold_out, hold_out_of_classes
 
 Read = Callable[[], Iterator[Row]]
 """Reads the rows from the first one, each time the same."""
@@ -23,52 +24,129 @@ class RowPartition:
     read_valid: Read | None
     side: Callable[[int], bool]
     """Whether rows with this digest validate (of `read`; dropped there if `read_valid` has the validation rows)."""
+    answered: frozenset[int]
+    """Translations of held-out rows: what has the same one is not trained on."""
     train_rows: int
     valid_rows: int
     dropped: int
-    """Training rows left out because their text is among the validation rows."""
-    sides: int
+    """Training rows left out because their text, or their translation, is among the validation rows."""
+    sides: int | None
 
     def rows(self, split: Split) -> Iterator[Row]:
-        if split == "valid" and self.read_valid is not None:
-            return self.read_valid()
-        return (row for row in self.read() if self.side(digest(row, self.sides)) == (split == "valid"))
+        if split == "valid":
+            own = (row for row in self.read() if self.side(digest(row, self.sides)))
+            return own if self.read_valid is None else self.read_valid()
+        return (row for row in self.read() if self.trains(row))
+
+    def trains(self, row: Row) -> bool:
+        return not (self.side(digest(row, self.sides)) or self.translated(row))
+
+    def translated(self, row: Row) -> bool:
+        """Whether a held-out row has the same translation."""
+        return bool(self.answered) and _answer(row) in self.answered
 
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped that are held out as well" if self.dropped else ""
         return f"{self.train_rows:,} rows and {self.valid_rows:,} held out{dropped}"
 
 
-def partition(read: Read, share: float, name: str, sides: int, read_valid: Read | None = None) -> RowPartition:
-    """Hold out `share` of the different texts, those whose digests come first; or, with `read_valid`, whatever of
-    `read` says the same as one of its rows. A row is told by its first `sides` texts."""
-    digests = _digests(read, sides)
-    if not len(digests):
+def partition(read: Read, share: float, name: str, sides: int | None, read_valid: Read | None = None) -> RowPartition:
+    """Hold out about `share` of the different texts, and of each class; or, with `read_valid`, whatever of `read`
+    says the same as one of its rows. A row is told by its first `sides` texts (None: all)."""
+    rows = _Rows(read, sides)
+    if not len(rows.digests):
         raise DataError(f"{name} has no rows")
     if read_valid is not None:
-        valid = _digests(read_valid, sides)
-        known = frozenset(valid.tolist())
+        valid = [digest(row, sides) for row in read_valid()]
+        known = frozenset(valid)
         if not known:
             raise DataError(f"the validation text of {name} has no rows")
-        inside = np.array([digest in known for digest in digests.tolist()])
+        inside = np.array([digest in known for digest in rows.digests.tolist()])
         if inside.all():
             raise DataError(f"{name} has no row that is not among the validation rows")
         dropped, kept = int(inside.sum()), int((~inside).sum())
-        return RowPartition(read, read_valid, known.__contains__, kept, len(valid), dropped, sides)
-    unique = np.unique(digests)
-    if len(unique) < 2:
+        return RowPartition(read, read_valid, known.__contains__, frozenset(), kept, len(valid), dropped, sides)
+    if len(rows.texts) < 2:
         raise DataError(f"{name} has one text only: nothing is left to train on when it is held out", "give more rows")
-    last = int(unique[min(len(unique) - 1, max(1, round(share * len(unique)))) - 1])
-    held = int((digests <= last).sum())
-    return RowPartition(read, None, lambda digest: digest <= last, len(digests) - held, held, 0, sides)
+    side = rows.held_out(share)
+    inside = np.array([side(digest) for digest in rows.digests.tolist()])
+    answered = frozenset(rows.answers[inside].tolist()) if len(rows.answers) else frozenset()
+    dropped = sum(answer in answered for answer in rows.answers[~inside].tolist()) if answered else 0
+    if dropped == int((~inside).sum()):  # one answer to everything
+        answered, dropped = frozenset(), 0
+    held = int(inside.sum())
+    return RowPartition(read, None, side, answered, len(inside) - held - dropped, held, dropped, sides)
 
 
-def digest(row: Row, sides: int) -> int:
-    """64 bits of what the first `sides` texts of a row say, white space evened out."""
-    text = "\x00".join(" ".join(side.split()) for side in row.texts[:sides])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+def digest(row: Row, sides: int | None) -> int:
+    """64 bits of what the first `sides` texts of a row say, case and white space evened out."""
+    return digest_of(row.texts[:sides])
 
 
-def _digests(read: Read, sides: int) -> np.ndarray:
-    """uint64 [rows]: all that is kept in memory of rows of any number."""
-    return np.fromiter((digest(row, sides) for row in read()), dtype=np.uint64)
+def _answer(row: Row) -> int:
+    return digest_of(row.texts[1:])
+
+
+class _Rows:
+    """What must be known of all rows to choose among them: some numbers of each."""
+
+    def __init__(self, read: Read, sides: int | None) -> None:
+        self.names: dict[str, int] = {}
+        """The labels there are, numbered."""
+        digests, answers, labelled, labels = array("Q"), array("Q"), array("Q"), array("q")
+        for row in read():
+            digests.append(digest(row, sides))
+            if row.label is not None:
+                for label in row.label if isinstance(row.label, list) else [row.label]:
+                    labelled.append(digests[-1])
+                    labels.append(self.names.setdefault(str(label), len(self.names)))
+            elif len(row.texts) == 2:
+                answers.append(_answer(row))
+        self.digests = np.array(digests, dtype=np.uint64)
+        self.texts = np.unique(self.digests)
+        """uint64 [different texts]"""
+        self.answers = np.array(answers, dtype=np.uint64)
+        """uint64 [rows]: of the translations, where there are any."""
+        self.labels = np.array(labels, dtype=np.int64)
+        """int64 [labels of rows]"""
+        self.labelled = np.searchsorted(self.texts, np.array(labelled, dtype=np.uint64))
+        """int64 [labels of rows]: which of the different texts has it."""
+
+    def held_out(self, share: float) -> HeldOut:
+        classes = self._classes() if self.names else None
+        held = None if classes is None else hold_out_of_classes(self.texts, classes, share)
+        return held or hold_out(self.texts, np.ones(len(self.texts), dtype=np.int64), share, 1)
+
+    def _classes(self) -> np.ndarray | None:
+        """int64 [different texts]: the rarest label of each, so that no label is held out altogether; None if labels
+        are numbers, nearly every one different."""
+        names = list(self.names)
+        classes, single = self._rarest(self.labelled, self.labels, names)
+        if single * 2 <= len(self.texts):
+            return classes
+        if all(map(_number, names)):
+            return None
+        # Nearly all different: perhaps several labels in one string.
+        parts: dict[str, int] = {}
+        of = [[parts.setdefault(part.strip(), len(parts)) for part in name.split(",")] for name in names]
+        where = np.repeat(self.labelled, np.array([len(some) for some in of])[self.labels])
+        return self._rarest(where, np.array([part for label in self.labels for part in of[label]]), list(parts))[0]
+
+    def _rarest(self, where: np.ndarray, labels: np.ndarray, names: list[str]) -> tuple[np.ndarray, int]:
+        """Each text's rarest label, int64 [different texts], numbered by how rare they are; how many labels one text
+        alone has. `labels` int64 [n] are those of the texts `where` int64 [n]."""
+        once = np.unique(np.stack([where, labels]), axis=1)
+        counts = np.bincount(once[1], minlength=len(names))
+        rank = np.empty(len(names), dtype=np.int64)
+        rank[sorted(range(len(names)), key=lambda label: (counts[label], names[label]))] = np.arange(len(names))
+        classes = np.full(len(self.texts), len(names))
+        np.minimum.at(classes, once[0], rank[once[1]])
+        return classes, int((counts == 1).sum())
+
+
+def _number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True

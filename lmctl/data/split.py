@@ -1,19 +1,22 @@
 """The held-out split: which documents validate, decided by their content.
 
-A document belongs to the same side wherever it stands in the corpus and whatever stands beside it in the file,
-and a text that occurs twice is read once, so that nothing of the validation text can be trained on.
+A document belongs to the same side wherever it stands in the corpus and whatever stands beside it in the file (as far
+as the share allows; `holdout.py`), and a text that occurs twice is read once, so that nothing of the validation text
+can be trained on.
 """
 
 from __future__ import annotations
 
-import hashlib
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from lmctl.core.batch import Document, Split
+from lmctl.core.batch import Document, Row, Split
 from lmctl.core.errors import DataError
+from lmctl.data.holdout import digest_of, hold_out
 
 Read = Callable[[], Iterator[Document]]
 """Reads the corpus from its beginning, each time the same."""
@@ -31,12 +34,18 @@ class Partition:
     """How many of them validate; 0 if sentences of the only document do."""
     duplicates: int
     """Documents left out because their text occurs earlier (or in the validation text)."""
+    off: float | None = None
+    """The share of the text that is held out, where it is not near the one that was asked for."""
+
+    def rows(self, split: Split) -> Iterator[Row]:
+        return map(Row, self.read(split))
 
     def read(self, split: Split) -> Iterator[Document]:
         return self.train() if split == "train" else self.valid()
 
     def __str__(self) -> str:
         held = f"{self.held_out:,} held out" if self.held_out else "its last sentences held out"
+        held += "" if self.off is None else f", {self.off:.1%} of the text"
         dropped = f", {self.duplicates:,} duplicates dropped" if self.duplicates else ""
         return f"{self.documents:,} document{'s' * (self.documents != 1)} ({held}{dropped})"
 
@@ -48,49 +57,52 @@ def check_share(share: float) -> None:
 
 
 def by_content(read: Read, share: float, name: str) -> Partition:
-    """Hold out `share` of the documents (at least two of four or more, so that they can be told apart): those whose
-    digests come first.
+    """Hold out documents with `share` of the text (at least two of four or more, so that they can be told apart):
+    those whose digests come first, and none that is far too long if it can be helped.
 
     Of a single document its last sentences are held out instead. `name` stands for the corpus in messages.
     """
-    unique, counts = np.unique(_digests(read), return_counts=True)
-    total = len(unique)
-    duplicates = int(counts.sum()) - total
-    if total == 0:
+    corpus = _Known.of(read)
+    if corpus.documents == 0:
         raise DataError(f"{name} has no text: all of it is empty")
-    repeated = frozenset(unique[counts > 1].tolist())
-    if total == 1:
-        return _by_sentences(lambda: _once(read, repeated), share, duplicates, name)
-    held_out = min(total - 1, max(2 if total >= 4 else 1, round(share * total)))
-    last = int(unique[held_out - 1])
+    if corpus.documents == 1:
+        return _by_sentences(lambda: _once(read, corpus.repeated), share, corpus.duplicates, name)
+    texts, where = np.unique(corpus.sides, return_inverse=True)
+    if len(texts) < 2:
+        raise DataError(f"{name} has one text only, in upper and lower case", "give more documents, or valid_path=")
+    held = hold_out(texts, np.bincount(where, corpus.sizes).astype(np.int64), share, 2 if len(texts) >= 4 else 1)
+    near = share / 2 <= held.share <= share * 2
     return Partition(
-        train=lambda: (document for digest, document in _numbered(read, repeated) if digest > last),
-        valid=lambda: (document for digest, document in _numbered(read, repeated) if digest <= last),
-        documents=total,
-        held_out=held_out,
-        duplicates=duplicates,
+        train=lambda: (document for side, document in _numbered(read, corpus.repeated) if not held(side)),
+        valid=lambda: (document for side, document in _numbered(read, corpus.repeated) if held(side)),
+        documents=corpus.documents,
+        held_out=sum(map(held, corpus.sides.tolist())),
+        duplicates=corpus.duplicates,
+        off=None if near else held.share,
     )
 
 
 def by_text(read: Read, read_valid: Read, name: str, valid_name: str) -> Partition:
     """Validate on a text of its own; what of it occurs in the training text is dropped there."""
-    valid, valid_counts = np.unique(_digests(read_valid), return_counts=True)
-    train, train_counts = np.unique(_digests(read), return_counts=True)
-    kept = np.setdiff1d(train, valid)
-    if len(valid) == 0:
+    train, valid = _Known.of(read), _Known.of(read_valid)
+    banned = np.isin(train.sides, valid.sides)
+    kept = int((~banned).sum())
+    if valid.documents == 0:
         raise DataError(f"{valid_name} has no text: all of it is empty")
-    if len(kept) == 0:
-        empty = "has no text: all of it is empty" if len(train) == 0 else f"has no document that is not in {valid_name}"
+    if kept == 0:
+        empty = (
+            "has no text: all of it is empty"
+            if train.documents == 0
+            else f"has no document that is not in {valid_name}"
+        )
         raise DataError(f"{name} {empty}")
-    banned = frozenset(np.intersect1d(train, valid).tolist())
-    repeated = frozenset(train[train_counts > 1].tolist())
-    repeated_valid = frozenset(valid[valid_counts > 1].tolist())
+    dropped = frozenset(train.sides[banned].tolist())
     return Partition(
-        train=lambda: (document for digest, document in _numbered(read, repeated) if digest not in banned),
-        valid=lambda: _once(read_valid, repeated_valid),
-        documents=len(kept) + len(valid),
-        held_out=len(valid),
-        duplicates=int(train_counts.sum() + valid_counts.sum()) - len(kept) - len(valid),
+        train=lambda: (document for side, document in _numbered(read, train.repeated) if side not in dropped),
+        valid=lambda: _once(read_valid, valid.repeated),
+        documents=kept + valid.documents,
+        held_out=valid.documents,
+        duplicates=train.duplicates + valid.duplicates + train.documents - kept,
     )
 
 
@@ -111,27 +123,51 @@ def _by_sentences(read: Read, share: float, duplicates: int, name: str) -> Parti
     )
 
 
-def _digest(document: Document) -> int:
-    """The first 8 bytes of the sha256 of the text, white space evened out; ordered like the whole digest."""
-    text = " ".join(" ".join(document).split())
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+class _Known(NamedTuple):
+    """All that is kept in memory of a corpus of any size."""
+
+    sides: np.ndarray
+    """uint64 [documents]: of each different one, what decides its side; the same for texts that differ in case."""
+    sizes: np.ndarray
+    """int64 [documents]: their characters."""
+    repeated: frozenset[int]
+    """Texts that occur more than once."""
+    duplicates: int
+
+    @property
+    def documents(self) -> int:
+        return len(self.sides)
+
+    @classmethod
+    def of(cls, read: Read) -> _Known:
+        texts, sides, sizes = array("Q"), array("Q"), array("q")
+        for document in read():
+            text, side = _digests(document)
+            texts.append(text)
+            sides.append(side)
+            sizes.append(sum(map(len, document)))
+        unique, first, copies = np.unique(np.array(texts, dtype=np.uint64), return_index=True, return_counts=True)
+        repeated = frozenset(unique[copies > 1].tolist())
+        kept = (np.array(sides, dtype=np.uint64)[first], np.array(sizes, dtype=np.int64)[first])
+        return cls(*kept, repeated, len(texts) - len(unique))
 
 
-def _digests(read: Read) -> np.ndarray:
-    """uint64 [documents]: all that is kept in memory of a corpus of any size."""
-    return np.fromiter((_digest(document) for document in read()), dtype=np.uint64)
+def _digests(document: Document) -> tuple[int, int]:
+    """Of the text, and of the text without regard to case."""
+    text = " ".join(document)
+    return digest_of([text], fold=False), digest_of([text])
 
 
 def _numbered(read: Read, repeated: frozenset[int]) -> Iterator[tuple[int, Document]]:
-    """Each document once, with its digest."""
+    """Each document once, with what decides its side."""
     seen: set[int] = set()
     for document in read():
-        digest = _digest(document)
-        if digest in repeated:
-            if digest in seen:
+        text, side = _digests(document)
+        if text in repeated:
+            if text in seen:
                 continue
-            seen.add(digest)
-        yield digest, document
+            seen.add(text)
+        yield side, document
 
 
 def _once(read: Read, repeated: frozenset[int]) -> Iterator[Document]:

@@ -1,7 +1,8 @@
 """Next-sentence accuracy (Devlin et al. 2019, section 3.1), part of `suite=mlm`.
 
 Each document is halved between two sentences; with even chances its first half is followed by its own second half or
-by that of the document before it.
+by that of the document before it, either of which is cut to the same length and before its end, so that neither
+lengths nor last words tell which it is.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def _pairs(job: Job, draws: Draws) -> Iterator[Pair]:
         first, own = job.loaded.document(row.texts[:half])[-room:], job.loaded.document(row.texts[half:])[:room]
         foreign = before is not None and draws.generator(0, number).random() < 0.5
         if first and own:
-            yield Pair(first, before if foreign and before else own, foreign)
+            shorter = min(len(own), len(before or own))
+            second = before if foreign and before else own
+            yield Pair(first, second[: max(1, shorter - 1 - shorter // 8)], foreign)
             before = own
 
 

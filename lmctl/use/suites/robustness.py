@@ -1,8 +1,9 @@
 """`suite=robustness`: the figures of the suite that the model calls for, under more and more noise.
 
-Typing errors (half of them other keys, half of them swaps; `lmctl.core.noise`), words left out and words in each
-other's place, in every text that the model reads: for translations the source alone. Each row is disturbed in the same
-way each time. Classifiers are also tried with embeddings shifted against them (`embedding_ball.py`).
+5, 10 and 20 % of the characters mistyped (half of them other keys, half of them swaps; `lmctl.core.noise`), of the
+words left out, or of the words in a neighbour's place, in every text that the model reads: for translations the source
+alone. Each row is disturbed in the same way each time. Classifiers are also tried with embeddings shifted against them
+(`embedding_ball.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from lmctl.core.batch import Row, Written
 from lmctl.core.draws import Draws
-from lmctl.core.noise import drop_words, swap_characters, swap_words, typos
+from lmctl.core.noise import drop_words, mistype, swap_words
 from lmctl.use.suites.embedding_ball import in_the_ball
 from lmctl.use.suites.job import Figures, Job, natural
 
@@ -26,12 +27,7 @@ LEVELS = (0.05, 0.10, 0.20)
 Noise = Callable[[str, float, np.random.Generator], str]
 
 
-def mistyped(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Half wrong keys, half swaps."""
-    return swap_characters(typos(text, rate / 2, rng), rate / 2, rng)
-
-
-NOISES: dict[str, Noise] = {"typos": mistyped, "dropped_words": drop_words, "swapped_words": swap_words}
+NOISES: dict[str, Noise] = {"typos": mistype, "dropped_words": drop_words, "swapped_words": swap_words}
 
 
 def evaluate(job: Job) -> Figures:
