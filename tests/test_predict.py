@@ -252,6 +252,17 @@ def test_csv_of_several_labels_is_read_back_as_labels(several, tmp_path):
         assert json.loads(out.read_text())["classification"]["accuracy"] == 1.0
 
 
+def test_half_a_surrogate_pair_is_a_bad_row_and_can_be_shown(model, capsys):
+    """In a column that is read it is no text; in another one it is replaced, so that the line is valid JSON."""
+    typed = '{"text": "\\ud83d", "x": 1}\n{"text": "a", "x": "\\ud83d"}\n'
+    with pytest.raises(DataError, match=r"standard input:1: .*surrogate"):
+        predicted(model, typed)
+    first, second = predicted(model, typed, on_bad_row="skip")
+    assert (first["label"], second["input"]["x"]) == (None, "\ufffd")
+    assert "standard input:1" in str(first["error"])
+    capsys.readouterr()
+
+
 def test_other_keys_in_later_rows_are_not_lost(model, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a", "x": [1, null]}\n{"text": "b", "y": 1}\n')

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeAlias
 
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.json_lines import parsed
-from lmctl.core.sources import Source
 from lmctl.data.columns import Columns
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.reading import lines, text_files
@@ -54,7 +53,7 @@ class NewRows:
     text_b: str | None = AUTO
     skip: bool = False
     """Whether a bad row becomes a row without texts, and not an error."""
-    learnt: Source | None = None
+    learnt: object = None
     """What the model was trained on, whose columns and ways of quoting are these rows' own, too."""
     stream: Iterator[Placed] | None = None
     """The lines of standard input, for rows from there."""
@@ -187,8 +186,13 @@ def _look(record: Record, name: str, key: str, where: str) -> None:
 
 
 def _text(record: Record, name: str) -> str:
-    """As `text_of`; a column that other rows have and this one has not is this row's mistake."""
+    """As `text_of`; a column that other rows have and this one has not is this row's mistake, and so is text that no
+    tokenizer can take."""
     try:
-        return text_of(record, name)
+        text = text_of(record, name)
+        text.encode()
     except ConfigError as error:
         raise BadRow(str(error)) from None
+    except UnicodeEncodeError:
+        raise BadRow(f"column {name!r} has half a surrogate pair, which is no text") from None
+    return text
