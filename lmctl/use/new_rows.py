@@ -6,13 +6,13 @@ with a tab between; an empty line is an empty row, for which there is no answer 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.json_lines import parsed
 from lmctl.data.columns import Columns
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.reading import lines, text_files
@@ -26,6 +26,8 @@ Records: TypeAlias = "Iterator[tuple[str, Record | BadRow]]"
 TEXT, TEXT_B = "text", "text_b"
 """What columns are called where nobody says."""
 AUTO = "auto"
+_OBJECT = re.compile(r'\s*\{\s*["}]')
+"""How a JSON object begins. One that is broken further on is a bad row, and no line of text."""
 
 
 class NewRow(NamedTuple):
@@ -73,7 +75,7 @@ class NewRows:
         kind, stream = self.kind, self.stream
         if kind == AUTO:
             first, stream = first_that_says(stream)
-            kind = "jsonl" if first is not None and _is_object(first.text) else "lines"
+            kind = "jsonl" if first is not None and _OBJECT.match(first.text) else "lines"
         if kind == "lines":
             yield kind, _of_lines(stream)
         else:
@@ -153,16 +155,6 @@ def files(pattern: str) -> list[Path]:
 
 def _of_lines(stream: Iterator[Placed]) -> Records:
     return ((line.where, {TEXT: line.text}) for line in stream)
-
-
-def _is_object(line: str) -> bool:
-    if not line.lstrip().startswith("{"):
-        return False
-    try:
-        parsed(line)
-    except ValueError:
-        return False
-    return True
 
 
 def _sides(line: str, names: list[str]) -> Record:
