@@ -91,7 +91,7 @@ def test_option_shows_every_key(path: Path):
 
 @pytest.mark.parametrize("path", [path for path in FILES if len(path.parts) == 1], ids=str)
 def test_verb_has_a_schema_and_composes(path: Path):
-    required = ["model_path=given"] if path.stem in ("eval", "generate", "translate", "score") else []
+    required = ["model_path=given"] if path.stem in ("eval", "generate", "translate", "score", "predict") else []
     required += ["teacher=given"] if path.stem == "distill" else []
     check(Composer(path.stem).task(required), SCHEMAS[path.stem])
 

@@ -201,6 +201,8 @@ def test_completion(line: str, completions: str, capsys: pytest.CaptureFixture[s
         "generate model_path=runs/absent prompt=x",
         "translate model_path=runs/absent file=README.md",
         "score model_path=runs/absent file=README.md",
+        "predict model_path=runs/absent file=README.md",
+        "list format=json",
     ],
 )
 def test_answers_without_torch(line: str):

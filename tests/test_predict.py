@@ -252,6 +252,25 @@ def test_csv_of_several_labels_is_read_back_as_labels(several, tmp_path):
         assert json.loads(out.read_text())["classification"]["accuracy"] == 1.0
 
 
+@pytest.mark.parametrize("first", ['{"text": "a"', '{"text": "a", }', "{}", '{ "x": 1}'])
+def test_a_first_line_that_is_broken_json_is_not_taken_for_text(model, first):
+    with pytest.raises((DataError, ConfigError), match="standard input:1: "):
+        predicted(model, first + '\n{"text": "b"}\n')
+    assert predicted(model, "{ a b }\n")[0]["texts"] == ["{ a b }"]
+    assert predicted(model, first + "\n", input="lines")[0]["texts"] == [first]
+
+
+def test_half_a_surrogate_pair_is_a_bad_row_and_can_be_shown(model, capsys):
+    """In a column that is read it is no text; in another one it is replaced, so that the line is valid JSON."""
+    typed = '{"text": "\\ud83d", "x": 1}\n{"text": "a", "x": "\\ud83d"}\n'
+    with pytest.raises(DataError, match=r"standard input:1: .*surrogate"):
+        predicted(model, typed)
+    first, second = predicted(model, typed, on_bad_row="skip")
+    assert (first["label"], second["input"]["x"]) == (None, "\ufffd")
+    assert "standard input:1" in str(first["error"])
+    capsys.readouterr()
+
+
 def test_other_keys_in_later_rows_are_not_lost(model, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a", "x": [1, null]}\n{"text": "b", "y": 1}\n')

@@ -25,7 +25,7 @@ def commands() -> list[str]:
     for place, part in enumerate(re.split(r"^```.*$", README + DOCS, flags=re.MULTILINE)):
         code, prose = (code + part, prose) if place % 2 else (code, prose + part)
     lines = [re.sub(r"^\$ |^OMP_NUM_THREADS=1 ", "", line) for line in code.replace("\\\n", " ").splitlines()]
-    lines = [re.split(r"\s+#", line)[0] for line in lines]
+    lines = [re.split(r"\s+[#<|](?:\s|$)", line)[0] for line in lines]  # what the shell takes for itself
     lines += [" ".join(quoted.split()) for quoted in re.findall(r"`([^`]+)`", prose)]
     elsewhere = ("lmctl list", "...", "my_conf", "inverse_sqrt")
     return sorted(

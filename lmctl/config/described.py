@@ -149,5 +149,5 @@ def _default(node: DictConfig, name: str) -> str:
     child = node._get_node(name)
     if isinstance(child, (DictConfig, ListConfig)):
         return json.dumps(OmegaConf.to_container(child, resolve=False), ensure_ascii=False)
-    value = child._value() if child is not None else None  # type: ignore[union-attr]
+    value = child._value() if child is not None else None
     return value if isinstance(value, str) else json.dumps(value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar, Optional, Self
 
 from lmctl.core.batch import Document, Kind, Row, Split, Written
 from lmctl.core.errors import ConfigError, DataError, LmctlError
@@ -177,9 +177,13 @@ class Columns(ABC):
         except LmctlError:  # said when it is read
             return None
 
+    def with_all_columns(self) -> Self:
+        """The same source, whose records have all their columns, for whoever reads no rows from it."""
+        return replace(self, text=_NO_COLUMN, text_b=None, label=None, source=None, target=None)
+
     def some_records(self) -> list[Record]:
         """The first records with all their columns."""
-        every = replace(self, text=_NO_COLUMN, text_b=None, label=None, source=None, target=None)
+        every = self.with_all_columns()
         records = islice(every.records(every.parts[0]), _LOOK_AT)
         return [record for _, record in records if not isinstance(record, BadRow)]
 

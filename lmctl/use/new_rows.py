@@ -6,20 +6,20 @@ with a tab between; an empty line is an empty row, for which there is no answer 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.json_lines import parsed
-from lmctl.core.sources import Source
 from lmctl.data.columns import Columns
 from lmctl.data.jsonl import JsonLines
-from lmctl.data.reading import lines, text_files
-from lmctl.data.records import BadRow, Record, text_of
-from lmctl.data.table import Table
-from lmctl.use.inputs import STANDARD_INPUT, Placed, first_that_says
+from lmctl.data.reading import aligned_lines
+from lmctl.data.records import BadRow, NoColumn, Record, texts_of
+from lmctl.data.table import Table, suffix
+from lmctl.use.inputs import Placed, first_that_says
+from lmctl.use.lines import STANDARD_INPUT, files_once
 
 Records: TypeAlias = "Iterator[tuple[str, Record | BadRow]]"
 """What was read, each with its place; or what is wrong with it."""
@@ -27,6 +27,8 @@ Records: TypeAlias = "Iterator[tuple[str, Record | BadRow]]"
 TEXT, TEXT_B = "text", "text_b"
 """What columns are called where nobody says."""
 AUTO = "auto"
+_OBJECT = re.compile(r'\s*\{\s*["}]')
+"""How a JSON object begins. One that is broken further on is a bad row, and no line of text."""
 
 
 class NewRow(NamedTuple):
@@ -54,7 +56,7 @@ class NewRows:
     text_b: str | None = AUTO
     skip: bool = False
     """Whether a bad row becomes a row without texts, and not an error."""
-    learnt: Source | None = None
+    learnt: object = None
     """What the model was trained on, whose columns and ways of quoting are these rows' own, too."""
     stream: Iterator[Placed] | None = None
     """The lines of standard input, for rows from there."""
@@ -74,27 +76,26 @@ class NewRows:
         kind, stream = self.kind, self.stream
         if kind == AUTO:
             first, stream = first_that_says(stream)
-            kind = "jsonl" if first is not None and _is_object(first.text) else "lines"
+            kind = "jsonl" if first is not None and _OBJECT.match(first.text) else "lines"
         if kind == "lines":
             yield kind, _of_lines(stream)
         else:
-            reader = self._table() if kind == "table" else JsonLines(STANDARD_INPUT)
+            reader = self._table() if kind == "table" else JsonLines(STANDARD_INPUT).with_all_columns()
             yield kind, reader.in_lines((line.text for line in stream), "standard input")
 
     def _file(self, path: Path) -> tuple[str, Records]:
-        bare = path.name.removesuffix(".gz").removesuffix(".zst")
-        known = {"table": self._table(), "jsonl": JsonLines(str(path))}
+        known = {"table": self._table(), "jsonl": JsonLines(str(path)).with_all_columns()}
         kind = self.kind
         if kind == AUTO:
-            kind = next((name for name, reader in known.items() if bare.endswith(reader.suffixes)), "lines")
+            kind = next((name for name, reader in known.items() if suffix(path) in reader.suffixes), "lines")
         if kind == "lines":
             name = str(path)
-            return kind, _of_lines(Placed(f"{name}:{n}", line) for n, line in enumerate(lines(path), start=1))
+            return kind, _of_lines(Placed(f"{name}:{n}", line) for n, line in enumerate(aligned_lines(path), start=1))
         return kind, known[kind].in_file(path)
 
     def _table(self) -> Table:
         """As the tables that the model was trained on are cut into cells."""
-        ours = Table(STANDARD_INPUT)
+        ours = Table(STANDARD_INPUT).with_all_columns()
         if not isinstance(self.learnt, Table):
             return ours
         return replace(ours, delimiter=self.learnt.delimiter, quoting=self.learnt.quoting, header=self.learnt.header)
@@ -149,21 +150,11 @@ def files(pattern: str) -> list[Path]:
     """The files that a name or a pattern means; ConfigError for a folder, whose files are of who knows which kinds."""
     if Path(pattern).expanduser().is_dir():
         raise ConfigError(f"file={pattern} is a folder", f"a pattern names its files: file='{pattern}/*.csv'")
-    return text_files(pattern)
+    return files_once(pattern)
 
 
 def _of_lines(stream: Iterator[Placed]) -> Records:
     return ((line.where, {TEXT: line.text}) for line in stream)
-
-
-def _is_object(line: str) -> bool:
-    if not line.lstrip().startswith("{"):
-        return False
-    try:
-        parsed(line)
-    except ValueError:
-        return False
-    return True
 
 
 def _sides(line: str, names: list[str]) -> Record:
@@ -179,16 +170,13 @@ def _sides(line: str, names: list[str]) -> Record:
 def _look(record: Record, name: str, key: str, where: str) -> None:
     """ConfigError, in the words of the verb, if the first row has no such column."""
     try:
-        text_of(record, name)
+        texts_of(record, name)
+    except NoColumn as error:
+        raise ConfigError(f"{where}: {error}", f"{error.columns}; {key}=COLUMN says which") from None
     except BadRow:
         return
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}", f"{error.hint}; {key}=COLUMN says which") from None
 
 
 def _text(record: Record, name: str) -> str:
-    """As `text_of`; a column that other rows have and this one has not is this row's mistake."""
-    try:
-        return text_of(record, name)
-    except ConfigError as error:
-        raise BadRow(str(error)) from None
+    """The text of a column on one line, lists put end to end; BadRow if it is none, or empty."""
+    return " ".join(texts_of(record, name))

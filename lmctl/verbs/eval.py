@@ -82,7 +82,7 @@ def run(cfg: DictConfig) -> None:
             figures["split"] = split
         title = name if [one for one, _, _ in work].count(name) == 1 else f"{name}/{task}"
         write_json(out, {**_earlier(out), title: figures})
-        record = {"model_path": config.model_path, "suite": name, "task": task, "data": data}
+        record: dict[str, Any] = {"model_path": config.model_path, "suite": name, "task": task, "data": data}
         record |= {"split": split if reads else None, "n": counted(figures), "numerics": None, "figures": figures}
         if other is not None:
             comparison = compare(name, job, figures, other)

@@ -127,7 +127,8 @@ def _row_label(batch: Batch, prepared: Prepared) -> Any:
     target = batch.targets.get("label")
     if target is None:
         return None
-    value, names = target.labels[0].tolist(), prepared.corpora[batch.task].train.label_names
+    value: Any = target.labels[0].tolist()
+    names = prepared.corpora[batch.task].train.label_names
     if isinstance(value, list):
         return [name for name, holds in zip(names, value, strict=True) if holds]
     return names[value] if names else value
