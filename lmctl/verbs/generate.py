@@ -41,9 +41,9 @@ def run(cfg: DictConfig) -> None:
     from lmctl.use.decode import complete
     from lmctl.use.room import check_prompt
 
-    prompts = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
+    checked = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
     torch.manual_seed(config.seed)
-    for text in complete(loaded, prompts, config.batch, config.max_new_tokens, **settings(config)):
+    for text in complete(loaded, checked, config.batch, config.max_new_tokens, **settings(config)):
         print(text, flush=True)
 
 
