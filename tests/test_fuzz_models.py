@@ -125,6 +125,7 @@ def test_a_damaged_directory_is_a_message_or_a_working_model(models, tmp_path, n
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_damaged_files_are_told_twenty_thousand_times(models, tmp_path):
     """The cheap checks alone: of the files, and of the tokenizer."""
     told = []
@@ -186,6 +187,7 @@ def test_whatever_is_typed_is_answered_or_refused_in_words(models, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", KINDS)
 def test_seven_thousand_prompts_are_answered_or_refused_in_words(models, name):
     loaded = use_models.opened(models / name)
