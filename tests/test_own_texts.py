@@ -101,6 +101,19 @@ def test_continuations_by_the_slow_way(teachers):
     assert not before.own
 
 
+def test_what_a_student_from_elsewhere_brings_along_does_not_write(teachers):
+    """Its generation_config.json may forbid pieces; its lesson is about what it finds likely."""
+    plain, brought = running(teachers), running(teachers)
+    config = brought.network.pretrained().generation_config
+    config.suppress_tokens, config.repetition_penalty = list(range(5, 60)), 9.0
+    found = [
+        whole_rows(runner.own_texts.rewritten([window(runner)], 3)[0].batches[0])[0] for runner in (plain, brought)
+    ]
+    assert np.array_equal(*found)
+    assert (found[0] >= 5).any()
+    assert brought.network.pretrained().generation_config is config
+
+
 def test_translations_end_where_they_end(teachers):
     runner = running(teachers, "translate")
     given = window(runner)

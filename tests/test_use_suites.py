@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lmctl.config.use_schema import EvalConfig
-from lmctl.core.batch import Row
+from lmctl.core.batch import Row, Written, whole_text
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.noise import words
+from lmctl.data.jsonl import JsonLines
+from lmctl.data.table import Table
+from lmctl.data.text import TextFiles
 from lmctl.use.suites import job as suites
 from lmctl.use.suites.classification import of_counts
 from lmctl.use.suites.job import Job
@@ -72,6 +76,82 @@ def test_perplexity_is_the_models_own_loss(decoder, tmp_path):
     assert figures["perplexity_per_word_and_end"] == pytest.approx(math.exp(nats / (number + 4)), rel=1e-4)
     assert figures["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
     assert (figures["tokens"], figures["words"], figures["bytes"], figures["documents"]) == (tokens, number, size, 4)
+
+
+def test_every_sentence_is_ended_where_the_model_learnt_that(decoder, tmp_path):
+    """As in the tables of WikiText-2, whose `<eos>` behind every line is a word."""
+    note = {"objective": "StreamedLM", "reads": "documents", "label_kind": None, "labels": [], "end_of": "sentence"}
+    figures = suites.run("perplexity", job(replace(decoder, tasks={"lm": note}), DOCUMENTS, tmp_path))
+    sentences = [[ids for ids in decoder.pieces(row.texts)] for row in DOCUMENTS]  # noqa: C416
+    framed = [[3, *(piece for ids in document for piece in [*ids, 3])] for document in sentences]
+    nats = sum(own_loss(decoder, ids) for ids in framed)
+    number = sum(len(text.split()) for row in DOCUMENTS for text in row.texts)
+    ends = sum(len(row.texts) for row in DOCUMENTS)
+    assert ends > len(DOCUMENTS)
+    assert figures["ends"] == ends
+    assert figures["tokens"] == sum(len(ids) - 1 for ids in framed)
+    assert figures["perplexity_per_word_and_end"] == pytest.approx(math.exp(nats / (number + ends)), rel=1e-4)
+
+
+TEXTS = {
+    "english": ["The cat sits.  A dog runs!\nIt is late.", "One sentence. Two of them."],
+    "chinese": ["你好世界。今天天气很好。\n你好！", "天气很好。 The cat sits. 今天。"],
+    "headings": ["= The cat =\nA dog runs. It is late.\nAnd so on.", "= B =\nOne. Two. Three."],
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("kind", ["blank_line_between_documents", "one_document_per_file", "table", "jsonl", "valid"])
+def test_bits_per_byte_are_those_of_the_text_as_it_stands(decoder, tmp_path, name, kind):
+    """The sum of nats over ln 2 and the bytes of UTF-8, as EleutherAI's harness defines it, by a loop over the texts
+    themselves: what stands between sentences is read and counted, and Chinese is given no spaces."""
+    texts, data = TEXTS[name], tmp_path / "data"
+    data.mkdir()
+    if kind in ("table", "jsonl"):
+        rows = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts]
+        table = "id,text\n" + "".join('1,"' + text + '"\n' for text in texts)
+        (data / f"a.{'csv' if kind == 'table' else 'jsonl'}").write_text(table if kind == "table" else "".join(rows))
+        path = str(next(data.iterdir()))
+        source: Any = Table(path) if kind == "table" else JsonLines(path)
+    elif kind == "one_document_per_file":
+        for number, text in enumerate(texts):
+            (data / f"{number}.txt").write_text(text + "\n")
+        source = TextFiles(str(data), layout=kind)
+    elif kind == "valid":  # of a single document its last sentences are held out
+        (data / "a.txt").write_text(texts[0] + "\n")
+        source = TextFiles(str(data / "a.txt"), layout="one_document_per_file", valid_share=0.34)
+        first, second = [next(iter(source.rows(split))).texts for split in ("train", "valid")]
+        texts = [whole_text(first), whole_text(second)]
+        assert all(text in TEXTS[name][0] for text in texts)
+        assert sum(len(text.split()) for text in texts) == len(TEXTS[name][0].split())
+    else:
+        (data / "a.txt").write_text("\n\n".join(texts) + "\n")
+        source = TextFiles(str(data / "a.txt"), layout=kind)
+    rows_read = [*source.rows("train"), *source.rows("valid")]
+    pieces = replace_pieces(decoder)
+    figures = suites.run("perplexity", job(pieces, rows_read, tmp_path))
+    framed = [[3, *(5 + byte % 27 for byte in text.encode()), 3] for text in texts]
+    nats, size = sum(own_loss(decoder, ids) for ids in framed), sum(len(text.encode()) for text in texts)
+    assert figures["bytes"] == size
+    assert figures["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+
+
+def replace_pieces(loaded: Any) -> Any:
+    """The same model reading bytes, so that nothing of a text is lost on it."""
+
+    class Bytes(type(loaded)):  # type: ignore[misc]
+        def pieces(self, texts: list[str]) -> list[list[int]]:
+            return [[5 + byte % 27 for byte in text.encode()] for text in texts]
+
+    return Bytes(**{field.name: getattr(loaded, field.name) for field in fields(loaded)})
+
+
+def test_noise_leaves_what_stands_between_sentences_alone():
+    text = Written(["The cat sits.", "A dog."], "The  cat sits.\n\nA dog.\n")
+    assert whole_text(text.rewritten(["the", "a dig"])) == "the\n\na dig\n"
+    assert (whole_text(text[:1]), whole_text(text[1:])) == ("The  cat sits.", "A dog.")
+    assert whole_text(["今天。", "很好。", "Yes.", "No."]) == "今天。很好。 Yes. No."
+    assert whole_text(["a line\n", "\n", "b\n"]) == "a line\n\nb\n"
 
 
 def test_a_stream_lets_documents_see_those_before(decoder, tmp_path):

@@ -87,15 +87,25 @@ def test_translation_is_line_for_line(marian, typed, capsys):
 
 
 def test_beam_search_divides_by_length(marian):
-    """Against all outputs of up to three pieces, one after the other."""
+    """Against all outputs of up to three pieces, one after the other; on a model whose answer the penalty changes, and
+    for which the likeliest first piece is not the beginning of the best answer."""
     loaded = use_models.opened(marian)
+    for bias in torch.arange(-2.0, 2.0, 0.1):
+        loaded.model.final_logits_bias[0, loaded.end] = bias
+        best = {penalty: best_output(loaded, "the cat", penalty) for penalty in (0.0, 1.0, 3.0)}
+        greedy = best_output(loaded, "the cat", 1.0, greedily=True)
+        if best[3.0] != best[0.0] != greedy:
+            break
+    assert best[3.0] != best[0.0] != greedy
     # Beams as wide as all beginnings: the search cannot miss the best one.
-    for penalty in (0.0, 1.0, 3.0):
+    for penalty, ids in best.items():
         [found] = translate(loaded, ["the cat"], 1, use_models.SIZE, penalty, 2)
-        assert found == loaded.tokenizer.decode(best_output(loaded, "the cat", penalty), skip_special_tokens=True)
+        assert found == loaded.tokenizer.decode(ids, skip_special_tokens=True)
+    [found] = translate(loaded, ["the cat"], 1, 1, 0.0, 2)
+    assert found == loaded.tokenizer.decode(greedy, skip_special_tokens=True)
 
 
-def best_output(loaded: Any, text: str, penalty: float) -> list[int]:
+def best_output(loaded: Any, text: str, penalty: float, greedily: bool = False) -> list[int]:
     source = loaded.framed([text])
     kept = [piece for piece in range(use_models.SIZE) if piece != loaded.pad]
     with torch.no_grad():
@@ -105,6 +115,9 @@ def best_output(loaded: Any, text: str, penalty: float) -> list[int]:
     logits[:, :, loaded.pad] = -torch.inf  # it is never part of an output
     scores = logits.double().log_softmax(-1)
     first, second = scores[0, 0], scores[:, 1]
+    if greedily:
+        piece = int(first.argmax())
+        return [piece] if piece == loaded.end else [piece, int(second[kept.index(piece)].argmax())]
     options = [(float(first[loaded.end]), [loaded.end])]
     for place, piece in enumerate(kept):
         if piece != loaded.end:

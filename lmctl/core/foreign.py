@@ -89,6 +89,8 @@ def tokenizer_of(what: str, place: str) -> Any:
         raise no_tokenizer(what)
     if not ordinary:
         raise ConfigError(f"{what}: its tokenizer is empty: it has no pieces but special ones", TOKENIZER_HINT)
+    if not isinstance(limit := tokenizer.model_max_length, int | float) or limit < 1:
+        raise ConfigError(f"{what}: tokenizer_config.json: model_max_length is {limit!r}, a number of tokens is due")
     if not read - special:
         raise ConfigError(
             f"{what}: its tokenizer makes nothing of text but unknown pieces, even of its own ones", TOKENIZER_HINT
