@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.sources import TokenizerSpec
+from lmctl.mix.mix import Mix, Task
+from lmctl.objective.clm import CausalLM
+from lmctl.objective.denoise import Denoise
+from lmctl.objective.mlm import MaskedLM
+from lmctl.run.prepare import tokenizer_key
 from lmctl.tokenizer.bpe import Bpe
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained
@@ -238,3 +244,21 @@ def test_line_breaks_are_characters_like_others():
     tokenizer = Char().obtain(iter(["To be,\n", "\n", "or not.\n"]))
     assert "\n" in tokenizer.get_vocab()
     assert tokenizer.decode(tokenizer("be\n\nor", add_special_tokens=False)["input_ids"]) == "be\n\nor"
+
+
+def test_the_key_follows_the_pieces_that_objectives_add():
+    """T5 after BERT on one text must not meet a tokenizer without sentinels."""
+    texts = {"corpus": {"files": "the same"}}
+
+    def key(*objectives: Any) -> str:
+        tasks = {f"t{number}": Task(objective, None) for number, objective in enumerate(objectives)}  # type: ignore[arg-type]
+        return json.dumps(tokenizer_key(WordPiece(), Mix(tasks), texts), sort_keys=True)
+
+    assert Denoise().pieces
+    assert key(MaskedLM()) == key(MaskedLM(mask_rate=0.3)) == key(CausalLM())
+    others = {key(MaskedLM()), key(Denoise()), key(Denoise("bart")), key(MaskedLM(), Denoise())}
+    assert key(Denoise("bart")) == key(MaskedLM())
+    assert len(others) == 2
+    assert key(MaskedLM()) != json.dumps(
+        tokenizer_key(WordPiece(), Mix({"t0": Task(MaskedLM(), None)}), {"corpus": {}})
+    )  # type: ignore[arg-type]

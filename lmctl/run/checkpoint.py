@@ -50,7 +50,9 @@ class Contents:
     def carried(self) -> dict[str, Tensor]:
         """The states that recurrent networks carry from row to row, of all processes: each had tracks of its own."""
         ranks = range(len(list(self.path.glob("rank-*.pt"))))
-        return {name: state for rank in ranks for name, state in ((self.of_rank(rank) or {}).get("carried") or {}).items()}
+        return {
+            name: state for rank in ranks for name, state in ((self.of_rank(rank) or {}).get("carried") or {}).items()
+        }
 
 
 class Checkpoints:
