@@ -161,7 +161,7 @@ def test_a_first_step_that_changes_nothing_ends_the_run(alone, monkeypatch, name
     runner = runner_of(alone, name)
     first = FirstStep(runner)
     monkeypatch.setattr(runner.optimizer, "step", lambda *_: None)
-    with pytest.raises(LmctlError, match="the first step changed no weight, though the gradient's norm is"):
+    with pytest.raises(LmctlError, match="step 1 changed no weight, though the gradient's norm is"):
         first.look(next(runner.steps()))
 
 

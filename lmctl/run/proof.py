@@ -4,8 +4,8 @@ Several libraries' low-precision modes were seen to do nothing without saying so
 batch is run forward in the run's precision and in fp32: the low-precision products are counted (more than none),
 the logits must differ, and not by more than a stated signal-to-noise ratio allows. Where weights are stored in a
 low precision they are counted too, and compared with the float weights they were made from. Then every linear layer's
-products, gradients and update are looked at one by one (`proof_layers.py`). After the first step some weight must have
-changed.
+products, gradients and update are looked at one by one (`proof_layers.py`). After the first step at more than a
+hundredth of the learning rate some weight must have changed.
 """
 
 from __future__ import annotations
@@ -126,21 +126,26 @@ def _good(one: Finding, least: float) -> None:
     raise LmctlError(f"precision: the {one.what} of {one.layer} {wrong}", NEAREST)
 
 
+FELT = 0.01
+"""Of the peak learning rate: below it, early in a warm-up, a step may be too small for every weight."""
+
+
 class FirstStep:
-    """Watches whether the first step that is taken changes anything."""
+    """Watches whether the first steps that are taken change anything."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.before: list[int] | None = checksum(runner.learner) if runner.state.step == 0 else None
 
     def look(self, report: StepReport) -> None:
-        """LmctlError if `report` is of the first step, there was a gradient, and every weight is what it was."""
-        if self.before is None or not report.taken:
+        """LmctlError if `report` is of the first step that can be felt, there was a gradient, and every weight is what
+        it was at the beginning."""
+        if self.before is None or not report.taken or report.lr < FELT * self.runner.plan.optim.lr:
             return
         before, self.before = self.before, None
-        if report.lr > 0 and float(report.grad_norm) > 0 and checksum(self.runner.learner) == before:
+        if float(report.grad_norm) > 0 and checksum(self.runner.learner) == before:
             raise LmctlError(
-                f"the first step changed no weight, though the gradient's norm is {float(report.grad_norm):.3g}",
+                f"step {report.step} changed no weight, though the gradient's norm is {float(report.grad_norm):.3g}",
                 "precision=fp32, or another optim=",
             )
 
