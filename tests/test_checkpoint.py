@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import lmctl.run.checkpoint as module
-from lmctl.core.errors import ConfigError, DiskError
+from lmctl.core.errors import ConfigError, DiskError, LmctlError
+from lmctl.core.files import writing
 from lmctl.run.checkpoint import Checkpoints, read_named, verify
 
 
@@ -161,3 +163,43 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     found = store.newest(no_warning)
     assert found is not None
     assert torch.equal(found.weights["a"], weights(40)["a"])
+
+
+MISTAKES = {
+    "a value that cannot be saved": lambda store: store.save(3, weights(3), {"x": lambda: 0}, {}),
+    "one of this process's": lambda store: store.save(3, weights(3), {}, {"x": lambda: 0}),
+    "no weights": lambda store: store.save(3, {"a": None}, {}, {}),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_not_called_a_full_disk(tmp_path, mistake):
+    store = Checkpoints(tmp_path, keep=2)
+    save(store, 1)
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # whatever it is
+        mistake(store)
+    assert not isinstance(caught.value, LmctlError)
+    assert names(tmp_path) == ["step-00000001"]
+
+
+LIBRARIES = {
+    "tokenizers": (Exception("No space left on device (os error 28)"), "free some space"),
+    "safetensors": (
+        SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)"),
+        "permission",
+    ),
+    "torch": (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), "free some space"),
+    "system": (OSError(28, "No space left on device"), "free some space"),
+}
+
+
+@pytest.mark.parametrize(("error", "advice"), LIBRARIES.values(), ids=LIBRARIES.keys())
+def test_what_libraries_say_of_a_disk_is_understood(tmp_path, error, advice):
+    with pytest.raises(DiskError, match=rf"cannot write {tmp_path}") as caught, writing(tmp_path):
+        raise error
+    assert advice in caught.value.hint
+
+
+def test_a_mistake_while_writing_stays_what_it_is(tmp_path):
+    with pytest.raises(AttributeError, match="data_ptr"), writing(tmp_path):
+        raise AttributeError("'NoneType' object has no attribute 'data_ptr'")

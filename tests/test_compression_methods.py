@@ -131,13 +131,44 @@ def test_descent_arrives_where_it_does_without(momentum):
         assert (parameter - mean(targets, name)).norm() < 0.08 * mean(targets, name).norm(), name
 
 
-def test_everything_sent_exactly_is_the_mean():
-    for workers in (1, 2, 5):
-        steps = Steps(Compressor(error_feedback=False), workers)
-        for _ in range(2):
-            gradients = steps.gradients()
-            for name, value in steps.take(gradients).items():
-                torch.testing.assert_close(value, mean(gradients, name), rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize("feedback", [True, False])
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_everything_sent_exactly_is_the_mean(workers, feedback):
+    steps = Steps(Compressor(error_feedback=feedback), workers)
+    for _ in range(3):
+        gradients = steps.gradients()
+        for name, value in steps.take(gradients).items():
+            torch.testing.assert_close(value, mean(gradients, name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("quantiser", [Fp32(), Bf16(), Fp16(), Int8(64), Sign(64)], ids=lambda q: type(q).__name__)
+@pytest.mark.parametrize("feedback", [True, False])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_all_values_and_nearly_all_are_nearly_the_same(quantiser, feedback, workers):
+    """At density 1 it is another way (all are scattered) than just below it (few are gathered)."""
+    option = Compressor(quantise=quantiser, error_feedback=feedback)
+    ways = [Steps(replace(option, density=density), workers) for density in (1.0, 0.9999)]
+    arrived = [torch.zeros(1200) for _ in ways]
+    for _ in range(12):
+        gradients = ways[0].gradients()
+        for total, way in zip(arrived, ways, strict=True):
+            total += way.take(gradients)["first"].flatten()
+    one, other = arrived
+    tolerance = 0.25 if isinstance(quantiser, Sign) else 0.02
+    if not isinstance(quantiser, Sign) or feedback:
+        assert (one - other).norm() < tolerance * other.norm()
+
+
+@pytest.mark.parametrize("quantiser", [Fp32(), Bf16(), Fp16(), Int8(8), Sign(8)], ids=lambda q: type(q).__name__)
+def test_a_message_is_a_copy(quantiser):
+    """What is done to values, or to what was received, afterwards changes no message."""
+    values = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    message = quantiser.encode(values)
+    there, before = quantiser.decode(message, 40), message.clone()
+    values.zero_()
+    there.zero_()
+    assert before.any()
+    assert torch.equal(message, before)
 
 
 def compressed_slowly(v: Tensor, density: float, quantiser: Quantiser) -> Tensor:

@@ -17,17 +17,21 @@ from command import SMALL, environment, lmctl, metrics, succeed, summary, write_
 from planned import rehearsed
 from small import plan, prepared
 from test_resume import arguments, disturb, same
-from two_processes import OPTIONS, trained
+from two_processes import OPTIONS, conflicts, stream, stream_plan, trained, weights
 
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.quantise import Int8
 from lmctl.core.errors import ConfigError, Diverged
+from lmctl.core.places import Paths
 from lmctl.cost.live import FEEDBACK
 from lmctl.precision.fp16 import Fp16
+from lmctl.run.checkpoint import Checkpoints, read_named
+from lmctl.run.identity import Identity
 from lmctl.run.memory import tensors_in
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
 from lmctl.runner.places import Ddp
+from lmctl.verbs.train import _resume
 
 HERE = Path(__file__).parent
 
@@ -47,7 +51,8 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
+    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
+    return [rank | {"folder": str(folder)} for rank in found]
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +92,83 @@ def test_everything_sent_exactly_is_no_compression(both, alone):
     assert relative(both[0]["none"]["weights"], none["weights"]) < 1e-6
     assert none["bytes"] == (0, 0)
     for workers in (1, 4):
-        simulated = trained(alone, compression=Compressor(error_feedback=False, simulate_workers=workers))
-        assert relative(simulated["weights"], none["weights"]) < 1e-6
+        for feedback in (True, False):
+            compression = Compressor(error_feedback=feedback, simulate_workers=workers)
+            simulated = trained(alone, compression=compression)
+            assert relative(simulated["weights"], none["weights"]) < 1e-6
         if workers == 1:
             assert torch.equal(simulated["weights"], none["weights"])
+
+
+def test_tracks_stay_together_in_two_processes(both, alone, tmp_path):
+    """A network that carries states: training and every validation are those of one process."""
+    one = stream(alone, tmp_path)
+    assert len(one["scores"]) == 5
+    assert alone_rows(alone) > 3 * 4  # validation goes on from where it was, several times
+    for process in both:
+        for mine, theirs in zip(one["scores"], process["stream"]["scores"], strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-5)
+        assert relative(process["stream"]["weights"], one["weights"]) < 1e-5
+    tracks = [{name.split("/")[0] for name in process["stream"]["carried"]} for process in both]
+    assert tracks == [{"0", "1"}, {"2", "3"}]
+
+
+def alone_rows(alone) -> int:
+    return len(Runner(stream_plan(), prepared(), alone).validation.examples["corpus"])
+
+
+def test_going_on_in_another_number_of_processes_keeps_every_track(both, alone, tmp_path):
+    """What two processes carried, one goes on with: the same rows, and no dropout in between."""
+    one = stream(alone, tmp_path)
+    saved = read_named(Path(both[0]["folder"]) / "stream" / "step-00000002")
+    runner = Runner(stream_plan(), prepared(), alone)
+    runner.load(saved.weights, saved.state, None, saved.carried())
+    assert len(runner.network.carried()) == len(one["carried"])
+    assert len(list(runner.steps())) == 3
+    assert relative(weights(runner.network), one["weights"]) < 1e-5
+    blank = Runner(stream_plan(), prepared(), alone)
+    blank.load(saved.weights, saved.state, None)  # tracks of which nothing is known begin anew
+    assert len(list(blank.steps())) == 3
+    assert relative(weights(blank.network), one["weights"]) > 1e-5
+
+
+class Heard:
+    """A display that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_what_workers_keep_is_dropped_in_another_number_of_processes_only(alone, tmp_path, before):
+    """A checkpoint that one process wrote, said to be of `before`: residuals, momentum and generators of its own."""
+    own = plan(compression=Compressor(density=0.1, simulate_workers=2), run_dir=str(tmp_path), resume="auto")
+    first, paths, prints = Runner(own, prepared(), alone), Paths(tmp_path), {"text": "same"}
+    for _, _ in zip(range(2), first.steps(), strict=False):
+        pass
+    contents = first.state_dict() | {"identity": Identity({}, prints, before).state_dict()}
+    torch.rand(7)
+    kept_by_it = first.own_state()
+    Checkpoints(paths.checkpoints, 2).save(2, first.network.state_dict(), contents, kept_by_it)
+    heard, runner = Heard(), Runner(own, prepared(), alone)
+    assert not _resume(own, paths, runner, Identity({}, prints, 1), heard)
+    kept = [t for t in tensors_in(runner.exchange.state_dict()) if t.numel() > 1]
+    assert any(t.any() for t in kept) == (before == 1)
+    assert torch.equal(torch.get_rng_state(), kept_by_it["random"]["torch"]) == (before == 1)
+    assert any("what compression had not sent yet is dropped" in line for line in heard.said) == (before == 2)
+    assert runner.state.step == 2
+
+
+def test_conflict_in_two_processes_is_that_of_the_whole_step(both, alone):
+    one = conflicts(alone)
+    assert len(one) == 5
+    assert all(0 < abs(cosines["corpus|topics"]) < 1 for cosines in one)
+    for process in both:
+        for mine, theirs in zip(one, process["conflicts"], strict=True):
+            assert mine == pytest.approx(theirs, abs=1e-4)
 
 
 def test_bytes_sent_and_dense(both):

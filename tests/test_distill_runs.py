@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from command import ROOT, environment
 from distill_workers import CASES, runner_of, trained, weights
 from safetensors.torch import save_file
-from small import plan, tokenizer
+from small import plan, tokenizer, vocabulary
 from small_tasks import small_task, two_tasks
 from small_teachers import MODELS, taught, teacher
+from taught import save_teacher
 from torch.nn.functional import log_softmax
 
 from lmctl.adversary.fgm import FastGradient
@@ -38,6 +39,8 @@ from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits
 from lmctl.distill.minilm import MiniLM
 from lmctl.mix.stream import Position
+from lmctl.model.gpt2 import Gpt2
+from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.precision.fp16 import Fp16
 from lmctl.run.gap import closed
@@ -431,3 +434,24 @@ def test_several_tasks_in_a_learned_balance(alone, tmp_path):
     }
     assert len(runner.learner.balance.log_variance) == 2
     assert all(math.isfinite(float(value)) for report in reports for value in report.terms.values())
+
+
+@pytest.mark.parametrize(
+    "spec", [RecurrentLM(1, 32, dropout=0.5), Gpt2(2, 32, 2, 64, dropout=0.5)], ids=["lstm", "gpt2"]
+)
+def test_a_teacher_drops_nothing(tmp_path, spec):
+    """What it says of a batch is the same each time, while its student learns with dropout."""
+    place = save_teacher(tmp_path / "teacher", spec, {"lm": vocabulary().size})
+    rule = Curriculum({"logits": Logits()})
+    own, text = small_task("clm", dropout=0.5, teacher=(str(place),), distill=rule)
+    runner = Runner(own, text, Processes(on_cpu=True))
+    network = runner.learner.teaching.teacher.teachers[0].network
+    next(runner.steps())
+    assert runner.network.training
+    assert not any(module.training for module in network.modules())
+    batch = runner.stream.first("corpus", 4)
+    looks = [runner.learner.teaching.teacher.look(batch).answers("lm", "lm", slice(0, 20)).logits for _ in range(2)]
+    assert torch.equal(*looks)
+    network.train()
+    other = runner.learner.teaching.teacher.look(batch).answers("lm", "lm", slice(0, 20)).logits
+    assert not torch.equal(looks[0], other)  # it could have

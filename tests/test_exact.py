@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from small import plan, prepared
+from small_tasks import small_task
 
-from lmctl.config.schema import Budget
-from lmctl.core.errors import ConfigError, DataError
+from lmctl.config.schema import BatchShape, Budget
+from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.mix.stream import Position
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.precision.bf16 import Bf16
+from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
@@ -155,3 +158,104 @@ def test_compiled_is_the_same_network(alone, precision):
     one, _ = trained(alone, objective=MaskedLM(), precision=precision)
     other, _ = trained(alone, objective=MaskedLM(), precision=precision, compile=True)
     assert (weights(one) - weights(other)).norm() / weights(one).norm() < 1e-3
+
+
+SHORT: dict[str, dict[str, Any]] = {
+    "tokens": {"budget": Budget(tokens=4000, steps=None)},
+    "tokens, by tokens": {"budget": Budget(tokens=4000, steps=None), "batch": BatchShape(None, 128, None, 32)},
+    "steps": {"budget": Budget(steps=12)},
+    "epochs": {"budget": Budget(epochs=1.5)},
+    "the sooner of two": {"budget": Budget(tokens=3000, steps=20)},
+    "skips": {"budget": Budget(steps=10), "precision": Fp16(initial_scale=2.0**40)},
+}
+"""Runs whose rows are shorter than `seq_len` allows."""
+
+
+def followed(alone: Processes, task: str, stop: int | None = None, go_on: Runner | None = None, **changes: Any) -> Any:
+    """The runner, and per window what a curriculum, the lesson and the learning rate were told, and what was spent."""
+    own, text = small_task(task, **changes)
+    runner, told, found = Runner(own, text, alone), {}, []
+    if go_on is not None:
+        weights = {name: value.clone() for name, value in go_on.network.state_dict().items()}
+        runner.load(weights, go_on.state_dict(), go_on.own_state())
+    honest = runner.stream.window
+
+    def window(at: Position, progress: float, *rest: Any) -> Any:
+        told[sum(at.rows.values())] = progress  # the last that was said counts
+        return honest(at, progress, *rest)
+
+    runner.stream.window = window
+    steps = runner.steps()
+    while True:
+        state, rows = runner.state, sum(runner.state.position.get("rows", {}).values())
+        budget, before = own.budget, (state.step, state.tokens, rows)
+        if stop is not None and state.window == stop:
+            return runner, found
+        report = next(steps, None)
+        if report is None:
+            return runner, found
+        ends = [
+            (before[0], state.step, budget.most_steps),
+            (before[1], state.tokens, budget.tokens),
+            (before[2], sum(state.position["rows"].values()), (budget.epochs or 0) * runner.stream.total),
+        ]
+        share, after = (max(pair[i] / pair[2] for pair in ends if pair[2]) for i in (0, 1))
+        found.append((told[rows], runner.learner.teaching.progress, share, after, report))
+
+
+@pytest.mark.parametrize("task", ["class", "mlm_nsp", "translate"])
+@pytest.mark.parametrize("case", SHORT)
+def test_progress_is_what_is_spent(alone, task, case):
+    """Never ahead of it, and at the end within a step of all: of tokens, not of positions; of steps that were taken."""
+    runner, found = followed(alone, task, **SHORT[case])
+    assert len(found) > 5
+    for told, lesson, before, after, report in found:
+        assert told == lesson == pytest.approx(before, abs=1e-12)
+        if report.taken:
+            middle = (before + after) / 2 if case != "the sooner of two" else None
+            rate = runner.plan.optim.lr * runner.plan.schedule.factor(min(1.0, middle)) if middle else report.lr
+            assert report.lr == pytest.approx(rate, rel=1e-9)
+    assert found[-1][3] >= 1
+    assert sum(not report.taken for *_, report in found) == (runner.state.skipped if case == "skips" else 0)
+    assert (runner.state.skipped > 3) == (case == "skips")
+
+
+@pytest.mark.parametrize("case", ["tokens", "skips"])
+def test_progress_is_the_same_after_an_interruption(alone, case):
+    _, straight = followed(alone, "class", **SHORT[case])
+    first, head = followed(alone, "class", stop=6, **SHORT[case])
+    _, rest = followed(alone, "class", go_on=first, **SHORT[case])
+    assert [told for told, *_ in head + rest] == [told for told, *_ in straight]
+
+
+def test_no_two_seeds_or_processes_share_their_dropout(alone):
+    """Nor does any of them share it with the initial weights of a third."""
+    draws = set()
+    for seed in (1, 2, 3, -1):
+        for rank in (0, 1, 2):
+            one = Processes(on_cpu=True)
+            one.rank = rank
+            Runner(plan(seed=seed), prepared(), one)
+            draws.add(float(torch.rand(1, dtype=torch.float64)))
+        torch.manual_seed(seed)
+        draws.add(float(torch.rand(1, dtype=torch.float64)))
+    assert len(draws) == 16
+
+
+@dataclass(frozen=True)
+class Scored(MaskedLM):
+    """An objective with one score more, which is called `name`."""
+
+    name: str = "mlm_bits"
+
+    def scores(self, network: Any, batch: Any) -> Any:
+        return super().scores(network, batch) | {self.name: float(len(batch.targets["mlm"].labels))}
+
+
+def test_a_score_is_counted_over_the_term_it_is_named_after(alone):
+    runner = Runner(plan(objective=Scored()), prepared(), alone)
+    assert runner.validation.scores(runner.learner)["corpus/mlm_bits"] == 1.0
+    for name in ("bits", "ml", "m_lm", "", "_mlm", "mlmx"):
+        runner = Runner(plan(objective=Scored(name=name)), prepared(), alone)
+        with pytest.raises(LmctlError, match=f"the objective gives a score '{name}', and its terms are mlm"):
+            runner.validation.scores(runner.learner)

@@ -19,7 +19,7 @@ from lmctl.core.tasks import ModelSpec
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.distill.on_policy import OnPolicy
-from lmctl.mix.stream import Position
+from lmctl.mix.stream import Position, Window
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.recurrent_mt import RecurrentMT
@@ -172,6 +172,40 @@ def test_micro_batches_and_interruptions_make_no_difference(teachers):
     rest.load({n: v.clone() for n, v in half.network.state_dict().items()}, half.state_dict(), half.own_state())
     list(rest.steps())
     assert torch.equal(weights(whole), weights(rest))
+
+
+@pytest.mark.parametrize("model", [BIG["clm"], RecurrentLM(1, 32)], ids=["gpt2", "lstm"])
+@pytest.mark.parametrize("room", [None, 6])
+def test_what_a_row_keeps_and_writes_does_not_depend_on_its_company(teachers, model, room):
+    """With texts that lose words, so that rows differ in length."""
+    how = OnPolicy(share=1.0, prompt=0.3, max_new_tokens=room)
+    runner = running(teachers, how=how, model=model)
+    material = runner.own_texts.examples["corpus"].material
+    vary = replace(material, rewrite=lambda ids, generator: ids[: int(generator.integers(10, len(ids)))])
+    examples = runner.learner.objectives["corpus"].examples(vary)
+    runner.own_texts.examples = {"corpus": examples}
+    rows, draws = np.arange(6), Draws(1, "x")
+
+    def written(some: np.ndarray) -> list[tuple[list[int], int]]:
+        given = Window([examples.collate(some, np.zeros_like(some), draws)], {}, Position())
+        (after,) = runner.own_texts.rewritten([given], 4)
+        (batch,) = after.batches
+        whole, _ = whole_rows(batch)
+        width = batch.inputs["input_ids"].shape[1]
+        asked = np.bincount(batch.targets["lm"].positions.numpy() // width, minlength=len(some))
+        ends = zip(whole, starts(some), asked.tolist(), strict=True)
+        return [(row[: first + count].tolist(), count) for row, first, count in ends]
+
+    def starts(some: np.ndarray) -> np.ndarray:
+        return np.maximum(1, (0.3 * lengths[some]).astype(int))
+
+    _, lengths = whole_rows(examples.collate(rows, np.zeros_like(rows), draws))
+    assert len(set(lengths.tolist())) > 3
+    together = written(rows)
+    for count in (1, 2, 3):
+        assert [one for part in np.split(rows, 6 // count) for one in written(part)] == together
+    for (_, count), length, start in zip(together, lengths, starts(rows), strict=True):
+        assert 1 <= count <= min(length - start, room or length)
 
 
 def test_without_turns_it_is_the_lesson_alone(teachers):

@@ -8,6 +8,7 @@ from small import plan, prepared
 
 from lmctl.config.schema import Budget
 from lmctl.core.errors import Diverged, LmctlError
+from lmctl.optim.sgd import Sgd
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.emulation import HalfProducts
 from lmctl.precision.fp16 import Fp16
@@ -61,6 +62,20 @@ def test_half_precision_learns_what_fp32_learns(alone, precision):
         assert runner.state.step == 30
     assert losses["half"] != losses["fp32"]
     assert losses["half"][-1] == pytest.approx(losses["fp32"][-1], abs=0.05)
+
+
+@pytest.mark.parametrize("clip_norm", [0.1, None])
+def test_the_loss_scale_does_not_reach_what_is_clipped(alone, clip_norm):
+    """By SGD, which a gradient of another size moves further: Adam would divide the size out."""
+    changes = {"optim": Sgd(lr=0.1), "clip_norm": clip_norm, "budget": Budget(steps=20)}
+    runs = [Runner(plan(precision=p, **changes), prepared(), alone) for p in (Fp32(), Fp16(initial_scale=4096.0))]
+    start = [p.detach().clone() for p in runs[0].network.parameters()]
+    norms = [[float(report.grad_norm) for report in run.steps()] for run in runs]
+    assert clip_norm is None or min(norms[0]) > 2 * clip_norm
+    assert norms[1] == pytest.approx(norms[0], rel=0.02)
+    moves = [[p.detach() - q for p, q in zip(run.network.parameters(), start, strict=True)] for run in runs]
+    one, other = (torch.cat([move.flatten() for move in moved]) for moved in moves)
+    assert (one - other).norm() < 0.02 * one.norm()
 
 
 @pytest.mark.parametrize("precision", [Bf16(), Fp16()], ids=["bf16", "fp16"])

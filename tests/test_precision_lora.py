@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from small import plan, prepared, tokenizer, vocabulary
 
 from lmctl.config.schema import Budget
-from lmctl.core.errors import ConfigError
+from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
+from lmctl.precision.codecs import FloatProducts
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.int8_lora import Int8Lora
 from lmctl.precision.int8_weights import Int8Weights
@@ -67,6 +69,21 @@ def test_the_frozen_base_stays_and_adapters_learn_through_validation(alone, bert
     list(in_float.steps())
     losses = [one.validation.scores(one.learner)["loss"] for one in (runner, in_float)]
     assert losses[0] == pytest.approx(losses[1], abs=0.005)
+
+
+@OPTIONS
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 1.2])
+def test_what_frozen_weights_pass_on_is_proven(alone, bert, option, monkeypatch, factor):
+    honest = FloatProducts.backward
+
+    def backward(self, *given):
+        gx, gw = honest(self, *given)
+        return None if gx is None else gx * factor, gw
+
+    runner = runner_of(alone, bert, option)
+    monkeypatch.setattr(FloatProducts, "backward", backward)
+    with pytest.raises(LmctlError, match=rf"the input gradient of .* is -?{abs(factor):.2f} times"):
+        prove(runner)
 
 
 @OPTIONS
@@ -151,3 +168,24 @@ def test_trained_int8_weights_may_have_adapters_as_well(alone, bert):
     runner = runner_of(alone, bert, Int8Weights())
     list(runner.steps())
     assert not any("lora" in name for name in runner.network.pretrained().state_dict())
+
+
+@pytest.mark.parametrize("alpha", [4.0, 16.0])
+def test_adapters_count_for_alpha_over_rank(bert, alpha):
+    """Hu et al. 2022, section 4.1: W + (alpha / rank) B A, here with rank 4 and matrices that are known."""
+    network = replace(bert, lora_alpha=alpha).load(V, {"mlm": V.size, "pair": 2})
+    base = {name: p.clone() for name, p in network.named_parameters() if name.endswith("base_layer.weight")}
+    random = torch.Generator().manual_seed(1)
+    factors = {}
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if ".lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.1)
+                factors[name] = parameter.clone()
+    merged = dict(Fp32().restore(network.pretrained()).named_parameters())
+    assert len(base) >= 4
+    for name, weight in base.items():
+        stem = name.removesuffix("base_layer.weight")
+        a, b = (next(v for key, v in factors.items() if key.startswith(f"{stem}lora_{letter}")) for letter in "AB")
+        found = merged[stem.removeprefix("model.") + "weight"]
+        torch.testing.assert_close(found - weight, alpha / 4 * b @ a, rtol=1e-4, atol=1e-6)

@@ -11,6 +11,7 @@ from small import documents, prepared, store, vocabulary
 from small import plan as small_plan
 from transformers import AutoModelForCausalLM
 
+from lmctl.config.schema import Evaluation
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.tasks import Material
@@ -144,6 +145,24 @@ def run_of(steps: int, **changes) -> Runner:
     for report, _ in zip(runner.steps(), range(steps), strict=False):
         assert report.taken
     return runner
+
+
+@pytest.mark.parametrize("micro", [1, 3, 7, 64])
+def test_validation_reads_every_track_in_order_whatever_a_batch_holds(micro: int):
+    """As one long row per track, read by torch's own cells without a cut."""
+    runner = run_of(2, micro=micro, eval=Evaluation(rows=None))
+    examples, network = runner.validation.examples["corpus"], runner.network.eval()
+    rows = np.arange(len(examples))
+    assert examples.segments > 2
+    whole = examples.collate(rows, np.zeros_like(rows), Draws(0, "x"))
+    pieces, labels = (
+        ids.reshape(-1, examples.tracks, 8).permute(1, 0, 2).reshape(examples.tracks, -1)
+        for ids in (whole.inputs["input_ids"], whole.targets["lm"].labels)
+    )
+    with torch.no_grad():
+        hidden = network.encode({"input_ids": pieces}, torch.arange(pieces.numel()))
+        right = torch.nn.functional.cross_entropy(network.head("lm", hidden), labels.reshape(-1))
+    assert runner.validation.scores(runner.learner)["corpus/lm"] == pytest.approx(float(right), rel=1e-5)
 
 
 def test_a_run_goes_on_with_the_state_it_carried():

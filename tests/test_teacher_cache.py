@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,16 @@ from command import lmctl, metrics, succeed, summary
 from small import documents, plan, prepared
 from taught import BIG, runner_of, save_teacher, taught, weights
 
+from lmctl.augment.char_noise import CharNoise
 from lmctl.cli.main import main
-from lmctl.config.schema import BatchShape, Budget
+from lmctl.config.schema import BatchShape, Budget, Evaluation, Logging
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
+from lmctl.optim.adamw import AdamW
+from lmctl.plan import Plan
+from lmctl.precision.bf16 import Bf16
+from lmctl.precision.int8 import Int8
 from lmctl.run import remembered
 from lmctl.run.remembered import remember
 from lmctl.run.versions import Repeating, versions_of
@@ -185,3 +191,79 @@ def test_build_here_learn_there(tmp_path):
     assert summary(tmp_path / "student")["steps"] == 4
     trained = next(line for line in metrics(tmp_path / "student") if line["split"] == "train")
     assert "loss/corpus/distill_logits" in trained
+
+
+MATTERS = {
+    "model": replace(BIG, layers=1, max_positions=32),
+    "mix": None,
+    "distill": None,
+    "batch": BatchShape(8, seq_len=24),
+    "teacher": None,
+    "teacher_cache_k": 7,
+    "seed": 2,
+    "maskings": 3,
+}
+"""Fields of a plan of which some part decides what a teacher says of which rows."""
+ELSEWHERE = {"data", "augment", "tokenizer"}
+"""They matter as the tasks have them, and as fingerprints."""
+
+
+def test_what_is_kept_is_told_by_all_that_decides_it(teacher, tmp_path):
+    """A change of a part that decides what the teacher is asked, or says, gives other keys; of any other part, the
+    same ones. No field of a plan may be forgotten."""
+    some = taught(teacher, teacher_cache="auto", maskings=2, teacher_cache_k=None)
+    (task,), rows = some.mix.tasks.values(), {"corpus": range(100)}
+
+    def keys(own=some, text=None) -> str:
+        return json.dumps(remembered.keys_of(own, text or prepared(), rows)["corpus"][0], sort_keys=True)
+
+    def with_task(**changes) -> Plan:
+        return replace(some, mix=replace(some.mix, tasks={"corpus": replace(task, **changes)}))
+
+    other_teacher = save_teacher(tmp_path / "other", seed=8)
+    lesson = some.distill
+    different = {
+        "augment": with_task(augment=CharNoise()),
+        "augment, otherwise": with_task(augment=CharNoise(typo_rate=0.5)),
+        "objective": with_task(objective=replace(task.objective, mask_rate=0.3)),
+        "name": replace(some, mix=replace(some.mix, tasks={"other": task})),
+        "precision": replace(some, distill=replace(lesson, teacher_precision=Bf16())),
+        "precision, otherwise": replace(some, distill=replace(lesson, teacher_precision=Int8())),
+        "precision in detail": replace(some, distill=replace(lesson, teacher_precision=Int8(exclude=["*query"]))),
+        "teacher": replace(some, teacher=(str(other_teacher),)),
+        "teachers": replace(some, teacher=(str(teacher), str(other_teacher))),
+        "seq_len": replace(some, batch=MATTERS["batch"]),
+        "k": replace(some, teacher_cache_k=7),
+        "seed": replace(some, seed=2),
+    }
+    before, found = keys(), {}
+    for name, own in different.items():
+        text = prepared() if name != "name" else _named(prepared(), "other")
+        names = {"other": range(100)} if name == "name" else rows
+        found[name] = json.dumps(next(iter(remembered.keys_of(own, text, names).values()))[0], sort_keys=True)
+    assert before not in found.values()
+    assert len(set(found.values())) == len(found)
+    for changed in ("corpus", "tokenizer"):
+        prints = prepared().fingerprints | {changed: "another"}
+        assert keys(text=replace(prepared(), fingerprints=prints)) != before
+    neutral = {
+        "optim": AdamW(lr=7.0),
+        "budget": Budget(steps=99),
+        "clip_norm": None,
+        "precision": Bf16(),
+        "log": Logging(every=7),
+        "eval": Evaluation(rows=3),
+        "gradient_checkpointing": True,
+        "name": "another",
+        "run_dir": "elsewhere",
+    }
+    assert all(keys(replace(some, **{name: value})) == before for name, value in neutral.items())
+    assert keys(replace(some, distill=replace(lesson, hard=0.9))) == before
+    left = {"adversary", "checkpoint", "compile", "compression", "early_stop", "init_from", "resume", "runner"}
+    left |= {"schedule", "student", "teacher_cache", "cache_dir"}
+    assert {field.name for field in fields(Plan)} == MATTERS.keys() | neutral.keys() | ELSEWHERE | left
+
+
+def _named(text, name: str):
+    (corpus,) = text.corpora.values()
+    return replace(text, corpora={name: corpus}, fingerprints=text.fingerprints | {name: text.fingerprints["corpus"]})

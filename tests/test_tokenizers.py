@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import importlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lmctl.core.errors import ConfigError, DataError, DiskError
 from lmctl.core.sources import TokenizerSpec
+from lmctl.mix.mix import Mix, Task
+from lmctl.objective.clm import CausalLM
+from lmctl.objective.denoise import Denoise
+from lmctl.objective.mlm import MaskedLM
+from lmctl.run.prepare import tokenizer_key
 from lmctl.tokenizer.bpe import Bpe
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained
@@ -257,3 +263,21 @@ def test_an_error_of_whoever_reads_the_text_is_not_one_of_the_temporary_file(mon
     monkeypatch.setattr("tempfile.TemporaryFile", lambda *a, **k: Full())
     with pytest.raises(DiskError, match="no room for training text"), reread(["A sentence."]):
         pass
+
+
+def test_the_key_follows_the_pieces_that_objectives_add():
+    """T5 after BERT on one text must not meet a tokenizer without sentinels."""
+    texts = {"corpus": {"files": "the same"}}
+
+    def key(*objectives: Any) -> str:
+        tasks = {f"t{number}": Task(objective, None) for number, objective in enumerate(objectives)}  # type: ignore[arg-type]
+        return json.dumps(tokenizer_key(WordPiece(), Mix(tasks), texts), sort_keys=True)
+
+    assert Denoise().pieces
+    assert key(MaskedLM()) == key(MaskedLM(mask_rate=0.3)) == key(CausalLM())
+    others = {key(MaskedLM()), key(Denoise()), key(Denoise("bart")), key(MaskedLM(), Denoise())}
+    assert key(Denoise("bart")) == key(MaskedLM())
+    assert len(others) == 2
+    assert key(MaskedLM()) != json.dumps(
+        tokenizer_key(WordPiece(), Mix({"t0": Task(MaskedLM(), None)}), {"corpus": {}})
+    )  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ python -m torch.distributed.run --standalone --nproc-per-node=2 tests/two_proces
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from small import plan, prepared
+from small_tasks import two_tasks
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as theirs
 from torch.nn.parallel import DistributedDataParallel
@@ -21,6 +23,9 @@ from lmctl.compression.compressor import Compressor
 from lmctl.compression.none import Uncompressed
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Int8, Sign
+from lmctl.config.schema import Evaluation
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.optim.sgd import Sgd
 from lmctl.precision.fp16 import Fp16 as Fp16Products
 from lmctl.run.checkpoint import Checkpoints, read_named
@@ -99,6 +104,32 @@ def resumed(processes: Processes, folder: Path, keep: bool, **changes: Any) -> t
     return weights(runner.network)
 
 
+def stream_plan(**changes: Any) -> Any:
+    """Four tracks whose state is carried, and validation on all rows."""
+    model = RecurrentLM(1, 16, dropout=0.0, embedding_dropout=0.0)
+    settings = {"model": model, "objective": StreamedLM(), "size": 4, "seq_len": 8, "eval": Evaluation(rows=None)}
+    return plan(**settings | changes)
+
+
+def stream(processes: Processes, folder: Path, **changes: Any) -> dict[str, Any]:
+    """A run that carries states, its validations and a checkpoint after two steps."""
+    runner = Runner(stream_plan(**changes), prepared(), processes)
+    checkpoints = Checkpoints(folder, 9, processes.rank, lambda bad: any(processes.sum([bad])))
+    scores = []
+    for number, _ in enumerate(runner.steps(), start=1):
+        scores.append(runner.validation.scores(runner.learner))
+        if number == 2:
+            checkpoints.save(number, runner.network.state_dict(), runner.state_dict(), runner.own_state())
+    return {"scores": scores, "weights": weights(runner.network), "carried": runner.network.carried()}
+
+
+def conflicts(processes: Processes) -> list[dict[str, float]]:
+    """The cosines of a run of two tasks."""
+    own, text = two_tasks(optim=Sgd(lr=0.1))
+    runner = Runner(replace(own, mix=replace(own.mix, conflict_every=1)), text, processes)
+    return [report.cosines for report in runner.steps()]
+
+
 class Mlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -147,6 +178,8 @@ def main() -> None:
             for option in ("topk_int8", "int8", "momentum", "powersgd")
         }
     findings["overflow"] = overflow(processes)
+    findings["stream"] = stream(processes, Path(sys.argv[1]) / "stream")
+    findings["conflicts"] = conflicts(processes)
     findings["powersgd_peer"] = powersgd(processes.rank)
     torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")
     dist.barrier()

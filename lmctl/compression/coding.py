@@ -22,8 +22,9 @@ def blocks(values: Tensor, block: int) -> Tensor:
 
 
 def raw(values: Tensor) -> Tensor:
-    """The bytes of a tensor [R, n] of any type: uint8 [R, n * size of an element]."""
-    return values.contiguous().view(torch.uint8)
+    """The bytes of a tensor [R, n] of any type: uint8 [R, n * size of an element]. A copy: what is sent must not change
+    when what it was made from does."""
+    return values.clone(memory_format=torch.contiguous_format).view(torch.uint8)
 
 
 def read(message: Tensor, dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,9 +63,32 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
 
 
+_OF_A_DISK = re.compile(r"os error \d+|I/O error|No space left|PytorchStreamWriter|inline_container|\[enforce fail")
+"""How libraries that have errors of their own (safetensors, tokenizers, torch's archives) word those of a disk."""
+
+
+def of_a_disk(error: BaseException) -> bool:
+    """Whether `error` says that something could not be written, and not that somebody made a mistake."""
+    return isinstance(error, (OSError, DiskError)) or _OF_A_DISK.search(str(error)) is not None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside it, what keeps a library from writing `path` ends in a `DiskError`; any other error stays what it is."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except Exception as error:  # tokenizers raises this very class
+        if not of_a_disk(error):
+            raise
+        raise disk_error(path, error) from error
+
+
 def disk_error(path: Path, error: BaseException) -> DiskError:
     """What to tell a person when `path` could not be written."""
-    number = getattr(error, "errno", None)
+    told = re.search(r"os error (\d+)", str(error))
+    number = getattr(error, "errno", None) or (int(told[1]) if told else None)
     reason = os.strerror(number) if number else (str(error).splitlines() or [type(error).__name__])[0]
     room = next((parent for parent in [path, *path.parents] if parent.exists()), Path("/"))
     status = os.statvfs(room)

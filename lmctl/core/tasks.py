@@ -36,14 +36,16 @@ class Examples(Protocol):
     """The rows that an objective makes of its material.
 
     Two attributes are optional. `lengths` int64 [len]: positions of each row; rows of similar length are then put
-    side by side. `ordered` True: rows must come in the order of their numbers, in every epoch.
+    side by side. `ordered` True: rows must come in the order of their numbers, in every epoch, because each goes on
+    where the one before it in its track ended: row r is of track r % `tracks`, which is another attribute then.
     """
 
     def __len__(self) -> int: ...
 
     @property
     def tokens_per_row(self) -> float:
-        """Mean number of real tokens, for mixing tasks by tokens."""
+        """Mean number of real tokens of a row as `collate` makes it, for mixing tasks by tokens; augmentation need not
+        be counted."""
         ...
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:

@@ -29,7 +29,7 @@ from lmctl.run.memory import tensors_in
 from lmctl.run.passes import MicroBatch, Part, Passes
 from lmctl.run.proof import ROWS as PROOF_ROWS
 from lmctl.run.proof import both_ways
-from lmctl.run.runner import Runner
+from lmctl.run.runner import Runner, Step
 from lmctl.run.state import TrainState
 
 LATER = 1_000_000_000
@@ -100,11 +100,8 @@ class PaperRunner(Runner):
         if self.plan.precision.storage is not None or bool(getattr(self.plan.model, "lora_rank", 0)):
             _ = [torch.empty(p.shape, device=p.device) for p in self.network.parameters()]
 
-    def spent(self, ahead: float = 0.0) -> float:
+    def spent(self, of: Step | None = None, part: float = 1.0) -> float:
         """Half of the budget: the learning rate changes no size."""
-        return 0.5
-
-    def _progress(self, index: int, at: Position) -> float:
         return 0.5
 
     def _batches(self, task: str) -> list[Batch]:

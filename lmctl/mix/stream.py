@@ -78,7 +78,9 @@ class MixStream:
             for task, some in examples.items()
         }
         self.sizes = {task: len(some) for task, some in examples.items()}
-        self.tokens_per_row = {task: float(some.tokens_per_row) for task, some in examples.items()}
+        by_tokens = mix.sampling.unit == "tokens"
+        self.worth = {task: float(some.tokens_per_row) if by_tokens else 1.0 for task, some in examples.items()}
+        """What a row counts for in the unit of the shares."""
 
     @property
     def total(self) -> int:
@@ -106,10 +108,19 @@ class MixStream:
                 spots[task] = after
                 batches += batched(drawn.part(first, last), micro or max(1, count), stream.draws)
                 first, last = (max(0, place - len(drawn.rows)) for place in (first, last))
-        factors = {task: self.mix.tasks[task].loss_weight * share for task, share in shares.items()}
+        factors = {task: self._factor(task, count / total, shares) for task, count in counts.items()}
         rows = {task: spot.rows for task, spot in spots.items()}
         blocks = {task: dict(spot.block) for task, spot in spots.items() if spot.block is not None}
         return Window(batches, factors, Position(rows, owed, blocks))
+
+    def _factor(self, task: str, part: float, shares: Mapping[str, float]) -> float:
+        """What the losses of a task, which are means over its targets in the window, count for where it has `part` of
+        the window's rows. It follows the rows that are there, not those that were asked for: a window without the task
+        is made up for by those that have it, and over any stretch a task counts with its share, however few rows that
+        is. Where shares are of tokens, a task's rows count for more than their number by the factor that they are
+        longer than the others."""
+        longer = sum(share * self.worth[task] / self.worth[name] for name, share in shares.items())
+        return self.mix.tasks[task].loss_weight * part * longer
 
     def _deal(self, at: Position, shares: Mapping[str, float]) -> tuple[dict[str, int], dict[str, float]]:
         """Whole rows per task for this window, and what is owed to each after it."""
@@ -118,9 +129,7 @@ class MixStream:
             stream = self.streams[task]
             fits = self.by_tokens and stream.lengths is not None
             return {task: stream.rest_of_bucket(at.spot(task)) if fits else self.window_rows}, {}
-        wanted = dict(shares)
-        if self.mix.sampling.unit == "tokens":
-            wanted = {task: share / self.tokens_per_row[task] for task, share in shares.items()}
+        wanted = {task: share / self.worth[task] for task, share in shares.items()}
         total = sum(wanted.values())
         owed = {task: at.owed.get(task, 0.0) + self.window_rows * part / total for task, part in wanted.items()}
         counts = {task: max(0, int(due)) for task, due in owed.items()}

@@ -23,7 +23,8 @@ class RecurrentNetwork(TransformerNetwork):
     def __init__(self, model: nn.Module, heads: Mapping[str, int]) -> None:
         super().__init__(model, heads)
         self._tracks: dict[bool, dict[int, State]] = {True: {}, False: {}}
-        """Per track its last state, rows of one [1, 1, H]; for training and for everything else."""
+        """Per track its last state, rows of one [1, 1, H]; for training and for everything else. A track that none is
+        known of begins blank, as a fresh one does."""
 
     def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
         if "track" not in inputs:
@@ -31,9 +32,10 @@ class RecurrentNetwork(TransformerNetwork):
         tracks, fresh = inputs["track"].tolist(), inputs["fresh"].tolist()
         known = self._tracks[self.training]
         before: State | None = None
-        if not all(fresh):
-            blank = [tuple(torch.zeros_like(part) for part in layer) for layer in next(iter(known.values()))]
-            rows = [blank if new else known[track] for track, new in zip(tracks, fresh, strict=True)]
+        found = {track: known[track] for track, new in zip(tracks, fresh, strict=True) if not new and track in known}
+        if found:
+            blank = [tuple(torch.zeros_like(part) for part in layer) for layer in next(iter(found.values()))]
+            rows = [found.get(track, blank) for track in tracks]
             before = [
                 tuple(torch.cat(parts, dim=1) for parts in zip(*(row[layer] for row in rows), strict=True))
                 for layer in range(len(blank))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmctl.core.draws import Draws
-from lmctl.core.tasks import Material
+from lmctl.core.tasks import Material, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,3 +62,15 @@ def text_lengths(material: Material) -> np.ndarray:
     store = material.store
     counts = np.diff(np.asarray(store.sentences))
     return counts.reshape(len(store.documents) - 1, -1)
+
+
+SAMPLE = 256
+"""Rows that are enough to tell their mean length to a percent or two."""
+
+
+def mean_tokens(objective: Objective, material: Material) -> float:
+    """Mean number of real tokens of the rows that `objective` makes of `material`, counted over SAMPLE rows spread over
+    all of them: for rows whose length comes of drawing and cutting. Augmentation, which may be slow, is left out."""
+    examples = objective.examples(replace(material, rewrite=None))
+    rows = np.unique(np.linspace(0, len(examples) - 1, SAMPLE).astype(np.int64))
+    return examples.collate(rows, np.zeros_like(rows), Draws(0, "tokens per row")).tokens / len(rows)

@@ -80,10 +80,10 @@ class NextPieceRows:
 
 
 def next_piece_batch(
-    material: Material, ids: np.ndarray, lengths: np.ndarray, separate_documents: bool, first: int = 0
+    material: Material, ids: np.ndarray, lengths: np.ndarray, separate_documents: bool, first: np.ndarray | int = 0
 ) -> Batch:
     """A batch that predicts every next piece of `ids` int64 [R, L + 1], of whose rows the first `lengths` int64 [R]
-    pieces are real, from position `first` on."""
+    pieces are real, from position `first` on (int64 [R], or the same in all rows)."""
     import torch
 
     inputs, labels = ids[:, :-1], ids[:, 1:]
@@ -95,7 +95,7 @@ def next_piece_batch(
         batch |= {"attention_mask": torch.from_numpy(mask), "position_ids": torch.from_numpy(positions)}
     elif not real.all():
         batch["attention_mask"] = torch.from_numpy(real)
-    asked = real & (np.arange(inputs.shape[1]) >= first)
+    asked = real & (np.arange(inputs.shape[1]) >= np.reshape(first, (-1, 1)))
     positions = np.flatnonzero(asked)
     targets = Targets(torch.from_numpy(positions), torch.from_numpy(labels.reshape(-1)[positions]))
     return Batch(material.task, batch, {"lm": targets}, int(real.sum()))

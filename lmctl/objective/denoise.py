@@ -19,7 +19,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore
 from lmctl.core.tasks import Material, Network
 from lmctl.core.vocabulary import NO_PIECE, Vocabulary
-from lmctl.objective.batching import rectangle
+from lmctl.objective.batching import mean_tokens, rectangle
 from lmctl.objective.full_rows import PackedRows
 from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
 from lmctl.objective.translate import seq2seq_batch
@@ -95,7 +95,7 @@ class CorruptedRows:
 
     @property
     def tokens_per_row(self) -> float:
-        return self.rows.width * (1.0 if self.objective.style == "t5" else 2.0)
+        return mean_tokens(self.objective, self.material)
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws)

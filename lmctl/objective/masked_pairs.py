@@ -14,7 +14,7 @@ from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
 from lmctl.core.tasks import Material, Network
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.objective.batching import padding_mask
+from lmctl.objective.batching import mean_tokens, padding_mask
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.pairs import DRAWS_PER_ROW, Pairs
 from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
@@ -94,7 +94,7 @@ class MaskedPairs:
 
     @property
     def tokens_per_row(self) -> float:
-        return min(len(self.material.store) / len(self.pairs) + 3.0, self.material.seq_len)
+        return mean_tokens(self.objective, self.material)
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         import torch

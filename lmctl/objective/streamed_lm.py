@@ -79,6 +79,11 @@ class Tracks:
 
     ordered: ClassVar[bool] = True
 
+    @property
+    def tracks(self) -> int:
+        """Rows side by side."""
+        return self.material.batch_rows
+
     @cached_property
     def stream(self) -> np.ndarray:
         """Every piece of the split, with [SEP] behind each document or sentence."""

@@ -84,7 +84,7 @@ class ParallelRows:
 
     @property
     def tokens_per_row(self) -> float:
-        return len(self.material.store) / len(self) + 2.0
+        return float(np.minimum(text_lengths(self.material) + 1, self.material.seq_len).sum(axis=1).mean())
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         room, vocabulary = self.material.seq_len - 1, self.material.vocabulary

@@ -87,7 +87,9 @@ class StoredOptimizer(Optimizer):
         self.inner.step()
 
     def _noise(self, like: Tensor, number: int) -> Tensor:
-        words = np.random.SeedSequence([self.seed, self.taken, number]).generate_state(1, np.uint64)
+        words = np.random.SeedSequence([self.seed & 0xFFFFFFFFFFFFFFFF, self.taken, number]).generate_state(
+            1, np.uint64
+        )
         generator = torch.Generator(like.device).manual_seed(int(words[0]) >> 1)
         return noise16(like.shape, like.device, generator)
 

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmctl.core.errors import ConfigError, DiskError
-from lmctl.core.files import digest, disk_error, sync_file, sync_folder, write_text
+from lmctl.core.files import digest, disk_error, of_a_disk, sync_file, sync_folder, write_text
 
 NAME = re.compile(r"step-(\d{8})")
 FORMAT = 1
@@ -47,6 +47,13 @@ class Contents:
         file = self.path / f"rank-{rank}.pt"
         return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else None
 
+    def carried(self) -> dict[str, Tensor]:
+        """The states that recurrent networks carry from row to row, of all processes: each had tracks of its own."""
+        ranks = range(len(list(self.path.glob("rank-*.pt"))))
+        return {
+            name: state for rank in ranks for name, state in ((self.of_rank(rank) or {}).get("carried") or {}).items()
+        }
+
 
 class Checkpoints:
     """The checkpoints of one run. Every process writes its own file; the first one does the rest."""
@@ -62,7 +69,8 @@ class Checkpoints:
     ) -> Path:
         """Write one checkpoint; the `best` one is kept until a better one comes.
 
-        If any part of it fails in any process, nothing has changed and all raise.
+        If any part of it fails in any process, nothing has changed and all raise: a `DiskError` where it is the disk's
+        fault, otherwise the error as it is.
         """
         final, partial = self.root / f"step-{step:08d}", self.root / f".partial-step-{step:08d}"
         problem = self._attempt(lambda: self._begin(partial), None)
@@ -71,7 +79,9 @@ class Checkpoints:
         if problem is not None:
             if self.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
-            raise _not_written(final, problem) from problem
+            if of_a_disk(problem):
+                raise _not_written(final, problem) from problem
+            raise problem
         return final
 
     def _attempt(
@@ -80,10 +90,10 @@ class Checkpoints:
         if problem is None and (everyone or self.rank == 0):
             try:
                 act()
-            except Exception as error:  # a full disk is an OSError, a RuntimeError or a SafetensorError
+            except Exception as error:  # whatever it is, the other processes wait to be told
                 problem = error
         if self.anywhere(problem is not None) and problem is None:
-            problem = RuntimeError("another process could not write its part")
+            problem = OSError("another process could not write its part")
         return problem
 
     def newest(self, warn: Callable[[str], None]) -> Contents | None:

@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lmctl.core.batch import Batch
-from lmctl.run.learner import Learner
+from lmctl.mix.stream import Window
+from lmctl.run.learner import total_loss
+
+if TYPE_CHECKING:
+    from lmctl.run.runner import Runner
 
 
-def gradient_cosines(learner: Learner, batches: Sequence[Batch]) -> dict[str, float]:
-    """Cosine of the gradients of each two tasks, `{"a|b": from -1 to 1}`, over the weights that both use; each
-    gradient is that of the first of `batches` of its task. Leaves gradients and random numbers as they were."""
-    first: dict[str, Batch] = {}
-    for batch in batches:
-        first.setdefault(batch.task, batch)
-    device = learner.device
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), torch.enable_grad():
-        gradients = {task: _gradient(learner, batch.to(device)) for task, batch in first.items()}
-    return {f"{a}|{b}": _cosine(gradients[a], gradients[b]) for a, b in combinations(sorted(gradients), 2)}
+def gradient_cosines(runner: Runner, windows: Sequence[Window], counts: Mapping[str, float]) -> dict[str, float]:
+    """Cosine of the gradients of each two tasks of a step, `{"a|b": from -1 to 1}`, over the weights that both use.
+
+    Each gradient is the whole one that its task has in the step, without an adversary: over all micro-batches and
+    processes. `counts` are the step's targets, by `<task>/<term>`. Pairs of which a gradient is zero, or not finite,
+    are left out. Gradients, random numbers and carried states are left as they were. Every process must call it.
+    """
+    learner, network, device = runner.learner, runner.network, runner.learner.device
+    weights = [p for p in network.parameters() if p.requires_grad]
+    gradients = {task: _Sum(weights) for task in sorted(runner.plan.mix.tasks)}
+    memory = network.memory()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+        for window in windows:
+            for batch in (batch.to(device) for batch in window.batches):
+                loss = total_loss(learner, batch, learner(batch), counts, 1, window.factors[batch.task], on_top=False)
+                gradients[batch.task].add(torch.autograd.grad(runner.scaler.scale(loss), weights, allow_unused=True))
+    network.recall(memory)
+    for gradient in gradients.values():
+        gradient.share(runner)
+    cosines = {f"{a}|{b}": gradients[a].cosine(gradients[b]) for a, b in combinations(gradients, 2)}
+    return {pair: cosine for pair, cosine in cosines.items() if cosine is not None}
 
 
-def _gradient(learner: Learner, batch: Batch) -> list[Tensor | None]:
-    counts, weights = learner.counts(batch), learner.teaching.weights(batch)
-    terms = learner(batch)
-    loss = sum(value * (weights.get(name, 1.0) / max(1, counts[name])) for name, value in terms.items())
-    parameters = [p for p in learner.network.parameters() if p.requires_grad]
-    return list(torch.autograd.grad(loss, parameters, allow_unused=True))
+class _Sum:
+    """A gradient in float32, and which of the weights it is about."""
 
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        device = weights[0].device
+        self.parts = [torch.zeros(p.shape, device=device) for p in weights]
+        self.used = torch.zeros(len(weights), device=device)
 
-def _cosine(a: list[Tensor | None], b: list[Tensor | None]) -> float:
-    both = [(x.float(), y.float()) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    dot, left, right = (
-        sum(float((x * y).sum()) for x, y in pairs)
-        for pairs in (both, [(x, x) for x, _ in both], [(y, y) for _, y in both])
-    )
-    return dot / (left * right) ** 0.5 if left and right else 0.0
+    def add(self, gradient: Sequence[Tensor | None]) -> None:
+        for place, (part, more) in enumerate(zip(self.parts, gradient, strict=True)):
+            if more is not None:
+                part += more
+                self.used[place] = 1.0
+
+    def share(self, runner: Runner) -> None:
+        """Add up what all processes have."""
+        for part in (*self.parts, self.used):
+            runner.processes.add_up(part)
+
+    def cosine(self, other: _Sum) -> float | None:
+        both = ((self.used > 0) & (other.used > 0)).tolist()
+        pairs = [(a, b) for a, b, used in zip(self.parts, other.parts, both, strict=True) if used]
+        dot, left, right = (
+            sum(float((x.double() * y).sum()) for x, y in some)
+            for some in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
+        )
+        scale = (left * right) ** 0.5
+        return dot / scale if 0 < scale < float("inf") else None

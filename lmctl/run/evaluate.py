@@ -11,6 +11,7 @@ import torch
 
 from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
+from lmctl.core.errors import LmctlError
 from lmctl.core.store import TokenStore
 from lmctl.core.tasks import Examples, Objective
 from lmctl.mix.order import Drawn
@@ -39,8 +40,18 @@ class Validation:
         if self.rows is not None and self.rows < len(rows):
             ordered = getattr(examples, "ordered", False)
             rows = rows[: self.rows] if ordered else np.sort(draws.permutation(0, len(rows))[: self.rows])
-        mine = np.array_split(rows, self.processes.world)[self.processes.rank]
-        yield from batched(Drawn(examples, mine, np.zeros_like(mine)), self.micro, draws)
+        for mine in self._mine(examples, rows):
+            yield from batched(Drawn(examples, mine, np.zeros_like(mine)), self.micro, draws)
+
+    def _mine(self, examples: Examples, rows: np.ndarray) -> list[np.ndarray]:
+        """This process's share of `rows` int64 [n], in pieces that never share a batch. Where rows go on
+        from each other it is whole tracks, as in training, read segment by segment."""
+        rank, world = self.processes.rank, self.processes.world
+        if not getattr(examples, "ordered", False):
+            return [np.array_split(rows, world)[rank]]
+        tracks: int = examples.tracks  # type: ignore[attr-defined]
+        mine = rows[rows % tracks * world // tracks == rank]
+        return np.split(mine, np.flatnonzero(np.diff(mine // tracks)) + 1)
 
     def scores(self, learner: Learner) -> dict[str, float]:
         """Every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""
@@ -82,17 +93,15 @@ class Sums:
         self.losses: set[str] = set()
 
     def add(self, batch: Batch, values: Mapping[str, Any]) -> None:
-        """Add the sums of one batch. `nsp_accuracy` is counted over the targets of `nsp`."""
+        """Add the sums of one batch. `nsp_accuracy` is counted over the targets of `nsp`. LmctlError for a name that
+        begins with none of the batch's terms."""
         counts = batch.counts()
         self.losses |= counts.keys()
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 value = value.detach().double().cpu().numpy()
             self.totals[name] = self.totals.get(name, 0.0) + np.asarray(value, dtype=np.float64)
-            term = name
-            while term not in counts:  # "label_macro_f1" belongs to "label"
-                term = term.rsplit("_", 1)[0]
-            self.counts[name] = self.counts.get(name, 0.0) + counts[term]
+            self.counts[name] = self.counts.get(name, 0.0) + counts[_term_of(name, counts, batch.task)]
 
     def means(self, processes: Processes) -> tuple[dict[str, Any], list[str]]:
         """Sum over count of every name that has any, over all processes; and which of them are losses."""
@@ -111,3 +120,15 @@ class Sums:
                 mean = np.array(values).reshape(shape) / count
                 means[name] = float(mean) if not shape else mean
         return means, losses
+
+
+def _term_of(name: str, terms: Mapping[str, Any], task: str) -> str:
+    """The term over whose targets the score `name` is counted: "label_macro_f1" belongs to "label"."""
+    words = name.split("_")
+    for end in range(len(words), 0, -1):
+        if (term := "_".join(words[:end])) in terms:
+            return term
+    raise LmctlError(
+        f"mix.tasks.{task}: the objective gives a score {name!r}, and its terms are {', '.join(terms)}",
+        "the name of a score begins with the term whose targets it is counted over, as nsp_accuracy does",
+    )

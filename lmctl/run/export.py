@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from lmctl.core.batch import Family
-from lmctl.core.files import disk_error, write_text
+from lmctl.core.files import write_text, writing
 from lmctl.core.places import Paths
 from lmctl.run.assemble import heads_of
 from lmctl.run.runner import Runner
@@ -40,19 +40,19 @@ def export(paths: Paths, runner: Runner, summary: dict[str, Any]) -> None:
     tasks = _tasks(runner)
     _name_labels(model, tasks)
     try:
+        with writing(paths.model):
+            shutil.rmtree(partial, ignore_errors=True)
+            model.save_pretrained(partial)
+            as_trained(tokenizer, runner.plan.model.family, causal="lm" in heads_of(runner.plan, runner.prepared))
+            tokenizer.save_pretrained(partial)
+            write_text(partial / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
+            if extra := network.extra_heads():
+                save_file({name: value.float().contiguous() for name, value in extra.items()}, partial / EXTRA_HEADS)
+            write_text(partial / "README.md", card(paths, model, summary))
+            shutil.rmtree(paths.model, ignore_errors=True)
+            os.rename(partial, paths.model)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        as_trained(tokenizer, runner.plan.model.family, causal="lm" in heads_of(runner.plan, runner.prepared))
-        tokenizer.save_pretrained(partial)
-        write_text(partial / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
-        if extra := network.extra_heads():
-            save_file({name: value.float().contiguous() for name, value in extra.items()}, partial / EXTRA_HEADS)
-        write_text(partial / "README.md", card(paths, model, summary))
-        shutil.rmtree(paths.model, ignore_errors=True)
-        os.rename(partial, paths.model)
-    except Exception as error:  # safetensors and tokenizers have exceptions of their own for a full disk
-        shutil.rmtree(partial, ignore_errors=True)
-        raise disk_error(paths.model, error) from error
 
 
 def _tasks(runner: Runner) -> dict[str, Any]:

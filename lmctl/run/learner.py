@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -73,25 +73,30 @@ class Fixed(nn.Module):
     """Losses count for what the mix says."""
 
     def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
-        """`loss`: this micro-batch's part of the mean of a term; `part`: the share of the term's targets it has."""
+        """`loss`: this micro-batch's part of the mean of a term, times what its task counts for; `part`: the share of
+        the term's targets it has, times the same."""
         return loss
 
 
 class Uncertainty(nn.Module):
-    """Losses weighed by their learned noise (Kendall et al. 2018, section 3.2): exp(-s) L + s / 2 for every term,
-    where s = log sigma^2 is learned with the network."""
+    """Losses weighed by their learned noise (Kendall et al. 2018, section 3): for every term exp(-s) L + s / 2, or
+    exp(-s) L / 2 + s / 2 where L is a squared error, s = log sigma^2 being learned with the network. What the mix has
+    a task count for stands before both, so that it goes on counting; s then ends where exp(-s) L is 1/2 (or 1),
+    whatever the task counts for."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], squared: Container[str] = ()) -> None:
+        """`names` of all terms, `squared` of those that are squared errors."""
         super().__init__()
         self.places = {name: place for place, name in enumerate(names)}
+        self.halved = {name: 0.5 if name in squared else 1.0 for name in names}
         self.log_variance = nn.Parameter(torch.zeros(len(names)))
 
     def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
-        """As `Fixed.forward`; the regulariser is shared out over the micro-batches like the targets."""
+        """As `Fixed.forward`; the regulariser is shared out over the micro-batches as `part` says."""
         if name not in self.places:  # a term of a lesson that is about no targets
             return loss
         s = self.log_variance[self.places[name]]
-        return torch.exp(-s) * loss + part * s / 2
+        return self.halved[name] * torch.exp(-s) * loss + part * s / 2
 
 
 def total_loss(
@@ -107,7 +112,7 @@ def total_loss(
     parts = []
     for term, value in terms.items():
         count, owner = max(counts[f"{batch.task}/{term}"], 1.0), learner.teaching.owner(batch.task, term)
-        part = 0.0 if on_top or owner != term else world * here[term] / count
+        part = 0.0 if on_top or owner != term else factor * world * here[term] / count
         weighed = value * (weights.get(term, 1.0) * factor * world / count)
         parts.append(learner.balance(f"{batch.task}/{owner}", weighed, part))
     return sum(parts[1:], parts[0])

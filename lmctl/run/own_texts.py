@@ -1,8 +1,9 @@
 """Steps in which the student writes the texts it learns from (`lmctl.distill.on_policy`).
 
-The lot is drawn by seed and step, each row's pieces by seed, step and what stands in the row: a run that was
-interrupted draws the same again, in whatever micro-batches. Drawing is greedy choice among noisy logits: the piece with
-the largest logit / T - log(-log u), u even in (0, 1), is a draw from softmax(logit / T) (Gumbel 1954).
+The lot is drawn by seed and step, each row's pieces by seed, step and what stands in the row, and how much of it stays
+and how much may be written goes by its own length: a run that was interrupted draws the same again, in whatever
+micro-batches. Drawing is greedy choice among noisy logits: the piece with the largest logit / T - log(-log u), u even
+in (0, 1), is a draw from softmax(logit / T) (Gumbel 1954).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import Window
 from lmctl.model.writing import write
+from lmctl.objective.batching import rectangle
 from lmctl.objective.clm import next_piece_batch
 from lmctl.objective.translate import seq2seq_batch
 from lmctl.run.embeddings import real_positions, row_generators
@@ -72,19 +74,39 @@ class OwnTexts:
         vocabulary, objective = material.vocabulary, self.learner.objectives[batch.task]
         apart = bool(getattr(objective, "separate_documents", False))
         rows, real = whole_rows(batch)
-        stays = max(1, int(self.how.prompt * int(real.min())))
-        room = rows.shape[1] - stays
-        contexts = [self._context(row[:stays], apart, vocabulary) for row in rows]
+        # By each row's own length, whatever the others are. No row can outgrow what the longest was: both parts of it
+        # grow with its length.
+        stays = np.maximum(1, (self.how.prompt * real).astype(np.int64))
+        room = np.minimum(real - stays, self.how.max_new_tokens or real.max())
+        beginnings = [row[:count] for row, count in zip(rows, stays, strict=True)]
+        contexts = [self._context(beginning, apart, vocabulary) for beginning in beginnings]
+        written: list[np.ndarray] = [np.empty(0)] * len(rows)
+        for some in self._together(contexts):
+            mine = [generators[row] for row in some]
+            lines = self._behind([contexts[row] for row in some], int(room[some].max()), vocabulary, mine)
+            for row, line, own in zip(some, lines, _lengths(lines, vocabulary.sep), strict=True):
+                written[row] = line[: min(own, room[row])]
+        whole = [np.concatenate(parts) for parts in zip(beginnings, written, strict=True)]
+        return next_piece_batch(material, *rectangle(whole, vocabulary.pad), apart, first=stays - 1)
+
+    def _together(self, contexts: list[np.ndarray]) -> list[list[int]]:
+        """Rows that may be continued side by side, by their numbers: all; of a recurrent network, which would read the
+        padding before the shorter ones, those of one length."""
+        lengths = [len(context) for context in contexts]
+        if _of_transformers(self.learner.network):
+            return [list(range(len(contexts)))]
+        return [[row for row, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))]
+
+    def _behind(
+        self, contexts: list[np.ndarray], room: int, vocabulary: Vocabulary, generators: list[np.random.Generator]
+    ) -> np.ndarray:
+        """int64 [R, T]: what follows the `contexts`, which are padded at their beginnings."""
         width = max(map(len, contexts))
-        ids = np.full((len(rows), width), vocabulary.pad)
+        ids = np.full((len(contexts), width), vocabulary.pad)
         for row, context in zip(ids, contexts, strict=True):
             row[width - len(context) :] = context
         mask = np.arange(width) >= width - np.array([[len(context)] for context in contexts])
-        room = min(room, self.how.max_new_tokens or room)
-        written = self._write(torch.from_numpy(ids), torch.from_numpy(mask), room, vocabulary, generators)[:, width:]
-        lengths = stays + _lengths(written, vocabulary.sep)
-        whole = np.concatenate([rows[:, :stays], written], axis=1)
-        return next_piece_batch(material, whole, lengths, apart, first=stays - 1)
+        return self._write(torch.from_numpy(ids), torch.from_numpy(mask), room, vocabulary, generators)[:, width:]
 
     def _context(self, beginning: np.ndarray, apart: bool, vocabulary: Vocabulary) -> np.ndarray:
         """What the next piece may look at: the document that it belongs to. A recurrent network reads all rows from

@@ -19,7 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from lmctl.core.errors import ConfigError, LmctlError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -81,6 +81,11 @@ class Processes:
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, group=self._hosts)
         return tensor.tolist()
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Make `tensor`, on this process's device, the sum over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
 
     def agree(self, value: Any) -> Any:
         """The first process's `value`, in all of them."""

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from lmctl.core import stop
 from lmctl.core.batch import Batch
+from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.core.lessons import Teacher
 from lmctl.core.steps import Exchange
@@ -70,7 +71,16 @@ class StepReport:
     adversarial: dict[str, tuple[Tensor, int]]
     """What the adversary reports per `<task>/<term>`, summed, and of how many targets; this process's."""
     cosines: dict[str, float]
-    """Between the tasks' gradients, by `<task>|<task>`, in the steps that look at them; this process's."""
+    """Between the tasks' gradients, by `<task>|<task>`, in the steps that look at them; over all processes."""
+
+
+class Step(NamedTuple):
+    """What an optimiser step spends of the budget."""
+
+    steps: int
+    tokens: int
+    """Real ones, of all tasks and processes."""
+    rows: int
 
 
 class Runner:
@@ -108,7 +118,9 @@ class Runner:
         self.passes = Passes(self)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, micro, processes)
-        seed_everything(plan.seed + 1 + processes.rank)  # from here on the global generators serve dropout only
+        # From here on the global generators serve dropout, and rounding in training, only: other numbers in every
+        # process and under every seed.
+        seed_everything(int(Draws(plan.seed, "dropout").generator(0, processes.rank).integers(1 << 63)))
         self._clock = (time.monotonic(), time.process_time())
 
     def _equip(self, network: Any, teacher: Teacher | None, examples: Sequence[Batch]) -> None:
@@ -121,7 +133,8 @@ class Runner:
         objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
         self.losses = [f"{batch.task}/{term}" for batch in examples for term in batch.targets]
         """Every `<task>/<term>` of the objectives."""
-        balance = Uncertainty(self.losses) if plan.mix.balance == "uncertainty" else Fixed()
+        squared = [name for name in self.losses if objectives[name.rsplit("/", 1)[0]].label_kind == "number"]
+        balance = Uncertainty(self.losses, squared) if plan.mix.balance == "uncertainty" else Fixed()
         teaching = Untaught()
         if teacher is not None:
             teaching = Taught(teacher, plan.distill, objectives, examples, watch(plan.distill, network))
@@ -142,48 +155,48 @@ class Runner:
         processes = self.processes
         return self.plan.compression.exchange(self.learner, processes.rank, processes.world, self.plan.clip_norm)
 
-    def spent(self, ahead: float = 0.0) -> float:
-        """Share of the budget that is spent (1 or more: done), `ahead` steps from now."""
-        budget, batch, state = self.plan.budget, self.plan.batch, self.state
-        rows = sum(Position.from_state(state.position).rows.values()) + ahead * batch.rows
-        shares = [
-            (state.step + ahead) / budget.most_steps if budget.most_steps else 0.0,
-            (state.tokens + ahead * batch.rows * batch.seq_len) / budget.tokens if budget.tokens else 0.0,
-            rows / (budget.epochs * self.stream.total) if budget.epochs else 0.0,
-            state.seconds / (60 * budget.minutes) if budget.minutes else 0.0,
-        ]
-        return max(shares)
-
-    def _progress(self, index: int, at: Position) -> float:
-        """How far a curriculum is in the `index`-th window: the share of the budget, in what is the same whether
-        or not the run was interrupted on the way (but for budget.minutes)."""
-        budget, batch = self.plan.budget, self.plan.batch
+    def spent(self, of: Step | None = None, part: float = 1.0) -> float:
+        """Share of the budget that is spent (1 or more: done), or will be when `part` of the step `of` is taken. But
+        for budget.minutes it is the same whether or not the run was interrupted on the way."""
+        budget, state, more = self.plan.budget, self.state, of or Step(0, 0, 0)
         return max(
-            index / budget.most_steps if budget.most_steps else 0.0,
-            index * batch.rows * batch.seq_len / budget.tokens if budget.tokens else 0.0,
-            sum(at.rows.values()) / (budget.epochs * self.stream.total) if budget.epochs else 0.0,
-            self.state.seconds / (60 * budget.minutes) if budget.minutes else 0.0,
+            (state.step + part * more.steps) / budget.most_steps if budget.most_steps else 0.0,
+            (state.tokens + part * more.tokens) / budget.tokens if budget.tokens else 0.0,
+            (self._rows(state.position) + part * more.rows) / (budget.epochs * self.stream.total)
+            if budget.epochs
+            else 0.0,
+            state.seconds / (60 * budget.minutes) if budget.minutes else 0.0,
         )
+
+    def _rows(self, position: Mapping[str, Any]) -> int:
+        """Rows of all tasks drawn."""
+        return sum(Position.from_state(position).rows.values())
 
     def steps(self) -> Iterator[StepReport]:
         """Optimiser steps until the budget is spent or a signal asks to stop."""
         with ThreadPoolExecutor(1) as ahead:
 
-            def fetch(index: int, at: Position) -> Future[list[Window]]:
-                return ahead.submit(self._windows, at, self._progress(index, at))
+            def fetch(at: Position, progress: float) -> Future[list[Window]]:
+                return ahead.submit(self._windows, at, progress)
 
-            index = self.state.window
-            coming = fetch(index, Position.from_state(self.state.position))
+            coming = fetch(Position.from_state(self.state.position), self.spent())
             while self.spent() < 1:
                 windows = coming.result()
                 if self.own_texts is not None:
-                    windows = self.own_texts.rewritten(windows, index)
+                    windows = self.own_texts.rewritten(windows, self.state.window)
                 counts, tokens = self._agree(windows)
                 if self.stopped_by is not None:
                     return
-                index += 1
-                coming = fetch(index, windows[0].after)
-                yield self._step(windows, counts, tokens)
+                after = windows[0].after
+                coming = fetch(after, self.spent(self._next(after, tokens)))
+                report = self._step(windows, counts, tokens)
+                if not report.taken:  # a step less is spent than was foreseen
+                    coming = fetch(after, self.spent())
+                yield report
+
+    def _next(self, after: Position, tokens: Mapping[str, int]) -> Step:
+        """What the step that ends at `after` spends if it is taken."""
+        return Step(1, sum(tokens.values()), sum(after.rows.values()) - self._rows(self.state.position))
 
     def _windows(self, at: Position, progress: float) -> list[Window]:
         """The window at `at` as each of the workers that this process is computes it."""
@@ -218,14 +231,14 @@ class Runner:
     def _step(self, windows: list[Window], counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
         plan, state = self.plan, self.state
         own = self.own_texts is not None and self.own_texts.turn(state.window)
-        lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(self.spent(ahead=0.5), 1e-9)))
+        middle = self.spent(self._next(windows[0].after, tokens), part=0.5)
+        lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(middle, 1e-9)))
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
-        at = Position.from_state(state.position)
-        self.learner.teaching.progress = min(1.0, self._progress(state.window, at))
+        self.learner.teaching.progress = min(1.0, self.spent())
         cosines = {}
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
-            cosines = gradient_cosines(self.learner, [batch for window in windows for batch in window.batches])
+            cosines = gradient_cosines(self, windows, counts)
         terms: dict[str, Tensor] = {}
         adversarial: dict[str, tuple[Tensor, int]] = {}
         for window in windows:
@@ -325,8 +338,15 @@ class Runner:
         exchange = self.exchange.state_dict()
         return {"random": random_state(), "carried": carried, "exchange": exchange, **self.state.own()}
 
-    def load(self, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any] | None) -> None:
-        """Go on from a checkpoint; `own` is None in a process that did not exist when it was written."""
+    def load(
+        self,
+        weights: dict[str, Tensor],
+        state: dict[str, Any],
+        own: dict[str, Any] | None,
+        others: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Go on from a checkpoint; `own` is None in a process that did not exist when it was written, and `others` then
+        the states that all processes together carried from row to row."""
         missing, unexpected = self.network.load_state_dict(weights, strict=False)
         tied = set(getattr(self.network.pretrained(), "all_tied_weights_keys", {}) or {})
         absent = [name for name in missing if name.removeprefix("model.") not in tied]
@@ -338,8 +358,8 @@ class Runner:
         self.learner.teaching.load_state_dict(state.get("teaching", {}))
         own = dict(own or {})
         saved_random, carried, exchange = (own.pop(name, None) for name in ("random", "carried", "exchange"))
-        if carried:
-            self.network.carry(carried)
+        if carried or others:
+            self.network.carry(carried or others)
         if exchange:
             self.exchange.load_state_dict(exchange)
         self.state = TrainState(**state["progress"], **own)

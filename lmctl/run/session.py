@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from lmctl.run.display import Display
 from lmctl.run.export import export
 from lmctl.run.identity import Identity
 from lmctl.run.plot import plot_losses
-from lmctl.run.proof import prove
+from lmctl.run.proof import FirstStep, prove
 from lmctl.run.record import Record
 from lmctl.run.runner import Runner, StepReport
 from lmctl.run.summary import device_name, peak_memory, summary_of
@@ -57,14 +56,15 @@ class Session:
         self._tenths = 0
         self._saved = -1
         self._overflow: Tensor | None = None
-        self._cosines: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
         """Train until the budget is spent; returns summary.json's contents."""
         try:
             self._begin()
             self.display.start()
+            first = FirstStep(self.runner)
             for report in self.runner.steps():
+                first.look(report)
                 if self._after(report):
                     break
             if self.runner.stopped_by is not None:
@@ -164,15 +164,8 @@ class Session:
         for name, (total, targets) in report.adversarial.items():
             pair = self.pending.setdefault(f"adversarial/{name}", [0.0, 0.0])
             pair[0], pair[1] = pair[0] + total, pair[1] + targets
-        every = self.plan.mix.conflict_every
-        if every is not None and (self.runner.state.window - 1) % every == 0:
-            pairs = [f"{a}|{b}" for a, b in combinations(sorted(self.plan.mix.tasks), 2)]
-            seen = self.processes.sum(
-                [v for pair in pairs for v in (report.cosines.get(pair, 0.0), pair in report.cosines)]
-            )
-            self._cosines = {
-                f"conflict/{pair}": seen[2 * i] / n for i, pair in enumerate(pairs) if (n := seen[2 * i + 1])
-            }
+        if report.cosines:
+            self.runner.state.cosines = {f"conflict/{pair}": cosine for pair, cosine in report.cosines.items()}
         if report.taken:
             bad = ~torch.isfinite(report.grad_norm)
             self._overflow = bad if self._overflow is None else self._overflow | bad
@@ -216,8 +209,8 @@ class Session:
         if len(state.task_tokens) > 1:
             line |= {f"tokens/{task}": count for task, count in state.task_tokens.items()}
             line |= {f"share/{task}": round(n / max(1, state.tokens), 4) for task, n in state.task_tokens.items()}
-        self._write(line | self._cosines)
-        self._cosines = {}
+        self._write(line | state.cosines)
+        state.cosines = {}
 
     def _adversarial(self) -> dict[str, float]:
         """What the adversary reported since the last log point, per target. A process may have had no rows of a task,

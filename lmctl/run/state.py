@@ -42,6 +42,8 @@ class TrainState:
     """The newest validation."""
     train: dict[str, float] = field(default_factory=dict)
     """The newest logged training losses."""
+    cosines: dict[str, float] = field(default_factory=dict)
+    """The newest cosines of the tasks' gradients since the last log point, by `conflict/<task>|<task>`."""
     pending: dict[str, list[float]] = field(default_factory=dict)
     """This process's sums, and the counts of all processes, per term since the last log point."""
     metrics_bytes: int = 0

@@ -16,6 +16,7 @@ from typing import Any
 from lmctl.core import stop
 from lmctl.core.batch import Row
 from lmctl.core.cache import cached, root_of
+from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.core.sources import Source, streamed
 from lmctl.data.written import Written
@@ -94,7 +95,7 @@ def written(
         import torch
 
         loaded = open_teacher()
-        torch.manual_seed(seed + number)
+        torch.manual_seed(int(Draws(seed, "teacher's texts").generator(0, number).integers(1 << 63)))
         with open(folder / "texts.jsonl", "w", encoding="utf-8") as out:
             for texts in _texts(loaded, source.yields, block, how):
                 if reason := stop.requested():

@@ -205,7 +205,8 @@ def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) 
             "but other dropout, so not bit-exact"
             + ("; what compression had not sent yet is dropped" if runner.exchange.state_dict() else "")
         )
-    runner.load(contents.weights, contents.state, own)
+    others = contents.carried() if own is None else None
+    runner.load(contents.weights, contents.state, own, others)
     patience = plan.early_stop.patience
     over = runner.spent() >= 1 or (patience is not None and runner.state.stale >= patience)
     if over and summary_of(paths).get("status") == "completed":
