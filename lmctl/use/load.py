@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place
 from lmctl.core.places import Paths, Where
+from lmctl.run.unfinished import model_in
 from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -156,21 +157,18 @@ def device_of(where: Where) -> torch.device:
 
 
 def model_folder(model_path: str) -> str:
-    """A run directory's model/, or the path or hub id itself."""
-    folder = Path(model_path)
+    """The directory that transformers loads, or the hub id: of a run its model/; of a run that is not finished, and of
+    a checkpoint, the model that is made of it, which is then said."""
+    place = model_in(model_path, "model_path")
+    folder = Path(place)
     paths = Paths(folder)
     if (paths.model / "config.json").is_file():
         return str(paths.model)
-    if paths.config.is_file() and paths.checkpoints.is_dir():
-        raise ConfigError(
-            f"model_path={folder}: this run is not finished, so it has no model/ yet",
-            f"finish it: lmctl train resume=auto run_dir={folder}",
-        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)")
-    if not folder.exists() and means_a_place(model_path):
+    if not folder.exists() and means_a_place(place):
         raise ConfigError(f"model_path={model_path}: no such directory")
-    return model_path
+    return place
 
 
 def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loaded:

@@ -13,6 +13,7 @@ from lmctl.core.batch import Batch
 from lmctl.core.sources import TokenizerSpec, streamed
 from lmctl.core.tasks import ModelSpec
 from lmctl.mix.mix import Mix
+from lmctl.run.unfinished import with_models
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> None:
     """Print the first rows of each task: exactly those that a run with the same config trains on first."""
     check_root(cfg, PeekConfig)
+    cfg = with_models(cfg)
     trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
     mix = build(cfg.mix, Mix, trusted=trusted)
     tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)

@@ -14,6 +14,7 @@ from lmctl.config.schema import PlanConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.plan import Plan
+from lmctl.run.unfinished import with_models
 
 if TYPE_CHECKING:
     from lmctl.cost.estimate import Estimate
@@ -80,7 +81,7 @@ def taken_apart(cfg: DictConfig) -> tuple[Plan, Wanted]:
     with open_dict(rest):
         for key in Wanted.__dataclass_fields__:
             del rest[key]
-    return Plan.from_config(rest), own
+    return Plan.from_config(with_models(rest)), own
 
 
 def _estimate(plan: Plan, wanted: Wanted, alternative: bool) -> Estimate:

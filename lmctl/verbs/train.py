@@ -12,10 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from lmctl.core.errors import ConfigError, OutOfMemory
 from lmctl.core.places import Paths
 from lmctl.plan import Plan
+from lmctl.run.unfinished import with_models
 
 
 def run(cfg: DictConfig) -> None:
     """Train here, or start the processes that do."""
+    cfg = with_models(cfg)
     plan = Plan.from_config(cfg)
     paths = Paths(Path(plan.run_dir))
     from lmctl.run.display import Display, quiet_libraries
@@ -53,6 +55,7 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
 
     from lmctl.run.display import Display
     from lmctl.run.identity import Identity
+    from lmctl.run.machine import words
     from lmctl.run.prepare import prepare
     from lmctl.run.processes import Processes
     from lmctl.run.remembered import remember
@@ -83,6 +86,7 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
         again = f"lmctl {plan.verb} resume=auto run_dir={paths.root}"
         display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
+        display.say(words(session.machine))
         summary = session.run()
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(plan) from error
