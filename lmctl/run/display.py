@@ -85,8 +85,8 @@ def live(line: dict[str, Any], progress: float) -> str:
     """A training line for the one line that changes: what one looks for comes first, what is cut off last."""
     skipped = f"skipped {line['skipped_steps']}  " if line["skipped_steps"] else ""
     return (
-        f"{left(line, progress)}  step {line['step']:,}  loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s  "
-        f"{skipped}lr {line['lr']:.2e}  {line['peak_memory_bytes'] / 2**20:,.0f} MiB"
+        f"{left(line, progress)}  step {line['step']:,}  loss {line['loss']:.3f}  "
+        f"{line['tokens_per_s']:,.0f} tokens/s  {skipped}lr {line['lr']:.2e}  {line['peak_memory_bytes'] / 2**20:,.0f} MiB"
     )
 
 

@@ -148,7 +148,7 @@ def card(paths: Paths, model: Any, summary: dict[str, Any]) -> str:
     kind, module = type(model).__name__, type(model).__module__
     module = "transformers" if module.startswith("transformers.") else module
     exported = summary["exported_step"]
-    chosen = "" if exported == summary["steps"] else f" These are the weights of step {exported:,}, the best ones."
+    chosen = "" if exported == summary["steps"] else f"These are the weights of step {exported:,}, the best ones.\n"
     rows = " and ".join(f"{count:,} rows of `{task}`" for task, count in summary["valid_rows"].items())
     return f"""---
 library_name: transformers
@@ -157,10 +157,10 @@ tags: [lmctl]
 # {paths.root.name}
 
 `{kind}` with {summary["parameters"]["total"]:,} parameters, trained by lmctl for {summary["steps"]:,} steps on
-{summary["tokens"]:,} tokens. `config.yaml` of the run directory repeats the run: `lmctl train --from config.yaml`.{chosen}
-
-Measured on {rows} that were not trained on. The intervals say how much a figure would differ on other rows like these;
-"unclear" is a figure whose interval holds what a guess without the text reaches.
+{summary["tokens"]:,} tokens. `config.yaml` of the run directory repeats the run: `lmctl train --from config.yaml`.
+{chosen}
+Measured on {rows} that were not trained on. The intervals say how much a figure would
+differ on other rows like these; "unclear" is a figure whose interval holds what a guess without the text reaches.
 
 {figures.table(summary)}
 

@@ -83,10 +83,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 def table(summary: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    head = [
-        "| on held-out text | value | 95 % interval | targets | guessing without the text | |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = ["| on held-out text | value | 95 % interval | targets | guessing without the text | |", f"|{'---|' * 6}"]
     rows = [
         f"| {one.name} | {one.value:.4f} | {_four(one.interval)} | {one.targets:,} | "
         + ("" if one.guess is None else f"{one.guess:.4f} ({one.guess_is})")
