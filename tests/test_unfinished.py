@@ -51,7 +51,10 @@ def same_model(run: Path, own: Plan, text: Prepared, alone: Processes) -> None:
     assert {path.name for path in made.iterdir()} == names
     for name in names:
         one, other = ((folder / name).read_bytes() for folder in (made, kept))
-        assert (json.loads(one) == json.loads(other)) if name.endswith("config.json") else one == other, name
+        if name.endswith("config.json"):
+            assert json.loads(one) == json.loads(other), name
+        else:
+            assert one == other, name
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -71,7 +74,7 @@ def test_a_second_head(tmp_path, alone):
     same_model(tmp_path / "run", own, text, alone)
 
 
-@pytest.mark.parametrize("precision", [Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan")], ids=lambda p: p.name)
+@pytest.mark.parametrize("precision", [Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan")], ids=lambda p: type(p).__name__)
 def test_stored_weights(tmp_path, alone, precision):
     own, text = small_task("mlm", precision=precision, **SHORT)
     same_model(tmp_path / "run", own, text, alone)
@@ -79,11 +82,12 @@ def test_stored_weights(tmp_path, alone, precision):
 
 @pytest.mark.parametrize("precision", [Fp32(), Int8Lora(), Nf4Lora()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("task", ["mlm", "class"])
-def test_adapters(tmp_path, alone, precision, task):
+def test_adapters(tmp_path, alone, precision, task, monkeypatch):
     """They are merged; what the run began with may be gone."""
+    monkeypatch.setattr(Nf4Lora, "least_decibel", 5.0)  # so small a model is rounded badly
     place = teacher(tmp_path, "bert", "mlm")
-    own, text = small_task(task, **SHORT, precision=precision)
-    own = replace(own, model=Pretrained(place, lora_rank=4, lora_alpha=8.0))
+    own, text = small_task(task, **SHORT)
+    own = replace(own, model=Pretrained(place, lora_rank=4, lora_alpha=8.0), precision=precision)
     session(tmp_path / "run", own, text, alone).run()
     shutil.rmtree(place)
     shutil.move(tmp_path / "run" / "model", tmp_path / "kept")
@@ -137,7 +141,7 @@ def test_damage_is_passed_over(copy):
     assert "step-00000002" in model_folder(str(copy))
     with pytest.raises(ConfigError, match="damaged"):
         model_folder(str(copy / "checkpoints" / "step-00000003"))
-    assert sorted(path.name for path in (copy / "checkpoints").glob("*-0*")) == ["step-00000002", "step-00000003"]
+    assert not list((copy / "checkpoints").glob("broken-*"))  # who only looks puts nothing aside
 
 
 def test_nothing_there(copy):

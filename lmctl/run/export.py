@@ -61,13 +61,15 @@ def write_template(paths: Paths, runner: Runner, renew: bool) -> None:
         return
     network = runner.network
     config = copy.deepcopy(network.model.config)
-    config.architectures = [type(network.model).__name__]
+    config.architectures, config.dtype = [type(network.model).__name__], "float32"  # whatever it is trained in
     tasks = tasks_of(runner)
     _name_labels(config, tasks)
 
     def fill(partial: Path) -> None:
         partial.mkdir()
         config.save_pretrained(partial)
+        if network.model.can_generate():
+            network.model.generation_config.save_pretrained(partial)
         _write_tokenizer(partial, runner)
         write_text(partial / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
         write_json(partial / HEADS, heads_of(runner.plan, runner.prepared))

@@ -167,6 +167,7 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     import torch
     from safetensors.torch import load_file
     from transformers import AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
     from lmctl.config.build import build
     from lmctl.model.loading import outline
@@ -174,6 +175,7 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     from lmctl.run.export import HEADS, write_weights
     from lmctl.tokenizer.vocabulary import vocabulary
 
+    disable_progress_bar()
     run = Paths(checkpoint.parent.parent)
     template = run.template
     if not template.is_dir():
