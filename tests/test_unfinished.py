@@ -74,7 +74,9 @@ def test_a_second_head(tmp_path, alone):
     same_model(tmp_path / "run", own, text, alone)
 
 
-@pytest.mark.parametrize("precision", [Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan")], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "precision", [Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan")], ids=lambda p: type(p).__name__
+)
 def test_stored_weights(tmp_path, alone, precision):
     own, text = small_task("mlm", precision=precision, **SHORT)
     same_model(tmp_path / "run", own, text, alone)

@@ -23,7 +23,7 @@ SUITES = (
 SPLITS = ("auto", "all", "train", "valid")
 CASES = ("as_is", "lower", "sentence")
 MODES = ("auto", "lines", "pairs", "nbest")
-MODEL_PATH = "a run directory, a Hugging Face model directory or a hub id"
+MODEL_PATH = "a run, finished or not, one of its checkpoints, a Hugging Face directory or a hub id"
 CASE = "before a text is scored: as_is, lower, or sentence (lower, but first letters and I), for upper-case speech text"
 
 

@@ -32,7 +32,7 @@ class Figure:
         if self.interval is None:
             return ""
         low, high = self.interval
-        return f" ({low:.0%} to {high:.0%})" if self.name.endswith("_accuracy") else f" ({low:.2f} to {high:.2f})"
+        return f" ({low:.0%} to {high:.0%})" if self.name.endswith("_accuracy") else f" ({low:.3f} to {high:.3f})"
 
 
 def figures_of(summary: dict[str, Any]) -> Iterator[Figure]:
@@ -72,7 +72,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
     for one in found:
         value = one.shown(one.value) + one.range()
         against = "" if one.verdict is None else f"{BEATS[one.verdict]} {one.guess_is}: {one.shown(one.guess or 0.0)}"
-        out.append(f"  {one.name:<{width}}{value:<20}  {against}".rstrip())
+        out.append(f"  {one.name:<{width}}{value:<22}  {against}".rstrip())
     out += [
         f"  few rows: {n:,} of {task}, where one more or less is {1 / n:.1%}; take the figures as rough"
         for task, n in rows.items()

@@ -101,7 +101,8 @@ def _panel(panel: Any, lines: Sequence[dict[str, Any]], name: str, guess: float 
     if per_step:
         panel.secondary_xaxis("top", functions=(lambda x: x * per_step, lambda x: x / per_step)).set_xlabel("tokens")
     loss = name.startswith("loss/")
-    panel.set(xlabel="step", ylabel="loss per target (nats; squared error for numbers)" if loss else "share right")
+    panel.set(xlabel="step", ylabel="loss per target" if loss else "share right")
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set_title(_plain(name.removeprefix("loss/")))
     panel.legend()
 

@@ -18,6 +18,7 @@ from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.mix.mix import Mix, Task
 from lmctl.run.labels import Labels
+from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _tokenizer(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     wanted = spec.identity().get("vocab_size")
     short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
-    say(f"tokenizer: {len(tokenizer):,} pieces{short}, {_found(hit)}")
+    whose = f"that of {spec.path}" if isinstance(spec, Pretrained) else _found(hit)
+    say(f"tokenizer: {len(tokenizer):,} pieces{short}, {whose}")
     return tokenizer
 
 

@@ -118,7 +118,8 @@ class Session:
         self.processes.wait()
         stop.ignore()
         raise Stopped(
-            f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved",
+            f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved, "
+            "and model_path= takes the run as it is",
             f"go on with: lmctl {self.plan.verb} resume=auto run_dir={self.paths.root}",
         )
 

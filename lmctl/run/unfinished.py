@@ -47,6 +47,8 @@ def model_in(place: str, key: str) -> str:
     folder = Path(place).expanduser()
     run = Paths(run_of(folder))
     asked = f"{key}={place}"
+    if run.lock.exists() and not run.config.exists() and run.root == folder:
+        raise ConfigError(f"{asked}: a run has only begun there, so there is nothing to look at yet")
     if not run.config.is_file() or (folder / MODEL / "config.json").is_file():
         _say_if_older(run, folder, asked)
         return place
