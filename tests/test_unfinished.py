@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 from sessions import session
 from small import plan, prepared
@@ -172,6 +173,24 @@ def test_a_run_that_may_not_be_written_to(copy, monkeypatch, tmp_path):
     assert first == second
     assert Path(first).is_relative_to(tmp_path / "cache")
     assert (Path(first) / "model.safetensors").is_file()
+
+
+def test_a_run_that_is_going_on(copy, monkeypatch, tmp_path, capsys):
+    """It removes old checkpoints: one that goes while it is looked at is no error, and what is in use is kept."""
+    monkeypatch.setenv("LMCTL_CACHE", str(tmp_path / "cache"))
+    checkpoints, export = copy / "checkpoints", unfinished._export
+
+    def pruned(checkpoint: Path, *arguments) -> None:
+        if checkpoint.name == "step-00000003":  # there is a newer one by now
+            os.rename(checkpoint, checkpoints / "step-00000004")
+        export(checkpoint, *arguments)
+
+    monkeypatch.setattr(unfinished, "_export", pruned)
+    with FileLock(copy / ".lock"):
+        found = Path(model_folder(str(copy)))
+    assert "step-00000004, the newest checkpoint; the run is still going on" in capsys.readouterr().err
+    shutil.rmtree(checkpoints)
+    assert (found / "model.safetensors").is_file()
 
 
 def test_half_an_export_is_none(copy, monkeypatch):

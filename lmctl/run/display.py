@@ -86,7 +86,8 @@ def live(line: dict[str, Any], progress: float) -> str:
     skipped = f"skipped {line['skipped_steps']}  " if line["skipped_steps"] else ""
     return (
         f"{left(line, progress)}  step {line['step']:,}  loss {line['loss']:.3f}  "
-        f"{line['tokens_per_s']:,.0f} tokens/s  {skipped}lr {line['lr']:.2e}  {line['peak_memory_bytes'] / 2**20:,.0f} MiB"
+        f"{line['tokens_per_s']:,.0f} tokens/s  {skipped}lr {line['lr']:.2e}  "
+        f"{line['peak_memory_bytes'] / 2**20:,.0f} MiB"
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmctl.core.cache import cached, default_root
-from lmctl.core.errors import ConfigError, DiskError
+from lmctl.core.errors import ConfigError, DiskError, LmctlError
 from lmctl.core.numerics import Precision
 from lmctl.core.places import Paths, run_of
 
@@ -52,13 +52,17 @@ def model_in(place: str, key: str) -> str:
     if not run.config.is_file() or (folder / MODEL / "config.json").is_file():
         _say_if_older(run, folder, asked)
         return place
-    if run.root == folder:
-        chosen = _of_run(run, asked)
-    elif folder.parent == run.checkpoints:
-        chosen = _of_name(run, folder.name, asked)
-    else:
+    if folder not in (run.root, run.checkpoints / folder.name):
         return place
-    model = _exported(chosen.path, asked)
+    going_on = _going_on(run)
+    while True:
+        chosen = _of_run(run, going_on, asked) if folder == run.root else _of_name(run, folder.name, asked)
+        try:
+            model = _exported(chosen.path, going_on, asked)
+            break
+        except (OSError, LmctlError):
+            if chosen.path.is_dir() or not going_on:
+                raise  # else the run removed it meanwhile, because there are newer ones
     _say(f"{asked}: {chosen.path.name}, {chosen.why}")
     return str(model.parent if model.parent == chosen.path else model)
 
@@ -94,20 +98,20 @@ def _nodes(node: Any) -> Iterator[DictConfig]:
             yield from _nodes(node[key])
 
 
-def _of_run(run: Paths, asked: str) -> Chosen:
+def _of_run(run: Paths, going_on: bool, asked: str) -> Chosen:
     """The checkpoint that stands for a run: the best if early stopping is to choose, else the newest that is sound."""
     from lmctl.run.checkpoint import NAME, verify
 
-    cfg = OmegaConf.load(run.config)
+    cfg, state = OmegaConf.load(run.config), f"the run is {'still going on' if going_on else 'not finished'}"
     best = run.checkpoints / "best"
     if OmegaConf.select(cfg, "early_stop.patience") is not None and best.is_file():
         path = run.checkpoints / best.read_text(encoding="utf-8").strip()
         if verify(path) is None:
-            return Chosen(path, f"the best so far; {_state(run)}")
+            return Chosen(path, f"the best so far; {state}")
     found = run.checkpoints.iterdir() if run.checkpoints.is_dir() else iter(())
     for path in sorted((one for one in found if NAME.fullmatch(one.name)), reverse=True):
         if verify(path) is None:
-            return Chosen(path, f"the newest checkpoint; {_state(run)}")
+            return Chosen(path, f"the newest checkpoint; {state}")
     raise ConfigError(
         f"{asked}: this run has no checkpoint yet, so there is nothing to look at",
         f"go on with it: lmctl train resume=auto run_dir={run.root}",
@@ -129,30 +133,34 @@ def _of_name(run: Paths, name: str, asked: str) -> Chosen:
     return Chosen(path, why)
 
 
-def _state(run: Paths) -> str:
-    """What has become of a run that has no model/."""
+def _going_on(run: Paths) -> bool:
+    """Whether a process is training in that run directory now."""
     from filelock import FileLock, Timeout
 
+    if not run.lock.exists():
+        return False
     try:
         with FileLock(run.lock, timeout=0):
-            return "the run is not finished"
+            return False
     except Timeout:
-        return "the run is still going on"
-    except OSError:  # read-only
-        return "the run is not finished"
+        return True
+    except OSError:  # nothing can be written there
+        return False
 
 
-def _exported(checkpoint: Path, asked: str) -> Path:
-    """The model of a sound checkpoint, in it; or in the cache, if nothing can be written there."""
+def _exported(checkpoint: Path, going_on: bool, asked: str) -> Path:
+    """The model of a sound checkpoint, in it; or in the cache, if nothing can be written there, or if the run is going on
+    and will remove the checkpoint while the model is in use."""
     model = checkpoint / MODEL
+    if going_on:
+        return _in_cache(checkpoint, asked)
     if (model / "config.json").is_file():
         return model
     partial = checkpoint / f".{MODEL}-{os.getpid()}"
     try:
         partial.mkdir()
     except OSError:
-        key = {"checkpoint": (checkpoint / "manifest.json").read_text(encoding="utf-8")}
-        return cached(default_root(), "models", key, lambda folder: _export(checkpoint, folder, asked))[0]
+        return _in_cache(checkpoint, asked)
     try:
         _export(checkpoint, partial, asked)
         if not model.is_dir():  # another process may have been faster
@@ -162,6 +170,11 @@ def _exported(checkpoint: Path, asked: str) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return model
+
+
+def _in_cache(checkpoint: Path, asked: str) -> Path:
+    key = {"checkpoint": (checkpoint / "manifest.json").read_text(encoding="utf-8")}
+    return cached(default_root(), "models", key, lambda folder: _export(checkpoint, folder, asked))[0]
 
 
 def _export(checkpoint: Path, folder: Path, asked: str) -> None:
