@@ -96,7 +96,7 @@ class Validation:
 
     def _labels(self, task: str, train: TokenStore) -> TokenStore:
         """`train` with the labels of the rows that are validated on, in all processes, in place of its own."""
-        whole = replace(self, processes=Alone())
+        whole = replace(self, processes=Alone())  # type: ignore[arg-type]
         labels = [term.labels for batch in whole._batches(task) for term in batch.targets.values()]
         return replace(train, labels=torch.cat(labels).numpy())
 
@@ -108,12 +108,13 @@ class Validation:
         rows = self.counts
         for task, objective in self.objectives.items():
             means, terms = sums[task].means(self.processes)
-            found = objective.figures({name: mean.value for name, mean in means.items()})
+            spreads = sums[task].spreads(self.processes, means)
+            found = objective.figures(means)
             losses += [f"{task}/{name}" for name in terms if name in found]
             figures |= {f"{task}/{name}": value for name, value in found.items()}
             for name in found:
-                targets[f"{task}/{name}"] = int(means[term_of(name, terms)].count)
-                if (interval := _interval(name, means.get(name), rows[task])) is not None:
+                targets[f"{task}/{name}"] = int(spreads[term_of(name, terms)].count)
+                if (interval := _interval(name, spreads.get(name), rows[task])) is not None:
                     intervals[f"{task}/{name}"] = interval
         return Measured({"loss": sum(figures[name] for name in losses)} | figures, losses, targets, intervals)
 
@@ -125,10 +126,10 @@ class Alone:
 
 
 @dataclass(frozen=True)
-class Mean:
-    """The mean of a score over its targets."""
+class Spread:
+    """How sure the mean of a score over its targets is."""
 
-    value: Any
+    mean: Any
     count: float
     error: float
     """Standard error of a mean over rows drawn like these, groups of which (the micro-batches) are taken to be
@@ -136,15 +137,15 @@ class Mean:
     groups: int
 
 
-def _interval(name: str, mean: Mean | None, rows: int) -> tuple[float, float] | None:
+def _interval(name: str, seen: Spread | None, rows: int) -> tuple[float, float] | None:
     """Wilson's where every row is one trial; else the mean's own; None where there is no mean, or too few groups."""
-    if mean is None:
+    if seen is None or not isinstance(seen.mean, float):
         return None
-    if name.endswith("_accuracy") and mean.count == rows:
-        return wilson(mean.value, mean.count)
-    if mean.groups < FEWEST_GROUPS:
+    if name.endswith("_accuracy") and seen.count == rows:
+        return wilson(seen.mean, seen.count)
+    if seen.groups < FEWEST_GROUPS:
         return None
-    low, high = about_mean(mean.value, mean.error, mean.groups)
+    low, high = about_mean(seen.mean, seen.error, seen.groups)
     return (max(0.0, low), min(1.0, high)) if name.endswith("_accuracy") else (max(0.0, low), high)
 
 
@@ -172,31 +173,35 @@ class Sums:
                 squares = np.array([1.0, total * total, total * count, count * count])
                 self.squares[name] = self.squares.get(name, 0.0) + squares
 
-    def means(self, processes: Processes) -> tuple[dict[str, Mean], list[str]]:
-        """The mean of every name that has any targets, over all processes; and which of them are losses."""
+    def means(self, processes: Processes) -> tuple[dict[str, Any], list[str]]:
+        """Sum over count of every name that has any, over all processes; and which of them are losses."""
         # A process may have had no rows, so the names are those of the first one.
         shapes = {name: total.shape for name, total in sorted(self.totals.items())}
         shapes, losses = processes.agree((shapes, sorted(self.losses)))
         flat: list[float] = []
         for name, shape in shapes.items():
-            flat += [self.counts.get(name, 0.0), *self.squares.get(name, np.zeros(4)).tolist()]
-            flat += np.ravel(self.totals.get(name, np.zeros(shape))).tolist()
+            flat += [self.counts.get(name, 0.0), *np.ravel(self.totals.get(name, np.zeros(shape))).tolist()]
         added = processes.sum(flat)
-        means: dict[str, Mean] = {}
+        means: dict[str, Any] = {}
         for name, shape in shapes.items():
             size = int(np.prod(shape))
-            count, squares, values, added = added[0], added[1:5], added[5 : 5 + size], added[5 + size :]
+            count, values, added = added[0], added[1 : 1 + size], added[1 + size :]
             if count:
                 mean = np.array(values).reshape(shape) / count
-                value = float(mean) if not shape else mean
-                means[name] = Mean(value, count, *_error(value, count, squares))
+                means[name] = float(mean) if not shape else mean
         return means, losses
 
-
-def _error(mean: Any, count: float, squares: list[float]) -> tuple[float, int]:
-    """The standard error of a ratio of sums, from the sums of squares of so many groups, and their number."""
-    groups, totals, products, counts = squares
-    if groups < 2:
-        return math.nan, int(groups)
-    spread = max(0.0, totals - 2 * mean * products + mean * mean * counts)
-    return math.sqrt(groups / (groups - 1) * spread) / count, int(groups)
+    def spreads(self, processes: Processes, means: Mapping[str, Any]) -> dict[str, Spread]:
+        """How sure each of `means` is, over all processes."""
+        nothing = np.zeros(4)
+        flat = [v for n in means for v in (self.counts.get(n, 0.0), *self.squares.get(n, nothing).tolist())]
+        added = processes.sum(flat)
+        found = {}
+        for place, (name, mean) in enumerate(means.items()):
+            count, groups, totals, products, counts = added[5 * place : 5 * place + 5]
+            error = 0.0
+            if groups > 1:
+                spread = max(0.0, totals - 2 * mean * products + mean * mean * counts)
+                error = math.sqrt(groups / (groups - 1) * spread) / count
+            found[name] = Spread(mean, count, error, int(groups))
+        return found

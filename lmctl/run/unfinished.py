@@ -69,7 +69,7 @@ def model_in(place: str, key: str) -> str:
 
 def with_models(cfg: DictConfig) -> DictConfig:
     """A config whose settings that name models name checkpoints, where they named runs that are not finished."""
-    cfg = cast(DictConfig, cfg.copy())
+    cfg = cfg.copy()
     for node in _nodes(cfg):
         for name in (*NAMES, *(MORE.get(str(node.get("_target_")), ()) if "_target_" in node else ())):
             if name not in node or OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
@@ -149,8 +149,8 @@ def _going_on(run: Paths) -> bool:
 
 
 def _exported(checkpoint: Path, going_on: bool, asked: str) -> Path:
-    """The model of a sound checkpoint, in it; or in the cache, if nothing can be written there, or if the run is going on
-    and will remove the checkpoint while the model is in use."""
+    """The model of a sound checkpoint, in it; or in the cache, if nothing can be written there, or if the run is going
+    on and will remove the checkpoint while the model is in use."""
     model = checkpoint / MODEL
     if going_on:
         return _in_cache(checkpoint, asked)

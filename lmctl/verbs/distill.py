@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,7 +22,7 @@ def compare(cfg: DictConfig, control: Paths | None) -> None:
     """Measure the teacher on the student's held-out rows, and both of them with a clock; complete the summary of the
     student's run. `control` is the run of the same student without a teacher, if there is one."""
     recorded = Paths(Path(cfg.run_dir)).config
-    cfg = cast(DictConfig, cfg.copy())
+    cfg = cfg.copy()
     cfg.teacher = OmegaConf.load(recorded).teacher  # of a run that went on meanwhile, the checkpoint that taught
     cfg = with_models(cfg)
     plan = Plan.from_config(cfg)
