@@ -153,7 +153,7 @@ def test_activations_recomputed_give_the_same_run(alone, name):
 def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
     """Clean losses as ever, the adversary's terms beside them, and what it cost; a learned balance is no obstacle."""
     rule = option(name)
-    monkeypatch.setattr("lmctl.run.session.plot_losses", lambda *_: None)  # others look at the picture
+    monkeypatch.setattr("lmctl.run.plot.plot_losses", lambda *_: None)  # others look at the picture
     shape = {"budget": Budget(steps=2), "log": Logging(every=2), "eval": Evaluation(rows=4)}
     runner = Runner(*two_tasks(0.1, adversary=rule, **shape), alone)
     session = Session(runner, Paths(tmp_path / "run"), Display(silent=True), Identity({}, {}, 1), {})

@@ -410,10 +410,11 @@ def test_a_state_that_a_student_lacks_is_refused(alone, teachers):
 
 
 def test_gap_closed():
-    assert closed("t/mlm", 2.5, 3.0, 2.0) == pytest.approx(0.5)
-    assert closed("t/label_accuracy", 0.8, 0.7, 0.9) == pytest.approx(0.5)
-    assert closed("t/label_accuracy", 0.6, 0.7, 0.9) == pytest.approx(-0.5)
-    assert closed("t/label_accuracy", 0.8, 0.7, 0.6) is None
+    assert closed(False, 2.5, 3.0, 2.0) == pytest.approx(0.5)
+    assert closed(True, 0.8, 0.7, 0.9) == pytest.approx(0.5)
+    assert closed(True, 0.6, 0.7, 0.9) == pytest.approx(-0.5)
+    assert closed(True, 0.8, 0.7, 0.6) is None
+    assert closed(None, 0.8, 0.7, 0.9) is None
 
 
 def test_several_tasks_in_a_learned_balance(alone, tmp_path):

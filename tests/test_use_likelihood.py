@@ -141,7 +141,7 @@ def test_what_is_no_model_is_refused(tmp_path, decoder):
         model_folder(str(tmp_path))
     (tmp_path / "config.yaml").touch()
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(ConfigError, match="not finished"):
+    with pytest.raises(ConfigError, match="no checkpoint yet"):
         model_folder(str(tmp_path))
 
 

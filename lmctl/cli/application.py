@@ -95,7 +95,7 @@ class Application:
         elif (
             "distill" in self.composer.defaults
             and not self._goes_on()
-            and (file := teacher.run_of(arguments)) is not None
+            and (file := teacher.text_of(arguments)) is not None
         ):
             self.composer.start_from(file, arguments.overrides, teacher.TEXT)
         if self.verb == "plan" and arguments.has("--multirun") and not any(map(arguments.has, NOT_A_RUN)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmctl.cli.arguments import Arguments, parsed
 from lmctl.core.files import path_of
-from lmctl.core.places import Paths
+from lmctl.core.places import Paths, run_of
 from lmctl.core.words import read, setting
 from lmctl.model import own
 
@@ -55,18 +55,19 @@ def implied(arguments: Arguments) -> list[str]:
     return words
 
 
-def run_of(arguments: Arguments) -> str | None:
+def text_of(arguments: Arguments) -> str | None:
     """The config of the teacher's run, if it is a run of lmctl and no other text is named."""
     teacher = named(arguments)
     if teacher is None or arguments.value("mix") is not None or arguments.value("recipe") is not None:
         return None
-    config = Paths(path_of(teacher)).config
+    config = Paths(run_of(path_of(teacher))).config
     return str(config) if config.is_file() else None
 
 
 def _type_of(folder: Path) -> str:
     """What transformers calls the architecture of the model in `folder`; empty if nothing says so."""
-    for file in (Paths(folder).model / "config.json", folder / "config.json"):
+    run = Paths(run_of(folder))
+    for file in (Paths(folder).model / "config.json", folder / "config.json", run.template / "config.json"):
         try:
             return str(json.loads(file.read_text(encoding="utf-8")).get("model_type", ""))
         except (OSError, ValueError, AttributeError):

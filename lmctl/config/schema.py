@@ -117,7 +117,9 @@ class BatchShape:
 class Evaluation:
     """Validation during training, on fixed rows with fixed masks."""
 
-    every: Optional[int] = key(None, "optimiser steps between validations; null: ten times in the budget")
+    every: Optional[int] = key(
+        None, "optimiser steps between validations; null: ten times in the budget, fewer in short ones"
+    )
     rows: Optional[int] = key(512, "validation rows used each time; null: all of them")
 
     def __post_init__(self) -> None:
@@ -128,7 +130,7 @@ class Evaluation:
 class Checkpointing:
     """When the whole state of the run is saved."""
 
-    every: Optional[int] = key(None, "optimiser steps between checkpoints; null: at every validation")
+    every: Optional[int] = key(None, "optimiser steps between checkpoints; null: as often as eval.every says")
     keep: int = key(2, "newest checkpoints kept; the best one is kept besides")
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ LENGTH = ("max_length", "max_tokens", "length")
 """What other tools call max_new_tokens."""
 BEAMS = ("num_beams", "beam_size", "beam_width")
 BATCH = ("batch_size", "per_device_eval_batch_size")
-MODEL_PATH = "a run directory, a Hugging Face model directory or a hub id"
+MODEL_PATH = "a run, finished or not, one of its checkpoints, a Hugging Face directory or a hub id"
 CASE = "before a text is scored: as_is, lower, or sentence (lower, but first letters and I), for upper-case speech text"
 
 

@@ -66,6 +66,11 @@ class Paths:
         return self.root / "checkpoints"
 
     @property
+    def template(self) -> Path:
+        """All of a model directory but the weights."""
+        return self.checkpoints / "model-without-weights"
+
+    @property
     def model(self) -> Path:
         return self.root / "model"
 
@@ -76,3 +81,8 @@ class Paths:
     @property
     def lock(self) -> Path:
         return self.root / ".lock"
+
+
+def run_of(place: Path) -> Path:
+    """The run directory that `place` is, or that `place` is a checkpoint of."""
+    return place.parent.parent if place.parent.name == "checkpoints" else place

@@ -101,7 +101,8 @@ class Objective(Protocol):
         ...
 
     def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        """The same sums as `scores` for the best guess that never looks at the text, made from the training split."""
+        """The same sums as `scores` for the best guess that never looks at the text. `train` is the training split, but
+        its labels are those of the rows that are validated on: no one answer for all of them is better than theirs."""
         ...
 
 

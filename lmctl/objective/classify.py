@@ -70,7 +70,7 @@ class Classify:
         return label_scores.figures(means)
 
     def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        """Always the same guess: the labels as often as they are among the training rows, or their mean."""
+        """Always the same guess: the labels as often as they are in `train`, or their mean."""
         import torch
 
         assert train.labels is not None

@@ -72,7 +72,7 @@ class Checkpoints:
         If any part of it fails in any process, nothing has changed and all raise: a `DiskError` where it is the disk's
         fault, otherwise the error as it is.
         """
-        final, partial = self.root / f"step-{step:08d}", self.root / f".partial-step-{step:08d}"
+        final, partial = self.path(step), self.root / f".partial-step-{step:08d}"
         problem = self._attempt(lambda: self._begin(partial), None)
         problem = self._attempt(lambda: self._write(partial / f"rank-{self.rank}.pt", own), problem, everyone=True)
         problem = self._attempt(lambda: self._finish(partial, final, step, weights, state, best), problem)
@@ -111,6 +111,10 @@ class Checkpoints:
         for path in self._all():
             if int(path.name.removeprefix("step-")) > step:
                 os.rename(path, _free_name(path, "undone"))
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies, if there is one."""
+        return self.root / f"step-{step:08d}"
 
     def named(self, which: str) -> str | None:
         """The checkpoint that `latest` or `best` names."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -26,28 +28,31 @@ class Display:
         self._spoke = 0.0
 
     def say(self, text: str) -> None:
-        """One line, as it is (foreign text may look like markup)."""
+        """One line, as it is (foreign text may look like markup); a terminal that is too narrow gets it in parts."""
+        if self.console.is_terminal:
+            text = folded(text, self.console.width)
         self.console.print(text, markup=False)
 
     def start(self) -> None:
         """Begin to show progress."""
         if self.console.is_terminal and not self.console.quiet:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=20), console=self.console, transient=True
+                BarColumn(bar_width=16),
+                TextColumn("{task.description}", markup=False),
+                console=self.console,
+                transient=True,
             )
             self._bar.start()
             self._task = self._bar.add_task("starting", total=1.0)
 
     def step(self, line: dict[str, Any], progress: float) -> None:
         """Show a line of the record; `progress` (0 to 1) is the share of the budget that is spent."""
-        text = describe(line, progress)
-        if self._bar is not None:
-            self._bar.update(self._task, description=text, completed=progress)
-        elif line["split"] == "valid" or time.monotonic() - self._spoke >= PLAIN_SECONDS:
+        valid = line["split"] == "valid"
+        if self._bar is not None and not valid:
+            self._bar.update(self._task, description=live(line, progress), completed=progress)
+        elif self._bar is not None or valid or time.monotonic() - self._spoke >= PLAIN_SECONDS:
             self._spoke = time.monotonic()
-            self.say(text)
-        if self._bar is not None and line["split"] == "valid":
-            self.say(text)
+            self.say(describe(line, progress))
 
     def stop(self) -> None:
         if self._bar is not None:
@@ -69,12 +74,40 @@ def describe(line: dict[str, Any], progress: float) -> str:
     head = f"step {line['step']:>6,}  {line['split']}  loss {line['loss']:.3f}  ({losses})"
     if line["split"] == "valid":
         return head
-    left = line["seconds"] * (1 - progress) / progress if progress else 0.0
     extra = f"  skipped {line['skipped_steps']}" if line["skipped_steps"] else ""
     return (
         f"{head}  lr {line['lr']:.2e}  {line['tokens_per_s']:,.0f} tokens/s  "
-        f"{line['peak_memory_bytes'] / 2**20:,.0f} MiB  {duration(left)} left{extra}"
+        f"{line['peak_memory_bytes'] / 2**20:,.0f} MiB  {left(line, progress)}{extra}"
     )
+
+
+def live(line: dict[str, Any], progress: float) -> str:
+    """A training line for the one line that changes: what one looks for comes first, what is cut off last."""
+    skipped = f"skipped {line['skipped_steps']}  " if line["skipped_steps"] else ""
+    return (
+        f"{left(line, progress)}  step {line['step']:,}  loss {line['loss']:.3f}  "
+        f"{line['tokens_per_s']:,.0f} tokens/s  {skipped}lr {line['lr']:.2e}  "
+        f"{line['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    )
+
+
+def left(line: dict[str, Any], progress: float) -> str:
+    """The time that the rest of the budget will take at the speed so far."""
+    return f"{duration(line['seconds'] * (1 - progress) / progress if progress else 0.0)} left"
+
+
+def folded(text: str, width: int) -> str:
+    """Lines of at most `width` columns, broken only where two spaces or more set parts apart: commands stay whole, so
+    that they can be copied. What goes on is indented."""
+    lines: list[str] = []
+    for whole in text.splitlines():
+        lines.append("")
+        for gap, part in re.findall(r"( {2,}|^)(.+?)(?= {2,}|$)", whole):
+            if lines[-1].strip() and cell_len(lines[-1] + gap + part) > width:
+                lines.append("    " + part)
+            else:
+                lines[-1] += gap + part
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:

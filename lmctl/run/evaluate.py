@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,28 @@ from lmctl.core.tasks import Examples, Objective
 from lmctl.mix.order import Drawn
 from lmctl.mix.stream import batched
 from lmctl.run.learner import Learner
+from lmctl.run.measures import about_mean, term_of, wilson
 from lmctl.run.processes import Processes
 
 VALID_SEED = 0
 """Validation masks do not depend on the run's seed, so that runs can be compared."""
+
+FEWEST_GROUPS = 6
+"""Micro-batches below which their spread says too little."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a validation found."""
+
+    figures: dict[str, float]
+    """Every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""
+    losses: list[str]
+    """Which of the figures are losses, `loss` aside."""
+    targets: dict[str, int]
+    """Of how many targets each figure is."""
+    intervals: dict[str, tuple[float, float]]
+    """The 95 % interval of each figure that is a mean over rows: how much it would differ on other rows like these."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +72,14 @@ class Validation:
         mine = rows[rows % tracks * world // tracks == rank]
         return np.split(mine, np.flatnonzero(np.diff(mine // tracks)) + 1)
 
-    def scores(self, learner: Learner) -> dict[str, float]:
-        """Every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows of each task are read."""
+        lengths = {task: len(some) for task, some in self.examples.items()}
+        return {task: n if self.rows is None else min(n, self.rows) for task, n in lengths.items()}
+
+    def measured(self, learner: Learner) -> Measured:
+        """Every loss and score of the learner's, with how sure it is."""
         sums = {task: Sums() for task in self.examples}
         learner.eval()
         with torch.no_grad():
@@ -63,25 +88,76 @@ class Validation:
                     batch = batch.to(self.processes.device)
                     sums[task].add(batch, learner.scores(batch))
         learner.train()
-        return self._figures(sums)
+        return self._measured(sums)
+
+    def scores(self, learner: Learner) -> dict[str, float]:
+        """Every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""
+        return self.measured(learner).figures
 
     def baseline(self, train: Mapping[str, TokenStore]) -> dict[str, float]:
-        """The same figures for a guess that never looks at the text, made from the training splits."""
+        """The same figures for a guess that never looks at the text. Of pieces it knows how often they are in the
+        training split; of labels, how often they are among these very rows: the best that one answer for all of them
+        can reach, which is what a model has to beat on them."""
         sums = {task: Sums() for task in self.examples}
         for task, objective in self.objectives.items():
+            known = train[task] if objective.label_kind is None else self._labels(task, train[task])
             for batch in self._batches(task):
-                sums[task].add(batch, objective.baseline(batch, train[task]))
-        return self._figures(sums)
+                sums[task].add(batch, objective.baseline(batch, known))
+        return self._measured(sums).figures
 
-    def _figures(self, sums: Mapping[str, Sums]) -> dict[str, float]:
+    def _labels(self, task: str, train: TokenStore) -> TokenStore:
+        """`train` with the labels of the rows that are validated on, in all processes, in place of its own."""
+        whole = replace(self, processes=Alone())  # type: ignore[arg-type]
+        labels = [term.labels for batch in whole._batches(task) for term in batch.targets.values()]
+        return replace(train, labels=torch.cat(labels).numpy())
+
+    def _measured(self, sums: Mapping[str, Sums]) -> Measured:
         figures: dict[str, float] = {}
-        loss = 0.0
+        losses: list[str] = []
+        targets: dict[str, int] = {}
+        intervals: dict[str, tuple[float, float]] = {}
+        rows = self.counts
         for task, objective in self.objectives.items():
-            means, losses = sums[task].means(self.processes)
+            means, terms = sums[task].means(self.processes)
+            spreads = sums[task].spreads(self.processes, means)
             found = objective.figures(means)
-            loss += sum(found[name] for name in losses if name in found)
+            losses += [f"{task}/{name}" for name in terms if name in found]
             figures |= {f"{task}/{name}": value for name, value in found.items()}
-        return {"loss": loss} | figures
+            for name in found:
+                targets[f"{task}/{name}"] = int(spreads[term_of(name, terms)].count)
+                if (interval := _interval(name, spreads.get(name), rows[task])) is not None:
+                    intervals[f"{task}/{name}"] = interval
+        return Measured({"loss": sum(figures[name] for name in losses)} | figures, losses, targets, intervals)
+
+
+class Alone:
+    """A process that shares its rows with nobody."""
+
+    rank, world = 0, 1
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How sure the mean of a score over its targets is."""
+
+    mean: Any
+    count: float
+    error: float
+    """Standard error of a mean over rows drawn like these, groups of which (the micro-batches) are taken to be
+    independent: that of a ratio of two sums (Cochran 1977, section 6.3)."""
+    groups: int
+
+
+def _interval(name: str, seen: Spread | None, rows: int) -> tuple[float, float] | None:
+    """Wilson's where every row is one trial; else the mean's own; None where there is no mean, or too few groups."""
+    if seen is None or not isinstance(seen.mean, float):
+        return None
+    if name.endswith("_accuracy") and seen.count == rows:
+        return wilson(seen.mean, seen.count)
+    if seen.groups < FEWEST_GROUPS:
+        return None
+    low, high = about_mean(seen.mean, seen.error, seen.groups)
+    return (max(0.0, low), min(1.0, high)) if name.endswith("_accuracy") else (max(0.0, low), high)
 
 
 class Sums:
@@ -90,6 +166,8 @@ class Sums:
     def __init__(self) -> None:
         self.totals: dict[str, np.ndarray] = {}
         self.counts: dict[str, float] = {}
+        self.squares: dict[str, np.ndarray] = {}
+        """Of scalars, float64 [4]: batches, and the sums over batches of total^2, total * count and count^2."""
         self.losses: set[str] = set()
 
     def add(self, batch: Batch, values: Mapping[str, Any]) -> None:
@@ -100,8 +178,12 @@ class Sums:
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 value = value.detach().double().cpu().numpy()
-            self.totals[name] = self.totals.get(name, 0.0) + np.asarray(value, dtype=np.float64)
-            self.counts[name] = self.counts.get(name, 0.0) + counts[_term_of(name, counts, batch.task)]
+            total, count = np.asarray(value, dtype=np.float64), counts[_term_of(name, counts, batch.task)]
+            self.totals[name] = self.totals.get(name, 0.0) + total
+            self.counts[name] = self.counts.get(name, 0.0) + count
+            if not total.shape and count:
+                squares = np.array([1.0, total * total, total * count, count * count])
+                self.squares[name] = self.squares.get(name, 0.0) + squares
 
     def means(self, processes: Processes) -> tuple[dict[str, Any], list[str]]:
         """Sum over count of every name that has any, over all processes; and which of them are losses."""
@@ -121,14 +203,28 @@ class Sums:
                 means[name] = float(mean) if not shape else mean
         return means, losses
 
+    def spreads(self, processes: Processes, means: Mapping[str, Any]) -> dict[str, Spread]:
+        """How sure each of `means` is, over all processes."""
+        nothing = np.zeros(4)
+        flat = [v for n in means for v in (self.counts.get(n, 0.0), *self.squares.get(n, nothing).tolist())]
+        added = processes.sum(flat)
+        found = {}
+        for place, (name, mean) in enumerate(means.items()):
+            count, groups, totals, products, counts = added[5 * place : 5 * place + 5]
+            error = 0.0
+            if groups > 1:
+                spread = max(0.0, totals - 2 * mean * products + mean * mean * counts)
+                error = math.sqrt(groups / (groups - 1) * spread) / count
+            found[name] = Spread(mean, count, error, int(groups))
+        return found
+
 
 def _term_of(name: str, terms: Mapping[str, Any], task: str) -> str:
     """The term over whose targets the score `name` is counted: "label_macro_f1" belongs to "label"."""
-    words = name.split("_")
-    for end in range(len(words), 0, -1):
-        if (term := "_".join(words[:end])) in terms:
-            return term
-    raise LmctlError(
-        f"mix.tasks.{task}: the objective gives a score {name!r}, and its terms are {', '.join(terms)}",
-        "the name of a score begins with the term whose targets it is counted over, as nsp_accuracy does",
-    )
+    try:
+        return term_of(name, terms)
+    except ValueError:
+        raise LmctlError(
+            f"mix.tasks.{task}: the objective gives a score {name!r}, and its terms are {', '.join(terms)}",
+            "the name of a score begins with the term whose targets it is counted over, as nsp_accuracy does",
+        ) from None

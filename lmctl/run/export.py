@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
 from lmctl.core.batch import Family
-from lmctl.core.files import write_text, writing
+from lmctl.core.files import write_json, write_text, writing
 from lmctl.core.places import Paths
+from lmctl.run import figures
 from lmctl.run.assemble import heads_of
 from lmctl.run.runner import Runner
 from lmctl.tokenizer.vocabulary import vocabulary
@@ -24,6 +28,8 @@ EXTRA_HEADS = "extra_heads.safetensors"
 """Heads of further tasks, which the transformers class of the model has no place for."""
 TASKS = "lmctl_tasks.json"
 """What the model was trained for: `{task: {"objective", "reads", "label_kind", "labels", "end_of"}}`."""
+HEADS = "heads.json"
+"""Beside a model directory's files without the weights: the network's heads and their numbers of outputs."""
 PROBLEMS = {
     "class": "single_label_classification",
     "classes": "multi_label_classification",
@@ -34,28 +40,72 @@ PROBLEMS = {
 
 def export(paths: Paths, runner: Runner, summary: dict[str, Any]) -> None:
     """Write weights (safetensors), config, tokenizer and model card, whole or not at all."""
-    partial = paths.root / ".model-partial"
-    network, tokenizer = runner.network, runner.prepared.tokenizer
-    model: Any = runner.plan.precision.restore(network.pretrained())
-    tasks = _tasks(runner)
-    _name_labels(model, tasks)
+    model: Any = runner.plan.precision.restore(runner.network.pretrained())
+    tasks = tasks_of(runner)
+    _name_labels(model.config, tasks)
+
+    def fill(folder: Path) -> None:
+        _write_tokenizer(folder, runner)
+        write_text(folder / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
+        write_weights(folder, model, runner.network)
+        write_text(folder / "README.md", card(paths, model, summary))
+
+    replace_folder(paths.model, fill)
+
+
+def write_template(paths: Paths, runner: Runner, renew: bool) -> None:
+    """Write what belongs to a model directory besides weights into checkpoints/, once in a run, so that any checkpoint
+    can be made a model without the text that it was trained on; `renew` it if the run only begins."""
+    folder = paths.template
+    if folder.is_dir() and not renew:
+        return
+    network = runner.network
+    config = copy.deepcopy(network.model.config)
+    config.architectures, config.dtype = [type(network.model).__name__], "float32"  # whatever it is trained in
+    tasks = tasks_of(runner)
+    _name_labels(config, tasks)
+
+    def fill(partial: Path) -> None:
+        partial.mkdir()
+        config.save_pretrained(partial)
+        if network.model.can_generate():
+            network.model.generation_config.save_pretrained(partial)
+        _write_tokenizer(partial, runner)
+        write_text(partial / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
+        write_json(partial / HEADS, heads_of(runner.plan, runner.prepared))
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    replace_folder(folder, fill)
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Put what `fill` writes into a new directory in the place of `folder`, whole or not at all."""
+    partial = folder.with_name(f".{folder.name}-partial-{os.getpid()}")
     try:
-        with writing(paths.model):
+        with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
-            model.save_pretrained(partial)
-            as_trained(tokenizer, runner.plan.model.family, causal="lm" in heads_of(runner.plan, runner.prepared))
-            tokenizer.save_pretrained(partial)
-            write_text(partial / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
-            if extra := network.extra_heads():
-                save_file({name: value.float().contiguous() for name, value in extra.items()}, partial / EXTRA_HEADS)
-            write_text(partial / "README.md", card(paths, model, summary))
-            shutil.rmtree(paths.model, ignore_errors=True)
-            os.rename(partial, paths.model)
+            fill(partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _tasks(runner: Runner) -> dict[str, Any]:
+def write_weights(folder: Path, model: Any, network: Any) -> None:
+    """The weights of `model`, and those of the heads of `network` that it has no place for."""
+    model.save_pretrained(folder)
+    if extra := network.extra_heads():
+        save_file({name: value.float().contiguous() for name, value in extra.items()}, folder / EXTRA_HEADS)
+
+
+def _write_tokenizer(folder: Path, runner: Runner) -> None:
+    tokenizer = copy.deepcopy(runner.prepared.tokenizer)
+    as_trained(tokenizer, runner.plan.model.family, causal="lm" in heads_of(runner.plan, runner.prepared))
+    tokenizer.save_pretrained(folder)
+
+
+def tasks_of(runner: Runner) -> dict[str, Any]:
+    """What the model is trained for, as TASKS says it."""
     return {
         name: {
             "objective": type(task.objective).__name__,
@@ -68,14 +118,14 @@ def _tasks(runner: Runner) -> dict[str, Any]:
     }
 
 
-def _name_labels(model: Any, tasks: dict[str, Any]) -> None:
+def _name_labels(config: Any, tasks: dict[str, Any]) -> None:
     """The classes by name in the config, where plain transformers looks for them, and what kind of labels they are."""
     for task in tasks.values():
         if kind := PROBLEMS.get(task["label_kind"]):
-            model.config.problem_type = kind
-        if task["labels"] and len(task["labels"]) == getattr(model.config, "num_labels", 0):
-            model.config.id2label = dict(enumerate(task["labels"]))
-            model.config.label2id = {label: place for place, label in enumerate(task["labels"])}
+            config.problem_type = kind
+        if task["labels"] and len(task["labels"]) == getattr(config, "num_labels", 0):
+            config.id2label = dict(enumerate(task["labels"]))
+            config.label2id = {label: place for place, label in enumerate(task["labels"])}
 
 
 def as_trained(tokenizer: PreTrainedTokenizerFast, family: Family, causal: bool) -> None:
@@ -99,11 +149,9 @@ def card(paths: Paths, model: Any, summary: dict[str, Any]) -> str:
     """The model card: what it is, how it was trained, how good it is, how to load it."""
     kind, module = type(model).__name__, type(model).__module__
     module = "transformers" if module.startswith("transformers.") else module
-    baseline = summary.get("baseline", {})
-    rows = "\n".join(
-        f"| {name} | {value:.4f} | {f'{baseline[name]:.4f}' if name in baseline else ''} |"
-        for name, value in summary["valid"].items()
-    )
+    exported = summary["exported_step"]
+    chosen = "" if exported == summary["steps"] else f"These are the weights of step {exported:,}, the best ones.\n"
+    rows = " and ".join(f"{count:,} rows of `{task}`" for task, count in summary["valid_rows"].items())
     return f"""---
 library_name: transformers
 tags: [lmctl]
@@ -112,10 +160,11 @@ tags: [lmctl]
 
 `{kind}` with {summary["parameters"]["total"]:,} parameters, trained by lmctl for {summary["steps"]:,} steps on
 {summary["tokens"]:,} tokens. `config.yaml` of the run directory repeats the run: `lmctl train --from config.yaml`.
+{chosen}
+Measured on {rows} that were not trained on. The intervals say how much a figure would
+differ on other rows like these; "unclear" is a figure whose interval holds what a guess without the text reaches.
 
-| on held-out text | value | without looking at the text |
-|---|---|---|
-{rows}
+{figures.table(summary)}
 
 ```python
 from transformers import AutoTokenizer

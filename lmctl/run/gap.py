@@ -27,10 +27,10 @@ from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import examples_of, heads_of
 from lmctl.run.evaluate import Validation
 from lmctl.run.learner import Fixed, Learner
+from lmctl.run.measures import rises
 from lmctl.run.memory import weight_bytes
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
-from lmctl.run.session import HIGHER_IS_BETTER
 from lmctl.run.teacher import LiveTeacher, teacher_of
 
 SECONDS = 2.0
@@ -81,12 +81,13 @@ def compared(
 
     both = [learner(faculty, live.precision), learner(student, Fp32())]
     theirs, ours = _latencies(plan, valid, both)
+    seen = validation.measured(both[0]) if faculty.complete else None
     found: dict[str, Any] = {
         "teacher": {
             "path": plan.teacher[0] if len(plan.teacher) == 1 else list(plan.teacher),
             "parameters": sum(p.numel() for p in faculty.parameters()),
             "model_bytes": weight_bytes(faculty),
-            "valid": validation.scores(both[0]) if faculty.complete else {},
+            "valid": seen.figures if seen else {},
             "ms_per_row": theirs,
         },
         "ms_per_row": ours,
@@ -94,16 +95,19 @@ def compared(
     if control is not None:
         alone, taught = control["valid"], summary["valid"]
         found["control"] = {"run_dir": control["run_dir"], "valid": alone}
-        reached = found["teacher"]["valid"].items()
-        found["gap_closed"] = {n: closed(n, taught[n], alone[n], value) for n, value in reached if n in alone}
+        reached, losses = found["teacher"]["valid"].items(), seen.losses if seen else []
+        found["gap_closed"] = {
+            n: closed(rises(n, losses), taught[n], alone[n], value) for n, value in reached if n in alone
+        }
     return found
 
 
-def closed(name: str, distilled: float, alone: float, teacher: float) -> float | None:
-    """The share of the gap in a figure that was closed; None if the teacher is no better than the student alone."""
-    sign = 1 if name.endswith(HIGHER_IS_BETTER) else -1
+def closed(rising: bool | None, distilled: float, alone: float, teacher: float) -> float | None:
+    """The share of the gap in a figure that was closed; None if the teacher is no better than the student alone, or if
+    nobody knows whether more of the figure is better (`rising`)."""
+    sign = 1 if rising else -1
     gap = sign * (teacher - alone)
-    return sign * (distilled - alone) / gap if gap > 1e-6 else None
+    return sign * (distilled - alone) / gap if gap > 1e-6 and rising is not None else None
 
 
 def _latencies(plan: Plan, valid: Mapping[str, Examples], learners: list[Learner]) -> list[dict[str, float]]:

@@ -19,6 +19,7 @@ from lmctl.core.vocabulary import Vocabulary
 from lmctl.data.columns import Columns
 from lmctl.mix.mix import Mix, Task
 from lmctl.run.labels import Labels, check_repeated, labelled
+from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def _tokenizer(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     wanted = spec.identity().get("vocab_size")
     short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
-    say(f"tokenizer: {len(tokenizer):,} pieces{short}, {_found(hit)}")
+    whose = f"that of {spec.path}" if isinstance(spec, Pretrained) else _found(hit)
+    say(f"tokenizer: {len(tokenizer):,} pieces{short}, {whose}")
     return tokenizer
 
 

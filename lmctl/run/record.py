@@ -87,11 +87,11 @@ class Record:
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
 
-    def begin(self, config: dict[str, Any], fingerprints: dict[str, str], device: str, keep: int) -> None:
+    def begin(self, config: dict[str, Any], fingerprints: dict[str, str], machine: dict[str, Any], keep: int) -> None:
         """Write what is known at the start; metrics beyond byte `keep` belong to steps that are done again."""
         header = "# The whole config of this run: `lmctl train --from <this file>` repeats it.\n"
         write_text(self.paths.config, header + config_text(config))
-        write_json(self.paths.environment, environment(device) | {"fingerprints": fingerprints})
+        write_json(self.paths.environment, environment(machine) | {"fingerprints": fingerprints})
         with open(self.paths.metrics, "ab") as handle:
             handle.truncate(min(keep, handle.tell()))
 
@@ -112,8 +112,8 @@ class Record:
         write_json(self.paths.summary, summary)
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions, machine and commit, for whoever wants to repeat the run."""
+def environment(machine: dict[str, Any]) -> dict[str, Any]:
+    """Versions, machine (as `lmctl.run.machine` describes it) and commit, for whoever wants to repeat the run."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -124,7 +124,7 @@ def environment(device: str) -> dict[str, Any]:
         "lmctl": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": device,
+        **machine,
         "cpus": os.cpu_count(),
         "packages": versions,
         "command": ["lmctl", *sys.argv[1:]],

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmctl.core import stop
-from lmctl.core.errors import ConfigError, LmctlError, Stopped
+from lmctl.core.errors import LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.places import Paths
-from lmctl.core.suggest import did_you_mean
 from lmctl.core.words import command
 from lmctl.run import heap
-from lmctl.run.checkpoint import Checkpoints, read
+from lmctl.run.checkpoint import Checkpoints, read, verify
 from lmctl.run.display import Display
-from lmctl.run.export import export
+from lmctl.run.export import export, write_template
 from lmctl.run.identity import Identity
-from lmctl.run.plot import plot_losses
+from lmctl.run.machine import machine
+from lmctl.run.measures import guess
+from lmctl.run.plot import Plotter
 from lmctl.run.proof import FirstStep, prove
 from lmctl.run.record import Record
 from lmctl.run.runner import Runner, StepReport
-from lmctl.run.summary import device_name, peak_memory, summary_of
-
-HIGHER_IS_BETTER = ("accuracy", "_f1", "matthews", "pearson", "spearman", "bleu", "chrf")
-"""How the names of metrics end that are to grow; all others are to fall."""
-VALIDATIONS = 10
-"""In the budget, unless eval.every says otherwise."""
+from lmctl.run.summary import peak_memory, summary_of
+from lmctl.run.validator import Validator
 
 
 class Session:
@@ -48,19 +47,23 @@ class Session:
             self.processes.rank,
             lambda bad: any(self.processes.sum([bad])),
         )
+        self.validator = Validator(runner)
+        self.plotter = Plotter(paths)
+        self.machine = machine(self.processes)
         self.began = False
-        self.baseline: dict[str, float] = {}
         self.precision: dict[str, Any] = {}
         self.pending: dict[str, list[Any]] = {}
         self._since = (0, 0.0)
-        self._tenths = 0
+        self._aside = 0.0
+        """Seconds that did not go into training since the runner last looked at its clock."""
         self._saved = -1
         self._overflow: Tensor | None = None
 
     def run(self) -> dict[str, Any]:
         """Train until the budget is spent; returns summary.json's contents."""
         try:
-            self._begin()
+            with self._not_training():
+                self._begin()
             self.display.start()
             first = FirstStep(self.runner)
             for report in self.runner.steps():
@@ -73,9 +76,9 @@ class Session:
         except LmctlError as error:
             status = "stopped" if isinstance(error, Stopped) else "failed"
             if self.began and self.processes.first:
-                self.record.finish(
-                    summary_of(self.runner, status, self.baseline, self.precision) | {"error": str(error)}
-                )
+                self.record.finish(self._summary(status) | {"error": str(error)})
+                if status == "stopped" or self.processes.world == 1:  # else its peers' ends are the end of this one
+                    self.plotter.draw(self.validator.baseline)
             raise
         finally:
             self.display.stop()
@@ -83,10 +86,10 @@ class Session:
     def _begin(self) -> None:
         runner, state = self.runner, self.runner.state
         self.pending = {name: list(pair) for name, pair in state.pending.items()}
-        self._since = (state.tokens, state.seconds)
-        self._tenths = math.floor(runner.spent() * VALIDATIONS)
-        stores = {task: corpus.train for task, corpus in runner.prepared.corpora.items()}
-        self.baseline = runner.validation.baseline(stores)
+        self._since = (state.tokens, state.seconds - state.aside_seconds)
+        before = state.validated
+        for line in self.validator.begin():
+            self.display.say(line)
         self.precision = prove(runner)
         for line in runner.converted:
             self.display.say(f"precision: {line}")
@@ -100,21 +103,13 @@ class Session:
             self.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")
-        fresh = not state.valid
-        if fresh:
-            state.valid = runner.validation.scores(runner.learner)
-        metric = self.plan.early_stop.metric
-        if metric not in state.valid:
-            choices = did_you_mean(metric, state.valid)
-            raise ConfigError(f"early_stop.metric={metric}: validation has no such figure{choices}")
-        if state.best is not None and state.best["metric"] != metric:
-            state.best, state.stale = None, 0  # figures of another kind cannot be compared
         if self.processes.first:
-            prints, device = runner.fingerprints, device_name(self.processes.device)
-            self.record.begin(self.config, prints, device, state.metrics_bytes)
+            self.record.begin(self.config, runner.fingerprints, self.machine, state.metrics_bytes)
+            write_template(self.paths, runner, renew=state.window == 0)
         self.began = True
-        if fresh:
-            self._judge()
+        if state.validated is not before:
+            self.validator.judge()
+            self._write(self.validator.line())
             if self.plan.early_stop.patience is not None:
                 self._save()  # the untrained model may turn out to be the best
 
@@ -124,12 +119,15 @@ class Session:
         self.processes.wait()
         stop.ignore()
         raise Stopped(
-            f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved",
+            f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved, "
+            "and model_path= takes the run as it is",
             f"go on with: {command(f'lmctl {self.plan.verb} resume=auto', run_dir=self.paths.root)}",
         )
 
     def _after(self, report: StepReport) -> bool:
         """Bookkeeping of one step; says whether to stop early."""
+        self.runner.state.aside_seconds += self._aside
+        self._aside = 0.0
         self._collect(report)
         if self.runner.state.window % heap.EVERY == 0 and self.processes.device.type == "cpu":
             heap.give_back()
@@ -139,23 +137,31 @@ class Session:
             return False
         if state.step % self.plan.log.every == 0 or done:
             self._log(report)
-        better, validated = False, self._due(spent) or done
-        if validated:
-            state.valid = self.runner.validation.scores(self.runner.learner)
-            better = self._judge()
+        with self._not_training():
+            return self._look(done, self.validator.moment(spent))
+
+    def _look(self, done: bool, moment: bool) -> bool:
+        """Validate and save where it is time to; says whether to stop early."""
+        state, better = self.runner.state, False
         every, patience = self.plan.checkpoint.every, self.plan.early_stop.patience
+        if validated := done or (moment and self.validator.worth_it()):
+            better = self.validator.validate()
+            self._write(self.validator.line())
         ends = done or (patience is not None and state.stale >= patience)
-        if ends or (validated if every is None else state.step % every == 0) or (better and patience is not None):
+        if ends or (moment if every is None else state.step % every == 0) or (better and patience is not None):
             self._save()
+        if validated and not ends and self.processes.first:
+            self.plotter.draw_now_and_then(self.validator.baseline)
         if ends and not done:
             self.display.say(f"stopping early: {patience} validations without a better {self.plan.early_stop.metric}")
         return ends
 
-    def _due(self, spent: float) -> bool:
-        if self.plan.eval.every is not None:
-            return self.runner.state.step % self.plan.eval.every == 0
-        before, self._tenths = self._tenths, math.floor(spent * VALIDATIONS)
-        return self._tenths > before
+    @contextmanager
+    def _not_training(self) -> Iterator[None]:
+        """What happens inside it is no part of the speed of training."""
+        began = time.monotonic()
+        yield
+        self._aside += time.monotonic() - began
 
     def _collect(self, report: StepReport) -> None:
         for name, count in report.counts.items():
@@ -186,8 +192,9 @@ class Session:
         adversarial = self._adversarial()
         self.pending.clear()
         state.train = {"loss": sum(means[name] for name in runner.losses if name in means), **means}
-        tokens, seconds = state.tokens - self._since[0], state.seconds - self._since[1]
-        self._since = (state.tokens, state.seconds)
+        training = state.seconds - state.aside_seconds
+        tokens, seconds = state.tokens - self._since[0], training - self._since[1]
+        self._since = (state.tokens, training)
         line = {
             "step": state.step,
             "tokens": state.tokens,
@@ -221,20 +228,6 @@ class Session:
         found = zip(names, sums[::2], sums[1::2], strict=True)
         return {name: total / count for name, total, count in found if count}
 
-    def _judge(self) -> bool:
-        """Record the newest validation; says whether it is the best so far."""
-        state, rule = self.runner.state, self.plan.early_stop
-        line = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), "split": "valid"}
-        line |= {"loss": state.valid["loss"]}
-        line |= {(f"loss/{n}" if n in self.runner.terms else n): v for n, v in state.valid.items() if n != "loss"}
-        self._write(line)
-        value, sign = state.valid[rule.metric], -1 if rule.metric.endswith(HIGHER_IS_BETTER) else 1
-        if state.best is None or sign * (state.best["value"] - value) > rule.min_delta:
-            state.best, state.stale = {"step": state.step, "metric": rule.metric, "value": value}, 0
-            return True
-        state.stale += 1
-        return False
-
     def _write(self, line: dict[str, Any]) -> None:
         if self.processes.first:
             self.runner.state.metrics_bytes = self.record.log(line)
@@ -254,12 +247,19 @@ class Session:
         self._saved = state.window
 
     def _finish(self) -> dict[str, Any]:
-        runner, state = self.runner, self.runner.state
-        best = self.checkpoints.named("best")
-        if self.plan.early_stop.patience is not None and best is not None:
-            runner.network.load_state_dict(read(self.checkpoints.root / best).weights, strict=False)
-            state.valid = runner.validation.scores(runner.learner)
-        summary = summary_of(runner, "completed", self.baseline, self.precision)
+        """Export the weights that the run ends with, and write down figures that are theirs."""
+        runner, state, validator = self.runner, self.runner.state, self.validator
+        exported = state.step
+        if not validator.current:  # it stopped before a validation, or its budget was spent when it was resumed
+            validator.validate()
+            self._write(validator.line())
+        if (best := self._best()) is not None:
+            exported = best
+            runner.network.load_state_dict(read(self.checkpoints.path(best)).weights, strict=False)
+            validator.measure_step(best)
+        elif validator.newest is None:  # the same figures again, for their intervals
+            validator.remeasure()
+        summary = self._summary("completed") | {"exported_step": exported}
         summary["tokens_per_cpu_second"] = round(state.tokens / self.processes.sum([state.cpu_seconds])[0], 1)
         summary["peak_memory_bytes"] = int(self.processes.sum([peak_memory(self.processes.device)])[0])
         if self.processes.first:
@@ -267,6 +267,25 @@ class Session:
             weights = self.paths.model / "model.safetensors"
             summary |= {"model_bytes": weights.stat().st_size, "model_sha256": digest(weights)}
             self.record.finish(summary)
-            plot_losses(self.paths, self.baseline)
+            self.plotter.draw(validator.baseline)
         self.processes.wait()
         return summary
+
+    def _best(self) -> int | None:
+        """The step whose weights early stopping wants exported, if they are not those that are there already."""
+        best = self.runner.state.best
+        if self.plan.early_stop.patience is None or best is None or best["step"] == self.runner.state.step:
+            return None
+        step = int(best["step"])
+        damage = self.processes.agree(verify(self.checkpoints.path(step)) if self.processes.first else None)
+        if damage is not None:
+            self.display.say(f"the best weights, of step {step:,}, are not there ({damage}): the last are exported")
+            return None
+        return step
+
+    def _summary(self, status: str) -> dict[str, Any]:
+        whole = summary_of(self.runner, status, self.validator.baseline, self.precision)
+        tasks = self.plan.mix.tasks
+        parts = [loss.rpartition("/") for loss in self.runner.losses]
+        guesses = {f"{task}/{term}": guess(tasks[task].objective, term) for task, _, term in parts}
+        return whole | self.validator.summary() | {"machine": self.machine, "baseline_is": guesses}

@@ -40,6 +40,10 @@ class TrainState:
     """Validations since then."""
     valid: dict[str, float] = field(default_factory=dict)
     """The newest validation."""
+    validated: dict[str, Any] = field(default_factory=dict)
+    """Which weights and rows it is of: `{"window", "step", "rows": {task: rows}}`."""
+    aside_seconds: float = 0.0
+    """Of `seconds`, those of the first process that went into validating, saving and drawing."""
     train: dict[str, float] = field(default_factory=dict)
     """The newest logged training losses."""
     cosines: dict[str, float] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from lmctl.config.schema import Budget
 from lmctl.core.places import Paths
 from lmctl.core.words import command
 from lmctl.plan import Plan
+from lmctl.run import figures
 from lmctl.run.display import duration
 from lmctl.run.memory import bytes_per_parameter, weight_bytes
 from lmctl.run.runner import Runner
@@ -20,6 +21,7 @@ from lmctl.run.runner import Runner
 def summary_of(runner: Runner, status: str, baseline: dict[str, float], precision: dict[str, Any]) -> dict[str, Any]:
     """What is known of a run; `status` is completed, stopped or failed. Speed and memory are this process's."""
     state, parameters = runner.state, list(runner.network.parameters())
+    training = state.seconds - state.aside_seconds
     sizes = bytes_per_parameter(runner.learner, runner.network, runner.optimizer)
     return {
         "status": status,
@@ -27,6 +29,7 @@ def summary_of(runner: Runner, status: str, baseline: dict[str, float], precisio
         "tokens": state.tokens,
         "seconds": round(state.seconds, 2),
         "tokens_per_second": round(state.tokens / state.seconds, 1) if state.seconds else 0.0,
+        "training_tokens_per_second": round(state.tokens / training, 1) if training > 0 else 0.0,
         "tokens_per_cpu_second": round(state.tokens / state.cpu_seconds, 1) if state.cpu_seconds else 0.0,
         "task_tokens": state.task_tokens,
         "train": state.train,
@@ -64,25 +67,16 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
 def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str]:
     """What a person should know at the end: what was reached, what it beat, where it lies, what to type next."""
     budget = plan.budget
-    valid, baseline = summary["valid"], summary["baseline"]
-    size, speed = summary["parameters"]["total"], summary["tokens_per_second"]
+    size, speed = summary["parameters"]["total"], summary["training_tokens_per_second"]
     lines = [
         f"done: {summary['steps']:,} steps in {duration(summary['seconds'])}, {speed:,.0f} tokens/s, {size:,} weights"
     ]
-    width = max(map(len, valid)) + 2
-    for name, value in valid.items():
-        if name in baseline and name != "loss":
-            both = f"{value:.3f} against {baseline[name]:.3f}"
-            if name.endswith("accuracy"):
-                both = f"{value:.1%} against {baseline[name]:.1%}"
-            lines.append(f"  {name:<{width}}{both} without the text")
+    if (step := summary["exported_step"]) != summary["steps"]:
+        lines.append(f"model: the best one, of step {step:,}")
+    lines += figures.lines(summary)
     first, *others = _uses(paths, plan)
     sizes = summary["precision"]["bytes_per_parameter"]
     parts = ", ".join(f"{sizes[part]:.1f} {part}" for part in ("weights", "gradients", "optimiser"))

@@ -15,9 +15,9 @@ from lmctl.core.foreign import check_fit, config_of, refuse_random, tokenizer_of
 from lmctl.core.model_files import near
 from lmctl.core.model_files import tasks as read_tasks
 from lmctl.core.places import Paths, Where
-from lmctl.core.words import command
 from lmctl.model.positions import positions
 from lmctl.model.writing import ends_of
+from lmctl.run.unfinished import model_in
 from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -188,21 +188,18 @@ def device_of(where: Where) -> torch.device:
 
 
 def model_folder(model_path: str) -> str:
-    """A run directory's model/, or the path or hub id itself."""
-    folder = path_of(model_path)
+    """The directory that transformers loads, or the hub id: of a run its model/; of a run that is not finished, and of
+    a checkpoint, the model that is made of it, which is then said."""
+    place = model_in(model_path, "model_path")
+    folder = path_of(place)
     paths = Paths(folder)
     if (paths.model / "config.json").is_file():
         return str(paths.model)
-    if paths.config.is_file() and paths.checkpoints.is_dir():
-        raise ConfigError(
-            f"model_path={folder}: this run is not finished, so it has no model/ yet",
-            f"finish it: {command('lmctl train resume=auto', run_dir=folder)}",
-        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)", near(folder))
-    if not folder.exists() and means_a_place(model_path):
+    if not folder.exists() and means_a_place(place):
         raise ConfigError(f"model_path={model_path}: no such directory")
-    return model_path
+    return place
 
 
 def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loaded:

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lmctl.config.build import build
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
-from lmctl.core.places import Paths
+from lmctl.core.places import Paths, run_of
 from lmctl.core.sources import Source
 from lmctl.core.tasks import Objective
 from lmctl.mix.mix import Mix
@@ -29,7 +29,7 @@ class OwnTask:
 def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[str, OwnTask]:
     """The tasks of the run at `model_path`, by name; {} for anything but a run directory, and for a run whose
     config cannot be read unless the tasks are `needed`."""
-    file = Paths(path_of(model_path)).config
+    file = Paths(run_of(path_of(model_path))).config
     if not file.is_file():
         return {}
     try:

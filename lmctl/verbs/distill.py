@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lmctl.core.files import write_json
 from lmctl.core.places import Paths
 from lmctl.plan import Plan
+from lmctl.run.unfinished import with_models
 from lmctl.verbs import train
 
 
@@ -20,6 +21,10 @@ def run(cfg: DictConfig) -> None:
 def compare(cfg: DictConfig, control: Paths | None) -> None:
     """Measure the teacher on the student's held-out rows, and both of them with a clock; complete the summary of the
     student's run. `control` is the run of the same student without a teacher, if there is one."""
+    recorded = Paths(Path(cfg.run_dir)).config
+    cfg = cfg.copy()
+    cfg.teacher = OmegaConf.load(recorded).teacher  # of a run that went on meanwhile, the checkpoint that taught
+    cfg = with_models(cfg)
     plan = Plan.from_config(cfg)
     from lmctl.run.display import Display, quiet_libraries
     from lmctl.run.gap import compared, sentences

@@ -18,7 +18,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
 from lmctl.core.numerics import Precision, Quantization
-from lmctl.core.places import Paths, Where
+from lmctl.core.places import Paths, Where, run_of
 from lmctl.core.sources import Source
 from lmctl.core.suggest import did_you_mean
 from lmctl.use.load import model_folder
@@ -154,8 +154,8 @@ def planned(config: EvalConfig, loaded: Loaded, own: Mapping[str, OwnTask], give
 def results_file(config: EvalConfig) -> Path:
     """`out`; or eval.json, in the run directory if the model is a run's, or else here. ConfigError if its folder
     does not exist, or if what stands there is something else."""
-    paths = Paths(Path(config.model_path))
-    is_run = (paths.model / "config.json").is_file()
+    paths = Paths(run_of(Path(config.model_path)))
+    is_run = paths.config.is_file() or (paths.model / "config.json").is_file()
     out = Path(config.out) if config.out is not None else (paths.root if is_run else Path()) / "eval.json"
     if not out.parent.is_dir():
         raise ConfigError(f"out={out}: there is no directory {out.parent}")

@@ -16,6 +16,7 @@ from lmctl.core.sources import TokenizerSpec, streamed
 from lmctl.core.tasks import ModelSpec
 from lmctl.mix.mix import Mix, Task
 from lmctl.plan import check_rows
+from lmctl.run.unfinished import with_models
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -31,6 +32,7 @@ def run(cfg: DictConfig) -> None:
     """Print the first rows of each task: exactly those that a run with the same config trains on first. Refused, as
     `train` refuses it, if the model does not read such rows."""
     config = check_root(cfg, PeekConfig)
+    cfg = with_models(cfg)
     trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
     mix = build(cfg.mix, Mix, trusted=trusted)
     tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)

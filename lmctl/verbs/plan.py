@@ -17,6 +17,7 @@ from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
 from lmctl.core.places import Where
 from lmctl.plan import Plan
+from lmctl.run.unfinished import with_models
 
 if TYPE_CHECKING:
     from lmctl.cost.estimate import Estimate
@@ -106,7 +107,7 @@ def taken_apart(cfg: DictConfig) -> tuple[DictConfig, Wanted]:
     with open_dict(rest):
         for key in Wanted.__dataclass_fields__:
             del rest[key]
-    return rest, own
+    return with_models(rest), own
 
 
 def _machine(rest: DictConfig, wanted: Wanted) -> Machine | None:

@@ -11,6 +11,7 @@ from lmctl.config.build import build, check_root, section
 from lmctl.config.schema import BatchShape, PrepareConfig
 from lmctl.core.sources import Source, TokenizerSpec
 from lmctl.mix.mix import Mix
+from lmctl.run.unfinished import with_models
 
 if TYPE_CHECKING:
     from lmctl.run.prepare import Corpus, Prepared
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> None:
     """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
     check_root(cfg, PrepareConfig)
+    cfg = with_models(cfg)
     trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
     mix = build(cfg.mix, Mix, trusted=trusted)
     tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)

@@ -13,6 +13,7 @@ from lmctl.core.errors import ConfigError, OutOfMemory
 from lmctl.core.places import Paths
 from lmctl.core.words import command, setting
 from lmctl.plan import Plan
+from lmctl.run.unfinished import with_models
 
 if TYPE_CHECKING:
     from lmctl.run.display import Display
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def run(cfg: DictConfig) -> None:
     """Train here, or start the processes that do."""
+    cfg = with_models(cfg)
     plan = Plan.from_config(cfg)
     paths = Paths(Path(plan.run_dir))
     from lmctl.run.display import Display, quiet_libraries
@@ -84,6 +86,7 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
     import torch
 
     from lmctl.run.identity import Identity, models_in
+    from lmctl.run.machine import words
     from lmctl.run.prepare import prepare
     from lmctl.run.remembered import remember
     from lmctl.run.runner import Runner
@@ -110,6 +113,7 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
         again = command(f"lmctl {plan.verb} resume=auto", run_dir=paths.root)
         display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
+        display.say(words(session.machine))
         summary = session.run()
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(plan) from error

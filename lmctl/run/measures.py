@@ -1,0 +1,61 @@
+"""What the figures of a validation mean: which way is better, how sure they are, what a guess would have reached.
+
+A figure is named `<task>/<term>` (a loss: less is better) or `<task>/<term>_<measure>`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from lmctl.core.tasks import Objective
+
+RISING = ("accuracy", "macro_f1", "micro_f1", "matthews", "pearson", "spearman", "bleu", "chrf")
+"""Measures of which more is better."""
+NORMAL_95 = 1.959964
+"""95 % of a normal distribution lie within so many standard deviations."""
+SMALL = 100
+"""Held-out rows below which single rows decide the figures."""
+
+
+def term_of(name: str, losses: Iterable[str]) -> str:
+    """The `<task>/<term>` that the figure `name` belongs to; "loss" belongs to itself. ValueError if to none."""
+    fitting = [loss for loss in losses if name == loss or name.startswith(f"{loss}_")]
+    if name == "loss":
+        return name
+    if not fitting:
+        raise ValueError(f"{name} is no figure of {', '.join(losses)}")
+    return max(fitting, key=len)
+
+
+def rises(name: str, losses: Iterable[str]) -> bool | None:
+    """Whether more of the figure `name` is better, in a run whose losses are `losses`; None if nobody has said."""
+    measure = name.removeprefix(term_of(name, losses)).removeprefix("_")
+    if not measure:
+        return False
+    return True if measure in RISING else None
+
+
+def wilson(share: float, count: float) -> tuple[float, float]:
+    """The 95 % interval of a probability that was seen as `share` of `count` independent trials (Wilson 1927)."""
+    z = NORMAL_95
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def about_mean(mean: float, error: float, groups: int) -> tuple[float, float]:
+    """The 95 % interval of a mean whose standard `error` was seen from so many `groups` of rows (Student 1908)."""
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, groups - 1)) * error
+    return mean - half, mean + half
+
+
+def guess(objective: Objective, term: str) -> str:
+    """In words, what the baseline of a term is: the best answer of somebody who does not look at the text."""
+    if objective.label_kind == "number":
+        return "always the mean"
+    if objective.label_kind is not None:
+        return "always the same answer"
+    return "word frequency" if term in ("mlm", "lm") else "guessing"
