@@ -121,7 +121,7 @@ def _lineage(model_path: str) -> list[str]:
     """The run, and the runs that it started from, one from the other."""
     found: list[str] = []
     place: Any = model_path
-    while isinstance(place, str) and place not in found and (file := Paths(path_of(place)).config).is_file():
+    while isinstance(place, str) and place not in found and (file := Paths(run_of(path_of(place))).config).is_file():
         found.append(place)
         try:
             config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
@@ -134,7 +134,7 @@ def _lineage(model_path: str) -> list[str]:
 def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[str, Any]]]:
     """The tasks of a run, each with the fingerprint that its text had then."""
     try:
-        prints = json.loads(Paths(path_of(place)).environment.read_text(encoding="utf-8"))["fingerprints"]
+        prints = json.loads(Paths(run_of(path_of(place))).environment.read_text(encoding="utf-8"))["fingerprints"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     for name, task in own_tasks(place, trusted, needed=False).items():
