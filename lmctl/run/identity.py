@@ -24,7 +24,7 @@ FREE = (
     "cache_dir",
     "trusted",
     "budget",
-    "eval.every",
+    "eval",
     "checkpoint",
     "early_stop",
     "log",
@@ -38,7 +38,7 @@ FREE = (
     "compression.probe_every",
 )
 """Keys, and sections, that may change when a run goes on. So may places (`core.places`): what they lead to is compared
-itself. `eval.rows` may not, because figures of one curve must be of the same rows."""
+itself. Where `eval.rows` changes, the run validates afresh and says so (`run/validator.py`)."""
 
 
 @dataclass(frozen=True)
