@@ -152,10 +152,17 @@ def _own_process_state(argv: list[str]) -> Iterator[None]:
 
 def _list(words: list[str]) -> int:
     from lmctl.cli.explain import report
+    from lmctl.cli.help import topic_help
+    from lmctl.config.compose import Composer
     from lmctl.verbs.list import run
 
     try:
-        run(words)
+        if (
+            words and "." in words[0].replace("=", ".") and not words[0].startswith("format=")
+        ):  # an option or a key: what --help WORD prints
+            print(topic_help(Composer("train"), named[0]))
+        else:
+            run(words)
     except BrokenPipeError:
         return _unread()
     except Exception as error:

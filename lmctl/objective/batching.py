@@ -70,7 +70,9 @@ SAMPLE = 256
 
 def mean_tokens(objective: Objective, material: Material) -> float:
     """Mean number of real tokens of the rows that `objective` makes of `material`, counted over SAMPLE rows spread over
-    all of them: for rows whose length comes of drawing and cutting. Augmentation, which may be slow, is left out."""
+    all of them, and over several epochs if they are fewer: for rows whose length comes of drawing and cutting.
+    Augmentation, which may be slow, is left out."""
     examples = objective.examples(replace(material, rewrite=None))
-    rows = np.unique(np.linspace(0, len(examples) - 1, SAMPLE).astype(np.int64))
-    return examples.collate(rows, np.zeros_like(rows), Draws(0, "tokens per row")).tokens / len(rows)
+    total = len(examples) * -(-SAMPLE // len(examples))
+    epochs, rows = np.divmod(np.linspace(0, total - 1, SAMPLE).astype(np.int64), len(examples))
+    return examples.collate(rows, epochs, Draws(0, "tokens per row")).tokens / SAMPLE

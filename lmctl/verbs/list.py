@@ -30,11 +30,6 @@ def run(words: list[str]) -> None:
     named = [word for word in words if not word.startswith("format=")]
     if len(named) > 1:
         raise ConfigError("lmctl list takes one group at most", f"groups: {', '.join(groups)}")
-    if named and "." in named[0].replace("=", "."):
-        from lmctl.cli.help import topic_help
-
-        print(topic_help(composer, named[0]))
-        return
     for group in named:
         if group not in groups:
             close = nearest(group, groups)
