@@ -176,7 +176,8 @@ def test_export_is_plain_float_and_gives_the_same_logits(alone, tmp_path: Path, 
     runner = Runner(plan(precision=PRECISIONS[name]), prepared(), alone)
     list(runner.steps())
     paths = Paths(tmp_path)
-    summary = {"valid": {}, "parameters": {"total": 1}, "steps": 5, "tokens": 1}
+    summary = {"valid": {}, "baseline": {}, "baseline_is": {}, "parameters": {"total": 1}, "tokens": 1}
+    summary |= {"steps": 5, "exported_step": 5}
     before = state_of(runner)
     export(paths, runner, summary)
     assert same(before, state_of(runner))

@@ -157,9 +157,8 @@ def _list(words: list[str]) -> int:
     from lmctl.verbs.list import run
 
     try:
-        if (
-            words and "." in words[0].replace("=", ".") and not words[0].startswith("format=")
-        ):  # an option or a key: what --help WORD prints
+        named = [word for word in words if not word.startswith("format=")]
+        if named and "." in named[0].replace("=", "."):  # an option or a key: what --help WORD prints
             print(topic_help(Composer("train"), named[0]))
         else:
             run(words)
