@@ -31,6 +31,17 @@ from lmctl.runner.places import Cpu
 from lmctl.schedule.shapes import Linear
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SUMMARY: dict[str, Any] = {
+    "valid": {},
+    "valid_rows": {},
+    "baseline": {},
+    "baseline_is": {},
+    "parameters": {"total": 1},
+    "steps": 5,
+    "exported_step": 5,
+    "tokens": 1,
+}
+"""What a model card wants to know of a run."""
 WORDS = [f"w{i}" for i in range(60)] + [f"##s{i}" for i in range(20)]
 
 

@@ -62,7 +62,7 @@ def teacher(folder: Path, model: str, task: str, labels: list[str] | None = None
             save_file(extra, place / "extra_heads.safetensors")
         tokenizer().save_pretrained(place)
         if labels is not None:
-            note = {"corpus": {"objective": "Classify", "labels": labels}}
+            note = {"corpus": {"objective": "Classify", "reads": "labelled", "label_kind": "class", "labels": labels}}
             (place / "lmctl_tasks.json").write_text(json.dumps(note))
     return str(place)
 

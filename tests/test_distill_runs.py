@@ -425,7 +425,8 @@ def test_several_tasks_in_a_learned_balance(alone, tmp_path):
     network.pretrained().save_pretrained(tmp_path)
     save_file(network.extra_heads(), tmp_path / "extra_heads.safetensors")
     tokenizer().save_pretrained(tmp_path)
-    (tmp_path / "lmctl_tasks.json").write_text(json.dumps({"topics": {"labels": ["a", "b", "c"]}}))
+    note = {"objective": "Classify", "reads": "labelled", "label_kind": "class", "labels": ["a", "b", "c"]}
+    (tmp_path / "lmctl_tasks.json").write_text(json.dumps({"topics": note}))
     rule = Curriculum({"logits": Logits(), "hidden": Hidden()}, hard=0.5, chunk_mb=0.002)
     runner = Runner(replace(own, distill=rule, teacher=(str(tmp_path),)), text, alone)
     reports = list(runner.steps())

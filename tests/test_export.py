@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import vocabulary
+from small import SUMMARY, vocabulary
 from small_tasks import small_task
 from transformers import AutoTokenizer
 from use_models import opened
@@ -24,8 +24,6 @@ from lmctl.run.runner import Runner
 from lmctl.use.decode import complete
 
 SEP = vocabulary().sep
-SUMMARY: dict[str, Any] = {"valid": {}, "parameters": {"total": 0}, "steps": 0, "tokens": 0}
-"""What the model card wants to know."""
 
 
 def exported(task: str, model: Any, folder: Path) -> Path:

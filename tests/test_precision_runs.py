@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import plan, prepared
+from small import SUMMARY, plan, prepared
 from torch import Tensor
 
 from lmctl.config.schema import Budget
@@ -176,10 +176,8 @@ def test_export_is_plain_float_and_gives_the_same_logits(alone, tmp_path: Path, 
     runner = Runner(plan(precision=PRECISIONS[name]), prepared(), alone)
     list(runner.steps())
     paths = Paths(tmp_path)
-    summary = {"valid": {}, "baseline": {}, "baseline_is": {}, "parameters": {"total": 1}, "tokens": 1}
-    summary |= {"steps": 5, "exported_step": 5}
     before = state_of(runner)
-    export(paths, runner, summary)
+    export(paths, runner, SUMMARY)
     assert same(before, state_of(runner))
     plain = BertForPreTraining.from_pretrained(paths.model).eval()
     assert {p.dtype for p in plain.parameters()} == {torch.float32}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import use_models
+from small import SUMMARY, prepared, store, tokenizer, vocabulary
 from small import plan as small_plan
-from small import prepared, store, tokenizer, vocabulary
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
@@ -413,8 +413,7 @@ def test_an_exported_run_says_how_to_load_it(tmp_path: Path, monkeypatch):
 
     ready = Prepared(tokenizer(), V, {"corpus": Corpus(reversals(0, 40), reversals(1, 20))}, {"tokenizer": "small"})
     runner = Runner(small_plan(model=RecurrentMT(1, 1, H, E), objective=Translate()), ready, Processes(True))
-    summary = {"valid": {"loss": 1.0}, "parameters": {"total": 1}, "steps": 1, "tokens": 1}
-    export(Paths(tmp_path), runner, summary)
+    export(Paths(tmp_path), runner, SUMMARY)
     card = (tmp_path / "model" / "README.md").read_text()
     snippet = card.split("```python")[1].split("```")[0]
     assert "from lmctl.model.recurrent_seq2seq_hf import RecurrentForConditionalGeneration" in snippet
