@@ -50,7 +50,7 @@ LESSON: dict[Key, Other] = {
     ("Attention", "values"): Other(True),
     ("MiniLM", "relations"): Other(["query", "value"]),
     ("MiniLM", "relation_heads"): Other(2),
-    ("MiniLM", "teacher_layer"): Other(1),
+    ("MiniLM", "teacher_layer"): Other(3, given={"teacher_layer": 1}),  # the student has no third
     ("MiniLM", "student_layer"): Other(1),
     ("OnPolicy", "share"): Other(0.0),
     ("OnPolicy", "temperature"): Other(0.3),

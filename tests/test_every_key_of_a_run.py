@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from small import plan, prepared
+from small_tasks import small_task
 from taught import save_teacher, taught
 from walked import alone, trained
 
@@ -241,6 +242,17 @@ def test_answers_come_from_where_they_are_said_to(teachers: list[Path], tmp_path
     remember(taught(teachers[0], teacher_cache="build", **here), prepared(), torch.device("cpu"), lambda line: None)
     assert remembers("use")
     assert remembers("auto")
+
+
+@pytest.mark.parametrize("task", ["mlm", "clm_stream"])
+def test_validation_looks_at_no_more_rows_than_it_says(task: str):
+    """Of rows in any order, and of rows that follow one another."""
+    found = {}
+    for rows in (1, 2, None):
+        runner = Runner(*small_task(task, eval=Evaluation(rows=rows)), alone())
+        assert len(runner.validation.examples["corpus"]) > 2
+        found[rows] = runner.validation.scores(runner.learner)["loss"]
+    assert len(set(found.values())) == 3
 
 
 RULE = Curriculum({"logits": Logits(weight=0.5, temperature=2.0)}, hard=0.5)
