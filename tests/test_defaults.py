@@ -13,8 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.comments import first_comment
 from lmctl.config.compose import conf_dir
+from lmctl.config.use_schema import EvalConfig, TranslateConfig
+from lmctl.distill.texts import TeacherTexts
 
 FILES = sorted(path for path in conf_dir().glob("*/*.yaml") if path.parent.name != "recipe")
+TRANSLATING = (EvalConfig, TranslateConfig, TeacherTexts)
 ON_PURPOSE: dict[str, dict[str, Any]] = {
     "compression/bf16": {"error_feedback": False},
     "compression/fp16": {"error_feedback": False},
@@ -146,3 +149,10 @@ def test_the_first_line_of_a_model_says_its_size(path: Path):
     layers, decoder_layers, width = said.groups()
     assert (made.layers, made.hidden) == (int(layers), int(width))
     assert made.get("decoder_layers") == (None if decoder_layers is None else int(decoder_layers))
+
+
+@pytest.mark.parametrize("key", ["beams", "length_penalty", "max_new_tokens"])
+def test_translations_are_searched_alike_everywhere(key: str):
+    """What `eval` measures is what `translate` prints, and what a teacher writes."""
+    defaults = [{field.name: field.default for field in dataclasses.fields(made)}[key] for made in TRANSLATING]
+    assert len(set(defaults)) == 1

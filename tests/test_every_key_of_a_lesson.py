@@ -38,6 +38,7 @@ LESSON: dict[Key, Other] = {
     ("Curriculum", "between"): Other("step", given={"hard": HALF}),
     **{(name, "weight"): Other(0.1) for name in TERMS[:4]},
     **{(name, "between"): Other("step", given={"weight": HALF}) for name in TERMS[:4]},
+    ("Logits", "between"): Other("step", given={"temperature": [[0.0, 4.0], [1.0, 1.0]]}),
     ("Logits", "divergence"): Other("reverse"),
     ("Logits", "temperature"): Other(1.0),
     ("Logits", "beta"): Other(0.1, given={"divergence": "js"}),

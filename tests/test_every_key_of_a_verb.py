@@ -16,7 +16,6 @@ import pytest
 import transformers
 import use_models
 from use_models import said
-from walked import ids
 
 from lmctl.config.compose import SCHEMAS
 
@@ -125,6 +124,27 @@ PREDICT = {
     "batch": Other(1, typed=LINES, seen="shapes"),
     "seq_len": Other(8, typed=LINES),
 }
+MASKED = {"prompt": "the [MASK] sits"}
+LABELLED = {"_target_": "use_models.Rows", "yields": "labelled", "train": [[LONG, "0"], ["a b", "1"], ["c", "2"]]}
+ALSO: list[tuple[str, str, Other]] = [
+    ("generate", "top_k", Other(2, MASKED, model="bert")),
+    ("score", "case", Other("lower", typed="THE cat\ta b\nthe Red dog\ta\n")),
+    ("score", "case", Other("lower", RESCORED)),
+    ("score", "seq_len", Other(8, typed=f"{LONG}\ta b\n")),
+    ("score", "seq_len", Other(8, typed=LINES, model="bert", seen="shapes")),
+    ("score", "batch", Other(1, typed=PAIRS, seen="shapes")),
+    ("score", "batch", Other(1, RESCORED, seen="shapes")),
+    ("eval", "seed", Other(2, {"data": ROWS, "suite": "robustness"})),
+    ("eval", "seed", Other(2, {"data": ROWS, "suite": "robustness"}, model="bert")),
+    ("eval", "rows", Other(2, HALVED, model="bert")),
+    ("eval", "rows", Other(1, TRANSLATED, model="marian", seen="written")),
+    ("eval", "batch", Other(1, HALVED, model="bert", seen="shapes")),
+    ("eval", "batch", Other(1, {"data": LABELLED}, model="classifier", seen="shapes")),
+    ("eval", "batch", Other(1, TRANSLATED, model="marian", seen="shapes")),
+    ("eval", "seq_len", Other(8, HALVED, model="bert")),
+    ("eval", "seq_len", Other(8, {"data": LABELLED}, model="classifier", seen="shapes")),
+]
+"""Keys that go other ways in other modes and suites."""
 TABLES: dict[str, dict[str, Other]] = {
     "generate": GENERATE,
     "translate": TRANSLATE,
@@ -226,11 +246,13 @@ def used(folder: Path, verb: str, typed: str, settings: dict[str, Any], shapes: 
     return Seen(printed, files, list(shapes))
 
 
-@pytest.mark.parametrize(("verb", "key"), [(verb, key) for verb, table in TABLES.items() for key in table], ids=ids)
+ENTRIES = [*((verb, key, other) for verb, table in TABLES.items() for key, other in table.items()), *ALSO]
+
+
+@pytest.mark.parametrize(("verb", "key", "other"), ENTRIES, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_key_of_a_verb_changes_what_it_does(
-    verb: str, key: str, places: dict[str, str], shapes: list[Any], tmp_path: Path
+    verb: str, key: str, other: Other, places: dict[str, str], shapes: list[Any], tmp_path: Path
 ):
-    other = TABLES[verb][key]
     base = {"model_path": f"<{other.model or MODEL[verb]}>", **other.given}
     if verb == "eval":
         base["trusted"] = ["use_models"]
@@ -248,5 +270,12 @@ def test_every_key_of_a_verb_changes_what_it_does(
     assert one.shapes == again.shapes
     assert one.printed == again.printed
     assert getattr(one, other.seen) != getattr(another, other.seen)
-    if other.seen == "shapes":
+    if key == "batch":
         assert max(rows for rows, _ in another.shapes) < max(rows for rows, _ in one.shapes)
+
+
+def test_a_translation_may_be_twice_as_long_and_twenty_pieces(tmp_path: Path):
+    """Of a model that never ends: as many words as are allowed, the end of the source counted as one of its pieces."""
+    place = use_models.marian(tmp_path / "endless", ends=-1e4)
+    lines = said("translate", place, "the cat\na b c d e\n", beams=1).splitlines()
+    assert [len(line.split()) for line in lines] == [2 * 3 + 20, 2 * 6 + 20]
