@@ -57,7 +57,7 @@ ELSEWHERE = {
     "augment": "a component",
     "mix": "a component",
     "tokenizer": "a component",
-    "init_from": "handed on to model and tokenizer, tests/test_peek.py",
+    "init_from": "handed on to model and tokenizer, whose keys are tried elsewhere",
     "cache_dir": "see PREPARE",
     "trusted": "tests/test_build.py",
 }
