@@ -123,7 +123,7 @@ def test_without_a_limit_gradients_stay_as_they_are():
 @pytest.fixture
 def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others look at the picture and at what is exported."""
-    monkeypatch.setattr("lmctl.run.session.plot_losses", lambda *_: None)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
 
 
 def recorded(folder: Path, **changes: Any) -> tuple[dict[str, list[Any]], Session]:
@@ -145,7 +145,7 @@ def recorded(folder: Path, **changes: Any) -> tuple[dict[str, list[Any]], Sessio
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Any]]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmctl.run.session.plot_losses", lambda *_: None)
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
         yield recorded(tmp_path_factory.mktemp("usual") / "run")[0]
 
 
