@@ -186,7 +186,8 @@ def test_the_best_is_the_best(
 ):
     """Accuracies are to grow, losses to fall; the first of equal ones is the best; what is exported is the best's."""
     series = iter([*figures, *[figures[-1]] * 20])
-    monkeypatch.setattr(Validation, "scores", lambda *_: dict.fromkeys((ACCURACY, LOSS), next(series)))
+    monkeypatch.setattr(Validation, "baseline", lambda *_: {})
+    monkeypatch.setattr(MaskedLM, "figures", lambda *_: dict.fromkeys(("mlm_accuracy", "mlm"), next(series)))
     _, session = recorded(tmp_path / "run", early_stop=rule, eval=Evaluation(every=1, rows=4))
     state = session.runner.state
     assert state.best is not None
