@@ -99,7 +99,8 @@ def bert(folder: Path, kind: str = "BertForMaskedLM", **settings: Any) -> Path:
     return save(folder, getattr(transformers, kind)(config))
 
 
-def marian(folder: Path) -> Path:
+def marian(folder: Path, ends: float = 0.0) -> Path:
+    """`ends`: how much likelier than by chance it is to end a translation."""
     from transformers import MarianConfig, MarianMTModel
 
     torch.manual_seed(0)
@@ -122,7 +123,9 @@ def marian(folder: Path) -> Path:
         forced_eos_token_id=None,
         use_cache=False,
     )
-    return save(folder, MarianMTModel(config), "$A [SEP]")
+    model = MarianMTModel(config)
+    model.final_logits_bias[0, 3] = ends
+    return save(folder, model, "$A [SEP]")
 
 
 def said(verb: str, model: Path, typed: str = "", **settings: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -47,5 +48,6 @@ def spending(
     if not limits:
         name = "budget.epochs" if budget.epochs else "budget.minutes"
         return Spending(rows, tokens, None, None, name)
-    limit, steps = min(limits.items(), key=lambda item: item[1])
-    return Spending(rows, tokens, round(steps), round(steps * tokens), limit)
+    limit, exact = min(limits.items(), key=lambda item: item[1])
+    steps = math.ceil(exact - 1e-9)  # a step that is begun is taken whole
+    return Spending(rows, tokens, steps, round(steps * tokens), limit)

@@ -1,0 +1,294 @@
+"""Every key of the groups that make an optimiser step has an effect on it: on the weights that a few steps leave, or
+on what is said of them.
+
+The keys are those of the dataclasses, so that a new one cannot be forgotten here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from small import plan, prepared, tokenizer, vocabulary
+from walked import Key, Other, Seen, alone, classes, ids, keys_in, trained
+
+from lmctl.augment.char_noise import CharNoise
+from lmctl.augment.word_dropout import WordDropout
+from lmctl.compression import select
+from lmctl.compression.compressor import Compressor
+from lmctl.compression.quantise import Fp16, Fp32, Int8, Sign
+from lmctl.config.schema import Budget
+from lmctl.core.errors import LmctlError
+from lmctl.model.bert import Bert
+from lmctl.model.pretrained import Pretrained
+from lmctl.objective.mlm import MaskedLM
+from lmctl.optim.sgd import Sgd
+from lmctl.run.runner import Runner
+from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
+from lmctl.schedule.shapes import Constant
+
+WIDE = Bert(2, 128, 2, 128, max_positions=64, dropout=0.0, attention_dropout=0.0)
+"""Tensors of 4096 values and more, which 8 bits are for."""
+LIVELY = Bert(2, 32, 2, 64, max_positions=64)
+MOMENTUM = {"momentum": 0.5}
+FEW = {"density": 0.1}
+NO_STEP = {"optim": Sgd()}
+TOP: dict[str, Any] = {"quantise": Fp32(), "density": 0.1}
+
+ADVERSARY: dict[Key, Other] = {
+    ("FastGradient", "epsilon"): Other(0.5),
+    ("FastGradient", "weight"): Other(0.5),
+    ("FreeLB", "epsilon"): Other(0.3),
+    ("FreeLB", "steps"): Other(2),
+    ("FreeLB", "step_size"): Other(0.2),
+    ("FreeLB", "start"): Other(0.3),
+    ("Noise", "augment"): Other(WordDropout()),
+    ("Noise", "weight"): Other(0.5),
+    ("Noise", "consistency"): Other(0.5),
+    ("ProjectedGradient", "epsilon"): Other(0.3),
+    ("ProjectedGradient", "steps"): Other(2),
+    ("ProjectedGradient", "step_size"): Other(0.2),
+    ("ProjectedGradient", "weight"): Other(0.5),
+    ("RDrop", "weight"): Other(0.5, run={"model": LIVELY}),
+    ("Smart", "epsilon"): Other(0.3),
+    ("Smart", "steps"): Other(2),
+    ("Smart", "step_size"): Other(0.2),
+    ("Smart", "start"): Other(0.05),
+    ("Smart", "weight"): Other(0.5),
+}
+INT8_LAYERS: dict[str, Other] = {"float_products": Other("bf16"), "exclude": Other(["*attention*"])}
+STORED = {**INT8_LAYERS, "scale": Other("pow2"), "gradients": Other("bf16")}
+PRECISION: dict[Key, Other] = {
+    ("Bf16Pure", "rounding"): Other("kahan"),
+    ("Bf16Pure", "force"): Other(True, given={"rounding": "nearest"}),
+    ("Fp16", "initial_scale"): Other(1024.0, shown=True),
+    ("Fp16", "growth_interval"): Other(1, shown=True),
+    ("Fp8", "scale"): Other("row", given={"emulate": True}),
+    ("Fp8", "emulate"): Other(True),
+    ("Fp8", "float_products"): Other("fp32", given={"emulate": True}),
+    ("Fp8", "exclude"): Other(["*attention*"], given={"emulate": True}),
+    ("Int8", "stochastic"): Other(False),
+    ("Int8", "scale"): Other("pow2"),
+    **{("Int8", name): other for name, other in INT8_LAYERS.items()},
+    ("Int8Full", "stochastic"): Other(False),
+    **{("Int8Full", name): other for name, other in STORED.items()},
+    **{("Int8Weights", name): other for name, other in STORED.items()},
+    **{("Int8Lora", name): other for name, other in INT8_LAYERS.items()},
+    **{("Nf4Lora", name): other for name, other in INT8_LAYERS.items()},
+}
+COMPRESSION: dict[Key, Other] = {
+    ("Compressor", "density"): Other(0.3, given=TOP),
+    ("Compressor", "warmup_steps"): Other(2, given=TOP),
+    ("Compressor", "warmup_density"): Other(0.5, given={**TOP, "warmup_steps": 3}),
+    ("Compressor", "quantise"): Other(Sign()),
+    ("Compressor", "momentum"): Other(0.5, given=TOP, run=NO_STEP),
+    ("Compressor", "mask_momentum"): Other(False, given={**TOP, "momentum": 0.5}, run=NO_STEP),
+    ("PowerSgd", "rank"): Other(2),
+    ("PowerSgd", "warm_start"): Other(False),
+    ("PowerSgd", "least_ratio"): Other(4.5),
+    **{
+        (made, name): other
+        for made in ("Compressor", "PowerSgd")
+        for name, other in {
+            "error_feedback": Other(False),
+            "local_clip": Other(True, run={"clip_norm": 0.05}),
+            "dense_below": Other(2000),
+            "exclude": Other(["*attention*"]),
+            "simulate_workers": Other(4),
+            "probe_every": Other(1, shown=True),
+        }.items()
+    },
+    ("Fp16", "block"): Other(4, shown=True),
+    ("Int8", "block"): Other(4),
+    ("Sign", "block"): Other(4),
+}
+OPTIM: dict[Key, Other] = {
+    ("AdamW", "lr"): Other(1e-3),
+    ("AdamW", "weight_decay"): Other(0.5),
+    ("AdamW", "betas"): Other([0.5, 0.98]),
+    ("AdamW", "eps"): Other(1e-3),
+    ("AdamW", "layer_decay"): Other(0.5),
+    ("AdamW", "state_bits"): Other(8, run={"model": WIDE}),
+    ("AdamW", "paged"): Other(True, given={"state_bits": 8}, run={"model": WIDE}),
+    ("Sgd", "lr"): Other(0.1),
+    ("Sgd", "momentum"): Other(0.5),
+    ("Sgd", "nesterov"): Other(True, given=MOMENTUM),
+    ("Sgd", "weight_decay"): Other(0.5),
+    ("Sgd", "layer_decay"): Other(0.5),
+}
+SCHEDULE: dict[Key, Other] = {
+    ("Constant", "warmup"): Other(0.6),
+    ("Linear", "warmup"): Other(0.6),
+    ("Linear", "floor"): Other(0.5),
+    ("Cosine", "warmup"): Other(0.6),
+    ("Cosine", "floor"): Other(0.5),
+    ("WarmupStableDecay", "warmup"): Other(0.6),
+    ("WarmupStableDecay", "floor"): Other(0.5),
+    ("WarmupStableDecay", "decay"): Other(0.4),
+}
+TABLES = {
+    "adversary": ADVERSARY,
+    "precision": PRECISION,
+    "compression": COMPRESSION,
+    "optim": OPTIM,
+    "schedule": SCHEDULE,
+}
+NOT_HERE: dict[Key, str] = {
+    ("Compressor", "threshold"): "finds the same values, see test_the_threshold_is_sampled_only_if_it_says_so",
+    ("Ddp", "processes"): "see test_a_place_is_the_one_that_is_named",
+    ("Ddp", "device"): "see test_a_place_is_the_one_that_is_named",
+    ("Int8Dynamic", "scale"): "see test_every_key_of_a_quantisation_changes_the_answers",
+    ("Int8Dynamic", "exclude"): "see test_every_key_of_a_quantisation_changes_the_answers",
+    ("Int8WeightOnly", "scale"): "see test_every_key_of_a_quantisation_changes_the_answers",
+    ("Int8WeightOnly", "exclude"): "see test_every_key_of_a_quantisation_changes_the_answers",
+}
+BASE: dict[str, dict[str, Any]] = {
+    "Noise": {"augment": CharNoise()},
+    "Compressor": {"quantise": Int8(), "simulate_workers": 2, "dense_below": 64},
+    "PowerSgd": {"simulate_workers": 2, "dense_below": 64},
+}
+"""What a component is made with here, where its defaults do not do."""
+ADAPTED = ("Int8Lora", "Nf4Lora")
+"""What works on a trained model with adapters only."""
+
+
+def test_no_key_is_forgotten():
+    named = {key for table in TABLES.values() for key in table} | set(NOT_HERE)
+    assert named == keys_in(*TABLES, "runner", "quantize")
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small BERT on disk, with the tokenizer of the small text."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("trunk")
+    Bert(2, 64, 2, 128, max_positions=64).load(vocabulary(), {"mlm": 85}).pretrained().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+FORMATS = {"Fp16": Fp16, "Int8": Int8, "Sign": Sign}
+"""Of values, in a compressor."""
+SEEN: dict[str, Seen | str] = {}
+"""What was seen already, by what was tried: most keys of a component start from the same run."""
+
+
+def component(group: str, name: str, changes: dict[str, Any]) -> Any:
+    if group == "compression" and name in FORMATS:
+        return Compressor(**BASE["Compressor"] | {"quantise": FORMATS[name](**changes)})
+    return classes(group)[name](**BASE.get(name, {}) | changes)
+
+
+def tried(group: str, key: Key, changed: bool, trunk: str) -> Seen | str:
+    """What a run of three steps with and without the other value is seen to do; the refusal, if it is refused."""
+    other, (name, field) = TABLES[group][key], key
+    values = {**other.given, **({field: other.value} if changed else {})}
+    base: dict[str, Any] = {"objective": MaskedLM(), "budget": Budget(steps=3)} | dict(other.run)
+    if name in ADAPTED:
+        base["model"] = Pretrained(trunk, dropout=0.0, lora_rank=2)
+    try:
+        return trained(plan(**base | {group: component(group, name, values)}), prepared())
+    except (LmctlError, ValueError) as error:
+        return type(error).__name__
+
+
+def outcome(group: str, key: Key, changed: bool, trunk: str) -> Seen | str:
+    """As `tried`, but once for all keys of a component that start alike."""
+    other = TABLES[group][key]
+    what = repr((group, key[0], other.given, other.run, (key[1], other.value) if changed else None))
+    if what not in SEEN:
+        SEEN[what] = tried(group, key, changed, trunk)
+    return SEEN[what]
+
+
+ENTRIES = [(group, key) for group, table in TABLES.items() for key in table]
+REFUSED_AS_IT_IS = {("Fp8", "emulate"), ("Bf16Pure", "force")}
+"""What a CPU has not, and what one must insist on: the other value is what makes it legal."""
+REFUSED_OTHERWISE = {("AdamW", "paged")}
+"""What only a GPU has."""
+
+
+@pytest.mark.parametrize(("group", "key"), ENTRIES, ids=ids)
+def test_every_key_changes_the_step(group: str, key: Key, trunk: str):
+    first, other = (outcome(group, key, changed, trunk) for changed in (False, True))
+    assert isinstance(first, Seen) == (key not in REFUSED_AS_IT_IS)
+    assert isinstance(other, Seen) == (key not in REFUSED_OTHERWISE)
+    if isinstance(first, Seen) and isinstance(other, Seen):
+        assert first.said != other.said if TABLES[group][key].shown else first.weights != other.weights
+
+
+@pytest.mark.parametrize(
+    ("group", "key"),
+    [("optim", ("AdamW", "lr")), ("compression", ("PowerSgd", "rank")), ("precision", ("Int8", "scale"))],
+    ids=ids,
+)
+def test_the_same_run_is_seen_to_be_the_same(group: str, key: Key, trunk: str):
+    """Otherwise nothing above would be proof of anything."""
+    assert outcome(group, key, False, trunk) == tried(group, key, False, trunk)
+
+
+def test_the_threshold_is_sampled_only_if_it_says_so(monkeypatch: pytest.MonkeyPatch):
+    looked = []
+    monkeypatch.setattr(select, "candidates", lambda size, k: looked.append(k))
+    few = {**BASE["Compressor"], **TOP}
+    for threshold, samples in (("exact", False), ("sampled", True)):
+        looked.clear()
+        trained(plan(budget=Budget(steps=1), compression=Compressor(**few, threshold=threshold)), prepared())
+        assert bool(looked) == samples
+
+
+def test_a_place_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch):
+    """On a machine with four GPUs, and on one without."""
+    for gpus in (4, 0):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpus=gpus: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        assert (Auto().world(), Auto().on_cpu()) == (gpus or 1, gpus == 0)
+        assert (Cpu().world(), Cpu().on_cpu(), Gpu().world(), Gpu().on_cpu()) == (1, True, 1, False)
+        assert (Ddp().world(), Ddp().on_cpu()) == (gpus or 2, gpus == 0)
+        assert (Ddp(3).world(), Ddp(3, "cpu").world(), Ddp(device="cpu").world()) == (3, 3, 2)
+        assert Ddp(device="cpu").on_cpu()
+        assert not Ddp(device="gpu").on_cpu()
+
+
+@pytest.mark.parametrize("name", sorted(classes("quantize")))
+def test_every_key_of_a_quantisation_changes_the_answers(name: str):
+    option = classes("quantize")[name]
+    assert {field.name for field in fields(option)} == {"scale", "exclude"}
+    inputs = {"input_ids": torch.arange(5, 25)[None], "attention_mask": torch.ones(1, 20, dtype=torch.long)}
+
+    def answers(**settings: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = WIDE.load(vocabulary(), {"mlm": 85}).eval()
+        option(**settings).quantize(network.model, torch.device("cpu"))
+        with torch.no_grad():
+            return network.model(**inputs).logits
+
+    first = answers()
+    assert torch.equal(first, answers())
+    assert not torch.equal(first, answers(scale="pow2"))
+    assert not torch.equal(first, answers(exclude=["*attention*"]))
+
+
+@pytest.mark.parametrize("name", ["Sgd", "AdamW"])
+def test_lower_layers_take_smaller_steps(name: str):
+    """By as many factors as there are layers above them, up to the head (Clark et al. 2020, appendix B), in the steps
+    that a run takes."""
+    moved = []
+    for decay in (1.0, 0.5):
+        rate = {"Sgd": 1.0, "AdamW": 1e-3}[name]
+        optim = classes("optim")[name](lr=rate, weight_decay=0.0, layer_decay=decay)
+        runner = Runner(plan(objective=MaskedLM(), optim=optim, schedule=Constant(warmup=0.0)), prepared(), alone())
+        before = {key: value.detach().double().clone() for key, value in runner.network.named_parameters()}
+        next(runner.steps())
+        moved.append({key: (value.detach() - before[key]).norm() for key, value in runner.network.named_parameters()})
+    ratios = {key: float(moved[1][key] / moved[0][key]) for key in moved[0]}
+    expected = {"cls.predictions": 1.0, "encoder.layer.1.": 0.5, "encoder.layer.0.": 0.25, "embeddings.": 0.125}
+    for part, ratio in expected.items():
+        # Keys have a gradient of 0 but for rounding: a bias of theirs moves all logits of a position alike.
+        some = [
+            found for key, found in ratios.items() if part in key and "key.bias" not in key and "decoder" not in key
+        ]
+        assert some == pytest.approx([ratio] * len(some), rel=2e-2), part
+        assert some
