@@ -230,9 +230,9 @@ def test_pretrained_paths(tmp_path):
     WordPiece(vocab_size=120).obtain(iter(SENTENCES)).save_pretrained(tmp_path / "model")
     assert Pretrained(str(tmp_path)).identity() != before
     (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match="is damaged"):
         Pretrained(str(tmp_path)).obtain(iter(()))
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match="is damaged"):
         Pretrained("nobody/has-this-model").obtain(iter(()))
 
 

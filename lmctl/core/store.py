@@ -8,10 +8,10 @@ tokens are stored; objectives add their own.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Part of every cache key: raise it when the layout or the meaning of a store changes."""
 
-_SENTENCES_AT_ONCE = 20_000
+_SENTENCES_AT_ONCE, _CHARACTERS_AT_ONCE = 20_000, 1 << 20
+"""A block takes some hundred bytes per character while it is tokenised, and signals wait for its end."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callabl
     vocabulary = tokenizer.get_vocab_size()
     dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
     lengths: list[np.ndarray] = []
-    per_document: list[int] = []
+    per_document = array("q")
     histogram = np.zeros(vocabulary, dtype=np.int64)
     characters = 0
 
@@ -104,7 +105,7 @@ def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callabl
             yield from document
 
     stream = sentences()
-    while block := list(islice(stream, _SENTENCES_AT_ONCE)):
+    while block := _block(stream):
         characters += sum(map(len, block))
         encodings = tokenizer.encode_batch_fast(block, add_special_tokens=False)
         ids = [encoding.ids for encoding in encodings]
@@ -113,8 +114,19 @@ def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callabl
         histogram += np.bincount(flat, minlength=vocabulary)
         take(flat)
     starts = np.concatenate([[0], *lengths]).cumsum()
-    ends = np.concatenate([[0], per_document]).astype(np.int64).cumsum()
+    ends = np.concatenate([[0], np.array(per_document, dtype=np.int64)]).cumsum()
     return TokenStore(np.empty(0, dtype), starts, ends, histogram, characters)
+
+
+def _block(stream: Iterator[str]) -> list[str]:
+    """The next sentences, few if they are long; none at the end."""
+    block, characters = [], 0
+    for sentence in stream:
+        block.append(sentence)
+        characters += len(sentence)
+        if len(block) == _SENTENCES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            break
+    return block
 
 
 def add_labels(folder: Path, labels: np.ndarray, names: Sequence[str]) -> None:
