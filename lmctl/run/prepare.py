@@ -59,7 +59,7 @@ def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> P
     for name, task in mix.tasks.items():
         with progress.stage(f"{name}: looking for it in the cache") as stage:
             texts[name] = dict(task.data.fingerprint())
-        sizes[name] = stage.done  # every reading is of as many bytes
+        sizes[name] = stage.total  # every reading is of as many bytes
     tokenizer = _tokenizer(root, spec, mix, texts, sizes, say)
     pieces = content_fingerprint(tokenizer)
     corpora = {}

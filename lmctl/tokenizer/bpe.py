@@ -14,7 +14,9 @@ from lmctl.tokenizer.training import (
     case,
     check_sizes,
     enough,
+    enough_different,
     finish,
+    fit,
     identity_of,
     reread,
     train,
@@ -44,8 +46,8 @@ class Bpe:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = case(self.lowercase)
         # With a space in front the first word of a sentence is the same piece as elsewhere.
-        words = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tokenizer.pre_tokenizer = with_words_up_to(words, LONGEST_WORD, "isolated")
+        separate = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.pre_tokenizer = with_words_up_to(separate, LONGEST_WORD, "isolated")
         tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
         # Deterministic as it is: bytes are numbered in sorted order, and ties between merges go by these numbers.
         trainer = trainers.BpeTrainer(
@@ -56,6 +58,7 @@ class Bpe:
             show_progress=False,
         )
         with reread(sentences, enough(self.vocab_size)) as text:
+            fit(tokenizer, text, enough_different(self.vocab_size))
             train(tokenizer, text, trainer)
-        tokenizer.pre_tokenizer = words
+        tokenizer.pre_tokenizer = separate
         return finish(tokenizer, text)

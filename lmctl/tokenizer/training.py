@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from lmctl.core.errors import DataError, DiskError
+from lmctl.core.parts import parts
 from lmctl.core.progress import stage
 from lmctl.core.stop import apart
 
@@ -74,8 +76,14 @@ class Text:
 
     def __iter__(self) -> Iterator[str]:
         self._file.seek(0)
+        characters = 0
         for line in self._file:
-            yield json.loads(line[line.index(" ") :])
+            lot, _, sentence = line.partition(" ")
+            if int(lot) >= self.level:
+                kept = json.loads(sentence)
+                characters += len(kept)
+                yield kept
+        self.characters = characters
 
     def add(self, sentence: str) -> None:
         lot = _lot(self.seen)
@@ -125,6 +133,11 @@ def enough(vocab_size: int) -> int:
     return max(CHARACTERS, CHARACTERS_PER_PIECE * vocab_size)
 
 
+def enough_different(vocab_size: int) -> int:
+    """The same, of words that are all different."""
+    return enough(vocab_size) * 2 // 25
+
+
 @contextmanager
 def reread(sentences: Iterable[str], most: int) -> Iterator[Text]:
     """Make a stream of sentences readable again, `most` characters of it; DataError if there are none, DiskError if
@@ -133,7 +146,7 @@ def reread(sentences: Iterable[str], most: int) -> Iterator[Text]:
         text = Text(file, most)
         for sentence in sentences:  # outside of the clause: an error of whoever reads them is not the file's
             try:
-                for part in _parts(sentence):
+                for part in parts(sentence, LONGEST_PART):
                     text.add(part)
             except OSError as error:
                 raise _no_room(error) from error
@@ -145,17 +158,6 @@ def reread(sentences: Iterable[str], most: int) -> Iterator[Text]:
             raise DataError("there is no text to train the tokenizer on")
         with stage("tokenizer: training", 0, "characters"):
             yield text
-
-
-def _parts(sentence: str) -> Iterator[str]:
-    """A sentence, or if it is very long its parts, cut at white space where there is some."""
-    begin = 0
-    while len(sentence) - begin > LONGEST_PART:
-        end = max(sentence.rfind(space, begin + 1, begin + LONGEST_PART) for space in " \n\t\u3000")
-        end = end if end > begin else begin + LONGEST_PART
-        yield sentence[begin:end]
-        begin = end
-    yield sentence[begin:] if begin else sentence
 
 
 def train(tokenizer: Tokenizer, text: Iterable[str], trainer: Any) -> None:
@@ -177,8 +179,28 @@ def _no_room(error: OSError) -> DiskError:
     return DiskError(f"no room for training text in {tempfile.gettempdir()}: {reason}", "set TMPDIR")
 
 
-def words(tokenizer: Tokenizer, text: Iterable[str]) -> list[str]:
-    """The different words of `text` as `tokenizer` normalises and separates them, the most frequent first."""
+def words(tokenizer: Tokenizer, text: Text, most: int) -> list[str]:
+    """The different words of `text` as `tokenizer` normalises and separates them, the most frequent first. If they may
+    have more than `most` characters altogether, `text` becomes a smaller sample of itself: memory and time of training
+    are those of its different words."""
+    every = text.level
+    # From below: to count the words of all of it takes as much memory as training on them.
+    text.level += max(0, math.ceil(math.log2(max(1, text.characters) / most)))
+    while True:
+        found = _count(tokenizer, text)
+        room = math.floor(math.log2(most / max(1, sum(map(len, found)))))
+        if text.level == every or room < 1:
+            return found
+        text.level = max(every, text.level - room)
+
+
+def fit(tokenizer: Tokenizer, text: Text, most: int) -> None:
+    """Make `text` a smaller sample, as `words` does, for a trainer that need not know the words."""
+    if text.characters > most:
+        words(tokenizer, text, most)
+
+
+def _count(tokenizer: Tokenizer, text: Text) -> list[str]:
     counter = Tokenizer(models.WordLevel())
     counter.normalizer, counter.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     train(counter, text, trainers.WordLevelTrainer(vocab_size=1 << 30, show_progress=False))

@@ -17,6 +17,7 @@ from lmctl.tokenizer.training import (
     case,
     check_sizes,
     enough,
+    enough_different,
     finish,
     identity_of,
     reread,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _ALPHABET_SHARE = 0.8
 _DECIMALS = 3
+_SLOWER = 3
+"""Than the other kinds, for the same words."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Unigram:
         tokenizer.pre_tokenizer = with_words_up_to(separate, LONGEST_WORD, "isolated")
         normalizer = tokenizer.normalizer
         with reread(sentences, enough(self.vocab_size)) as text:
-            found = words(tokenizer, text)
+            found = words(tokenizer, text, enough_different(self.vocab_size) // _SLOWER)
             every = {character for word in found for character in word}
             kept = alphabet(found, int((self.vocab_size - len(SPECIAL)) * _ALPHABET_SHARE))
             # The trainer refuses more characters than pieces; the rare ones become unknown instead.

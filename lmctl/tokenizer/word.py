@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from lmctl.tokenizer.training import SPECIAL, UNK, bert, case, check_sizes, enough, finish, identity_of, reread, train
+from lmctl.tokenizer.training import (
+    SPECIAL,
+    UNK,
+    bert,
+    case,
+    check_sizes,
+    enough,
+    enough_different,
+    finish,
+    fit,
+    identity_of,
+    reread,
+    train,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -49,5 +62,6 @@ class Word:
             show_progress=False,
         )
         with reread(sentences, enough(self.vocab_size)) as text:
+            fit(tokenizer, text, enough_different(self.vocab_size))
             train(tokenizer, text, trainer)
         return finish(tokenizer, text)

@@ -15,6 +15,7 @@ from lmctl.tokenizer.training import (
     bert,
     check_sizes,
     enough,
+    enough_different,
     finish,
     identity_of,
     lost_accents,
@@ -54,7 +55,7 @@ class WordPiece:
         tokenizer.normalizer = bert(self.lowercase)
         tokenizer.pre_tokenizer = with_words_up_to(pre_tokenizers.BertPreTokenizer(), _LONGEST_WORD, "removed")
         with reread(sentences, enough(self.vocab_size)) as text:
-            found = words(tokenizer, text)
+            found = words(tokenizer, text, enough_different(self.vocab_size))
             inside = {character for word in found for character in word[1:]}
             # Chinese characters never continue a word, so they cost one piece; letters cost two.
             room = self.vocab_size - len(SPECIAL)
