@@ -263,7 +263,7 @@ def lost_accents(text: Iterable[str]) -> list[str]:
     return [f"lower-casing takes the accents of {what}: tokenizer.lowercase=false keeps them"]
 
 
-def finish(tokenizer: Tokenizer, text: Text, notes: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def finish(tokenizer: Tokenizer, text: Text | None = None, notes: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Add the special pieces, BERT's frame around one text or two, and wrap it for transformers. `notes`, and what
     `text` was, are kept with it as `lmctl_notes`."""
     from transformers import PreTrainedTokenizerFast
@@ -283,5 +283,5 @@ def finish(tokenizer: Tokenizer, text: Text, notes: Sequence[str] = ()) -> PreTr
         mask_token=MASK,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
-        **({"lmctl_notes": every} if (every := [*text.notes(), *notes]) else {}),
+        **({"lmctl_notes": every} if (every := [*(text.notes() if text else ()), *notes]) else {}),
     )
