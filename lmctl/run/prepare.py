@@ -20,7 +20,7 @@ from lmctl.core.vocabulary import Vocabulary
 from lmctl.data.columns import Columns
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.pairs import no_pairs
-from lmctl.run.labels import Labels, check_repeated, labelled
+from lmctl.run.labels import Labels, check_repeated, labelled, one_label
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 
@@ -96,11 +96,7 @@ def check_kind(name: str, task: Task, alone: bool) -> None:
 
 def _check_labels(name: str, objective: Objective, train: TokenStore) -> None:
     if objective.label_kind in ("class", "classes") and len(train.label_names) < 2:
-        only = f"only {train.label_names[0]!r}" if train.label_names else "none"
-        raise DataError(
-            f"{name}: a classifier needs at least two different labels, and the training split has {only}",
-            "is data.label the right column? For numbers: objective.labels=number",
-        )
+        raise one_label(name, train.label_names[0] if train.label_names else None)
 
 
 def _tokenizer(
@@ -226,10 +222,11 @@ def _store(
     store = TokenStore.open(folder)
     if not len(store):
         raise DataError(f"the {split} split of {name} has no tokens", "give more text")
+    classes = f", {len(store.label_names):,} classes" if store.label_names else ""
     part = ", first block" if split == "train" and streamed(task.data) else ""
     say(
         f"{name}/{split}{part}: {len(store.documents) - 1:,} {what}, {len(store.sentences) - 1:,} "
-        f"{'sentences' if what == 'documents' else 'texts'}, {len(store):,} tokens, {_found(hit)}"
+        f"{'sentences' if what == 'documents' else 'texts'}, {len(store):,} tokens{classes}, {_found(hit)}"
     )
     return store
 
