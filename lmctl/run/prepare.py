@@ -226,7 +226,7 @@ def _store(
     part = ", first block" if split == "train" and streamed(task.data) else ""
     say(
         f"{name}/{split}{part}: {len(store.documents) - 1:,} {what}, {len(store.sentences) - 1:,} "
-        f"{'sentences' if what == 'documents' else 'texts'}, {len(store):,} tokens{classes}, {_found(hit)}"
+        f"{'sentences' if what == 'documents' else 'texts'}{classes}, {len(store):,} tokens, {_found(hit)}"
     )
     return store
 
