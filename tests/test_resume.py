@@ -237,7 +237,8 @@ def test_a_stop_before_the_first_step_leaves_no_trace(tmp_path, text):
             break
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 75, said
-    assert summary(tmp_path / "runs" / "early")["status"] == "stopped"
-    succeed("train", "resume=auto", "run_dir=runs/early", cwd=tmp_path)
+    assert process.returncode == 130, said
+    assert said.endswith("interrupted; nothing had to be saved\n")
+    assert not (tmp_path / "runs" / "early").exists()
+    succeed(*arguments(text, "early"), cwd=tmp_path)
     same(tmp_path, "undisturbed", "early")

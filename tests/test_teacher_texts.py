@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 
 import pytest
 from command import metrics, succeed, summary
@@ -93,12 +92,11 @@ def test_an_interrupted_teacher_goes_on_where_it_was(tmp_path, translator, monke
 
     def load_once():
         if said:  # the second block
-            monkeypatch.setattr(stop, "_requested", signal.SIGTERM)
+            raise stop.Interrupted("", "SIGTERM")
         return translator
 
     with pytest.raises(Stopped, match="SIGTERM while the teacher was writing; 2 rows are kept"):
         written(tmp_path, source, how, {"t": 1}, 1, load_once, said.append)
-    monkeypatch.setattr(stop, "_requested", None)
     asked = []
     found = written(tmp_path, source, how, {"t": 1}, 1, lambda: asked.append(1) or translator, silent)
     assert len(asked) == 1

@@ -8,8 +8,10 @@ import importlib
 import io
 import json
 import os
+import random
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from lmctl.objective.clm import CausalLM
 from lmctl.objective.denoise import Denoise
 from lmctl.objective.mlm import MaskedLM
 from lmctl.run.prepare import tokenizer_key
+from lmctl.tokenizer import training
 from lmctl.tokenizer.bpe import Bpe
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained
@@ -253,7 +256,7 @@ def test_an_error_of_whoever_reads_the_text_is_not_one_of_the_temporary_file(mon
         yield "A sentence."
         raise OSError("damaged")
 
-    with pytest.raises(OSError, match=r"^damaged$"), reread(damaged()):
+    with pytest.raises(OSError, match=r"^damaged$"), reread(damaged(), 100):
         pass
 
     class Full(io.StringIO):
@@ -261,7 +264,7 @@ def test_an_error_of_whoever_reads_the_text_is_not_one_of_the_temporary_file(mon
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", lambda *a, **k: Full())
-    with pytest.raises(DiskError, match="no room for training text"), reread(["A sentence."]):
+    with pytest.raises(DiskError, match="no room for training text"), reread(["A sentence."], 100):
         pass
 
 
@@ -281,3 +284,84 @@ def test_the_key_follows_the_pieces_that_objectives_add():
     assert key(MaskedLM()) != json.dumps(
         tokenizer_key(WordPiece(), Mix({"t0": Task(MaskedLM(), None)}), {"corpus": {}})
     )  # type: ignore[arg-type]
+
+
+OTHER = {"vocab_size": 40, "lowercase": True, "min_frequency": 40, "punctuation": False}
+"""Another legal value of each field than those of `SMALL`, which matters on `SENTENCES`."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [(kind, field.name) for kind, spec in SMALL.items() for field in dataclasses.fields(spec)]
+)
+def test_every_field_changes_the_tokenizer(kind, field):
+    spec = SMALL[kind]
+    other = not getattr(spec, field) if isinstance(getattr(spec, field), bool) else OTHER[field]
+    if kind == "bpe" and field == "vocab_size":
+        other = 300
+    changed = dataclasses.replace(spec, **{field: other})
+    assert changed.identity() != spec.identity()
+    texts = [*SENTENCES, "Crème BRÛLÉE don't"] * 2
+    assert content_fingerprint(changed.obtain(iter(texts))) != content_fingerprint(spec.obtain(iter(texts)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["में आप हिन्दी बोलते हैं", "ฉันกินข้าวที่บ้าน", "বাংলা ভাষা", "がぎぐげご パン", "הַיֶּלֶד הוֹלֵךְ", "한국어 문장입니다"],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_lower_casing_keeps_what_is_no_accent(text, form):
+    text = unicodedata.normalize(form, text)
+    tokenizer = WordPiece(vocab_size=300).obtain(iter([text] * 5))
+    assert "".join(tokenizer.tokenize(text)).replace("##", "") == unicodedata.normalize("NFC", text).replace(" ", "")
+    assert "lmctl_notes" not in tokenizer.init_kwargs
+
+
+def test_accents_that_go_are_spoken_of_where_there_are_many(tmp_path):
+    few, many = "The café is open on all days of the week but Sunday.", "Tôi đang học tiếng Việt ở trường đại học"
+    tokenizer = WordPiece().obtain(iter([many] * 3))
+    assert tokenizer.tokenize("Tiếng Việt") == ["tieng", "viet"]
+    tokenizer.save_pretrained(tmp_path)
+    (note,) = AutoTokenizer.from_pretrained(tmp_path).init_kwargs["lmctl_notes"]
+    assert "tokenizer.lowercase=false keeps them" in note
+    assert "lmctl_notes" not in WordPiece().obtain(iter([few] * 3)).init_kwargs
+    cased = WordPiece(lowercase=False).obtain(iter([many] * 3))
+    assert cased.tokenize(many) == many.split()
+    assert "lmctl_notes" not in cased.init_kwargs
+
+
+def test_decomposed_text_with_more_characters_than_fit(spec):
+    syllables = [chr(0xAC00 + 37 * n) for n in range(250)]
+    lines = ["".join(syllables[n : n + 5]) + " 豈 更" for n in range(0, 250, 5)]
+    decomposed = [unicodedata.normalize("NFD", line) for line in lines]
+    spec = dataclasses.replace(spec, vocab_size=400 if isinstance(spec, Bpe) else 100)
+    tokenizer = spec.obtain(iter(decomposed))
+    assert len(tokenizer) <= spec.vocab_size
+    assert (
+        tokenizer(decomposed).input_ids == tokenizer([unicodedata.normalize("NFC", line) for line in lines]).input_ids
+    )
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_word_without_end_does_not_hold_training_up(kind):
+    """Base64 or DNA; the trainers' own time is quadratic in a word's length, some hours for this one."""
+    spec = {"wordpiece": WordPiece(), "bpe": Bpe(vocab_size=2000)}[kind]
+    letters = random.Random(3).choices("ACGT", k=1_000_000)
+    assert len(spec.obtain(iter(["some words", "".join(letters), "some words"]))) > 5
+
+
+def test_of_much_text_a_sample_is_enough(monkeypatch, spec, tmp_path):
+    monkeypatch.setattr(training, "CHARACTERS", 20_000)
+    monkeypatch.setattr(training, "CHARACTERS_PER_PIECE", 1)
+    kept = []
+    with reread((f"sentence {n} of many" for n in range(20_000)), 20_000) as text:
+        kept = list(text)
+        assert sum(map(len, kept)) == text.characters <= 20_000
+    numbers = np.array([int(line.split()[1]) for line in kept])
+    assert len(numbers) > 300
+    assert (numbers % 2).mean() == pytest.approx(0.5, abs=0.1)  # pairs of texts come in turns
+    assert numbers.mean() == pytest.approx(10_000, rel=0.15)
+    tokenizer = spec.obtain(f"The reader number {n} walked." for n in range(5_000))
+    (note,) = tokenizer.init_kwargs["lmctl_notes"]
+    assert note.startswith("trained on a sample of ")
+    assert tokenizer.unk_token_id not in tokenizer("The reader walked.").input_ids

@@ -265,10 +265,6 @@ class Application:
 
         def job(cfg: DictConfig) -> None:
             sys.argv = original  # what the user typed, for the record and for the run's other processes
-            if self.verb in ("train", "distill"):
-                from lmctl.core import stop
-
-                stop.install()
             importlib.import_module(f"lmctl.verbs.{self.verb}").run(self.composer.complete(cfg))
 
         def task(cfg: DictConfig) -> None:

@@ -65,13 +65,14 @@ def _control(cfg: DictConfig, run: Paths, flags: Sequence[str], again: str) -> P
     """The directory of the finished control."""
     folder = run.root.parent / f"control-{_key(cfg, run)}"
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    while True:
-        try:
-            lock.acquire(timeout=1)
-            break
-        except Timeout:  # another run of a sweep is training it
-            if reason := stop.requested():
-                raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}") from None
+    with stop.saving():  # the student is: a signal is told how to go on
+        while True:
+            try:
+                lock.acquire(timeout=1)
+                break
+            except Timeout:  # another run of a sweep is training it
+                if reason := stop.requested():
+                    raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}") from None
     with lock:
         trusted = f"trusted=[{','.join(map(literal, cfg.trusted))}]"
         # A student that begins with its teacher's layers needs the teacher for that.

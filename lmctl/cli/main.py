@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lmctl import __version__
+from lmctl.core import stop
 from lmctl.core.errors import Exit
 from lmctl.core.stop import SIGNALS
 from lmctl.core.suggest import nearest
@@ -31,6 +32,10 @@ VERBS = {
     "score": "log-probabilities of lines, good/bad pairs, rescoring of n-best lists",
     "list": "list the config groups, their options and what each is for",
 }
+
+
+PREPARE = ("train", "distill", "prepare", "peek")
+"""Verbs that read and tokenise before they do anything that could be saved."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -174,19 +179,23 @@ def _hydra_verb(verb: str, words: list[str]) -> int:
     from lmctl.cli.explain import report
 
     application = None
+    stop.install("interrupted; nothing had to be saved" if verb in PREPARE else "interrupted")
     try:
         from lmctl.cli.application import Application
 
         application = Application(verb, words)
         return application.run()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
         return Exit.INTERRUPTED
     except SystemExit as exit_:  # Hydra's own --help and the like
         return exit_.code if isinstance(exit_.code, int) else Exit.DONE
     except BrokenPipeError:
         return _unread()
     except Exception as error:
+        if stop.interrupted():  # in the midst of an import, say
+            print("interrupted", file=sys.stderr)
+            return Exit.INTERRUPTED
         return report(error, application.composer if application else None)
 
 

@@ -8,24 +8,29 @@ tokens are stored; objectives add their own.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmctl.core.batch import Document
+from lmctl.core.parts import parts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 """Part of every cache key: raise it when the layout or the meaning of a store changes."""
 
-_SENTENCES_AT_ONCE = 20_000
+_LONGEST = 100_000
+"""Characters of a sentence that are tokenised together; of a longer one each part is."""
+
+_SENTENCES_AT_ONCE, _CHARACTERS_AT_ONCE = 20_000, 1 << 20
+"""A block takes some hundred bytes per character while it is tokenised, and signals wait for its end."""
 
 
 @dataclass(frozen=True)
@@ -94,27 +99,45 @@ def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callabl
     vocabulary = tokenizer.get_vocab_size()
     dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
     lengths: list[np.ndarray] = []
-    per_document: list[int] = []
+    last = bytearray()
+    """Of each part, whether it is the last one of its sentence."""
+    per_document = array("q")
     histogram = np.zeros(vocabulary, dtype=np.int64)
     characters = 0
 
-    def sentences() -> Iterator[str]:
+    def texts() -> Iterator[str]:
         for document in documents:
             per_document.append(len(document))
-            yield from document
+            for sentence in document:
+                for part in parts(sentence, _LONGEST):
+                    last.append(False)
+                    yield part
+                last[-1] = True
 
-    stream = sentences()
-    while block := list(islice(stream, _SENTENCES_AT_ONCE)):
+    stream = texts()
+    while block := _block(stream):
         characters += sum(map(len, block))
         encodings = tokenizer.encode_batch_fast(block, add_special_tokens=False)
         ids = [encoding.ids for encoding in encodings]
         lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
-        flat = np.fromiter((i for sentence in ids for i in sentence), dtype=dtype, count=int(lengths[-1].sum()))
+        flat = np.fromiter((i for part in ids for i in part), dtype=dtype, count=int(lengths[-1].sum()))
         histogram += np.bincount(flat, minlength=vocabulary)
         take(flat)
-    starts = np.concatenate([[0], *lengths]).cumsum()
-    ends = np.concatenate([[0], per_document]).astype(np.int64).cumsum()
+    behind = np.concatenate([np.empty(0, np.int64), *lengths]).cumsum()[np.frombuffer(last, dtype=bool)]
+    starts = np.concatenate([[0], behind])
+    ends = np.concatenate([[0], np.array(per_document, dtype=np.int64)]).cumsum()
     return TokenStore(np.empty(0, dtype), starts, ends, histogram, characters)
+
+
+def _block(stream: Iterator[str]) -> list[str]:
+    """The next texts, few if they are long; none at the end."""
+    block, characters = [], 0
+    for text in stream:
+        block.append(text)
+        characters += len(text)
+        if len(block) == _SENTENCES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            break
+    return block
 
 
 def add_labels(folder: Path, labels: np.ndarray, names: Sequence[str]) -> None:

@@ -57,7 +57,8 @@ class Examples(Protocol):
 class Objective(Protocol):
     """Group `objective`: what is predicted from what.
 
-    One attribute is optional. `carries_state` True: its network carries a state from row to row.
+    Two attributes are optional. `carries_state` True: its network carries a state from row to row. `pairs_sentences`
+    True: nothing can be made of documents of one sentence.
     """
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmctl.core import progress
 from lmctl.core.errors import DataError
 from lmctl.data.records import BadRow, Record, outermost
 
@@ -31,12 +32,16 @@ def parquet_records(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Re
 
     number = 0
     try:
+        size = path.stat().st_size
         with ParquetFile(path) as file:
+            whole, told = max(1, file.metadata.num_rows), 0
             columns = _columns(path, file.schema_arrow.names, wanted)
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
                 for record in _records(batch):
                     number += 1
                     yield f"{path}: row {number}", record
+                told, before = size * number // whole, told
+                progress.advance(told - before)
     except (ArrowException, OSError, ValueError, OverflowError) as error:  # names that are not UTF-8 are a ValueError
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         what = "cannot be read" if isinstance(error, PermissionError) else "is damaged, or no parquet file"

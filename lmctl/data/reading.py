@@ -16,6 +16,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from lmctl.core import progress
 from lmctl.data.encoding import advice, binary, conversion, wide
 from lmctl.data.files import COMPRESSED_SUFFIXES, BadFile, nearest_place, text_files, unreadable
 
@@ -79,6 +80,8 @@ def _cut(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
 
 def fingerprint(files: Iterable[Path]) -> str:
     """64 hex digits of the files' contents in their order; the same wherever the files lie."""
+    files = list(files)
+    progress.expect(sum(map(_size, files)))
     total = hashlib.sha256()
     for file in files:
         digest = hashlib.sha256()
@@ -86,10 +89,19 @@ def fingerprint(files: Iterable[Path]) -> str:
             with open(file, "rb") as opened:
                 while block := opened.read(_BLOCK):
                     digest.update(block)
+                    progress.advance(len(block))
         except OSError as error:
             raise unreadable(file, error) from error
         total.update(digest.digest())
     return total.hexdigest()
+
+
+def _size(file: Path) -> int:
+    """Its bytes; 0 if that cannot be known, which whoever reads it says."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _file_blocks(path: Path) -> Iterator[bytes]:
@@ -99,7 +111,12 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
     except OSError as error:
         raise unreadable(path, error) from error
     with file:
-        yield from _unpacked(file, str(path), path.suffix if path.suffix in COMPRESSED_SUFFIXES else "")
+        at = 0
+        for block in _unpacked(file, str(path), path.suffix if path.suffix in COMPRESSED_SUFFIXES else ""):
+            if file.seekable():  # a pipe does not know where it is
+                at, before = file.tell(), at
+                progress.advance(at - before)
+            yield block
 
 
 def _decoded(blocks: Iterator[bytes], name: str, file: Path | None) -> Iterator[str]:

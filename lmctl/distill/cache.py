@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmctl.core import stop
 from lmctl.core.batch import Batch
 from lmctl.core.cache import cached, found
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError, Stopped
+from lmctl.core.stop import Interrupted
 from lmctl.core.tasks import Examples
 from lmctl.distill.compact import Layout, compact, expand, layout
 
@@ -121,7 +121,8 @@ def build(
 ) -> tuple[Masking, bool]:
     """The entry of `key` (see `identity`), made with `answer` unless it is there; says whether it was (a hit).
 
-    `tick` hears how many rows are done. A signal that asks the run to stop ends it with `Stopped`, and without entry.
+    `tick` hears how many rows are done. A signal ends it at once, without entry; with
+    `Stopped` if earlier maskings are kept.
     """
 
     def make(folder: Path) -> None:
@@ -129,18 +130,21 @@ def build(
         order = np.arange(len(examples)) if lengths is None else np.argsort(lengths, kind="stable")
         writer = _Writer(folder, len(examples), key["k"])
         for first in range(0, len(order), rows_at_once):
-            if reason := stop.requested():
-                raise Stopped(
-                    f"{reason} while the teacher was answering; finished maskings are kept, this one begins anew",
-                    "run the same command again",
-                )
             rows = order[first : first + rows_at_once]
             batch = examples.collate(rows, np.full(len(rows), key["masking"]), draws)
             writer.add(batch, rows, answer(batch))
             tick(first + len(rows))
         writer.finish()
 
-    folder, hit = cached(root, KIND, key, make)
+    try:
+        folder, hit = cached(root, KIND, key, make)
+    except Interrupted as signal:
+        if not key["masking"]:
+            raise
+        raise Stopped(
+            f"{signal.name} while the teacher was answering; finished maskings are kept, this one begins anew",
+            "run the same command again",
+        ) from None
     return Masking(folder), hit
 
 

@@ -31,6 +31,7 @@ class MaskedPairObjective(ABC):
     whole_words: bool = False
     short_share: float = 0.1
 
+    pairs_sentences: ClassVar[bool] = True
     term: ClassVar[str]
     """Name of the question about the pair."""
     reads: ClassVar[Kind] = "documents"

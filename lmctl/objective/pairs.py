@@ -65,6 +65,14 @@ class Segments(NamedTuple):
     """int64 [R]."""
 
 
+def no_pairs() -> DataError:
+    """What is said of a corpus of which no pairs can be made."""
+    return DataError(
+        "pairs of segments need documents of two sentences or more, and no document has two",
+        "say where documents end with data.layout=..., or use mix=mlm",
+    )
+
+
 class Pairs(ABC):
     """Random access to the pairs of a store. What the label is about, subclasses decide."""
 
@@ -73,10 +81,7 @@ class Pairs(ABC):
         self.room, self.short_share = material.seq_len - 3, short_share
         self.first, self.last, self.document = chunks(self.store, self.room)
         if not len(self.first):
-            raise DataError(
-                "pairs of segments need documents of two sentences or more, and no document has two",
-                "say where documents end with data.layout=..., or use mix=mlm",
-            )
+            raise no_pairs()
 
     @abstractmethod
     def segments(self, rows: np.ndarray, draws: np.ndarray) -> Segments:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from lmctl.core import progress
+from lmctl.core.progress import duration
+
 PLAIN_SECONDS = 10.0
 """Without a terminal, at most one progress line in this many seconds."""
+PATIENCE_SECONDS, LIVE_SECONDS = 1.5, 0.25
+"""How long work may last before anything is shown of it; between two looks at it on a terminal."""
 WIDEST = 100_000
 """Columns that no table reaches."""
 
@@ -32,6 +41,37 @@ class Display:
         if self.console.is_terminal:
             text = folded(text, self.console.width)
         self.console.print(text, markup=False)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Show how far long work is (see `lmctl.core.progress`) while it lasts; of short work nothing is shown."""
+        if self.console.quiet:
+            yield
+            return
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+    def _watch(self, over: threading.Event) -> None:
+        if over.wait(PATIENCE_SECONDS):
+            return
+        if not self.console.is_terminal:
+            self._tell()
+            while not over.wait(PLAIN_SECONDS):
+                self._tell()
+            return
+        with self.console.status("", spinner="line") as line:
+            while not over.wait(LIVE_SECONDS):
+                line.update(escape(str(progress.now() or "")))
+
+    def _tell(self) -> None:
+        if (stage := progress.now()) is not None:
+            self.say(str(stage))
 
     def start(self) -> None:
         """Begin to show progress."""
@@ -108,14 +148,6 @@ def folded(text: str, width: int) -> str:
             else:
                 lines[-1] += gap + part
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 4m05s, 2h10m."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
 
 
 def quiet_libraries() -> None:

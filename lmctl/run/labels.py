@@ -19,6 +19,9 @@ LOOK, MANY = 2_000, 1_000
 """Rows after which labels that repeat are taken for classes; more different labels than this, hardly any of which
 repeats, are not."""
 
+MOST_CELLS = 1 << 31
+"""Of the table of all labels for all rows, where several may hold: 8 GiB."""
+
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -50,7 +53,7 @@ class Labels:
         if self.names is not None:
             for name in names:
                 if name not in self.known:
-                    close = nearest(name, self.known)
+                    close = nearest(name, self.known) if len(self.known) <= MANY else None  # slow among many
                     raise BadLabel(
                         f"{row.where}: label {name!r} does not occur in {self.known_from}"
                         + (f"; did you mean {close!r}?" if close else ""),
@@ -68,6 +71,11 @@ class Labels:
         found = np.array([places[name] for name in self._codes], dtype=np.int64)[np.array(self._found, dtype=np.int64)]
         if self.kind == "class":
             return found, names
+        if len(self._per_row) * len(names) > MOST_CELLS:
+            raise DataError(
+                f"{len(names):,} different labels and {len(self._per_row):,} rows: a yes or no for each has no room",
+                "is data.label the right column? For one label per row: objective.labels=class",
+            )
         several = np.zeros((len(self._per_row), len(names)), dtype=np.float32)
         several[np.repeat(np.arange(len(self._per_row)), np.array(self._per_row, dtype=np.int64)), found] = 1.0
         return several, names
@@ -89,20 +97,32 @@ def labelled(rows: Iterable[Row], labels: Labels, skip: bool, left_out: list[str
 
 def check_repeated(rows: Iterable[Row], kind: LabelKind | None, what: str) -> None:
     """DataError if nearly every row has a label of its own, as in a column of numbers or names of rows: nothing could
-    be learnt. `what` is the task in messages. Looks at the first rows only, if labels repeat there."""
+    be learnt; or if all rows have the same one. `what` is the task in messages. Looks at the first rows only, if there
+    are different labels there that repeat."""
     if kind not in ("class", "classes"):
         return
     names: set[str] = set()
     count = 0
     for count, row in enumerate(rows, start=1):
         names.update(_several(row) if kind == "classes" or isinstance(row.label, list) else (_plain(row.label),))
-        if count >= LOOK and len(names) <= count // 2:
+        if count >= LOOK and 2 <= len(names) <= count // 2:
             return
+    if len(names) < 2:
+        raise one_label(what, next(iter(names), None))
     if len(names) > max(MANY, count // 2):
         raise DataError(
             f"{what}: {len(names):,} different labels in {count:,} rows, so most classes have a single row",
             "is data.label the right column? For numbers: objective.labels=number",
         )
+
+
+def one_label(what: str, only: str | None) -> DataError:
+    """What is said of training rows that all have the label `only`, or none."""
+    return DataError(
+        f"{what}: a classifier needs at least two different labels, and the training split has "
+        f"{'none' if only is None else f'only {only!r}'}",
+        "is data.label the right column? For numbers: objective.labels=number",
+    )
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -17,8 +17,7 @@ import psutil
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from lmctl.core import stop
-from lmctl.core.errors import Exit, LmctlError, Stopped
+from lmctl.core.errors import Exit, LmctlError
 from lmctl.core.stop import SIGNALS
 
 
@@ -55,8 +54,6 @@ def launch(processes: int, arguments: list[str]) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a failed worker speaks for itself
     for number in SIGNALS:
         signal.signal(number, _pass_on)
-    if reason := stop.requested():
-        raise Stopped(f"{reason} before training began; there was nothing to save")
     try:
         elastic_launch(config, sys.executable)("-m", "lmctl", *arguments)
     except ChildFailedError as error:

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmctl.core import progress
 from lmctl.core.batch import Split
 from lmctl.core.cache import cached, root_of
 from lmctl.core.errors import ConfigError, DataError
@@ -18,7 +19,8 @@ from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.data.columns import Columns
 from lmctl.mix.mix import Mix, Task
-from lmctl.run.labels import Labels, check_repeated, labelled
+from lmctl.objective.pairs import no_pairs
+from lmctl.run.labels import Labels, check_repeated, labelled, one_label
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 
@@ -53,14 +55,19 @@ def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> P
     root = root_of(cache_dir)
     for name, task in mix.tasks.items():
         check_kind(name, task, len(mix.tasks) == 1)
-    texts = {name: dict(task.data.fingerprint()) for name, task in mix.tasks.items()}
-    tokenizer = _tokenizer(root, spec, mix, texts, say)
+    texts, sizes = {}, {}
+    for name, task in mix.tasks.items():
+        with progress.stage(f"{name}: looking for it in the cache") as stage:
+            texts[name] = dict(task.data.fingerprint())
+        sizes[name] = stage.total  # every reading is of as many bytes
+    tokenizer = _tokenizer(root, spec, mix, texts, sizes, say)
     pieces = content_fingerprint(tokenizer)
     corpora = {}
     for name, task in mix.tasks.items():
-        train = _store(root, name, task, texts[name], "train", tokenizer, pieces, None, say)
+        text = texts[name]
+        train = _store(root, name, task, text, sizes[name], "train", tokenizer, pieces, None, say)
         _check_labels(name, task.objective, train)
-        valid = _store(root, name, task, texts[name], "valid", tokenizer, pieces, train.label_names, say)
+        valid = _store(root, name, task, text, sizes[name], "valid", tokenizer, pieces, train.label_names, say)
         corpora[name] = Corpus(train, valid)
     fingerprints = {"tokenizer": pieces} | {task: json.dumps(text, sort_keys=True) for task, text in texts.items()}
     return Prepared(tokenizer, vocabulary(tokenizer), corpora, fingerprints)
@@ -89,15 +96,11 @@ def check_kind(name: str, task: Task, alone: bool) -> None:
 
 def _check_labels(name: str, objective: Objective, train: TokenStore) -> None:
     if objective.label_kind in ("class", "classes") and len(train.label_names) < 2:
-        only = f"only {train.label_names[0]!r}" if train.label_names else "none"
-        raise DataError(
-            f"{name}: a classifier needs at least two different labels, and the training split has {only}",
-            "is data.label the right column? For numbers: objective.labels=number",
-        )
+        raise one_label(name, train.label_names[0] if train.label_names else None)
 
 
 def _tokenizer(
-    root: Path, spec: TokenizerSpec, mix: Mix, texts: dict[str, dict[str, Any]], say: Say
+    root: Path, spec: TokenizerSpec, mix: Mix, texts: dict[str, dict[str, Any]], sizes: Mapping[str, int], say: Say
 ) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
@@ -105,11 +108,17 @@ def _tokenizer(
 
     def sentences() -> Iterator[str]:
         for task in mix.tasks.values():
-            yield from chain.from_iterable(row.texts for row in task.data.rows("train"))
+            yield from chain.from_iterable(row.texts for row in progress.counted(task.data.rows("train")))
 
     def make(folder: Path) -> None:
-        _look_at_labels(mix)
-        tokenizer = spec.obtain(sentences())
+        for name, task in mix.tasks.items():
+            with progress.stage(f"{name}: reading", sizes[name], noun=_noun(task)):
+                _look(name, task)
+        nouns = {_noun(task) for task in mix.tasks.values()}
+        with progress.stage(
+            "tokenizer: reading", sum(sizes.values()), noun=nouns.pop() if len(nouns) == 1 else "documents and rows"
+        ):
+            tokenizer = spec.obtain(sentences())
         add_pieces(tokenizer, extra)
         tokenizer.save_pretrained(folder)
 
@@ -120,16 +129,27 @@ def _tokenizer(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     wanted = spec.identity().get("vocab_size")
     short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
-    whose = f"that of {spec.path}" if isinstance(spec, Pretrained) else _found(hit)
-    say(f"tokenizer: {len(tokenizer):,} pieces{short}, {whose}")
+    origin = f"those of {spec.path}" if isinstance(spec, Pretrained) else _found(hit)
+    say(
+        "\n  ".join(
+            [f"tokenizer: {len(tokenizer):,} pieces{short}, {origin}", *tokenizer.init_kwargs.get("lmctl_notes", [])]
+        )
+    )
     return tokenizer
 
 
-def _look_at_labels(mix: Mix) -> None:
-    """Before anything that takes long: DataError if the labels of a task are none."""
-    for name, task in mix.tasks.items():
-        if task.objective.label_kind is not None and declared_labels(task) is None and streamed(task.data) is None:
-            check_repeated(task.data.rows("train"), task.objective.label_kind, name)
+def _look(name: str, task: Task) -> None:
+    """Before anything that takes long: DataError if the labels of a task are none, or if all of its documents are too
+    short. Reads the whole source once, as whoever splits it must."""
+    if streamed(task.data) is not None:
+        return
+    rows = progress.counted(task.data.rows("train"))
+    if task.objective.label_kind is not None and declared_labels(task) is None:
+        check_repeated(rows, task.objective.label_kind, name)
+    elif getattr(task.objective, "pairs_sentences", False) and all(len(row.texts) < 2 for row in rows):
+        raise no_pairs()
+    else:
+        next(rows, None)
 
 
 def extra_pieces(mix: Mix) -> list[str]:
@@ -172,13 +192,14 @@ def _store(
     name: str,
     task: Task,
     text: dict[str, Any],
+    size: int,
     split: Split,
     tokenizer: PreTrainedTokenizerFast,
     pieces: str,
     label_names: Sequence[str] | None,
     say: Say,
 ) -> TokenStore:
-    kind = task.objective.label_kind
+    kind, what = task.objective.label_kind, _noun(task)
     labels = None
     if kind is not None:
         if split == "train":
@@ -187,7 +208,10 @@ def _store(
 
     def make(folder: Path) -> None:
         left_out: list[str] = []
-        write_store(folder, _documents(task.data, split, labels, left_out), tokenizer.backend_tokenizer)
+        with progress.stage(f"{name}: reading", size, noun=what):
+            next(task.data.rows(split), None)  # unless it is split already, it is now
+        with progress.stage(f"{name}/{split}: tokenising", size, noun=what):
+            write_store(folder, _documents(task.data, split, labels, left_out), tokenizer.backend_tokenizer)
         if labels is not None:
             add_labels(folder, *labels.arrays())
         if left_out:
@@ -198,20 +222,24 @@ def _store(
     store = TokenStore.open(folder)
     if not len(store):
         raise DataError(f"the {split} split of {name} has no tokens", "give more text")
-    what = "documents" if task.objective.reads == "documents" else "rows"
+    classes = f", {len(store.label_names):,} classes" if store.label_names else ""
     part = ", first block" if split == "train" and streamed(task.data) else ""
     say(
         f"{name}/{split}{part}: {len(store.documents) - 1:,} {what}, {len(store.sentences) - 1:,} "
-        f"{'sentences' if what == 'documents' else 'texts'}, {len(store):,} tokens, {_found(hit)}"
+        f"{'sentences' if what == 'documents' else 'texts'}{classes}, {len(store):,} tokens, {_found(hit)}"
     )
     return store
 
 
 def _documents(source: Source, split: Split, labels: Labels | None, left_out: list[str]) -> Iterator[list[str]]:
-    rows = source.rows(split)
+    rows = progress.counted(source.rows(split))
     if labels is None:
         return (row.texts for row in rows)
     return labelled(rows, labels, getattr(source, "on_bad_row", "error") == "skip", left_out)
+
+
+def _noun(task: Task) -> str:
+    return "documents" if task.objective.reads == "documents" else "rows"
 
 
 def _found(hit: bool) -> str:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lmctl.tokenizer.training import SPECIAL, case, check_sizes, finish, identity_of, reread
+from lmctl.tokenizer.training import (
+    LONGEST_WORD,
+    SPECIAL,
+    case,
+    check_sizes,
+    enough,
+    enough_different,
+    finish,
+    fit,
+    identity_of,
+    reread,
+    train,
+    with_words_up_to,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,7 +46,8 @@ class Bpe:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = case(self.lowercase)
         # With a space in front the first word of a sentence is the same piece as elsewhere.
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        separate = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.pre_tokenizer = with_words_up_to(separate, LONGEST_WORD, "isolated")
         tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
         # Deterministic as it is: bytes are numbered in sorted order, and ties between merges go by these numbers.
         trainer = trainers.BpeTrainer(
@@ -43,6 +57,8 @@ class Bpe:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        with reread(sentences) as text:
-            tokenizer.train_from_iterator(text, trainer)
-        return finish(tokenizer)
+        with reread(sentences, enough(self.vocab_size)) as text:
+            fit(tokenizer, text, enough_different(self.vocab_size))
+            train(tokenizer, text, trainer)
+        tokenizer.pre_tokenizer = separate
+        return finish(tokenizer, text)

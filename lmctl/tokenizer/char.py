@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lmctl.tokenizer.training import SPECIAL, UNK, case, check_sizes, finish, identity_of, reread
+from lmctl.tokenizer.training import SPECIAL, UNK, case, check_sizes, enough, finish, identity_of, reread, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -41,6 +41,6 @@ class Char:
             special_tokens=list(SPECIAL),
             show_progress=False,
         )
-        with reread(sentences) as text:
-            tokenizer.train_from_iterator(text, trainer)
-        return finish(tokenizer)
+        with reread(sentences, enough(self.vocab_size)) as text:
+            train(tokenizer, text, trainer)
+        return finish(tokenizer, text)

@@ -7,15 +7,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from lmctl.tokenizer.training import SPECIAL, UNK, alphabet, case, check_sizes, finish, identity_of, reread, words
+from lmctl.tokenizer.training import (
+    LONGEST_WORD,
+    SPECIAL,
+    UNK,
+    alphabet,
+    case,
+    check_sizes,
+    enough,
+    enough_different,
+    finish,
+    identity_of,
+    reread,
+    train,
+    with_words_up_to,
+    words,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _ALPHABET_SHARE = 0.8
 _DECIMALS = 3
+_SLOWER = 3
+"""Than the other kinds, for the same words."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +53,28 @@ class Unigram:
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = case(self.lowercase)
         # Without the second step "world." would be a piece beside "world".
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        separate = pre_tokenizers.Sequence(
             [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated")]
         )
-        with reread(sentences) as text:
-            found = words(tokenizer, text)
+        tokenizer.pre_tokenizer = with_words_up_to(separate, LONGEST_WORD, "isolated")
+        normalizer = tokenizer.normalizer
+        with reread(sentences, enough(self.vocab_size)) as text:
+            found = words(tokenizer, text, enough_different(self.vocab_size) // _SLOWER)
             every = {character for word in found for character in word}
             kept = alphabet(found, int((self.vocab_size - len(SPECIAL)) * _ALPHABET_SHARE))
-            rare = {ord(character): " " for character in every.difference(kept)}
             # The trainer refuses more characters than pieces; the rare ones become unknown instead.
-            scores = _train(tokenizer, (sentence.translate(rare) for sentence in text), self.vocab_size)
+            if rare := every.difference(kept):
+                tokenizer.normalizer = normalizers.Sequence([normalizer, normalizers.Replace(_any_of(rare), " ")])
+            scores = _train(tokenizer, text, self.vocab_size)
         trained = Tokenizer(models.Unigram(_in_order(scores), unk_id=SPECIAL.index(UNK)))
-        trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+        trained.normalizer, trained.pre_tokenizer = normalizer, separate
         trained.decoder = decoders.Metaspace(prepend_scheme="always")
-        return finish(trained)
+        return finish(trained, text)
+
+
+def _any_of(characters: Iterable[str]) -> Regex:
+    """A regular expression that finds these characters in text as the tokenizer has normalised it."""
+    return Regex("[" + "".join(f"\\x{{{ord(character):x}}}" for character in sorted(characters)) + "]")
 
 
 def _train(tokenizer: Tokenizer, text: Iterable[str], vocab_size: int) -> dict[str, float]:
@@ -57,7 +82,7 @@ def _train(tokenizer: Tokenizer, text: Iterable[str], vocab_size: int) -> dict[s
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size, special_tokens=list(SPECIAL), unk_token=UNK, show_progress=False
     )
-    tokenizer.train_from_iterator(text, trainer)
+    train(tokenizer, text, trainer)
     return dict(json.loads(tokenizer.to_str())["model"]["vocab"])
 
 

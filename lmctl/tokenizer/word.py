@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from lmctl.tokenizer.training import SPECIAL, UNK, case, check_sizes, finish, identity_of, reread
+from lmctl.tokenizer.training import (
+    SPECIAL,
+    UNK,
+    bert,
+    case,
+    check_sizes,
+    enough,
+    enough_different,
+    finish,
+    fit,
+    identity_of,
+    reread,
+    train,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -34,7 +47,8 @@ class Word:
         """Count the words of `sentences`; a small text has fewer than `vocab_size`."""
         tokenizer = Tokenizer(models.WordLevel({}, unk_token=UNK))
         if self.punctuation:
-            tokenizer.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase, strip_accents=False)
+            plain = bert(lowercase=False)  # words keep their accents
+            tokenizer.normalizer = normalizers.Sequence([plain, *[normalizers.Lowercase()] * self.lowercase])
             tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
             tokenizer.decoder = decoders.WordPiece(cleanup=True)
         else:
@@ -47,6 +61,7 @@ class Word:
             special_tokens=list(SPECIAL),
             show_progress=False,
         )
-        with reread(sentences) as text:
-            tokenizer.train_from_iterator(text, trainer)
-        return finish(tokenizer)
+        with reread(sentences, enough(self.vocab_size)) as text:
+            fit(tokenizer, text, enough_different(self.vocab_size))
+            train(tokenizer, text, trainer)
+        return finish(tokenizer, text)

@@ -6,15 +6,33 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lmctl.tokenizer.training import SPECIAL, UNK, alphabet, check_sizes, finish, identity_of, reread, words
+from lmctl.tokenizer.training import (
+    SPECIAL,
+    UNK,
+    alphabet,
+    bert,
+    check_sizes,
+    enough,
+    enough_different,
+    finish,
+    identity_of,
+    lost_accents,
+    reread,
+    train,
+    with_words_up_to,
+    words,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _ALPHABET_SHARE = 0.45
 """Of the vocabulary, for single characters; they may be needed twice, to begin a word and to continue one."""
+
+_LONGEST_WORD = 100
+"""Characters; a longer word is unknown as a whole, so none is learnt from."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +52,10 @@ class WordPiece:
     def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
         """Train on `sentences`; a small text gives fewer pieces than `vocab_size`."""
         tokenizer = Tokenizer(models.WordPiece({}, unk_token=UNK))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        with reread(sentences) as text:
-            found = words(tokenizer, text)
+        tokenizer.normalizer = bert(self.lowercase)
+        tokenizer.pre_tokenizer = with_words_up_to(pre_tokenizers.BertPreTokenizer(), _LONGEST_WORD, "removed")
+        with reread(sentences, enough(self.vocab_size)) as text:
+            found = words(tokenizer, text, enough_different(self.vocab_size))
             inside = {character for word in found for character in word[1:]}
             # Chinese characters never continue a word, so they cost one piece; letters cost two.
             room = self.vocab_size - len(SPECIAL)
@@ -54,9 +72,10 @@ class WordPiece:
                 limit_alphabet=len(characters),
                 show_progress=False,
             )
-            tokenizer.train_from_iterator(text, trainer)
+            train(tokenizer, text, trainer)
+            notes = lost_accents(text) if self.lowercase else []
         vocabulary = tokenizer.get_vocab(with_added_tokens=False)
-        trained = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
-        trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+        trained = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=_LONGEST_WORD))
+        trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, pre_tokenizers.BertPreTokenizer()
         trained.decoder = decoders.WordPiece(cleanup=True)
-        return finish(trained)
+        return finish(trained, text, notes)

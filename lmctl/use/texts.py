@@ -13,12 +13,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lmctl.core import stop
 from lmctl.core.batch import Row
 from lmctl.core.cache import cached, root_of
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.core.sources import Source, streamed
+from lmctl.core.stop import Interrupted
 from lmctl.data.written import Written
 from lmctl.distill.texts import TeacherTexts
 from lmctl.plan import Plan
@@ -68,8 +68,8 @@ def written(
     say: Callable[[str], None],
 ) -> Written:
     """`source` with the teacher's texts for training, made or found in the cache `root`. `teacher` tells the teacher
-    from others, `open_teacher` brings it into memory if it must write. A signal that asks to stop ends it with
-    `Stopped`."""
+    from others, `open_teacher` brings it into memory if it must write. A signal ends it at once, with `Stopped` if
+    blocks of texts are kept."""
     if streamed(source) is not None:
         raise ConfigError(
             "distill=sequence writes all texts before training, and this source is streamed", "data.streaming=false"
@@ -80,12 +80,20 @@ def written(
     def make(folder: Path) -> None:
         with open(folder / "texts.jsonl", "wb") as whole:
             for number, block in enumerate(in_pools(source.rows("train"), BLOCK)):
-                part, hit = cached(
-                    root,
-                    f"{KIND}-blocks",
-                    key | {"block": number},
-                    lambda folder: _write(folder, block, number),  # noqa: B023
-                )
+                try:
+                    part, hit = cached(
+                        root,
+                        f"{KIND}-blocks",
+                        key | {"block": number},
+                        lambda folder: _write(folder, block, number),  # noqa: B023
+                    )
+                except Interrupted as signal:
+                    if not number:
+                        raise
+                    raise Stopped(
+                        f"{signal.name} while the teacher was writing; {number * BLOCK:,} rows are kept",
+                        "run the same command again",
+                    ) from None
                 with open(part / "texts.jsonl", "rb") as done:
                     shutil.copyfileobj(done, whole)
                 if not hit:
@@ -98,11 +106,6 @@ def written(
         torch.manual_seed(int(Draws(seed, "teacher's texts").generator(0, number).integers(1 << 63)))
         with open(folder / "texts.jsonl", "w", encoding="utf-8") as out:
             for texts in _texts(loaded, source.yields, block, how):
-                if reason := stop.requested():
-                    raise Stopped(
-                        f"{reason} while the teacher was writing; {number * BLOCK:,} rows are kept",
-                        "run the same command again",
-                    )
                 out.write(json.dumps(texts, ensure_ascii=False) + "\n")
 
     folder, hit = cached(root, KIND, key, make)

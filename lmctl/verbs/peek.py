@@ -48,7 +48,9 @@ def run(cfg: DictConfig) -> None:
     from lmctl.run.prepare import prepare
 
     quiet_libraries()
-    prepared = prepare(tokenizer, mix, cfg.cache_dir, Display().say)
+    display = Display()
+    with display.watching():
+        prepared = prepare(tokenizer, mix, cfg.cache_dir, display.say)
     console = Console(highlight=False, soft_wrap=True)
     shown = examples_of(mix, family, shape, prepared, cfg.split, augmented=cfg.split == "train")
     plain = examples_of(mix, family, shape, prepared, cfg.split, augmented=False)

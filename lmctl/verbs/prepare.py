@@ -31,7 +31,8 @@ def run(cfg: DictConfig) -> None:
 
     quiet_libraries()
     display = Display()
-    prepared = prepare(tokenizer, mix, cfg.cache_dir, display.say)
+    with display.watching():
+        prepared = prepare(tokenizer, mix, cfg.cache_dir, display.say)
     for name, corpus in prepared.corpora.items():
         print(card(name, mix.tasks[name].data, corpus, prepared))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from lmctl.core import stop
 from lmctl.core.errors import ConfigError, OutOfMemory
 from lmctl.core.places import Paths
 from lmctl.core.words import command, setting
@@ -44,7 +45,9 @@ def run(cfg: DictConfig) -> None:
         from lmctl.use.texts import with_texts
 
         # Workers find the text ready: nobody waits in a process group while somebody else tokenises.
-        prepare(plan.tokenizer, with_texts(plan, Display().say).mix, plan.cache_dir, Display().say)
+        display = Display()
+        with display.watching():
+            prepare(plan.tokenizer, with_texts(plan, display.say).mix, plan.cache_dir, display.say)
         launch(world, _arguments(cfg))
         return
     _train(plan, paths, cfg)
@@ -95,8 +98,9 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
     from lmctl.run.teacher import asked
     from lmctl.use.texts import with_texts
 
-    plan = with_texts(plan, display.say)
-    prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
+    with display.watching():
+        plan = with_texts(plan, display.say)
+        prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
     if plan.teacher_cache == "auto" and asked(plan):
         remember(plan, prepared, processes.device, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
@@ -114,7 +118,8 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
         display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
         display.say(words(session.machine))
-        summary = session.run()
+        with stop.saving():
+            summary = session.run()
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(plan) from error
     except RuntimeError as error:
@@ -135,9 +140,11 @@ def _ask_teacher(plan: Plan) -> None:
     from lmctl.run.teacher import asked
     from lmctl.use.texts import with_texts
 
-    say = Display().say
-    plan = with_texts(plan, say)
-    prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, say)
+    display = Display()
+    say = display.say
+    with display.watching():
+        plan = with_texts(plan, say)
+        prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, say)
     if asked(plan):
         remember(plan, prepared, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), say)
     say("learn from them: the same command with teacher_cache=use")

@@ -1,0 +1,101 @@
+"""How far long work is: whoever works says what it does and how much of it is done, whoever watches shows it.
+
+There is one stage at a time in a process. Readers of files count bytes (`advance`), whether anybody watches or not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Stage:
+    """A part of the work."""
+
+    what: str
+    total: int = 0
+    """How much there is of it; 0 if that is not known."""
+    unit: str = "bytes"
+    done: int = 0
+    items: int = 0
+    noun: str = "documents"
+    """What `items` counts."""
+    began: float = field(default_factory=time.monotonic)
+
+    def __str__(self) -> str:
+        seconds = time.monotonic() - self.began
+        parts = []
+        if self.total:
+            done = min(self.done, self.total)
+            parts.append(f"{done / self.total:.0%} of {_amount(self.total, self.unit)}")
+        elif self.done:
+            parts.append(_amount(self.done, self.unit))
+        if self.items:
+            parts.append(f"{self.items:,} {self.noun}")
+        if self.total and self.total > self.done > 0 and seconds > 1:
+            parts.append(f"{duration(seconds * (self.total - self.done) / self.done)} left")
+        else:
+            parts.append(duration(seconds))
+        return f"{self.what}: {', '.join(parts)}"
+
+
+_now: Stage | None = None
+
+
+@contextmanager
+def stage(what: str, total: int = 0, unit: str = "bytes", noun: str = "documents") -> Iterator[Stage]:
+    """While it lasts, this is what is done; the stage around it is what is done afterwards."""
+    global _now
+    before, _now = _now, Stage(what, total, unit, noun=noun)
+    try:
+        yield _now
+    finally:
+        _now = before
+
+
+def now() -> Stage | None:
+    """What is done at the moment."""
+    return _now
+
+
+def advance(amount: int, unit: str = "bytes") -> None:
+    """So much more of it is done; what the stage does not count in is not counted."""
+    if _now is not None and _now.unit == unit:
+        _now.done += amount
+
+
+def expect(amount: int) -> None:
+    """So many bytes more will be read."""
+    if _now is not None and _now.unit == "bytes":
+        _now.total += amount
+
+
+def counted(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, counted as they pass."""
+    for item in items:
+        if _now is not None:
+            _now.items += 1
+        yield item
+
+
+def _amount(amount: int, unit: str) -> str:
+    if unit != "bytes":
+        return f"{amount:,} {unit}"
+    for size, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if amount >= size:
+            return f"{amount / size:.1f} {name}"
+    return f"{amount} bytes"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 4m05s, 2h10m."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
