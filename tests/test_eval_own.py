@@ -57,10 +57,8 @@ def test_one_task_or_other_data_may_be_named(folder: Path, multitask: Path):
     succeed("eval", "model_path=runs/multi", *data, "out=two.json", cwd=folder)
     assert list(json.loads((folder / "two.json").read_text())) == ["classification"]
     done = lmctl("eval", "model_path=runs/multi", "task=topic", cwd=folder)
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: task=topic: the model has no such task; did you mean topics?\n",
-    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("\nerror: task=topic: the model has no such task; did you mean topics?\n")
 
 
 def test_the_loss_of_training_is_measured_again(folder: Path, multitask: Path):

@@ -84,8 +84,9 @@ CHANGES: dict[str, dict[str, Change]] = {
     "pydocs": {"valid_share": ({}, 0.5)},
     "pydocs_topics": {"valid_share": ({}, 0.5)},
 }
-NOT_HERE = {("hub", "revision")}
-"""A version of what is on the hub: tests/test_hub.py compares commits."""
+NOT_HERE = {("hub", "revision"), ("text", "on_bad_file")}
+"""A version of what is on the hub: tests/test_hub.py compares commits. Of unreadable files nothing is read either way:
+tests/test_files.py has it."""
 EMBEDDED = ("numbers", "pydocs", "pydocs_topics")
 SLOW = ("pydocs", "pydocs_topics")
 """Not read here: their only field is a share."""

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.progress import duration
 from lmctl.cost.budget import Spending
 from lmctl.cost.estimate import Estimate
 from lmctl.cost.live import ACTIVATIONS
-from lmctl.run.display import duration, print_whole
+from lmctl.run.display import print_whole
 
 
 @dataclass(frozen=True)

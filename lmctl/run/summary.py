@@ -10,10 +10,10 @@ import torch
 
 from lmctl.config.schema import Budget
 from lmctl.core.places import Paths
+from lmctl.core.progress import duration
 from lmctl.core.words import command
 from lmctl.plan import Plan
 from lmctl.run import figures
-from lmctl.run.display import duration
 from lmctl.run.memory import bytes_per_parameter, weight_bytes
 from lmctl.run.runner import Runner
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from lmctl.run.display import PLAIN_SECONDS, Display, duration
+from lmctl.core.progress import duration
+from lmctl.run.display import PLAIN_SECONDS, Display
 
 T = TypeVar("T")
 

@@ -71,7 +71,7 @@ def run(cfg: DictConfig) -> None:
     work = planned(config, loaded, own, given)
     for name, task, source in work:
         watch = Watch(display, name)
-        rows = partial(_rows, source, split, config.rows, watch)
+        rows = partial(_watched, watch, source, split, config.rows)
         job = suites.Job(loaded, rows, source.yields, config, out.parent, task, own.get(task or ""))
         reads = name in ("robustness", "loss") or suites.SUITES[name].kind is not None
         data = source.describe() if reads else str(config.file)
@@ -198,10 +198,14 @@ def _numerics(cfg: DictConfig, trusted: tuple[str, ...]) -> Numerics:
     return numerics
 
 
-def _rows(source: Source, split: str, most: int | None, watch: Watch) -> Iterator[Row]:
+def _watched(watch: Watch, source: Source, split: str, most: int | None) -> Iterator[Row]:
+    return watch.rows(_rows(source, split, most))
+
+
+def _rows(source: Source, split: str, most: int | None) -> Iterator[Row]:
     splits: tuple[Split, ...] = ("train", "valid")
     chosen = [one for one in splits if split in (one, "all")]
-    return watch.rows(islice(chain.from_iterable(map(source.rows, chosen)), most))
+    return islice(chain.from_iterable(map(source.rows, chosen)), most)
 
 
 def _earlier(out: Path) -> dict[str, Any]:
