@@ -15,7 +15,7 @@ from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place, path_of
 from lmctl.core.foreign import config_of
-from lmctl.core.model_files import near
+from lmctl.core.model_files import check_outline, near
 from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.core.words import command
@@ -131,3 +131,12 @@ class Pretrained:
         from lmctl.model.loading import outline
 
         return outline(self, vocabulary, heads)
+
+
+class Template(Pretrained):
+    """All of a model directory but the weights, as a run writes it when it begins."""
+
+    @cached_property
+    def config(self) -> Any:
+        own.register()
+        return config_of(f"{self.key}={self.init_from}", self.place, check_outline)
