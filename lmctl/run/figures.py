@@ -59,7 +59,7 @@ def _verdict(
     return "unclear" if interval is not None and interval[0] <= guess <= interval[1] else "better"
 
 
-BEATS = {"better": "beats", "unclear": "about as good as", "not better": "NO BETTER than"}
+BEATS = {"better": "better than", "unclear": "not clearly better than", "not better": "NOT better than"}
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -74,7 +74,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         against = "" if one.verdict is None else f"{BEATS[one.verdict]} {one.guess_is}: {one.shown(one.guess or 0.0)}"
         out.append(f"  {one.name:<{width}}{value:<22}  {against}".rstrip())
     out += [
-        f"  few rows: {n:,} of {task}, where one more or less is {1 / n:.1%}; take the figures as rough"
+        f"  only {n:,} held-out rows of {task}: one row more or less is {1 / n:.1%}, so these figures are rough"
         for task, n in rows.items()
         if n < SMALL
     ]
@@ -83,7 +83,10 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 def table(summary: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    head = ["| on held-out text | value | 95 % interval | targets | guessing without the text | |", f"|{'---|' * 6}"]
+    head = [
+        "| on held-out rows | value | 95 % interval | predictions | baseline | against the baseline |",
+        f"|{'---|' * 6}",
+    ]
     rows = [
         f"| {one.name} | {one.value:.4f} | {_four(one.interval)} | {one.targets:,} | "
         + ("" if one.guess is None else f"{one.guess:.4f} ({one.guess_is})")
