@@ -53,6 +53,8 @@ def read_config(file: Path) -> dict[str, Any]:
             raise ConfigError(f"--from {file}: larger than 1 MiB, so not the config of a run")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
+        if path_of(str(file)).is_dir():
+            raise ConfigError(f"--from {file}: there is no config.yaml in it", "give a run's directory") from error
         raise ConfigError(f"--from {file}: {error.strerror}", "give the config.yaml of a run") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"--from {file}: not UTF-8 text, so not the config of a run") from error
