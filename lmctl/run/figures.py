@@ -73,11 +73,11 @@ def lines(summary: dict[str, Any]) -> list[str]:
         value = one.shown(one.value) + one.range()
         against = "" if one.verdict is None else f"{BEATS[one.verdict]} {one.guess_is}: {one.shown(one.guess or 0.0)}"
         out.append(f"  {one.name:<{width}}{value:<22}  {against}".rstrip())
-    out += [
-        f"  only {n:,} held-out rows of {task}: one row more or less is {1 / n:.1%}, so these figures are rough"
-        for task, n in rows.items()
-        if n < SMALL
-    ]
+    for task, n in rows.items():
+        if n < SMALL:
+            shares = any(one.name.startswith(f"{task}/") and one.name.endswith("_accuracy") for one in found)
+            one_row = f": one row more or less is {1 / n:.1%}" if shares else ""
+            out.append(f"  only {n:,} held-out rows of {task}{one_row}, so these figures are rough")
     return out
 
 
