@@ -391,6 +391,28 @@ def test_names_of_classes_that_look_like_numbers():
     assert labels.arrays()[1] == ["-1", "007", "9", "10"]
 
 
+def test_labels_that_are_no_single_classes_say_what_to_write():
+    """Numbers with fractions, and lists: what the setting is then, by the name of its task."""
+
+    def rows(labels: list[Any]) -> list[Row]:
+        return [Row(["text"], label) for label in labels]
+
+    for ratings in ([f"{i / 100:.2f}" for i in range(90)], [i / 7 for i in range(60)], ["1e-3", *map(str, range(40))]):
+        with pytest.raises(DataError, match="the labels are numbers such as") as said:
+            check_repeated(rows(ratings), "class", "mine")
+        assert said.value.hint == "to learn the numbers themselves: mix.tasks.mine.objective.labels=number"
+        check_repeated(rows(ratings), "number", "mine")
+    with pytest.raises(DataError, match="every row has a list of labels") as said:
+        check_repeated(rows([["a"], ["a", "b"]]), "class", "mine")
+    assert said.value.hint == "to learn several labels per row: mix.tasks.mine.objective.labels=classes"
+    check_repeated(rows([["a"], ["a", "b"]]), "classes", "mine")
+    stars = [f"{i / 2:.1f}" for i in range(11)]
+    check_repeated(rows(stars), "class", "mine")  # half stars: few enough to be classes
+    check_repeated(rows([f"{i}.{i % 3}" for i in range(30)] * 20), "class", "mine")  # numbered sections, often each
+    check_repeated(rows([str(i) for i in range(200)]), "class", "mine")
+    check_repeated(rows([["a"], "b"] * 40), "class", "mine")  # one by one, as on_bad_row says
+
+
 def test_a_column_of_names_of_rows_is_refused_in_time():
     def numbered(count: int, classes: int) -> list[Row]:
         return [Row(["text"], str(i % classes)) for i in range(count)]

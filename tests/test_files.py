@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmctl.cli.main import main
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.data.encoding import guess
 from lmctl.data.files import find, text_files
@@ -353,4 +354,21 @@ def test_a_pipe_can_be_read_once(tmp_path):
 def test_the_command_line_says_so_in_a_line(tmp_path):
     done = lmctl("generate", "model_path=nowhere", "prompt=caf\udce9", cwd=tmp_path)
     assert done.returncode == 2
-    assert "is not UTF-8 text" in done.stderr.splitlines()[0]
+    assert "is not valid UTF-8" in done.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("eval model_path=runs/mien", "runs/mine"),
+        ("predict model_path=runs/mine/modle", "runs/mine/model"),
+        ("train init_from=runs/mien", "runs/mine"),
+        ("train --from runs/mine/confg.yaml", "runs/mine/config.yaml"),
+    ],
+)
+def test_a_model_that_is_not_there_may_have_a_name_much_like_it(line, meant, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.yaml").write_text("seed: 1\n")
+    assert main(line.split()) == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def test_every_key_of_every_verb_says_what_it_is_for():
         ("mask_rate", ["mix.tasks.corpus.objective.mask_rate float 0.15"]),
         ("compression.quantise.block", ["compression.quantise.block int 64"]),
         ("recipe.sst2", ["data.label any label", "batch.size any 32"]),
+        ("lr=3", ["optim.lr float 0.0015 peak learning rate"]),
         ("quantize", ["int8_dynamic int8 weights and int8 products in linear layers"]),
     ],
 )  # fmt: skip
@@ -212,3 +214,12 @@ def test_answers_without_torch(line: str):
     )
     done = subprocess.run([sys.executable, "-c", script, *line.split()], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", SCHEMAS)
+def test_words_that_help_names_are_words_that_it_explains(verb: str, capsys: pytest.CaptureFixture[str]):
+    said = " ".join(printed(capsys, verb, "--help").split())
+    words = re.findall(r", as --help ([\w.=]+)", said)
+    assert len(words) == 3
+    for word in words:
+        assert printed(capsys, verb, "--help", word)

@@ -232,6 +232,16 @@ def test_the_list_has_every_option_and_every_key_with_its_comment(capsys):
     one = records(printed(capsys, "list", "precision", "format=json"))
     assert one == [row for row in found if row["group"] == "precision"]
     assert printed(capsys, "list", "format=xml", code=2) == ""
+    [option] = records(printed(capsys, "list", "precision.fp16", "format=json"))
+    assert option == next(row for row in one if row["option"] == "fp16")
+    rates = records(printed(capsys, "list", "optim.lr", "format=json"))
+    assert {row["option"]: float(row["default"]) for row in rates} == {
+        row["option"]: next(key["default"] for key in row["keys"] if key["key"] == "lr")
+        for row in found
+        if row["group"] == "optim"
+    }
+    [steps] = records(printed(capsys, "list", "budget.steps", "format=json"))
+    assert (steps["option"], steps["default"], steps["type"]) == (None, "null", "int or null")
 
 
 def test_comments_beside_keys_and_above_them():

@@ -312,7 +312,7 @@ def test_what_cannot_be_done_is_refused(model, settings, message, tmp_path, monk
 
 
 def test_a_language_model_and_a_classifier_are_sent_to_the_right_verb(model, tmp_path):
-    with pytest.raises(ConfigError, match="labels nothing: it is no classifier"):
+    with pytest.raises(ConfigError, match="is not a classifier, so it cannot label rows"):
         said("predict", use_models.bert(tmp_path), "a\n")
     for verb, settings in (("generate", {"prompt": "a"}), ("score", {}), ("translate", {})):
         with pytest.raises(ConfigError, match="is a classifier") as refused:
@@ -372,7 +372,7 @@ def test_a_head_beside_a_language_model_labels_as_eval_says(runs, monkeypatch):
     right = [row["label"] == row["input"]["topic"] for row in found]
     said("eval", Path("runs/multi"), task="topics", split="all", out="one.json")
     assert json.loads((runs / "one.json").read_text())["classification"]["accuracy"] == np.mean(right)
-    with pytest.raises(ConfigError, match="corpus labels nothing") as refused:
+    with pytest.raises(ConfigError, match="corpus labels no rows") as refused:
         predicted(Path("runs/multi"), task="corpus", file="rows.tsv")
     assert refused.value.hint == "tasks that label: topics"
 

@@ -277,7 +277,7 @@ def said(**changes) -> str:
     base = {
         "valid": {"loss": 1.0, "t/label": 0.6, "t/label_accuracy": 0.833},
         "baseline": {"loss": 0.9, "t/label": 0.5, "t/label_accuracy": 0.833},
-        "baseline_is": {"t/label": "always the same answer"},
+        "baseline_is": {"t/label": "always the most frequent class"},
         "valid_rows": {"t": 18},
         "valid_targets": {"t/label": 18, "t/label_accuracy": 18},
         "valid_interval": {"t/label_accuracy": [0.6, 0.94]},
@@ -287,14 +287,14 @@ def said(**changes) -> str:
 
 def test_success_and_failure_look_different():
     bad = said()
-    assert "NO BETTER than always the same answer: 83.3%" in bad
-    assert "NO BETTER than always the same answer: 0.500" in bad
-    assert "few rows: 18 of t" in bad
+    assert "NOT better than always the most frequent class: 83.3%" in bad
+    assert "NOT better than always the most frequent class: 0.500" in bad
+    assert "only 18 held-out rows of t" in bad
     unsure = said(valid={"loss": 1.0, "t/label_accuracy": 0.85})
-    assert "about as good as always the same answer: 83.3%" in unsure
+    assert "not clearly better than always the most frequent class: 83.3%" in unsure
     good = said(valid={"loss": 1.0, "t/label_accuracy": 0.97}, valid_interval={}, valid_rows={"t": 400})
-    assert "beats always the same answer: 83.3%" in good
-    assert "few rows" not in good
+    assert "better than always the most frequent class: 83.3%" in good
+    assert "held-out rows of t" not in good
 
 
 def test_a_plot_is_drawn_of_a_stopped_run_and_none_is_needed(tmp_path, alone, monkeypatch):

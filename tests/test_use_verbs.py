@@ -386,6 +386,6 @@ def test_circles_are_said_once_and_not_of_what_was_drawn(gpt2, typed, capsys, mo
     monkeypatch.setattr(generate_verb, "goes_round", lambda pieces: True)
     typed("the cat\na dog\n")
     generate(gpt2, max_new_tokens=12)
-    assert capsys.readouterr().err.count("goes round in circles: temperature=0.8 draws instead") == 1
+    assert capsys.readouterr().err.count("repeats itself here: temperature=0.8 samples instead") == 1
     generate(gpt2, prompt="a", max_new_tokens=12, temperature=0.8)
-    assert "circles" not in capsys.readouterr().err
+    assert "repeats itself" not in capsys.readouterr().err

@@ -135,9 +135,9 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 REFUSED = {
-    ("train", "name=x，seed=2"): "settings are parted by blanks: name=x seed=2",
-    ("train", "name=x,seed=2"): "settings are parted by blanks: name=x seed=2",
-    ("train", "run_dir=a；name=b"): "settings are parted by blanks: run_dir=a name=b",
+    ("train", "name=x，seed=2"): "separate settings with a space: name=x seed=2",
+    ("train", "name=x,seed=2"): "separate settings with a space: name=x seed=2",
+    ("train", "run_dir=a；name=b"): "separate settings with a space: run_dir=a name=b",
     ("train", "seed＝2"): "write seed=2",
     ("train", "“name=x”"): "write name=x",
     ("train", "name=“x”"): "write name=x",

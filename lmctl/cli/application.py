@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from lmctl.cli import control, grid, meant, stages, sweep, teacher, typed
-from lmctl.cli.arguments import Arguments, as_text, key_of, parsed, readable, stamp
+from lmctl.cli.arguments import Arguments, UnknownFlag, as_text, key_of, parsed, readable, stamp
 from lmctl.config.audit import audit, refuse_tokens
 from lmctl.config.build import check, without_none
 from lmctl.config.compose import VERSION_BASE, Composer, conf_dir
@@ -39,7 +39,10 @@ class Application:
 
     def __init__(self, verb: str, words: list[str]) -> None:
         self.verb = verb
-        self.arguments = Arguments.parse(words)
+        try:
+            self.arguments = Arguments.parse(words)
+        except UnknownFlag as unknown:
+            raise meant.flag(unknown, Composer(verb)) from None
         self.composer = Composer(
             verb, self.arguments.flags.get("--config-name"), self.arguments.flags.get("--config-dir")
         )

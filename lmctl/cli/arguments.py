@@ -13,7 +13,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from lmctl.cli import meant
 from lmctl.config.compose import flag_parser
 from lmctl.core import words
 from lmctl.core.errors import ConfigError
@@ -27,6 +26,14 @@ CHOICES = {
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
 }
+
+
+class UnknownFlag(ConfigError):
+    """`name` is no flag. `value`: what stands behind it; `close`: the flag that is written alike."""
+
+    def __init__(self, name: str, value: str | None, close: str | None) -> None:
+        super().__init__(f"unknown flag '{name}'" + (f"; did you mean {close}?" if close else ""))
+        self.name, self.value, self.close = name, value, close
 
 
 @dataclass
@@ -76,8 +83,8 @@ class Arguments:
         known = {option for action in flag_parser()._actions for option in action.option_strings}
         known |= {"--from", *OWN_FLAGS}
         if name not in known:
-            close = get_close_matches(name, known, n=1, cutoff=0.8)
-            raise meant.flag(name, value or following, close[0] if close else None)
+            close = get_close_matches(name, known, n=1, cutoff=0.8) if name.startswith("--") else []
+            raise UnknownFlag(name, value or following, close[0] if close else None)
         if name in TAKES_VALUE and value is None:
             raise ConfigError(f"{name} needs a value")
         if value is not None and value not in CHOICES.get(name, (value,)):

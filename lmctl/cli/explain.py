@@ -192,9 +192,6 @@ def _no_option(group: str, name: str, composer: Composer) -> ConfigError:
 
 
 def _unknown_key(key: str, composer: Composer) -> ConfigError:
-    for field in fields(composer.schema):
-        if key in field.metadata.get("aka", ()):
-            return ConfigError(f"unknown key '{key}'; did you mean {field.name}?")
     if (elsewhere := meant.setting(key, composer)) is not None:
         return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
     keys: list[str] = []
@@ -236,6 +233,8 @@ def _key_of_other_option(group: str, rest: str, others: list[str], composer: Com
     chosen = next((word.partition("=")[2] for word in composer.choices if word.startswith(f"{group}=")), None)
     chosen = chosen or composer.defaults[group]
     hint = f"{listed([f'{group}={name}' for name in others], 8)} {'has' if len(others) == 1 else 'have'} it"
+    if chosen and not any(word.startswith(f"{group}=") for word in composer.choices):
+        hint += ": write one of them as well"
     where = f" of {group}={chosen}" if chosen else f": no option of {group} is chosen"
     return ConfigError(f"unknown key '{group}.{rest}'{where}", hint if others else None)
 

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from lmctl.config.compose import Composer
-from lmctl.config.described import Described, component_groups, keys_named, option_keys, own_keys
+from lmctl.config.described import Described, component_groups, found, option_keys, own_keys
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -102,11 +102,6 @@ GROUPS = {
     "recipe": "settings that reproduce a known result",
 }
 """The config groups in a few words."""
-MORE = (
-    ("GROUP", "options of a group and their keys, as --help optim"),
-    ("GROUP=OPTION", "the keys of one option, as --help data=table"),
-    ("KEY", "one key or section, as --help optim.lr, --help budget"),
-)
 WIDEST = 100
 LONGEST_DEFAULT = 32
 
@@ -130,6 +125,7 @@ MOST_SET = {
         "model_path", "prompt", "file", "max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "batch",
         "seed",
     ),
+    "predict": ("model_path", "file", "text", "text_b", "format", "out", "task", "on_bad_row", "batch"),
     "translate": ("model_path", "file", "beams", "length_penalty", "max_new_tokens", "prefix", "batch"),
     "score": ("model_path", "file", "mode", "dev", "batch", "seq_len"),
 }  # fmt: skip
@@ -143,7 +139,7 @@ def verb_help(composer: Composer) -> str:
     lines = [f"usage: lmctl {verb} [group=option ...] [key=value ...] [flags]", "", PURPOSE[verb], ""]
     lines += ["what people set most", *table(list(_most_set(composer)), width)]
     lines += ["", "examples", *(f"  {example}" for example in EXAMPLES[verb]), ""]
-    lines += ["more", *table([(f"lmctl {verb} --help {word}", what) for word, what in MORE], width), ""]
+    lines += ["more", *table([(f"lmctl {verb} --help {word}", what) for word, what in _more(composer)], width), ""]
     for group, default in composer.defaults.items():
         lines.append(f"{group}=" + (f"   default {default}" if default else ""))
         lines += table([(option, composer.describe(group, option)) for option in composer.options(group)], width)
@@ -155,6 +151,15 @@ def verb_help(composer: Composer) -> str:
     return "\n".join(lines)
 
 
+def _more(composer: Composer) -> Iterator[tuple[str, str]]:
+    """What `--help WORD` takes, with words that this verb knows."""
+    group = "optim" if "optim" in composer.defaults else next(iter(composer.defaults))
+    key = "optim.lr, --help budget" if group == "optim" else own_keys(composer)[0].name
+    yield "GROUP", f"options of a group and their keys, as --help {group}"
+    yield "GROUP=OPTION", f"the keys of one option, as --help {group}={composer.options(group)[-1]}"
+    yield "KEY", f"one key or section, as --help {key}"
+
+
 def _most_set(composer: Composer) -> Iterator[tuple[str, str]]:
     """The keys of MOST_SET with what they are for."""
     known = {key.name: key for key in own_keys(composer)}
@@ -164,7 +169,7 @@ def _most_set(composer: Composer) -> Iterator[tuple[str, str]]:
     for name in MOST_SET[composer.verb]:
         if name in composer.defaults:
             default = composer.defaults[name]
-            options = f"{len(composer.options(name))} options" + (f", {default} if nobody says" if default else "")
+            options = f"{len(composer.options(name))} options" + (f", default {default}" if default else "")
             yield f"{name}=", f"{GROUPS[name]}: {options}"
         else:
             yield f"{name}=", known[name].purpose
@@ -177,7 +182,7 @@ def topic_help(composer: Composer, word: str) -> str:
     group, _, option = word.replace("=", ".", 1).partition(".")
     if group in composer.all_groups and option in ("", *composer.options(group)):
         return "\n".join(_option(composer, group, option, width) if option else _group(composer, group, width))
-    keys = _found(composer, word.rstrip(".="))
+    keys = found(composer, word.rstrip(".=")) or found(composer, word.partition("=")[0])  # `lr=3` is about `lr`
     if not keys:
         raise _no_topic(composer, word)
     return "\n".join(_keys(keys, width))
@@ -197,19 +202,6 @@ def _group(composer: Composer, group: str, width: int) -> list[str]:
 def _option(composer: Composer, group: str, option: str, width: int) -> list[str]:
     keys = option_keys(composer, group, option)
     return [f"{group}={option}   {composer.describe(group, option)}", *key_table(keys, width)]
-
-
-def _found(composer: Composer, word: str) -> list[Described]:
-    """The keys that `word` names: whole, as a section, or by their last part."""
-    own = own_keys(composer)
-    if own_section := [key for key in own if key.name == word or key.name.startswith(f"{word}.")]:
-        return own_section
-    group, _, rest = word.partition(".")
-    if rest and group in component_groups(composer):
-        below = keys_named(composer, group, rest.rpartition(".")[2])
-        return [key for key in below if f".{word}." in f".{key.name}."] or [k for k in below if k.name.endswith(rest)]
-    last = [key for key in own if key.name.endswith(f".{word}")]
-    return last or [key for group in component_groups(composer) for key in keys_named(composer, group, word)]
 
 
 def _keys(keys: list[Described], width: int) -> list[str]:

@@ -58,13 +58,18 @@ def main(argv: list[str] | None = None) -> int:
         )
         return Exit.USAGE
     if words[0] not in VERBS:
-        instead = ELSEWHERE.get(words[0].lower().lstrip("-"))
+        instead = ELSEWHERE.get(words[0].lower().lstrip("-")) or _verb_first(words[0])
         close = None if instead else nearest(words[0], VERBS)
         print(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""), file=sys.stderr)
         print(f"  {instead or 'lmctl --help lists the verbs'}", file=sys.stderr)
         return Exit.USAGE
     with _own_process_state([sys.argv[0], *words]):
         return _list(words[1:]) if words[0] == "list" else _hydra_verb(words[0], words[1:])
+
+
+def _verb_first(word: str) -> str | None:
+    """`lmctl data=text`: what to write where a setting stands in the place of the verb."""
+    return f"the verb comes first: lmctl train {word}" if "=" in word and not word.startswith("-") else None
 
 
 def _not_text(words: list[str]) -> str | None:
@@ -97,7 +102,7 @@ ELSEWHERE = {
     "bench": "lmctl plan measure=true takes a few real steps",
     "chat": "lmctl generate continues prompts",
     "classify": "lmctl predict labels new texts; lmctl train mix=classify trains a classifier",
-    "compare": "a sweep (lmctl train -m) ends with a table of its runs",
+    "compare": "lmctl eval -m model_path=runs/a,runs/b measures several models and prints one table",
     "complete": "lmctl generate continues prompts",
     "compress": "lmctl distill trains a smaller model; lmctl eval quantize=int8_dynamic measures one in int8",
     "config": "lmctl train --cfg job shows the composed config",
@@ -131,6 +136,7 @@ ELSEWHERE = {
     "test": "lmctl eval measures a model",
     "tokenize": "lmctl prepare trains the tokenizer and builds the token cache; lmctl peek shows pieces",
     "tune": "lmctl train -m key=a,b",
+    "v": "lmctl --version",
     "validate": "lmctl eval measures a model",
     "version": "lmctl --version",
 }
@@ -162,11 +168,7 @@ def _list(words: list[str]) -> int:
     from lmctl.verbs.list import run
 
     try:
-        named = [word for word in words if not word.startswith("format=")]
-        if named and "." in named[0].replace("=", "."):  # an option or a key: what --help WORD prints
-            print(topic_help(Composer("train"), named[0]))
-        else:
-            run(words)
+        run(words, lambda word: topic_help(Composer("train"), word))
     except BrokenPipeError:
         return _unread()
     except Exception as error:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lmctl.cli.arguments import UnknownFlag
 from lmctl.config.compose import Composer
+from lmctl.config.described import found
 from lmctl.core import words
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
@@ -19,6 +21,7 @@ SETTINGS = {
     "bs": "batch.size",
     "bsz": "batch.size",
     "checkpoint_dir": "run_dir",
+    "d_model": "model.hidden",
     "data_dir": "data.path",
     "dataset": "data",
     "dataset_name": "data",
@@ -28,10 +31,15 @@ SETTINGS = {
     "eval_steps": "eval.every",
     "evaluation_strategy": "eval.every",
     "experiment_name": "name",
+    "ffn_dim": "model.feed_forward",
     "gpus": "runner.processes",
     "grad_accum": "batch.micro",
     "gradient_accumulation_steps": "batch.micro",
     "gradient_clip_val": "clip_norm",
+    "hidden_dim": "model.hidden",
+    "hidden_dropout_prob": "model.dropout",
+    "hidden_size": "model.hidden",
+    "intermediate_size": "model.feed_forward",
     "label_column": "data.label",
     "learning_rate": "optim.lr",
     "load_from": "init_from",
@@ -48,18 +56,27 @@ SETTINGS = {
     "mixed_precision": "precision",
     "model_name": "init_from",
     "model_name_or_path": "init_from",
+    "n_embd": "model.hidden",
     "n_epochs": "budget.epochs",
+    "n_head": "model.heads",
+    "n_heads": "model.heads",
+    "n_layer": "model.layers",
+    "n_layers": "model.layers",
     "nproc": "runner.processes",
     "nproc_per_node": "runner.processes",
+    "num_attention_heads": "model.heads",
     "num_epochs": "budget.epochs",
     "num_gpus": "runner.processes",
+    "num_heads": "model.heads",
+    "num_hidden_layers": "model.layers",
+    "num_layers": "model.layers",
     "num_processes": "runner.processes",
     "num_train_epochs": "budget.epochs",
-    "optimizer": "optim",
     "optimiser": "optim",
+    "optimizer": "optim",
+    "outdir": "run_dir",
     "output": "run_dir",
     "output_dir": "run_dir",
-    "outdir": "run_dir",
     "path": "data.path",
     "patience": "early_stop.patience",
     "per_device_train_batch_size": "batch.size",
@@ -109,28 +126,45 @@ WHOLE = {
 """What other tools switch on by a word of its own, and the setting that does it here."""
 
 
-def flag(name: str, value: str | None, close: str | None) -> ConfigError:
-    """`--lr 1e-3`, `--fp16`: settings have no dashes here. `close`: the flag that is written alike."""
-    key = name.lstrip("-").replace("-", "_")
-    if close is not None:
-        return ConfigError(f"unknown flag '{name}'; did you mean {close}?")
-    if value is None and key in WHOLE:
-        return ConfigError(f"unknown flag '{name}'", f"settings are written without dashes: {WHOLE[key]}")
-    if len(key) < 2:
-        return ConfigError(f"unknown flag '{name}'", "settings are written key=value, without dashes")
-    known = SETTINGS.get(key, key)
-    example = f"{known}={'...' if value is None else value}"
-    return ConfigError(f"unknown flag '{name}'", f"settings are written key=value, without dashes: {example}")
+def flag(unknown: UnknownFlag, composer: Composer) -> ConfigError:
+    """`--lr 1e-3`, `--fp16`: settings have no dashes here."""
+    name, value = unknown.name.lstrip("-").replace("-", "_"), unknown.value
+    if unknown.close is not None:
+        return unknown
+    if value is None and name in WHOLE:
+        return ConfigError(str(unknown), f"settings are written without dashes: {WHOLE[name]}")
+    if len(name) < 2:
+        return ConfigError(str(unknown), "settings are written key=value, without dashes")
+    example = f"{_key(name, composer)}={'...' if value is None else value}"
+    return ConfigError(str(unknown), f"settings are written key=value, without dashes: {example}")
+
+
+def _key(name: str, composer: Composer) -> str:
+    """The key that `--name` was meant to be: `epochs` is budget.epochs, `data_path` data.path; else as it stands."""
+    if (known := setting(name, composer)) is not None:
+        return known
+    if name in composer.schema.__dataclass_fields__ or name in composer.defaults:
+        return name
+    for word in (name, name.replace("_", ".", 1)):
+        if keys := found(composer, word):
+            return keys[0].name
+    return name
 
 
 def setting(key: str, composer: Composer) -> str | None:
     """What `key`, known to other tools, is here; None if the verb takes nothing like it."""
-    found = WHOLE.get(key) or SETTINGS.get(key)
+    for field in composer.schema.__dataclass_fields__.values():
+        if key in field.metadata.get("aka", ()):
+            return str(field.name)
+    group, _, last = key.rpartition(".")
+    known = WHOLE.get(key) or SETTINGS.get(key)
+    if group and (within := SETTINGS.get(last, "")).startswith(f"{group}.") and within != key:  # `optim.learning_rate`
+        known = within
     own = composer.schema.__dataclass_fields__
     if key in ("path", "model", "model_name", "model_name_or_path", "checkpoint") and "model_path" in own:
         return "model_path"
-    takes = found is not None and re.split(r"[.=]", found)[0] in {*composer.defaults, *own}
-    return found if takes else None
+    takes = known is not None and re.split(r"[.=]", known)[0] in {*composer.defaults, *own}
+    return known if takes else None
 
 
 def lone_word(word: str, place: int, typed: list[str], composer: Composer) -> ConfigError:
@@ -139,7 +173,7 @@ def lone_word(word: str, place: int, typed: list[str], composer: Composer) -> Co
     after = typed[place + 1] if place + 1 < len(typed) else ""
     if after.startswith("="):  # `model = bert_tiny`, `model =bert_tiny`
         joined = "".join(typed[place : place + 2 + (after == "=")])
-        return ConfigError(f"cannot read '{word}'", f"no blanks around the =: {joined}")
+        return ConfigError(f"cannot read '{word}'", f"no spaces around the =: {joined}")
     if word.startswith("~"):
         return ConfigError(f"'{word}': nothing can be left out", f"choose another option or value: {word[1:]}=...")
     if (match := re.fullmatch(r"([A-Za-z_][\w.]*):\s*(\S+)", word)) is not None:
@@ -147,7 +181,7 @@ def lone_word(word: str, place: int, typed: list[str], composer: Composer) -> Co
     if word.lower() in WHOLE and "precision" in composer.defaults:
         return ConfigError(f"cannot read '{word}'", f"did you mean {WHOLE[word.lower()]}?")
     if word.endswith((".yaml", ".yml")):
-        return ConfigError(f"cannot read '{word}'", f"a config of yours is started from with: --from {word}")
+        return ConfigError(f"cannot read '{word}'", f"to start from a config file write --from {word}")
     if "model_path" in own:
         begun = any(other.startswith("model_path=") or "=" not in other for other in typed[:place])
         rest = next((name for name in ("prompt", "file") if name in own), None)
@@ -157,7 +191,7 @@ def lone_word(word: str, place: int, typed: list[str], composer: Composer) -> Co
     if (groups := [group for group in composer.defaults if word in composer.options(group)]) != []:
         return ConfigError(f"cannot read '{word}'", f"did you mean {groups[0]}={word}?")
     if Path(word).exists() and verb in ("train", "prepare", "peek", "plan"):
-        return ConfigError(f"cannot read '{word}'", f"text of yours is read with: data=text data.path={word}")
+        return ConfigError(f"cannot read '{word}'", f"to train on your own text write data=text data.path={word}")
     if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", word):
         return ConfigError(f"cannot read '{word}'", f"a setting is written key=value: {word}=...")
     known = [*composer.defaults, *own]
@@ -172,9 +206,13 @@ def lone_word(word: str, place: int, typed: list[str], composer: Composer) -> Co
 
 def option(group: str, name: str) -> str | None:
     """`model=bert-base-uncased`, `data=corpus/`: names of things that are no options, and where they go."""
-    if group == "data" and (Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~"))):
-        kind = {".csv": "table", ".tsv": "table", ".parquet": "table", ".jsonl": "jsonl"}.get(Path(name).suffix, "text")
-        return f"data={kind} {words.setting('data.path', name)}"
+    if group == "data":
+        suffix = Path(name).suffix
+        kind = {".csv": "table", ".tsv": "table", ".parquet": "table", ".jsonl": "jsonl"}.get(suffix, "text")
+        if suffix or Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~")):
+            return f"data={kind} {words.setting('data.path', name)}"
+        if "/" in name:
+            return f"data=hub {words.setting('data.path', name)}"
     if group == "model" and re.search(r"[-/]", name):
         return words.setting("init_from", name)
     if group == "tokenizer" and re.search(r"[-/]", name):

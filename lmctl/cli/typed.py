@@ -54,7 +54,7 @@ def refuse_slips(overrides: Iterable[str], known: Collection[str], free: Collect
             rest = plain(value[second.start() :]).lstrip(",; ")
             raise ConfigError(
                 f"'{word}' holds a second setting",
-                f"settings are parted by blanks: {key}={value[: second.start()]} {rest}",
+                f"separate settings with a space: {key}={value[: second.start()]} {rest}",
             )
         if len(value) > 2 and value[0] != plain(value[0]) in "\"'" and plain(value[-1]) == plain(value[0]):
             raise ConfigError(f"{key}={value} has typographic quotes", f"write {key}={value[1:-1]}")

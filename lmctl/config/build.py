@@ -136,7 +136,7 @@ def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
     if match := _NOT_CONVERTED.search(message):
         value, wanted = match[1], _WANTED.get(match[2], match[2])
         if not value.strip():
-            return ConfigError(f"{path} must be {wanted}, and nothing is given", f"write it behind the =: {path}=...")
+            return ConfigError(f"{path} must be {wanted}, and nothing is given", f"write it after the =: {path}=...")
         whole = (
             wanted == "a whole number"
             and re.fullmatch(r"(\d+\.?\d*|\.\d+)(e\+?\d+)?", value)

@@ -74,6 +74,19 @@ def keys_named(composer: Composer, group: str, name: str) -> list[Described]:
     return found
 
 
+def found(composer: Composer, word: str) -> list[Described]:
+    """The keys that `word` names: whole, as a section, or by their last part."""
+    own = own_keys(composer)
+    if own_section := [key for key in own if key.name == word or key.name.startswith(f"{word}.")]:
+        return own_section
+    group, _, rest = word.partition(".")
+    if rest and group in component_groups(composer):
+        below = keys_named(composer, group, rest.rpartition(".")[2])
+        return [key for key in below if f".{word}." in f".{key.name}."] or [k for k in below if k.name.endswith(rest)]
+    last = [key for key in own if key.name.endswith(f".{word}")]
+    return last or [key for group in component_groups(composer) for key in keys_named(composer, group, word)]
+
+
 def _settings(text: str) -> DictConfig:
     """What a recipe sets: keys of the whole config."""
     node = cast(DictConfig, OmegaConf.create(text))

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import path_of
+from lmctl.core.files import nearest_place, path_of
 
 MAX_BYTES = 1 << 20
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
@@ -53,7 +53,11 @@ def read_config(file: Path) -> dict[str, Any]:
             raise ConfigError(f"--from {file}: larger than 1 MiB, so not the config of a run")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--from {file}: {error.strerror}", "give the config.yaml of a run") from error
+        if path_of(str(file)).is_dir():
+            raise ConfigError(f"--from {file}: there is no config.yaml in it", "give a run's directory") from error
+        raise ConfigError(
+            f"--from {file}: {error.strerror}", nearest_place(path) or "give the config.yaml of a run"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"--from {file}: not UTF-8 text, so not the config of a run") from error
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import json
@@ -28,6 +29,20 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def nearest_place(place: Path) -> str | None:
+    """A remedy for a path that does not exist: the sibling with the most similar name at the first wrong step."""
+    for step in reversed([place, *place.parents]):
+        if step.exists():
+            continue
+        try:
+            siblings = sorted(entry.name for entry in step.parent.iterdir())
+        except OSError:
+            return None
+        close = difflib.get_close_matches(step.name, siblings, n=1)
+        return f"did you mean {step.parent / close[0]}?" if close else None
+    return None
 
 
 def digest(path: Path) -> str:

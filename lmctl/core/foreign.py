@@ -7,7 +7,7 @@ Code that comes with a model is never run, pickles are never opened.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ _LOOKED_AT = 64
 """Pieces of a vocabulary that are tried."""
 
 
-def config_of(what: str, place: str) -> Any:
-    """The config of the model in directory `place`, whose files are checked first, or of a hub id."""
+def config_of(what: str, place: str, check: Callable[[str, Path], None] = check_files) -> Any:
+    """The config of the model in directory `place`, whose files are checked first by `check`, or of a hub id."""
     from transformers import AutoConfig
 
     if Path(place).exists():
-        check_files(what, Path(place))
+        check(what, Path(place))
     with _reading(what, "config.json"):
         return AutoConfig.from_pretrained(place, trust_remote_code=False)
 

@@ -47,6 +47,12 @@ AGAIN = "copy or download it again"
 def check_files(what: str, folder: Path) -> None:
     """ConfigError unless `folder` can hold a model that transformers loads: config.json, weights as safetensors whose
     files are whole, and JSON that is JSON. `what` begins messages: `model_path=runs/x`."""
+    check_outline(what, folder)
+    headers(what, folder)
+
+
+def check_outline(what: str, folder: Path) -> None:
+    """The same for a directory that need not have weights."""
     if not folder.is_dir():
         raise ConfigError(f"{what} is a file, and a model is a directory", _of_file(folder))
     if not (folder / CONFIG).is_file():
@@ -56,7 +62,6 @@ def check_files(what: str, folder: Path) -> None:
     for name in (CONFIG, "generation_config.json"):
         if (folder / name).is_file():
             json_object(what, folder / name)
-    headers(what, folder)
     tasks(what, folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import stat
@@ -13,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lmctl.core.errors import DataError
+from lmctl.core.files import nearest_place
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".raw", ".tokens")
 """What counts as text in a folder, each also with .gz or .zst behind it; a file or pattern may have any name."""
@@ -113,20 +113,6 @@ def bare_name(name: str) -> str:
     """The name in lower case, without what compression has put behind it."""
     name = name.lower()
     return next((name.removesuffix(suffix) for suffix in COMPRESSED_SUFFIXES if name.endswith(suffix)), name)
-
-
-def nearest_place(place: Path) -> str | None:
-    """A remedy for a path that does not exist: the sibling with the most similar name at the first wrong step."""
-    for step in reversed([place, *place.parents]):
-        if step.exists():
-            continue
-        try:
-            siblings = sorted(entry.name for entry in step.parent.iterdir())
-        except OSError:
-            return None
-        close = difflib.get_close_matches(step.name, siblings, n=1)
-        return f"did you mean {step.parent / close[0]}?" if close else None
-    return None
 
 
 def unreadable(path: Path | str, error: OSError) -> BadFile:

@@ -70,7 +70,9 @@ def by_content(read: Read, share: float, name: str) -> Partition:
         return _by_sentences(lambda: _once(read, corpus.repeated), share, corpus.duplicates, name)
     texts, where = np.unique(corpus.sides, return_inverse=True)
     if len(texts) < 2:
-        raise DataError(f"{name} has one text only, in upper and lower case", "give more documents, or valid_path=")
+        raise DataError(
+            f"{name} has one text only, in upper and lower case", "give more documents, or data.valid_path=FILE"
+        )
     held = hold_out(texts, np.bincount(where, corpus.sizes).astype(np.int64), share, 2 if len(texts) >= 4 else 1)
     near = share / 2 <= held.share <= share * 2
     return Partition(
@@ -112,7 +114,7 @@ def _by_sentences(read: Read, share: float, duplicates: int, name: str) -> Parti
     if sentences < 2:
         raise DataError(
             f"{name} is one document of one sentence: nothing is left to train on when it is held out",
-            "give more text, or layout=one_document_per_line, or valid_path=",
+            "give more text, or data.layout=one_document_per_line, or data.valid_path=FILE",
         )
     cut = sentences - min(sentences - 1, max(1, round(share * sentences)))
     return Partition(

@@ -110,7 +110,7 @@ class Corpus:
             notes.append("no document has two sentences, and pairs of segments (nsp, sop) cannot be made of such ones")
         if tally.documents > 2 and tally.longest * 2 > tally.characters:
             share = 100 * tally.longest // tally.characters
-            notes.append(f"one document is {share} % of the text, and it is on one side of the split")
+            notes.append(f"one document is {share} % of the text: all of it is for training, or all for validation")
         return notes
 
 

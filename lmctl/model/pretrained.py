@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place, path_of
+from lmctl.core.files import means_a_place, nearest_place, path_of
 from lmctl.core.foreign import config_of
-from lmctl.core.model_files import near
+from lmctl.core.model_files import check_outline, near
 from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.core.words import command
@@ -78,7 +78,7 @@ class Pretrained:
                 f"finish it: {command('lmctl train resume=auto', run_dir=folder)}" if unfinished else near(folder),
             )
         if not folder.exists() and means_a_place(self.init_from):
-            raise ConfigError(f"{self.key}={self.init_from}: no such directory")
+            raise ConfigError(f"{self.key}={self.init_from}: no such directory", nearest_place(folder))
         return str(folder) if folder.exists() else self.init_from
 
     @cached_property
@@ -131,3 +131,12 @@ class Pretrained:
         from lmctl.model.loading import outline
 
         return outline(self, vocabulary, heads)
+
+
+class Template(Pretrained):
+    """All of a model directory but the weights, as a run writes it when it begins."""
+
+    @cached_property
+    def config(self) -> Any:
+        own.register()
+        return config_of(f"{self.key}={self.init_from}", self.place, check_outline)

@@ -162,7 +162,8 @@ tags: [lmctl]
 {summary["tokens"]:,} tokens. `config.yaml` of the run directory repeats the run: `lmctl train --from config.yaml`.
 {chosen}
 Measured on {rows} that were not trained on. The intervals say how much a figure would
-differ on other rows like these; "unclear" is a figure whose interval holds what a guess without the text reaches.
+differ on other rows like these. The baseline is the best answer that does not look at the text; "unclear" means that
+it lies within the interval.
 
 {figures.table(summary)}
 

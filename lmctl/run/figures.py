@@ -59,7 +59,7 @@ def _verdict(
     return "unclear" if interval is not None and interval[0] <= guess <= interval[1] else "better"
 
 
-BEATS = {"better": "beats", "unclear": "about as good as", "not better": "NO BETTER than"}
+BEATS = {"better": "better than", "unclear": "not clearly better than", "not better": "NOT better than"}
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -73,17 +73,20 @@ def lines(summary: dict[str, Any]) -> list[str]:
         value = one.shown(one.value) + one.range()
         against = "" if one.verdict is None else f"{BEATS[one.verdict]} {one.guess_is}: {one.shown(one.guess or 0.0)}"
         out.append(f"  {one.name:<{width}}{value:<22}  {against}".rstrip())
-    out += [
-        f"  few rows: {n:,} of {task}, where one more or less is {1 / n:.1%}; take the figures as rough"
-        for task, n in rows.items()
-        if n < SMALL
-    ]
+    for task, n in rows.items():
+        if n < SMALL:
+            shares = any(one.name.startswith(f"{task}/") and one.name.endswith("_accuracy") for one in found)
+            one_row = f": one row more or less is {1 / n:.1%}" if shares else ""
+            out.append(f"  only {n:,} held-out rows of {task}{one_row}, so these figures are rough")
     return out
 
 
 def table(summary: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    head = ["| on held-out text | value | 95 % interval | targets | guessing without the text | |", f"|{'---|' * 6}"]
+    head = [
+        "| on held-out rows | value | 95 % interval | predictions | baseline | against the baseline |",
+        f"|{'---|' * 6}",
+    ]
     rows = [
         f"| {one.name} | {one.value:.4f} | {_four(one.interval)} | {one.targets:,} | "
         + ("" if one.guess is None else f"{one.guess:.4f} ({one.guess_is})")

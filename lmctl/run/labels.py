@@ -15,14 +15,15 @@ from lmctl.core.suggest import listed, nearest
 SEPARATOR = ","
 """Between the labels of one row, where several may hold and they come as one string."""
 
-LOOK, MANY = 2_000, 1_000
+LOOK, MANY, FEW = 2_000, 1_000, 20
 """Rows after which labels that repeat are taken for classes; more different labels than this, hardly any of which
-repeats, are not."""
+repeats, are not; nor are more different fractions than FEW, if each is seen in less than ten rows or so."""
 
 MOST_CELLS = 1 << 31
 """Of the table of all labels for all rows, where several may hold: 8 GiB."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
+_NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?")
 
 
 class BadLabel(DataError):
@@ -97,22 +98,42 @@ def labelled(rows: Iterable[Row], labels: Labels, skip: bool, left_out: list[str
 
 def check_repeated(rows: Iterable[Row], kind: LabelKind | None, what: str) -> None:
     """DataError if nearly every row has a label of its own, as in a column of numbers or names of rows: nothing could
-    be learnt; or if all rows have the same one. `what` is the task in messages. Looks at the first rows only, if there
-    are different labels there that repeat."""
+    be learnt; or if labels are plainly numbers, or lists, that are to be one class each; or if all rows have the same
+    one. `what` is the task in messages. Looks at the first rows only, if there are different labels there that repeat.
+    """
     if kind not in ("class", "classes"):
         return
+    setting = f"mix.tasks.{what}.objective.labels"
     names: set[str] = set()
-    count = 0
+    count = lists = 0
     for count, row in enumerate(rows, start=1):
+        lists += isinstance(row.label, list)
         names.update(_several(row) if kind == "classes" or isinstance(row.label, list) else (_plain(row.label),))
         if count >= LOOK and 2 <= len(names) <= count // 2:
-            return
+            break
+    if kind == "class" and count and lists == count:
+        raise DataError(
+            f"{what}: every row has a list of labels, and one class is to be learnt",
+            f"to learn several labels per row: {setting}=classes",
+        )
+    if (
+        len(names) > max(FEW, count // 10)
+        and all(map(_NUMBER.fullmatch, names))
+        and not all(map(_WHOLE.fullmatch, names))
+    ):
+        example = next(name for name in sorted(names) if not _WHOLE.fullmatch(name))
+        raise DataError(
+            f"{what}: the labels are numbers such as {example}, and {len(names):,} of them would be a class each",
+            f"to learn the numbers themselves: {setting}=number",
+        )
+    if count >= LOOK and 2 <= len(names) <= count // 2:
+        return
     if len(names) < 2:
         raise one_label(what, next(iter(names), None))
     if len(names) > max(MANY, count // 2):
         raise DataError(
             f"{what}: {len(names):,} different labels in {count:,} rows, so most classes have a single row",
-            "is data.label the right column? For numbers: objective.labels=number",
+            f"is data.label the right column? For numbers: {setting}=number",
         )
 
 
@@ -136,7 +157,8 @@ def _in_order(names: Iterable[str]) -> list[str]:
 def _one(row: Row) -> str:
     if isinstance(row.label, list):
         raise BadLabel(
-            f"{row.where}: the row has a list of labels", "several labels per row: mix...objective.labels=classes"
+            f"{row.where}: the row has a list of labels",
+            "several labels per row: mix.tasks.TASK.objective.labels=classes",
         )
     return _plain(row.label)
 

@@ -57,5 +57,5 @@ def guess(objective: Objective, term: str) -> str:
     if objective.label_kind == "number":
         return "always the mean"
     if objective.label_kind is not None:
-        return "always the same answer"
-    return "word frequency" if term in ("mlm", "lm") else "guessing"
+        return "always the most frequent class" if objective.label_kind == "class" else "label frequencies alone"
+    return "word frequencies alone" if term in ("mlm", "lm") else "chance"

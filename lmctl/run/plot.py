@@ -94,7 +94,7 @@ def _panel(panel: Any, lines: Sequence[dict[str, Any]], name: str, guess: float 
         panel.plot(*points.T, color="C1", marker="o", markersize=3, label=None if number else "valid")
         shown.append(points)
     if guess is not None:
-        panel.axhline(guess, linestyle="--", color="grey", label="guessing without the text")
+        panel.axhline(guess, linestyle="--", color="grey", label="baseline, not looking at the text")
     if (limits := _limits(shown, guess)) is not None:
         panel.set_ylim(*limits)
     per_step = next((line["tokens"] / line["step"] for line in reversed(lines) if line["step"]), 0)

@@ -119,9 +119,9 @@ class Session:
         self.processes.wait()
         stop.ignore()
         raise Stopped(
-            f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved, "
-            "and model_path= takes the run as it is",
-            f"go on with: {command(f'lmctl {self.plan.verb} resume=auto', run_dir=self.paths.root)}",
+            f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved",
+            f"go on with: {command(f'lmctl {self.plan.verb} resume=auto', run_dir=self.paths.root)}\n"
+            f"  or use it as it is: {command('lmctl eval', model_path=self.paths.root)}",
         )
 
     def _after(self, report: StepReport) -> bool:

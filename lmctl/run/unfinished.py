@@ -187,7 +187,7 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
 
     from lmctl.config.build import build
     from lmctl.model.loading import outline
-    from lmctl.model.pretrained import Pretrained
+    from lmctl.model.pretrained import Template
     from lmctl.run.export import HEADS, write_weights
     from lmctl.tokenizer.vocabulary import vocabulary
 
@@ -208,7 +208,7 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     if "lora_targets" in adapters:
         adapters["lora_targets"] = list(adapters["lora_targets"])
     pieces = vocabulary(AutoTokenizer.from_pretrained(template))
-    network: Any = outline(Pretrained(str(template), **adapters), pieces, heads)
+    network: Any = outline(Template(str(template), **adapters), pieces, heads)
     precision.convert(network, torch.device("cpu"))
     _fill(network, load_file(checkpoint / "model.safetensors"), asked)
     model: Any = precision.restore(network.pretrained())

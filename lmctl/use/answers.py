@@ -37,7 +37,7 @@ def chosen_task(loaded: Loaded, task: str | None) -> str | None:
     tasks = labelled_tasks(loaded)
     if task is not None and task not in tasks:
         known = list(loaded.tasks or {})
-        what = "labels nothing" if task in known else f"is none of its tasks{did_you_mean(task, tasks)}"
+        what = "labels no rows" if task in known else f"is none of its tasks{did_you_mean(task, tasks)}"
         raise ConfigError(
             f"task={task}: model_path={loaded.path}: {task} {what}",
             f"tasks that label: {', '.join(tasks)}" if tasks else "only models that lmctl trained know their tasks",
@@ -46,7 +46,7 @@ def chosen_task(loaded: Loaded, task: str | None) -> str | None:
         raise ConfigError(f"model_path={loaded.path} has several tasks that label", f"task={' or task='.join(tasks)}")
     if not tasks and loaded.family != "classifier":
         raise ConfigError(
-            f"model_path={loaded.path} labels nothing: it is no classifier",
+            f"model_path={loaded.path} is not a classifier, so it cannot label rows",
             f"fine-tune it: lmctl train init_from={loaded.path} mix=classify data=table data.path=... data.label=...",
         )
     return task or (tasks[0] if tasks else None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lmctl.core.batch import whole_text
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place, path_of
+from lmctl.core.files import means_a_place, nearest_place, path_of
 from lmctl.core.foreign import check_fit, config_of, refuse_random, tokenizer_of, weights_of
 from lmctl.core.model_files import near
 from lmctl.core.model_files import tasks as read_tasks
@@ -198,7 +198,7 @@ def model_folder(model_path: str) -> str:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)", near(folder))
     if not folder.exists() and means_a_place(place):
-        raise ConfigError(f"model_path={model_path}: no such directory")
+        raise ConfigError(f"model_path={model_path}: no such directory", nearest_place(folder))
     return place
 
 

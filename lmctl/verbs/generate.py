@@ -18,7 +18,7 @@ Prompt: TypeAlias = "tuple[int, str]"
 TOP_K = 5
 """Candidates where nobody says how many."""
 LONG = 12
-"""Pieces in which a text shows that it goes round in circles."""
+"""Pieces in which a text shows that it repeats itself."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -53,7 +53,7 @@ def run(cfg: DictConfig) -> None:
         print(text, flush=True)
         circles += not config.samples and goes_round(loaded.pieces([text])[0][-config.max_new_tokens :])
     if circles:
-        say("the likeliest piece after the likeliest goes round in circles: temperature=0.8 draws instead")
+        say("greedy decoding repeats itself here: temperature=0.8 samples instead")
 
 
 def _heard(loaded: Any, prompts: Iterator[str], say: Callable[[str], None]) -> Iterator[str]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lmctl.config.compose import Composer
+from lmctl.config.described import found
 from lmctl.config.schema import FORMATS, one_of
 from lmctl.core.errors import ConfigError
 from lmctl.core.json_lines import emit
 from lmctl.core.suggest import nearest
 
-USAGE = """usage: lmctl list [GROUP] [format=json]
+USAGE = """usage: lmctl list [GROUP | GROUP.OPTION | KEY] [format=json]
 
-list the config groups, their options and what each is for; with format=json one object per option, with its keys"""
+list the config groups, their options and what each is for: all of them, or one, as optim, optim.adamw, optim.lr;
+with format=json one object per option, with its keys, or one per key"""
 
 
-def run(words: list[str]) -> None:
-    """Print one group, or all of them."""
+def run(words: list[str], explain: Callable[[str], str]) -> None:
+    """Print one group, or all of them; what `explain` says of a single option or key."""
     if {"-h", "--help"} & set(words):
         print(USAGE)
         return
@@ -30,9 +33,18 @@ def run(words: list[str]) -> None:
     named = [word for word in words if not word.startswith("format=")]
     if len(named) > 1:
         raise ConfigError("lmctl list takes one group at most", f"groups: {', '.join(groups)}")
+    if named and "." in named[0].replace("=", "."):
+        text = explain(named[0])  # a ConfigError where there is nothing of that name
+        if shape == "text":
+            print(text)
+        else:
+            for record in topic_records(composer, named[0]):
+                emit(record)
+        return
     for group in named:
         if group not in groups:
-            close = nearest(group, groups)
+            known = [*groups, *(f"{kind}.{option}" for kind in groups for option in composer.options(kind))]
+            close = next((name for name in known if name.endswith(f".{group}")), None) or nearest(group, known)
             hint = f"; did you mean {close}?" if close else ""
             raise ConfigError(f"no group '{group}'{hint}", f"groups: {', '.join(groups)}")
     if shape == "text":
@@ -62,3 +74,19 @@ def option_record(composer: Composer, group: str, option: str) -> dict[str, Any]
         "description": composer.describe(group, option),
         "keys": [key._asdict() for key in composer.keys(group, option)],
     }
+
+
+def topic_records(composer: Composer, word: str) -> Iterator[dict[str, Any]]:
+    """The option that `word` names, or the keys."""
+    group, _, option = word.replace("=", ".", 1).partition(".")
+    if group in composer.all_groups and option in composer.options(group):
+        yield option_record(composer, group, option)
+        return
+    for key in found(composer, word):
+        yield {
+            "key": key.name,
+            "type": key.kind,
+            "default": key.default,
+            "comment": key.purpose,
+            "option": key.option or None,
+        }
