@@ -354,7 +354,7 @@ def test_a_pipe_can_be_read_once(tmp_path):
 def test_the_command_line_says_so_in_a_line(tmp_path):
     done = lmctl("generate", "model_path=nowhere", "prompt=caf\udce9", cwd=tmp_path)
     assert done.returncode == 2
-    assert "is not valid UTF-8" in done.stderr.splitlines()[0]
+    assert "is not UTF-8 text" in done.stderr.splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ CHANGES: dict[str, dict[str, Change]] = {
         "path": ({}, "changed"),
         "layout": ({}, "one_document_per_file"),
         "sentences": ({}, "line"),
+        "on_bad_file": ({"path": "damaged"}, "skip"),
         "valid_path": ({}, "valid"),
         "valid_share": ({}, 0.5),
     },
@@ -146,6 +147,9 @@ def write(folder: Path, option: str) -> str:
     texts["bad"] = ["\tempty", *texts["two"]]
     for name, lines in texts.items():
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "good.txt").write_text("\n".join(TEXTS) + "\n")
+    (folder / "damaged" / "not_utf8.txt").write_bytes(b"caf\xe9 au lait\n")
     return ".txt"
 
 

@@ -127,6 +127,13 @@ def test_what_is_not_there(tmp_path):
         text_files(str(tmp_path / "empty"))
 
 
+def test_a_file_that_was_compressed_since_is_the_same_text(tmp_path):
+    plain = fingerprint([write(tmp_path / "a.txt", b"one\ntwo\n" * 1000)])
+    for name, pack in (("a.txt.gz", gzip.compress), ("a.txt.zst", zstandard.compress), ("gz.txt", gzip.compress)):
+        assert fingerprint([write(tmp_path / name, pack(b"one\ntwo\n" * 1000))]) == plain
+        assert fingerprint([write(tmp_path / name, pack(b"one\ntwo\n" * 1001))]) != plain
+
+
 def test_the_fingerprint_follows_contents_and_not_places(tmp_path):
     here = [write(tmp_path / "here" / name, name.encode()) for name in ("a", "b")]
     there = [write(tmp_path / "there" / name, name[0].encode()) for name in ("a1", "b1")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -132,6 +134,32 @@ def test_files_are_translated_too(marian, tmp_path, capsys):
     file.write_text("the cat\n\nthe dog\n")
     translated(marian, file=str(file), max_new_tokens=4)
     assert [bool(line) for line in capsys.readouterr().out.splitlines()] == [True, False, True]
+
+
+@pytest.mark.parametrize("verb", [translated, generate, score])
+def test_a_dash_and_a_pipe_are_read_once_as_standard_input_is(marian, gpt2, tmp_path, typed, capsys, verb):
+    model, settings = (marian if verb is translated else gpt2), {} if verb is score else {"max_new_tokens": 4}
+    text = "the cat\nthe dog\n"
+    (tmp_path / "in.txt").write_text(text)
+    verb(model, file=str(tmp_path / "in.txt"), **settings)
+    expected = capsys.readouterr().out
+    assert len(expected.splitlines()) >= 2
+    typed(text)
+    verb(model, file="-", **settings)
+    assert capsys.readouterr().out == expected
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = Thread(target=pipe.write_text, args=(text,), daemon=True)
+    writer.start()
+    verb(model, file=str(pipe), **settings)
+    writer.join(timeout=10)
+    assert capsys.readouterr().out == expected
+
+
+def test_an_empty_dash_is_called_what_it_is(gpt2, typed):
+    typed("")
+    with pytest.raises(DataError, match="no prompt: standard input is empty"):
+        generate(gpt2, file="-")
 
 
 def test_a_prompt_is_continued_greedily(gpt2, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +17,7 @@ from lmctl.cli.application import Application
 from lmctl.cli.main import main
 from lmctl.cli.sweep import ProcessLauncher, sweep_dir
 from lmctl.config.audit import is_token, reads_secret
+from lmctl.config.compose import SCHEMAS
 from lmctl.config.saved import config_text, read_config
 from lmctl.core.words import command, literal, read, setting
 
@@ -117,6 +119,17 @@ def test_a_run_of_any_name_is_found_again(name: str, tmp_path: Path, monkeypatch
     assert sweep_dir([setting("name", name)]) == sweep_dir([setting("run_dir", str(folder))]) == folder
 
 
+PLACES = {"model_path", "file", "dev", "out", "run_dir", "cache_dir", "init_from", "teacher"}
+
+
+@pytest.mark.parametrize("verb", sorted(SCHEMAS))
+def test_whatever_a_verb_calls_a_file_or_a_folder_is_a_place(verb):
+    hints = get_type_hints(SCHEMAS[verb], include_extras=True)
+    named = PLACES & set(hints)
+    assert named, "every verb reads or writes something"
+    assert {name for name in named if "IsPlace" not in str(hints[name])} == set()
+
+
 def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Places may begin with ~ even where no shell has expanded it."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -126,7 +139,7 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert (config["data"]["path"], config["data"]["valid_path"]) == (f"{tmp_path}/t.csv", f"{tmp_path}/v.csv")
     assert config["data"]["label"] == "~x", "a column is no place"
     assert config["model"]["init_from"] == config["tokenizer"]["path"] == f"{tmp_path}/m"
-    for verb in ("eval", "generate", "score", "translate"):
+    for verb in ("eval", "generate", "score", "translate", "predict"):
         assert config_of(verb, "model_path=~/m")["model_path"] == f"{tmp_path}/m"
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "config.yaml").write_text("seed: 1\n")

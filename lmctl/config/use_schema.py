@@ -180,8 +180,8 @@ class ScoreConfig:
 class PredictConfig:
     """Root of `lmctl predict`."""
 
-    model_path: str = key(MISSING, MODEL_PATH)
-    file: Optional[str] = key(None, "csv, tsv, parquet, jsonl or text file, or a pattern; null or -: standard input")
+    model_path: Place = key(MISSING, MODEL_PATH)
+    file: Optional[Place] = key(None, "csv, tsv, parquet, jsonl or text file, or a pattern; null or -: standard input")
     task: Optional[str] = key(None, "which of the model's own tasks labels; null: the only one that can")
     text: Optional[str] = key(None, "column of the text; null: the one that the run was trained on, or text")
     text_b: Optional[str] = key(
@@ -195,7 +195,7 @@ class PredictConfig:
         "text (label<TAB>probability<TAB>text), csv or tsv (the input's columns, and label and probability), or json "
         "(one object per line with every field)",
     )
-    out: Optional[str] = key(None, "write to this file, whole or not at all; null: standard output")
+    out: Optional[Place] = key(None, "write to this file, whole or not at all; null: standard output")
     batch: int = key(32, "rows at a time; from standard input an answer comes at the latest after so many", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     runner: Any = MISSING

@@ -79,19 +79,14 @@ def _cut(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """64 hex digits of the files' contents in their order; the same wherever the files lie."""
+    """64 hex digits of the files' contents in their order; the same wherever the files lie, compressed or not."""
     files = list(files)
     progress.expect(sum(map(_size, files)))
     total = hashlib.sha256()
     for file in files:
         digest = hashlib.sha256()
-        try:
-            with open(file, "rb") as opened:
-                while block := opened.read(_BLOCK):
-                    digest.update(block)
-                    progress.advance(len(block))
-        except OSError as error:
-            raise unreadable(file, error) from error
+        for block in _file_blocks(file):
+            digest.update(block)
         total.update(digest.digest())
     return total.hexdigest()
 

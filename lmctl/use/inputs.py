@@ -7,7 +7,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from lmctl.data.reading import aligned_lines
-from lmctl.use.lines import STANDARD_INPUT, files_once, incoming
+from lmctl.use.lines import files_once, incoming, is_standard_input
 
 EXAMPLE = "file=..., or lines on standard input"
 
@@ -20,13 +20,9 @@ class Placed(NamedTuple):
     text: str
 
 
-def from_standard_input(file: str | None) -> bool:
-    return file is None or file == STANDARD_INPUT
-
-
 def placed(file: str | None, what: str = "text", example: str = EXAMPLE) -> Iterator[Placed]:
     """The lines of the file or files that `file` names, else of standard input; errors as `lines.incoming`."""
-    if file is None or file == STANDARD_INPUT:
+    if file is None or is_standard_input(file):
         return _numbered("standard input", incoming(None, what, example))
     return chain.from_iterable([_numbered(str(path), aligned_lines(path)) for path in files_once(file)])
 

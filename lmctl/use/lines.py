@@ -16,6 +16,15 @@ STANDARD_INPUT = "-"
 """The file that is standard input, as for other programs."""
 
 
+def is_standard_input(file: str | None) -> bool:
+    return file is None or file == STANDARD_INPUT
+
+
+def comes_once(file: str | None) -> bool:
+    """Whether the lines of `file` can be read only once, as they come: those of standard input and of pipes."""
+    return file is None or file == STANDARD_INPUT or is_pipe(Path(file).expanduser())
+
+
 def lines_of(file: str) -> Iterator[str]:
     """The lines of a text file, plain or compressed; DataError if it cannot be read.
 
@@ -34,7 +43,7 @@ def files_once(file: str) -> list[Path]:
 def incoming(file: str | None, what: str, example: str) -> Iterator[str]:
     """The lines of `file`, else of standard input, plain or compressed; ConfigError if there is none, or if it is a
     terminal, where nobody knows that text is expected."""
-    if file is not None and file != STANDARD_INPUT:
+    if file is not None and not is_standard_input(file):
         return lines_of(file)
     stream = sys.stdin
     if stream is None or stream.closed:

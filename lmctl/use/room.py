@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from lmctl.core.errors import DataError
+from lmctl.use.lines import is_standard_input
 from lmctl.use.load import Loaded
 
 SHOWN = 3
@@ -22,7 +23,7 @@ class Place:
         """Of line `number`, from 1."""
         if self.typed:
             return ""
-        return f"line {number} of standard input: " if self.file is None else f"{self.file}:{number}: "
+        return f"line {number} of standard input: " if is_standard_input(self.file) else f"{self.file}:{number}: "
 
 
 def check_prompt(loaded: Loaded, text: str, where: str) -> None:

@@ -103,6 +103,7 @@ def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> Non
 def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[[str, str], None]) -> Iterator[str]:
     """The prompts alone, each after `check(prompt, where)`: those of a file all before the first is answered, those
     of standard input as they come."""
+    from lmctl.use.lines import comes_once
     from lmctl.use.room import Place
 
     place = Place(config.file, typed=config.prompt is not None)
@@ -112,12 +113,12 @@ def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[
             check(prompt, place.of(number))
             yield prompt
 
-    return checked() if config.file is None else iter(list(checked()))
+    return checked() if comes_once(config.file) else iter(list(checked()))
 
 
 def _prompts(config: GenerateConfig) -> Iterator[Prompt]:
     """At least one, each with the number of its line."""
-    from lmctl.use.lines import incoming
+    from lmctl.use.lines import incoming, is_standard_input
 
     example = 'prompt="The [MASK] statement", file=..., or lines on standard input'
     lines = iter([config.prompt]) if config.prompt is not None else incoming(config.file, "prompt", example)
@@ -125,5 +126,6 @@ def _prompts(config: GenerateConfig) -> Iterator[Prompt]:
     prompts = ((number, line) for number, line in numbered if line.strip() or config.prompt is not None)
     first = next(prompts, None)
     if first is None:
-        raise DataError(f"no prompt: {config.file or 'standard input'} is empty", 'give one: prompt="Once upon a time"')
+        place = "standard input" if is_standard_input(config.file) else config.file
+        raise DataError(f"no prompt: {place} is empty", 'give one: prompt="Once upon a time"')
     return chain([first], prompts)

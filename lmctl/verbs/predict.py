@@ -33,7 +33,8 @@ def run(cfg: DictConfig) -> None:
     where = build(cfg.runner, Where)
     trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
 
-    from lmctl.use.inputs import EXAMPLE, from_standard_input, placed
+    from lmctl.use.inputs import EXAMPLE, placed
+    from lmctl.use.lines import is_standard_input
     from lmctl.use.load import load, model_folder
     from lmctl.use.new_rows import NewRows, files
 
@@ -41,7 +42,7 @@ def run(cfg: DictConfig) -> None:
     model_folder(config.model_path)
     if config.out is not None and (not Path(config.out).parent.is_dir() or Path(config.out).is_dir()):
         raise ConfigError(f"out={config.out}: no file can be written there", "name a file in a folder that there is")
-    stream = placed(None, example=EXAMPLE) if from_standard_input(config.file) else None
+    stream = placed(None, example=EXAMPLE) if is_standard_input(config.file) else None
     if stream is None:
         files(str(config.file))
 

@@ -130,11 +130,12 @@ def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
 def _nbest(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """Word error rates on both sets, before and after; the chosen hypotheses go to `out`."""
     from lmctl.core.files import write_text
-    from lmctl.use.inputs import from_standard_input, placed
+    from lmctl.use.inputs import placed
+    from lmctl.use.lines import is_standard_input
     from lmctl.use.nbest import collected, tune, with_lm
 
     assert config.dev is not None
-    name = "standard input" if from_standard_input(config.file) else str(config.file)
+    name = "standard input" if is_standard_input(config.file) else str(config.file)
     sets = [collected(placed(config.dev), config.dev), collected(lines, name)]
     dev, test = with_lm(loaded, sets, config.batch, loaded.row(config.seq_len), config.case)
     tuned = tune(dev)

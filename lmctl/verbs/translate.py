@@ -14,7 +14,7 @@ def run(cfg: DictConfig) -> None:
     config = check_root(cfg, TranslateConfig)
     where = build(cfg.runner, Where)
 
-    from lmctl.use.lines import incoming, lines_of
+    from lmctl.use.lines import comes_once, incoming, lines_of
 
     lines = incoming(config.file, "text", "file=..., or lines on standard input")
 
@@ -29,7 +29,7 @@ def run(cfg: DictConfig) -> None:
     refuse_classifier(loaded, "it writes no text")
     need(loaded, ("seq2seq",), "translate")
     say, place = Display().say, Place(config.file)
-    if config.file is None:
+    if config.file is None or comes_once(config.file):
         lines = cut_lines(loaded, lines, place, say, config.prefix)
     else:  # a file can be read twice: what is wrong with it is said before the work begins
         for _ in cut_lines(loaded, lines_of(config.file), place, say, config.prefix):
