@@ -15,9 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lmctl.core.errors import ConfigError, DataError, LmctlError
-from lmctl.core.files import means_a_place, path_of
+from lmctl.core.files import means_a_place, nearest_place, path_of
 from lmctl.core.suggest import did_you_mean
-from lmctl.data.files import nearest_place
 from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, Record
 from lmctl.data.table import Table, suffix

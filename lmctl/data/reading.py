@@ -18,9 +18,9 @@ from typing import BinaryIO, cast
 
 from lmctl.core import progress
 from lmctl.data.encoding import advice, binary, conversion, wide
-from lmctl.data.files import COMPRESSED_SUFFIXES, BadFile, nearest_place, text_files, unreadable
+from lmctl.data.files import COMPRESSED_SUFFIXES, BadFile, text_files, unreadable
 
-__all__ = ["aligned_lines", "aligned_lines_of", "fingerprint", "lines", "nearest_place", "problem", "text_files"]
+__all__ = ["aligned_lines", "aligned_lines_of", "fingerprint", "lines", "problem", "text_files"]
 
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 14
