@@ -81,16 +81,16 @@ def small(steps: float, rows: int | None = 16, **more) -> Plan:
 
 def test_a_run_that_ends_sooner_than_it_began_to(tmp_path, alone, monkeypatch):
     """Stopped before its first validation after step 0, and resumed with a budget that is spent, on other rows."""
-    stopped(tmp_path, small(20), prepared(), alone, 3, monkeypatch)
+    stopped(tmp_path, small(20, 12), prepared(), alone, 3, monkeypatch)
     assert end(tmp_path)["valid_step"] == 0
-    for rows in (16, 8):
+    for rows in (12, 8):
         run = session(tmp_path, small(3, rows), prepared(), alone, resume=True)
         run.run()
         summary = check_end(tmp_path, small(3, rows), prepared(), alone)
         assert (summary["steps"], summary["valid_step"], summary["exported_step"]) == (3, 3, 3)
         assert isinstance(run.display, Ears)
         assert any("cannot be compared" in line for line in run.display.heard) == (rows == 8)
-        assert [(line["step"], line["rows"]) for line in lines(tmp_path, "valid")] == [(0, 16), (3, rows)]
+        assert [(line["step"], line["rows"]) for line in lines(tmp_path, "valid")] == [(0, 12), (3, rows)]
 
 
 @pytest.mark.parametrize("budget", [Budget(minutes=0.01), Budget(tokens=900), Budget(epochs=0.5)], ids=str)
