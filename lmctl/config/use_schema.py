@@ -187,7 +187,9 @@ class PredictConfig:
     text_b: Optional[str] = key(
         "auto", "column of a pair's second text; null: none; auto: the run's, or text_b where there is one"
     )
-    input: str = key("auto", "table, jsonl or lines (pairs: a<TAB>b); auto: by the file's name or the first line")
+    input: str = key(
+        "auto", "table, jsonl or lines (pairs: a<TAB>b); auto: by the file's name or the first line, such as a header"
+    )
     on_bad_row: str = key("error", "error: end at the first bad row; skip: give it an empty answer and go on")
     probabilities: bool = key(False, "text, csv, tsv: a column for the probability of every class (json has them all)")
     format: str = key(

@@ -76,12 +76,24 @@ class NewRows:
         kind, stream = self.kind, self.stream
         if kind == AUTO:
             first, stream = first_that_says(stream)
-            kind = "jsonl" if first is not None and _OBJECT.match(first.text) else "lines"
+            kind = "lines" if first is None else self._guess(first)
         if kind == "lines":
             yield kind, _of_lines(stream)
         else:
             reader = self._table() if kind == "table" else JsonLines(STANDARD_INPUT).with_all_columns()
             yield kind, reader.in_lines((line.text for line in stream), "standard input")
+
+    def _guess(self, first: Placed) -> str:
+        """What standard input holds, by its first line: an object of jsonl, the header of a table, or a text."""
+        if _OBJECT.match(first.text):
+            return "jsonl"
+        columns = self.learnt if isinstance(self.learnt, Columns) else None
+        text = self.text or (columns.text if columns else TEXT)
+        cells = [cell.strip().strip('"') for cell in re.split("[\t,;|]", first.text)]
+        if len(cells) > 1 and text in cells:
+            self.say(f"{first.where}: the header of a table, by its column {text!r} (input=lines: a text)")
+            return "table"
+        return "lines"
 
     def _file(self, path: Path) -> tuple[str, Records]:
         known = {"table": self._table(), "jsonl": JsonLines(str(path)).with_all_columns()}
