@@ -8,6 +8,7 @@ that this takes are imported in this file only.
 from __future__ import annotations
 
 import argparse
+from copy import copy
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -88,6 +89,13 @@ def _thawed(node: Any) -> Any:
 
 class _Repository(ConfigRepository):  # type: ignore[misc]
     """Hydra's reader of YAML files; one that is not UTF-8 is refused by its name."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
+        """Hydra copies it several times per command, so that it can be given other sources; what they hold, every schema
+        there is, is never changed, and copying it would be most of the time that composing takes."""
+        other = copy(self)
+        other.sources = list(self.sources)
+        return other
 
     def load_config(self, config_path: str) -> Any:
         try:

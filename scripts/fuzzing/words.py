@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from random import Random
 
 from lmctl.cli.application import Application
 from lmctl.cli.explain import explain
 from lmctl.cli.main import VERBS, main
+from lmctl.config import described
 from lmctl.config.build import check
-from lmctl.config.compose import conf_dir
+from lmctl.config.compose import Composer, conf_dir
 
 KEYS = """name run_dir seed model data mix optim.lr budget.steps budget batch.size data.path data.label teacher
 init_from tokenizer.path mix.tasks.corpus.weight mix.tasks.corpus.data.path precision stages stages.a.seed trusted
@@ -65,6 +67,18 @@ eval:
 YAML = ["", " ", "  ", ":", "- ", "[", "{", "}", "]", "&a ", "*a", "!!python/object:os.system ", "!x ", "? ", "| ", "#",
         "null", "${x}", "${", "???", "<<: ", "\t", "\0", "é", "\ufeff", "%YAML 9\n", "---\n", "1e999", "'", '"',
         "defaults: [x]\n", "_target_: os.system\n", "# @package x\n", "seed: 1\n", "9" * 500, "[" * 300]  # fmt: skip
+
+
+@cache
+def shared(verb: str, group: str, option: str) -> list[described.Described]:
+    """The keys of an option, which hints look through; no command line changes those of lmctl's own."""
+    return KEYS_OF(Composer(verb), group, option)
+
+
+KEYS_OF = described.option_keys
+described.option_keys = lambda composer, *option: (
+    shared(composer.verb, *option) if composer.config_dir is None else KEYS_OF(composer, *option)
+)
 
 
 def words(draw: Random, folder: Path) -> None:
