@@ -4,10 +4,10 @@
     python scripts/fuzz.py csv jsonl --inputs 500 --seed 7
     python scripts/fuzz.py csv --only 123            # input 123 again, with its traceback
 
-Everything happens in this process, and nothing is trained. A line per reader says how many inputs were read, and how many
-refused by which exit code; an exception without words, an answer that is wrong in itself (a text that cannot be written, an
-empty message) and an input that takes longer than --limit seconds are failures, which the script ends with exit code 1.
-Runs are repeatable: input N of a reader depends on --seed and N alone.
+Everything happens in this process, and nothing is trained. A line per reader says how many inputs were read, and how
+many refused by which exit code. An exception without words, an answer that is wrong in itself (a text that cannot be
+written, an empty message) and an input that takes longer than --limit seconds are failures, and the script then ends
+with exit code 1. Input N of a reader depends on --seed and N alone.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def main() -> int:
     options.add_argument("--progress", type=int, default=0, help="a line on standard error after so many inputs")
     given = options.parse_args()
     names = list(READERS) if "all" in given.readers else given.readers
-    numbers = range(given.first, given.first + given.inputs) if given.only is None else range(given.only, given.only + 1)
+    numbers = (
+        range(given.first, given.first + given.inputs) if given.only is None else range(given.only, given.only + 1)
+    )
     failed = False
     for name in names:
         tally = run(name, numbers, given.seed, given.limit, given.progress, show=given.only is not None)
@@ -158,7 +160,7 @@ def wrong_words(message: str, hint: str | None) -> str:
     try:
         f"{message}{hint}".encode()
     except UnicodeEncodeError:
-        return f"a message that cannot be printed: {ascii(message[:200])}"
+        return f"a message that cannot be printed: {message[:200]!a}"
     if not message.strip():
         return "an empty message"
     return f"a message of {len(message):,} characters: {message[:200]}" if len(message) > 10_000 else ""

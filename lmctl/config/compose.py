@@ -91,8 +91,8 @@ class _Repository(ConfigRepository):  # type: ignore[misc]
     """Hydra's reader of YAML files; one that is not UTF-8 is refused by its name."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
-        """Hydra copies it several times per command, so that it can be given other sources; what they hold, every schema
-        there is, is never changed, and copying it would be most of the time that composing takes."""
+        """Hydra copies it several times per command, so as to give it other sources. What those hold, every schema
+        that there is, is never changed, and copying it took a third of the time of composing."""
         other = copy(self)
         other.sources = list(self.sources)
         return other

@@ -55,9 +55,17 @@ def check_files(what: str, folder: Path) -> None:
         raise _adapter(what)
     for name in (CONFIG, "generation_config.json"):
         if (folder / name).is_file():
-            json_object(what, folder / name)
+            _check_tokens(what, name, json_object(what, folder / name))
     headers(what, folder)
     tasks(what, folder)
+
+
+def _check_tokens(what: str, name: str, config: dict[str, Any]) -> None:
+    """ConfigError if a piece of the vocabulary, as `eos_token_id`, is named by anything but a number, or several."""
+    for key, value in config.items():
+        pieces = value if isinstance(value, list) else [value]
+        if key.endswith("_token_id") and any(type(piece) not in (int, type(None)) for piece in pieces):
+            raise ConfigError(f"{what}: {name}: {key} is {value!r:.80}, and the number of a piece is due", AGAIN)
 
 
 def near(folder: Path) -> str | None:

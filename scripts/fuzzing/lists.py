@@ -9,8 +9,8 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from fuzzing.values import accident, text, value
 
+from fuzzing.values import accident, text, value
 from lmctl.use.inputs import first_that_says, placed
 from lmctl.use.lines import incoming, lines_of
 from lmctl.use.nbest import Lists, collected, rescored, tune

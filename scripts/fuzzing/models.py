@@ -6,6 +6,8 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -15,9 +17,10 @@ import foreign
 import torch
 import transformers
 import use_models
-from fuzzing.values import text
 from safetensors.torch import load_file, save_file
 
+from fuzzing.values import text
+from lmctl.core.errors import LmctlError
 from lmctl.core.foreign import tokenizer_of
 from lmctl.core.model_files import check_files
 from lmctl.run.display import quiet_libraries
@@ -46,22 +49,35 @@ PIECES = ["[MASK]", "[MASK]", "[SEP]", "[CLS]", "[PAD]", "[UNK]", "[mask]", "\n"
 def files(draw: Random, folder: Path) -> None:
     """What is looked at before anything is loaded, and the tokenizer."""
     made = directory(draw, folder)
-    check_files(f"model_path={made}", made)
-    tokenizer_of(f"model_path={made}", str(made))
+    with named(made):
+        check_files(f"model_path={made}", made)
+        tokenizer_of(f"model_path={made}", str(made))
 
 
 def models(draw: Random, folder: Path) -> None:
     """The whole model is loaded, and does what it is for."""
     quiet()
-    loaded = use_models.opened(directory(draw, folder))
-    answered(loaded, Random(2), "the cat")
+    made = directory(draw, folder)
+    with named(made):
+        answered(use_models.opened(made), Random(2), "the cat")
+
+
+@contextmanager
+def named(made: Path) -> Iterator[None]:
+    """A message about a directory says which."""
+    try:
+        yield
+    except LmctlError as error:
+        if str(made) not in str(error):
+            raise AssertionError(f"which directory? {error}") from error
+        raise
 
 
 def prompts(draw: Random, folder: Path) -> None:
     """Whatever is typed, with any settings: an answer, or a word about what is wrong with it."""
     quiet()
-    prompt = "".join(draw.choice([draw.choice(PIECES), draw.choice(PIECES), text(draw)]) for _ in range(draw.randrange(9)))
-    answered(opened(draw.choice(sorted(KINDS))), draw, prompt)
+    parts = [draw.choice(PIECES) if draw.random() < 0.67 else text(draw) for _ in range(draw.randrange(9))]
+    answered(opened(draw.choice(sorted(KINDS))), draw, "".join(parts))
 
 
 def answered(loaded: Any, draw: Random, prompt: str) -> None:

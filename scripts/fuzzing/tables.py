@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fuzzing.values import NAMES, accident, text, value
 
+from fuzzing.values import NAMES, accident, text, value
 from lmctl.core.batch import Row
 from lmctl.core.errors import LmctlError
 from lmctl.data.jsonl import JsonLines

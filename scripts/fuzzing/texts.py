@@ -6,16 +6,28 @@ from pathlib import Path
 from random import Random
 
 from fuzzing.values import accident
-
 from lmctl.data.layout import LAYOUTS
 from lmctl.data.parallel import Parallel
 from lmctl.data.reading import aligned_lines
 from lmctl.data.text import TextFiles
 
-PIECES = ["The cat sat. ", "It ran", ". ", "1. ", "今天很好。", "他说：“走吧。”", '"a.","b."', "= A heading =", "# Another",
-          "a\tb", "\n", "\n", "\n", "\r\n", "\n\n", " ", "\t", "é", "😀", "word " * 50]  # fmt: skip
+PIECES = ["The cat sat. ", "It ran", ". ", "1. ", "今天很好。", "他说：“走吧。”", '"a.","b."', "= A heading =",
+          "# Another", "a\tb", "\n", "\n", "\n", "\r\n", "\n\n", " ", "\t", "é", "😀", "word " * 50]  # fmt: skip
 ODD = ["\ufeff", "\u2028", "\x85", "\x0b", "\x0c", "\x1c", "\u200b", "\r", "\r\r", "\u202e", "\ufffd", "\x1b[0m"]
-NAMES = ["a.txt", "b.txt", "c", "d.md", "e.txt.gz", "f.zst", ".hidden", "g.html", "h.pdf", "sub/i.txt", "名.txt", "j.en"]
+NAMES = [
+    "a.txt",
+    "b.txt",
+    "c",
+    "d.md",
+    "e.txt.gz",
+    "f.zst",
+    ".hidden",
+    "g.html",
+    "h.pdf",
+    "sub/i.txt",
+    "名.txt",
+    "j.en",
+]
 
 
 def text(draw: Random, folder: Path) -> None:
@@ -66,8 +78,9 @@ def parallel(draw: Random, folder: Path) -> None:
             file, _, line = row.where.rpartition(":")
             "".join([*row.texts, row.where]).encode()
             if file in ("0.en", "both.tsv"):
-                stands = list(aligned_lines(Path(file)))[int(line) - 1].partition("\t" if file == "both.tsv" else "\n")[0]
-                assert stands.split() == row.texts[0].split(), (stands, row)
+                stands = list(aligned_lines(Path(file)))[int(line) - 1]
+                first = stands.partition("\t")[0] if file == "both.tsv" else stands
+                assert first.split() == row.texts[0].split(), (stands, row)
     found.fingerprint()
     found.describe().encode()
 

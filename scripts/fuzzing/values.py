@@ -11,8 +11,9 @@ import zstandard
 NAMES = ["text", "label", "b", "a.b", "a", " label ", "", "名", "x=y", "text"]
 CLEAN = ["the cat sat", "It ran. It hid.", "一只猫。", "no", "yes", "a b c", "3", "-1.5", "1", "0", "x,y", "7 mats"]
 ODD = "ab ,;|\t\"'\n\r\\\u3000\u200b\ufeff你①²é\x1f\x85\u2028🙂"
-SCALARS = [None, True, False, 0, 1, -1, 10**400, 9007199254740993, 1e308, 0.1, float("nan"), float("inf"), -float("inf"),
-           "", " ", "NaN", "null", "1", "1.0", "x\ty", "\ud83d", "a\ud83db", "--2", "②", "a" * 3000]  # fmt: skip
+SCALARS = [None, True, False, 0, 1, -1, 10**400, 9007199254740993, 1e308, 0.1, float("nan"), float("inf"),
+           -float("inf"), "", " ", "NaN", "null", "1", "1.0", "x\ty", "\ud83d", "a\ud83db", "--2", "②",
+           "a" * 3000]  # fmt: skip
 INSERTED = [b'"', b"\n", b"\r", b"\t", b",", b"\x00", b"\xff", b"{", b"[", b"\\", b"'", b"\xe4\xb8", b"\xef\xbb\xbf"]
 
 
