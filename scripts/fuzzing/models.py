@@ -48,6 +48,7 @@ PIECES = ["[MASK]", "[MASK]", "[SEP]", "[CLS]", "[PAD]", "[UNK]", "[mask]", "\n"
 
 def files(draw: Random, folder: Path) -> None:
     """What is looked at before anything is loaded, and the tokenizer."""
+    quiet()
     made = directory(draw, folder)
     with named(made):
         check_files(f"model_path={made}", made)
