@@ -61,9 +61,10 @@ def check_files(what: str, folder: Path) -> None:
 
 
 def _check_tokens(what: str, name: str, config: dict[str, Any]) -> None:
-    """ConfigError if a piece of the vocabulary, as `eos_token_id`, is named by anything but a number, or several."""
+    """ConfigError if a piece of the vocabulary, as `bos_token_id`, is named by anything but its number; several may end
+    a text."""
     for key, value in config.items():
-        pieces = value if isinstance(value, list) else [value]
+        pieces = value if isinstance(value, list) and "eos" in key else [value]
         if key.endswith("_token_id") and any(type(piece) not in (int, type(None)) for piece in pieces):
             raise ConfigError(f"{what}: {name}: {key} is {value!r:.80}, and the number of a piece is due", AGAIN)
 

@@ -20,7 +20,7 @@ from lmctl.config.build import without_none
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
-from lmctl.core.places import IsPlace, Paths
+from lmctl.core.places import IsPlace, Paths, run_of
 from lmctl.core.sources import Source, streamed
 from lmctl.use.own import own_tasks
 
