@@ -252,6 +252,7 @@ DAMAGES = [
             ("eos_token_id", [3, "x"]),
             ("bos_token_id", True),
             ("pad_token_id", "0"),
+            ("decoder_start_token_id", []),
         )
     ),
     *(

@@ -87,7 +87,7 @@ def _thawed(node: Any) -> Any:
     return node
 
 
-class _Repository(ConfigRepository):  # type: ignore[misc]
+class _Repository(ConfigRepository):
     """Hydra's reader of YAML files; one that is not UTF-8 is refused by its name."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
