@@ -256,6 +256,11 @@ DAMAGES = [
         )
     ),
     *(
+        (lambda folder, names=names: foreign.edit(folder, "config.json", architectures=names), "architectures is")
+        for names in (-1, "GPT2LMHeadModel", [3])
+    ),
+    (lambda folder: foreign.edit(folder, "config.json", n_layer=10**6), "n_layer is 1,000,000, and its weights are"),
+    *(
         (lambda folder, heads=heads: foreign.edit(folder, "config.json", n_head=heads), "cannot be loaded: its ")
         for heads in (-1, -2, 64)  # sizes that no weight has
     ),

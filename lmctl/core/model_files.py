@@ -15,7 +15,7 @@ from typing import Any
 
 from lmctl.core.errors import ConfigError
 
-CONFIG = "config.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TASKS = "lmctl_tasks.json"
 """Written beside the weights by lmctl's export: what the model was trained for."""
@@ -53,10 +53,11 @@ def check_files(what: str, folder: Path) -> None:
         raise ConfigError(f"{what}: no model directory (it has no {CONFIG})", near(folder))
     if (folder / "adapter_config.json").is_file():
         raise _adapter(what)
-    for name in (CONFIG, "generation_config.json"):
-        if (folder / name).is_file():
-            _check_tokens(what, name, json_object(what, folder / name))
-    headers(what, folder)
+    config = json_object(what, folder / CONFIG)
+    _check_tokens(what, CONFIG, config)
+    if (folder / GENERATION).is_file():
+        _check_tokens(what, GENERATION, json_object(what, folder / GENERATION))
+    _check_shape(what, config, len(headers(what, folder)))
     tasks(what, folder)
 
 
@@ -67,6 +68,21 @@ def _check_tokens(what: str, name: str, config: dict[str, Any]) -> None:
         pieces = value if isinstance(value, list) and "eos" in key else [value]
         if key.endswith("_token_id") and any(type(piece) not in (int, type(None)) for piece in pieces):
             raise ConfigError(f"{what}: {name}: {key} is {value!r:.80}, and the number of a piece is due", AGAIN)
+
+
+def _check_shape(what: str, config: dict[str, Any], tensors: int) -> None:
+    """ConfigError if config.json says what no network is, or one of far more layers than there are tensors: making it
+    would take hours, to find then that its weights are not there. (Layers may share weights, so the bound is wide.)"""
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{what}: {CONFIG}: architectures is {names!r:.80}, and a list of names is due", AGAIN)
+    for key, value in config.items():
+        if key.endswith(("layers", "n_layer")) and isinstance(value, int) and value > 10 * tensors:
+            raise ConfigError(
+                f"{what}: {CONFIG}: {key} is {value:,}, and its weights are {tensors:,} tensors: "
+                "they do not belong together",
+                AGAIN,
+            )
 
 
 def near(folder: Path) -> str | None:
