@@ -20,7 +20,7 @@ import use_models
 from safetensors.torch import load_file, save_file
 
 from fuzzing.values import text
-from lmctl.core.errors import LmctlError
+from lmctl.core.errors import ConfigError
 from lmctl.core.foreign import tokenizer_of
 from lmctl.core.model_files import check_files
 from lmctl.run.display import quiet_libraries
@@ -68,7 +68,7 @@ def named(made: Path) -> Iterator[None]:
     """A message about a directory says which."""
     try:
         yield
-    except LmctlError as error:
+    except ConfigError as error:
         if str(made) not in str(error):
             raise AssertionError(f"which directory? {error}") from error
         raise
