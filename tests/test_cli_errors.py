@@ -168,6 +168,22 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().err == f"error: {broken}:3: mapping values are not allowed here\n"
 
 
+@pytest.mark.parametrize("folder", ["precision", "mix", "."])
+@pytest.mark.parametrize(("content", "message"), [
+    (b"_target_: caf\xe9\n", ": not UTF-8 text, at byte offset 13"),
+    (b"\xff\xfe_\0t\0", ": not UTF-8 text, at byte offset 0"),
+    (b"a: 1\n\0b: 2\n", ": not YAML: '\\x00' at character 5 is not allowed there"),
+    (b"a: \x1b[0m\n", ": not YAML: '\\x1b' at character 3 is not allowed there"),
+])  # fmt: skip
+def test_a_file_that_yaml_cannot_be_read_from_is_named(tmp_path, capsys, folder, content, message):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    broken = tmp_path / folder / "mine.yaml"
+    broken.write_bytes(content)
+    chosen = ["--config-name", "mine"] if folder == "." else [f"{folder}=mine"]
+    assert main(["train", "--config-dir", str(tmp_path), *chosen]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {broken}{message}"
+
+
 def test_config_of_a_run_is_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """What a stranger's config.yaml might try."""
     for text, message in {

@@ -44,6 +44,25 @@ def copy(tmp_path):
     return lambda source: foreign.copied(source, tmp_path / source.name)
 
 
+def to_nan(folder: Path, name: str) -> Path:
+    """The weights of one layer are no numbers."""
+    return foreign.reweigh(folder, lambda tensors: tensors.update({name: torch.full_like(tensors[name], torch.nan)}))
+
+
+@pytest.mark.parametrize("how", [{"do_sample": True}, {"do_sample": True, "top_k": 3}, {}, {"num_beams": 2}])
+def test_nothing_is_written_by_a_model_whose_answers_are_no_numbers(gpt2, copy, how):
+    """Of NaN the likeliest is any piece, and nothing can be drawn."""
+    loaded = use_models.opened(to_nan(copy(gpt2), "transformer.h.0.mlp.c_fc.weight"))
+    with pytest.raises(ConfigError, match=r"gpt2: the model's answers are no numbers \(NaN\)"):
+        list(complete(loaded, ["the cat"], 1, 3, **how))
+
+
+def test_nothing_is_translated_by_a_model_whose_answers_are_no_numbers(bart, copy):
+    loaded = use_models.opened(to_nan(copy(bart), "model.decoder.layers.0.fc1.weight"))
+    with pytest.raises(ConfigError, match=r"bart: the model's answers are no numbers \(NaN\)"):
+        list(translate(loaded, ["the cat"], 1, 2, 1.0, 3))
+
+
 # What is loaded is checked to be something.
 
 
@@ -221,6 +240,29 @@ DAMAGES = [
     (
         lambda folder: foreign.edit(folder, "config.json", model_type="mine", auto_map={"AutoConfig": "a.B"}),
         "needs Python code that comes with it",
+    ),
+    *(
+        (
+            lambda folder, file=file, key=key, value=value: foreign.edit(folder, file, **{key: value}),
+            f"{file}: {key} is",
+        )
+        for file in ("config.json", "generation_config.json")
+        for key, value in (
+            ("eos_token_id", {}),
+            ("eos_token_id", [3, "x"]),
+            ("bos_token_id", True),
+            ("pad_token_id", "0"),
+            ("decoder_start_token_id", []),
+        )
+    ),
+    *(
+        (lambda folder, names=names: foreign.edit(folder, "config.json", architectures=names), "architectures is")
+        for names in (-1, "GPT2LMHeadModel", [3])
+    ),
+    (lambda folder: foreign.edit(folder, "config.json", n_layer=10**6), "n_layer is 1,000,000, and its weights are"),
+    *(
+        (lambda folder, heads=heads: foreign.edit(folder, "config.json", n_head=heads), "cannot be loaded: its ")
+        for heads in (-1, -2, 64)  # sizes that no weight has
     ),
 ]
 

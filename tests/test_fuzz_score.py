@@ -85,14 +85,6 @@ def test_any_lines_are_lists_pairs_or_refused(found):
     only_pairs_or_a_place(found)
 
 
-@pytest.mark.slow
-@settings(max_examples=20_000, deadline=None)
-@given(st.lists(lines(), max_size=4))
-def test_any_lines_are_lists_pairs_or_refused_at_length(found):
-    only_lists_or_a_place(found)
-    only_pairs_or_a_place(found)
-
-
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory):
     return use_models.gpt2(tmp_path_factory.mktemp("gpt2"))

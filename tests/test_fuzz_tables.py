@@ -1,6 +1,6 @@
 """Whatever bytes the readers of tables are given, they yield rows or say in a line what is wrong.
 
-`LMCTL_FUZZ=20000 python -m pytest tests/test_fuzz_tables.py` tries more of them.
+`scripts/fuzz.py` tries many more.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import csv
 import gzip
 import io
 import json
-import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ from lmctl.data.jsonl import JsonLines
 from lmctl.data.table import Table
 from lmctl.run.labels import Labels, check_repeated, labelled
 
-EXAMPLES = int(os.environ.get("LMCTL_FUZZ", "60"))
-bounded = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+bounded = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 NAMES = ["text", "label", "b", "a.b", "a", " label ", "", "名", "x=y", "text"]
 odd_text = st.text(st.sampled_from("ab ,;|\t\"'\n\r\\\u3000\u200b\ufeff你①²é\x00\x1f\x85\u2028🙂"), max_size=12)
@@ -181,7 +180,8 @@ def check(made: Any, name: str, data: bytes, options: dict[str, Any]) -> None:
             list(labelled(rows, labels, True, []))
             _, classes = labels.arrays()
             assert all(name.strip() and name != "nan" for name in classes) or options.get("label") == "text"
-            check_repeated(rows, kind, "fuzz")  # type: ignore[arg-type]
+            with suppress(LmctlError):  # too few labels, or plainly none
+                check_repeated(rows, kind, "fuzz")  # type: ignore[arg-type]
 
 
 @bounded

@@ -219,11 +219,3 @@ CHECKS = {
 def test_a_few(name):
     check, arguments = CHECKS[name]
     settings(max_examples=80, deadline=None)(given(*arguments)(check))()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("name", CHECKS)
-def test_20_000(name):
-    check, arguments = CHECKS[name]
-    settings(max_examples=20_000 // len(CHECKS), deadline=None)(given(*arguments)(check))()

@@ -176,6 +176,21 @@ def test_standard_input_is_read_as_files_are(model, tmp_path, kind):
     assert len({row["probability"] for row in piped}) == 2
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+@pytest.mark.parametrize(("name", "text"), [
+    ("rows.csv", "text,n\nthe cat,1\na dog,2\n"),
+    ("rows.jsonl", '{"text": "the cat"}\n{"text": "a dog"}\n'),
+])  # fmt: skip
+def test_a_table_has_the_same_lines_on_standard_input_as_in_a_file(model, tmp_path, name, text, end):
+    """Some programs end lines with \\r alone."""
+    file = tmp_path / name
+    file.write_bytes(text.replace("\n", end).encode())
+    kind = {"rows.csv": "table"}.get(name, "jsonl")
+    found = predicted(model, file.read_bytes().decode(), file="-", input=kind)
+    assert [row["texts"] for row in found] == [["the cat"], ["a dog"]]
+    assert found == predicted(model, file=str(file))
+
+
 def test_columns_are_those_of_the_run_unless_others_are_named(model, tmp_path):
     file = write(tmp_path, "csv", [{"text": "the cat", "other": "a dog", "label": "x"}])
     [plain], [other] = predicted(model, file=str(file)), predicted(model, file=str(file), text="other")

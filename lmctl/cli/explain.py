@@ -28,6 +28,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
     ValidationError,
 )
+from yaml.reader import ReaderError
 
 import lmctl
 from lmctl.cli import meant
@@ -126,6 +127,9 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
     key = str(getattr(error, "full_key", None) or "")
     if (mark := getattr(error, "problem_mark", None)) is not None:  # a YAML file that cannot be read
         return ConfigError(f"{mark.name}:{mark.line + 1}: {getattr(error, 'problem', error)}")
+    if isinstance(error, ReaderError):
+        character = ascii(chr(error.character) if isinstance(error.character, int) else error.character)
+        return ConfigError(f"{error.name}: not YAML: {character} at character {error.position:,} is not allowed there")
     match error:
         case MissingConfigException(missing_cfg_file=str(file)) if composer is not None:
             group = max((g for g in composer.all_groups if file.startswith(f"{g}/")), key=len, default="")

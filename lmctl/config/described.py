@@ -65,6 +65,8 @@ def keys_named(composer: Composer, group: str, name: str) -> list[Described]:
     """The keys of all options of a group whose names have a part `name`. Options are composed only if their file, or
     one that they may be made of, has such a word."""
     found: list[Described] = []
+    if not name:  # would be found everywhere
+        return found
     word = re.compile(rf"\b{re.escape(name)}\b")
     for option in composer.options(group):
         file = composer.file_of(group, option)

@@ -98,6 +98,19 @@ def tokenizer_of(what: str, place: str) -> Any:
     return tokenizer
 
 
+def check_answers(what: str, model: Any) -> None:
+    """ConfigError if the network, on its device, fails at a row of one piece: not every size in config.json is one of
+    its weights, and what is wrong with the others (a number of heads, of groups) shows in the first product."""
+    import torch
+
+    piece = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+    inputs = {"input_ids": piece, "attention_mask": torch.ones_like(piece)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = piece
+    with _reading(what, "its network fails at a row of one piece"), torch.no_grad():
+        model(**inputs)
+
+
 def check_fit(what: str, tokenizer: Any, model: Any) -> None:
     """ConfigError if the tokenizer has pieces that the model has no embedding for."""
     rows = model.get_input_embeddings().num_embeddings

@@ -15,7 +15,7 @@ from typing import Any
 
 from lmctl.core.errors import ConfigError
 
-CONFIG = "config.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TASKS = "lmctl_tasks.json"
 """Written beside the weights by lmctl's export: what the model was trained for."""
@@ -48,7 +48,7 @@ def check_files(what: str, folder: Path) -> None:
     """ConfigError unless `folder` can hold a model that transformers loads: config.json, weights as safetensors whose
     files are whole, and JSON that is JSON. `what` begins messages: `model_path=runs/x`."""
     check_outline(what, folder)
-    headers(what, folder)
+    _check_shape(what, json_object(what, folder / CONFIG), len(headers(what, folder)))
 
 
 def check_outline(what: str, folder: Path) -> None:
@@ -59,10 +59,34 @@ def check_outline(what: str, folder: Path) -> None:
         raise ConfigError(f"{what}: no model directory (it has no {CONFIG})", near(folder))
     if (folder / "adapter_config.json").is_file():
         raise _adapter(what)
-    for name in (CONFIG, "generation_config.json"):
-        if (folder / name).is_file():
-            json_object(what, folder / name)
+    _check_tokens(what, CONFIG, json_object(what, folder / CONFIG))
+    if (folder / GENERATION).is_file():
+        _check_tokens(what, GENERATION, json_object(what, folder / GENERATION))
     tasks(what, folder)
+
+
+def _check_tokens(what: str, name: str, config: dict[str, Any]) -> None:
+    """ConfigError if a piece of the vocabulary, as `bos_token_id`, is named by anything but its number; several may end
+    a text."""
+    for key, value in config.items():
+        pieces = value if isinstance(value, list) and "eos" in key else [value]
+        if key.endswith("_token_id") and any(type(piece) not in (int, type(None)) for piece in pieces):
+            raise ConfigError(f"{what}: {name}: {key} is {value!r:.80}, and the number of a piece is due", AGAIN)
+
+
+def _check_shape(what: str, config: dict[str, Any], tensors: int) -> None:
+    """ConfigError if config.json says what no network is, or one of far more layers than there are tensors: making it
+    would take hours, to find then that its weights are not there. (Layers may share weights, so the bound is wide.)"""
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{what}: {CONFIG}: architectures is {names!r:.80}, and a list of names is due", AGAIN)
+    for key, value in config.items():
+        if key.endswith(("layers", "n_layer")) and isinstance(value, int) and value > 10 * tensors:
+            raise ConfigError(
+                f"{what}: {CONFIG}: {key} is {value:,}, and its weights are {tensors:,} tensors: "
+                "they do not belong together",
+                AGAIN,
+            )
 
 
 def near(folder: Path) -> str | None:

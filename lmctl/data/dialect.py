@@ -89,7 +89,7 @@ def detect(
             return how
     shares = {how: _even(rows[how]) for how in several}
     alone = Dialect(NONE, quoting == "csv" or (quoting == "auto" and expected != "\t"))
-    only = wanted and set(wanted) == {cell.strip() for cell in next(reader(head[:1], alone, strict=False), [])}
+    only = wanted and set(wanted) == {cell.strip() for row in _rows(head[:1], True, alone) for cell in row}
     if only or not several:
         return alone
     return max(several, key=lambda how: (shares[how] > 0.5, shares[how] if shares[how] > 0.5 else len(rows[how][0])))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from lmctl.core.errors import ConfigError
 from lmctl.model.writing import write
 from lmctl.use.batches import by_length
 from lmctl.use.load import Loaded
@@ -71,6 +72,7 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: Sequence[int], **how: 
     """What `lmctl.model.writing.write` writes, int64 [R, T]: to each row at most so many new pieces, and (of
     encoder-decoders, whose outputs are rows of their own) never more than the model has positions for."""
     import torch
+    from transformers import LogitsProcessorList
 
     if loaded.family == "seq2seq" and loaded.positions is not None:
         max_new_tokens = [max(1, min(most, loaded.positions - 1)) for most in max_new_tokens]
@@ -91,8 +93,21 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: Sequence[int], **how: 
         stop["stopping_criteria"] = [
             lambda ids, scores, **_: ids.shape[1] >= limits.repeat_interleave(len(ids) // len(limits))
         ]
+    numbers = LogitsProcessorList([_numbers_only(loaded)])
     with torch.no_grad():
-        return write(loaded.model, {name: inputs[name] for name in ("input_ids", "attention_mask")}, settings, **stop)
+        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        return write(loaded.model, given, settings, logits_processor=numbers, **stop)
+
+
+def _numbers_only(loaded: Loaded) -> Callable[[Any, Any], Any]:
+    """A logits processor that lets everything pass but NaN, the likeliest of which would be any piece."""
+
+    def checked(ids: Any, scores: Any) -> Any:
+        if scores.isnan().any():
+            raise ConfigError(f"model_path={loaded.path}: the model's answers are no numbers (NaN): it is broken")
+        return scores
+
+    return checked
 
 
 def _room(loaded: Loaded, max_new_tokens: int) -> Any:

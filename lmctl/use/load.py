@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from lmctl.core.batch import whole_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place, nearest_place, path_of
-from lmctl.core.foreign import check_fit, config_of, refuse_random, tokenizer_of, weights_of
+from lmctl.core.foreign import check_answers, check_fit, config_of, refuse_random, tokenizer_of, weights_of
 from lmctl.core.model_files import near
 from lmctl.core.model_files import tasks as read_tasks
 from lmctl.core.places import Paths, Where
@@ -224,6 +224,8 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
     loaded = Loaded(path, model.to(device).eval(), tokenizer, family, labels, tasks, numerics, report)
     if family == "classifier" and config.pad_token_id is None:  # decoders look for the last piece that is not padding
         model.config.pad_token_id = loaded.pad
+    with numerics.products(device):
+        check_answers(what, model)
     return loaded
 
 

@@ -81,7 +81,9 @@ class NewRows:
             yield kind, _of_lines(stream)
         else:
             reader = self._table() if kind == "table" else JsonLines(STANDARD_INPUT).with_all_columns()
-            yield kind, reader.in_lines((line.text for line in stream), "standard input")
+            # Files with columns may have lines that end in \r, as those that lie on a disk may.
+            parts = (part for line in stream for part in line.text.split("\r"))
+            yield kind, reader.in_lines(parts, "standard input")
 
     def _guess(self, first: Placed) -> str:
         """What standard input holds, by its first line: an object of jsonl, the header of a table, or a text."""
