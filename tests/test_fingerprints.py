@@ -72,7 +72,6 @@ CHANGES: dict[str, dict[str, Change]] = {
         "path": ({}, "changed"),
         "layout": ({}, "one_document_per_file"),
         "sentences": ({}, "line"),
-        "on_bad_file": ({"path": "damaged"}, "skip"),
         "valid_path": ({}, "valid"),
         "valid_share": ({}, 0.5),
     },
@@ -85,8 +84,9 @@ CHANGES: dict[str, dict[str, Change]] = {
     "pydocs": {"valid_share": ({}, 0.5)},
     "pydocs_topics": {"valid_share": ({}, 0.5)},
 }
-NOT_HERE = {("hub", "revision")}
-"""A version of what is on the hub: tests/test_hub.py compares commits."""
+NOT_HERE = {("hub", "revision"), ("text", "on_bad_file")}
+"""A version of what is on the hub: tests/test_hub.py compares commits. Of unreadable files nothing is read either way:
+tests/test_files.py has it."""
 EMBEDDED = ("numbers", "pydocs", "pydocs_topics")
 SLOW = ("pydocs", "pydocs_topics")
 """Not read here: their only field is a share."""
@@ -144,9 +144,6 @@ def write(folder: Path, option: str) -> str:
     texts["two"] = [f"{a}\t{b}" for a, b in zip(TEXTS, COLUMNS["other"], strict=True)]
     texts["both"] = [f"{a}\t{b}" for a, b in zip(TEXTS, COLUMNS["third"], strict=True)]
     texts["bad"] = ["\tempty", *texts["two"]]
-    (folder / "damaged").mkdir()
-    (folder / "damaged" / "good.txt").write_text("\n".join(TEXTS) + "\n")
-    (folder / "damaged" / "not_utf8.txt").write_bytes(b"caf\xe9 au lait\n")
     for name, lines in texts.items():
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
     return ".txt"
