@@ -104,7 +104,7 @@ def test_what_is_not_legal_is_said_first_and_not_started(capsys: pytest.CaptureF
 def test_jobs_that_had_not_begun_when_the_sweep_was_stopped(tmp_path: Path):
     job = Job("a", [], str(tmp_path / "a"))
     job.start([sys.executable, "-c", "import time; time.sleep(30)"], {})
-    job.send(signal.SIGINT)
+    job.send(signal.SIGTERM)
     while not job.poll():
         time.sleep(0.01)
     assert job.status == "stopped"

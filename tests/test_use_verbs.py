@@ -336,15 +336,25 @@ def test_some_of_the_rows(gpt2, tmp_path, settings, documents):
 def test_a_run_is_measured_on_held_out_rows_and_keeps_its_figures(tmp_path):
     use_models.gpt2(tmp_path / "model")
     data = {"_target_": "use_models.Rows", "train": [["the cat"], ["a dog ."]], "valid": [["a b c"]]}
-    OmegaConf.save(
-        OmegaConf.create({"data": data, "mix": {"tasks": {"one": {"data": "${data}"}}}}), tmp_path / "config.yaml"
-    )
+    objective = {"_target_": "lmctl.objective.clm.CausalLM"}
+    task = {"_target_": "lmctl.mix.mix.Task", "data": "${data}", "objective": objective}
+    config = {"data": data, "mix": {"_target_": "lmctl.mix.mix.Mix", "tasks": {"one": task}}, "batch": {"seq_len": 8}}
+    OmegaConf.save(OmegaConf.create(config), tmp_path / "config.yaml")
+    print_ = use_models.Rows(train=data["train"], valid=data["valid"]).fingerprint()
+    (tmp_path / "environment.json").write_text(json.dumps({"fingerprints": {"one": json.dumps(print_)}}))
     evaluate(tmp_path, data)
     found = json.loads((tmp_path / "eval.json").read_text())["perplexity"]
     assert (found["split"], found["documents"]) == ("valid", 1)
-    evaluate(tmp_path, data | {"valid": [["a"], ["b"]]})
+    evaluate(tmp_path, data | {"valid": [["a"], ["b"]]})  # other rows beside those that were trained on
     found = json.loads((tmp_path / "eval.json").read_text())["perplexity"]
-    assert (found["split"], found["documents"]) == ("all", 4)
+    assert (found["split"], found["documents"]) == ("all", 2)
+
+
+def test_a_run_that_does_not_say_what_it_learnt_from(tmp_path, capsys):
+    use_models.gpt2(tmp_path / "model")
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    evaluate(tmp_path, {"_target_": "use_models.Rows", "train": [["the cat"], ["a dog ."]]})
+    assert "whether the model learnt from these rows cannot be told" in "".join(capsys.readouterr())
 
 
 def test_auto_takes_what_the_model_calls_for(bert, marian, tmp_path):

@@ -35,7 +35,7 @@ class Rows:
     valid: list[list[str]] = field(default_factory=list)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {}
+        return {"train": self.train, "valid": self.valid}
 
     def rows(self, split: str) -> Iterator[Row]:
         for texts in getattr(self, split):

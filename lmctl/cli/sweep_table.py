@@ -26,7 +26,7 @@ def print_table(jobs: Sequence[Job]) -> None:
     else:
         print_whole(_table(jobs, metrics=True), _table(jobs, metrics=False))
     for line in [*_errors(jobs), *over_seeds(jobs)]:
-        Console(highlight=False).print(Text(line))
+        Console(highlight=False, soft_wrap=True).print(Text(line))
 
 
 def _errors(jobs: Sequence[Job]) -> list[str]:

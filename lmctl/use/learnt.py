@@ -39,9 +39,11 @@ class Unseen:
 def unseen(model_path: str, trusted: tuple[str, ...], given: Source) -> Unseen:
     """Those rows of `given` that the run at `model_path`, and the runs that it started from, did not learn from.
     ConfigError if there are none."""
-    tasks = [(task, print_) for place in _lineage(model_path) for task, print_ in _tasks(place, trusted)]
+    runs = _lineage(model_path)
+    tasks = [(task, print_) for place in runs for task, print_ in _tasks(place, trusted)]
     if not tasks:
-        return Unseen(given, "all")
+        unknown = "whether the model learnt from these rows cannot be told: its run does not say which text it had"
+        return Unseen(given, "all", unknown if runs else None)
     given_print = _plain(given.fingerprint())
     for task, print_ in tasks:
         if print_ == given_print:
@@ -148,11 +150,12 @@ def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[s
 
 def _at(source: Source, given: Source) -> Source | None:
     """`source` with the text of `given`: its training files, and its validation files if it has such; None if the two
-    are of different kinds."""
+    are of different kinds, or of one that has no files."""
     if type(source) is not type(given) or streamed(source) is not None:
         return None
     places = [key for key in _places(source) if getattr(source, key) is not None and getattr(given, key) is not None]
-    return cast("Source", replace(cast("Any", source), **{key: getattr(given, key) for key in places}))
+    changes = {key: getattr(given, key) for key in places}
+    return cast("Source", replace(cast("Any", source), **changes)) if changes else None
 
 
 def _is_here(source: Source | None, print_: dict[str, Any]) -> bool:
