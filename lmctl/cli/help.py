@@ -225,7 +225,7 @@ def _no_topic(composer: Composer, word: str) -> ConfigError:
     for known in [group] if group in component_groups(composer) else component_groups(composer):
         names += [f"{known}.{option}" for option in composer.options(known)]
         if (default := composer.defaults.get(known)) is not None:
-            names += [key.name for key in option_keys(composer, known, default)]
+            names += [f"{known}.{key.key}" for key in composer.keys(known, default)]  # composing takes longer
     close = nearest(word, names) or nearest(word, [name.rpartition(".")[2] for name in names])
     hint = f"; did you mean {close}?" if close else ""
     return ConfigError(f"--help {word}: no group, option or key of that name{hint}", f"lmctl {composer.verb} --help")
