@@ -139,7 +139,15 @@ class Composer:
         return self.loader.load_configuration(self.config_name, list(overrides), RunMode.RUN)
 
     def _choices(self, overrides: list[str]) -> list[str]:
-        return [word for word in overrides if word.partition("=")[0] in self.all_groups]
+        chosen = [word for word in overrides if word.partition("=")[0] in self.all_groups]
+        for override in OverridesParser.create().parse_overrides([word for word in chosen if "=[" in word]):
+            value = override.value()
+            if isinstance(value, list) and not all(isinstance(name, str) for name in value):
+                raise ConfigError(
+                    f"{override.input_line}: a config group takes the name of an option, or a list of names",
+                    f"options: {', '.join(self.options(override.key_or_group))}",
+                )
+        return chosen
 
     def task(self, overrides: list[str]) -> DictConfig:
         """What the verb will be given."""
