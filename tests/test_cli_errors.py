@@ -293,3 +293,10 @@ def test_ranks_agree_on_a_name(capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
     assert main(["train"]) == 2
     assert "several machines cannot make up one name for the run" in capsys.readouterr().err
+
+
+def test_a_place_that_is_none_in_an_options_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text("# @package _glo bal_\nseed: 3\n")
+    assert main(["plan", "--config-dir", str(tmp_path), "recipe=mine", "name=y"]) == 2
+    assert "'@package _glo bal_'" in capsys.readouterr().err

@@ -159,6 +159,8 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
             return ConfigError(f"{key}: {_first(error)}")
         case ValueError() if str(error).startswith("Config group override"):
             return ConfigError("a config group takes the name of an option, not null or a mapping")
+        case ValueError() if "'@package" in str(error):
+            return ConfigError(f"an option's file says where it goes in its first lines: {_first(error)}")
         case HydraException():
             return _hydra_words(str(error), composer)
         case _:
