@@ -199,13 +199,17 @@ def test_what_a_row_keeps_and_writes_does_not_depend_on_its_company(teachers, mo
     def starts(some: np.ndarray) -> np.ndarray:
         return np.maximum(1, (0.3 * lengths[some]).astype(int))
 
-    _, lengths = whole_rows(examples.collate(rows, np.zeros_like(rows), draws))
+    texts, lengths = whole_rows(examples.collate(rows, np.zeros_like(rows), draws))
     assert len(set(lengths.tolist())) > 3
     together = written(rows)
     for count in (1, 2, 3):
         assert [one for part in np.split(rows, 6 // count) for one in written(part)] == together
     for (_, count), length, start in zip(together, lengths, starts(rows), strict=True):
         assert 1 <= count <= min(length - start, room or length)
+    most = [min(length - start, room or length) for length, start in zip(lengths, starts(rows), strict=True)]
+    assert any(count == limit for (_, count), limit in zip(together, most, strict=True))  # what is not kept is written
+    for (row, _), text, start in zip(together, texts, starts(rows), strict=True):
+        assert row[:start] == text[:start].tolist()
 
 
 def test_without_turns_it_is_the_lesson_alone(teachers):
