@@ -211,7 +211,7 @@ class Plan:
                     f"mix.sampling.alpha={self.mix.sampling.alpha:g} goes by the sizes of the tasks, and {what}",
                     "mix.sampling.alpha=0 and weights, or data.streaming=false",
                 )
-            if getattr(task.objective, "carries_state", False):
+            if task.objective.carries_state:
                 raise ConfigError(
                     f"{what}, in shuffled blocks, and {type(task.objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
@@ -234,7 +234,7 @@ def check_rows(mix: Mix, model: ModelSpec, batch: BatchShape) -> None:
                 f"nearest: model={NEAREST_MODEL[task.objective.families[0]]}, or for this model "
                 f"{getattr(model, 'nearest_mix', NEAREST_MIX[model.family])}",
             )
-        carries = getattr(task.objective, "carries_state", False)
+        carries = task.objective.carries_state
         if carries and not getattr(model, "carries_state", False):
             raise ConfigError(
                 f"mix.tasks.{name}: {type(task.objective).__name__} carries a state from row to row, and "

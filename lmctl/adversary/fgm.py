@@ -9,32 +9,30 @@ is to be seen against how long a row's embeddings are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.passes import Outcome, Pass
+from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
 
 
 @dataclass(frozen=True)
-class FastGradient:
+class FastGradient(Adversary):
     """The loss of the rows, and `weight` times that of the rows shifted by `epsilon` along the gradient."""
 
     epsilon: float = 1.0
     weight: float = 1.0
 
-    backwards: ClassVar[float] = 2.0
-    needs_dropout: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         positive(epsilon=self.epsilon, weight=self.weight)
 
-    def drive(self, micro: Pass) -> Outcome:
+    @property
+    def passes(self) -> float:
+        return 2.0
+
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
         from lmctl.adversary.ascent import direction
 
         shift = micro.zeros()
-        clean = micro.forward(shift)
-        micro.backward(micro.loss(clean.terms))
+        clean = micro.forward_backward(View(shift))
         assert shift.grad is not None
-        worse = micro.forward(self.epsilon * direction(shift.grad), last=True)
-        micro.backward(self.weight * micro.loss(worse.terms))
-        return Outcome(clean.terms, worse.terms)
+        worst = View(self.epsilon * direction(shift.grad), weight=self.weight)
+        return Outcome(clean.losses[0], micro.forward_backward(worst, last=True).losses[0])

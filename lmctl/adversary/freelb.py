@@ -8,14 +8,13 @@ step, so that a pass costs no more than one of plain training. Dropout is the sa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.passes import Outcome, Pass
+from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
 
 
 @dataclass(frozen=True)
-class FreeLB:
+class FreeLB(Adversary):
     """The mean loss of `steps` passes. What is recorded as the loss is that of the first one, at the random start:
     the rows as they are are never looked at; as adversarial, that of the last one."""
 
@@ -24,26 +23,24 @@ class FreeLB:
     step_size: float = 0.5
     start: float = 0.1
 
-    needs_dropout: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         positive(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)
         if self.start < 0:
             raise ValueError(f"start must not be negative, got {self.start}")
 
     @property
-    def backwards(self) -> float:
+    def passes(self) -> float:
         return float(self.steps)
 
-    def drive(self, micro: Pass) -> Outcome:
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
         from lmctl.adversary.ascent import climbed, projected
 
-        shift = projected(self.start * micro.start(), self.epsilon).requires_grad_()
-        first = seen = micro.forward(shift, last=self.steps == 1)
-        for step in range(2, self.steps + 1):
-            micro.backward(micro.loss(seen.terms) / self.steps)
-            assert shift.grad is not None
-            shift = climbed(shift, shift.grad, self.step_size, self.epsilon).requires_grad_()
-            seen = micro.forward(shift, last=step == self.steps)
-        micro.backward(micro.loss(seen.terms) / self.steps)
-        return Outcome(first.terms, seen.terms)
+        shift, reports = projected(self.start * micro.random_shift(), self.epsilon), []
+        for step in range(1, self.steps + 1):
+            shift = shift.requires_grad_()
+            view = View(shift, weight=1 / self.steps)
+            reports.append(micro.forward_backward(view, last=step == self.steps))
+            if step < self.steps:
+                assert shift.grad is not None
+                shift = climbed(shift, shift.grad, self.step_size, self.epsilon)
+        return Outcome(reports[0].losses[0], reports[-1].losses[0])

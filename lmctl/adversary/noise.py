@@ -8,16 +8,16 @@ their words changed, masked words keep their places, a language model keeps ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.passes import Outcome, Pass
+from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
 from lmctl.core.sources import Augment
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Adversary):
     """The loss of the rows, and `weight` times that of their noisy copies with `consistency` times how far the
     answers are apart."""
 
@@ -25,20 +25,20 @@ class Noise:
     weight: float = 1.0
     consistency: float = 1.0
 
-    backwards: ClassVar[float] = 2.0
-    needs_dropout: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         positive(weight=self.weight)
         if self.consistency < 0:
             raise ValueError(f"consistency must not be negative, got {self.consistency}")
 
-    def drive(self, micro: Pass) -> Outcome:
-        from lmctl.adversary.divergence import divergences
+    @property
+    def passes(self) -> float:
+        return 2.0
 
-        clean = micro.forward(logits=True)
-        noisy = micro.noisy(self.augment).forward(fresh=True, last=True, logits=True)
-        apart = micro.penalty(divergences(micro.batch, clean.logits, noisy.logits))
-        added = micro.loss(noisy.terms) + self.consistency * apart
-        micro.backward(micro.loss(clean.terms) + self.weight * added)
-        return Outcome(clean.terms, noisy.terms)
+    @property
+    def augments(self) -> Mapping[str, Augment]:
+        return {"augment": self.augment}
+
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
+        noisy = View(weight=self.weight, fresh=True, augment=self.augment)
+        report = micro.forward_backward(View(), noisy, agree=self.weight * self.consistency, last=True)
+        return Outcome(*report.losses)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from lmctl.core.passes import Outcome, Pass
+from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
 
 
 @dataclass(frozen=True)
-class Clean:
+class Clean(Adversary):
     """One pass forward and backward."""
 
-    backwards: ClassVar[float] = 1.0
-    needs_dropout: ClassVar[bool] = False
-
-    def drive(self, micro: Pass) -> Outcome:
-        seen = micro.forward(last=True)
-        micro.backward(micro.loss(seen.terms))
-        return Outcome(seen.terms, {})
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
+        return Outcome(micro.forward_backward(View(), last=True).losses[0], {})

@@ -9,14 +9,13 @@ learns from such rows alone, and may start at random: here the rows as they are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.passes import Outcome, Pass
+from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
 
 
 @dataclass(frozen=True)
-class ProjectedGradient:
+class ProjectedGradient(Adversary):
     """The loss of the rows, and `weight` times that of the rows after `steps` steps of length `step_size`, never
     further away than `epsilon`."""
 
@@ -25,26 +24,22 @@ class ProjectedGradient:
     step_size: float = 0.5
     weight: float = 1.0
 
-    needs_dropout: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         positive(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size, weight=self.weight)
 
     @property
-    def backwards(self) -> float:
+    def passes(self) -> float:
         return self.steps + 1.0
 
-    def drive(self, micro: Pass) -> Outcome:
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
         from lmctl.adversary.ascent import climbed
 
         shift = micro.zeros()
-        clean = micro.forward(shift)
-        micro.backward(micro.loss(clean.terms))
+        clean = micro.forward_backward(View(shift))
         assert shift.grad is not None
         shift = climbed(shift, shift.grad, self.step_size, self.epsilon)
         for _ in range(self.steps - 1):
-            gradient = micro.gradient(shift, lambda seen: micro.loss(seen.terms))
-            shift = climbed(shift, gradient, self.step_size, self.epsilon)
-        worst = micro.forward(shift, last=True)
-        micro.backward(self.weight * micro.loss(worst.terms))
-        return Outcome(clean.terms, worst.terms)
+            shift.requires_grad_()
+            shift = climbed(shift, micro.gradient(shift, View(shift)), self.step_size, self.epsilon)
+        worst = micro.forward_backward(View(shift, weight=self.weight), last=True)
+        return Outcome(clean.losses[0], worst.losses[0])

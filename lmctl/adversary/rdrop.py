@@ -8,30 +8,28 @@ as in the authors' code; in their paper the two losses are added up, which makes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.passes import Outcome, Pass
+from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
 
 
 @dataclass(frozen=True)
-class RDrop:
+class RDrop(Adversary):
     """Two networks that dropout makes of one learn to agree."""
 
     weight: float = 1.0
 
-    backwards: ClassVar[float] = 2.0
-    needs_dropout: ClassVar[bool] = True
+    needs_dropout = True
 
     def __post_init__(self) -> None:
         positive(weight=self.weight)
 
-    def drive(self, micro: Pass) -> Outcome:
-        from lmctl.adversary.divergence import divergences
+    @property
+    def passes(self) -> float:
+        return 2.0
 
-        one = micro.forward(logits=True)
-        other = micro.forward(fresh=True, last=True, logits=True)
-        apart = divergences(micro.batch, one.logits, other.logits)
-        mean = {name: (term + other.terms[name]) / 2 for name, term in one.terms.items()}
-        micro.backward(micro.loss(mean) + self.weight * micro.penalty(apart))
-        return Outcome(mean, apart)
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
+        views = View(weight=0.5), View(weight=0.5, fresh=True)
+        report = micro.forward_backward(*views, agree=self.weight, last=True)
+        one, other = report.losses
+        return Outcome({term: (one[term] + other[term]) / 2 for term in one}, report.disagreement)

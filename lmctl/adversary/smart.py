@@ -11,17 +11,13 @@ of the steps before, are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.config.schema import positive
-from lmctl.core.passes import Outcome, Pass, Seen
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
 
 
 @dataclass(frozen=True)
-class Smart:
+class Smart(Adversary):
     """The loss of the rows, and `weight` times how far answers move within `epsilon`."""
 
     epsilon: float = 1.0
@@ -30,31 +26,22 @@ class Smart:
     start: float = 0.1
     weight: float = 1.0
 
-    needs_dropout: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         positive(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size, weight=self.weight)
         # Without a shift answers are the same, and no direction is better than any other.
         positive(start=self.start)
 
     @property
-    def backwards(self) -> float:
+    def passes(self) -> float:
         return self.steps + 2.0
 
-    def drive(self, micro: Pass) -> Outcome:
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
         from lmctl.adversary.ascent import climbed, projected
-        from lmctl.adversary.divergence import divergences
 
-        clean = micro.forward(logits=True)
-        answers = {name: logits.detach() for name, logits in clean.logits.items()}
-
-        def moved(seen: Seen) -> Tensor:
-            return micro.penalty(divergences(micro.batch, answers, seen.logits))
-
-        shift = projected(self.start * micro.start(), self.epsilon)
+        shift = projected(self.start * micro.random_shift(), self.epsilon)
         for _ in range(self.steps):
-            shift = climbed(shift, micro.gradient(shift, moved, logits=True), self.step_size, self.epsilon)
-        seen = micro.forward(shift, last=True, logits=True)
-        apart = divergences(micro.batch, clean.logits, seen.logits)
-        micro.backward(micro.loss(clean.terms) + self.weight * micro.penalty(apart))
-        return Outcome(clean.terms, apart)
+            shift.requires_grad_()
+            views = View(weight=0.0, fixed=True), View(shift, weight=0.0)
+            shift = climbed(shift, micro.gradient(shift, *views, agree=1.0), self.step_size, self.epsilon)
+        report = micro.forward_backward(View(), View(shift, weight=0.0), agree=self.weight, last=True)
+        return Outcome(report.losses[0], report.disagreement)

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
-    from lmctl.compression.wire import Wire
-    from lmctl.core.steps import OptimSpec
+    from lmctl.core.steps import OptimSpec, Wire
 
 AGGRESSIVE = 0.1
 """Densities up to this change what an adaptive optimiser does."""

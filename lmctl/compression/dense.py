@@ -18,7 +18,7 @@ from torch import Tensor
 from lmctl.compression.layout import Part, cut, size
 from lmctl.compression.memory import Memory
 from lmctl.compression.quantise import Quantiser
-from lmctl.compression.wire import Wire
+from lmctl.core.steps import Wire
 
 
 class Dense:

@@ -20,7 +20,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hoo
 
 from lmctl.compression.layout import Layout, size
 from lmctl.compression.traffic import all_reduce_bytes
-from lmctl.compression.wire import Wire
+from lmctl.core.steps import Wire
 
 
 class Method(Protocol):

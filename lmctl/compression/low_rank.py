@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lmctl.compression.layout import Part, matrix_shape
 from lmctl.compression.memory import Memory
-from lmctl.compression.wire import Wire
+from lmctl.core.steps import Wire
 
 
 class LowRank:

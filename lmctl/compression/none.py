@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmctl.compression.traffic import all_reduce_bytes
+from lmctl.core.steps import GradCompressor
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lmctl.core.steps import Exchange, OptimSpec
+    from lmctl.core.steps import Exchange, OptimSpec, Wire
 
 
 @dataclass(frozen=True)
-class Uncompressed:
+class Uncompressed(GradCompressor):
     """Gradients averaged by DDP; with one process there is nothing to average."""
 
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
         return world
 
-    def remarks(self, optim: OptimSpec) -> list[str]:
-        return []
-
-    def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
-        return ByDdp(learner, rank, world)
+    def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange:
+        return ByDdp(learner, wire)
 
 
 class ByDdp:
     """The exchange that DDP makes by itself, of gradients in the type that they come in."""
 
-    def __init__(self, learner: nn.Module, rank: int, world: int) -> None:
-        self.workers = world
-        self.places: Sequence[int] = (rank,)
+    def __init__(self, learner: nn.Module, wire: Wire) -> None:
+        self.workers, self.places = wire.world, wire.places
         learns = [p for p in learner.parameters() if p.requires_grad]
         own, full = sum(p.numel() * p.element_size() for p in learns), sum(4 * p.numel() for p in learns)
-        self.sent, self.dense = (all_reduce_bytes(size, world) if world > 1 else 0 for size in (own, full))
+        self.sent, self.dense = (all_reduce_bytes(size, wire.world) if wire.world > 1 else 0 for size in (own, full))
 
     def attach(self, wrapped: nn.Module) -> None:
         """DDP needs no help."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Optional
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.steps import GradCompressor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
     from lmctl.compression.exchange import CompressedExchange, Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
-    from lmctl.compression.wire import Wire
-    from lmctl.core.steps import Exchange, OptimSpec
+    from lmctl.core.steps import OptimSpec, Wire
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
+class Option(GradCompressor):
     """A compressor in its settings; subclasses add their own, and `method`."""
 
     error_feedback: bool = True
@@ -45,6 +45,9 @@ class Option:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be above 0, got {value}")
 
+    def alone(self) -> Option:
+        return replace(self, simulate_workers=1)
+
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
         if world == 1 and self.simulate_workers is None:
             raise ConfigError(
@@ -63,16 +66,7 @@ class Option:
             )
         return self.simulate_workers or world
 
-    def remarks(self, optim: OptimSpec) -> list[str]:
-        return []
-
-    def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
-        from lmctl.compression.wire import Wire
-
-        return self.over(Wire(rank, world, self.simulate_workers), learner, clip_norm)
-
-    def over(self, wire: Wire, learner: nn.Module, clip_norm: float | None) -> CompressedExchange:
-        """The exchange of the gradients of `learner` over `wire`."""
+    def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> CompressedExchange:
         from lmctl.compression.exchange import CompressedExchange
         from lmctl.compression.layout import layout_of, size
         from lmctl.compression.memory import Memory

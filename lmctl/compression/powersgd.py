@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
-    from lmctl.compression.wire import Wire
+    from lmctl.core.steps import Wire
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from lmctl.compression.layout import Part, cut, size
 from lmctl.compression.memory import Memory
 from lmctl.compression.quantise import Quantiser
 from lmctl.compression.select import survivors
-from lmctl.compression.wire import Wire
+from lmctl.core.steps import Wire
 
 
 class Pruned:

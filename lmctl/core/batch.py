@@ -156,7 +156,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; copies do not block the host where memory is pinned."""
-        if device.type == "cpu":
+        if self.inputs["input_ids"].device == device:
             return self
 
         def move(tensor: Tensor) -> Tensor:

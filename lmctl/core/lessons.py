@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmctl.core.batch import Batch, LabelKind
     from lmctl.core.numerics import Precision
+    from lmctl.core.tasks import Prediction
 
 
 class Answers(NamedTuple):
@@ -33,24 +35,22 @@ class Asked:
     """Share of the budget that is spent."""
 
 
-@runtime_checkable
-class Lesson(Protocol):
-    """One term of the lesson: a `LogitLesson` or a `StateLesson`."""
+class Lesson(ABC):
+    """One term of the lesson: a `LogitLesson`, a `StateLesson`, or one that changes the texts."""
 
+    @abstractmethod
     def weight_at(self, progress: float) -> float:
         """What the term counts for when `progress` of the budget, from 0 to 1, is spent."""
-        ...
 
 
-@runtime_checkable
-class LogitLesson(Lesson, Protocol):
+class LogitLesson(Lesson):
     """A term that compares answers, target by target."""
 
+    @abstractmethod
     def apart(self, student: Tensor, teacher: Answers, asked: Asked) -> Tensor:
         """How far the student's logits float32 [n, C] are from the teacher's answers, summed over the targets; a
         scalar with a gradient for the student. Whatever it gives for two halves of the targets adds up to what it
         gives for all: it is asked in chunks."""
-        ...
 
 
 class Anatomy(NamedTuple):
@@ -95,72 +95,73 @@ class States:
     """By stack: bool [R, L], what is not padding."""
 
 
-@runtime_checkable
-class StateLesson(Lesson, Protocol):
+class StateLesson(Lesson):
     """A term that compares what happens inside of the networks."""
 
-    @property
-    def attends(self) -> bool:
-        """Whether it looks at attention, too."""
-        ...
+    attends: ClassVar[bool] = False
+    """Whether it looks at attention, too."""
 
+    @abstractmethod
     def pupil(self, student: Anatomy, teacher: Anatomy) -> Any:
         """An `nn.Module` of (student: States, teacher: States): how far they are apart, summed over real positions,
         a scalar. It owns what is learned for the comparison alone, such as projections. ConfigError if these two
         cannot be compared. Its `shown` are lines for people: what is compared with what."""
-        ...
 
 
-@runtime_checkable
-class Distiller(Protocol):
-    """Group `distill`: what a student learns from its teacher, besides what the text says."""
+class Distiller(ABC):
+    """Group `distill`: what a student learns from its teacher, besides what the text says. Defaults are those of a run
+    without a teacher."""
 
     @property
+    @abstractmethod
     def lessons(self) -> Mapping[str, Lesson]:
         """The terms by name; none: there is no teacher."""
-        ...
 
     @property
     def teacher_precision(self) -> Precision | None:
         """In which precision the teacher computes; None: float32."""
-        ...
+        return None
 
     @property
     def control(self) -> bool:
         """Whether `lmctl distill` trains the student without a teacher, too."""
-        ...
+        return False
 
     @property
-    def chunk_bytes(self) -> int:
-        """Bytes of one network's logits that are in memory at a time."""
-        ...
+    def chunk_bytes(self) -> int | None:
+        """Bytes of one network's logits that are in memory at a time; None: as without a teacher."""
+        return None
 
     def hard_at(self, progress: float) -> float:
         """What the objective's own losses count for when `progress` of the budget is spent."""
-        ...
+        return 1.0
 
 
-class View(Protocol):
+class TeacherOutput(ABC):
     """What a teacher makes of one micro-batch."""
 
+    @abstractmethod
     def answers(self, term: str, head: str, rows: slice) -> Answers:
         """Its answers to the targets `rows` of a term, which the student gives with its `head`."""
-        ...
 
     @property
     def states(self) -> States:
         """Its inside, if the lessons look at that."""
-        ...
+        raise NotImplementedError
 
 
-class Teacher(Protocol):
-    """Who is asked for every micro-batch; alive, or remembered."""
+class Teacher(ABC):
+    """Who is asked for every micro-batch: a model, or the answers that one gave earlier."""
 
-    fingerprints: dict[str, str]
+    fingerprints: Mapping[str, str]
     """What must be the same for a run to go on."""
-    anatomy: Anatomy | None
-    """What is to be seen of its inside; None if nobody looks there."""
 
-    def look(self, batch: Batch) -> View:
-        """Read a micro-batch, on its device. The rows are as the student gets them, no shift on their embeddings."""
-        ...
+    @property
+    def anatomy(self) -> Anatomy | None:
+        """What is to be seen of its inside; None if nobody looks there."""
+        return None
+
+    @abstractmethod
+    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
+        """Read a micro-batch, on its device: what the student's `predictions` say was encoded, no shift on the
+        embeddings, and at the same targets."""

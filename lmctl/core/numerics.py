@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -14,19 +15,35 @@ if TYPE_CHECKING:
     from lmctl.core.tasks import ModelSpec
 
 
-class LossScaler(Protocol):
+class LossScaler(ABC):
     """Guards one optimiser step against gradients that are not finite."""
 
-    def scale(self, loss: Tensor) -> Tensor: ...
+    @property
+    def value(self) -> float:
+        """What losses are multiplied by; reading it may wait for the device."""
+        return 1.0
 
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None: ...
+    @property
+    def dynamic(self) -> bool:
+        """Whether a step that is not taken is usual, because the scale is still looked for."""
+        return False
 
+    def decides_on_device(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether a step of `optimizer` on a GPU is left out there, without the host waiting for it."""
+        return False
+
+    @abstractmethod
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by the scale."""
+
+    @abstractmethod
     def step(self, optimizer: torch.optim.Optimizer, grad_norm: Tensor) -> bool:
         """Take the step if the gradients are finite; says whether it was taken."""
-        ...
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]: ...
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 

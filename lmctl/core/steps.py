@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -25,6 +26,44 @@ class Schedule(Protocol):
 
     def factor(self, progress: float) -> float:
         """What the peak learning rate is multiplied by when `progress` (above 0, up to 1) of the budget is spent."""
+        ...
+
+
+class Wire(Protocol):
+    """The connection of the workers that this process is (L of them) with all (W). Every call blocks and is made by all
+    workers in the same order."""
+
+    world: int
+    """W."""
+    places: Sequence[int]
+    """The numbers, below W, of those that this process is."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether this process plays all workers."""
+        ...
+
+    @property
+    def sent(self) -> int:
+        """Bytes that one worker has sent so far."""
+        ...
+
+    def total(self, vectors: list[Tensor], count: bool = True) -> Tensor:
+        """The sum over all workers of one vector each: L tensors float32 [n] in, [n] out. Unless told not to, counts
+        what is sent."""
+        ...
+
+    def gather(self, messages: list[Tensor]) -> Tensor:
+        """Every worker's message to everyone: L tensors uint8 [b] in, [W, b] out."""
+        ...
+
+    def scatter(self, messages: list[Tensor]) -> list[Tensor]:
+        """Row w of a worker's messages to worker w: L tensors uint8 [W, b] in, of each worker what was sent to it
+        [W, b] out."""
+        ...
+
+    def rejoin(self, messages: list[Tensor]) -> Tensor:
+        """What each worker made of the part that was scattered to it, to everyone: L x uint8 [b] in, [W, b] out."""
         ...
 
 
@@ -68,19 +107,25 @@ class Exchange(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-@runtime_checkable
-class GradCompressor(Protocol):
+class GradCompressor(ABC):
     """Group `compression`: in what form gradients cross the network."""
 
+    simulate_workers: int | None = None
+    """Workers that a single process plays; None: the processes are the workers."""
+
+    @abstractmethod
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
         """How many workers share the rows of a step in `world` processes; raises a `ConfigError` if a run like that,
         with this optimiser and clipping, cannot use it."""
-        ...
+
+    def alone(self) -> GradCompressor:
+        """The same for a worker without others in a process of its own: it does what it would do, and sends nothing."""
+        return self
 
     def remarks(self, optim: OptimSpec) -> list[str]:
         """What the user should know beforehand."""
-        ...
+        return []
 
-    def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
-        """The exchange of the gradients of `learner`, in process `rank` of `world`."""
-        ...
+    @abstractmethod
+    def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange:
+        """The exchange of the gradients of `learner` over `wire`."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from lmctl.core.batch import Batch, Family, Kind, LabelKind, Terms
+    from lmctl.core.batch import Batch, Family, Kind, LabelKind
     from lmctl.core.draws import Draws
     from lmctl.core.sources import Rewrite
     from lmctl.core.store import TokenStore
@@ -32,79 +33,161 @@ class Material:
     rewrite: Rewrite | None = None
 
 
-class Examples(Protocol):
-    """The rows that an objective makes of its material.
+class Examples(ABC):
+    """The rows that an objective makes of its material."""
 
-    Two attributes are optional. `lengths` int64 [len]: positions of each row; rows of similar length are then put
-    side by side. `ordered` True: rows must come in the order of their numbers, in every epoch, because each goes on
-    where the one before it in its track ended: row r is of track r % `tracks`, which is another attribute then.
-    """
+    material: Material
 
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """int64 [len]: positions of each row; rows of similar length are then put side by side. None: all alike."""
+        return None
+
+    @property
+    def tracks(self) -> int | None:
+        """Where rows must come in the order of their numbers, in every epoch, because each goes on where the one before
+        it in its track ended: how many tracks there are; row r is of track r % `tracks`. None: in any order."""
+        return None
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
     @property
+    @abstractmethod
     def tokens_per_row(self) -> float:
         """Mean number of real tokens of a row as `collate` makes it, for mixing tasks by tokens; augmentation need not
         be counted."""
-        ...
 
+    @abstractmethod
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
         """Rows int64 [R], each as it is in its own epoch (int64 [R]); all randomness comes from `draws`."""
-        ...
 
 
-@runtime_checkable
-class Objective(Protocol):
+@dataclass(frozen=True)
+class Prediction:
+    """The hidden states from which one head answers the targets of one term."""
+
+    head: str
+    """The network's head that answers."""
+    hidden: Tensor
+    """[N, H]: states at the targets."""
+    labels: Tensor
+    """The right answers, as in `Targets`."""
+    inputs: Mapping[str, Tensor]
+    """What was encoded, so that a teacher can be asked about exactly the same."""
+    at: Tensor | None
+    """int64 [N]: flattened positions that the states were read at; None: one summary of each row."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of one batch of targets, before it is averaged."""
+
+    sum: Any
+    """Summed over the targets: a scalar, or a tensor of any shape that `finish` makes one number of."""
+    count: float
+    """Number of targets."""
+    higher_is_better: bool
+    share: bool = False
+    """Whether every target counts 0 or 1, so that the mean is a share of trials."""
+    finish: Callable[[np.ndarray], float] | None = None
+    """What makes the figure of the mean over all targets, float64 of the shape of `sum`; a function of a module."""
+
+
+LOSS = "loss"
+"""The name among metrics of what is minimised; it is reported under the name of its term."""
+
+
+class Objective(ABC):
     """Group `objective`: what is predicted from what.
 
-    Two attributes are optional. `carries_state` True: its network carries a state from row to row. `pairs_sentences`
-    True: nothing can be made of documents of one sentence.
+    It calls no head for a loss, divides by nothing, and knows of no chunks, adversaries or teachers: see
+    `lmctl.run.learner`.
     """
 
-    @property
-    def reads(self) -> Kind:
-        """The kind of rows it is made of."""
-        ...
+    carries_state: ClassVar[bool] = False
+    """Whether its network carries a state from row to row."""
+    pairs_sentences: ClassVar[bool] = False
+    """Whether nothing can be made of documents of one sentence."""
 
     @property
-    def families(self) -> tuple[Family, ...]:
-        """The families of networks that can learn it."""
-        ...
+    def end_of(self) -> str:
+        """What of a text [SEP] closes: "document" or "sentence"."""
+        return "document"
 
     @property
-    def pieces(self) -> tuple[str, ...]:
-        """Special pieces that the tokenizer must have for it, besides the usual five."""
-        ...
+    def separate_documents(self) -> bool:
+        """Whether documents that share a row see nothing of each other."""
+        return False
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """Special tokens that the tokenizer must have for it, besides the usual five."""
+        return ()
 
     @property
     def label_kind(self) -> LabelKind | None:
-        """What the labels of its rows are; None where it reads none."""
-        ...
+        """What the labels of its rows are, which are asked about as a whole; None where it reads none."""
+        return None
 
+    @property
+    @abstractmethod
+    def reads(self) -> Kind:
+        """The kind of rows it is made of."""
+
+    @property
+    @abstractmethod
+    def families(self) -> tuple[Family, ...]:
+        """The families of networks that can learn it."""
+
+    @abstractmethod
     def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
         """The heads the network needs and how many outputs each has: "mlm" and "lm" [V], "pair" [2], a head named
         after the task [number of classes]. `store` is the training split."""
-        ...
 
+    @abstractmethod
     def examples(self, material: Material) -> Examples: ...
 
-    def terms(self, network: Network, batch: Batch) -> Terms:
-        """The losses of one batch, in nats (squared error for numbers); named like `batch.targets`."""
-        ...
+    def head(self, task: str, term: str) -> str:
+        """The head that answers the targets of `term`."""
+        return term
 
-    def scores(self, network: Network, batch: Batch) -> Terms:
-        """For validation: the losses, and under `<term>_accuracy` and the like whatever else can be summed over
-        the targets of `<term>`; tensors of any shape, if `figures` knows what to make of their sum."""
-        ...
+    def predict(self, network: Network, batch: Batch) -> dict[str, Prediction]:
+        """One prediction per term of `batch.targets`, in that order; here from one pass of the network over the inputs,
+        at the targets of all terms."""
+        import torch
 
-    def figures(self, means: dict[str, Any]) -> dict[str, float]:
-        """What is reported of the `scores` of a whole split, each summed and divided by its number of targets."""
-        ...
+        rows = self.label_kind is not None
+        at = None if rows else torch.cat([target.positions for target in batch.targets.values()])
+        hidden = network.encode(batch.inputs, at).split(list(batch.counts().values()))
+        return {
+            term: Prediction(
+                self.head(batch.task, term), states, target.labels, batch.inputs, None if rows else target.positions
+            )
+            for (term, target), states in zip(batch.targets.items(), hidden, strict=True)
+        }
 
-    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        """The same sums as `scores` for the best guess that never looks at the text. `train` is the training split, but
-        its labels are those of the rows that are validated on: no one answer for all of them is better than theirs."""
-        ...
+    def loss(self, term: str, logits: Tensor, labels: Tensor) -> Tensor:
+        """What is minimised, *summed* over the targets, in nats (squared error for numbers); here the cross-entropy of
+        logits [N, C], taken in float32, against labels int64 [N]."""
+        import torch.nn.functional as F
+
+        return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+    def metrics(self, term: str, logits: Tensor, labels: Tensor) -> dict[str, Metric]:
+        """What a validation reports: `LOSS`, and whatever else can be summed over the targets of `term`. Here the share
+        of them that have the highest logit."""
+        right = (logits.argmax(dim=-1) == labels).sum()
+        return {
+            LOSS: Metric(self.loss(term, logits, labels), len(labels), higher_is_better=False),
+            "accuracy": Metric(right, len(labels), higher_is_better=True, share=True),
+        }
+
+    @abstractmethod
+    def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
+        """The same metrics, or some of them, for the best guess that never looks at the text. `train` is the training
+        split, but its labels are those of the rows that are validated on: no one answer for all of them is better than
+        theirs."""
 
 
 class Network(Protocol):
@@ -120,6 +203,14 @@ class Network(Protocol):
         """Logits [N, V or classes] of the named head for hidden states [N, H]."""
         ...
 
+    def head_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters that `head` computes with."""
+        ...
+
+    def head_width(self, name: str) -> int:
+        """Outputs of the named head."""
+        ...
+
     def word_embeddings(self) -> Any:
         """The `nn.Embedding` that makes vectors [R, L, H] of `input_ids` (of the encoder's, where there is a decoder
         besides)."""
@@ -131,6 +222,10 @@ class Network(Protocol):
 
     def recall(self, memory: Any) -> None:
         """Go on from what `memory` gave."""
+        ...
+
+    def carried(self) -> dict[str, Tensor]:
+        """The same by names, for a checkpoint; empty where nothing is carried."""
         ...
 
     def checkpoint_activations(self) -> None:

@@ -17,13 +17,12 @@ import torch
 from lmctl.config.schema import Budget, Evaluation
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.sources import Augment
 from lmctl.cost.known import look
 from lmctl.cost.legal import Checked
 from lmctl.plan import Plan
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
 from lmctl.run.summary import peak_memory
+from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Cpu, Gpu
 
 WARMING, COUNTED = 3, 5
@@ -49,21 +48,21 @@ def measure(run: Checked) -> Measured:
     if not on_cpu:
         torch.cuda.reset_peak_memory_stats()
     try:
-        if known.tokenizer is None and any(isinstance(part, Augment) for part in vars(here.adversary).values()):
+        if known.tokenizer is None and here.adversary.augments:
             raise ConfigError(
                 "the adversary rewrites text, and there is no tokenizer in the cache", "lmctl prepare first"
             )
-        runner = Runner(_at_rest(here), known.prepared, Processes(on_cpu))
+        trainer = Trainer(_at_rest(here), known.prepared, Processes(on_cpu))
         began, before, last = 0.0, 0, 0
-        for number, _ in enumerate(runner.steps(), start=1):
+        for number, _ in enumerate(trainer.steps(), start=1):
             if number == WARMING:
-                began, before = _now(run.device), runner.state.tokens
+                began, before = _now(run.device), trainer.state.tokens
             last = number
         seconds = _now(run.device) - began
     except LmctlError as error:
         raise type(error)(f"measure=true: {error}", error.hint) from error
     steps = last - WARMING
-    tokens_seen = runner.state.tokens - before
+    tokens_seen = trainer.state.tokens - before
     return Measured(last, seconds / steps, tokens_seen / seconds, peak_memory(run.device))
 
 
@@ -75,8 +74,7 @@ def _one_process(run: Checked) -> Plan:
     batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1))
     compression: Any = plan.compression
     if world > 1:
-        alone = {"simulate_workers": 1} if hasattr(compression, "simulate_workers") else {}
-        compression = replace(compression, **alone)
+        compression = compression.alone()
     runner = Cpu() if run.device.type == "cpu" else Gpu()
     budget = Budget(steps=WARMING + COUNTED)
     return replace(plan, batch=batch, compression=compression, runner=runner, budget=budget, eval=Evaluation(rows=1))

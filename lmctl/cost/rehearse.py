@@ -24,7 +24,7 @@ from lmctl.cost.legal import Checked
 from lmctl.cost.live import Live, Peak
 from lmctl.cost.paper import on_gpu, on_paper
 from lmctl.cost.rows import Sample
-from lmctl.cost.stage import PaperRunner
+from lmctl.cost.stage import Stage
 from lmctl.precision.fp32 import Fp32
 
 STEP, BEFORE, AFTER = "a step", "the beginning", "the export"
@@ -69,18 +69,18 @@ def rehearse(run: Checked, samples: Mapping[str, Sample], checkpointing: bool) -
 def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample], checkpointing: bool) -> Rehearsal:
     live, peaks = Live(_vocabulary(run)), {}
     with on_paper(), nullcontext() if run.machine is None else on_gpu(), live:
-        runner = PaperRunner(run, precision, samples, checkpointing, live)
+        stage = Stage(run, precision, samples, checkpointing, live)
         if run.device.type != "cpu":  # networks are made on the host
             live.restart()
-        runner.prove()
+        stage.prove()
         peaks[BEFORE] = live.seen()
-        runner.prepare()
+        stage.prepare()
         live.restart()
-        runner.step()
+        stage.rehearse()
         peaks[STEP], most, products = live.seen(), live.most, len(live.products)
-        sent, dense = runner.traffic()
+        sent, dense = stage.traffic()
         live.restart()
-        runner.export()
+        stage.export()
         peaks[AFTER] = live.seen()
     moment = max(peaks, key=lambda name: peaks[name].total)
     return Rehearsal(peaks[moment], most, moment, sent, dense, products)

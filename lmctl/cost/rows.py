@@ -86,11 +86,11 @@ def samples(plan: Plan, examples: dict[str, Examples], world: int) -> dict[str, 
         rows = min(ceil(most), max(1, plan.batch.rows // world if len(examples) > 1 else ceil(most / world)))
         rows = min(rows, plan.batch.micro or rows)
         count = min(rows, ROWS, len(some))
-        lengths = getattr(some, "lengths", None)
+        lengths = some.lengths
         if lengths is not None:
             numbers = np.argsort(-lengths, kind="stable")[:count]
         else:
-            numbers = np.arange(count) * (1 if getattr(some, "ordered", False) else max(1, len(some) // count))
+            numbers = np.arange(count) * (1 if some.tracks is not None else max(1, len(some) // count))
         batch = some.collate(numbers, np.zeros_like(numbers), Draws(plan.seed, f"{task}/rows"))
         made[task] = Sample(batch, rows, mean, float(some.tokens_per_row), _shapes(some, count, plan.seed))
     return made
@@ -98,7 +98,7 @@ def samples(plan: Plan, examples: dict[str, Examples], world: int) -> dict[str, 
 
 def _shapes(some: Examples, count: int, seed: int) -> int:
     """How many different shapes DRAWN batches of `count` rows have."""
-    if getattr(some, "ordered", False):
+    if some.tracks is not None:
         return 1
     found = set()
     for number, generator in enumerate(map(np.random.default_rng, range(DRAWN))):
@@ -113,7 +113,7 @@ def _rows_per_step(plan: Plan, examples: dict[str, Examples]) -> dict[str, tuple
     mix, rows = plan.mix, plan.batch.rows
     if len(examples) == 1:
         ((task, some),) = examples.items()
-        lengths = getattr(some, "lengths", None)
+        lengths = some.lengths
         if plan.batch.tokens is None or lengths is None:
             return {task: (float(rows), float(rows))}
         # As many rows as fill the tokens: fewest where they are longest, which costs most, attention being quadratic.

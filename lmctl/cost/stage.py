@@ -1,7 +1,7 @@
-"""A runner on paper: `lmctl.run.runner` itself, with stand-ins for what it has around it.
+"""A rehearsal of the optimiser step: `lmctl.run.step.TrainStep` itself, with stand-ins for what it has around it.
 
-Network, precision, optimiser, exchange and adversary are the run's own. Stand-ins are its processes (`Alone`), DDP
-(`Together`), the network between workers (`PaperWire`), and rows, which the adversary may ask for noise.
+Learner, precision, optimiser, exchange, adversary and step are the run's own. Stand-ins are its processes (`Alone`),
+DDP (`Together`), the network between workers (`PaperWire`), and rows, which the adversary may ask for noise.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,26 +17,26 @@ from torch import Tensor, nn
 from lmctl.compression.wire import Wire
 from lmctl.core.batch import Batch
 from lmctl.core.numerics import Precision
-from lmctl.core.sources import Augment, Rewrite
-from lmctl.core.steps import Exchange
+from lmctl.core.sources import Augment
 from lmctl.cost.legal import Checked, build
 from lmctl.cost.live import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, Live
 from lmctl.cost.rows import Sample
 from lmctl.mix.stream import Position, Window
 from lmctl.optim.adamw import AdamW
 from lmctl.run.memory import tensors_in
-from lmctl.run.passes import MicroBatch, Part, Passes
+from lmctl.run.perturb import Perturbations, rewrites_of
 from lmctl.run.proof import ROWS as PROOF_ROWS
 from lmctl.run.proof import both_ways
-from lmctl.run.runner import Runner, Step
-from lmctl.run.state import TrainState
+from lmctl.run.setup import train_step
+from lmctl.run.step import Moment
+from lmctl.run.strategy import Strategy
 
 LATER = 1_000_000_000
 """Steps after which no warm-up is going on."""
 
 
-class PaperRunner(Runner):
-    """A run whose tensors have no contents; to be made and used where `on_paper` and `live` are in force."""
+class Stage:
+    """A step whose tensors have no contents; to be made and used where `on_paper` and `live` are in force."""
 
     def __init__(
         self, run: Checked, precision: Precision, samples: Mapping[str, Sample], checkpointing: bool, live: Live
@@ -48,17 +47,30 @@ class PaperRunner(Runner):
             optim = replace(optim, paged=False)  # states that only a GPU that is there could page
         with run.there():
             self.plan = replace(run.plan, precision=precision, optim=optim, compile=False)
-        self.prepared, self.state = run.known.prepared, TrainState()
-        self.processes = Alone(run.world, run.paper, live)  # type: ignore[assignment]
+        if run.known.prepared.tokenizer is not None:  # else it is not known yet
+            rewrites_of(self.plan.adversary.augments, run.known.prepared)
+        simulated = run.workers if run.world == 1 else None
+        strategy = Strategy(
+            Alone(run.world, run.paper, live),  # type: ignore[arg-type]
+            PaperWire(0, run.world, simulated if run.plan.compression.simulate_workers is not None else None),
+        )
         with torch.device(run.paper):
-            self._equip(build(run.plan, run.known, checkpointing), None, [s.batch for s in samples.values()])
+            network = build(run.plan, run.known, checkpointing)
+            rows = [sample.batch for sample in samples.values()]
+            perturbations = PaperPerturbations(network, self._on_rows, run.paper)
+            self.step, _ = train_step(self.plan, network, None, rows, strategy, perturbations)
+        self.learner = self.step.learner
+        terms = [f"{batch.task}/{term}" for batch in rows for term in self.learner.counts(batch)]
+        self.counts = dict.fromkeys(terms, 1.0)
         live.recount()
         for tensor in (*self.learner.parameters(), *self.learner.buffers()):
             live.call(tensor, WEIGHTS)
-        for tensor in tensors_in(self.exchange.state_dict()):
+        for tensor in tensors_in(strategy.exchange.state_dict()):
             live.call(tensor, FEEDBACK)
         live.follow(self.learner.parameters())
-        self.passes = PaperPasses(self)
+
+    def _on_rows(self, task: str) -> bool:
+        return self.plan.mix.tasks[task].objective.label_kind is not None
 
     def prove(self) -> None:
         """What `run/proof.py` does with the first rows."""
@@ -69,10 +81,10 @@ class PaperRunner(Runner):
     def prepare(self) -> None:
         """Have the optimiser make its states, which its first step does; from gradients of nothing."""
         self._play([])
-        for tensor in tensors_in(self.optimizer.state_dict()):
+        for tensor in tensors_in(self.step.optimizer.state_dict()):
             self.live.call(tensor, STATES)
 
-    def step(self) -> None:
+    def rehearse(self) -> None:
         """An optimiser step: of its micro-batches the first two of every task, in this process's last worker; the
         others bring gradients of nothing."""
         with self.live.born(ROWS):
@@ -84,37 +96,27 @@ class PaperRunner(Runner):
         """Bytes of gradients that a worker sends in a step when no warm-up is going on, and what it would send in
         float32, uncompressed."""
         self._play([], step=LATER)
-        return self.exchange.sent, self.exchange.dense
+        exchange = self.step.strategy.exchange
+        return exchange.sent, exchange.dense
 
     def _play(self, batches: list[Batch], step: int = 0) -> None:
-        """One step after `step` others."""
-        self.state = TrainState(step=step)
-        factors, idle = dict.fromkeys(self.samples, 1.0), len(self.exchange.places) - 1
+        """One step after `step` others, half of the budget being spent."""
+        factors, idle = dict.fromkeys(self.samples, 1.0), len(self.step.strategy.places) - 1
         shares: list[list[Batch]] = [*([] for _ in range(idle)), batches]
         windows = [Window(share, factors, Position()) for share in shares]
-        self._step(windows, dict.fromkeys(self.terms, 1.0), dict.fromkeys(self.samples, 0))
+        self.step(windows, self.counts, Moment(step, step, 0.5, self.plan.optim.lr))
+        self.step.zero_grad()
 
     def export(self) -> None:
         """Make room for a plain copy of the network, which is what stored weights, and those under adapters, are
         written as."""
         if self.plan.precision.storage is not None or bool(getattr(self.plan.model, "lora_rank", 0)):
-            _ = [torch.empty(p.shape, device=p.device) for p in self.network.parameters()]
-
-    def spent(self, of: Step | None = None, part: float = 1.0) -> float:
-        """Half of the budget: the learning rate changes no size."""
-        return 0.5
+            _ = [torch.empty(p.shape, device=p.device) for p in self.learner.network.parameters()]
 
     def _batches(self, task: str) -> list[Batch]:
         sample = self.samples[task]
         micros = -(-round(sample.rows_per_step / self.run.workers) // sample.rows)
         return [sample.shaped(self._tensor) for _ in range(min(2, max(1, micros)))]
-
-    def _exchange(self) -> Exchange:
-        over = getattr(self.plan.compression, "over", None)
-        if over is None:
-            return super()._exchange()
-        simulated = self.run.workers if self.run.world == 1 else None
-        return over(PaperWire(0, self.run.world, simulated), self.learner, self.plan.clip_norm)
 
     def _tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.run.paper)
@@ -152,8 +154,8 @@ class Together:
         for parameter in self.buckets:
             parameter.register_post_accumulate_grad_hook(self._came)
 
-    def __call__(self, batch: Batch | None) -> Any:
-        return self.learner(batch)
+    def __call__(self, *arguments: Any) -> Any:
+        return self.learner(*arguments)
 
     def _came(self, parameter: Any) -> None:
         if self.exchanges:
@@ -176,27 +178,11 @@ class PaperWire(Wire):
         return message.new_empty((self.world, len(message)))
 
 
-class PaperPasses(Passes):
-    """Micro-batches without text."""
+class PaperPerturbations(Perturbations):
+    """Rows without text."""
 
-    def _rewrite(self, augment: Augment) -> Rewrite:
-        if self.runner.prepared.tokenizer is None:  # not known yet, and nothing will be rewritten
-            return lambda pieces, generator: pieces
-        return super()._rewrite(augment)
+    def random_shift(self, batch: Batch, window: int) -> Tensor:
+        return self.zeros(batch).detach()
 
-    def over(self, batch: Batch, part: Part) -> MicroBatch:
-        return PaperMicroBatch(self, batch, part)
-
-
-class PaperMicroBatch(MicroBatch):
-    """Passes over rows that lie on the device and say nothing."""
-
-    @cached_property
-    def batch(self) -> Batch:
-        return self.origin
-
-    def start(self) -> Tensor:
-        return self.zeros().detach()
-
-    def noisy(self, augment: Augment) -> MicroBatch:
-        return PaperMicroBatch(self.passes, self.origin, self.part, self.ledger)
+    def rewritten(self, batch: Batch, augment: Augment, window: int) -> Batch:
+        return batch

@@ -4,10 +4,10 @@ their divergence and the relation of values: Wang et al. 2020, "MiniLM", section
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.lessons import Anatomy
+from lmctl.core.lessons import Anatomy, StateLesson
 from lmctl.distill.layers import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
 
@@ -18,13 +18,13 @@ METRICS = ("kl", "mse", "scores")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attention(Weighted):
+class Attention(Weighted, StateLesson):
     """How far the attention of matched layers is apart, head by head, mean over heads and pairs of layers, summed over
     positions. `kl`: the divergence of a position's map from the teacher's. `mse`: the mean squared difference of the
     maps. `scores`: that of the scores before the softmax, as TinyBERT does it. With `values` the divergence of the
     relations of values is added."""
 
-    attends: ClassVar[bool] = True
+    attends = True
 
     metric: str = "kl"
     layer_map: Any = "uniform"

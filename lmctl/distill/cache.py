@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -81,9 +81,9 @@ class Maskings:
         """Of all of them, on disk."""
         return sum(masking.bytes for masking in self.maskings)
 
-    def answers(self, batch: Batch, term: str) -> Tensor:
-        """The teacher's logits float32 [N, V] for the targets of `term`, in the host's memory. DataError if the rows
-        of `batch` are not those that it saw."""
+    def answers(self, batch: Batch, term: str) -> CachedLogits:
+        """The teacher's answers to the targets of `term`, in the host's memory. DataError if the rows of `batch` are
+        not those that it saw."""
         if batch.rows is None:
             raise DataError("distill: these rows have no numbers, so the teacher's answers to them cannot be found")
         numbers, epochs = batch.rows.numbers, batch.rows.epochs % len(self)
@@ -102,7 +102,19 @@ class Maskings:
             name: torch.from_numpy(_plain(np.concatenate([m.columns[term][name][where] for m, where in parts])))
             for name in how.columns
         }
-        return expand(columns, how)
+        return CachedLogits(columns, how)
+
+
+class CachedLogits(NamedTuple):
+    """Logits of N targets, as compact as they are kept."""
+
+    columns: dict[str, Tensor]
+    """[N, ...] each."""
+    how: Layout
+
+    def of(self, rows: slice, device: torch.device) -> Tensor:
+        """Those of some targets, float32 [n, V] on `device`."""
+        return expand({name: values[rows].to(device) for name, values in self.columns.items()}, self.how)
 
 
 def identity(masking: int, k: int | None, **parts: Any) -> dict[str, Any]:
@@ -126,7 +138,7 @@ def build(
     """
 
     def make(folder: Path) -> None:
-        lengths = getattr(examples, "lengths", None)
+        lengths = examples.lengths
         order = np.arange(len(examples)) if lengths is None else np.argsort(lengths, kind="stable")
         writer = _Writer(folder, len(examples), key["k"])
         for first in range(0, len(order), rows_at_once):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.lessons import Lesson
+from lmctl.core.lessons import Distiller, Lesson
 from lmctl.core.numerics import Precision
 
 
 @dataclass(frozen=True)
-class Curriculum:
+class Curriculum(Distiller):
     """loss = hard * (the objective's own) + the sum of weight * (term of the lesson)."""
 
     terms: dict[str, Lesson]

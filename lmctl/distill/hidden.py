@@ -8,10 +8,10 @@ layers, summed over positions, so that a weight means the same for any size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.lessons import Anatomy
+from lmctl.core.lessons import Anatomy, StateLesson
 from lmctl.distill.layers import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
 
@@ -22,12 +22,10 @@ METRICS = ("mse", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hidden(Weighted):
+class Hidden(Weighted, StateLesson):
     """How far hidden states are apart. `mse`: the mean squared difference. `cosine`: 1 minus their cosine, which is
     half the squared difference of normalised states that PKD takes. Where widths differ the student's states are
     projected by a matrix that is learned for each pair of layers."""
-
-    attends: ClassVar[bool] = False
 
     metric: str = "mse"
     layer_map: Any = "uniform"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.lessons import Answers, Asked
+from lmctl.core.lessons import Answers, Asked, LogitLesson
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ DIVERGENCES = ("forward", "reverse", "js")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logits(Weighted):
+class Logits(Weighted, LogitLesson):
     """T^2 times the divergence of the student's distribution from the teacher's.
 
     `forward`: KL(teacher, student), which covers all that the teacher finds possible (Hinton et al. 2015). `reverse`:

@@ -8,10 +8,10 @@ may differ in width and heads; what is compared is how positions are related, so
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Optional
+from typing import TYPE_CHECKING, Optional
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.lessons import Anatomy
+from lmctl.core.lessons import Anatomy, StateLesson
 from lmctl.distill.layers import check_seen, matched
 from lmctl.distill.weighted import Weighted
 
@@ -22,12 +22,12 @@ RELATIONS = ("query", "key", "value", "attention")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiniLM(Weighted):
+class MiniLM(Weighted, StateLesson):
     """The sum over `relations` of the divergence of the student's from the teacher's, mean over relation heads, summed
     over positions. `query`, `key`, `value`: relations of each with itself (MiniLMv2); `attention`: of queries with
     keys (MiniLM, with `value`)."""
 
-    attends: ClassVar[bool] = True
+    attends = True
 
     relations: list[str] = field(default_factory=lambda: ["query", "key", "value"])
     relation_heads: Optional[int] = None

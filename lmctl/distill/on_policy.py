@@ -12,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from lmctl.core.lessons import Lesson
+
 
 @dataclass(frozen=True)
-class OnPolicy:
+class OnPolicy(Lesson):
     """How often, and how, the student writes."""
 
     share: float = 0.5

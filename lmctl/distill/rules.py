@@ -69,7 +69,7 @@ def check_writing(
         )
     for name, objective in objectives.items():
         written = objective.reads == "parallel" or (family == "decoder" and objective.reads == "documents")
-        if not written or getattr(objective, "carries_state", False):
+        if not written or objective.carries_state:
             raise ConfigError(
                 f"distill: {writing[0]} does not know how to write for mix.tasks.{name}: {type(objective).__name__}",
                 "nearest: mix=clm (a decoder), mix=translate (seq2seq)",

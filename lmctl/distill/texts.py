@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from lmctl.core.lessons import Lesson
+
 
 @dataclass(frozen=True)
-class TeacherTexts:
+class TeacherTexts(Lesson):
     """How the teacher writes."""
 
     beams: int = 5

@@ -96,7 +96,7 @@ class BlockStream:
     @property
     def lengths(self) -> np.ndarray | None:
         """int64 [rows of the first block]: positions per row, where they differ."""
-        return getattr(self.examples, "lengths", None)
+        return self.examples.lengths
 
     def first(self, count: int) -> Drawn:
         return self._order(self.examples).first(count)

@@ -85,7 +85,7 @@ class RowStream:
     @cached_property
     def lengths(self) -> np.ndarray | None:
         """int64 [len]: positions per row, where they differ."""
-        return getattr(self.examples, "lengths", None)
+        return self.examples.lengths
 
     def first(self, count: int) -> Drawn:
         return Drawn(self.examples, *self.rows(0, min(count, len(self.examples))))
@@ -113,7 +113,7 @@ class RowStream:
         if epoch == self._epoch:
             return
         size, self._epoch = len(self.examples), epoch
-        if getattr(self.examples, "ordered", False):
+        if self.examples.tracks is not None:
             self._permutation, self._ends = np.arange(size), np.array([size])
             return
         self._permutation, self._ends = self.order.permutation(epoch, size), np.array([size])

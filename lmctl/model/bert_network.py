@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lmctl.model.network import TransformerNetwork
@@ -60,6 +60,13 @@ class BertNetwork(TransformerNetwork):
         if name == "pair":
             return self.model.cls.seq_relationship(self._pooled(hidden))
         return self.model.cls.predictions(hidden)
+
+    def language_modules(self, name: str) -> list[nn.Module]:
+        cls = self.model.cls
+        return [cls.seq_relationship, self.model.bert.pooler] if name == "pair" else [cls.predictions]
+
+    def classifier_modules(self) -> list[nn.Module]:
+        return [self.model.classifier]
 
     def classify(self, hidden: Tensor) -> Tensor:
         return self.model.classifier(self.model.dropout(hidden))

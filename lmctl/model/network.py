@@ -32,6 +32,7 @@ class TransformerNetwork(nn.Module):
         the first of them."""
         super().__init__()
         self.model = model
+        self.outputs = dict(heads)
         self.report: list[str] = []
         """What was loaded and what is new, for a model that was trained before."""
         self.untrained: list[str] = []
@@ -82,6 +83,26 @@ class TransformerNetwork(nn.Module):
         """Logits of the model's own classifier."""
         return self.model.score(hidden)
 
+    def head_width(self, name: str) -> int:
+        """Outputs of the named head."""
+        return self.outputs[name]
+
+    def head_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters that `head` computes with."""
+        return [parameter for module in self.head_modules(name) for parameter in module.parameters()]
+
+    def head_modules(self, name: str) -> list[nn.Module]:
+        """The modules that `head` passes through."""
+        if name in self.class_heads:
+            return [self.class_heads[name]]
+        return self.classifier_modules() if name == self.own_head else self.language_modules(name)
+
+    def language_modules(self, name: str) -> list[nn.Module]:
+        return [self.model.get_output_embeddings()]
+
+    def classifier_modules(self) -> list[nn.Module]:
+        return [self.model.score]
+
     def word_embeddings(self) -> nn.Embedding:
         """What makes vectors of the pieces that are read."""
         return self.model.get_input_embeddings()
@@ -91,6 +112,10 @@ class TransformerNetwork(nn.Module):
 
     def recall(self, memory: Any) -> None:
         """There is nothing to go on from."""
+
+    def carried(self) -> dict[str, Tensor]:
+        """What is carried from batch to batch, for a checkpoint: nothing."""
+        return {}
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Parameters from the embeddings up to the heads."""
@@ -170,6 +195,12 @@ class ModernBertEncoder(TransformerNetwork):
             raise no_pair_head("ModernBERT")
         return self.model.decoder(self.model.head(hidden))
 
+    def language_modules(self, name: str) -> list[nn.Module]:
+        return [self.model.head, self.model.decoder]
+
+    def classifier_modules(self) -> list[nn.Module]:
+        return [self.model.head, self.model.classifier]
+
     def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         if self.model.config.classifier_pooling == "cls":
             return hidden[:, 0]
@@ -190,6 +221,12 @@ class RobertaEncoder(TransformerNetwork):
             raise no_pair_head("RoBERTa")
         return self.model.lm_head(hidden)
 
+    def language_modules(self, name: str) -> list[nn.Module]:
+        return [self.model.lm_head]
+
+    def classifier_modules(self) -> list[nn.Module]:
+        return [self.model.classifier]
+
     def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         return hidden[:, 0]
 
@@ -208,6 +245,12 @@ class DistilBertEncoder(TransformerNetwork):
             raise no_pair_head("DistilBERT")
         model = self.model
         return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden))))
+
+    def language_modules(self, name: str) -> list[nn.Module]:
+        return [self.model.vocab_transform, self.model.vocab_layer_norm, self.model.vocab_projector]
+
+    def classifier_modules(self) -> list[nn.Module]:
+        return [self.model.pre_classifier, self.model.classifier]
 
     def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         return hidden[:, 0]

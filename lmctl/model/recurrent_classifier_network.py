@@ -24,6 +24,9 @@ class RecurrentClassifierNetwork(TransformerNetwork):
     def classify(self, hidden: Tensor) -> Tensor:
         return self.model.classifier(self.model.dropout(hidden))
 
+    def classifier_modules(self) -> list[nn.Module]:
+        return [self.model.classifier]
+
     def to_be_seen(self) -> dict[str, list[nn.Module]]:
         """Packed rows go through the layers, so that only the whole of them can be watched, as one."""
         return {"layers": [self.model.model.layers]}

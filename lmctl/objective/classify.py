@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, Terms
+from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material, Network
+from lmctl.core.tasks import LOSS, Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective import label_scores
 from lmctl.objective.batching import padding_mask, rectangle, text_lengths, texts_of
@@ -23,14 +23,13 @@ LABELS: tuple[LabelKind, ...] = ("class", "classes", "number")
 
 
 @dataclass(frozen=True)
-class Classify:
+class Classify(Objective):
     """Predict the label of each row."""
 
     labels: str = "class"
 
     reads: ClassVar[Kind] = "labelled"
     families: ClassVar[tuple[Family, ...]] = ("encoder", "decoder")
-    pieces: ClassVar[tuple[str, ...]] = ()
     imports: ClassVar[tuple[str, ...]] = ("sklearn.metrics",)
 
     def __post_init__(self) -> None:
@@ -47,34 +46,29 @@ class Classify:
     def examples(self, material: Material) -> LabelledRows:
         return LabelledRows(material)
 
-    def _logits(self, network: Network, batch: Batch) -> Tensor:
-        return network.head(batch.task, network.encode(batch.inputs, None)).float()
+    def head(self, task: str, term: str) -> str:
+        return task
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, term: str, logits: Tensor, labels: Tensor) -> Tensor:
         import torch.nn.functional as F
 
+        logits = logits.float()
         if self.labels == "class":
             return F.cross_entropy(logits, labels, reduction="sum")
         if self.labels == "classes":
             return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
         return F.mse_loss(logits.squeeze(-1), labels, reduction="sum")
 
-    def terms(self, network: Network, batch: Batch) -> Terms:
-        return {"label": self._loss(self._logits(network, batch), batch.targets["label"].labels)}
+    def metrics(self, term: str, logits: Tensor, labels: Tensor) -> dict[str, Metric]:
+        loss = Metric(self.loss(term, logits, labels), len(labels), higher_is_better=False)
+        return {LOSS: loss} | label_scores.METRICS[self.labels](logits.float(), labels)
 
-    def scores(self, network: Network, batch: Batch) -> Terms:
-        logits, labels = self._logits(network, batch), batch.targets["label"].labels
-        return {"label": self._loss(logits, labels)} | label_scores.SUMS[self.labels](logits, labels)
-
-    def figures(self, means: dict[str, Any]) -> dict[str, float]:
-        return label_scores.figures(means)
-
-    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
+    def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
         """Always the same guess: the labels as often as they are in `train`, or their mean."""
         import torch
 
         assert train.labels is not None
-        labels, known = batch.targets["label"].labels, torch.from_numpy(np.array(train.labels))
+        known = torch.from_numpy(np.array(train.labels))
         if self.labels == "class":
             counts = torch.bincount(known, minlength=len(train.label_names)).float() + 1
             logits = (counts / counts.sum()).log()
@@ -82,13 +76,12 @@ class Classify:
             logits = torch.logit((known.sum(dim=0) + 1) / (len(known) + 2))
         else:
             logits = known.mean().reshape(1)
-        logits = logits.expand(len(labels), -1)
-        sums = {} if self.labels == "number" else label_scores.SUMS[self.labels](logits, labels)
-        return {"label": self._loss(logits, labels)} | sums
+        metrics = self.metrics(term, logits.expand(len(labels), -1), labels)
+        return {LOSS: metrics[LOSS]} if self.labels == "number" else metrics
 
 
 @dataclass(frozen=True)
-class LabelledRows:
+class LabelledRows(Examples):
     """The rows of `Classify`: `[CLS] text [SEP]`, or `[CLS] first [SEP] second [SEP]`."""
 
     material: Material

@@ -8,32 +8,30 @@ row, and its positions count from its own beginning.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, Terms
+from lmctl.core.batch import Batch, Family, Kind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material, Network
+from lmctl.core.tasks import Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.full_rows import PackedRows
-from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+from lmctl.objective.scoring import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class CausalLM:
+class CausalLM(Objective):
     """Predict every next piece."""
 
     separate_documents: bool = True
 
     reads: ClassVar[Kind] = "documents"
     families: ClassVar[tuple[Family, ...]] = ("decoder",)
-    pieces: ClassVar[tuple[str, ...]] = ()
-    label_kind: ClassVar[LabelKind | None] = None
 
     def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
         return {"lm": vocabulary.size}
@@ -41,26 +39,12 @@ class CausalLM:
     def examples(self, material: Material) -> NextPieceRows:
         return NextPieceRows(self, material, PackedRows(material.store, material.vocabulary, material.seq_len + 1))
 
-    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
-        hidden = network.encode(batch.inputs, batch.targets["lm"].positions)
-        return {"lm": network.head("lm", hidden)}
-
-    def terms(self, network: Network, batch: Batch) -> Terms:
-        return cross_entropies(self._logits(network, batch), batch)
-
-    def scores(self, network: Network, batch: Batch) -> Terms:
-        logits = self._logits(network, batch)
-        return cross_entropies(logits, batch) | correct(logits, batch)
-
-    def figures(self, means: dict[str, Any]) -> dict[str, float]:
-        return dict(means)
-
-    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        return {"lm": unigram_nats(train.histogram, batch.targets["lm"].labels)}
+    def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
+        return unigram_baseline(train.histogram, labels)
 
 
 @dataclass(frozen=True)
-class NextPieceRows:
+class NextPieceRows(Examples):
     """The rows of `CausalLM`."""
 
     objective: CausalLM

@@ -9,19 +9,19 @@ the whole text.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Terms
+from lmctl.core.batch import Batch, Family, Kind
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material, Network
+from lmctl.core.tasks import Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import NO_PIECE, Vocabulary
 from lmctl.objective.batching import mean_tokens, rectangle
 from lmctl.objective.full_rows import PackedRows
-from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+from lmctl.objective.scoring import unigram_baseline
 from lmctl.objective.translate import seq2seq_batch
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SENTINELS = 100
 
 
 @dataclass(frozen=True)
-class Denoise:
+class Denoise(Objective):
     """Remove spans of the text and predict them."""
 
     style: str = "t5"
@@ -42,7 +42,6 @@ class Denoise:
 
     reads: ClassVar[Kind] = "documents"
     families: ClassVar[tuple[Family, ...]] = ("seq2seq",)
-    label_kind: ClassVar[LabelKind | None] = None
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -64,26 +63,12 @@ class Denoise:
             raise ConfigError("the tokenizer has no mask piece for style=bart", "objective.style=t5")
         return CorruptedRows(self, material, PackedRows(material.store, material.vocabulary, material.seq_len - 1))
 
-    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
-        hidden = network.encode(batch.inputs, batch.targets["lm"].positions)
-        return {"lm": network.head("lm", hidden)}
-
-    def terms(self, network: Network, batch: Batch) -> Terms:
-        return cross_entropies(self._logits(network, batch), batch)
-
-    def scores(self, network: Network, batch: Batch) -> Terms:
-        logits = self._logits(network, batch)
-        return cross_entropies(logits, batch) | correct(logits, batch)
-
-    def figures(self, means: dict[str, Any]) -> dict[str, float]:
-        return dict(means)
-
-    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        return {"lm": unigram_nats(train.histogram, batch.targets["lm"].labels)}
+    def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
+        return unigram_baseline(train.histogram, labels)
 
 
 @dataclass(frozen=True)
-class CorruptedRows:
+class CorruptedRows(Examples):
     """The rows of `Denoise`."""
 
     objective: Denoise

@@ -3,72 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from lmctl.core.tasks import Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Sum = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
-
-def of_class(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Logits [R, C] against int64 [R]: how many are right, and the confusion matrix [C, C] (true, guessed)."""
+def of_class(logits: Tensor, labels: Tensor) -> dict[str, Metric]:
+    """Logits [R, C] against int64 [R]: accuracy, macro-averaged F1 and Matthews' correlation, the last two from the
+    confusion matrix [C, C] (true, guessed)."""
     import torch
 
     classes, guesses = logits.shape[-1], logits.argmax(dim=-1)
-    pairs = torch.bincount(labels * classes + guesses, minlength=classes * classes)
-    return {"label_accuracy": (guesses == labels).sum(), "label_confusion": pairs.reshape(classes, classes)}
+    pairs = torch.bincount(labels * classes + guesses, minlength=classes * classes).reshape(classes, classes)
+    return {
+        "accuracy": Metric((guesses == labels).sum(), len(labels), higher_is_better=True, share=True),
+        "macro_f1": Metric(pairs, len(labels), higher_is_better=True, finish=macro_f1),
+        "matthews": Metric(pairs, len(labels), higher_is_better=True, finish=matthews),
+    }
 
 
-def of_classes(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Logits [R, C] against zeros and ones [R, C]: rows with every class right; hits, misses, false alarms [3, C]."""
+def of_classes(logits: Tensor, labels: Tensor) -> dict[str, Metric]:
+    """Logits [R, C] against zeros and ones [R, C]: the share of rows with every class right; F1 averaged over classes,
+    and of all of them together, from hits, misses and false alarms [3, C]."""
     import torch
 
     guesses, true = logits > 0, labels > 0.5
     counts = [(guesses & true).sum(dim=0), (~guesses & true).sum(dim=0), (guesses & ~true).sum(dim=0)]
-    return {"label_accuracy": (guesses == true).all(dim=-1).sum(), "label_hits": torch.stack(counts)}
+    hits, rows = torch.stack(counts), len(labels)
+    return {
+        "accuracy": Metric((guesses == true).all(dim=-1).sum(), rows, higher_is_better=True, share=True),
+        "macro_f1": Metric(hits, rows, higher_is_better=True, finish=macro_f1_of_hits),
+        "micro_f1": Metric(hits, rows, higher_is_better=True, finish=micro_f1_of_hits),
+    }
 
 
-def of_number(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Predictions [R, 1] against numbers [R]: the sums of x, y, xx, yy and xy, [5]."""
+def of_number(logits: Tensor, labels: Tensor) -> dict[str, Metric]:
+    """Predictions [R, 1] against numbers [R]: Pearson's correlation, from the sums of x, y, xx, yy and xy, [5]."""
     import torch
 
     x, y = logits.squeeze(-1).double(), labels.double()
-    return {"label_moments": torch.stack([x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()])}
+    moments = torch.stack([x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()])
+    return {"pearson": Metric(moments, len(labels), higher_is_better=True, finish=pearson)}
 
 
-SUMS: dict[str, Sum] = {"class": of_class, "classes": of_classes, "number": of_number}
+METRICS: dict[str, Callable[[Tensor, Tensor], dict[str, Metric]]] = {
+    "class": of_class,
+    "classes": of_classes,
+    "number": of_number,
+}
 
 
-def figures(means: dict[str, Any]) -> dict[str, float]:
-    """The sums, divided by the number of rows, as what is reported."""
-    report = {name: value for name, value in means.items() if isinstance(value, float)}
-    if (matrix := means.get("label_confusion")) is not None:
-        report |= _of_confusion(np.asarray(matrix))
-    if (hits := means.get("label_hits")) is not None:
-        tp, fn, fp = np.asarray(hits)
-        both = 2 * tp + fn + fp
-        each = np.divide(2 * tp, both, out=np.zeros_like(tp), where=both > 0)
-        report |= {"label_macro_f1": float(each.mean()), "label_micro_f1": float(2 * tp.sum() / max(both.sum(), 1e-12))}
-    if (moments := means.get("label_moments")) is not None:
-        x, y, xx, yy, xy = np.asarray(moments)
-        spread = np.sqrt(max(xx - x * x, 0.0) * max(yy - y * y, 0.0))
-        report["label_pearson"] = float((xy - x * y) / spread) if spread > 0 else 0.0
-    return report
+def macro_f1(matrix: np.ndarray) -> float:
+    """F1 averaged over the classes that occur, from a confusion matrix [C, C]."""
+    from sklearn.metrics import f1_score
+
+    return _of_confusion(matrix, partial(f1_score, average="macro", zero_division=0))
 
 
-def _of_confusion(matrix: np.ndarray) -> dict[str, float]:
-    """Macro-averaged F1 over the classes that occur, and Matthews' correlation, by scikit-learn: every cell of the
-    matrix is a row that weighs as much as the cell."""
-    from sklearn.metrics import f1_score, matthews_corrcoef
+def matthews(matrix: np.ndarray) -> float:
+    """Matthews' correlation coefficient, from a confusion matrix [C, C]."""
+    from sklearn.metrics import matthews_corrcoef
 
+    return _of_confusion(matrix, matthews_corrcoef)
+
+
+def _of_confusion(matrix: np.ndarray, metric: Callable[..., float]) -> float:
+    """By scikit-learn: every cell of the matrix is a row that weighs as much as the cell."""
     true, guessed = (axis.ravel() for axis in np.indices(matrix.shape))
     weights = matrix.ravel()
     kept = weights > 0
-    rows = (true[kept], guessed[kept])
-    return {
-        "label_macro_f1": float(f1_score(*rows, sample_weight=weights[kept], average="macro", zero_division=0)),
-        "label_matthews": float(matthews_corrcoef(*rows, sample_weight=weights[kept])),
-    }
+    return float(metric(true[kept], guessed[kept], sample_weight=weights[kept]))
+
+
+def macro_f1_of_hits(hits: np.ndarray) -> float:
+    tp, fn, fp = hits
+    both = 2 * tp + fn + fp
+    return float(np.divide(2 * tp, both, out=np.zeros_like(tp), where=both > 0).mean())
+
+
+def micro_f1_of_hits(hits: np.ndarray) -> float:
+    tp, fn, fp = hits.sum(axis=1)
+    return float(2 * tp / max(2 * tp + fn + fp, 1e-12))
+
+
+def pearson(moments: np.ndarray) -> float:
+    x, y, xx, yy, xy = moments
+    spread = np.sqrt(max(xx - x * x, 0.0) * max(yy - y * y, 0.0))
+    return float((xy - x * y) / spread) if spread > 0 else 0.0

@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, Terms
+from lmctl.core.batch import Batch, Family, Kind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material, Network
+from lmctl.core.tasks import LOSS, Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.batching import mean_tokens, padding_mask
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.pairs import DRAWS_PER_ROW, Pairs
-from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+from lmctl.objective.scoring import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class MaskedPairObjective(ABC):
+class MaskedPairObjective(Objective):
     """What next-sentence prediction and sentence order have in common."""
 
     mask_rate: float = 0.15
     whole_words: bool = False
     short_share: float = 0.1
 
-    pairs_sentences: ClassVar[bool] = True
+    pairs_sentences = True
     term: ClassVar[str]
     """Name of the question about the pair."""
     reads: ClassVar[Kind] = "documents"
     families: ClassVar[tuple[Family, ...]] = ("encoder",)
-    pieces: ClassVar[tuple[str, ...]] = ()
-    label_kind: ClassVar[LabelKind | None] = None
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_rate < 1:
@@ -52,38 +50,24 @@ class MaskedPairObjective(ABC):
     def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
         return {"mlm": vocabulary.size, "pair": 2}
 
+    def head(self, task: str, term: str) -> str:
+        return "pair" if term == self.term else term
+
     def examples(self, material: Material) -> MaskedPairs:
         return MaskedPairs(self, material, self.pairs(material))
 
-    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
-        import torch
-
-        masked, first = batch.targets["mlm"].positions, batch.targets[self.term].positions
-        hidden = network.encode(batch.inputs, torch.cat([masked, first]))
-        pieces, pairs = hidden.split([len(masked), len(first)])
-        return {"mlm": network.head("mlm", pieces), self.term: network.head("pair", pairs)}
-
-    def terms(self, network: Network, batch: Batch) -> Terms:
-        return cross_entropies(self._logits(network, batch), batch)
-
-    def scores(self, network: Network, batch: Batch) -> Terms:
-        logits = self._logits(network, batch)
-        return cross_entropies(logits, batch) | correct(logits, batch)
-
-    def figures(self, means: dict[str, Any]) -> dict[str, float]:
-        return dict(means)
-
-    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        pairs = len(batch.targets[self.term].labels)
+    def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
+        if term != self.term:
+            return unigram_baseline(train.histogram, labels)
+        pairs = len(labels)
         return {
-            "mlm": unigram_nats(train.histogram, batch.targets["mlm"].labels),
-            self.term: pairs * math.log(2),
-            f"{self.term}_accuracy": pairs * 0.5,
+            LOSS: Metric(pairs * math.log(2), pairs, higher_is_better=False),
+            "accuracy": Metric(pairs * 0.5, pairs, higher_is_better=True, share=True),
         }
 
 
 @dataclass(frozen=True)
-class MaskedPairs:
+class MaskedPairs(Examples):
     """The rows of a `MaskedPairObjective`."""
 
     objective: MaskedPairObjective

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, Terms
+from lmctl.core.batch import Batch, Family, Kind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material, Network
+from lmctl.core.tasks import Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.batching import padding_mask
 from lmctl.objective.full_rows import FullRows
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
-from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+from lmctl.objective.scoring import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class MaskedLM:
+class MaskedLM(Objective):
     """Predict the masked pieces of full rows of text."""
 
     mask_rate: float = 0.15
@@ -34,8 +34,6 @@ class MaskedLM:
 
     reads: ClassVar[Kind] = "documents"
     families: ClassVar[tuple[Family, ...]] = ("encoder",)
-    pieces: ClassVar[tuple[str, ...]] = ()
-    label_kind: ClassVar[LabelKind | None] = None
 
     def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
         return {"mlm": vocabulary.size}
@@ -44,26 +42,12 @@ class MaskedLM:
         rows = FullRows(material.store, material.vocabulary, material.seq_len)
         return MaskedRows(self, material, rows)
 
-    def figures(self, means: dict[str, Any]) -> dict[str, float]:
-        return dict(means)
-
-    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
-        hidden = network.encode(batch.inputs, batch.targets["mlm"].positions)
-        return {"mlm": network.head("mlm", hidden)}
-
-    def terms(self, network: Network, batch: Batch) -> Terms:
-        return cross_entropies(self._logits(network, batch), batch)
-
-    def scores(self, network: Network, batch: Batch) -> Terms:
-        logits = self._logits(network, batch)
-        return cross_entropies(logits, batch) | correct(logits, batch)
-
-    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        return {"mlm": unigram_nats(train.histogram, batch.targets["mlm"].labels)}
+    def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
+        return unigram_baseline(train.histogram, labels)
 
 
 @dataclass(frozen=True)
-class MaskedRows:
+class MaskedRows(Examples):
     """The rows of `MaskedLM`."""
 
     objective: MaskedLM

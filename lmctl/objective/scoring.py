@@ -1,34 +1,20 @@
-"""Losses and scores of terms that pick one class out of several: summed, never averaged."""
+"""What somebody would reach who knows how often each token occurs and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Terms
+from lmctl.core.tasks import LOSS, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def cross_entropies(logits: Mapping[str, Tensor], batch: Batch) -> Terms:
-    """Per term the summed cross-entropy in nats of logits [N, C] (taken in float32) against its labels [N]."""
-    import torch.nn.functional as F
-
-    return {
-        name: F.cross_entropy(values.float(), batch.targets[name].labels, reduction="sum")
-        for name, values in logits.items()
-    }
-
-
-def correct(logits: Mapping[str, Tensor], batch: Batch) -> Terms:
-    """Per term, under `<term>_accuracy`, how many of its targets have the highest logit."""
-    return {
-        f"{name}_accuracy": (values.argmax(dim=-1) == batch.targets[name].labels).sum()
-        for name, values in logits.items()
-    }
+def unigram_baseline(histogram: np.ndarray, labels: Tensor) -> dict[str, Metric]:
+    """The metrics of guessing `labels` int64 [N] as `unigram_nats` does."""
+    return {LOSS: Metric(unigram_nats(histogram, labels), len(labels), higher_is_better=False)}
 
 
 def unigram_nats(histogram: np.ndarray, labels: Tensor) -> float:

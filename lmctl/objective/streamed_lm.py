@@ -9,33 +9,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, Terms
+from lmctl.core.batch import Batch, Family, Kind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material, Network
+from lmctl.core.tasks import Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.objective.scoring import correct, cross_entropies, unigram_nats
+from lmctl.objective.scoring import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class StreamedLM:
+class StreamedLM(Objective):
     """Predict every next piece of a stream in which each document, or each sentence, is closed by [SEP]."""
 
     end_of: str = "document"
 
     reads: ClassVar[Kind] = "documents"
     families: ClassVar[tuple[Family, ...]] = ("decoder",)
-    pieces: ClassVar[tuple[str, ...]] = ()
-    label_kind: ClassVar[LabelKind | None] = None
-    carries_state: ClassVar[bool] = True
+    carries_state = True
 
     def __post_init__(self) -> None:
         if self.end_of not in ("document", "sentence"):
@@ -53,31 +51,16 @@ class StreamedLM:
             )
         return tracks
 
-    def _logits(self, network: Network, batch: Batch) -> dict[str, Tensor]:
-        return {"lm": network.head("lm", network.encode(batch.inputs, batch.targets["lm"].positions))}
-
-    def terms(self, network: Network, batch: Batch) -> Terms:
-        return cross_entropies(self._logits(network, batch), batch)
-
-    def scores(self, network: Network, batch: Batch) -> Terms:
-        logits = self._logits(network, batch)
-        return cross_entropies(logits, batch) | correct(logits, batch)
-
-    def figures(self, means: dict[str, Any]) -> dict[str, float]:
-        return dict(means)
-
-    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        return {"lm": unigram_nats(train.histogram, batch.targets["lm"].labels)}
+    def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
+        return unigram_baseline(train.histogram, labels)
 
 
 @dataclass(frozen=True)
-class Tracks:
+class Tracks(Examples):
     """The rows of `StreamedLM`: row r is the (r // tracks)-th segment of track r % tracks."""
 
     objective: StreamedLM
     material: Material
-
-    ordered: ClassVar[bool] = True
 
     @property
     def tracks(self) -> int:

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, Terms
+from lmctl.core.batch import Batch, Family, Kind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material, Network
+from lmctl.core.tasks import LOSS, Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.batching import padding_mask, rectangle, shifted_right, text_lengths, texts_of
-from lmctl.objective.scoring import correct, unigram_nats
+from lmctl.objective.scoring import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Translate:
+class Translate(Objective):
     """Predict the target text piece by piece from the source text."""
 
     label_smoothing: float = 0.1
 
     reads: ClassVar[Kind] = "parallel"
     families: ClassVar[tuple[Family, ...]] = ("seq2seq",)
-    pieces: ClassVar[tuple[str, ...]] = ()
-    label_kind: ClassVar[LabelKind | None] = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
@@ -41,35 +39,22 @@ class Translate:
     def examples(self, material: Material) -> ParallelRows:
         return ParallelRows(material)
 
-    def _logits(self, network: Network, batch: Batch) -> Tensor:
-        return network.head("lm", network.encode(batch.inputs, batch.targets["lm"].positions)).float()
-
-    def terms(self, network: Network, batch: Batch) -> Terms:
+    def loss(self, term: str, logits: Tensor, labels: Tensor) -> Tensor:
         import torch.nn.functional as F
 
-        labels = batch.targets["lm"].labels
-        smoothed = F.cross_entropy(
-            self._logits(network, batch), labels, reduction="sum", label_smoothing=self.label_smoothing
-        )
-        return {"lm": smoothed}
+        return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self.label_smoothing)
 
-    def scores(self, network: Network, batch: Batch) -> Terms:
+    def metrics(self, term: str, logits: Tensor, labels: Tensor) -> dict[str, Metric]:
         """The loss that counts is the plain one: smoothing is a means of training."""
-        import torch.nn.functional as F
+        plain = super().loss(term, logits, labels)
+        return super().metrics(term, logits, labels) | {LOSS: Metric(plain, len(labels), higher_is_better=False)}
 
-        logits = self._logits(network, batch)
-        loss = F.cross_entropy(logits, batch.targets["lm"].labels, reduction="sum")
-        return {"lm": loss} | correct({"lm": logits}, batch)
-
-    def figures(self, means: dict[str, Any]) -> dict[str, float]:
-        return dict(means)
-
-    def baseline(self, batch: Batch, train: TokenStore) -> dict[str, Any]:
-        return {"lm": unigram_nats(train.histogram, batch.targets["lm"].labels)}
+    def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
+        return unigram_baseline(train.histogram, labels)
 
 
 @dataclass(frozen=True)
-class ParallelRows:
+class ParallelRows(Examples):
     """The rows of `Translate`: both sides end with [SEP], which the target side predicts as well."""
 
     material: Material

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lmctl.core.numerics import LossScaler
 
-class Unscaled:
+
+class Unscaled(LossScaler):
     """No scaling. A step whose gradients are not finite is not taken, and the runner ends the run.
 
     On a GPU the fused optimiser itself decides on the device (`found_inf`, the way torch's GradScaler tells it),
@@ -17,14 +19,14 @@ class Unscaled:
     sees the norm at the next log point.
     """
 
-    def scale(self, loss: Tensor) -> Tensor:
-        return loss
-
     def unscale(self, optimizer: Optimizer) -> None:
         """Gradients are as they are."""
 
+    def decides_on_device(self, optimizer: Optimizer) -> bool:
+        return getattr(optimizer, "_step_supports_amp_scaling", False)
+
     def step(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
-        if grad_norm.device.type != "cpu" and getattr(optimizer, "_step_supports_amp_scaling", False):
+        if grad_norm.device.type != "cpu" and self.decides_on_device(optimizer):
             optimizer.grad_scale = None  # type: ignore[attr-defined]
             optimizer.found_inf = (~torch.isfinite(grad_norm)).float()  # type: ignore[attr-defined]
             optimizer.step()
@@ -41,7 +43,7 @@ class Unscaled:
         """There is none."""
 
 
-class DynamicScale:
+class DynamicScale(LossScaler):
     """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2) by torch's own GradScaler, on any device.
 
     The scale halves when gradients overflow, and that step is skipped; it doubles after `growth_interval` steps
@@ -50,9 +52,7 @@ class DynamicScale:
 
     def __init__(self, device: torch.device, initial: float, growth_interval: int) -> None:
         self.scaler = torch.amp.GradScaler(device.type, init_scale=initial, growth_interval=growth_interval)
-
-    def scale(self, loss: Tensor) -> Tensor:
-        return self.scaler.scale(loss)
+        self.scaler.scale(torch.zeros((), device=device))  # or it has no state yet
 
     def unscale(self, optimizer: Optimizer) -> None:
         self.scaler.unscale_(optimizer)
@@ -66,6 +66,10 @@ class DynamicScale:
     @property
     def value(self) -> float:
         return self.scaler.get_scale()
+
+    @property
+    def dynamic(self) -> bool:
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         return self.scaler.state_dict()

@@ -118,7 +118,7 @@ def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, E
         raise ConfigError(
             f"batch.size={plan.batch.rows} cannot be shared equally by {workers} {who}", f"nearest: {near}"
         )
-    ordered = [name for name, some in examples.items() if getattr(some, "ordered", False)]
+    ordered = [name for name, some in examples.items() if some.tracks is not None]
     if ordered and len(examples) > 1 and world > 1:
         raise ConfigError(
             f"mix.tasks.{ordered[0]} carries its state from row to row, which several tasks in several processes "

@@ -4,37 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lmctl.mix.stream import Window
-from lmctl.run.learner import total_loss
+from lmctl.run.learner import Pass, Share
+from lmctl.run.processes import Processes
+from lmctl.run.step import TrainStep
 
-if TYPE_CHECKING:
-    from lmctl.run.runner import Runner
 
-
-def gradient_cosines(runner: Runner, windows: Sequence[Window], counts: Mapping[str, float]) -> dict[str, float]:
+def gradient_cosines(
+    step: TrainStep, windows: Sequence[Window], counts: Mapping[str, float], progress: float, processes: Processes
+) -> dict[str, float]:
     """Cosine of the gradients of each two tasks of a step, `{"a|b": from -1 to 1}`, over the weights that both use.
 
     Each gradient is the whole one that its task has in the step, without an adversary: over all micro-batches and
     processes. `counts` are the step's targets, by `<task>/<term>`. Pairs of which a gradient is zero, or not finite,
     are left out. Gradients, random numbers and carried states are left as they were. Every process must call it.
     """
-    learner, network, device = runner.learner, runner.network, runner.learner.device
+    learner = step.learner
+    network, device, scale = learner.network, learner.device, step.scaler.value
     weights = [p for p in network.parameters() if p.requires_grad]
-    gradients = {task: _Sum(weights) for task in sorted(runner.plan.mix.tasks)}
+    gradients = {task: _Sum(weights) for task in sorted(learner.objectives)}
     memory = network.memory()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         for window in windows:
             for batch in (batch.to(device) for batch in window.batches):
-                loss = total_loss(learner, batch, learner(batch), counts, 1, window.factors[batch.task], on_top=False)
-                gradients[batch.task].add(torch.autograd.grad(runner.scaler.scale(loss), weights, allow_unused=True))
+                share = Share(counts, window.factors[batch.task], progress, scale)
+                total = learner([Pass(batch)], share).total
+                gradients[batch.task].add(torch.autograd.grad(total, weights, allow_unused=True))
     network.recall(memory)
     for gradient in gradients.values():
-        gradient.share(runner)
+        gradient.share(processes)
     cosines = {f"{a}|{b}": gradients[a].cosine(gradients[b]) for a, b in combinations(gradients, 2)}
     return {pair: cosine for pair, cosine in cosines.items() if cosine is not None}
 
@@ -53,10 +55,10 @@ class _Sum:
                 part += more
                 self.used[place] = 1.0
 
-    def share(self, runner: Runner) -> None:
+    def share(self, processes: Processes) -> None:
         """Add up what all processes have."""
         for part in (*self.parts, self.used):
-            runner.processes.add_up(part)
+            processes.add_up(part)
 
     def cosine(self, other: _Sum) -> float | None:
         both = ((self.used > 0) & (other.used > 0)).tolist()

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
-from lmctl.core.errors import LmctlError
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Examples, Objective
+from lmctl.core.tasks import LOSS, Examples, Metric, Objective
 from lmctl.mix.order import Drawn
 from lmctl.mix.stream import batched
 from lmctl.run.learner import Learner
-from lmctl.run.measures import about_mean, term_of, wilson
+from lmctl.run.measures import about_mean, wilson
 from lmctl.run.processes import Processes
 
 VALID_SEED = 0
@@ -29,13 +28,25 @@ FEWEST_GROUPS = 6
 
 
 @dataclass(frozen=True)
+class About:
+    """What a figure of a validation is."""
+
+    term: str
+    """The `<task>/<term>` over whose targets it counts."""
+    higher_is_better: bool
+    share: bool
+    """Whether it is a share of trials: every target counts 0 or 1."""
+
+
+@dataclass(frozen=True)
 class Measured:
     """What a validation found."""
 
     figures: dict[str, float]
-    """Every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""
-    losses: list[str]
-    """Which of the figures are losses, `loss` aside."""
+    """Every loss and metric per target, as `<task>/<term>` and `<task>/<term>_<metric>`, and `loss`, the sum of the
+    losses."""
+    about: dict[str, About]
+    """What each of them is, `loss` included."""
     targets: dict[str, int]
     """Of how many targets each figure is."""
     intervals: dict[str, tuple[float, float]]
@@ -57,8 +68,8 @@ class Validation:
         rows = np.arange(len(examples))
         draws = Draws(VALID_SEED, f"{task}/valid")
         if self.rows is not None and self.rows < len(rows):
-            ordered = getattr(examples, "ordered", False)
-            rows = rows[: self.rows] if ordered else np.sort(draws.permutation(0, len(rows))[: self.rows])
+            some = np.sort(draws.permutation(0, len(rows))[: self.rows])
+            rows = some if examples.tracks is None else rows[: self.rows]
         for mine in self._mine(examples, rows):
             yield from batched(Drawn(examples, mine, np.zeros_like(mine)), self.micro, draws)
 
@@ -66,9 +77,9 @@ class Validation:
         """This process's share of `rows` int64 [n], in pieces that never share a batch. Where rows go on
         from each other it is whole tracks, as in training, read segment by segment."""
         rank, world = self.processes.rank, self.processes.world
-        if not getattr(examples, "ordered", False):
+        tracks = examples.tracks
+        if tracks is None:
             return [np.array_split(rows, world)[rank]]
-        tracks: int = examples.tracks  # type: ignore[attr-defined]
         mine = rows[rows % tracks * world // tracks == rank]
         return np.split(mine, np.flatnonzero(np.diff(mine // tracks)) + 1)
 
@@ -79,19 +90,17 @@ class Validation:
         return {task: n if self.rows is None else min(n, self.rows) for task, n in lengths.items()}
 
     def measured(self, learner: Learner) -> Measured:
-        """Every loss and score of the learner's, with how sure it is."""
+        """Every loss and metric of the learner's, with how sure it is."""
         sums = {task: Sums() for task in self.examples}
         learner.eval()
-        with torch.no_grad():
-            for task in self.examples:
-                for batch in self._batches(task):
-                    batch = batch.to(self.processes.device)
-                    sums[task].add(batch, learner.scores(batch))
+        for task in self.examples:
+            for batch in self._batches(task):
+                sums[task].add(learner.metrics(batch.to(self.processes.device)))
         learner.train()
         return self._measured(sums)
 
     def scores(self, learner: Learner) -> dict[str, float]:
-        """Every loss and score per target, as `<task>/<name>`, and `loss`, the sum of the losses."""
+        """The figures of `measured`."""
         return self.measured(learner).figures
 
     def baseline(self, train: Mapping[str, TokenStore]) -> dict[str, float]:
@@ -102,7 +111,8 @@ class Validation:
         for task, objective in self.objectives.items():
             known = train[task] if objective.label_kind is None else self._labels(task, train[task])
             for batch in self._batches(task):
-                sums[task].add(batch, objective.baseline(batch, known))
+                targets = batch.targets.items()
+                sums[task].add({term: objective.baseline(term, target.labels, known) for term, target in targets})
         return self._measured(sums).figures
 
     def _labels(self, task: str, train: TokenStore) -> TokenStore:
@@ -113,21 +123,19 @@ class Validation:
 
     def _measured(self, sums: Mapping[str, Sums]) -> Measured:
         figures: dict[str, float] = {}
-        losses: list[str] = []
+        about: dict[str, About] = {}
         targets: dict[str, int] = {}
         intervals: dict[str, tuple[float, float]] = {}
         rows = self.counts
-        for task, objective in self.objectives.items():
-            means, terms = sums[task].means(self.processes)
-            spreads = sums[task].spreads(self.processes, means)
-            found = objective.figures(means)
-            losses += [f"{task}/{name}" for name in terms if name in found]
-            figures |= {f"{task}/{name}": value for name, value in found.items()}
-            for name in found:
-                targets[f"{task}/{name}"] = int(spreads[term_of(name, terms)].count)
-                if (interval := _interval(name, spreads.get(name), rows[task])) is not None:
-                    intervals[f"{task}/{name}"] = interval
-        return Measured({"loss": sum(figures[name] for name in losses)} | figures, losses, targets, intervals)
+        for task in self.objectives:
+            for name, one in sums[task].figures(self.processes).items():
+                name = f"{task}/{name}"
+                figures[name], targets[name] = one.value, int(one.count)
+                about[name] = About(f"{task}/{one.kind.term}", one.kind.higher_is_better, one.kind.share)
+                if (interval := one.interval(rows[task])) is not None:
+                    intervals[name] = interval
+        loss = sum(figures[name] for name, kind in about.items() if name == kind.term)
+        return Measured({"loss": loss} | figures, {"loss": About("loss", False, False)} | about, targets, intervals)
 
 
 class Alone:
@@ -136,95 +144,89 @@ class Alone:
     rank, world = 0, 1
 
 
-@dataclass(frozen=True)
-class Spread:
-    """How sure the mean of a score over its targets is."""
+class Kind(NamedTuple):
+    """What is summed under a name."""
 
-    mean: Any
+    term: str
+    higher_is_better: bool
+    share: bool
+    finish: Callable[[np.ndarray], float] | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric over all targets of its term, and how sure its mean is."""
+
+    kind: Kind
+    value: float
     count: float
     error: float
     """Standard error of a mean over rows drawn like these, groups of which (the micro-batches) are taken to be
     independent: that of a ratio of two sums (Cochran 1977, section 6.3)."""
     groups: int
 
-
-def _interval(name: str, seen: Spread | None, rows: int) -> tuple[float, float] | None:
-    """Wilson's where every row is one trial; else the mean's own; None where there is no mean, or too few groups."""
-    if seen is None or not isinstance(seen.mean, float):
-        return None
-    if name.endswith("_accuracy") and seen.count == rows:
-        return wilson(seen.mean, seen.count)
-    if seen.groups < FEWEST_GROUPS:
-        return None
-    low, high = about_mean(seen.mean, seen.error, seen.groups)
-    return (max(0.0, low), min(1.0, high)) if name.endswith("_accuracy") else (max(0.0, low), high)
+    def interval(self, rows: int) -> tuple[float, float] | None:
+        """Wilson's where every row is one trial; else the mean's own; None where there is no mean, or too few
+        groups."""
+        if self.kind.finish is not None:
+            return None
+        if self.kind.share and self.count == rows:
+            return wilson(self.value, self.count)
+        if self.groups < FEWEST_GROUPS:
+            return None
+        low, high = about_mean(self.value, self.error, self.groups)
+        return max(0.0, low), min(1.0, high) if self.kind.share else high
 
 
 class Sums:
-    """Sums and counts by name; memory does not grow with the data."""
+    """Sums and counts of the metrics of one task, by name; memory does not grow with the data."""
 
     def __init__(self) -> None:
+        self.kinds: dict[str, Kind] = {}
         self.totals: dict[str, np.ndarray] = {}
         self.counts: dict[str, float] = {}
         self.squares: dict[str, np.ndarray] = {}
         """Of scalars, float64 [4]: batches, and the sums over batches of total^2, total * count and count^2."""
-        self.losses: set[str] = set()
 
-    def add(self, batch: Batch, values: Mapping[str, Any]) -> None:
-        """Add the sums of one batch. `nsp_accuracy` is counted over the targets of `nsp`. LmctlError for a name that
-        begins with none of the batch's terms."""
-        counts = batch.counts()
-        self.losses |= counts.keys()
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor):
-                value = value.detach().double().cpu().numpy()
-            total, count = np.asarray(value, dtype=np.float64), counts[_term_of(name, counts, batch.task)]
-            self.totals[name] = self.totals.get(name, 0.0) + total
-            self.counts[name] = self.counts.get(name, 0.0) + count
-            if not total.shape and count:
-                squares = np.array([1.0, total * total, total * count, count * count])
-                self.squares[name] = self.squares.get(name, 0.0) + squares
+    def add(self, metrics: Mapping[str, Mapping[str, Metric]]) -> None:
+        """Add the metrics of one batch, by term and name."""
+        for term, some in metrics.items():
+            for name, metric in some.items():
+                name = term if name == LOSS else f"{term}_{name}"
+                total, count = _array(metric.sum), metric.count
+                self.kinds[name] = Kind(term, metric.higher_is_better, metric.share, metric.finish, total.shape)
+                self.totals[name] = self.totals.get(name, 0.0) + total
+                self.counts[name] = self.counts.get(name, 0.0) + count
+                if not total.shape and count:
+                    squares = np.array([1.0, total * total, total * count, count * count])
+                    self.squares[name] = self.squares.get(name, 0.0) + squares
 
-    def means(self, processes: Processes) -> tuple[dict[str, Any], list[str]]:
-        """Sum over count of every name that has any, over all processes; and which of them are losses."""
+    def figures(self, processes: Processes) -> dict[str, Figure]:
+        """Every metric that has targets, over all processes."""
         # A process may have had no rows, so the names are those of the first one.
-        shapes = {name: total.shape for name, total in sorted(self.totals.items())}
-        shapes, losses = processes.agree((shapes, sorted(self.losses)))
+        kinds: dict[str, Kind] = processes.agree(dict(sorted(self.kinds.items())))
         flat: list[float] = []
-        for name, shape in shapes.items():
-            flat += [self.counts.get(name, 0.0), *np.ravel(self.totals.get(name, np.zeros(shape))).tolist()]
-        added = processes.sum(flat)
-        means: dict[str, Any] = {}
-        for name, shape in shapes.items():
-            size = int(np.prod(shape))
-            count, values, added = added[0], added[1 : 1 + size], added[1 + size :]
-            if count:
-                mean = np.array(values).reshape(shape) / count
-                means[name] = float(mean) if not shape else mean
-        return means, losses
-
-    def spreads(self, processes: Processes, means: Mapping[str, Any]) -> dict[str, Spread]:
-        """How sure each of `means` is, over all processes."""
-        nothing = np.zeros(4)
-        flat = [v for n in means for v in (self.counts.get(n, 0.0), *self.squares.get(n, nothing).tolist())]
-        added = processes.sum(flat)
-        found = {}
-        for place, (name, mean) in enumerate(means.items()):
-            count, groups, totals, products, counts = added[5 * place : 5 * place + 5]
-            error = 0.0
+        for name, kind in kinds.items():
+            flat += [self.counts.get(name, 0.0), *self.squares.get(name, np.zeros(4)).tolist()]
+            flat += np.ravel(self.totals.get(name, np.zeros(kind.shape))).tolist()
+        added, found = processes.sum(flat), {}
+        for name, kind in kinds.items():
+            size = 5 + int(np.prod(kind.shape))
+            (count, groups, totals, products, counts), values = added[:5], added[5:size]
+            added = added[size:]
+            if not count:
+                continue
+            mean = np.array(values).reshape(kind.shape) / count
+            value, error = float(mean) if kind.finish is None else kind.finish(mean), 0.0
             if groups > 1:
-                spread = max(0.0, totals - 2 * mean * products + mean * mean * counts)
+                spread = max(0.0, totals - 2 * value * products + value * value * counts)
                 error = math.sqrt(groups / (groups - 1) * spread) / count
-            found[name] = Spread(mean, count, error, int(groups))
+            found[name] = Figure(kind, value, count, error, int(groups))
         return found
 
 
-def _term_of(name: str, terms: Mapping[str, Any], task: str) -> str:
-    """The term over whose targets the score `name` is counted: "label_macro_f1" belongs to "label"."""
-    try:
-        return term_of(name, terms)
-    except ValueError:
-        raise LmctlError(
-            f"mix.tasks.{task}: the objective gives a score {name!r}, and its terms are {', '.join(terms)}",
-            "the name of a score begins with the term whose targets it is counted over, as nsp_accuracy does",
-        ) from None
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().double().cpu().numpy()
+    return np.asarray(value, dtype=np.float64)

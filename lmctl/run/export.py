@@ -17,7 +17,7 @@ from lmctl.core.files import write_json, write_text, writing
 from lmctl.core.places import Paths
 from lmctl.run import figures
 from lmctl.run.assemble import heads_of
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 from lmctl.tokenizer.vocabulary import vocabulary
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ PROBLEMS = {
 """Kinds of labels in the words of transformers' configs."""
 
 
-def export(paths: Paths, runner: Runner, summary: dict[str, Any]) -> None:
+def export(paths: Paths, runner: Trainer, summary: dict[str, Any]) -> None:
     """Write weights (safetensors), config, tokenizer and model card, whole or not at all."""
     model: Any = runner.plan.precision.restore(runner.network.pretrained())
     tasks = tasks_of(runner)
@@ -53,7 +53,7 @@ def export(paths: Paths, runner: Runner, summary: dict[str, Any]) -> None:
     replace_folder(paths.model, fill)
 
 
-def write_template(paths: Paths, runner: Runner, renew: bool) -> None:
+def write_template(paths: Paths, runner: Trainer, renew: bool) -> None:
     """Write what belongs to a model directory besides weights into checkpoints/, once in a run, so that any checkpoint
     can be made a model without the text that it was trained on; `renew` it if the run only begins."""
     folder = paths.template
@@ -98,13 +98,13 @@ def write_weights(folder: Path, model: Any, network: Any) -> None:
         save_file({name: value.float().contiguous() for name, value in extra.items()}, folder / EXTRA_HEADS)
 
 
-def _write_tokenizer(folder: Path, runner: Runner) -> None:
+def _write_tokenizer(folder: Path, runner: Trainer) -> None:
     tokenizer = copy.deepcopy(runner.prepared.tokenizer)
     as_trained(tokenizer, runner.plan.model.family, causal="lm" in heads_of(runner.plan, runner.prepared))
     tokenizer.save_pretrained(folder)
 
 
-def tasks_of(runner: Runner) -> dict[str, Any]:
+def tasks_of(runner: Trainer) -> dict[str, Any]:
     """What the model is trained for, as TASKS says it."""
     return {
         name: {
@@ -112,7 +112,7 @@ def tasks_of(runner: Runner) -> dict[str, Any]:
             "reads": task.objective.reads,
             "label_kind": task.objective.label_kind,
             "labels": list(runner.prepared.corpora[name].train.label_names),
-            "end_of": getattr(task.objective, "end_of", "document"),
+            "end_of": task.objective.end_of,
         }
         for name, task in runner.plan.mix.tasks.items()
     }

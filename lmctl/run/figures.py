@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmctl.run.measures import SMALL, rises, term_of
+from lmctl.run.measures import SMALL
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,8 @@ class Figure:
     """One figure of the validation."""
 
     name: str
+    share: bool
+    """Whether it is a share of trials, as accuracies are."""
     value: float
     interval: tuple[float, float] | None
     targets: int
@@ -24,35 +26,34 @@ class Figure:
     """Of the model against the guess; "unclear": the guess lies within the interval."""
 
     def shown(self, value: float) -> str:
-        """A value of this figure: accuracies in percent."""
-        return f"{value:.1%}" if self.name.endswith("_accuracy") else f"{value:.3f}"
+        """A value of this figure: shares in percent."""
+        return f"{value:.1%}" if self.share else f"{value:.3f}"
 
     def range(self) -> str:
         """The 95 % interval in brackets; empty if there is none."""
         if self.interval is None:
             return ""
         low, high = self.interval
-        return f" ({low:.0%} to {high:.0%})" if self.name.endswith("_accuracy") else f" ({low:.3f} to {high:.3f})"
+        return f" ({low:.0%} to {high:.0%})" if self.share else f" ({low:.3f} to {high:.3f})"
 
 
 def figures_of(summary: dict[str, Any]) -> Iterator[Figure]:
     """Every figure of summary.json's `valid`, but for the sum of the losses."""
-    losses = summary["baseline_is"]
+    about = summary["valid_metrics"]
     for name, value in summary["valid"].items():
         if name == "loss":
             continue
         guess, pair = summary["baseline"].get(name), summary.get("valid_interval", {}).get(name)
         interval = None if pair is None else (pair[0], pair[1])
-        words = losses[term_of(name, losses)]
-        verdict = _verdict(value, interval, guess, rises(name, losses))
-        targets = summary.get("valid_targets", {}).get(name, 0)
-        yield Figure(name, value, interval, targets, guess, words, verdict)
+        verdict = _verdict(value, interval, guess, about[name]["higher_is_better"])
+        words, targets = summary["baseline_is"][about[name]["term"]], summary.get("valid_targets", {}).get(name, 0)
+        yield Figure(name, about[name]["share"], value, interval, targets, guess, words, verdict)
 
 
 def _verdict(
-    value: float, interval: tuple[float, float] | None, guess: float | None, up: bool | None
+    value: float, interval: tuple[float, float] | None, guess: float | None, up: bool
 ) -> Literal["better", "unclear", "not better"] | None:
-    if guess is None or up is None:
+    if guess is None:
         return None
     if not (value > guess if up else value < guess):
         return "not better"
@@ -75,7 +76,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         out.append(f"  {one.name:<{width}}{value:<22}  {against}".rstrip())
     for task, n in rows.items():
         if n < SMALL:
-            shares = any(one.name.startswith(f"{task}/") and one.name.endswith("_accuracy") for one in found)
+            shares = any(one.name.startswith(f"{task}/") and one.share for one in found)
             one_row = f": one row more or less is {1 / n:.1%}" if shares else ""
             out.append(f"  only {n:,} held-out rows of {task}{one_row}, so these figures are rough")
     return out

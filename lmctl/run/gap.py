@@ -25,9 +25,9 @@ from lmctl.model.pretrained import Pretrained
 from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import examples_of, heads_of
+from lmctl.run.balance import Fixed
 from lmctl.run.evaluate import Validation
-from lmctl.run.learner import Fixed, Learner
-from lmctl.run.measures import rises
+from lmctl.run.learner import Learner
 from lmctl.run.memory import weight_bytes
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
@@ -55,6 +55,9 @@ class Faculty(nn.Module):
         states = [one.network.encode(one.translated(inputs), read) for one in self.live.teachers]
         self.widths = [state.shape[-1] for state in states]
         return torch.cat(states, dim=-1)
+
+    def head_width(self, name: str) -> int:
+        return max(int(one.network.head_width(name)) for one in self.live.teachers)
 
     def head(self, name: str, hidden: Tensor) -> Tensor:
         parts = zip(self.live.teachers, hidden.split(self.widths, dim=-1), strict=True)
@@ -95,19 +98,23 @@ def compared(
     if control is not None:
         alone, taught = control["valid"], summary["valid"]
         found["control"] = {"run_dir": control["run_dir"], "valid": alone}
-        reached, losses = found["teacher"]["valid"].items(), seen.losses if seen else []
-        found["gap_closed"] = {
-            n: closed(rises(n, losses), taught[n], alone[n], value) for n, value in reached if n in alone
-        }
+        found["gap_closed"] = (
+            {}
+            if seen is None
+            else {
+                name: closed(seen.about[name].higher_is_better, taught[name], alone[name], value)
+                for name, value in seen.figures.items()
+                if name in alone
+            }
+        )
     return found
 
 
-def closed(rising: bool | None, distilled: float, alone: float, teacher: float) -> float | None:
-    """The share of the gap in a figure that was closed; None if the teacher is no better than the student alone, or if
-    nobody knows whether more of the figure is better (`rising`)."""
-    sign = 1 if rising else -1
+def closed(higher_is_better: bool, distilled: float, alone: float, teacher: float) -> float | None:
+    """The share of the gap in a figure that was closed; None if the teacher is no better than the student alone."""
+    sign = 1 if higher_is_better else -1
     gap = sign * (teacher - alone)
-    return sign * (distilled - alone) / gap if gap > 1e-6 and rising is not None else None
+    return sign * (distilled - alone) / gap if gap > 1e-6 else None
 
 
 def _latencies(plan: Plan, valid: Mapping[str, Examples], learners: list[Learner]) -> list[dict[str, float]]:
@@ -138,7 +145,7 @@ def _fresh(batch: Batch) -> Batch:
 def _milliseconds(learner: Learner, batch: Batch) -> float:
     began = _now(learner.device)
     with torch.no_grad():
-        learner.scores(batch)
+        learner.metrics(batch)
     return 1000 * (_now(learner.device) - began)
 
 

@@ -1,24 +1,69 @@
-"""The module that is trained: network and objectives together, so that DDP's hooks see the whole forward pass."""
+"""The one module that is trained and wrapped: network, objectives and the losses between them, so that DDP's hooks see
+the whole forward pass, and `forward` is its only door."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lmctl.adversary.divergence import divergence
 from lmctl.core.batch import Batch, Terms
 from lmctl.core.numerics import Precision
-from lmctl.core.tasks import Objective
-from lmctl.run.nothing import nothing
-from lmctl.run.reading import Watched
-from lmctl.run.teaching import Untaught
+from lmctl.core.tasks import Metric, Objective, Prediction
+from lmctl.run.distillation import Lessons, LogitLoss, NoDistillation
+from lmctl.run.dropout import DropoutStream
+from lmctl.run.losses import LOGITS_BYTES, chunks_of, weighed_losses, zero_loss
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a micro-batch is in its optimiser step."""
+
+    counts: Mapping[str, float]
+    """Targets of the step by `<task>/<term>`, per worker: gradients of workers are averaged."""
+    factor: float = 1.0
+    """What the losses of its task count for."""
+    progress: float = 0.0
+    """Share of the budget that is spent."""
+    scale: float = 1.0
+    """Of fp16's losses."""
+    every_parameter: bool = False
+    """Whether each parameter must get a gradient, if only of zeros."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of the network over the rows of a micro-batch."""
+
+    batch: Batch
+    weight: float = 1.0
+    """What its losses count for."""
+    replays: bool = False
+    """Whether it drops out what the pass before it dropped."""
+    fixed: bool = False
+    """Whether no gradient goes into it."""
+    entering: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
+    """What is in force while the network reads."""
+
+
+class Losses(NamedTuple):
+    """What `Learner.forward` gives."""
+
+    total: Tensor
+    """To go backward from."""
+    passes: Sequence[Terms]
+    """Of each pass, by term; detached, summed over targets."""
+    disagreement: Terms
+    """By term, how far the answers of the first two passes are apart; likewise."""
 
 
 class Learner(nn.Module):
-    """`forward(batch)` gives the summed terms of one micro-batch, its products in the run's precision."""
+    """Network, objectives and the losses between them."""
 
     def __init__(
         self,
@@ -27,92 +72,165 @@ class Learner(nn.Module):
         precision: Precision,
         device: Any,
         balance: nn.Module,
-        teaching: Untaught | None = None,
+        distillation: NoDistillation | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.balance = network, balance
-        self.teaching = teaching or Untaught()
+        self.network: Any = network
+        self.balance = balance
+        self.distillation = distillation or NoDistillation()
         self.objectives, self.precision, self.device = dict(objectives), precision, device
-        self._watched: Watched | None = None
 
-    def forward(self, batch: Batch | None) -> Terms:
-        """The terms of `batch`, by name; where a process has none at all, `nothing`."""
-        if batch is None:
-            return {"none": self.nothing()}
-        return self.teaching.terms(self, self._watched or self.network, batch)  # type: ignore[arg-type]
+    def forward(self, passes: Sequence[Pass], share: Share, agree: float = 0.0) -> Losses:
+        """What a micro-batch adds to the loss of the step, from one pass or several; `agree` is what the distance
+        between the answers of the first two counts for. Without a pass, a loss of 0 that every parameter takes part in.
+
+        Each term is divided by its count in the whole step, so that the sum over all micro-batches is the mean over the
+        step's targets however they were split.
+        """
+        parts = [zero_loss(self.parameters())] if share.every_parameter or not passes else []
+        if not passes:
+            return Losses(parts[0] * share.scale, [], {})
+        dropout = DropoutStream(self.device, [one.replays for one in passes])
+        predictions, lessons = [], []
+        for number, one in enumerate(passes):
+            with dropout.reading(number), torch.set_grad_enabled(torch.is_grad_enabled() and not one.fixed):
+                found, taught = self._read(one, share.progress)
+            predictions.append(found)
+            lessons.append(taught)
+        batch = passes[0].batch
+        values: list[Terms] = [{} for _ in passes]
+        apart: Terms = {}
+        totals: list[Tensor] = []
+        for term in predictions[0]:
+            compared = _Compared(self, passes, predictions, lessons, dropout, term, agree)
+            count = max(share.counts[f"{batch.task}/{term}"], 1.0)  # without targets anywhere it is an empty sum
+            weights = [weight * share.factor / count * share.scale for weight in compared.weights]
+            with self.products():
+                total, sums = weighed_losses(compared, weights, compared.hidden, compared.parameters, compared.chunks)
+            here = sum(one.weight for one in passes) * len(compared.labels[0])
+            part = share.factor * here / count * share.scale
+            totals.append(self.balance(f"{batch.task}/{term}", total, part))
+            for (place, name), value in zip(compared.names, sums.unbind(), strict=True):
+                (apart if place is None else values[place])[name] = value
+        for number, (one, taught) in enumerate(zip(passes, lessons, strict=True)):
+            for name, (weight, distance) in taught.states.items():
+                values[number][name] = distance.detach()
+                count = max(share.counts[f"{batch.task}/{name}"], 1.0)
+                totals.append(distance * (one.weight * weight * share.factor / count * share.scale))
+        totals += parts
+        return Losses(sum(totals[1:], totals[0]), values, apart)
+
+    def _read(self, one: Pass, progress: float) -> tuple[dict[str, Prediction], Lessons]:
+        """What the network makes of the rows, and what is to be learnt from a teacher about them."""
+        with one.entering(), self.products(), self.distillation.recording():
+            predictions = self.objectives[one.batch.task].predict(self.network, one.batch)
+        states = self.distillation.recorded(one.batch)
+        if not one.weight:
+            return predictions, Lessons()
+        return predictions, self.distillation.lessons(one.batch, predictions, states, progress)
 
     def products(self) -> AbstractContextManager[Any]:
-        """Inside it, matrix products are those of the run's precision."""
+        """Inside it, matrix products are those of the run's precision (autocast, for half precision)."""
         return self.precision.products(self.device)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """What the terms of `batch` are summed over: numbers of targets, or of whatever else a lesson looks at."""
-        return batch.counts() | self.teaching.counts(batch)
+        return batch.counts() | self.distillation.counts(batch)
 
-    @contextmanager
-    def watching(self) -> Iterator[list[Tensor]]:
-        """Inside it, `forward` also puts the logits of every head it calls into this list."""
-        self._watched = Watched(self.network)  # type: ignore[arg-type]
-        try:
-            yield self._watched.logits
-        finally:
-            self._watched = None
+    def logits(self, batch: Batch) -> dict[str, Tensor]:
+        """By term, all logits [N, C] that the losses of `batch` ask for, in whatever precision is in force."""
+        predictions = self.objectives[batch.task].predict(self.network, batch)
+        return {term: self.network.head(one.head, one.hidden) for term, one in predictions.items()}
 
-    def nothing(self) -> Tensor:
-        """A loss of 0 that every parameter takes part in, with a gradient of 0: DDP waits for all of them in the last
-        backward pass of a step, whichever task that belongs to."""
-        return nothing(self.parameters())
+    def task_losses(self, batch: Batch) -> Terms:
+        """By term the objective's own loss of `batch`, summed, in whatever precision is in force."""
+        objective = self.objectives[batch.task]
+        return {
+            term: objective.loss(term, self.network.head(one.head, one.hidden), one.labels)
+            for term, one in objective.predict(self.network, batch).items()
+        }
 
-    def scores(self, batch: Batch) -> Terms:
-        """Losses and scores of a validation batch."""
+    @torch.no_grad()
+    def metrics(self, batch: Batch) -> dict[str, dict[str, Metric]]:
+        """The metrics of a validation batch, by term and name."""
+        objective, found = self.objectives[batch.task], {}
         with self.products():
-            return self.objectives[batch.task].scores(self.network, batch)  # type: ignore[arg-type]
+            for term, one in objective.predict(self.network, batch).items():
+                parts = [
+                    objective.metrics(term, self.network.head(one.head, one.hidden[rows]), one.labels[rows])
+                    for rows in self.chunks(one)
+                ]
+                found[term] = {name: _added([part[name] for part in parts]) for name in parts[0]}
+        return found
+
+    def chunks(self, prediction: Prediction, passes: int = 1) -> list[slice]:
+        """The targets of a prediction in chunks, so that the logits of a chunk fit into memory."""
+        most = self.distillation.chunk_bytes or LOGITS_BYTES // passes
+        return chunks_of(len(prediction.labels), self.network.head_width(prediction.head), most)
 
 
-class Fixed(nn.Module):
-    """Losses count for what the mix says."""
-
-    def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
-        """`loss`: this micro-batch's part of the mean of a term, times what its task counts for; `part`: the share of
-        the term's targets it has, times the same."""
-        return loss
-
-
-class Uncertainty(nn.Module):
-    """Losses weighed by their learned noise (Kendall et al. 2018, section 3): for every term exp(-s) L + s / 2, or
-    exp(-s) L / 2 + s / 2 where L is a squared error, s = log sigma^2 being learned with the network. What the mix has
-    a task count for stands before both, so that it goes on counting; s then ends where exp(-s) L is 1/2 (or 1),
-    whatever the task counts for."""
-
-    def __init__(self, names: list[str], squared: Container[str] = ()) -> None:
-        """`names` of all terms, `squared` of those that are squared errors."""
-        super().__init__()
-        self.places = {name: place for place, name in enumerate(names)}
-        self.halved = {name: 0.5 if name in squared else 1.0 for name in names}
-        self.log_variance = nn.Parameter(torch.zeros(len(names)))
-
-    def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
-        """As `Fixed.forward`; the regulariser is shared out over the micro-batches as `part` says."""
-        if name not in self.places:  # a term of a lesson that is about no targets
-            return loss
-        s = self.log_variance[self.places[name]]
-        return self.halved[name] * torch.exp(-s) * loss + part * s / 2
+def _added(parts: Sequence[Metric]) -> Metric:
+    """A metric of all chunks."""
+    first, *others = parts
+    for other in others:
+        first = replace(first, sum=first.sum + other.sum, count=first.count + other.count)
+    return first
 
 
-def total_loss(
-    learner: Learner, batch: Batch, terms: Terms, counts: Mapping[str, float], world: int, factor: float, on_top: bool
-) -> Tensor:
-    """The loss of a micro-batch: each term over its *global* count of targets, so that the sum over all
-    micro-batches and processes is the mean over the whole window however it was split. DDP divides the gradients
-    by the number of processes; `world` undoes that. `counts` are those of the window, by `<task>/<term>`. Terms that
-    come `on_top` of the losses have the losses' factors, but no second share of what keeps these in balance, and no
-    part in the lesson's weights."""
-    here, weights = learner.counts(batch), {} if on_top else learner.teaching.weights(batch)
-    # A term without targets anywhere is an empty sum, 0 with a gradient of 0, whatever it is divided by.
-    parts = []
-    for term, value in terms.items():
-        count, owner = max(counts[f"{batch.task}/{term}"], 1.0), learner.teaching.owner(batch.task, term)
-        part = 0.0 if on_top or owner != term else factor * world * here[term] / count
-        weighed = value * (weights.get(term, 1.0) * factor * world / count)
-        parts.append(learner.balance(f"{batch.task}/{owner}", weighed, part))
-    return sum(parts[1:], parts[0])
+class _Compared:
+    """The losses that look at the logits of one term: of every pass the objective's and a teacher's, and how far two
+    passes are apart."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        passes: Sequence[Pass],
+        predictions: Sequence[Mapping[str, Prediction]],
+        lessons: Sequence[Lessons],
+        dropout: DropoutStream,
+        term: str,
+        agree: float,
+    ) -> None:
+        self.learner, self.dropout, self.term = learner, dropout, term
+        self.objective = learner.objectives[passes[0].batch.task]
+        self.predictions = [one[term] for one in predictions]
+        self.head = self.predictions[0].head
+        self.hidden = [one.hidden for one in self.predictions]
+        self.labels = [one.labels for one in self.predictions]
+        self.parameters = learner.network.head_parameters(self.head)
+        self.chunks = learner.chunks(self.predictions[0], len(passes))
+        self.names: list[tuple[int | None, str]] = []
+        """Of every loss, which pass it is of (None: of two) and its name."""
+        self.weights: list[float] = []
+        self.taught: list[Mapping[str, tuple[float, LogitLoss]]] = [one.logits.get(term, {}) for one in lessons]
+        self.passes = passes
+        for number, (one, taught) in enumerate(zip(passes, lessons, strict=True)):
+            if one.weight:
+                self._name(number, term, one.weight * taught.task_weight)
+                for name, (weight, _) in self.taught[number].items():
+                    self._name(number, name, one.weight * weight)
+        self.agree = agree
+        if agree:
+            self._name(None, term, agree)
+
+    def _name(self, number: int | None, name: str, weight: float) -> None:
+        self.names.append((number, name))
+        self.weights.append(weight)
+
+    def __call__(self, hidden: Sequence[Tensor], rows: slice) -> list[Tensor]:
+        """The losses of the targets `rows`, from the states [n, H] of each pass."""
+        losses, logits = [], []
+        for number, states in enumerate(hidden):
+            learns = torch.is_grad_enabled() and not self.passes[number].fixed
+            with self.dropout.answering(number), torch.set_grad_enabled(learns):
+                logits.append(self.learner.network.head(self.head, states))
+        for number, values in enumerate(logits):
+            if not self.passes[number].weight:
+                continue
+            losses.append(self.objective.loss(self.term, values, self.labels[number][rows]))
+            for _, lesson in self.taught[number].values():
+                with self.learner.products():  # again: what the teacher switched for itself is switched back
+                    losses.append(lesson(values, rows))
+        if self.agree:
+            losses.append(divergence(logits[0], logits[1], self.labels[0][rows]))
+        return losses

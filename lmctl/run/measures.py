@@ -1,39 +1,15 @@
-"""What the figures of a validation mean: which way is better, how sure they are, what a guess would have reached.
-
-A figure is named `<task>/<term>` (a loss: less is better) or `<task>/<term>_<measure>`.
-"""
+"""How sure the figures of a validation are, and what a guess would have reached."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from lmctl.core.tasks import Objective
 
-RISING = ("accuracy", "macro_f1", "micro_f1", "matthews", "pearson", "spearman", "bleu", "chrf")
-"""Measures of which more is better."""
 NORMAL_95 = 1.959964
 """95 % of a normal distribution lie within so many standard deviations."""
 SMALL = 100
 """Held-out rows below which single rows decide the figures."""
-
-
-def term_of(name: str, losses: Iterable[str]) -> str:
-    """The `<task>/<term>` that the figure `name` belongs to; "loss" belongs to itself. ValueError if to none."""
-    fitting = [loss for loss in losses if name == loss or name.startswith(f"{loss}_")]
-    if name == "loss":
-        return name
-    if not fitting:
-        raise ValueError(f"{name} is no figure of {', '.join(losses)}")
-    return max(fitting, key=len)
-
-
-def rises(name: str, losses: Iterable[str]) -> bool | None:
-    """Whether more of the figure `name` is better, in a run whose losses are `losses`; None if nobody has said."""
-    measure = name.removeprefix(term_of(name, losses)).removeprefix("_")
-    if not measure:
-        return False
-    return True if measure in RISING else None
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:

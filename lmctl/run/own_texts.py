@@ -26,8 +26,8 @@ from lmctl.model.writing import write
 from lmctl.objective.batching import rectangle
 from lmctl.objective.clm import next_piece_batch
 from lmctl.objective.translate import seq2seq_batch
-from lmctl.run.embeddings import real_positions, row_generators
 from lmctl.run.learner import Learner
+from lmctl.run.rows import real_positions, row_generators
 
 
 class OwnTexts:
@@ -57,7 +57,7 @@ class OwnTexts:
             network.train(trained)
 
     def _rewritten(self, batch: Batch, step: int) -> Batch:
-        material: Material = self.examples[batch.task].material  # type: ignore[attr-defined]
+        material = self.examples[batch.task].material
         generators = row_generators(batch, real_positions(batch, False), self.draws.named("pieces"), step)
         write = self._translation if self.family == "seq2seq" else self._continuation
         return replace(write(batch, material, generators), own=True)
@@ -72,7 +72,7 @@ class OwnTexts:
 
     def _continuation(self, batch: Batch, material: Material, generators: list[np.random.Generator]) -> Batch:
         vocabulary, objective = material.vocabulary, self.learner.objectives[batch.task]
-        apart = bool(getattr(objective, "separate_documents", False))
+        apart = objective.separate_documents
         rows, real = whole_rows(batch)
         # By each row's own length, whatever the others are. No row can outgrow what the longest was: both parts of it
         # grow with its length.
@@ -120,7 +120,7 @@ class OwnTexts:
         self, ids: Tensor, mask: Tensor, room: int, vocabulary: Vocabulary, generators: list[np.random.Generator]
     ) -> np.ndarray:
         """transformers' `generate`, int64 [R, T]: up to `room` new pieces, padded behind the first [SEP]."""
-        model, device = self.learner.network.pretrained(), self.learner.device  # type: ignore[operator]
+        model, device = self.learner.network.pretrained(), self.learner.device
         noisy = Noisy([int(g.integers(1 << 62)) for g in generators], self.how.temperature, vocabulary, device)
         settings = {
             "max_new_tokens": room,

@@ -146,7 +146,7 @@ def _look(name: str, task: Task) -> None:
     rows = progress.counted(task.data.rows("train"))
     if task.objective.label_kind is not None and declared_labels(task) is None:
         check_repeated(rows, task.objective.label_kind, name)
-    elif getattr(task.objective, "pairs_sentences", False) and all(len(row.texts) < 2 for row in rows):
+    elif task.objective.pairs_sentences and all(len(row.texts) < 2 for row in rows):
         raise no_pairs()
     else:
         next(rows, None)

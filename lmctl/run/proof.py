@@ -25,8 +25,7 @@ from lmctl.precision.counting import counting, storage
 from lmctl.run.learner import Learner
 from lmctl.run.processes import checksum
 from lmctl.run.proof_layers import Finding, findings
-from lmctl.run.reading import Watched
-from lmctl.run.runner import Runner, StepReport
+from lmctl.run.trainer import StepReport, Trainer
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 ROWS = 8
@@ -39,7 +38,7 @@ SLOPE = 0.1
 0.025: fp8 0.015, int8 0.002, bf16 with Kahan's sum 0.023."""
 
 
-def prove(runner: Runner) -> dict[str, Any]:
+def prove(runner: Trainer) -> dict[str, Any]:
     """The dtype table of the run with its proof; raises if a low precision does nothing, or too much."""
     device, precision = runner.processes.device, runner.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
@@ -96,7 +95,7 @@ def both_ways(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[s
     return reference, logits, products
 
 
-def _layers(runner: Runner, task: str) -> list[Finding]:
+def _layers(runner: Trainer, task: str) -> list[Finding]:
     """What was found of each linear layer, all of it good (else LmctlError); nothing where nothing is to be proven. A
     run that goes on was found good when it began."""
     plan, learner, processes = runner.plan, runner.learner, runner.processes
@@ -133,7 +132,7 @@ FELT = 0.01
 class FirstStep:
     """Watches whether the first steps that are taken change anything."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Trainer) -> None:
         self.runner = runner
         self.before: list[int] | None = checksum(runner.learner) if runner.state.step == 0 else None
 
@@ -154,7 +153,7 @@ NEAREST = "nearest: precision=bf16; or leave layers in float with precision.excl
 WORDS = {"bf16": "half-precision", "fp16": "half-precision"}
 
 
-def _loud_enough(runner: Runner, what: str, decibel: float) -> None:
+def _loud_enough(runner: Trainer, what: str, decibel: float) -> None:
     """A run that goes on was found good when it began, and must not be lost to what its weights have become."""
     least = runner.plan.precision.least_decibel
     if runner.state.window == 0 and not decibel >= least:  # also if it is not a number
@@ -166,10 +165,8 @@ def _loud_enough(runner: Runner, what: str, decibel: float) -> None:
 
 def _logits(learner: Learner, batch: Batch) -> Tensor:
     inputs = {name: value for name, value in batch.inputs.items() if name not in ("track", "fresh")}
-    watched = Watched(learner.network)  # type: ignore[arg-type]
-    objective = learner.objectives[batch.task]
-    objective.terms(watched, replace(batch, inputs=inputs))  # type: ignore[arg-type]  # encodes and heads, no more
-    return torch.cat([logits.float().reshape(-1) for logits in watched.logits])
+    found = learner.logits(replace(batch, inputs=inputs)).values()
+    return torch.cat([logits.float().reshape(-1) for logits in found])
 
 
 class CountDtypes(TorchDispatchMode):

@@ -104,7 +104,7 @@ def _passes(learner: Learner, batch: Batch) -> list[Seen]:
     kernels = torch.backends.cudnn.flags(enabled=False)
     try:
         with torch.enable_grad(), learner.precision.reference(learner.device), kernels:
-            terms = learner.objectives[batch.task].terms(learner.network, batch)  # type: ignore[arg-type]
+            terms = learner.task_losses(batch)
             counts = batch.counts()
             loss = torch.stack([value.float() / max(1, counts[term]) for term, value in terms.items()]).sum()
             torch.autograd.grad(loss, [p for p in learner.parameters() if p.requires_grad], allow_unused=True)

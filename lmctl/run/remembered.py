@@ -20,17 +20,16 @@ from torch import Tensor
 
 from lmctl.core.batch import Batch
 from lmctl.core.cache import found, root_of
-from lmctl.core.lessons import Anatomy, Answers
-from lmctl.core.tasks import Examples, Objective
-from lmctl.distill.cache import KIND, Maskings, build, find, identity
+from lmctl.core.lessons import Answers, Teacher, TeacherOutput
+from lmctl.core.tasks import Examples, Objective, Prediction
+from lmctl.distill.cache import KIND, CachedLogits, Maskings, build, find, identity
 from lmctl.distill.vocabulary import SharedPieces
 from lmctl.mix.order import rows_draws
 from lmctl.model.network import LANGUAGE
 from lmctl.plan import Plan
-from lmctl.run.assemble import examples_of, heads_of
+from lmctl.run.assemble import examples_of
 from lmctl.run.prepare import Prepared
-from lmctl.run.reading import Known, numbered
-from lmctl.run.teacher import check_labels, fingerprint, teacher_of, vocabularies
+from lmctl.run.teacher import asked_at, check_labels, fingerprint, teacher_of, vocabularies
 from lmctl.run.versions import versions_of
 
 MOST_BYTES = 1 << 27
@@ -39,34 +38,30 @@ SECONDS = 20
 """Between lines that say how far it is."""
 
 
-class RememberedTeacher:
+class RememberedTeacher(Teacher):
     """Answers from the cache."""
-
-    anatomy: Anatomy | None = None
-    """Answers are kept, nothing of the inside."""
 
     def __init__(
         self, tasks: Mapping[str, Maskings], shared: SharedPieces, fingerprints: dict[str, str], device: torch.device
     ) -> None:
         self.tasks, self.shared, self.fingerprints, self.device = tasks, shared, fingerprints, device
 
-    def look(self, batch: Batch) -> Recalled:
+    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> Recalled:
         maskings = self.tasks[batch.task]
         return Recalled({term: maskings.answers(batch, term) for term in batch.targets}, self.shared, self.device)
 
 
 @dataclass(frozen=True)
-class Recalled:
-    """What it makes of one micro-batch."""
+class Recalled(TeacherOutput):
+    """What it makes of one micro-batch: answers, nothing of the inside."""
 
-    logits: dict[str, Tensor]
-    """By term [N, V], in the host's memory."""
+    logits: Mapping[str, CachedLogits]
+    """By term."""
     shared: SharedPieces
     device: torch.device
-    states: Any = None
 
     def answers(self, term: str, head: str, rows: slice) -> Answers:
-        logits, places = self.logits[term][rows].to(self.device), self.shared.of_student
+        logits, places = self.logits[term].of(rows, self.device), self.shared.of_student
         if head not in LANGUAGE or head == "pair" or len(places) == len(self.shared.to_teacher):
             return Answers(logits)
         return Answers(logits, torch.from_numpy(places).to(self.device).expand(len(logits), -1))
@@ -110,22 +105,12 @@ class _Asked:
     def __init__(self, plan: Plan, prepared: Prepared, device: torch.device) -> None:
         self.live, self.device = teacher_of(plan, prepared, device), device
         self.objectives: dict[str, Objective] = {name: task.objective for name, task in plan.mix.tasks.items()}
-        self.outputs = heads_of(plan, prepared)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        batch = batch.to(self.device)
-        view, heads = self.live.look(batch), self._heads(batch)
+        batch, objective = batch.to(self.device), self.objectives[batch.task]
+        heads = {term: objective.head(batch.task, term) for term in batch.targets}
+        view = self.live.read(batch, {term: (batch.inputs, at) for term, at in asked_at(objective, batch).items()})
         return {term: view.answers(term, heads[term], slice(0, count)).logits for term, count in batch.counts().items()}
-
-    def _heads(self, batch: Batch) -> dict[str, str]:
-        """By term the head that answers it: the objective is asked, on answers of zeros."""
-        one = {term: slice(0, 1) for term in batch.targets}
-        blank = Known(self, torch.zeros(len(one), 1, device=self.device))  # type: ignore[arg-type]
-        self.objectives[batch.task].terms(blank, numbered(batch, one))  # type: ignore[arg-type]
-        return {term: name for term, (name, _) in zip(batch.targets, blank.heads, strict=True)}
-
-    def head(self, name: str, hidden: Tensor) -> Tensor:
-        return hidden.new_zeros(len(hidden), self.outputs[name])
 
 
 class _Progress:
@@ -163,7 +148,7 @@ def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) ->
             "seq_len": plan.batch.seq_len,
             "seed": plan.seed,
         }
-        if getattr(task.objective, "carries_state", False):
+        if task.objective.carries_state:
             parts["batch.size"] = plan.batch.rows  # it says which rows there are
         keys[name] = [identity(masking, k, **parts) for masking in range(versions)]
     return keys

@@ -25,8 +25,8 @@ from lmctl.run.measures import guess
 from lmctl.run.plot import Plotter
 from lmctl.run.proof import FirstStep, prove
 from lmctl.run.record import Record
-from lmctl.run.runner import Runner, StepReport
 from lmctl.run.summary import peak_memory, summary_of
+from lmctl.run.trainer import StepReport, Trainer
 from lmctl.run.validator import Validator
 
 
@@ -34,7 +34,7 @@ class Session:
     """Carries one run through to its summary; every process has one, the first one writes."""
 
     def __init__(
-        self, runner: Runner, paths: Paths, display: Display, identity: Identity, config: dict[str, Any]
+        self, runner: Trainer, paths: Paths, display: Display, identity: Identity, config: dict[str, Any]
     ) -> None:
         """`config` is what config.yaml will hold: the whole config, its references unresolved."""
         self.runner, self.paths, self.display = runner, paths, display
@@ -95,11 +95,11 @@ class Session:
             self.display.say(f"precision: {line}")
         for role in ("compute", "proof"):
             self.display.say(f"precision: {role} {self.precision[role]}")
-        if (cost := self.plan.adversary.backwards) > 1:
+        if (cost := self.plan.adversary.passes) > 1:
             self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
-        for line in runner.learner.teaching.shown:
+        for line in runner.learner.distillation.shown:
             self.display.say(f"distill: {line}")
-        if words := runner.exchange.words():
+        if words := runner.strategy.exchange.words():
             self.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")
@@ -166,10 +166,10 @@ class Session:
     def _collect(self, report: StepReport) -> None:
         for name, count in report.counts.items():
             pair = self.pending.setdefault(name, [0.0, 0.0])
-            pair[0], pair[1] = pair[0] + report.terms.get(name, 0.0), pair[1] + count
-        for name, (total, targets) in report.adversarial.items():
+            pair[0], pair[1] = pair[0] + report.losses.totals.get(name, 0.0), pair[1] + count
+        for name, total in report.adversarial.totals.items():
             pair = self.pending.setdefault(f"adversarial/{name}", [0.0, 0.0])
-            pair[0], pair[1] = pair[0] + total, pair[1] + targets
+            pair[0], pair[1] = pair[0] + total, pair[1] + report.adversarial.counts[name]
         if report.cosines:
             self.runner.state.cosines = {f"conflict/{pair}": cosine for pair, cosine in report.cosines.items()}
         if report.taken:
@@ -207,11 +207,11 @@ class Session:
             "grad_norm": float(report.grad_norm),
             "tokens_per_s": round(tokens / seconds, 1) if seconds > 0 else 0.0,
             "peak_memory_bytes": peak_memory(self.processes.device),
-            "loss_scale": getattr(runner.scaler, "value", 1.0),
+            "loss_scale": runner.step.scaler.value,
             "skipped_steps": state.skipped,
             "bytes_sent": state.bytes_sent,
         }
-        if figures := runner.exchange.figures():
+        if figures := runner.strategy.exchange.figures():
             line |= {"bytes_dense": state.bytes_dense, **figures}
         if len(state.task_tokens) > 1:
             line |= {f"tokens/{task}": count for task, count in state.task_tokens.items()}

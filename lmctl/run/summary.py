@@ -15,14 +15,14 @@ from lmctl.core.words import command
 from lmctl.plan import Plan
 from lmctl.run import figures
 from lmctl.run.memory import bytes_per_parameter, weight_bytes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 
-def summary_of(runner: Runner, status: str, baseline: dict[str, float], precision: dict[str, Any]) -> dict[str, Any]:
+def summary_of(trainer: Trainer, status: str, baseline: dict[str, float], precision: dict[str, Any]) -> dict[str, Any]:
     """What is known of a run; `status` is completed, stopped or failed. Speed and memory are this process's."""
-    state, parameters = runner.state, list(runner.network.parameters())
+    state, parameters = trainer.state, list(trainer.network.parameters())
     training = state.seconds - state.aside_seconds
-    sizes = bytes_per_parameter(runner.learner, runner.network, runner.optimizer)
+    sizes = bytes_per_parameter(trainer.learner, trainer.network, trainer.step.optimizer)
     return {
         "status": status,
         "steps": state.step,
@@ -35,7 +35,7 @@ def summary_of(runner: Runner, status: str, baseline: dict[str, float], precisio
         "train": state.train,
         "valid": state.valid,
         "baseline": baseline,
-        "peak_memory_bytes": peak_memory(runner.processes.device),
+        "peak_memory_bytes": peak_memory(trainer.processes.device),
         "bytes_sent": state.bytes_sent,
         "bytes_dense": state.bytes_dense,
         "skipped_steps": state.skipped,
@@ -44,20 +44,20 @@ def summary_of(runner: Runner, status: str, baseline: dict[str, float], precisio
             "total": sum(p.numel() for p in parameters),
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         },
-        "model_bytes": weight_bytes(runner.network),
+        "model_bytes": weight_bytes(trainer.network),
         "best": state.best,
         "precision": precision | {"bytes_per_parameter": sizes},
-        **_compression(runner),
+        **_compression(trainer),
     }
 
 
-def _compression(runner: Runner) -> dict[str, Any]:
+def _compression(trainer: Trainer) -> dict[str, Any]:
     """What was sent instead of gradients; nothing if they were. The ratio is that of the whole run."""
-    words, state = runner.exchange.words(), runner.state
+    words, state = trainer.strategy.exchange.words(), trainer.state
     if not words:
         return {}
     ratio = {"compression_ratio": round(state.bytes_dense / max(1, state.bytes_sent), 2)}
-    return {"compression": words, **runner.exchange.figures(), **ratio}
+    return {"compression": words, **trainer.strategy.exchange.figures(), **ratio}
 
 
 def peak_memory(device: torch.device) -> int:

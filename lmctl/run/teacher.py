@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,19 @@ from torch import Tensor
 from lmctl.core.batch import Batch
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
-from lmctl.core.lessons import Answers, Distiller, LogitLesson, StateLesson
+from lmctl.core.lessons import (
+    Anatomy,
+    Answers,
+    Distiller,
+    LogitLesson,
+    StateLesson,
+    States,
+    Teacher,
+    TeacherOutput,
+)
 from lmctl.core.model_files import tasks as read_tasks
 from lmctl.core.numerics import Precision
-from lmctl.core.tasks import Objective
+from lmctl.core.tasks import Objective, Prediction
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.vocabulary import SharedPieces, match
 from lmctl.model.inside import Inside
@@ -34,8 +42,8 @@ from lmctl.model.teacher import TeacherModel
 from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import heads_of
+from lmctl.run.distillation import real_by_stack
 from lmctl.run.prepare import Prepared
-from lmctl.run.reading import real_by_stack
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import vocabulary
 
@@ -71,30 +79,48 @@ class One:
         return Answers(logits, torch.from_numpy(places).to(logits.device).expand(len(logits), -1))
 
 
-class LiveTeacher:
+class LiveTeacher(Teacher):
     """One teacher, or several, read anew for every micro-batch."""
 
     def __init__(
         self,
         teachers: Sequence[One],
         precision: Precision,
-        objectives: Mapping[str, Objective],
         device: torch.device,
         inside: Inside | None,
         fingerprints: dict[str, str],
     ) -> None:
         """`inside`: what looks into the only teacher, if a lesson wants to."""
-        self.teachers, self.precision, self.objectives, self.device = teachers, precision, objectives, device
+        self.teachers, self.precision, self.device = teachers, precision, device
         self.inside, self.fingerprints = inside, fingerprints
-        self.anatomy = None if inside is None else inside.anatomy
 
-    def look(self, batch: Batch) -> Looked:
-        whole_rows = self.objectives[batch.task].label_kind is not None
-        read = None if whole_rows else torch.cat([target.positions for target in batch.targets.values()])
-        with self.computing(), nullcontext() if self.inside is None else self.inside.watching():
-            hidden = [one.network.encode(one.translated(batch.inputs), read) for one in self.teachers]
-        states = None if self.inside is None else self.inside.taken(real_by_stack(batch, whole_rows))
-        return Looked(self, batch, hidden, states)
+    @property
+    def anatomy(self) -> Anatomy | None:
+        return None if self.inside is None else self.inside.anatomy
+
+    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> Looked:
+        return self.read(batch, {term: (one.inputs, one.at) for term, one in predictions.items()})
+
+    def read(self, batch: Batch, asked: Mapping[str, tuple[Mapping[str, Tensor], Tensor | None]]) -> Looked:
+        """What the teachers make of `batch`: by term which inputs were encoded, and at which flattened positions its
+        targets lie (None: a summary of each row). Terms that ask about the same inputs share one pass."""
+        groups: dict[int, list[str]] = {}
+        for term, (inputs, _) in asked.items():
+            groups.setdefault(id(inputs), []).append(term)
+        hidden: dict[str, list[Tensor]] = {term: [] for term in asked}
+        states = None
+        for terms in groups.values():
+            inputs, places = asked[terms[0]][0], [asked[term][1] for term in terms]
+            read = None if places[0] is None else torch.cat([at for at in places if at is not None])
+            with self.computing(), nullcontext() if self.inside is None else self.inside.watching():
+                found = [one.network.encode(one.translated(inputs), read) for one in self.teachers]
+            if self.inside is not None:
+                states = self.inside.taken(real_by_stack(replace(batch, inputs=dict(inputs)), read is None))
+            sizes = [len(found[0]) if at is None else len(at) for at in places]
+            for parts in (one.split(sizes) for one in found):
+                for term, part in zip(terms, parts, strict=True):
+                    hidden[term].append(part)
+        return Looked(self, hidden, states)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -104,33 +130,34 @@ class LiveTeacher:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Looked(TeacherOutput):
     """What live teachers make of one micro-batch."""
 
     live: LiveTeacher
-    batch: Batch
-    hidden: list[Tensor]
-    """Of each teacher [N, H], one term's targets after the other."""
-    states: Any
-    """`States`, or None where no lesson looks at them."""
+    hidden: Mapping[str, Sequence[Tensor]]
+    """By term, of each teacher its states [N, H] at the targets."""
+    inner: States | None
 
-    @cached_property
-    def starts(self) -> dict[str, int]:
-        starts, start = {}, 0
-        for term, count in self.batch.counts().items():
-            starts[term], start = start, start + count
-        return starts
+    @property
+    def states(self) -> States:
+        assert self.inner is not None
+        return self.inner
 
     def answers(self, term: str, head: str, rows: slice) -> Answers:
-        start = self.starts[term]
         with self.live.computing():
             said = [
-                one.answers(head, hidden[start + rows.start : start + rows.stop])
-                for one, hidden in zip(self.live.teachers, self.hidden, strict=True)
+                one.answers(head, hidden[rows])
+                for one, hidden in zip(self.live.teachers, self.hidden[term], strict=True)
             ]
             if len(said) == 1:
                 return said[0]
             return said[0]._replace(logits=torch.stack([answers.logits for answers in said]).mean(dim=0))
+
+
+def asked_at(objective: Objective, batch: Batch) -> dict[str, Tensor | None]:
+    """By term, the flattened positions that a teacher is asked about in rows as they are; None: whole rows."""
+    rows = objective.label_kind is not None
+    return {term: None if rows else target.positions for term, target in batch.targets.items()}
 
 
 def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeacher:
@@ -155,9 +182,8 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeac
             "distill: several teachers are averaged piece by piece, so all must have the student's vocabulary",
             f"teacher={plan.teacher[0]}",
         )
-    objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
     inside = watch(plan.distill, teachers[0].network)
-    return LiveTeacher(teachers, precision, objectives, device, inside, {"teacher": json.dumps(prints)})
+    return LiveTeacher(teachers, precision, device, inside, {"teacher": json.dumps(prints)})
 
 
 def asked(plan: Plan) -> bool:

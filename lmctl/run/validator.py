@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
 from lmctl.run.evaluate import Measured
-from lmctl.run.measures import RISING, rises
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 VALIDATIONS = 10
 """In the budget, unless eval.every says otherwise."""
@@ -22,7 +22,7 @@ and the last take a seventh of the time at the most."""
 class Validator:
     """Validates the runner's learner, and keeps in its state what has to survive an interruption."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Trainer) -> None:
         self.runner = runner
         self.baseline: dict[str, float] = {}
         self.newest: Measured | None = None
@@ -43,7 +43,7 @@ class Validator:
                 "before and after cannot be compared"
             )
             state.best, state.stale, state.valid = None, 0, {}
-        if not state.valid:
+        if not state.valid or "about" not in state.validated:
             self._measure()
         self._check_metric()
         return words
@@ -53,11 +53,6 @@ class Validator:
         if metric not in state.valid:
             choices = did_you_mean(metric, state.valid)
             raise ConfigError(f"early_stop.metric={metric}: validation has no such figure{choices}")
-        if rises(metric, self.runner.losses) is None:
-            raise ConfigError(
-                f"early_stop.metric={metric}: nobody knows whether more of it is better",
-                f"losses, and what ends in {', '.join(RISING)}, can be watched",
-            )
         if state.best is not None and state.best["metric"] != metric:
             state.best, state.stale = None, 0  # figures of another kind cannot be compared
 
@@ -89,7 +84,8 @@ class Validator:
     def judge(self) -> bool:
         """Compare the newest validation with the best one before it; says whether it is better."""
         state, rule = self.runner.state, self.runner.plan.early_stop
-        value, sign = state.valid[rule.metric], 1 if rises(rule.metric, self.runner.losses) else -1
+        value = state.valid[rule.metric]
+        sign = 1 if state.validated["about"][rule.metric]["higher_is_better"] else -1
         if state.best is None or sign * (value - state.best["value"]) > rule.min_delta:
             state.best, state.stale = {"step": state.step, "metric": rule.metric, "value": value}, 0
             return True
@@ -109,7 +105,9 @@ class Validator:
         runner, state = self.runner, self.runner.state
         self.newest = runner.validation.measured(runner.learner)
         state.valid = self.newest.figures
-        state.validated = {"window": state.window, "step": state.step, "rows": runner.validation.counts}
+        about = {name: asdict(one) for name, one in self.newest.about.items()}
+        rows = runner.validation.counts
+        state.validated = {"window": state.window, "step": state.step, "rows": rows, "about": about}
 
     def line(self) -> dict[str, Any]:
         """The newest validation as a line of the record."""
@@ -123,6 +121,7 @@ class Validator:
         """What summary.json says of the newest validation besides its figures."""
         seen, newest = self.runner.state.validated, self.newest
         about = {"valid_step": seen.get("step"), "valid_rows": seen.get("rows", {})}
+        about["valid_metrics"] = seen.get("about", {})
         if newest is not None:
             about["valid_targets"] = newest.targets
             about["valid_interval"] = {name: list(pair) for name, pair in newest.intervals.items()}

@@ -9,20 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
-from lmctl.core.tasks import Examples
+from lmctl.core.tasks import Examples, Material
 from lmctl.plan import Plan
 from lmctl.run.teacher import asked
 
 
 @dataclass(frozen=True)
-class Repeating:
+class Repeating(Examples):
     """Examples whose epoch e is their epoch e mod `versions`."""
 
     examples: Examples
@@ -31,8 +30,17 @@ class Repeating:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.examples, name)
+    @property
+    def material(self) -> Material:  # type: ignore[override]
+        return self.examples.material
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        return self.examples.lengths
+
+    @property
+    def tracks(self) -> int | None:
+        return self.examples.tracks
 
     @property
     def tokens_per_row(self) -> float:

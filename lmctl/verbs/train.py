@@ -92,10 +92,10 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
     from lmctl.run.machine import words
     from lmctl.run.prepare import prepare
     from lmctl.run.remembered import remember
-    from lmctl.run.runner import Runner
     from lmctl.run.session import Session
     from lmctl.run.summary import closing_words
     from lmctl.run.teacher import asked
+    from lmctl.run.trainer import Trainer
     from lmctl.use.texts import with_texts
 
     with display.watching():
@@ -105,7 +105,7 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
         remember(plan, prepared, processes.device, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     try:
-        runner = Runner(plan, prepared, processes)
+        runner = Trainer(plan, prepared, processes)
         config = cast("dict[str, Any]", resolved)
         identity = Identity(config, runner.fingerprints | models_in(config), processes.world)
         for line in getattr(runner.network, "report", []):
@@ -214,7 +214,7 @@ def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) 
         display.say(
             f"resume: {processes.world} processes now, {saved['world']} before: same rows in the same order, "
             "but other dropout, so not bit-exact"
-            + ("; what compression had not sent yet is dropped" if runner.exchange.state_dict() else "")
+            + ("; what compression had not sent yet is dropped" if runner.strategy.exchange.state_dict() else "")
         )
     others = contents.carried() if own is None else None
     runner.load(contents.weights, contents.state, own, others)

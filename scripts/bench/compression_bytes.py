@@ -64,19 +64,19 @@ def work(args: argparse.Namespace) -> None:
     from lmctl.run.display import quiet_libraries
     from lmctl.run.prepare import prepare
     from lmctl.run.processes import Processes
-    from lmctl.run.runner import Runner
+    from lmctl.run.trainer import Trainer
 
     quiet_libraries()
     plan = Plan.from_config(Composer("train").task(overrides(args.worker, args.warmup + args.steps)))
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
     processes = Processes(plan.runner.on_cpu())
-    runner = Runner(plan, prepared, processes)
+    trainer = Trainer(plan, prepared, processes)
     start, before = 0.0, (0, 0)
-    for number, _ in enumerate(runner.steps(), start=1):
-        now = (loopback_bytes(), runner.state.bytes_sent)
+    for number, _ in enumerate(trainer.steps(), start=1):
+        now = (loopback_bytes(), trainer.state.bytes_sent)
         if number == args.warmup:
             start, before = time.perf_counter(), now
-    loss = runner.validation.scores(runner.learner)["loss"]
+    loss = trainer.validation.scores(trainer.learner)["loss"]
     if processes.first:
         loopback, sent = ((after - then) / args.steps for after, then in zip(now, before, strict=True))
         seconds = (time.perf_counter() - start) / args.steps

@@ -13,7 +13,7 @@ from lmctl.plan import Plan
 from lmctl.run.display import quiet_libraries
 from lmctl.run.prepare import prepare
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 
 def overrides(args: Namespace, cache: str) -> list[str]:
@@ -49,10 +49,10 @@ def train(args: Namespace, verb: str, *more: str) -> None:
     with tempfile.TemporaryDirectory() as cache:
         plan = Plan.from_config(Composer(verb).task([*overrides(args, cache), *more]))
         prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
-        runner = Runner(plan, prepared, Processes(plan.runner.on_cpu()))
-        for report in runner.steps():
+        trainer = Trainer(plan, prepared, Processes(plan.runner.on_cpu()))
+        for report in trainer.steps():
             clock.tick(sum(report.tokens.values()))
-    network: Any = runner.network
+    network: Any = trainer.network
     model = network.pretrained()  # a transformers model, judged by the same code as the peer's
     clock.report(heldout_loss=heldout_loss(model, args.work, args.rows))
 

@@ -15,9 +15,10 @@ from lmctl.core.store import TokenStore, add_labels, write_store
 from lmctl.core.tasks import Material
 from lmctl.model.pretrained import Pretrained
 from lmctl.precision.fp32 import Fp32
+from lmctl.run.balance import Fixed
 from lmctl.run.evaluate import Validation
 from lmctl.run.labels import Labels
-from lmctl.run.learner import Fixed, Learner
+from lmctl.run.learner import Learner
 from lmctl.run.processes import Processes
 from lmctl.tokenizer.vocabulary import vocabulary
 from lmctl.use.heads import network_of
