@@ -20,7 +20,7 @@ from lmctl.augment.word_dropout import WordDropout
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.quantise import Int8
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fgm": ("mlm_nsp", {"adversary": FastGradient()}),
@@ -34,12 +34,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 STEPS = 2
 
 
-def runner_of(processes: Processes, task: str, **changes: Any) -> Runner:
+def runner_of(processes: Processes, task: str, **changes: Any) -> Trainer:
     make = two_tasks if task == "two tasks" else partial(small_task, task)
-    return Runner(*make(**changes), processes)
+    return Trainer(*make(**changes), processes)
 
 
-def trained(runner: Runner) -> torch.Tensor:
+def trained(runner: Trainer) -> torch.Tensor:
     """The weights after some steps."""
     steps = runner.steps()
     for _ in range(STEPS):
@@ -48,7 +48,7 @@ def trained(runner: Runner) -> torch.Tensor:
     return weights(runner)
 
 
-def weights(runner: Runner) -> torch.Tensor:
+def weights(runner: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
 
 
@@ -62,7 +62,7 @@ def main(out: Path) -> None:
             return allreduce_hook(None, bucket)
 
         if "compression" not in changes:
-            runner.wrapped.register_comm_hook(sent, counted)
+            runner.strategy.wrapped.register_comm_hook(sent, counted)
         found[name] = (trained(runner), sum(sent))
     if here.first:
         torch.save(found, out)

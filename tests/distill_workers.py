@@ -14,7 +14,7 @@ from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits
 from lmctl.distill.minilm import MiniLM
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 STEPS = 3
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -26,12 +26,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def runner_of(processes: Processes, folder: Path, case: str, **changes: Any) -> Runner:
+def runner_of(processes: Processes, folder: Path, case: str, **changes: Any) -> Trainer:
     task, model, own = CASES[case]
-    return Runner(*taught(task, str(folder / f"{model}-{task}"), **own | changes), processes)
+    return Trainer(*taught(task, str(folder / f"{model}-{task}"), **own | changes), processes)
 
 
-def trained(runner: Runner) -> dict[str, Any]:
+def trained(runner: Trainer) -> dict[str, Any]:
     steps, terms = runner.steps(), []
     for _ in range(STEPS):
         report = next(steps)
@@ -41,7 +41,7 @@ def trained(runner: Runner) -> dict[str, Any]:
     return {"weights": weights(runner), "terms": terms}
 
 
-def weights(runner: Runner) -> torch.Tensor:
+def weights(runner: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in runner.learner.parameters()])
 
 

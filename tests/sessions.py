@@ -14,8 +14,8 @@ from lmctl.run.display import Display
 from lmctl.run.identity import Identity
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
 from lmctl.run.session import Session
+from lmctl.run.trainer import Trainer
 
 
 class Ears(Display):
@@ -40,7 +40,7 @@ def session(folder: Path, plan: Plan, prepared: Prepared, processes: Processes, 
     paths = Paths(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"precision": node(plan.precision), "model": node(plan.model), "early_stop": asdict(plan.early_stop)}
-    runner = Runner(plan, prepared, processes)
+    runner = Trainer(plan, prepared, processes)
     if resume:
         found = Checkpoints(paths.checkpoints, 2).newest(print)
         assert found is not None

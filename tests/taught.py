@@ -15,7 +15,7 @@ from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.plan import Plan
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 BIG = Bert(3, 32, 2, 64, max_positions=64)
 
@@ -39,9 +39,9 @@ def taught(teacher: Path, **changes: Any) -> Plan:
     return plan(**{"objective": MaskedLM(), "teacher": (str(teacher),), "distill": rule} | changes)
 
 
-def runner_of(some: Plan) -> Runner:
-    return Runner(some, prepared(), Processes(on_cpu=True))
+def runner_of(some: Plan) -> Trainer:
+    return Trainer(some, prepared(), Processes(on_cpu=True))
 
 
-def weights(runner: Runner) -> torch.Tensor:
+def weights(runner: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in runner.network.parameters()])

@@ -26,10 +26,10 @@ from lmctl.core.tasks import Material
 from lmctl.mix.stream import Position
 from lmctl.objective.clm import CausalLM
 from lmctl.optim.sgd import Sgd
-from lmctl.run.embeddings import real_positions
 from lmctl.run.passes import MicroBatch, Part
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.rows import real_positions
+from lmctl.run.trainer import Trainer
 
 Loss = Callable[[Tensor], Tensor]
 """The loss of a micro-batch by a shift [R, L, H] of its embeddings."""
@@ -40,12 +40,12 @@ def alone() -> Processes:
     return Processes(on_cpu=True)
 
 
-def runner_of(alone: Processes, task: str, dropout: float = 0.0, **changes: Any) -> Runner:
+def runner_of(alone: Processes, task: str, dropout: float = 0.0, **changes: Any) -> Trainer:
     plan, text = small_task(task, dropout, **{"budget": Budget(steps=2)} | changes)
-    return Runner(plan, text, alone)
+    return Trainer(plan, text, alone)
 
 
-def weights(runner: Runner) -> Tensor:
+def weights(runner: Trainer) -> Tensor:
     return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
 
 
@@ -141,7 +141,7 @@ def test_steps_are_those_of_the_paper(alone, task, rule, by_hand):
     assert not near(weights(trained(alone, task, **changes)) - before, change, 0.1)
 
 
-def trained(alone: Processes, task: str, dropout: float = 0.0, **changes: Any) -> Runner:
+def trained(alone: Processes, task: str, dropout: float = 0.0, **changes: Any) -> Trainer:
     runner = runner_of(alone, task, dropout, **changes)
     for _ in runner.steps():
         pass
@@ -155,7 +155,7 @@ def test_freelb_without_room_is_plain_training(alone, rule):
     assert near(weights(trained(alone, "class", 0.1, adversary=rule)), weights(trained(alone, "class", 0.1)), 1e-6)
 
 
-def micro_batch(runner: Runner, rows: slice = slice(None)) -> MicroBatch:
+def micro_batch(runner: Trainer, rows: slice = slice(None)) -> MicroBatch:
     """The first window, or some of its rows, as the only micro-batch of its step."""
     stream = next(iter(runner.stream.streams.values()))
     numbers, epochs = stream.rows(0, 8)

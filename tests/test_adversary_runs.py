@@ -34,8 +34,8 @@ from lmctl.run.display import Display
 from lmctl.run.identity import Identity
 from lmctl.run.passes import Part
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
 from lmctl.run.session import Session
+from lmctl.run.trainer import Trainer
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "adversary").glob("*.yaml"))
 
@@ -49,9 +49,9 @@ def option(name: str) -> Adversary:
     return build(Composer("train").load_option("adversary", name), Adversary)
 
 
-def runner_of(alone: Processes, task: str, **changes: Any) -> Runner:
+def runner_of(alone: Processes, task: str, **changes: Any) -> Trainer:
     plan, text = small_task(task, 0.1, **{"budget": Budget(steps=2), "micro": 5} | changes)
-    return Runner(plan, text, alone)
+    return Trainer(plan, text, alone)
 
 
 @pytest.mark.parametrize("task", ["mlm", "clm", "class", "translate"])
@@ -66,7 +66,7 @@ def test_it_trains_and_resumes_to_the_bit(alone, name, task):
     assert (weights(undisturbed) - before).norm() > 0
     assert {name for report in reports for name in report.adversarial} <= set(undisturbed.terms)
     assert bool(reports[0].adversarial) == (name != "none")
-    assert undisturbed.state.passes == rule.backwards * undisturbed.state.micro_batches == rule.backwards * 4
+    assert undisturbed.state.passes == rule.passes * undisturbed.state.micro_batches == rule.passes * 4
     stopped = runner_of(alone, task, adversary=rule)
     steps = stopped.steps()
     next(steps)
@@ -126,7 +126,7 @@ def test_weights_and_products_of_few_bits(alone, precision, name):
     (report, _) = runner.steps()
     total, count = report.adversarial["corpus/label"]
     assert count == 8
-    assert float(total) > (float(report.terms["corpus/label"]) if name == "pgd" else 0.0)
+    assert float(total) > (float(report.losses.totals["corpus/label"]) if name == "pgd" else 0.0)
 
 
 def test_an_overflow_in_the_adversarial_pass_skips_the_step(alone):
@@ -155,7 +155,7 @@ def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
     rule = option(name)
     monkeypatch.setattr("lmctl.run.plot.plot_losses", lambda *_: None)  # others look at the picture
     shape = {"budget": Budget(steps=2), "log": Logging(every=2), "eval": Evaluation(rows=4)}
-    runner = Runner(*two_tasks(0.1, adversary=rule, **shape), alone)
+    runner = Trainer(*two_tasks(0.1, adversary=rule, **shape), alone)
     session = Session(runner, Paths(tmp_path / "run"), Display(silent=True), Identity({}, {}, 1), {})
     (tmp_path / "run").mkdir()
     end = session.run()
@@ -166,7 +166,7 @@ def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
     assert found == (set() if name == "none" else {"adversarial/corpus/mlm", "adversarial/topics/label"})
     assert line["loss"] == pytest.approx(sum(line[key] for key in losses))
     assert all(line[key] >= 0 for key in found)
-    assert end["cost_factor"] == pytest.approx(rule.backwards)
+    assert end["cost_factor"] == pytest.approx(rule.passes)
     if name in ("fgm", "pgd", "freelb"):
         assert line["adversarial/corpus/mlm"] > line["loss/corpus/mlm"]
 
@@ -174,7 +174,7 @@ def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_parameter_takes_part_in_the_last_backward_pass(alone, name):
     """DDP waits for those of the other tasks too."""
-    runner = Runner(*two_tasks(0.1, adversary=option(name)), alone)
+    runner = Trainer(*two_tasks(0.1, adversary=option(name)), alone)
     for task, stream in runner.stream.streams.items():
         batch = stream.examples.collate(*stream.rows(0, 3), stream.draws)
         counts = {f"{task}/{term}": float(count) for term, count in batch.counts().items()}
@@ -236,6 +236,6 @@ def test_the_noise_is_any_augmentation():
 
 
 def test_costs_are_known_beforehand():
-    assert [option(name).backwards for name in ("none", "fgm", "rdrop", "freelb", "smart")] == [1, 2, 2, 3, 3]
-    assert ProjectedGradient(steps=5).backwards == 6
+    assert [option(name).passes for name in ("none", "fgm", "rdrop", "freelb", "smart")] == [1, 2, 2, 3, 3]
+    assert ProjectedGradient(steps=5).passes == 6
     assert RDrop().needs_dropout

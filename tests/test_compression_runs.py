@@ -29,7 +29,7 @@ from lmctl.run.checkpoint import Checkpoints, read_named
 from lmctl.run.identity import Identity
 from lmctl.run.memory import tensors_in
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Ddp
 from lmctl.verbs.train import _resume
 
@@ -114,19 +114,19 @@ def test_tracks_stay_together_in_two_processes(both, alone, tmp_path):
 
 
 def alone_rows(alone) -> int:
-    return len(Runner(stream_plan(), prepared(), alone).validation.examples["corpus"])
+    return len(Trainer(stream_plan(), prepared(), alone).validation.examples["corpus"])
 
 
 def test_going_on_in_another_number_of_processes_keeps_every_track(both, alone, tmp_path):
     """What two processes carried, one goes on with: the same rows, and no dropout in between."""
     one = stream(alone, tmp_path)
     saved = read_named(Path(both[0]["folder"]) / "stream" / "step-00000002")
-    runner = Runner(stream_plan(), prepared(), alone)
+    runner = Trainer(stream_plan(), prepared(), alone)
     runner.load(saved.weights, saved.state, None, saved.carried())
     assert len(runner.network.carried()) == len(one["carried"])
     assert len(list(runner.steps())) == 3
     assert relative(weights(runner.network), one["weights"]) < 1e-5
-    blank = Runner(stream_plan(), prepared(), alone)
+    blank = Trainer(stream_plan(), prepared(), alone)
     blank.load(saved.weights, saved.state, None)  # tracks of which nothing is known begin anew
     assert len(list(blank.steps())) == 3
     assert relative(weights(blank.network), one["weights"]) > 1e-5
@@ -146,16 +146,16 @@ class Heard:
 def test_what_workers_keep_is_dropped_in_another_number_of_processes_only(alone, tmp_path, before):
     """A checkpoint that one process wrote, said to be of `before`: residuals, momentum and generators of its own."""
     own = plan(compression=Compressor(density=0.1, simulate_workers=2), run_dir=str(tmp_path), resume="auto")
-    first, paths, prints = Runner(own, prepared(), alone), Paths(tmp_path), {"text": "same"}
+    first, paths, prints = Trainer(own, prepared(), alone), Paths(tmp_path), {"text": "same"}
     for _, _ in zip(range(2), first.steps(), strict=False):
         pass
     contents = first.state_dict() | {"identity": Identity({}, prints, before).state_dict()}
     torch.rand(7)
     kept_by_it = first.own_state()
     Checkpoints(paths.checkpoints, 2).save(2, first.network.state_dict(), contents, kept_by_it)
-    heard, runner = Heard(), Runner(own, prepared(), alone)
+    heard, runner = Heard(), Trainer(own, prepared(), alone)
     assert not _resume(own, paths, runner, Identity({}, prints, 1), heard)
-    kept = [t for t in tensors_in(runner.exchange.state_dict()) if t.numel() > 1]
+    kept = [t for t in tensors_in(runner.strategy.exchange.state_dict()) if t.numel() > 1]
     assert any(t.any() for t in kept) == (before == 1)
     assert torch.equal(torch.get_rng_state(), kept_by_it["random"]["torch"]) == (before == 1)
     assert any("what compression had not sent yet is dropped" in line for line in heard.said) == (before == 2)
@@ -235,18 +235,20 @@ def test_micro_batches_do_not_change_a_simulated_step(alone):
 
 def test_an_overflow_of_one_simulated_worker(alone):
     option = Compressor(density=0.1, simulate_workers=2)
-    runner = Runner(plan(compression=option, precision=Fp16(initial_scale=4.0)), prepared(), alone)
-    original, calls = runner.wrapped.forward, []
+    runner = Trainer(plan(compression=option, precision=Fp16(initial_scale=4.0)), prepared(), alone)
+    original, calls = runner.strategy.wrapped.forward, []
 
     def forward(batch, **options):
         calls.append(None)
         return {n: v * (float("inf") if len(calls) == 4 else 1.0) for n, v in original(batch, **options).items()}
 
-    runner.wrapped.forward = forward  # type: ignore[method-assign]
+    runner.strategy.wrapped.forward = forward  # type: ignore[method-assign]
     before: list[torch.Tensor] = []
     for number, report in enumerate(runner.steps()):
         residuals = [
-            t.clone() for w in runner.exchange.state_dict()["method"]["workers"] for t in w["residual"].values()
+            t.clone()
+            for w in runner.strategy.exchange.state_dict()["method"]["workers"]
+            for t in w["residual"].values()
         ]
         assert report.taken == (number != 1)
         assert all(map(torch.equal, residuals, before)) == (number == 1 or not before)
@@ -255,7 +257,7 @@ def test_an_overflow_of_one_simulated_worker(alone):
 
 def test_divergence_names_the_tensor(alone):
     option = Compressor(density=0.1, simulate_workers=2)
-    runner = Runner(plan(compression=option), prepared(), alone)
+    runner = Trainer(plan(compression=option), prepared(), alone)
     name, parameter = [(n, p) for n, p in runner.network.named_parameters() if "output.dense.weight" in n][-1]
     parameter.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(Diverged, match=f"the gradient of {name} is not finite"):
@@ -264,9 +266,9 @@ def test_divergence_names_the_tensor(alone):
 
 def test_rows_that_workers_cannot_share(alone):
     with pytest.raises(ConfigError, match=r"batch\.size=8 cannot be shared equally by 3 simulated workers"):
-        Runner(plan(compression=Compressor(simulate_workers=3)), prepared(), alone)
+        Trainer(plan(compression=Compressor(simulate_workers=3)), prepared(), alone)
     with pytest.raises(ConfigError, match="no gradient exchange in a single process"):
-        Runner(plan(compression=Compressor()), prepared(), alone)
+        Trainer(plan(compression=Compressor()), prepared(), alone)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from lmctl.plan import drops_nothing
 from lmctl.run.noisy import Rewriting
 from lmctl.run.passes import MicroBatch
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 V = vocabulary()
 
@@ -63,7 +63,7 @@ def slow(kind: str, one: Tensor, other: Tensor) -> Tensor:
 KINDS = pytest.mark.parametrize("kind", ["class", "classes", "number"])
 
 
-def answers(runner: Runner, batch: Batch, shift: Tensor | None = None) -> Tensor:
+def answers(runner: Trainer, batch: Batch, shift: Tensor | None = None) -> Tensor:
     """Logits [R, C] of one pass, by plain transformers on embeddings where they are shifted."""
     network, mask = runner.network, batch.inputs["attention_mask"]
     if shift is None:
@@ -72,11 +72,11 @@ def answers(runner: Runner, batch: Batch, shift: Tensor | None = None) -> Tensor
     return network.model(inputs_embeds=embedded, attention_mask=mask.long()).logits
 
 
-def loss_of(runner: Runner, logits: Tensor, batch: Batch) -> Tensor:
+def loss_of(runner: Trainer, logits: Tensor, batch: Batch) -> Tensor:
     return runner.plan.mix.tasks["corpus"].objective._loss(logits, batch.targets["label"].labels)
 
 
-def gradients(runner: Runner) -> Tensor:
+def gradients(runner: Trainer) -> Tensor:
     """Of every parameter, which then forget them."""
     parameters = list(runner.learner.parameters())
     flat = torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in parameters])

@@ -34,7 +34,8 @@ from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import heads_of
-from lmctl.run.learner import Fixed, Learner
+from lmctl.run.balance import Fixed
+from lmctl.run.learner import Learner
 from lmctl.runner.places import Ddp
 from lmctl.verbs.plan import taken_apart
 

@@ -48,8 +48,8 @@ from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.nf4_lora import Nf4Lora
 from lmctl.run.memory import size_of, tensors_in, weight_bytes
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
 from lmctl.run.state import TrainState
+from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Ddp
 
 WIDE = Bert(2, 64, 2, 128, max_positions=64, dropout=0.0, attention_dropout=0.0)
@@ -105,11 +105,11 @@ def test_what_a_frozen_weight_takes(alone: Processes, trained: Pretrained, preci
 
 
 def compare(alone: Processes, changes: dict[str, Any]) -> None:
-    runner = Runner(plan(**changes), prepared(), alone)
+    runner = Trainer(plan(**changes), prepared(), alone)
     next(runner.steps())
     seen = rehearsed(**changes)
     assert seen.most[WEIGHTS] == weight_bytes(runner.network) + transient(runner.network)
-    assert seen.most[STATES] == size_of(tensors_in(runner.optimizer.state_dict()))
+    assert seen.most[STATES] == size_of(tensors_in(runner.step.optimizer.state_dict()))
     learn = [p for p in runner.learner.parameters() if p.requires_grad]
     assert seen.most[GRADIENTS] == pytest.approx(sum(p.numel() * p.element_size() for p in learn), rel=0.01)
 
@@ -137,8 +137,8 @@ def really(changes: dict[str, Any], processes: Processes) -> Live:
     run, sample = small_run(**changes)
     live = Live(run.known.vocabulary.size)
     with live:
-        runner = Runner(run.plan, run.known.prepared, processes)
-        idle = len(runner.exchange.places) - 1
+        runner = Trainer(run.plan, run.known.prepared, processes)
+        idle = len(runner.strategy.exchange.places) - 1
         windows = [Window(each, {"corpus": 1.0}, Position()) for each in ([[]] * idle + [[sample.batch]])]
         for _ in range(2):
             live.restart()
@@ -190,11 +190,11 @@ def test_bytes_sent_and_kept_are_those_of_simulated_workers(alone: Processes, op
     workers = {"topk_int8": 4, "int8": 1}.get(option, 2)
     compression = replace(OPTIONS[option]["compression"], simulate_workers=workers)
     changes = OPTIONS[option] | {"compression": compression, "budget": Budget(steps=3)}
-    runner = Runner(plan(**changes), prepared(), alone)
+    runner = Trainer(plan(**changes), prepared(), alone)
     assert len(list(runner.steps())) == 3  # the warm-up of one of them is over then
     seen = rehearsed(**changes)
-    assert (seen.sent, seen.dense) == (runner.exchange.sent, runner.exchange.dense)
-    assert seen.most.get(FEEDBACK, 0) == pytest.approx(feedback(runner.exchange.state_dict()), abs=64)
+    assert (seen.sent, seen.dense) == (runner.strategy.exchange.sent, runner.strategy.exchange.dense)
+    assert seen.most.get(FEEDBACK, 0) == pytest.approx(feedback(runner.strategy.exchange.state_dict()), abs=64)
 
 
 def feedback(state: Any) -> int:

@@ -45,7 +45,7 @@ from lmctl.objective.mlm import MaskedLM
 from lmctl.precision.fp16 import Fp16
 from lmctl.run.gap import closed
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "distill").glob("*.yaml") if path.stem != "none")
 TASKS = (("mlm", "bert"), ("clm", "gpt2"), ("translate", "t5"), ("class", "bert"))
@@ -74,11 +74,11 @@ def test_a_step_is_adam_on_the_weighed_sum_of_all_terms(alone, teachers):
     place = teacher(teachers, "bert", "mlm")
     lesson = {"logits": Logits(weight=0.7, temperature=2.0), "hidden": Hidden(weight=0.2)}
     changes = {"lesson": lesson, "hard": 0.3, "budget": Budget(steps=3), "chunk_mb": 0.001}
-    runner = Runner(*taught("mlm", place, micro=3, **changes), alone)
-    by_hand = Runner(*taught("mlm", place, **changes), alone)
+    runner = Trainer(*taught("mlm", place, micro=3, **changes), alone)
+    by_hand = Trainer(*taught("mlm", place, **changes), alone)
     assert torch.equal(weights(runner), weights(by_hand))
     list(runner.steps())
-    network, pupil = by_hand.network, by_hand.learner.teaching.pupils["hidden"]
+    network, pupil = by_hand.network, by_hand.learner.distillation.pupils["hidden"]
     model, big = network.pretrained(), BertForMaskedLM.from_pretrained(place).eval()
     every = list(by_hand.learner.parameters())
     groups = [
@@ -116,14 +116,14 @@ def test_a_step_is_adam_on_the_weighed_sum_of_all_terms(alone, teachers):
 def test_chunks_and_micro_batches_do_not_change_the_step(alone, teachers, task):
     model = {"clm": "gpt2", "translate": "marian"}.get(task, "bert")
     place = teacher(teachers, model, task, None if task in ("number",) else ["a", "b", "c"])
-    whole = Runner(*taught(task, place, budget=Budget(steps=3)), alone)
+    whole = Trainer(*taught(task, place, budget=Budget(steps=3)), alone)
     before = weights(whole)
     reports = list(whole.steps())
-    split = Runner(*taught(task, place, budget=Budget(steps=3), chunk_mb=0.002, micro=3), alone)
+    split = Trainer(*taught(task, place, budget=Budget(steps=3), chunk_mb=0.002, micro=3), alone)
     for one, other in zip(reports, split.steps(), strict=True):
         assert one.counts == other.counts
         for name in whole.terms:
-            assert float(one.terms[name]) == pytest.approx(float(other.terms[name]), rel=1e-4, abs=1e-6)
+            assert float(one.losses.totals[name]) == pytest.approx(float(other.losses.totals[name]), rel=1e-4, abs=1e-6)
     # Of the way that was gone: where a gradient is nearly nothing, Adam makes a step of rounding.
     assert (weights(whole) - weights(split)).norm() < 5e-3 * (weights(whole) - before).norm()
     names = {name.partition("/")[2] for name in whole.terms}
@@ -133,24 +133,24 @@ def test_chunks_and_micro_batches_do_not_change_the_step(alone, teachers, task):
 
 def test_the_student_begins_as_it_would_without_a_teacher(alone, teachers):
     own, text = small_task("mlm", 0.1)
-    with_one = Runner(*taught("mlm", teacher(teachers, "bert", "mlm"), dropout=0.1), alone)
+    with_one = Trainer(*taught("mlm", teacher(teachers, "bert", "mlm"), dropout=0.1), alone)
     begins = torch.cat([p.flatten() for p in with_one.network.parameters()])
-    without = torch.cat([p.flatten() for p in Runner(own, text, alone).network.parameters()])
+    without = torch.cat([p.flatten() for p in Trainer(own, text, alone).network.parameters()])
     assert torch.equal(begins, without)
 
 
 def test_the_teacher_is_no_part_of_the_student(alone, teachers):
     place = teacher(teachers, "bert", "mlm")
-    runner = Runner(*taught("mlm", place, lesson={"hidden": Hidden(), "logits": Logits()}), alone)
-    plain = Runner(*small_task("mlm"), alone)
-    projections = sum(p.numel() for p in runner.learner.teaching.parameters())
+    runner = Trainer(*taught("mlm", place, lesson={"hidden": Hidden(), "logits": Logits()}), alone)
+    plain = Trainer(*small_task("mlm"), alone)
+    projections = sum(p.numel() for p in runner.learner.distillation.parameters())
     assert projections == 2 * (48 * 32 + 48)
     count = sum(p.numel() for p in runner.learner.parameters())
     assert count == sum(p.numel() for p in plain.learner.parameters()) + projections
     assert runner.network.state_dict().keys() == plain.network.state_dict().keys()
-    before = [p.clone() for p in runner.learner.teaching.teacher.teachers[0].network.parameters()]
+    before = [p.clone() for p in runner.learner.distillation.teacher.teachers[0].network.parameters()]
     list(runner.steps())
-    after = runner.learner.teaching.teacher.teachers[0].network.parameters()
+    after = runner.learner.distillation.teacher.teachers[0].network.parameters()
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
@@ -179,11 +179,13 @@ PAIRS = [
 def test_any_teacher_for_any_student(alone, teachers, task, big, small):
     place = teacher(teachers, big, task, ["a", "b", "c"] if task == "class" else None)
     changes = {"model": MODELS[small], "budget": Budget(steps=2), "micro": None if task == "clm_stream" else 4}
-    runner = Runner(*taught(task, place, hard=0.0, **changes), alone)
+    runner = Trainer(*taught(task, place, hard=0.0, **changes), alone)
     before = weights(runner)
     reports = list(runner.steps())
     (name,) = [name for name in runner.terms if "distill" in name]
-    assert all(math.isfinite(float(report.terms[name])) and float(report.terms[name]) > 0 for report in reports)
+    assert all(
+        math.isfinite(float(report.losses.totals[name])) and float(report.losses.totals[name]) > 0 for report in reports
+    )
     assert not torch.equal(weights(runner), before)
 
 
@@ -202,9 +204,9 @@ def test_every_option_trains_and_resumes_to_the_bit(alone, teachers, task, big, 
     place = teacher(teachers, big, task, ["a", "b", "c"] if task == "class" else None)
     student = {"bert": "bert small", "gpt2": "gpt2 small", "t5": "t5 small"}[big]
 
-    def fresh() -> Runner:
+    def fresh() -> Trainer:
         own, text = taught(task, place, dropout=0.1, model=MODELS[student], budget=Budget(steps=3), micro=5)
-        return Runner(replace(own, distill=option(name)), text, alone)
+        return Trainer(replace(own, distill=option(name)), text, alone)
 
     undisturbed = fresh()
     reports = list(undisturbed.steps())
@@ -252,7 +254,7 @@ def test_adversaries_drive_taught_passes(alone, teachers, rule):
     place = teacher(teachers, "bert", "mlm")
     lesson = {"logits": Logits(), "hidden": Hidden()}
     changes = {"dropout": 0.1, "adversary": rule, "lesson": lesson, "budget": Budget(steps=2), "micro": 4}
-    runner = Runner(*taught("mlm", place, chunk_mb=0.002, **changes), alone)
+    runner = Trainer(*taught("mlm", place, chunk_mb=0.002, **changes), alone)
     reports = list(runner.steps())
     assert all(math.isfinite(float(value)) for report in reports for value in report.terms.values())
     assert {"corpus/mlm", "corpus/distill_logits", "corpus/distill_hidden"} == set(reports[0].terms)
@@ -260,8 +262,8 @@ def test_adversaries_drive_taught_passes(alone, teachers, rule):
 
 
 def test_a_teacher_sees_rows_without_their_shift_and_once_for_all_passes(alone, teachers):
-    runner = Runner(*taught("mlm", teacher(teachers, "bert", "mlm"), adversary=FreeLB()), alone)
-    live, looks = runner.learner.teaching.teacher, []
+    runner = Trainer(*taught("mlm", teacher(teachers, "bert", "mlm"), adversary=FreeLB()), alone)
+    live, looks = runner.learner.distillation.teacher, []
     original = live.look
     live.look = lambda batch: looks.append(original(batch)) or looks[-1]  # type: ignore[method-assign]
     next(runner.steps())
@@ -284,21 +286,21 @@ def test_precisions_of_the_student(alone, teachers, name):
         "precision": low,
         "lesson": {"logits": Logits(), "minilm": MiniLM()},
     }
-    runner = Runner(*taught("mlm", place, chunk_mb=0.002, **changes), alone)
-    plain = Runner(*taught("mlm", place, **changes | {"precision": plan().precision}), alone)
+    runner = Trainer(*taught("mlm", place, chunk_mb=0.002, **changes), alone)
+    plain = Trainer(*taught("mlm", place, **changes | {"precision": plan().precision}), alone)
     for one, other in zip(runner.steps(), plain.steps(), strict=True):
         for term in runner.terms:
-            assert float(one.terms[term]) == pytest.approx(float(other.terms[term]), rel=0.08), term
+            assert float(one.losses.totals[term]) == pytest.approx(float(other.losses.totals[term]), rel=0.08), term
 
 
 def test_fp16_scales_what_was_computed_in_chunks(alone, teachers):
     """Gradients of chunks are taken before the loss scale is known, and overflow like all others."""
     changes = {"precision": Fp16(initial_scale=2.0**30), "budget": Budget(steps=1), "chunk_mb": 0.002}
-    runner = Runner(*taught("mlm", teacher(teachers, "bert", "mlm"), **changes), alone)
+    runner = Trainer(*taught("mlm", teacher(teachers, "bert", "mlm"), **changes), alone)
     reports = list(runner.steps())
     assert runner.state.skipped > 0
     assert runner.state.step == 1
-    plain = Runner(*taught("mlm", teacher(teachers, "bert", "mlm"), budget=Budget(steps=1)), alone)
+    plain = Trainer(*taught("mlm", teacher(teachers, "bert", "mlm"), budget=Budget(steps=1)), alone)
     (expected,) = plain.steps()
     assert float(reports[-1].grad_norm) == pytest.approx(float(expected.grad_norm), rel=0.5)
 
@@ -307,24 +309,24 @@ def test_fp16_scales_what_was_computed_in_chunks(alone, teachers):
 def test_a_teacher_has_a_precision_of_its_own(alone, teachers, name):
     low = build(Composer("train").load_option("precision", name), Precision)
     place = teacher(teachers, "bert", "mlm")
-    runner = Runner(*taught("mlm", place, rule={"teacher_precision": low}, budget=Budget(steps=1)), alone)
-    plain = Runner(*taught("mlm", place, budget=Budget(steps=1)), alone)
+    runner = Trainer(*taught("mlm", place, rule={"teacher_precision": low}, budget=Budget(steps=1)), alone)
+    plain = Trainer(*taught("mlm", place, budget=Budget(steps=1)), alone)
     (one,), (other,) = runner.steps(), plain.steps()
-    assert float(one.terms["corpus/mlm"]) == float(other.terms["corpus/mlm"])
-    near = float(other.terms["corpus/distill_logits"])
-    assert float(one.terms["corpus/distill_logits"]) != near
-    assert float(one.terms["corpus/distill_logits"]) == pytest.approx(near, rel=0.2)
+    assert float(one.losses.totals["corpus/mlm"]) == float(other.losses.totals["corpus/mlm"])
+    near = float(other.losses.totals["corpus/distill_logits"])
+    assert float(one.losses.totals["corpus/distill_logits"]) != near
+    assert float(one.losses.totals["corpus/distill_logits"]) == pytest.approx(near, rel=0.2)
 
 
 def test_several_teachers_are_averaged_as_logits(alone, teachers):
     one, other = teacher(teachers, "bert", "mlm"), teacher(teachers, "bert small", "mlm")
     own, text = taught("mlm", one)
-    both = Runner(replace(own, teacher=(one, other)), text, alone)
+    both = Trainer(replace(own, teacher=(one, other)), text, alone)
     batch = both.stream.first("corpus", 4)
-    view = both.learner.teaching.teacher.look(batch)
+    view = both.learner.distillation.teacher.look(batch)
     parts = []
     for place in (one, other):
-        single = Runner(replace(own, teacher=(place,)), text, alone).learner.teaching.teacher
+        single = Trainer(replace(own, teacher=(place,)), text, alone).learner.distillation.teacher
         parts.append(single.look(batch).answers("mlm", "mlm", slice(2, 5)).logits)
     torch.testing.assert_close(view.answers("mlm", "mlm", slice(2, 5)).logits, (parts[0] + parts[1]) / 2)
 
@@ -334,7 +336,7 @@ def test_terms_take_their_turns_over_the_budget(alone, teachers):
         "logits": Logits(weight=[[0.0, 0.0], [0.5, 1.0]], between="step"),
         "hidden": Hidden(weight=[[0, 1], [0.5, 0]]),
     }
-    runner = Runner(*taught("mlm", teacher(teachers, "bert", "mlm"), lesson, hard=0.0, budget=Budget(steps=2)), alone)
+    runner = Trainer(*taught("mlm", teacher(teachers, "bert", "mlm"), lesson, hard=0.0, budget=Budget(steps=2)), alone)
     heads = runner.network.pretrained().cls.predictions.transform.dense.weight
     steps, before = runner.steps(), heads.clone()
     next(steps)
@@ -346,9 +348,9 @@ def test_terms_take_their_turns_over_the_budget(alone, teachers):
 def test_gradient_checkpointing_gives_the_same_run(alone, teachers):
     place, lesson = teacher(teachers, "bert", "mlm"), {"logits": Logits(), "attention": Attention(), "hidden": Hidden()}
     changes = {"model": MODELS["bert small"], "budget": Budget(steps=2)}
-    plain = Runner(*taught("mlm", place, lesson, **changes), alone)
+    plain = Trainer(*taught("mlm", place, lesson, **changes), alone)
     list(plain.steps())
-    again = Runner(*taught("mlm", place, lesson, gradient_checkpointing=True, **changes), alone)
+    again = Trainer(*taught("mlm", place, lesson, gradient_checkpointing=True, **changes), alone)
     list(again.steps())
     torch.testing.assert_close(weights(again), weights(plain))
 
@@ -387,15 +389,15 @@ def test_no_teacher_and_no_lesson_are_refused(teachers):
 
 def test_a_teacher_of_other_tasks_labels_or_pieces_is_refused(alone, teachers, tmp_path):
     with pytest.raises(ConfigError, match=r"not trained for the tasks of this run: it has no .*classifier") as error:
-        Runner(*taught("class", teacher(teachers, "bert", "mlm")), alone)
+        Trainer(*taught("class", teacher(teachers, "bert", "mlm")), alone)
     assert "distill=hidden" in error.value.hint
     with pytest.raises(ConfigError, match=r"has the labels a, b, c, and teacher=.* c, b, a"):
-        Runner(*taught("class", teacher(tmp_path, "bert", "class", ["c", "b", "a"])), alone)
+        Trainer(*taught("class", teacher(tmp_path, "bert", "class", ["c", "b", "a"])), alone)
     place = Path(teacher(tmp_path, "bert", "mlm"))
     text = (place / "tokenizer.json").read_text().replace('"w59"', '"other"')
     (place / "tokenizer.json").write_text(text)
     with pytest.raises(ConfigError, match="vocabularies differ") as error:
-        Runner(*taught("mlm", str(place)), alone)
+        Trainer(*taught("mlm", str(place)), alone)
     assert "tokenizer=pretrained" in error.value.hint
 
 
@@ -403,10 +405,10 @@ def test_a_state_that_a_student_lacks_is_refused(alone, teachers):
     place = teacher(teachers, "gpt2", "clm")
     changes = {"model": MODELS["lstm"]}
     with pytest.raises(ConfigError, match="has no attention maps"):
-        Runner(*taught("clm", place, {"minilm": MiniLM()}, **changes), alone)
+        Trainer(*taught("clm", place, {"minilm": MiniLM()}, **changes), alone)
     place = teacher(teachers, "marian", "translate")
     with pytest.raises(ConfigError, match="cannot be looked into"):
-        Runner(*taught("translate", place, {"hidden": Hidden()}, model=MODELS["rnn_mt"]), alone)
+        Trainer(*taught("translate", place, {"hidden": Hidden()}, model=MODELS["rnn_mt"]), alone)
 
 
 def test_gap_closed():
@@ -428,7 +430,7 @@ def test_several_tasks_in_a_learned_balance(alone, tmp_path):
     note = {"objective": "Classify", "reads": "labelled", "label_kind": "class", "labels": ["a", "b", "c"]}
     (tmp_path / "lmctl_tasks.json").write_text(json.dumps({"topics": note}))
     rule = Curriculum({"logits": Logits(), "hidden": Hidden()}, hard=0.5, chunk_mb=0.002)
-    runner = Runner(replace(own, distill=rule, teacher=(str(tmp_path),)), text, alone)
+    runner = Trainer(replace(own, distill=rule, teacher=(str(tmp_path),)), text, alone)
     reports = list(runner.steps())
     assert set(reports[0].terms) == {
         *("corpus/mlm", "corpus/distill_logits", "corpus/distill_hidden"),
@@ -446,14 +448,14 @@ def test_a_teacher_drops_nothing(tmp_path, spec):
     place = save_teacher(tmp_path / "teacher", spec, {"lm": vocabulary().size})
     rule = Curriculum({"logits": Logits()})
     own, text = small_task("clm", dropout=0.5, teacher=(str(place),), distill=rule)
-    runner = Runner(own, text, Processes(on_cpu=True))
-    network = runner.learner.teaching.teacher.teachers[0].network
+    runner = Trainer(own, text, Processes(on_cpu=True))
+    network = runner.learner.distillation.teacher.teachers[0].network
     next(runner.steps())
     assert runner.network.training
     assert not any(module.training for module in network.modules())
     batch = runner.stream.first("corpus", 4)
-    looks = [runner.learner.teaching.teacher.look(batch).answers("lm", "lm", slice(0, 20)).logits for _ in range(2)]
+    looks = [runner.learner.distillation.teacher.look(batch).answers("lm", "lm", slice(0, 20)).logits for _ in range(2)]
     assert torch.equal(*looks)
     network.train()
-    other = runner.learner.teaching.teacher.look(batch).answers("lm", "lm", slice(0, 20)).logits
+    other = runner.learner.distillation.teacher.look(batch).answers("lm", "lm", slice(0, 20)).logits
     assert not torch.equal(looks[0], other)  # it could have

@@ -23,7 +23,7 @@ from lmctl.cost.known import Known
 from lmctl.cost.rows import examples_for, samples
 from lmctl.cost.wire import GIGABIT
 from lmctl.objective.mlm import MaskedLM
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 PEEK = {
     "seed": ["seed=2"],
@@ -156,7 +156,7 @@ def test_a_plan_counts_the_steps_that_a_run_takes(budget: Budget, limit: str, si
     if budget == Budget():
         assert found.steps == 3600
         return
-    reports = list(Runner(wanted, prepared(), alone()).steps())
+    reports = list(Trainer(wanted, prepared(), alone()).steps())
     if limit == "budget.tokens":  # rows differ in length
         assert abs(found.steps - len(reports)) <= 1
     else:

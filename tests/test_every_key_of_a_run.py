@@ -36,8 +36,8 @@ from lmctl.run.display import Display
 from lmctl.run.evaluate import Validation
 from lmctl.run.identity import Identity
 from lmctl.run.remembered import RememberedTeacher, keys_of, remember
-from lmctl.run.runner import Runner
 from lmctl.run.session import Session
+from lmctl.run.trainer import Trainer
 
 LIVELY = Bert(2, 32, 2, 64, max_positions=64)
 
@@ -129,7 +129,7 @@ def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 def recorded(folder: Path, **changes: Any) -> tuple[dict[str, list[Any]], Session]:
     """The record of a run by its parts, without what the clock decides."""
     small = {"budget": Budget(steps=8), "eval": Evaluation(every=2, rows=16), "log": Logging(every=4)}
-    runner = Runner(plan(**{"objective": MaskedLM()} | small | changes), prepared(), alone())
+    runner = Trainer(plan(**{"objective": MaskedLM()} | small | changes), prepared(), alone())
     folder.mkdir(parents=True)
     session = Session(runner, Paths(folder), Display(silent=True), Identity({}, {}, 1), {})
     session.run()
@@ -189,7 +189,7 @@ def test_the_best_is_the_best(
     monkeypatch.setattr(Validation, "baseline", lambda *_: {})
     monkeypatch.setattr(MaskedLM, "figures", lambda *_: dict.fromkeys(("mlm_accuracy", "mlm"), next(series)))
     _, session = recorded(tmp_path / "run", early_stop=rule, eval=Evaluation(every=1, rows=4))
-    state = session.runner.state
+    state = session.trainer.state
     assert state.best is not None
     assert (state.best["metric"], state.best["step"], state.best["value"]) == (rule.metric, best, figures[best])
     assert state.step == steps
@@ -200,7 +200,7 @@ def test_activations_are_recomputed_if_they_shall():
     """A layer computes once more in the backward pass."""
     passes = []
     for wanted in (False, True):
-        runner = Runner(plan(budget=Budget(steps=1), gradient_checkpointing=wanted), prepared(), alone())
+        runner = Trainer(plan(budget=Budget(steps=1), gradient_checkpointing=wanted), prepared(), alone())
         done: list[Any] = []
         runner.network.model.bert.encoder.layer[0].intermediate.register_forward_hook(
             lambda *_, done=done: done.append(1)
@@ -214,7 +214,7 @@ def test_the_network_is_compiled_if_it_shall(monkeypatch: pytest.MonkeyPatch):
     done: list[bool] = []
     monkeypatch.setattr("lmctl.model.bert_network.BertNetwork.compile_body", lambda self: done.append(True))
     for wanted in (False, True):
-        Runner(plan(compile=wanted), prepared(), alone())
+        Trainer(plan(compile=wanted), prepared(), alone())
         assert bool(done) == wanted
 
 
@@ -235,8 +235,8 @@ def test_answers_come_from_where_they_are_said_to(teachers: list[Path], tmp_path
     here = {"cache_dir": str(tmp_path), "maskings": 1}
 
     def remembers(kind: str) -> bool:
-        runner = Runner(taught(teachers[0], teacher_cache=kind, **here), prepared(), alone())
-        return isinstance(runner.learner.teaching.teacher, RememberedTeacher)
+        runner = Trainer(taught(teachers[0], teacher_cache=kind, **here), prepared(), alone())
+        return isinstance(runner.learner.distillation.teacher, RememberedTeacher)
 
     assert not remembers("off")
     with pytest.raises(ConfigError):
@@ -251,7 +251,7 @@ def test_validation_looks_at_no_more_rows_than_it_says(task: str):
     """Of rows in any order, and of rows that follow one another."""
     found = {}
     for rows in (1, 2, None):
-        runner = Runner(*small_task(task, eval=Evaluation(rows=rows)), alone())
+        runner = Trainer(*small_task(task, eval=Evaluation(rows=rows)), alone())
         assert len(runner.validation.examples["corpus"]) > 2
         found[rows] = runner.validation.scores(runner.learner)["loss"]
     assert len(set(found.values())) == 3

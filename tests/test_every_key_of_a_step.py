@@ -25,7 +25,7 @@ from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.sgd import Sgd
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
 from lmctl.schedule.shapes import Constant
 
@@ -279,7 +279,7 @@ def test_lower_layers_take_smaller_steps(name: str):
     for decay in (1.0, 0.5):
         rate = {"Sgd": 1.0, "AdamW": 1e-3}[name]
         optim = classes("optim")[name](lr=rate, weight_decay=0.0, layer_decay=decay)
-        runner = Runner(plan(objective=MaskedLM(), optim=optim, schedule=Constant(warmup=0.0)), prepared(), alone())
+        runner = Trainer(plan(objective=MaskedLM(), optim=optim, schedule=Constant(warmup=0.0)), prepared(), alone())
         before = {key: value.detach().double().clone() for key, value in runner.network.named_parameters()}
         next(runner.steps())
         moved.append({key: (value.detach() - before[key]).norm() for key, value in runner.network.named_parameters()})

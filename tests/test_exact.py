@@ -22,7 +22,7 @@ from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def alone() -> Processes:
     return Processes(on_cpu=True)
 
 
-def trained(alone: Processes, **changes) -> tuple[Runner, list]:
-    runner = Runner(plan(**changes), prepared(), alone)
+def trained(alone: Processes, **changes) -> tuple[Trainer, list]:
+    runner = Trainer(plan(**changes), prepared(), alone)
     return runner, list(runner.steps())
 
 
-def weights(runner: Runner) -> torch.Tensor:
+def weights(runner: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
 
 
@@ -49,14 +49,14 @@ def test_micro_batches_do_not_change_the_step(alone, objective, micro):
         assert one.counts == other.counts
         assert one.tokens == other.tokens
         for name in one.terms:
-            assert float(one.terms[name]) == pytest.approx(float(other.terms[name]), rel=1e-6)
+            assert float(one.losses.totals[name]) == pytest.approx(float(other.losses.totals[name]), rel=1e-6)
 
 
 def test_a_step_is_adam_on_the_mean_over_all_targets(alone):
     """Against torch used by hand: one loss over the whole batch, clipped, AdamW."""
     changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=3)}
     runner, _ = trained(alone, micro=3, **changes)
-    by_hand = Runner(plan(**changes), prepared(), alone)
+    by_hand = Trainer(plan(**changes), prepared(), alone)
     objective, network = by_hand.learner.objectives["corpus"], by_hand.network
     decay = [p for p in network.parameters() if p.ndim > 1]
     rest = [p for p in network.parameters() if p.ndim == 1]
@@ -112,7 +112,7 @@ def test_time_ends_the_run(alone):
 
 
 def test_every_epoch_sees_every_row_once(alone):
-    runner = Runner(plan(), prepared(), alone)
+    runner = Trainer(plan(), prepared(), alone)
     size = runner.stream.total
     for epoch in range(2):
         rows, epochs = runner.stream.streams["corpus"].rows(epoch * size, size)
@@ -122,7 +122,7 @@ def test_every_epoch_sees_every_row_once(alone):
 
 def test_validation_does_not_disturb_training(alone):
     undisturbed, _ = trained(alone, model=Bert(2, 32, 2, 64, max_positions=64))
-    runner = Runner(plan(model=Bert(2, 32, 2, 64, max_positions=64)), prepared(), alone)
+    runner = Trainer(plan(model=Bert(2, 32, 2, 64, max_positions=64)), prepared(), alone)
     for _ in runner.steps():
         runner.validation.scores(runner.learner)
     assert torch.equal(weights(runner), weights(undisturbed))
@@ -149,7 +149,7 @@ def test_a_split_that_cannot_make_pairs_is_named(alone):
     text = prepared()
     corpus = type(text.corpora["corpus"])(text.corpora["corpus"].train, store(documents(1)))
     with pytest.raises(DataError, match=r"corpus, valid split: .* needs at least two documents"):
-        Runner(plan(), replace(text, corpora={"corpus": corpus}), alone)
+        Trainer(plan(), replace(text, corpora={"corpus": corpus}), alone)
 
 
 @pytest.mark.slow
@@ -171,10 +171,10 @@ SHORT: dict[str, dict[str, Any]] = {
 """Runs whose rows are shorter than `seq_len` allows."""
 
 
-def followed(alone: Processes, task: str, stop: int | None = None, go_on: Runner | None = None, **changes: Any) -> Any:
+def followed(alone: Processes, task: str, stop: int | None = None, go_on: Trainer | None = None, **changes: Any) -> Any:
     """The runner, and per window what a curriculum, the lesson and the learning rate were told, and what was spent."""
     own, text = small_task(task, **changes)
-    runner, told, found = Runner(own, text, alone), {}, []
+    runner, told, found = Trainer(own, text, alone), {}, []
     if go_on is not None:
         weights = {name: value.clone() for name, value in go_on.network.state_dict().items()}
         runner.load(weights, go_on.state_dict(), go_on.own_state())
@@ -200,7 +200,7 @@ def followed(alone: Processes, task: str, stop: int | None = None, go_on: Runner
             (before[2], sum(state.position["rows"].values()), (budget.epochs or 0) * runner.stream.total),
         ]
         share, after = (max(pair[i] / pair[2] for pair in ends if pair[2]) for i in (0, 1))
-        found.append((told[rows], runner.learner.teaching.progress, share, after, report))
+        found.append((told[rows], runner.learner.distillation.progress, share, after, report))
 
 
 @pytest.mark.parametrize("task", ["class", "mlm_nsp", "translate"])
@@ -235,7 +235,7 @@ def test_no_two_seeds_or_processes_share_their_dropout(alone):
         for rank in (0, 1, 2):
             one = Processes(on_cpu=True)
             one.rank = rank
-            Runner(plan(seed=seed), prepared(), one)
+            Trainer(plan(seed=seed), prepared(), one)
             draws.add(float(torch.rand(1, dtype=torch.float64)))
         torch.manual_seed(seed)
         draws.add(float(torch.rand(1, dtype=torch.float64)))
@@ -253,9 +253,9 @@ class Scored(MaskedLM):
 
 
 def test_a_score_is_counted_over_the_term_it_is_named_after(alone):
-    runner = Runner(plan(objective=Scored()), prepared(), alone)
+    runner = Trainer(plan(objective=Scored()), prepared(), alone)
     assert runner.validation.scores(runner.learner)["corpus/mlm_bits"] == 1.0
     for name in ("bits", "ml", "m_lm", "", "_mlm", "mlmx"):
-        runner = Runner(plan(objective=Scored(name=name)), prepared(), alone)
+        runner = Trainer(plan(objective=Scored(name=name)), prepared(), alone)
         with pytest.raises(LmctlError, match=f"the objective gives a score '{name}', and its terms are mlm"):
             runner.validation.scores(runner.learner)

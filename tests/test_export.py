@@ -20,7 +20,7 @@ from lmctl.model.t5 import T5
 from lmctl.model.transformer_mt import TransformerMT
 from lmctl.run.export import export
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 from lmctl.use.decode import complete
 
 SEP = vocabulary().sep
@@ -28,7 +28,7 @@ SEP = vocabulary().sep
 
 def exported(task: str, model: Any, folder: Path) -> Path:
     plan, text = small_task(task, model=model)
-    export(Paths(folder), Runner(plan, text, Processes(on_cpu=True)), SUMMARY)
+    export(Paths(folder), Trainer(plan, text, Processes(on_cpu=True)), SUMMARY)
     return folder / "model"
 
 

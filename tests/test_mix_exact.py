@@ -34,7 +34,7 @@ from lmctl.precision.fp16 import Fp16
 from lmctl.run.learner import Uncertainty
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 from lmctl.schedule.shapes import Constant
 
 
@@ -129,11 +129,11 @@ def mixed(weights: tuple[float, float], loss_weight: float, balance: str = "fixe
     return replace(own, mix=Mix(tasks, balance=balance, conflict_every=1)), text
 
 
-def flat(runner: Runner) -> Tensor:
+def flat(runner: Trainer) -> Tensor:
     return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
 
 
-def by_hand(runner: Runner) -> dict[str, tuple[list[Tensor | None], int]]:
+def by_hand(runner: Trainer) -> dict[str, tuple[list[Tensor | None], int]]:
     """By task the gradient of the mean over its targets in the first window, each term by its own, and its rows."""
     window, found = runner.stream.window(Position(), 0.0, None, 0, 1), {}
     for batch in window.batches:
@@ -147,7 +147,7 @@ def by_hand(runner: Runner) -> dict[str, tuple[list[Tensor | None], int]]:
 @pytest.mark.parametrize("micro", [None, 3])
 def test_a_step_of_two_tasks_is_their_weighed_gradients(alone, micro):
     own, text = mixed((0.75, 0.25), 4.0, micro=micro)
-    runner, twin = Runner(own, text, alone), Runner(replace(own, batch=replace(own.batch, micro=None)), text, alone)
+    runner, twin = Trainer(own, text, alone), Trainer(replace(own, batch=replace(own.batch, micro=None)), text, alone)
     before = flat(runner)
     list(runner.steps())
     parts = by_hand(twin)
@@ -179,22 +179,22 @@ def test_a_learned_balance_leaves_shares_and_loss_weights_what_they_are(alone):
     """The first step of s, from 0: f (L - 1/2) for a task that counts for f; the network's gradient is f times its own,
     as without a balance."""
     own, text = mixed((0.75, 0.25), 4.0, "uncertainty")
-    runner, plain = Runner(own, text, alone), Runner(mixed((0.75, 0.25), 4.0)[0], text, alone)
+    runner, plain = Trainer(own, text, alone), Trainer(mixed((0.75, 0.25), 4.0)[0], text, alone)
     (report,), _ = list(runner.steps()), list(plain.steps())
     for place, (name, factor) in enumerate((("corpus/mlm", 0.75), ("topics/label", 1.0))):
-        loss = float(report.terms[name]) / report.counts[name]
+        loss = float(report.losses.totals[name]) / report.counts[name]
         moved = runner.learner.balance.log_variance[place].item()
         assert moved == pytest.approx(factor * (loss - 0.5), rel=1e-4)
     assert (flat(runner) - flat(plain)).norm() < 1e-6
 
 
 def cosines(alone: Processes, own: Plan, text: Prepared) -> dict[str, float]:
-    return next(Runner(own, text, alone).steps()).cosines
+    return next(Trainer(own, text, alone).steps()).cosines
 
 
 def test_conflict_is_the_cosine_of_the_whole_gradients(alone):
     own, text = mixed((0.5, 0.5), 4.0)
-    a, b = (gradient for gradient, _ in by_hand(Runner(own, text, alone)).values())
+    a, b = (gradient for gradient, _ in by_hand(Trainer(own, text, alone)).values())
     both = [(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
     x, y = (torch.cat(parts) for parts in zip(*both, strict=True))
     right = float(torch.nn.functional.cosine_similarity(x, y, dim=0))
@@ -214,7 +214,7 @@ def test_a_task_never_pulls_against_itself(alone):
     tasks = {name: Task(Classify(), own.data) for name in ("one", "other")}
     corpora = dict.fromkeys(tasks, text.corpora["corpus"])
     own = replace(own, mix=Mix(tasks, conflict_every=1), **PLAIN)
-    runner = Runner(own, replace(text, corpora=corpora, fingerprints=text.fingerprints | corpora), alone)
+    runner = Trainer(own, replace(text, corpora=corpora, fingerprints=text.fingerprints | corpora), alone)
     with torch.no_grad():  # and the same head
         runner.network.class_heads["other"].load_state_dict(runner.network.model.classifier.state_dict())
     assert next(runner.steps()).cosines == pytest.approx({"one|other": 1.0}, abs=1e-4)
@@ -230,9 +230,9 @@ def carrying(every: int | None) -> tuple[Plan, Prepared]:
 
 
 def test_looking_at_conflicts_changes_nothing(alone):
-    looking = Runner(*carrying(2), alone)
+    looking = Trainer(*carrying(2), alone)
     seen = [bool(report.cosines) for report in looking.steps()]
-    blind = Runner(*carrying(None), alone)
+    blind = Trainer(*carrying(None), alone)
     list(blind.steps())
     assert seen == [True, False] * 4
     assert torch.equal(flat(looking), flat(blind))
@@ -249,7 +249,7 @@ def test_shares_by_tokens_of_real_rows_are_what_is_asked_for(alone):
     own, text = two_tasks(budget=Budget(steps=60))
     tasks = {"corpus": replace(own.mix.tasks["corpus"], weight=0.8), "topics": own.mix.tasks["topics"]}
     tasks["topics"] = replace(tasks["topics"], weight=0.2)
-    runner = Runner(replace(own, mix=Mix(tasks, Sampling("tokens"))), text, alone)
+    runner = Trainer(replace(own, mix=Mix(tasks, Sampling("tokens"))), text, alone)
     list(runner.steps())
     spent = runner.state.task_tokens
     assert spent["corpus"] / sum(spent.values()) == pytest.approx(0.8, abs=0.01)

@@ -15,7 +15,7 @@ from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 from lmctl.schedule.shapes import Constant
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ PLAIN = {"schedule": Constant(), "clip_norm": None, "budget": Budget(steps=1)}
 
 def moves(**changes: Any) -> dict[str, torch.Tensor]:
     """How far each parameter goes in a step."""
-    runner = Runner(plan(**PLAIN | changes), prepared(), Processes(on_cpu=True))
+    runner = Trainer(plan(**PLAIN | changes), prepared(), Processes(on_cpu=True))
     before = {name: p.detach().clone() for name, p in runner.network.named_parameters()}
     list(runner.steps())
     return {name: p.detach() - before[name] for name, p in runner.network.named_parameters()}
@@ -104,7 +104,7 @@ def test_adams_first_step_is_as_long_as_the_layer_may():
 
 
 def test_weights_in_low_precision_have_their_layers_rate_too():
-    runner = Runner(plan(precision=Int8Weights(), optim=Sgd(layer_decay=0.5)), prepared(), Processes(on_cpu=True))
+    runner = Trainer(plan(precision=Int8Weights(), optim=Sgd(layer_decay=0.5)), prepared(), Processes(on_cpu=True))
     next(runner.steps())
-    groups = runner.optimizer.param_groups
+    groups = runner.step.optimizer.param_groups
     assert {round(g["lr"] / max(g["lr"] for g in groups), 6) for g in groups} == {0.125, 0.25, 0.5, 1.0}

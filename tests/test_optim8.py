@@ -12,7 +12,7 @@ from lmctl.optim.adamw import AdamW
 from lmctl.precision.int8_full import Int8Full
 from lmctl.run.memory import bytes_per_parameter
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 CPU = torch.device("cpu")
 WIDE = Bert(2, 128, 2, 256, max_positions=64, dropout=0.0, attention_dropout=0.0)
@@ -42,7 +42,7 @@ def test_groups_are_the_same(alone):
     groups = {}
     for bits in (32, 8):
         option = AdamW(layer_decay=0.5, state_bits=bits)
-        groups[bits] = option.optimiser(Runner(plan(model=WIDE), prepared(), alone).network, CPU).param_groups
+        groups[bits] = option.optimiser(Trainer(plan(model=WIDE), prepared(), alone).network, CPU).param_groups
     for one, other in zip(groups[32], groups[8], strict=True):
         assert (one["weight_decay"], one["lr_factor"]) == (other["weight_decay"], other["lr_factor"])
         assert [p.shape for p in one["params"]] == [p.shape for p in other["params"]]
@@ -55,9 +55,9 @@ def test_memory_is_that_of_the_tensors(alone):
         ("adamw8bit", AdamW(state_bits=8), plan().precision),
         ("int8", AdamW(state_bits=8), Int8Full(gradients="bf16")),
     ):
-        runner = Runner(plan(model=WIDE, optim=option, precision=precision), prepared(), alone)
+        runner = Trainer(plan(model=WIDE, optim=option, precision=precision), prepared(), alone)
         list(runner.steps())
-        found[name] = bytes_per_parameter(runner.learner, runner.network, runner.optimizer)
+        found[name] = bytes_per_parameter(runner.learner, runner.network, runner.step.optimizer)
     assert found["adamw"] == pytest.approx({"weights": 4, "gradients": 4, "optimiser": 8, "total": 16}, abs=0.01)
     assert found["adamw8bit"]["total"] == pytest.approx(10.1, abs=0.2)
     assert found["int8"]["total"] == pytest.approx(6, abs=0.7)  # 5 for the layers, 10 for embeddings and heads
@@ -65,11 +65,11 @@ def test_memory_is_that_of_the_tensors(alone):
 
 @pytest.mark.parametrize("precision", [plan().precision, Int8Full()], ids=["fp32", "int8_full"])
 def test_a_step_that_is_not_finite_is_not_taken(alone, precision):
-    runner = Runner(plan(optim=AdamW(state_bits=8), precision=precision), prepared(), alone)
+    runner = Trainer(plan(optim=AdamW(state_bits=8), precision=precision), prepared(), alone)
     next(runner.steps())
     before = {name: value.clone() for name, value in runner.network.state_dict().items()}
-    forward = runner.wrapped.forward
-    runner.wrapped.forward = lambda *a, **k: {n: v * float("nan") for n, v in forward(*a, **k).items()}
+    forward = runner.strategy.wrapped.forward
+    runner.strategy.wrapped.forward = lambda *a, **k: {n: v * float("nan") for n, v in forward(*a, **k).items()}
     with pytest.raises(Diverged, match="the gradient of model"):
         list(runner.steps())
     assert all(torch.equal(before[name], value) for name, value in runner.network.state_dict().items())

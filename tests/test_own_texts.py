@@ -24,10 +24,10 @@ from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.model.transformer_mt import TransformerMT
-from lmctl.run.embeddings import real_positions, row_generators
 from lmctl.run.own_texts import Noisy, whole_rows
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.rows import real_positions, row_generators
+from lmctl.run.trainer import Trainer
 
 BIG: dict[str, ModelSpec] = {
     "clm": Gpt2(3, 32, 2, 64),
@@ -48,14 +48,14 @@ def teachers(tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-def running(teachers, task="clm", share=1.0, hard=0.0, how=None, **changes) -> Runner:
+def running(teachers, task="clm", share=1.0, hard=0.0, how=None, **changes) -> Trainer:
     terms = {"logits": Logits(divergence="js", temperature=1.0), "on_policy": how or OnPolicy(share=share)}
     rule = Curriculum(terms, hard=hard)
     plan, text = small_task(task, **({"teacher": (str(teachers[task]),), "distill": rule} | changes))
-    return Runner(plan, text, Processes(on_cpu=True))
+    return Trainer(plan, text, Processes(on_cpu=True))
 
 
-def window(runner: Runner, step: int = 0, micro: int | None = None):
+def window(runner: Trainer, step: int = 0, micro: int | None = None):
     return runner.stream.window(Position(), 0.0, micro, 0, 1)
 
 
@@ -136,12 +136,12 @@ def test_the_lesson_is_the_divergence_on_the_students_own_pieces(teachers):
     (after,) = again.own_texts.rewritten([window(again)], 0)
     (batch,) = after.batches
     positions = batch.targets["lm"].positions
-    networks = again.network, again.learner.teaching.teacher.teachers[0].network
+    networks = again.network, again.learner.distillation.teacher.teachers[0].network
     with torch.no_grad():
         q, p = (n.head("lm", n.encode(batch.inputs, positions)).softmax(-1).double() for n in networks)
     m = (p + q) / 2
     wanted = 0.5 * float((p * (p / m).log()).sum() + (q * (q / m).log()).sum())
-    assert float(report.terms["corpus/distill_logits"]) == pytest.approx(wanted, rel=1e-4)
+    assert float(report.losses.totals["corpus/distill_logits"]) == pytest.approx(wanted, rel=1e-4)
     assert report.counts["corpus/distill_logits"] == len(positions)
     assert "corpus/lm" not in report.terms
     assert "corpus/lm" not in report.counts

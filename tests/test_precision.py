@@ -15,7 +15,7 @@ from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.processes import Processes
 from lmctl.run.proof import prove
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 HALF = [torch.bfloat16, torch.float16]
 
@@ -57,7 +57,7 @@ def test_emulated_products_are_native_products(dtype):
 def test_half_precision_learns_what_fp32_learns(alone, precision):
     losses = {}
     for name, option in (("fp32", Fp32()), ("half", precision)):
-        runner = Runner(plan(precision=option, budget=Budget(steps=30)), prepared(), alone)
+        runner = Trainer(plan(precision=option, budget=Budget(steps=30)), prepared(), alone)
         losses[name] = [float(r.terms["corpus/mlm"]) / r.counts["corpus/mlm"] for r in runner.steps()]
         assert runner.state.step == 30
     assert losses["half"] != losses["fp32"]
@@ -68,7 +68,7 @@ def test_half_precision_learns_what_fp32_learns(alone, precision):
 def test_the_loss_scale_does_not_reach_what_is_clipped(alone, clip_norm):
     """By SGD, which a gradient of another size moves further: Adam would divide the size out."""
     changes = {"optim": Sgd(lr=0.1), "clip_norm": clip_norm, "budget": Budget(steps=20)}
-    runs = [Runner(plan(precision=p, **changes), prepared(), alone) for p in (Fp32(), Fp16(initial_scale=4096.0))]
+    runs = [Trainer(plan(precision=p, **changes), prepared(), alone) for p in (Fp32(), Fp16(initial_scale=4096.0))]
     start = [p.detach().clone() for p in runs[0].network.parameters()]
     norms = [[float(report.grad_norm) for report in run.steps()] for run in runs]
     assert clip_norm is None or min(norms[0]) > 2 * clip_norm
@@ -80,13 +80,13 @@ def test_the_loss_scale_does_not_reach_what_is_clipped(alone, clip_norm):
 
 @pytest.mark.parametrize("precision", [Bf16(), Fp16()], ids=["bf16", "fp16"])
 def test_the_proof_counts_half_products(alone, precision):
-    table = prove(Runner(plan(precision=precision), prepared(), alone))
+    table = prove(Trainer(plan(precision=precision), prepared(), alone))
     assert table["half_products"] >= 12
     assert table["signal_to_noise_db"] > 20
 
 
 def test_the_proof_of_fp32_counts_none(alone):
-    table = prove(Runner(plan(), prepared(), alone))
+    table = prove(Trainer(plan(), prepared(), alone))
     assert table["half_products"] == 0
     assert table["signal_to_noise_db"] is None
 
@@ -99,27 +99,27 @@ def test_a_precision_that_does_nothing_is_found_out(alone):
             return nullcontext()
 
     with pytest.raises(LmctlError, match="computed in fp32"):
-        prove(Runner(plan(precision=Pretends()), prepared(), alone))
+        prove(Trainer(plan(precision=Pretends()), prepared(), alone))
 
 
-def poison(runner: Runner, step: int, value: float) -> None:
+def poison(runner: Trainer, step: int, value: float) -> None:
     """Make the loss of one step huge or non-finite."""
-    original, calls = runner.wrapped.forward, []
+    original, calls = runner.strategy.wrapped.forward, []
 
     def forward(batch, **options):
         terms = original(batch, **options)
         calls.append(None)
         return {n: v * value for n, v in terms.items()} if len(calls) == step else terms
 
-    runner.wrapped.forward = forward  # type: ignore[method-assign]
+    runner.strategy.wrapped.forward = forward  # type: ignore[method-assign]
 
 
 def test_fp16_overflow_skips_the_step_and_the_schedule_waits(alone):
-    runner = Runner(plan(precision=Fp16(initial_scale=1024.0, growth_interval=2)), prepared(), alone)
+    runner = Trainer(plan(precision=Fp16(initial_scale=1024.0, growth_interval=2)), prepared(), alone)
     poison(runner, 2, float("inf"))
     scales, lrs, taken = [], [], []
     for report in runner.steps():
-        scales.append(runner.scaler.value)
+        scales.append(runner.step.scaler.value)
         lrs.append(report.lr)
         taken.append(report.taken)
     assert taken == [True, False, True, True, True, True]
@@ -130,7 +130,7 @@ def test_fp16_overflow_skips_the_step_and_the_schedule_waits(alone):
 
 
 def test_a_skipped_step_leaves_the_weights_alone(alone):
-    runner = Runner(plan(precision=Fp16(initial_scale=4.0)), prepared(), alone)
+    runner = Trainer(plan(precision=Fp16(initial_scale=4.0)), prepared(), alone)
     poison(runner, 1, float("inf"))
     before = [p.clone() for p in runner.network.parameters()]
     next(runner.steps())
@@ -138,9 +138,9 @@ def test_a_skipped_step_leaves_the_weights_alone(alone):
 
 
 def test_a_collapsing_scale_ends_the_run_naming_the_tensor(alone):
-    runner = Runner(plan(precision=Fp16(initial_scale=2.0)), prepared(), alone)
-    original = runner.wrapped.forward
-    runner.wrapped.forward = lambda batch, **options: {
+    runner = Trainer(plan(precision=Fp16(initial_scale=2.0)), prepared(), alone)
+    original = runner.strategy.wrapped.forward
+    runner.strategy.wrapped.forward = lambda batch, **options: {
         n: v * float("inf") for n, v in original(batch, **options).items()
     }
     with pytest.raises(Diverged, match=r"diverged at step 1: the gradient of model\..* is not finite \(the loss scale"):
@@ -149,7 +149,7 @@ def test_a_collapsing_scale_ends_the_run_naming_the_tensor(alone):
 
 @pytest.mark.parametrize("precision", [Fp32(), Bf16()], ids=["fp32", "bf16"])
 def test_nan_never_reaches_the_weights(alone, precision):
-    runner = Runner(plan(precision=precision), prepared(), alone)
+    runner = Trainer(plan(precision=precision), prepared(), alone)
     poison(runner, 3, float("nan"))
     with pytest.raises(Diverged, match="diverged at step 3: the gradient of model"):
         list(runner.steps())

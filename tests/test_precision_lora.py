@@ -26,7 +26,7 @@ from lmctl.run.checkpoint import Checkpoints, read
 from lmctl.run.memory import bytes_per_parameter
 from lmctl.run.processes import Processes
 from lmctl.run.proof import prove
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 OPTIONS = pytest.mark.parametrize("option", [Int8Lora(), Nf4Lora()], ids=["int8", "nf4"])
 V = vocabulary()
@@ -47,9 +47,9 @@ def bert(tmp_path_factory) -> Pretrained:
     return Pretrained(str(folder), lora_rank=4)
 
 
-def runner_of(alone, model, option, steps: int = 6) -> Runner:
+def runner_of(alone, model, option, steps: int = 6) -> Trainer:
     changes = {"objective": MaskedLMAndNextSentence(), "optim": AdamW(lr=1e-2), "budget": Budget(steps=steps)}
-    return Runner(plan(model=model, precision=option, **changes), prepared(), alone)
+    return Trainer(plan(model=model, precision=option, **changes), prepared(), alone)
 
 
 @OPTIONS
@@ -143,7 +143,7 @@ def test_memory_is_what_the_tensors_take(alone, bert):
     for option in (Int8Lora(), Nf4Lora()):
         runner = runner_of(alone, bert, option)
         list(runner.steps())
-        sizes[option.storage] = bytes_per_parameter(runner.learner, runner.network, runner.optimizer)
+        sizes[option.storage] = bytes_per_parameter(runner.learner, runner.network, runner.step.optimizer)
     assert 1.0 < sizes["nf4"]["weights"] < sizes["int8"]["weights"] < 2.6
     share = sum(p.numel() for p in runner.learner.parameters() if p.requires_grad)
     share /= sum(p.numel() for p in runner.network.parameters())

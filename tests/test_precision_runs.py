@@ -31,7 +31,7 @@ from lmctl.precision.int8_weights import Int8Weights
 from lmctl.run.memory import tensors_in
 from lmctl.run.processes import Processes
 from lmctl.run.proof import prove
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 PRECISIONS: dict[str, Any] = {
     "fp32": Fp32(),
@@ -57,7 +57,7 @@ def alone() -> Processes:
     return Processes(on_cpu=True)
 
 
-def state_of(runner: Runner) -> dict[str, Tensor]:
+def state_of(runner: Trainer) -> dict[str, Tensor]:
     return copy.deepcopy(runner.network.state_dict())
 
 
@@ -71,7 +71,7 @@ def mlm(reports: list[Any]) -> list[float]:
 
 @pytest.fixture(scope="module")
 def fp32(alone) -> float:
-    runner = Runner(plan(optim=HOT, objective=MaskedLM(), budget=Budget(steps=60)), prepared(), alone)
+    runner = Trainer(plan(optim=HOT, objective=MaskedLM(), budget=Budget(steps=60)), prepared(), alone)
     list(runner.steps())
     return runner.validation.scores(runner.learner)["loss"]
 
@@ -79,7 +79,7 @@ def fp32(alone) -> float:
 @pytest.mark.parametrize("name", ["bf16_pure", "bf16_kahan", "fp8", "int8", "int8_weights_bf16", "int8_full_pow2"])
 def test_it_learns_what_fp32_learns(alone, fp32, name):
     changes = {"optim": HOT, "objective": MaskedLM(), "budget": Budget(steps=60)}
-    runner = Runner(plan(precision=PRECISIONS[name], **changes), prepared(), alone)
+    runner = Trainer(plan(precision=PRECISIONS[name], **changes), prepared(), alone)
     losses = mlm(list(runner.steps()))
     assert runner.state.step == 60
     assert losses[-1] < losses[0] - 0.1
@@ -89,7 +89,7 @@ def test_it_learns_what_fp32_learns(alone, fp32, name):
 @pytest.mark.parametrize("name", LOW)
 def test_the_proof_finds_what_was_promised(alone, name):
     option = PRECISIONS[name]
-    table = prove(Runner(plan(precision=option), prepared(), alone))
+    table = prove(Trainer(plan(precision=option), prepared(), alone))
     if option.product is not None:
         assert table["low_products"][option.product] >= 12
         assert table["signal_to_noise_db"] > 20
@@ -102,7 +102,7 @@ def test_the_proof_finds_what_was_promised(alone, name):
 
 def test_too_much_noise_ends_a_run_before_it_begins_but_not_one_that_goes_on(alone, monkeypatch):
     monkeypatch.setattr(Int8, "least_decibel", 200.0)
-    runner = Runner(plan(precision=Int8()), prepared(), alone)
+    runner = Trainer(plan(precision=Int8()), prepared(), alone)
     with pytest.raises(LmctlError, match=r"int8 in linear layers, fp32 elsewhere differs too much .* below 200\)"):
         prove(runner)
     next(runner.steps())
@@ -112,10 +112,10 @@ def test_too_much_noise_ends_a_run_before_it_begins_but_not_one_that_goes_on(alo
 def test_what_pretends_to_compute_or_store_in_int8_is_found_out(alone, monkeypatch):
     monkeypatch.setattr(Int8, "convert", lambda *_: [])
     with pytest.raises(LmctlError, match=r"asked for int8 in linear layers.* but the first batch was computed in fp32"):
-        prove(Runner(plan(precision=Int8()), prepared(), alone))
+        prove(Trainer(plan(precision=Int8()), prepared(), alone))
     monkeypatch.setattr(Int8Weights, "convert", lambda *_: [])
     with pytest.raises(LmctlError, match="asked for weights stored as int8, but there are none"):
-        prove(Runner(plan(precision=Int8Weights()), prepared(), alone))
+        prove(Trainer(plan(precision=Int8Weights()), prepared(), alone))
 
 
 WIDE = Bert(1, 64, 2, 128, max_positions=64)
@@ -128,9 +128,9 @@ WIDE = Bert(1, 64, 2, 128, max_positions=64)
 def test_it_goes_on_to_the_bit(alone, tmp_path, name, bits):
     from lmctl.run.checkpoint import Checkpoints, read
 
-    def runner() -> Runner:
+    def runner() -> Trainer:
         changes = {"precision": PRECISIONS[name], "optim": AdamW(lr=1e-2, state_bits=bits), "model": WIDE}
-        return Runner(plan(**changes, budget=Budget(steps=6)), prepared(), alone)
+        return Trainer(plan(**changes, budget=Budget(steps=6)), prepared(), alone)
 
     undisturbed = runner()
     for report in undisturbed.steps():
@@ -160,8 +160,8 @@ def test_accumulation_gives_the_same_gradient(alone, name):
     options = {"int8": Int8(stochastic=False), "int8_full": Int8Full(stochastic=False)}
     gradients = []
     for micro in (None, 4):
-        runner = Runner(plan(precision=options.get(name, PRECISIONS[name]), micro=micro), prepared(), alone)
-        runner.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
+        runner = Trainer(plan(precision=options.get(name, PRECISIONS[name]), micro=micro), prepared(), alone)
+        runner.step.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
         next(runner.steps())
         gradients.append(torch.cat([p.grad.float().flatten() for p in runner.learner.parameters()]))
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < SPLIT[name]
@@ -173,7 +173,7 @@ def test_export_is_plain_float_and_gives_the_same_logits(alone, tmp_path: Path, 
 
     from lmctl.run.export import export
 
-    runner = Runner(plan(precision=PRECISIONS[name]), prepared(), alone)
+    runner = Trainer(plan(precision=PRECISIONS[name]), prepared(), alone)
     list(runner.steps())
     paths = Paths(tmp_path)
     before = state_of(runner)
@@ -194,7 +194,7 @@ def test_export_is_plain_float_and_gives_the_same_logits(alone, tmp_path: Path, 
 def test_activations_recomputed_give_the_same_run(alone, name):
     states = []
     for recompute in (False, True):
-        runner = Runner(plan(precision=PRECISIONS[name], gradient_checkpointing=recompute), prepared(), alone)
+        runner = Trainer(plan(precision=PRECISIONS[name], gradient_checkpointing=recompute), prepared(), alone)
         list(runner.steps())
         states.append(state_of(runner))
     assert same(*states)
@@ -208,7 +208,7 @@ def test_it_is_compiled_after_the_proof_too(alone, name):
 
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    runner = Runner(plan(precision=PRECISIONS[name], compile=True), prepared(), alone)
+    runner = Trainer(plan(precision=PRECISIONS[name], compile=True), prepared(), alone)
     prove(runner)
     list(runner.steps())
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
@@ -216,14 +216,14 @@ def test_it_is_compiled_after_the_proof_too(alone, name):
 
 
 def test_several_tasks_and_idle_processes_touch_every_stored_parameter(alone):
-    runner = Runner(plan(precision=Int8Full()), prepared(), alone)
+    runner = Trainer(plan(precision=Int8Full()), prepared(), alone)
     list(runner.steps())
     runner.learner(None)["none"].backward()
     assert all(not p.grad.any() and p.grad.shape == p.shape for p in runner.learner.parameters())
 
 
 def test_nothing_but_the_vectors_stays_in_fp32_with_bf16_pure(alone):
-    runner = Runner(plan(precision=Bf16Pure()), prepared(), alone)
+    runner = Trainer(plan(precision=Bf16Pure()), prepared(), alone)
     for parameter in runner.learner.parameters():
         assert parameter.dtype == (torch.bfloat16 if parameter.ndim > 1 else torch.float32)
     with pytest.raises(ValueError, match="rounding must be stochastic or kahan: nearest loses every update"):
@@ -239,7 +239,7 @@ def test_small_steps_reach_bf16_weights_unless_rounded_to_nearest(alone):
     moved = {}
     for rounding in ("stochastic", "kahan", "nearest"):
         option = Bf16Pure(rounding=rounding, force=True)
-        runner = Runner(plan(precision=option, optim=AdamW(lr=1e-5, weight_decay=0.0)), prepared(), alone)
+        runner = Trainer(plan(precision=option, optim=AdamW(lr=1e-5, weight_decay=0.0)), prepared(), alone)
         before = state_of(runner)
         list(runner.steps())
         after = state_of(runner)

@@ -26,7 +26,7 @@ from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.stored_linear import LayerStore, StoredLinear, keep
 from lmctl.precision.stored_optimiser import StoredOptimizer
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 KINDS = pytest.mark.parametrize("kind", ["linear", "conv1d"])
 
@@ -196,7 +196,7 @@ def _one_of_two(rank: int, folder: str, names: list[str]) -> None:
     processes = Processes(on_cpu=True)
     changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=4)}
     for name in names:
-        runner = Runner(plan(precision=PRECISIONS[name], **changes), prepared(), processes)
+        runner = Trainer(plan(precision=PRECISIONS[name], **changes), prepared(), processes)
         assert [report.taken for report in runner.steps()] == [True] * 4
         torch.save(copy.deepcopy(runner.network.state_dict()), Path(folder) / f"{name}-{rank}.pt")
     processes.close()
@@ -219,5 +219,5 @@ def test_two_processes_keep_the_same_bits(tmp_path):
 def test_stored_layers_are_in_every_precision_that_stores():
     alone = Processes(on_cpu=True)
     for option in (Int8Weights(), Int8Full()):
-        network = Runner(plan(precision=option), prepared(), alone).network
+        network = Trainer(plan(precision=option), prepared(), alone).network
         assert sum(isinstance(module, StoredLinear) for module in network.modules()) == 12

@@ -22,7 +22,7 @@ from lmctl.precision import arithmetic, codecs, emulation, fp8_arithmetic, linea
 from lmctl.precision.choice import KINDS
 from lmctl.run.processes import Processes
 from lmctl.run.proof import SLOPE, FirstStep, prove
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 LOW = [name for name in PRECISIONS if name != "fp32"]
 GPT2: dict[str, Any] = {"model": Gpt2(2, 32, 2, 64), "objective": CausalLM()}
@@ -33,8 +33,8 @@ def alone() -> Processes:
     return Processes(on_cpu=True)
 
 
-def runner_of(alone: Processes, name: str, **changes: Any) -> Runner:
-    return Runner(plan(precision=PRECISIONS[name], **changes), prepared(), alone)
+def runner_of(alone: Processes, name: str, **changes: Any) -> Trainer:
+    return Trainer(plan(precision=PRECISIONS[name], **changes), prepared(), alone)
 
 
 @pytest.mark.parametrize("name", LOW)
@@ -160,7 +160,7 @@ def test_a_first_step_that_changes_nothing_ends_the_run(alone, monkeypatch, name
     first.look(next(runner.steps()))
     runner = runner_of(alone, name)
     first = FirstStep(runner)
-    monkeypatch.setattr(runner.optimizer, "step", lambda *_: None)
+    monkeypatch.setattr(runner.step.optimizer, "step", lambda *_: None)
     with pytest.raises(LmctlError, match="step 1 changed no weight, though the gradient's norm is"):
         first.look(next(runner.steps()))
 
@@ -183,7 +183,7 @@ def test_it_leaves_no_trace(alone, name):
 @pytest.mark.parametrize("task", ["clm_stream", "class", "translate", "t5"])
 def test_whatever_is_trained_is_looked_at(alone, task):
     own, text = small_task(task, dropout=0.1, precision=PRECISIONS["bf16"])
-    runner = Runner(own, text, alone)
+    runner = Trainer(own, text, alone)
     carried = getattr(runner.network, "carried", dict)()
     assert prove(runner)["layers"] >= 1
     assert getattr(runner.network, "carried", dict)().keys() == carried.keys()

@@ -20,7 +20,7 @@ from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.recurrent_hf import register
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 V = vocabulary()
 CELLS = pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -130,7 +130,7 @@ def test_rows_go_through_the_stream_once_in_order():
         StreamedLM().examples(Material("corpus", text, V, "decoder", 10, batch_rows=900))
 
 
-def run_of(steps: int, **changes) -> Runner:
+def run_of(steps: int, **changes) -> Trainer:
     from lmctl.config.schema import Budget
 
     plan = small_plan(
@@ -141,7 +141,7 @@ def run_of(steps: int, **changes) -> Runner:
         budget=Budget(steps=8),
         **changes,
     )
-    runner = Runner(plan, prepared(), Processes(True))
+    runner = Trainer(plan, prepared(), Processes(True))
     for report, _ in zip(runner.steps(), range(steps), strict=False):
         assert report.taken
     return runner

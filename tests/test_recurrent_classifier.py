@@ -23,7 +23,7 @@ from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.run.prepare import Corpus, Prepared
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 V = vocabulary()
 LENGTHS = [9, 4, 1, 7]
@@ -218,7 +218,7 @@ def test_predicting_text_is_refused(heads: dict[str, int], what: str, tmp_path: 
 
 def test_what_it_cannot_learn_is_refused_before_training():
     with pytest.raises(ConfigError, match="a BiLSTM has no masked language model head"):
-        Runner(small_plan(model=BiLSTM(1, 8, 8), objective=MaskedLM()), prepared(), Processes(True))
+        Trainer(small_plan(model=BiLSTM(1, 8, 8), objective=MaskedLM()), prepared(), Processes(True))
     with pytest.raises(ConfigError, match="CausalLM needs a decoder, and BiLSTM is an encoder") as told:
         small_plan(model=BiLSTM(1, 8, 8), objective=CausalLM())
     assert "or for this model mix=classify" in str(told.value.hint)
@@ -273,7 +273,7 @@ def test_it_learns(texts: int):
         budget=Budget(steps=60),
         size=24,
     )
-    runner = Runner(plan, ready, Processes(True))
+    runner = Trainer(plan, ready, Processes(True))
     losses = []
     for report in runner.steps():
         counts = {name: max(count, 1.0) for name, count in report.counts.items()}

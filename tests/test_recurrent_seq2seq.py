@@ -21,7 +21,7 @@ from lmctl.objective.denoise import Denoise
 from lmctl.objective.translate import Translate
 from lmctl.run.prepare import Corpus, Prepared
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 V = vocabulary()
 H, E = 8, 6
@@ -401,7 +401,7 @@ def test_it_learns_to_translate(attention: str):
         budget=Budget(steps=80),
         size=32,
     )
-    runner = Runner(plan, ready, Processes(True))
+    runner = Trainer(plan, ready, Processes(True))
     losses = [float(r.terms["corpus/lm"]) / r.counts["corpus/lm"] for r in runner.steps()]
     assert losses[0] == pytest.approx(np.log(V.size), abs=0.3)
     assert np.mean(losses[-5:]) < 0.6  # a model that knows the words alone is at 1.8
@@ -412,7 +412,7 @@ def test_an_exported_run_says_how_to_load_it(tmp_path: Path, monkeypatch):
     from lmctl.run.export import export
 
     ready = Prepared(tokenizer(), V, {"corpus": Corpus(reversals(0, 40), reversals(1, 20))}, {"tokenizer": "small"})
-    runner = Runner(small_plan(model=RecurrentMT(1, 1, H, E), objective=Translate()), ready, Processes(True))
+    runner = Trainer(small_plan(model=RecurrentMT(1, 1, H, E), objective=Translate()), ready, Processes(True))
     export(Paths(tmp_path), runner, SUMMARY)
     card = (tmp_path / "model" / "README.md").read_text()
     snippet = card.split("```python")[1].split("```")[0]
@@ -431,6 +431,6 @@ def test_it_learns_to_denoise():
 
     model, optim = RecurrentMT(1, 1, 16, 16), AdamW(lr=2e-2)
     plan = small_plan(model=model, objective=Denoise("bart"), optim=optim, budget=Budget(steps=25), size=8)
-    runner = Runner(plan, prepared(), Processes(True))
+    runner = Trainer(plan, prepared(), Processes(True))
     losses = [float(r.terms["corpus/lm"]) / r.counts["corpus/lm"] for r in runner.steps()]
     assert np.mean(losses[-5:]) < losses[0] - 0.2

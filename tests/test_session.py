@@ -30,7 +30,7 @@ from lmctl.run.evaluate import Measured, Sums, Validation, _interval
 from lmctl.run.measures import rises, wilson
 from lmctl.run.prepare import Corpus, Prepared
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 NEVER = 10_000
 
@@ -48,7 +48,7 @@ def stopped(folder: Path, own: Plan, text: Prepared, alone: Processes, after: in
     """A run that a signal ends after so many steps."""
     with monkeypatch.context() as patch:
         run = session(folder, own, text, alone)
-        patch.setattr(stop, "requested", lambda: "SIGTERM" if run.runner.state.step >= after else None)
+        patch.setattr(stop, "requested", lambda: "SIGTERM" if run.trainer.state.step >= after else None)
         patch.setattr(stop, "ignore", lambda: None)
         with pytest.raises(Stopped):
             run.run()
@@ -56,7 +56,7 @@ def stopped(folder: Path, own: Plan, text: Prepared, alone: Processes, after: in
 
 def of_exported_weights(folder: Path, own: Plan, text: Prepared, alone: Processes) -> dict[str, float]:
     """The figures of the weights in model/, measured afresh."""
-    fresh = Runner(own, text, alone)
+    fresh = Trainer(own, text, alone)
     fresh.network.model.load_state_dict(load_file(folder / "model" / "model.safetensors"), strict=False)
     fresh.network.model.tie_weights()
     return fresh.validation.scores(fresh.learner)
@@ -64,7 +64,7 @@ def of_exported_weights(folder: Path, own: Plan, text: Prepared, alone: Processe
 
 def check_end(folder: Path, own: Plan, text: Prepared, alone: Processes) -> dict:
     """summary.json and the model card have the figures of the exported weights, and the baseline of the same rows."""
-    summary, fresh = end(folder), Runner(own, text, alone)
+    summary, fresh = end(folder), Trainer(own, text, alone)
     assert summary["valid"] == pytest.approx(of_exported_weights(folder, own, text, alone), rel=1e-6)
     stores = {task: corpus.train for task, corpus in text.corpora.items()}
     assert summary["baseline"] == fresh.validation.baseline(stores)
@@ -168,7 +168,7 @@ def test_a_best_checkpoint_that_is_gone(tmp_path, alone):
     own = plan(budget=Budget(steps=4), **shape)
     run = session(tmp_path, own, prepared(), alone)
     run.run()
-    run.runner.state.best = {"step": 2, "metric": "loss", "value": 0.0}
+    run.trainer.state.best = {"step": 2, "metric": "loss", "value": 0.0}
     run.plan = replace(own, early_stop=EarlyStop(patience=3))
     run._finish()
     assert isinstance(run.display, Ears)
@@ -182,7 +182,7 @@ def test_validations_take_a_small_share_of_a_run(tmp_path, alone, steps):
     trained on; eval.every is obeyed."""
     own = plan(budget=Budget(steps=steps), eval=Evaluation(rows=None))
     run = session(tmp_path, own, prepared(), alone)
-    rows = sum(run.runner.validation.counts.values())
+    rows = sum(run.trainer.validation.counts.values())
     run.run()
     steps_of = [line["step"] for line in lines(tmp_path, "valid")]
     assert (steps_of[0], steps_of[-1]) == (0, steps)
@@ -229,14 +229,14 @@ def skewed(kind: str) -> tuple[Plan, Prepared]:
     return own, replace(text, corpora={"corpus": Corpus(*stores)})
 
 
-def validated_labels(runner: Runner) -> np.ndarray:
+def validated_labels(runner: Trainer) -> np.ndarray:
     batches = runner.validation._batches("corpus")
     return np.concatenate([batch.targets["label"].labels.numpy() for batch in batches])
 
 
 def test_what_a_classifier_has_to_beat_is_the_majority_of_the_rows_it_is_measured_on(alone):
     own, text = skewed("class")
-    runner = Runner(own, text, alone)
+    runner = Trainer(own, text, alone)
     seen = validated_labels(runner)
     assert len(seen) == 12 < 18
     best = DummyClassifier(strategy="most_frequent").fit(np.zeros((12, 1)), seen)
@@ -249,7 +249,7 @@ def test_what_a_classifier_has_to_beat_is_the_majority_of_the_rows_it_is_measure
 
 def test_what_a_rating_has_to_beat_is_the_mean_of_the_rows_it_is_measured_on(alone):
     own, text = skewed("number")
-    runner = Runner(own, text, alone)
+    runner = Trainer(own, text, alone)
     found = runner.validation.baseline({"corpus": text.corpora["corpus"].train})
     assert found["corpus/label"] == pytest.approx(validated_labels(runner).var(), rel=1e-5)
 

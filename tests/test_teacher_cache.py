@@ -58,7 +58,7 @@ def test_a_student_learns_the_same_from_kept_answers_as_from_the_teacher(teacher
     before = weights(live)
     for one, other in zip(live.steps(), from_cache.steps(), strict=True):
         for name in one.terms:
-            assert float(one.terms[name]) == pytest.approx(float(other.terms[name]), rel=1e-5)
+            assert float(one.losses.totals[name]) == pytest.approx(float(other.losses.totals[name]), rel=1e-5)
     assert live.state.position["rows"]["corpus"] > len(live.stream.streams["corpus"].examples)
     moved = (weights(live) - before).norm()
     assert (weights(live) - weights(from_cache)).norm() < 1e-4 * moved
@@ -80,7 +80,7 @@ def test_the_teacher_is_never_loaded(teacher, cache, monkeypatch):
         raise AssertionError("the teacher was loaded")
 
     monkeypatch.setattr(remembered, "teacher_of", never)
-    monkeypatch.setattr("lmctl.run.runner.teacher_of", never)
+    monkeypatch.setattr("lmctl.run.trainer.teacher_of", never)
     remember(some, prepared(), CPU, lambda line: None)
     assert len(list(runner_of(some).steps())) == 5
     # Nor by a job of a sweep that differs in what the answers do not depend on.

@@ -30,7 +30,7 @@ from lmctl.optim.sgd import Sgd
 from lmctl.precision.fp16 import Fp16 as Fp16Products
 from lmctl.run.checkpoint import Checkpoints, read_named
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 OPTIONS: dict[str, Any] = {
     "none": {"compression": Uncompressed()},
@@ -50,16 +50,16 @@ OPTIONS: dict[str, Any] = {
 
 def trained(processes: Processes, **changes: Any) -> dict[str, Any]:
     """A run of the small plan: its weights, and what it counted."""
-    runner = Runner(plan(**changes), prepared(), processes)
+    runner = Trainer(plan(**changes), prepared(), processes)
     norms = [float(report.grad_norm) for report in runner.steps()]
     return {
         "weights": weights(runner.network),
         "norms": norms,
-        "sent": runner.exchange.sent,
-        "dense": runner.exchange.dense,
+        "sent": runner.strategy.exchange.sent,
+        "dense": runner.strategy.exchange.dense,
         "bytes": (runner.state.bytes_sent, runner.state.bytes_dense),
-        "figures": runner.exchange.figures(),
-        "state": runner.exchange.state_dict(),
+        "figures": runner.strategy.exchange.figures(),
+        "state": runner.strategy.exchange.state_dict(),
     }
 
 
@@ -70,18 +70,18 @@ def weights(network: nn.Module) -> torch.Tensor:
 def overflow(processes: Processes) -> dict[str, Any]:
     """fp16 whose third step overflows in the second process only."""
     changes = {"compression": OPTIONS["topk_int8"]["compression"], "precision": Fp16Products(initial_scale=64.0)}
-    runner = Runner(plan(**changes), prepared(), processes)
-    original, calls = runner.wrapped.forward, []
+    runner = Trainer(plan(**changes), prepared(), processes)
+    original, calls = runner.strategy.wrapped.forward, []
 
     def forward(batch: Any, **options: Any) -> Any:
         calls.append(None)
         bad = len(calls) == 3 and processes.rank == 1
         return {name: v * (float("inf") if bad else 1.0) for name, v in original(batch, **options).items()}
 
-    runner.wrapped.forward = forward  # type: ignore[method-assign]
+    runner.strategy.wrapped.forward = forward  # type: ignore[method-assign]
     residuals, taken, network = [], [], []
     for report in runner.steps():
-        (worker,) = runner.exchange.state_dict()["method"]["workers"]
+        (worker,) = runner.strategy.exchange.state_dict()["method"]["workers"]
         residuals.append(torch.cat([t.clone() for t in worker["residual"].values()]))
         taken.append(report.taken)
         network.append(weights(runner.network))
@@ -91,13 +91,13 @@ def overflow(processes: Processes) -> dict[str, Any]:
 def resumed(processes: Processes, folder: Path, keep: bool, **changes: Any) -> torch.Tensor:
     """The weights of a run that ended after its second step and went on in new objects, from a checkpoint; without
     `keep`, as if another number of processes had written it."""
-    runner = Runner(plan(**changes), prepared(), processes)
+    runner = Trainer(plan(**changes), prepared(), processes)
     checkpoints = Checkpoints(folder, 2, processes.rank, lambda bad: any(processes.sum([bad])))
     for number, _ in enumerate(runner.steps(), start=1):
         if number == 2:
             checkpoints.save(number, runner.network.state_dict(), runner.state_dict(), runner.own_state())
             break
-    runner = Runner(plan(**changes), prepared(), processes)
+    runner = Trainer(plan(**changes), prepared(), processes)
     saved = read_named(folder / "step-00000002")
     runner.load(saved.weights, saved.state, saved.of_rank(processes.rank) if keep else None)
     assert len(list(runner.steps())) == 3
@@ -113,7 +113,7 @@ def stream_plan(**changes: Any) -> Any:
 
 def stream(processes: Processes, folder: Path, **changes: Any) -> dict[str, Any]:
     """A run that carries states, its validations and a checkpoint after two steps."""
-    runner = Runner(stream_plan(**changes), prepared(), processes)
+    runner = Trainer(stream_plan(**changes), prepared(), processes)
     checkpoints = Checkpoints(folder, 9, processes.rank, lambda bad: any(processes.sum([bad])))
     scores = []
     for number, _ in enumerate(runner.steps(), start=1):
@@ -126,7 +126,7 @@ def stream(processes: Processes, folder: Path, **changes: Any) -> dict[str, Any]
 def conflicts(processes: Processes) -> list[dict[str, float]]:
     """The cosines of a run of two tasks."""
     own, text = two_tasks(optim=Sgd(lr=0.1))
-    runner = Runner(replace(own, mix=replace(own.mix, conflict_every=1)), text, processes)
+    runner = Trainer(replace(own, mix=replace(own.mix, conflict_every=1)), text, processes)
     return [report.cosines for report in runner.steps()]
 
 

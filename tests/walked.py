@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from lmctl.plan import Plan
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
-from lmctl.run.runner import Runner
+from lmctl.run.trainer import Trainer
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -80,7 +80,7 @@ def alone() -> Processes:
     return Processes(on_cpu=True)
 
 
-def weights(runner: Runner) -> torch.Tensor:
+def weights(runner: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().float().flatten() for p in runner.network.state_dict().values()])
 
 
@@ -94,11 +94,17 @@ class Seen:
 
 
 def trained(some: Plan, text: Prepared) -> Seen:
-    runner = Runner(some, text, alone())
+    runner = Trainer(some, text, alone())
     said: list[Any] = []
     for report in runner.steps():
         terms = {name: float(value) for name, value in report.terms.items()}
-        said += [report.step, report.lr, terms, report.counts, report.tokens, runner.exchange.figures()]
+        said += [report.step, report.lr, terms, report.counts, report.tokens, runner.strategy.exchange.figures()]
     state = runner.state
-    said += [state.bytes_sent, state.micro_batches, state.passes, getattr(runner.scaler, "value", None), runner.begun]
+    said += [
+        state.bytes_sent,
+        state.micro_batches,
+        state.passes,
+        getattr(runner.step.scaler, "value", None),
+        runner.begun,
+    ]
     return Seen(weights(runner).numpy().tobytes(), said)

@@ -1,4 +1,4 @@
-"""From a plan and its prepared text to what the runner drives: examples of every task, and the network."""
+"""From a plan and its prepared text to what the trainer drives: examples of every task, and the network."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, E
         raise ConfigError(
             f"mix.tasks.{ordered[0]} carries its state from row to row, which several tasks in several processes "
             "cannot",
-            "runner.processes=1, or objective: clm for this task",
+            "trainer.processes=1, or objective: clm for this task",
         )
     reason = plan.precision.refuse(device)
     if reason is not None:

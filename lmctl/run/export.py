@@ -38,31 +38,31 @@ PROBLEMS = {
 """Kinds of labels in the words of transformers' configs."""
 
 
-def export(paths: Paths, runner: Trainer, summary: dict[str, Any]) -> None:
+def export(paths: Paths, trainer: Trainer, summary: dict[str, Any]) -> None:
     """Write weights (safetensors), config, tokenizer and model card, whole or not at all."""
-    model: Any = runner.plan.precision.restore(runner.network.pretrained())
-    tasks = tasks_of(runner)
+    model: Any = trainer.plan.precision.restore(trainer.network.pretrained())
+    tasks = tasks_of(trainer)
     _name_labels(model.config, tasks)
 
     def fill(folder: Path) -> None:
-        _write_tokenizer(folder, runner)
+        _write_tokenizer(folder, trainer)
         write_text(folder / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
-        write_weights(folder, model, runner.network)
+        write_weights(folder, model, trainer.network)
         write_text(folder / "README.md", card(paths, model, summary))
 
     replace_folder(paths.model, fill)
 
 
-def write_template(paths: Paths, runner: Trainer, renew: bool) -> None:
+def write_template(paths: Paths, trainer: Trainer, renew: bool) -> None:
     """Write what belongs to a model directory besides weights into checkpoints/, once in a run, so that any checkpoint
     can be made a model without the text that it was trained on; `renew` it if the run only begins."""
     folder = paths.template
     if folder.is_dir() and not renew:
         return
-    network = runner.network
+    network = trainer.network
     config = copy.deepcopy(network.model.config)
     config.architectures, config.dtype = [type(network.model).__name__], "float32"  # whatever it is trained in
-    tasks = tasks_of(runner)
+    tasks = tasks_of(trainer)
     _name_labels(config, tasks)
 
     def fill(partial: Path) -> None:
@@ -70,9 +70,9 @@ def write_template(paths: Paths, runner: Trainer, renew: bool) -> None:
         config.save_pretrained(partial)
         if network.model.can_generate():
             network.model.generation_config.save_pretrained(partial)
-        _write_tokenizer(partial, runner)
+        _write_tokenizer(partial, trainer)
         write_text(partial / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
-        write_json(partial / HEADS, heads_of(runner.plan, runner.prepared))
+        write_json(partial / HEADS, heads_of(trainer.plan, trainer.prepared))
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(folder, fill)
@@ -98,23 +98,23 @@ def write_weights(folder: Path, model: Any, network: Any) -> None:
         save_file({name: value.float().contiguous() for name, value in extra.items()}, folder / EXTRA_HEADS)
 
 
-def _write_tokenizer(folder: Path, runner: Trainer) -> None:
-    tokenizer = copy.deepcopy(runner.prepared.tokenizer)
-    as_trained(tokenizer, runner.plan.model.family, causal="lm" in heads_of(runner.plan, runner.prepared))
+def _write_tokenizer(folder: Path, trainer: Trainer) -> None:
+    tokenizer = copy.deepcopy(trainer.prepared.tokenizer)
+    as_trained(tokenizer, trainer.plan.model.family, causal="lm" in heads_of(trainer.plan, trainer.prepared))
     tokenizer.save_pretrained(folder)
 
 
-def tasks_of(runner: Trainer) -> dict[str, Any]:
+def tasks_of(trainer: Trainer) -> dict[str, Any]:
     """What the model is trained for, as TASKS says it."""
     return {
         name: {
             "objective": type(task.objective).__name__,
             "reads": task.objective.reads,
             "label_kind": task.objective.label_kind,
-            "labels": list(runner.prepared.corpora[name].train.label_names),
+            "labels": list(trainer.prepared.corpora[name].train.label_names),
             "end_of": task.objective.end_of,
         }
-        for name, task in runner.plan.mix.tasks.items()
+        for name, task in trainer.plan.mix.tasks.items()
     }
 
 

@@ -38,16 +38,16 @@ SLOPE = 0.1
 0.025: fp8 0.015, int8 0.002, bf16 with Kahan's sum 0.023."""
 
 
-def prove(runner: Trainer) -> dict[str, Any]:
+def prove(trainer: Trainer) -> dict[str, Any]:
     """The dtype table of the run with its proof; raises if a low precision does nothing, or too much."""
-    device, precision = runner.processes.device, runner.plan.precision
+    device, precision = trainer.processes.device, trainer.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
-    if getattr(runner.plan.optim, "state_bits", 32) == 8:
+    if getattr(trainer.plan.optim, "state_bits", 32) == 8:
         table["optimiser"] = "8 bits, fp32 where a tensor has less than 4096 elements"
-    task = next(iter(runner.stream.streams))
+    task = next(iter(trainer.stream.streams))
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        reference, logits, products = both_ways(runner.learner, runner.stream.first(task, ROWS).to(device))
+        reference, logits, products = both_ways(trainer.learner, trainer.stream.first(task, ROWS).to(device))
     noise = float((logits - reference).norm() / reference.norm())
     decibel = float("inf") if noise == 0 else -20 * float(torch.log10(torch.tensor(noise)))
     table["half_products"] = products["bf16"] + products["fp16"]
@@ -58,17 +58,17 @@ def prove(runner: Trainer) -> dict[str, Any]:
         number, what = products[precision.product], WORDS.get(precision.product, precision.product)
         if number == 0 or noise == 0:
             raise LmctlError(f"precision: asked for {table['compute']}, but the first batch was computed in fp32")
-        _loud_enough(runner, table["compute"], decibel)
+        _loud_enough(trainer, table["compute"], decibel)
         said.append(f"{number} {what} products in the first forward pass, {decibel:.0f} dB from fp32")
     if precision.storage is not None:
-        kept = storage(runner.network, precision.storage)
+        kept = storage(trainer.network, precision.storage)
         if kept.elements == 0:
             raise LmctlError(f"precision: asked for weights stored as {precision.storage}, but there are none")
-        _loud_enough(runner, f"storage as {precision.storage}", kept.decibel)
+        _loud_enough(trainer, f"storage as {precision.storage}", kept.decibel)
         table["stored_weights"], table["storage_db"] = kept.elements, round(kept.decibel, 1)
         said.append(f"{kept.elements:,} weights stored as {precision.storage}, {kept.decibel:.0f} dB from float")
     with torch.random.fork_rng(devices=cuda):
-        layers = _layers(runner, task)
+        layers = _layers(trainer, task)
     if layers:
         table["layers"] = len({one.layer for one in layers})
         table["layer_slopes"] = [round(pick(one.slope for one in layers), 4) for pick in (min, max)]
@@ -95,14 +95,14 @@ def both_ways(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[s
     return reference, logits, products
 
 
-def _layers(runner: Trainer, task: str) -> list[Finding]:
+def _layers(trainer: Trainer, task: str) -> list[Finding]:
     """What was found of each linear layer, all of it good (else LmctlError); nothing where nothing is to be proven. A
     run that goes on was found good when it began."""
-    plan, learner, processes = runner.plan, runner.learner, runner.processes
-    if runner.state.window or (plan.precision.product is None and plan.precision.storage is None):
+    plan, learner, processes = trainer.plan, trainer.learner, trainer.processes
+    if trainer.state.window or (plan.precision.product is None and plan.precision.storage is None):
         return []
     micro = 1 if plan.gradient_checkpointing else plan.batch.micro or plan.batch.rows // processes.world
-    batch = runner.stream.first(task, min(LEARNT_FROM, max(1, micro))).to(processes.device)
+    batch = trainer.stream.first(task, min(LEARNT_FROM, max(1, micro))).to(processes.device)
     learner.eval()
     with torch.compiler.set_stance("force_eager"):
         found = list(findings(learner, batch, plan.optim, plan.seed))
@@ -132,17 +132,17 @@ FELT = 0.01
 class FirstStep:
     """Watches whether the first steps that are taken change anything."""
 
-    def __init__(self, runner: Trainer) -> None:
-        self.runner = runner
-        self.before: list[int] | None = checksum(runner.learner) if runner.state.step == 0 else None
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.before: list[int] | None = checksum(trainer.learner) if trainer.state.step == 0 else None
 
     def look(self, report: StepReport) -> None:
         """LmctlError if `report` is of the first step that can be felt, there was a gradient, and every weight is what
         it was at the beginning."""
-        if self.before is None or not report.taken or report.lr < FELT * self.runner.plan.optim.lr:
+        if self.before is None or not report.taken or report.lr < FELT * self.trainer.plan.optim.lr:
             return
         before, self.before = self.before, None
-        if float(report.grad_norm) > 0 and checksum(self.runner.learner) == before:
+        if float(report.grad_norm) > 0 and checksum(self.trainer.learner) == before:
             raise LmctlError(
                 f"step {report.step} changed no weight, though the gradient's norm is {float(report.grad_norm):.3g}",
                 "precision=fp32, or another optim=",
@@ -153,10 +153,10 @@ NEAREST = "nearest: precision=bf16; or leave layers in float with precision.excl
 WORDS = {"bf16": "half-precision", "fp16": "half-precision"}
 
 
-def _loud_enough(runner: Trainer, what: str, decibel: float) -> None:
+def _loud_enough(trainer: Trainer, what: str, decibel: float) -> None:
     """A run that goes on was found good when it began, and must not be lost to what its weights have become."""
-    least = runner.plan.precision.least_decibel
-    if runner.state.window == 0 and not decibel >= least:  # also if it is not a number
+    least = trainer.plan.precision.least_decibel
+    if trainer.state.window == 0 and not decibel >= least:  # also if it is not a number
         raise LmctlError(
             f"precision: {what} differs too much from fp32 ({decibel:.0f} dB, below {least:.0f})",
             NEAREST,

@@ -1,4 +1,4 @@
-"""A run as its user sees it: the runner's steps with logging, validation, checkpoints, early stopping, summary."""
+"""A run as its user sees it: the trainer's steps with logging, validation, checkpoints, early stopping, summary."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Session:
     """Carries one run through to its summary; every process has one, the first one writes."""
 
     def __init__(
-        self, runner: Trainer, paths: Paths, display: Display, identity: Identity, config: dict[str, Any]
+        self, trainer: Trainer, paths: Paths, display: Display, identity: Identity, config: dict[str, Any]
     ) -> None:
         """`config` is what config.yaml will hold: the whole config, its references unresolved."""
-        self.runner, self.paths, self.display = runner, paths, display
+        self.trainer, self.paths, self.display = trainer, paths, display
         self.identity, self.config = identity, config
-        self.plan, self.processes = runner.plan, runner.processes
+        self.plan, self.processes = trainer.plan, trainer.processes
         self.record = Record(paths)
         self.checkpoints = Checkpoints(
             paths.checkpoints,
@@ -47,7 +47,7 @@ class Session:
             self.processes.rank,
             lambda bad: any(self.processes.sum([bad])),
         )
-        self.validator = Validator(runner)
+        self.validator = Validator(trainer)
         self.plotter = Plotter(paths)
         self.machine = machine(self.processes)
         self.began = False
@@ -55,7 +55,7 @@ class Session:
         self.pending: dict[str, list[Any]] = {}
         self._since = (0, 0.0)
         self._aside = 0.0
-        """Seconds that did not go into training since the runner last looked at its clock."""
+        """Seconds that did not go into training since the trainer last looked at its clock."""
         self._saved = -1
         self._overflow: Tensor | None = None
 
@@ -65,12 +65,12 @@ class Session:
             with self._not_training():
                 self._begin()
             self.display.start()
-            first = FirstStep(self.runner)
-            for report in self.runner.steps():
+            first = FirstStep(self.trainer)
+            for report in self.trainer.steps():
                 first.look(report)
                 if self._after(report):
                     break
-            if self.runner.stopped_by is not None:
+            if self.trainer.stopped_by is not None:
                 self._stop()
             return self._finish()
         except LmctlError as error:
@@ -84,28 +84,28 @@ class Session:
             self.display.stop()
 
     def _begin(self) -> None:
-        runner, state = self.runner, self.runner.state
+        trainer, state = self.trainer, self.trainer.state
         self.pending = {name: list(pair) for name, pair in state.pending.items()}
         self._since = (state.tokens, state.seconds - state.aside_seconds)
         before = state.validated
         for line in self.validator.begin():
             self.display.say(line)
-        self.precision = prove(runner)
-        for line in runner.converted:
+        self.precision = prove(trainer)
+        for line in trainer.converted:
             self.display.say(f"precision: {line}")
         for role in ("compute", "proof"):
             self.display.say(f"precision: {role} {self.precision[role]}")
         if (cost := self.plan.adversary.passes) > 1:
             self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
-        for line in runner.learner.distillation.shown:
+        for line in trainer.learner.distillation.shown:
             self.display.say(f"distill: {line}")
-        if words := runner.strategy.exchange.words():
+        if words := trainer.strategy.exchange.words():
             self.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")
         if self.processes.first:
-            self.record.begin(self.config, runner.fingerprints, self.machine, state.metrics_bytes)
-            write_template(self.paths, runner, renew=state.window == 0)
+            self.record.begin(self.config, trainer.fingerprints, self.machine, state.metrics_bytes)
+            write_template(self.paths, trainer, renew=state.window == 0)
         self.began = True
         if state.validated is not before:
             self.validator.judge()
@@ -119,19 +119,19 @@ class Session:
         self.processes.wait()
         stop.ignore()
         raise Stopped(
-            f"{self.runner.stopped_by} after step {self.runner.state.step}; everything is saved",
+            f"{self.trainer.stopped_by} after step {self.trainer.state.step}; everything is saved",
             f"go on with: {command(f'lmctl {self.plan.verb} resume=auto', run_dir=self.paths.root)}\n"
             f"  or use it as it is: {command('lmctl eval', model_path=self.paths.root)}",
         )
 
     def _after(self, report: StepReport) -> bool:
         """Bookkeeping of one step; says whether to stop early."""
-        self.runner.state.aside_seconds += self._aside
+        self.trainer.state.aside_seconds += self._aside
         self._aside = 0.0
         self._collect(report)
-        if self.runner.state.window % heap.EVERY == 0 and self.processes.device.type == "cpu":
+        if self.trainer.state.window % heap.EVERY == 0 and self.processes.device.type == "cpu":
             heap.give_back()
-        state, spent = self.runner.state, self.runner.spent()
+        state, spent = self.trainer.state, self.trainer.spent()
         done = spent >= 1
         if not report.taken and not done:
             return False
@@ -142,7 +142,7 @@ class Session:
 
     def _look(self, done: bool, moment: bool) -> bool:
         """Validate and save where it is time to; says whether to stop early."""
-        state, better = self.runner.state, False
+        state, better = self.trainer.state, False
         every, patience = self.plan.checkpoint.every, self.plan.early_stop.patience
         if validated := done or (moment and self.validator.worth_it()):
             better = self.validator.validate()
@@ -171,7 +171,7 @@ class Session:
             pair = self.pending.setdefault(f"adversarial/{name}", [0.0, 0.0])
             pair[0], pair[1] = pair[0] + total, pair[1] + report.adversarial.counts[name]
         if report.cosines:
-            self.runner.state.cosines = {f"conflict/{pair}": cosine for pair, cosine in report.cosines.items()}
+            self.trainer.state.cosines = {f"conflict/{pair}": cosine for pair, cosine in report.cosines.items()}
         if report.taken:
             bad = ~torch.isfinite(report.grad_norm)
             self._overflow = bad if self._overflow is None else self._overflow | bad
@@ -179,19 +179,19 @@ class Session:
     def _check_finite(self) -> None:
         """On a GPU, steps with gradients that are not finite were passed over there; now is the time to look."""
         if self._overflow is not None and bool(self._overflow):
-            raise self.runner.diverged()
+            raise self.trainer.diverged()
         self._overflow = None
 
     def _log(self, report: StepReport) -> None:
-        runner, state = self.runner, self.runner.state
+        trainer, state = self.trainer, self.trainer.state
         self._check_finite()
         # A process may have had no rows of a task, so every one adds up all terms of the run.
-        sums = self.processes.sum([float(self.pending.get(name, (0.0,))[0]) for name in runner.terms])
+        sums = self.processes.sum([float(self.pending.get(name, (0.0,))[0]) for name in trainer.terms])
         counts = {name: pair[1] for name, pair in self.pending.items() if pair[1]}
-        means = {name: s / counts[name] for s, name in zip(sums, runner.terms, strict=True) if name in counts}
+        means = {name: s / counts[name] for s, name in zip(sums, trainer.terms, strict=True) if name in counts}
         adversarial = self._adversarial()
         self.pending.clear()
-        state.train = {"loss": sum(means[name] for name in runner.losses if name in means), **means}
+        state.train = {"loss": sum(means[name] for name in trainer.losses if name in means), **means}
         training = state.seconds - state.aside_seconds
         tokens, seconds = state.tokens - self._since[0], training - self._since[1]
         self._since = (state.tokens, training)
@@ -207,11 +207,11 @@ class Session:
             "grad_norm": float(report.grad_norm),
             "tokens_per_s": round(tokens / seconds, 1) if seconds > 0 else 0.0,
             "peak_memory_bytes": peak_memory(self.processes.device),
-            "loss_scale": runner.step.scaler.value,
+            "loss_scale": trainer.step.scaler.value,
             "skipped_steps": state.skipped,
             "bytes_sent": state.bytes_sent,
         }
-        if figures := runner.strategy.exchange.figures():
+        if figures := trainer.strategy.exchange.figures():
             line |= {"bytes_dense": state.bytes_dense, **figures}
         if len(state.task_tokens) > 1:
             line |= {f"tokens/{task}": count for task, count in state.task_tokens.items()}
@@ -222,7 +222,7 @@ class Session:
     def _adversarial(self) -> dict[str, float]:
         """What the adversary reported since the last log point, per target. A process may have had no rows of a task,
         so sums and counts of all terms of the run are added up."""
-        names = [f"adversarial/{name}" for name in self.runner.terms]
+        names = [f"adversarial/{name}" for name in self.trainer.terms]
         pairs = [pair for name in names for pair in map(float, self.pending.get(name, (0.0, 0.0)))]
         sums = self.processes.sum(pairs)
         found = zip(names, sums[::2], sums[1::2], strict=True)
@@ -230,32 +230,32 @@ class Session:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.processes.first:
-            self.runner.state.metrics_bytes = self.record.log(line)
-        self.display.step(line, min(1.0, self.runner.spent()))
+            self.trainer.state.metrics_bytes = self.record.log(line)
+        self.display.step(line, min(1.0, self.trainer.spent()))
 
     def _save(self) -> None:
-        runner, state = self.runner, self.runner.state
+        trainer, state = self.trainer, self.trainer.state
         if self._saved == state.window:
             return
         self._check_finite()
         state.pending = {name: [float(total), float(count)] for name, (total, count) in self.pending.items()}
         if self.processes.first:
             self.record.sync()
-        contents = runner.state_dict() | {"identity": self.identity.state_dict()}
+        contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
         best = state.best is not None and state.best["step"] == state.step
-        self.checkpoints.save(state.step, runner.network.state_dict(), contents, runner.own_state(), best)
+        self.checkpoints.save(state.step, trainer.network.state_dict(), contents, trainer.own_state(), best)
         self._saved = state.window
 
     def _finish(self) -> dict[str, Any]:
         """Export the weights that the run ends with, and write down figures that are theirs."""
-        runner, state, validator = self.runner, self.runner.state, self.validator
+        trainer, state, validator = self.trainer, self.trainer.state, self.validator
         exported = state.step
         if not validator.current:  # it stopped before a validation, or its budget was spent when it was resumed
             validator.validate()
             self._write(validator.line())
         if (best := self._best()) is not None:
             exported = best
-            runner.network.load_state_dict(read(self.checkpoints.path(best)).weights, strict=False)
+            trainer.network.load_state_dict(read(self.checkpoints.path(best)).weights, strict=False)
             validator.measure_step(best)
         elif validator.newest is None:  # the same figures again, for their intervals
             validator.remeasure()
@@ -263,7 +263,7 @@ class Session:
         summary["tokens_per_cpu_second"] = round(state.tokens / self.processes.sum([state.cpu_seconds])[0], 1)
         summary["peak_memory_bytes"] = int(self.processes.sum([peak_memory(self.processes.device)])[0])
         if self.processes.first:
-            export(self.paths, runner, summary)
+            export(self.paths, trainer, summary)
             weights = self.paths.model / "model.safetensors"
             summary |= {"model_bytes": weights.stat().st_size, "model_sha256": digest(weights)}
             self.record.finish(summary)
@@ -273,8 +273,8 @@ class Session:
 
     def _best(self) -> int | None:
         """The step whose weights early stopping wants exported, if they are not those that are there already."""
-        best = self.runner.state.best
-        if self.plan.early_stop.patience is None or best is None or best["step"] == self.runner.state.step:
+        best = self.trainer.state.best
+        if self.plan.early_stop.patience is None or best is None or best["step"] == self.trainer.state.step:
             return None
         step = int(best["step"])
         damage = self.processes.agree(verify(self.checkpoints.path(step)) if self.processes.first else None)
@@ -284,8 +284,8 @@ class Session:
         return step
 
     def _summary(self, status: str) -> dict[str, Any]:
-        whole = summary_of(self.runner, status, self.validator.baseline, self.precision)
+        whole = summary_of(self.trainer, status, self.validator.baseline, self.precision)
         tasks = self.plan.mix.tasks
-        parts = [loss.rpartition("/") for loss in self.runner.losses]
+        parts = [loss.rpartition("/") for loss in self.trainer.losses]
         guesses = {f"{task}/{term}": guess(tasks[task].objective, term) for task, _, term in parts}
         return whole | self.validator.summary() | {"machine": self.machine, "baseline_is": guesses}

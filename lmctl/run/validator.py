@@ -20,10 +20,10 @@ and the last take a seventh of the time at the most."""
 
 
 class Validator:
-    """Validates the runner's learner, and keeps in its state what has to survive an interruption."""
+    """Validates the trainer's learner, and keeps in its state what has to survive an interruption."""
 
-    def __init__(self, runner: Trainer) -> None:
-        self.runner = runner
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
         self.baseline: dict[str, float] = {}
         self.newest: Measured | None = None
         """What this process measured last; None until it has."""
@@ -32,11 +32,11 @@ class Validator:
     def begin(self) -> list[str]:
         """Compute the baseline, and validate unless the run was validated before on the rows it will go on with; says
         what a person should know of that. ConfigError if early stopping watches a figure that there is not."""
-        runner, state = self.runner, self.runner.state
-        self._tenths = math.floor(runner.spent() * VALIDATIONS)
-        stores = {task: corpus.train for task, corpus in runner.prepared.corpora.items()}
-        self.baseline = runner.validation.baseline(stores)
-        words, before, now = [], state.validated.get("rows"), runner.validation.counts
+        trainer, state = self.trainer, self.trainer.state
+        self._tenths = math.floor(trainer.spent() * VALIDATIONS)
+        stores = {task: corpus.train for task, corpus in trainer.prepared.corpora.items()}
+        self.baseline = trainer.validation.baseline(stores)
+        words, before, now = [], state.validated.get("rows"), trainer.validation.counts
         if state.valid and before is not None and before != now:
             words.append(
                 f"eval.rows: validation reads {_rows(now)} from here on, and read {_rows(before)} before: the figures "
@@ -49,7 +49,7 @@ class Validator:
         return words
 
     def _check_metric(self) -> None:
-        metric, state = self.runner.plan.early_stop.metric, self.runner.state
+        metric, state = self.trainer.plan.early_stop.metric, self.trainer.state
         if metric not in state.valid:
             choices = did_you_mean(metric, state.valid)
             raise ConfigError(f"early_stop.metric={metric}: validation has no such figure{choices}")
@@ -59,22 +59,22 @@ class Validator:
     @property
     def current(self) -> bool:
         """Whether the newest validation is of the weights as they are, on the rows that this run validates on."""
-        seen, state = self.runner.state.validated, self.runner.state
-        return seen.get("window") == state.window and seen.get("rows") == self.runner.validation.counts
+        seen, state = self.trainer.state.validated, self.trainer.state
+        return seen.get("window") == state.window and seen.get("rows") == self.trainer.validation.counts
 
     def moment(self, spent: float) -> bool:
         """Whether this step is one that validations are planned for, now that `spent` of the budget is spent."""
-        every = self.runner.plan.eval.every
+        every = self.trainer.plan.eval.every
         if every is not None:
-            return self.runner.state.step % every == 0
+            return self.trainer.state.step % every == 0
         before, self._tenths = self._tenths, math.floor(spent * VALIDATIONS)
         return self._tenths > before
 
     def worth_it(self) -> bool:
         """Whether enough was trained since the last validation for another one; always where eval.every is given."""
-        state, plan = self.runner.state, self.runner.plan
+        state, plan = self.trainer.state, self.trainer.plan
         trained = (state.window - state.validated.get("window", 0)) * plan.batch.rows
-        return plan.eval.every is not None or trained >= LEAST_TRAINED * sum(self.runner.validation.counts.values())
+        return plan.eval.every is not None or trained >= LEAST_TRAINED * sum(self.trainer.validation.counts.values())
 
     def validate(self) -> bool:
         """Validate the weights as they are; says whether they are the best so far."""
@@ -83,7 +83,7 @@ class Validator:
 
     def judge(self) -> bool:
         """Compare the newest validation with the best one before it; says whether it is better."""
-        state, rule = self.runner.state, self.runner.plan.early_stop
+        state, rule = self.trainer.state, self.trainer.plan.early_stop
         value = state.valid[rule.metric]
         sign = 1 if state.validated["about"][rule.metric]["higher_is_better"] else -1
         if state.best is None or sign * (value - state.best["value"]) > rule.min_delta:
@@ -95,31 +95,31 @@ class Validator:
     def measure_step(self, step: int) -> None:
         """Measure weights that were loaded from an earlier step."""
         self._measure()
-        self.runner.state.validated |= {"window": None, "step": step}  # no window of this run's
+        self.trainer.state.validated |= {"window": None, "step": step}  # no window of this run's
 
     def remeasure(self) -> None:
         """Measure the weights that the newest validation is of once more, in this process."""
         self._measure()
 
     def _measure(self) -> None:
-        runner, state = self.runner, self.runner.state
-        self.newest = runner.validation.measured(runner.learner)
+        trainer, state = self.trainer, self.trainer.state
+        self.newest = trainer.validation.measured(trainer.learner)
         state.valid = self.newest.figures
         about = {name: asdict(one) for name, one in self.newest.about.items()}
-        rows = runner.validation.counts
+        rows = trainer.validation.counts
         state.validated = {"window": state.window, "step": state.step, "rows": rows, "about": about}
 
     def line(self) -> dict[str, Any]:
         """The newest validation as a line of the record."""
-        state = self.runner.state
+        state = self.trainer.state
         line: dict[str, Any] = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
         line |= {"split": "valid", "loss": state.valid["loss"]}
-        line |= {(f"loss/{n}" if n in self.runner.terms else n): v for n, v in state.valid.items() if n != "loss"}
+        line |= {(f"loss/{n}" if n in self.trainer.terms else n): v for n, v in state.valid.items() if n != "loss"}
         return line | {"rows": sum(state.validated["rows"].values())}
 
     def summary(self) -> dict[str, Any]:
         """What summary.json says of the newest validation besides its figures."""
-        seen, newest = self.runner.state.validated, self.newest
+        seen, newest = self.trainer.state.validated, self.newest
         about = {"valid_step": seen.get("step"), "valid_rows": seen.get("rows", {})}
         about["valid_metrics"] = seen.get("about", {})
         if newest is not None:

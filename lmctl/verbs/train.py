@@ -105,18 +105,18 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
         remember(plan, prepared, processes.device, display.say)
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     try:
-        runner = Trainer(plan, prepared, processes)
+        trainer = Trainer(plan, prepared, processes)
         config = cast("dict[str, Any]", resolved)
-        identity = Identity(config, runner.fingerprints | models_in(config), processes.world)
-        for line in getattr(runner.network, "report", []):
+        identity = Identity(config, trainer.fingerprints | models_in(config), processes.world)
+        for line in getattr(trainer.network, "report", []):
             display.say(f"init_from: {line}")
-        for line in runner.begun:
+        for line in trainer.begun:
             display.say(f"student: {line}")
-        if _resume(plan, paths, runner, identity, display):
+        if _resume(plan, paths, trainer, identity, display):
             return
         again = command(f"lmctl {plan.verb} resume=auto", run_dir=paths.root)
         display.say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
-        session = Session(runner, paths, display, identity, cast("dict[str, Any]", recorded))
+        session = Session(trainer, paths, display, identity, cast("dict[str, Any]", recorded))
         display.say(words(session.machine))
         with stop.saving():
             summary = session.run()
@@ -187,14 +187,14 @@ def _check_config(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     same_config(before, now)
 
 
-def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) -> bool:
+def _resume(plan: Plan, paths: Paths, trainer: Any, identity: Any, display: Any) -> bool:
     """Load the checkpoint to go on from, if there is one; says whether the run is complete already."""
     from lmctl.run.checkpoint import Checkpoints, read_named
     from lmctl.run.record import summary_of
 
     if plan.resume == "false":
         return False
-    processes = runner.processes
+    processes = trainer.processes
     store = Checkpoints(paths.checkpoints, plan.checkpoint.keep)
     if plan.resume == "auto":
         # The first process verifies, and sets damaged ones aside; the others read what it found good.
@@ -214,14 +214,14 @@ def _resume(plan: Plan, paths: Paths, runner: Any, identity: Any, display: Any) 
         display.say(
             f"resume: {processes.world} processes now, {saved['world']} before: same rows in the same order, "
             "but other dropout, so not bit-exact"
-            + ("; what compression had not sent yet is dropped" if runner.strategy.exchange.state_dict() else "")
+            + ("; what compression had not sent yet is dropped" if trainer.strategy.exchange.state_dict() else "")
         )
     others = contents.carried() if own is None else None
-    runner.load(contents.weights, contents.state, own, others)
+    trainer.load(contents.weights, contents.state, own, others)
     patience = plan.early_stop.patience
-    over = runner.spent() >= 1 or (patience is not None and runner.state.stale >= patience)
+    over = trainer.spent() >= 1 or (patience is not None and trainer.state.stale >= patience)
     if over and summary_of(paths).get("status") == "completed":
-        display.say(f"{paths.root} is complete ({runner.state.step:,} steps); a larger budget.* goes on with it")
+        display.say(f"{paths.root} is complete ({trainer.state.step:,} steps); a larger budget.* goes on with it")
         return True
     display.say(f"resume: {contents.path.name} of {paths.root}")
     return False
