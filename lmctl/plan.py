@@ -8,30 +8,26 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lmctl.augment.base import Augment
+from lmctl.compression.base import GradCompressor
 from lmctl.config.build import build, check_root, section
-from lmctl.config.schema import (
-    BatchShape,
-    Budget,
-    Checkpointing,
-    EarlyStop,
-    Evaluation,
-    Logging,
-    Student,
-    TrainConfig,
-)
+from lmctl.config.groups import TrainConfig
+from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
 from lmctl.core.lessons import Distiller, StateLesson
-from lmctl.core.numerics import Precision
 from lmctl.core.passes import Adversary
-from lmctl.core.places import Where
-from lmctl.core.sources import Augment, Source, TokenizerSpec, streamed
-from lmctl.core.steps import GradCompressor, OptimSpec, Schedule
-from lmctl.core.tasks import ModelSpec
+from lmctl.data.base import Source
 from lmctl.distill.rules import check_keeping, check_writing
 from lmctl.mix.mix import Mix
+from lmctl.model.base import ModelSpec
 from lmctl.model.layers_kept import check_keep
 from lmctl.model.teacher import TeacherModel
+from lmctl.optim.base import OptimSpec
+from lmctl.precision.base import Precision
+from lmctl.runner.base import Where
+from lmctl.schedule.base import Schedule
+from lmctl.tokenizer.base import TokenizerSpec
 
 COMPONENTS = {
     "model": ModelSpec,
@@ -120,7 +116,7 @@ class Plan:
         self._check_streams()
         objectives = {name: task.objective for name, task in self.mix.tasks.items()}
         check_writing(self.distill.lessons, self.teacher, self.model.family, objectives)
-        streams = [name for name, task in self.mix.tasks.items() if streamed(task.data) is not None]
+        streams = [name for name, task in self.mix.tasks.items() if task.data.streamed]
         check_keeping(self.teacher_cache, self.teacher_cache_k, self.maskings, self.distill.lessons, streams)
         self._check_teacher()  # last, because it reads the teacher's config
         reason = self.precision.refuse_run(self)
@@ -198,7 +194,7 @@ class Plan:
     def _check_streams(self) -> None:
         """What needs to know how many rows there are, or to have them in order."""
         for name, task in self.mix.tasks.items():
-            if streamed(task.data) is None:
+            if not task.data.streamed:
                 continue
             what = f"mix.tasks.{name} is streamed"
             if self.budget.epochs is not None:

@@ -19,6 +19,7 @@ from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Ev
 from lmctl.core.batch import Document
 from lmctl.core.store import TokenStore, write_store
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.data.base import Source
 from lmctl.distill.none import NoTeacher
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
@@ -45,10 +46,10 @@ SUMMARY: dict[str, Any] = {
 WORDS = [f"w{i}" for i in range(60)] + [f"##s{i}" for i in range(20)]
 
 
-class NoText:
+class NoText(Source):
     """Stands where a source belongs in a plan whose text is prepared already."""
 
-    yields = "documents"
+    yields = "documents"  # type: ignore[assignment]
 
     def fingerprint(self) -> dict[str, Any]:
         return {}

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lmctl.augment.base import Augment
 from lmctl.config.schema import positive
 from lmctl.core.passes import Outcome, Pass
-from lmctl.core.sources import Augment
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lmctl.compression.base import GradCompressor
 from lmctl.compression.traffic import all_reduce_bytes
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lmctl.core.steps import Exchange, OptimSpec
+    from lmctl.core.steps import Exchange
+    from lmctl.optim.base import OptimSpec
 
 
 @dataclass(frozen=True)
-class Uncompressed:
+class Uncompressed(GradCompressor):
     """Gradients averaged by DDP; with one process there is nothing to average."""
 
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
         return world
-
-    def remarks(self, optim: OptimSpec) -> list[str]:
-        return []
 
     def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
         return ByDdp(learner, rank, world)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
+from lmctl.compression.base import GradCompressor
 from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,11 +16,12 @@ if TYPE_CHECKING:
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
     from lmctl.compression.wire import Wire
-    from lmctl.core.steps import Exchange, OptimSpec
+    from lmctl.core.steps import Exchange
+    from lmctl.optim.base import OptimSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
+class Option(GradCompressor):
     """A compressor in its settings; subclasses add their own, and `method`."""
 
     error_feedback: bool = True
@@ -63,9 +66,6 @@ class Option:
             )
         return self.simulate_workers or world
 
-    def remarks(self, optim: OptimSpec) -> list[str]:
-        return []
-
     def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
         from lmctl.compression.wire import Wire
 
@@ -91,14 +91,14 @@ class Option:
         return 0.0, False
 
     @property
+    @abstractmethod
     def words(self) -> str:
         """What it does, in a few words."""
-        raise NotImplementedError
 
     def pays(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of two or more dimensions is worth compressing."""
         return True
 
+    @abstractmethod
     def method(self, layout: Layout, wire: Wire, memories: list[Memory]) -> Method:
         """The compressor at work, on `layout.compressed`."""
-        raise NotImplementedError

@@ -12,14 +12,13 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass
-from inspect import getattr_static
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from lmctl.config.schema import groups_of
+from lmctl.config.table import groups_of
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -40,20 +39,11 @@ def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUST
     path = key_of(node)
     cls = component_class(node, trusted)
     component = _filled(cls, node, trusted)
-    if not _serves(component, wanted):
+    if not isinstance(component, wanted):
         raise ConfigError(
             f"{path}: {cls.__name__} cannot serve as {wanted.__name__}", "is its file in the wrong config group?"
         )
     return component
-
-
-def _serves(component: Any, kind: type[Any]) -> bool:
-    """`isinstance`, but looking at a protocol's members without computing them: the `family` of a model that is yet
-    to be found on a hub must not be asked for here."""
-    if not getattr(kind, "_is_protocol", False):
-        return isinstance(component, kind)
-    members = [name for name in (*vars(kind), *kind.__annotations__) if not name.startswith("_")]
-    return all(getattr_static(component, name, MISSING) is not MISSING for name in members)
 
 
 def section(node: DictConfig, cls: type[C]) -> C:
@@ -167,7 +157,8 @@ def _filled(cls: type[C], node: DictConfig, trusted: tuple[str, ...] | None) -> 
         if OmegaConf.is_missing(node, name) or (name not in given and no_default):
             raise required(join(path, name))
     hints = get_type_hints(cls)
-    settings = {key: _value(node, key, hints[key], trusted) for key in given}
+    nodes = groups_of(cls) if trusted is None else ()
+    settings = {key: node[key] if key in nodes else _value(node, key, hints[key], trusted) for key in given}
     try:
         return cls(**settings)
     except ValueError as error:

@@ -27,10 +27,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
 from lmctl.config.comments import CommentedKey, commented_keys, first_comment
+from lmctl.config.groups import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, TrainConfig
 from lmctl.config.keys import expand_home
 from lmctl.config.options import spell_out
 from lmctl.config.saved import read_config
-from lmctl.config.schema import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
+from lmctl.config.schema import ProcessLauncherConfig
+from lmctl.config.table import structured
 from lmctl.config.use_schema import EvalConfig, GenerateConfig, PredictConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
@@ -73,7 +75,7 @@ def register_schemas() -> None:
     """Make `schema_train` and its kind, and our launcher, known to the `defaults` lists."""
     store = ConfigStore.instance()
     for verb, schema in SCHEMAS.items():
-        store.store(name=f"schema_{verb}", node=_thawed(OmegaConf.structured(schema)), provider="lmctl")
+        store.store(name=f"schema_{verb}", node=_thawed(structured(schema)), provider="lmctl")
     launcher = _thawed(OmegaConf.structured(ProcessLauncherConfig))
     store.store(group="hydra/launcher", name="process", node=launcher, provider="lmctl")
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lmctl.core.batch import Batch, LabelKind
-    from lmctl.core.numerics import Precision
+    from lmctl.precision.base import Precision
 
 
 class Answers(NamedTuple):

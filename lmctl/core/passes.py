@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lmctl.augment.base import Augment
     from lmctl.core.batch import Batch, Terms
-    from lmctl.core.sources import Augment
 
 
 class Seen(NamedTuple):

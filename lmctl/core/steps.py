@@ -1,31 +1,12 @@
-"""From gradients to a step: the groups `optim`, `schedule` and `compression`."""
+"""The gradients of a run on their way from worker to worker."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
-
-
-@runtime_checkable
-class OptimSpec(Protocol):
-    """Group `optim`: the rule that turns gradients into updates."""
-
-    lr: float
-
-    def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer: ...
-
-
-@runtime_checkable
-class Schedule(Protocol):
-    """Group `schedule`: the learning rate over the budget."""
-
-    def factor(self, progress: float) -> float:
-        """What the peak learning rate is multiplied by when `progress` (above 0, up to 1) of the budget is spent."""
-        ...
 
 
 class Exchange(Protocol):
@@ -66,21 +47,3 @@ class Exchange(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@runtime_checkable
-class GradCompressor(Protocol):
-    """Group `compression`: in what form gradients cross the network."""
-
-    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
-        """How many workers share the rows of a step in `world` processes; raises a `ConfigError` if a run like that,
-        with this optimiser and clipping, cannot use it."""
-        ...
-
-    def remarks(self, optim: OptimSpec) -> list[str]:
-        """What the user should know beforehand."""
-        ...
-
-    def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:
-        """The exchange of the gradients of `learner`, in process `rank` of `world`."""
-        ...

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 
     from lmctl.core.batch import Batch, Family, Kind, LabelKind, Terms
     from lmctl.core.draws import Draws
-    from lmctl.core.sources import Rewrite
     from lmctl.core.store import TokenStore
-    from lmctl.core.vocabulary import Vocabulary
+    from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -143,27 +142,4 @@ class Network(Protocol):
 
     def pretrained(self) -> Any:
         """The transformers `PreTrainedModel` that holds the weights, for export."""
-        ...
-
-
-@runtime_checkable
-class ModelSpec(Protocol):
-    """Group `model`: an architecture and its size.
-
-    One attribute and one method are optional. `carries_state` True: its network carries a state from row to row, for
-    objectives that ask for it. `outline`: like `load`, but weights that were trained before are not read, so that it
-    may be called where tensors hold nothing (torch's meta device). Without it `load` is called there.
-    """
-
-    @property
-    def family(self) -> Family: ...
-
-    @property
-    def max_positions(self) -> int | None:
-        """Longest row it takes; None: any."""
-        ...
-
-    def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Any:
-        """An `nn.Module` that is a `Network` as well; Python types have no word for both. `heads` maps the name of
-        each head it must have to its number of outputs."""
         ...

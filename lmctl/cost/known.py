@@ -86,7 +86,7 @@ def _fingerprints(mix: Mix, read: bool) -> dict[str, Mapping[str, Any]]:
     """Of the sources that may be looked at, by task."""
     texts: dict[str, Mapping[str, Any]] = {}
     for name, task in mix.tasks.items():
-        if read or getattr(task.data, "embedded", False):
+        if read or task.data.embedded:
             try:
                 texts[name] = _fingerprint(repr(task.data), task.data)
             except DataError:  # a plan can be made for data that is elsewhere

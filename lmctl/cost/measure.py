@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
+from lmctl.augment.base import Augment
 from lmctl.config.schema import Budget, Evaluation
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.sources import Augment
 from lmctl.cost.known import look
 from lmctl.cost.legal import Checked
+from lmctl.data.base import Source
 from lmctl.plan import Plan
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner
@@ -89,10 +90,10 @@ def _at_rest(plan: Plan) -> Plan:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Source):
     """Stands where a source was whose rows are there."""
 
-    yields: Kind
+    yields: Kind = "documents"
 
     def fingerprint(self) -> dict[str, Any]:
         return {}

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from lmctl.core.curve import check_curve, curve_at, points_of
 from lmctl.core.lessons import Lesson
-from lmctl.core.numerics import Precision
+from lmctl.precision.base import Precision
 
 
 @dataclass(frozen=True)

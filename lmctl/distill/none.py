@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lmctl.core.lessons import Lesson
-from lmctl.core.numerics import Precision
+from lmctl.precision.base import Precision
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from lmctl.augment.base import Augment
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.sources import Augment, Source
 from lmctl.core.tasks import Objective
+from lmctl.data.base import Source
 
 UNITS = ("examples", "tokens")
 BALANCES = ("fixed", "uncertainty")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gpt2:
+class Gpt2(ModelSpec):
     """Size and regularisation; the vocabulary comes from the tokenizer."""
 
     layers: int

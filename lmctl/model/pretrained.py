@@ -20,13 +20,14 @@ from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.core.words import command
 from lmctl.model import own
+from lmctl.model.base import ModelSpec
 
 if TYPE_CHECKING:
     from lmctl.model.network import TransformerNetwork
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class Pretrained(ModelSpec):
     """A model that was trained before."""
 
     key: ClassVar[str] = "init_from"
@@ -59,8 +60,11 @@ class Pretrained:
         return ("peft",) if self.lora_rank else ()
 
     @property
+    def starts_from(self) -> str:
+        return self.init_from
+
+    @property
     def tokenizer_path(self) -> str:
-        """Where the tokenizer lies that goes with it."""
         return self.init_from
 
     @cached_property
@@ -109,7 +113,6 @@ class Pretrained:
 
     @property
     def linear_layers(self) -> bool:
-        """Whether there are any besides heads."""
         return self.config.model_type not in (own.LANGUAGE_MODEL, own.CLASSIFIER)
 
     @cached_property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RecurrentLM:
+class RecurrentLM(ModelSpec):
     """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
 
     layers: int

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ POOLINGS = ("max", "mean", "last")
 
 
 @dataclass(frozen=True)
-class BiLSTM:
+class BiLSTM(ModelSpec):
     """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
 
     layers: int

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from lmctl.core.batch import Family
 from lmctl.core.places import Places
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.layers_kept import check_keep
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.teacher import TeacherModel
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TeacherLayers:
+class TeacherLayers(ModelSpec):
     """A student made after its teacher."""
 
     teacher: Places
@@ -48,7 +49,6 @@ class TeacherLayers:
 
     @property
     def tokenizer_path(self) -> str:
-        """Where the tokenizer lies that goes with it."""
         return self.teacher if isinstance(self.teacher, str) else self.teacher[0]
 
     @cached_property
@@ -72,7 +72,6 @@ class TeacherLayers:
 
     @property
     def linear_layers(self) -> bool:
-        """Whether there are any besides heads."""
         return self.shallow.linear_layers
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:

@@ -8,20 +8,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lmctl.precision.base import LossScaler
 
-class Unscaled:
+
+class Unscaled(LossScaler):
     """No scaling. A step whose gradients are not finite is not taken, and the runner ends the run.
 
     On a GPU the fused optimiser itself decides on the device (`found_inf`, the way torch's GradScaler tells it),
     so that the host need not wait for the gradients' norm in every step; `step` then says True and the runner
     sees the norm at the next log point.
     """
-
-    def scale(self, loss: Tensor) -> Tensor:
-        return loss
-
-    def unscale(self, optimizer: Optimizer) -> None:
-        """Gradients are as they are."""
 
     def step(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
         if grad_norm.device.type != "cpu" and getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -34,14 +30,8 @@ class Unscaled:
         optimizer.step()
         return True
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """There is none."""
-
-
-class DynamicScale:
+class DynamicScale(LossScaler):
     """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2) by torch's own GradScaler, on any device.
 
     The scale halves when gradients overflow, and that step is skipped; it doubles after `growth_interval` steps
@@ -62,6 +52,10 @@ class DynamicScale:
         self.scaler.step(optimizer)
         self.scaler.update()
         return self.scaler.get_scale() >= before
+
+    @property
+    def skips(self) -> bool:
+        return True
 
     @property
     def value(self) -> float:

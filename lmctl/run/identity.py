@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from lmctl.config.groups import TrainConfig
 from lmctl.config.keys import Key, keys_of
-from lmctl.config.schema import TrainConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest, path_of
 from lmctl.core.places import IsPlace, Paths

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.batch import Batch, Terms
-from lmctl.core.numerics import Precision
 from lmctl.core.tasks import Objective
+from lmctl.precision.base import Precision
 from lmctl.run.nothing import nothing
 from lmctl.run.reading import Watched
 from lmctl.run.teaching import Untaught

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lmctl.augment.base import Augment
 from lmctl.core.batch import Batch, Terms
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.passes import Adversary, Outcome, Seen
-from lmctl.core.sources import Augment, Rewrite
+from lmctl.core.vocabulary import Rewrite
 from lmctl.run.embeddings import Embeddings, random_start, real_positions, row_generators
 from lmctl.run.learner import total_loss
 from lmctl.run.ledger import Ledger

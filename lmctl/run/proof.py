@@ -43,7 +43,7 @@ def prove(runner: Runner) -> dict[str, Any]:
     """The dtype table of the run with its proof; raises if a low precision does nothing, or too much."""
     device, precision = runner.processes.device, runner.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
-    if getattr(runner.plan.optim, "state_bits", 32) == 8:
+    if runner.plan.optim.state_bits == 8:
         table["optimiser"] = "8 bits, fp32 where a tensor has less than 4096 elements"
     task = next(iter(runner.stream.streams))
     cuda = [device] if device.type == "cuda" else []

@@ -243,7 +243,7 @@ class Runner:
         adversarial: dict[str, tuple[Tensor, int]] = {}
         for window in windows:
             self._backward(window, counts, terms, adversarial)
-            self.exchange.collect(getattr(self.scaler, "value", 1.0))
+            self.exchange.collect(self.scaler.value)
         self.exchange.finish(state.step)
         self.scaler.unscale(self.optimizer)
         grad_norm = self._clip()
@@ -294,7 +294,7 @@ class Runner:
         gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         # fp16 asks the device in every step anyway, and so does every optimiser that cannot decide there.
-        decides = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not hasattr(self.scaler, "value")
+        decides = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.scaler.skips
         waits = norm.device.type == "cpu" or not decides
         if waits and not torch.isfinite(norm):
             return norm  # unclipped, so that the tensor that overflowed can be told from the others
@@ -304,7 +304,7 @@ class Runner:
 
     def _skip(self, grad_norm: Tensor) -> None:
         """A step was not taken: normal while fp16 looks for its scale, the end of the run otherwise."""
-        scale = getattr(self.scaler, "value", None)
+        scale = self.scaler.value if self.scaler.skips else None
         if scale is None or scale < SMALLEST_SCALE:
             raise self.diverged("the loss scale fell below 1" if scale is not None else "")
         self.state.skipped += 1

@@ -207,7 +207,7 @@ class Session:
             "grad_norm": float(report.grad_norm),
             "tokens_per_s": round(tokens / seconds, 1) if seconds > 0 else 0.0,
             "peak_memory_bytes": peak_memory(self.processes.device),
-            "loss_scale": getattr(runner.scaler, "value", 1.0),
+            "loss_scale": runner.scaler.value,
             "skipped_steps": state.skipped,
             "bytes_sent": state.bytes_sent,
         }

@@ -24,7 +24,6 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
 from lmctl.core.lessons import Answers, Distiller, LogitLesson, StateLesson
 from lmctl.core.model_files import tasks as read_tasks
-from lmctl.core.numerics import Precision
 from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.vocabulary import SharedPieces, match
@@ -32,6 +31,7 @@ from lmctl.model.inside import Inside
 from lmctl.model.network import LANGUAGE
 from lmctl.model.teacher import TeacherModel
 from lmctl.plan import Plan
+from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import heads_of
 from lmctl.run.prepare import Prepared

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root, section
-from lmctl.config.schema import BatchShape, PeekConfig
+from lmctl.config.groups import PeekConfig
+from lmctl.config.schema import BatchShape
 from lmctl.core.batch import Batch
 from lmctl.core.json_lines import emit
-from lmctl.core.sources import TokenizerSpec, streamed
-from lmctl.core.tasks import ModelSpec
 from lmctl.mix.mix import Mix, Task
+from lmctl.model.base import ModelSpec
 from lmctl.plan import check_rows
 from lmctl.run.unfinished import with_models
+from lmctl.tokenizer.base import TokenizerSpec
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -57,7 +58,7 @@ def run(cfg: DictConfig) -> None:
     for name, examples in shown.items():
         stream = RowStream(examples, cfg.seed, name, shape.rows)
         size = len(examples)
-        block = "the first block, " if cfg.split == "train" and streamed(mix.tasks[name].data) else ""
+        block = "the first block, " if cfg.split == "train" and mix.tasks[name].data.streamed else ""
         if config.format == "text":
             console.print(f"{name}, {cfg.split}: {size:,} rows in {block}epoch {cfg.epoch}", markup=False)
         for number in range(min(cfg.rows, size)):
