@@ -122,6 +122,8 @@ class TrainConfig(Run):
 class DistillConfig(TrainConfig):
     """Root of `lmctl distill`: as `train`, with a teacher."""
 
+    distill: Distiller = group("logits", "what a student learns from its teacher", control=False)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.teacher is None:
