@@ -12,8 +12,9 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from lmctl.config.build import TRUSTED, component_class, join, key_of, without_none
+from lmctl.config.build import TRUSTED, component_class, key_of, without_none
 from lmctl.config.groups import Run
+from lmctl.config.mistakes import join
 from lmctl.config.table import bases, groups_of
 from lmctl.core.tasks import Objective
 from lmctl.precision.base import Quantization

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, open_dict
 
-from lmctl.config.build import UnknownKey, build, check_root
+from lmctl.config.build import build, check_root
 from lmctl.config.groups import PlanConfig
+from lmctl.config.mistakes import UnknownKey
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
