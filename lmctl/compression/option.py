@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
 from lmctl.compression.base import GradCompressor
+from lmctl.core.component import MAY_CHANGE
 from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Option(GradCompressor):
     simulate_workers: Optional[int] = None
     """Play so many workers in one process: the rows of a step are shared out, each worker's gradient is compressed
     with a residual of its own. null: the processes are the workers."""
-    probe_every: Optional[int] = None
+    probe_every: Optional[int] = field(default=None, metadata=MAY_CHANGE)
     """Steps between looks at the cosine of the mean that arrived and the true one, whose bytes do not count."""
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ from lmctl.config.schema import (
     positive,
 )
 from lmctl.config.table import group, key, same
+from lmctl.core.errors import ConfigError
 from lmctl.core.lessons import Distiller
 from lmctl.core.passes import Adversary
 from lmctl.core.places import Place, Places
@@ -105,6 +106,8 @@ class Run:
     def __post_init__(self) -> None:
         check_name(self.name, self.run_dir)
         check_seed(self.seed)
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}", "null switches clipping off")
 
 
 @dataclass(frozen=True)

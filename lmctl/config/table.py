@@ -62,6 +62,11 @@ def defaults(schema: type[Any]) -> dict[str, str | None]:
     return {name: row.metadata["group"] for name, row in rows(schema).items() if "group" in row.metadata}
 
 
+def purposes(schema: type[Any]) -> dict[str, str]:
+    """What each group is for, in a few words."""
+    return {name: row.metadata["purpose"] for name, row in rows(schema).items() if "group" in row.metadata}
+
+
 def without(schema: type[Any], mark: str) -> tuple[str, ...]:
     """The keys that are said not to be part of `mark`, `identity` or `control`."""
     return tuple(name for name, row in rows(schema).items() if not row.metadata.get(mark, True))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lmctl.plan import Plan
+
+
+MAY_CHANGE: Mapping[str, bool] = {"identity": False}
+"""Metadata of a field that may change when a run goes on: `field(default=None, metadata=MAY_CHANGE)`."""
 
 
 class Component(ABC):  # noqa: B024  (what is abstract differs from group to group)

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.component import Component
+from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from lmctl.core.batch import Family
     from lmctl.core.vocabulary import Vocabulary
+    from lmctl.plan import Plan
 
 
 class ModelSpec(Component):
@@ -62,16 +64,56 @@ class ModelSpec(Component):
         return False
 
     @property
-    def dropouts(self) -> Mapping[str, float | None]:
-        """The rates of dropout by the key that sets each; None: as in the weights' own config, which is not known
-        here."""
-        return {}
+    def dropouts(self) -> tuple[float | None, ...]:
+        """The rates of dropout that its settings give; None: one that only the config of its weights knows."""
+        return ()
+
+    @property
+    def drops_nothing(self) -> bool:
+        """Whether it is known that it drops nothing out."""
+        return bool(self.dropouts) and all(rate == 0 for rate in self.dropouts)
 
     @property
     def nearest_mix(self) -> str:
         """What to type so that such a model is trained on something that it can learn."""
         return NEAREST_MIX[self.family]
 
+    def check(self, plan: Plan) -> None:
+        self.check_length(plan.batch.seq_len)
+        if plan.adversary.needs_dropout and self.drops_nothing:
+            raise no_dropout(plan)
+        if plan.init_from is not None and self.starts_from is None:
+            raise ConfigError(
+                f"init_from={plan.init_from} is of no use to {type(self).__name__}, which starts from scratch",
+                "leave model= out, or give model=pretrained",
+            )
 
+    def check_length(self, seq_len: int) -> None:
+        """ConfigError unless it takes rows of `seq_len` positions."""
+        longest = self.max_positions
+        if longest is not None and seq_len > longest:
+            raise ConfigError(
+                f"batch.seq_len={seq_len} is longer than the model's {longest} positions",
+                f"set batch.seq_len={longest} or model.max_positions={seq_len}",
+            )
+
+
+def no_dropout(plan: Plan) -> ConfigError:
+    """The error for an adversary that lives on dropout, and a model without."""
+    return ConfigError(
+        f"adversary: {type(plan.adversary).__name__} needs dropout, and {type(plan.model).__name__} as configured "
+        "drops nothing out",
+        "a dropout of the model above 0 (model.dropout=0.1, model.attention_dropout=0.1), or adversary=smart",
+    )
+
+
+A_FAMILY: Mapping[Family, str] = {
+    "encoder": "an encoder",
+    "decoder": "a decoder",
+    "seq2seq": "an encoder with a decoder (seq2seq)",
+}
+"""What a model of that family is."""
 NEAREST_MODEL: Mapping[Family, str] = {"encoder": "bert_tiny", "decoder": "gpt2_tiny", "seq2seq": "t5_tiny"}
+"""An option of `model` that is of that family."""
 NEAREST_MIX: Mapping[Family, str] = {"encoder": "mix=mlm", "decoder": "mix=clm", "seq2seq": "mix=denoise"}
+"""What to type so that a model of that family is trained on something that it can learn."""

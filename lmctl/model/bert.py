@@ -34,6 +34,10 @@ class Bert(ModelSpec):
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.attention_dropout)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> BertNetwork:
         """A freshly initialised network with the heads that are wanted."""
         from transformers import BertConfig

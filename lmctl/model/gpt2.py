@@ -36,6 +36,10 @@ class Gpt2(ModelSpec):
             ("dropout", "attention_dropout"),
         )
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.attention_dropout)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Decoder:
         """A freshly initialised network with a language model head, or with a classifier where `heads` has none."""
         from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel

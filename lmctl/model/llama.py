@@ -39,6 +39,10 @@ class Llama(ModelSpec):
                 f"heads must be a multiple of key_value_heads, got {self.heads} and {self.key_value_heads}"
             )
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.attention_dropout,)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Decoder:
         """A freshly initialised network with a language model head, or with a classifier where `heads` has none."""
         from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification

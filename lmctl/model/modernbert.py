@@ -35,6 +35,10 @@ class ModernBert(ModelSpec):
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "global_every", "local_window")
         check_sizes(self, (*counts, "pad_vocabulary_to"), ("dropout",))
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> ModernBertEncoder:
         """A freshly initialised network with a masked language model head, or with a classifier where `heads` has
         none; ConfigError for a head that wants pairs of segments."""

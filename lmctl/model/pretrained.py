@@ -7,11 +7,12 @@ behind; what happened to what is said.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lmctl.core.batch import Family
+from lmctl.core.component import MAY_CHANGE
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place, nearest_place, path_of
 from lmctl.core.foreign import config_of
@@ -33,7 +34,7 @@ class Pretrained(ModelSpec):
     key: ClassVar[str] = "init_from"
     """What the user calls it by."""
 
-    init_from: Place
+    init_from: Place = field(metadata=MAY_CHANGE)
     dropout: Optional[float] = None
     freeze: int = 0
     lora_rank: int = 0
@@ -122,6 +123,10 @@ class Pretrained(ModelSpec):
         from lmctl.model.positions import outlined_positions
 
         return outlined_positions(self.config)
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.lora_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
         """The network with its weights where there are any for `heads`."""

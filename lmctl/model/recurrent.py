@@ -39,6 +39,10 @@ class RecurrentLM(ModelSpec):
         check_sizes(self, ("layers", "hidden"), ("dropout", "embedding_dropout", "weight_drop"))
         check_cell(self.cell)
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.embedding_dropout, self.weight_drop)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentNetwork:
         """A freshly initialised network; ConfigError without a language model head."""
         from lmctl.model.recurrent_hf import RecurrentLMConfig, RecurrentLMForCausalLM

@@ -39,6 +39,10 @@ class BiLSTM(ModelSpec):
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentClassifierNetwork:
         """A freshly initialised network; ConfigError for a head that predicts text."""
         from lmctl.model.recurrent_classifier_hf import RecurrentClassifierConfig, RecurrentForSequenceClassification

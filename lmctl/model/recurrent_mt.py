@@ -39,6 +39,10 @@ class RecurrentMT(ModelSpec):
         if self.attention not in ATTENTIONS:
             raise ValueError(f"attention must be bahdanau or luong, got {self.attention!r}")
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentSeq2Seq:
         """A freshly initialised network; ConfigError for classifiers."""
         from lmctl.model.recurrent_seq2seq_hf import RecurrentForConditionalGeneration, RecurrentSeq2SeqConfig

@@ -36,6 +36,10 @@ class T5(ModelSpec):
         counts = ("layers", "decoder_layers", "hidden", "heads", "feed_forward", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout",))
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Seq2Seq:
         """A freshly initialised network; ConfigError for classifiers."""
         from transformers import T5Config, T5ForConditionalGeneration

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.batch import Family
+from lmctl.core.component import MAY_CHANGE
 from lmctl.core.places import Places
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.base import ModelSpec
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class TeacherLayers(ModelSpec):
     """A student made after its teacher."""
 
-    teacher: Places
+    teacher: Places = field(metadata=MAY_CHANGE)
     """A run directory, a model directory or a hub id; of several the first."""
     layers: Optional[int] = None
     """None: as many as `keep` lists."""
@@ -73,6 +74,10 @@ class TeacherLayers(ModelSpec):
     @property
     def linear_layers(self) -> bool:
         return self.shallow.linear_layers
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
         """The network, freshly initialised."""

@@ -34,6 +34,10 @@ class TransformerMT(ModelSpec):
         counts = ("layers", "decoder_layers", "hidden", "heads", "feed_forward", "max_positions")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
 
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.attention_dropout)
+
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Seq2Seq:
         """A freshly initialised network; ConfigError for classifiers."""
         from transformers import MarianConfig, MarianMTModel

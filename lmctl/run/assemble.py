@@ -16,8 +16,9 @@ from lmctl.core.tasks import Examples, Material
 from lmctl.core.vocabulary import NO_PIECE
 from lmctl.mix.blocks import ReadBlock
 from lmctl.mix.mix import Mix
+from lmctl.model.base import no_dropout
 from lmctl.model.loading import DROPOUTS
-from lmctl.plan import Plan, no_dropout
+from lmctl.plan import Plan
 from lmctl.run.blocks import BlockMaker
 from lmctl.run.prepare import Prepared
 from lmctl.tokenizer.pretrained import Pretrained

@@ -15,7 +15,6 @@ from lmctl.core.batch import Batch
 from lmctl.core.json_lines import emit
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.base import ModelSpec
-from lmctl.plan import check_rows
 from lmctl.run.unfinished import with_models
 from lmctl.tokenizer.base import TokenizerSpec
 
@@ -39,7 +38,8 @@ def run(cfg: DictConfig) -> None:
     tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)
     model = build(cfg.model, ModelSpec, trusted=trusted)
     family, shape = model.family, section(cfg.batch, BatchShape)
-    check_rows(mix, model, shape)
+    model.check_length(shape.seq_len)
+    mix.check_model(model)
 
     from rich.console import Console
 
