@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from lmctl.core.component import Component
 from lmctl.optim.base import OptimSpec
@@ -11,6 +11,7 @@ from lmctl.optim.base import OptimSpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from lmctl.compression.wire import Wire
     from lmctl.core.steps import Exchange
 
 
@@ -25,6 +26,14 @@ class GradCompressor(Component):
     def remarks(self, optim: OptimSpec) -> list[str]:
         """What the user should know beforehand."""
         return []
+
+    def alone(self) -> Self:
+        """The same for a lone worker, which costs what it costs but the network."""
+        return self
+
+    def over(self, wire: Wire, learner: nn.Module, clip_norm: float | None) -> Exchange | None:
+        """The exchange of the gradients of `learner` over `wire`; None: it sends nothing by itself (DDP averages)."""
+        return None
 
     @abstractmethod
     def exchange(self, learner: nn.Module, rank: int, world: int, clip_norm: float | None) -> Exchange:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Optional
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Optional, Self
 
 from lmctl.compression.base import GradCompressor
 from lmctl.core.component import MAY_CHANGE
@@ -71,6 +71,9 @@ class Option(GradCompressor):
         from lmctl.compression.wire import Wire
 
         return self.over(Wire(rank, world, self.simulate_workers), learner, clip_norm)
+
+    def alone(self) -> Self:
+        return replace(self, simulate_workers=1)
 
     def over(self, wire: Wire, learner: nn.Module, clip_norm: float | None) -> CompressedExchange:
         """The exchange of the gradients of `learner` over `wire`."""

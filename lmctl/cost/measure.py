@@ -74,10 +74,7 @@ def _one_process(run: Checked) -> Plan:
     plan, world = run.plan, run.world
     size, tokens = plan.batch.size, plan.batch.tokens
     batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1))
-    compression: Any = plan.compression
-    if world > 1:
-        alone = {"simulate_workers": 1} if hasattr(compression, "simulate_workers") else {}
-        compression = replace(compression, **alone)
+    compression = plan.compression.alone() if world > 1 else plan.compression
     runner = Cpu() if run.device.type == "cpu" else Gpu()
     budget = Budget(steps=WARMING + COUNTED)
     return replace(plan, batch=batch, compression=compression, runner=runner, budget=budget, eval=Evaluation(rows=1))

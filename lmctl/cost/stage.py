@@ -111,11 +111,9 @@ class PaperRunner(Runner):
         return [sample.shaped(self._tensor) for _ in range(min(2, max(1, micros)))]
 
     def _exchange(self) -> Exchange:
-        over = getattr(self.plan.compression, "over", None)
-        if over is None:
-            return super()._exchange()
-        simulated = self.run.workers if self.run.world == 1 else None
-        return over(PaperWire(0, self.run.world, simulated), self.learner, self.plan.clip_norm)
+        wire = PaperWire(0, self.run.world, self.run.workers if self.run.world == 1 else None)
+        exchange = self.plan.compression.over(wire, self.learner, self.plan.clip_norm)
+        return super()._exchange() if exchange is None else exchange
 
     def _tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.run.paper)

@@ -63,6 +63,10 @@ class Learner(nn.Module):
         backward pass of a step, whichever task that belongs to."""
         return nothing(self.parameters())
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The network's parameters, layer by layer."""
+        return self.network.layers()  # type: ignore[operator]
+
     def scores(self, batch: Batch) -> Terms:
         """Losses and scores of a validation batch."""
         with self.products():
