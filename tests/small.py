@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lmctl.adversary.none import Clean
-from lmctl.augment.none import Unchanged
-from lmctl.compression.none import Uncompressed
-from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
+from lmctl.config.build import build
+from lmctl.config.compose import conf_dir
+from lmctl.config.groups import Run
+from lmctl.config.schema import BatchShape, Budget, Evaluation
+from lmctl.config.table import bases, defaults, groups_of
 from lmctl.core.batch import Document
 from lmctl.core.store import TokenStore, write_store
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.distill.none import NoTeacher
+from lmctl.data.base import Source
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
-from lmctl.precision.fp32 import Fp32
 from lmctl.run.prepare import Corpus, Prepared
 from lmctl.runner.places import Cpu
-from lmctl.schedule.shapes import Linear
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SUMMARY: dict[str, Any] = {
@@ -45,10 +45,10 @@ SUMMARY: dict[str, Any] = {
 WORDS = [f"w{i}" for i in range(60)] + [f"##s{i}" for i in range(20)]
 
 
-class NoText:
+class NoText(Source):
     """Stands where a source belongs in a plan whose text is prepared already."""
 
-    yields = "documents"
+    yields = "documents"  # type: ignore[assignment]
 
     def fingerprint(self) -> dict[str, Any]:
         return {}
@@ -106,42 +106,31 @@ def prepared() -> Prepared:
     return Prepared(tokenizer(), vocabulary(), {"corpus": corpus}, {"tokenizer": "small", "corpus": "small"})
 
 
+@cache
+def default(group: str) -> Any:
+    """The option that a group has by default, as its file has it."""
+    node = OmegaConf.create({group: OmegaConf.load(conf_dir() / group / f"{defaults(Run)[group]}.yaml")})
+    return build(node[group], bases(Run)[group])
+
+
 def plan(**changes: Any) -> Plan:
     """A plan that differs from the small one in `changes`; `objective` and `batch` fields may be given directly."""
     objective = changes.pop("objective", MaskedLMAndNextSentence())
     shape = {"size": 8, "seq_len": 32} | {k: changes.pop(k) for k in ("size", "micro", "seq_len") if k in changes}
+    own = {
+        "model": changes.pop("model", Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)),
+        "data": NoText(),
+        "mix": Mix({"corpus": Task(objective, NoText())}),
+        "optim": AdamW(lr=3e-3),
+        "runner": Cpu(),
+    }
+    others = {name: default(name) for name in groups_of(Run) if name not in own}
     base = Plan(
-        model=changes.pop("model", Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)),
-        data=NoText(),
-        augment=Unchanged(),
-        mix=Mix({"corpus": Task(objective, NoText())}),
-        tokenizer=NoText(),  # type: ignore[arg-type]
-        precision=Fp32(),
-        adversary=Clean(),
-        compression=Uncompressed(),
-        distill=NoTeacher(),
-        optim=AdamW(lr=3e-3),
-        schedule=Linear(),
-        runner=Cpu(),
+        **own,
+        **others,
         budget=Budget(steps=5),
         batch=BatchShape(**shape),
         eval=Evaluation(rows=16),
-        checkpoint=Checkpointing(),
-        early_stop=EarlyStop(),
-        log=Logging(),
-        student=Student(),
-        name=None,
         run_dir="runs/small",
-        resume="false",
-        init_from=None,
-        teacher=(),
-        teacher_cache="off",
-        teacher_cache_k=50,
-        maskings=None,
-        seed=1,
-        cache_dir=None,
-        clip_norm=1.0,
-        gradient_checkpointing=False,
-        compile=False,
     )
     return replace(base, **changes)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from small import plan, prepared, tokenizer, vocabulary
 
-from lmctl.core.tasks import ModelSpec
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
+from lmctl.model.base import ModelSpec
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.plan import Plan

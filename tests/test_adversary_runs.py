@@ -26,9 +26,9 @@ from lmctl.config.build import build
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget, Evaluation, Logging
 from lmctl.core.errors import LmctlError
-from lmctl.core.numerics import Precision
-from lmctl.core.passes import Adversary, Outcome, Pass
+from lmctl.adversary.base import Adversary, Outcome, Pass
 from lmctl.core.places import Paths
+from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16
 from lmctl.run.display import Display
 from lmctl.run.identity import Identity

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lmctl.config.build import build, check_root, section
+from lmctl.config.groups import PeekConfig, TrainConfig
 from lmctl.config.options import spell_out
-from lmctl.config.schema import BatchShape, Budget, PeekConfig, TrainConfig
+from lmctl.config.schema import BatchShape, Budget
+from lmctl.config.table import structured
 from lmctl.core.errors import ConfigError
-from lmctl.core.numerics import Precision
-from lmctl.core.tasks import Objective
+from lmctl.objective.base import Objective
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
+from lmctl.precision.base import Precision
 
 
 @runtime_checkable
@@ -167,7 +169,7 @@ def test_section():
     ids=str,
 )
 def test_root_is_checked(changes: dict[str, Any], message: str):
-    cfg = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(TrainConfig)))
+    cfg = OmegaConf.create(OmegaConf.to_yaml(structured(TrainConfig)))
     groups = "model data augment mix tokenizer precision compression adversary distill optim schedule runner"
     for group in groups.split():
         cfg[group] = {"_target_": "anything"}
@@ -179,7 +181,7 @@ def test_root_is_checked(changes: dict[str, Any], message: str):
 
 
 def test_root_rules_need_no_section_in_front():
-    cfg = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(PeekConfig)))
+    cfg = OmegaConf.create(OmegaConf.to_yaml(structured(PeekConfig)))
     cfg.model, cfg.data, cfg.augment, cfg.mix, cfg.tokenizer, cfg.split = {}, {}, {}, {}, {}, "test"
     with pytest.raises(ConfigError, match=r"^split must be train or valid, got 'test'$"):
         check_root(cfg, PeekConfig)

@@ -25,7 +25,6 @@ from lmctl.core.batch import Batch, Targets
 from lmctl.core.errors import ConfigError
 from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
-from lmctl.plan import drops_nothing
 from lmctl.run.noisy import Rewriting
 from lmctl.run.passes import MicroBatch
 from lmctl.run.processes import Processes
@@ -147,9 +146,9 @@ def test_rdrop_needs_dropout():
         with pytest.raises(ConfigError, match=r"RDrop needs dropout, and .* as configured drops nothing out"):
             small_task(task, adversary=RDrop())
         small_task(task, 0.1, adversary=RDrop())
-    assert not drops_nothing(Bert(2, 32, 2, 64, dropout=0.0))  # its attention does
-    assert not drops_nothing(Pretrained("runs/x"))  # nobody knows yet
-    assert drops_nothing(Pretrained("runs/x", dropout=0.0))
+    assert not Bert(2, 32, 2, 64, dropout=0.0).drops_nothing  # its attention does
+    assert not Pretrained("runs/x").drops_nothing  # nobody knows yet
+    assert Pretrained("runs/x", dropout=0.0).drops_nothing
 
 
 def test_a_loaded_network_without_dropout_is_found_out(alone, tmp_path):

@@ -24,9 +24,9 @@ from lmctl.adversary.none import Clean
 from lmctl.adversary.pgd import ProjectedGradient
 from lmctl.adversary.rdrop import RDrop
 from lmctl.adversary.smart import Smart
+from lmctl.augment.base import Augment
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
-from lmctl.core.sources import Augment
 from lmctl.cost.live import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, ROWS, STATES, WEIGHTS, Live
 from lmctl.cost.paper import on_paper
 from lmctl.mix.stream import Position, Window
@@ -125,7 +125,7 @@ def test_the_copy_that_is_exported_may_be_the_peak(tmp_path: Path):
 # A whole step
 
 
-class AsItIs:
+class AsItIs(Augment):
     """An augmentation that leaves rows as long as they are."""
 
     def rewriter(self, tokenizer: Any, pieces: Any) -> Any:

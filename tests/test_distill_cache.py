@@ -14,7 +14,7 @@ from lmctl.core import stop
 from lmctl.core.batch import Targets
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError, Stopped
-from lmctl.core.tasks import Material
+from lmctl.objective.base import Material
 from lmctl.distill.cache import KIND, Masking, Maskings, build, checksums, find, identity, rows_of_targets
 from lmctl.distill.compact import compact, expand, layout
 from lmctl.mix.stream import MixStream, Position, collated

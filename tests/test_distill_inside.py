@@ -10,7 +10,7 @@ from small import vocabulary
 from small_teachers import MODELS, heads_for
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.lessons import Anatomy, Attended, States
+from lmctl.distill.base import Anatomy, Attended, States
 from lmctl.distill.attention import Attention
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.layers import matched

@@ -31,8 +31,7 @@ from lmctl.config.build import build
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError
-from lmctl.core.lessons import Distiller
-from lmctl.core.numerics import Precision
+from lmctl.distill.base import Distiller
 from lmctl.distill.attention import Attention
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.hidden import Hidden
@@ -42,6 +41,7 @@ from lmctl.mix.stream import Position
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.mlm import MaskedLM
+from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16
 from lmctl.run.gap import closed
 from lmctl.run.processes import Processes

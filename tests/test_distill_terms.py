@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmctl.core.errors import LmctlError
-from lmctl.core.lessons import Answers, Asked
+from lmctl.distill.base import Answers, Asked
 from lmctl.distill.chunked import chunked, leaves
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits

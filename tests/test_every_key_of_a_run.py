@@ -21,7 +21,8 @@ from walked import alone, trained
 
 from lmctl.augment.word_dropout import WordDropout
 from lmctl.config.compose import Composer
-from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student, TrainConfig
+from lmctl.config.groups import TrainConfig
+from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
 from lmctl.core.errors import ConfigError
 from lmctl.core.places import Paths
 from lmctl.distill.curriculum import Curriculum

@@ -21,7 +21,7 @@ from test_mix import Numbers
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material
+from lmctl.objective.base import Material
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position

@@ -16,7 +16,7 @@ from torch import Tensor
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
 from lmctl.core.draws import Draws
-from lmctl.core.tasks import Material
+from lmctl.objective.base import Material
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position
 from lmctl.model.gpt2 import Gpt2

@@ -14,7 +14,7 @@ from torch import nn
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material
+from lmctl.objective.base import Material
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM, separate

@@ -15,11 +15,11 @@ from taught import weights
 from lmctl.cli.main import main
 from lmctl.config.schema import Budget
 from lmctl.core.draws import Draws
-from lmctl.core.tasks import ModelSpec
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import Position, Window
+from lmctl.model.base import ModelSpec
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.recurrent_mt import RecurrentMT

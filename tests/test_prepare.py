@@ -8,7 +8,8 @@ import pytest
 
 from lmctl.core.batch import Row
 from lmctl.core.errors import DataError
-from lmctl.core.tasks import Objective
+from lmctl.objective.base import Objective
+from lmctl.data.base import Source
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.classify import Classify
 from lmctl.objective.mlm import MaskedLM
@@ -28,7 +29,7 @@ class Untrained(Char):
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Source):
     """The same rows on both sides."""
 
     given: tuple[Row, ...]

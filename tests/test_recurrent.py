@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from lmctl.config.schema import Evaluation
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.tasks import Material
+from lmctl.objective.base import Material
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.recurrent_hf import register

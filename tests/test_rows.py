@@ -15,7 +15,7 @@ from small import documents, store, vocabulary
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Material
+from lmctl.objective.base import Material
 from lmctl.objective.full_rows import FullRows
 from lmctl.objective.pairs import DRAWS_PER_ROW, NextSentencePairs, Pairs, SentenceOrderPairs
 from lmctl.objective.segments import cut, shortened

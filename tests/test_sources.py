@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lmctl.core.errors import DataError
-from lmctl.core.sources import Source
+from lmctl.data.base import Source
 from lmctl.data.pydocs import PyDocs
 from lmctl.data.split import by_content
 from lmctl.data.text import TextFiles

@@ -28,7 +28,7 @@ from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.store import TokenStore, store_in_memory
-from lmctl.core.tasks import Objective
+from lmctl.objective.base import Objective
 from lmctl.data.hub import Hub
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position

@@ -22,13 +22,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lmctl.core.errors import ConfigError, DataError, DiskError
-from lmctl.core.sources import TokenizerSpec
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.denoise import Denoise
 from lmctl.objective.mlm import MaskedLM
 from lmctl.run.prepare import tokenizer_key
 from lmctl.tokenizer import training
+from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.bpe import Bpe
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained

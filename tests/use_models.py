@@ -17,7 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tokenizers.decoders import WordPiece
 
 from lmctl.config.compose import SCHEMAS
+from lmctl.config.table import structured
 from lmctl.core.batch import Row
+from lmctl.data.base import Source
 from lmctl.runner.places import Cpu
 from lmctl.tokenizer.training import finish
 from lmctl.use.load import Loaded, load
@@ -27,7 +29,7 @@ SIZE = 5 + len(WORDS)
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Source):
     """A source whose rows stand in the config: lists of texts, the last text of each in place of its label."""
 
     yields: str = "documents"
@@ -130,7 +132,7 @@ def marian(folder: Path, ends: float = 0.0) -> Path:
 
 def said(verb: str, model: Path, typed: str = "", **settings: Any) -> str:
     """What `lmctl VERB` prints on standard output for `typed` on standard input; in this process."""
-    cfg = OmegaConf.structured(SCHEMAS[verb])
+    cfg = structured(SCHEMAS[verb])
     OmegaConf.set_readonly(cfg, False)
     cpu = {"_target_": "lmctl.runner.places.Cpu"}
     for key, value in ({"runner": cpu, "model_path": str(model)} | settings).items():

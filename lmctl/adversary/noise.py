@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lmctl.adversary.base import Adversary, AttackedBatch, Outcome, View
+from lmctl.augment.base import Augment
 from lmctl.config.schema import positive
-from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
-from lmctl.core.sources import Augment
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
+from lmctl.adversary.base import Adversary, AttackedBatch, Outcome, View
 
 
 @dataclass(frozen=True)

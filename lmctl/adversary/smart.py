@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lmctl.adversary.base import Adversary, AttackedBatch, Outcome, View
 from lmctl.config.schema import positive
-from lmctl.core.passes import Adversary, AttackedBatch, Outcome, View
 
 
 @dataclass(frozen=True)

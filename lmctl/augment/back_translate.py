@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmctl.augment.base import Augment
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 from lmctl.core.places import Paths, Place
-from lmctl.core.sources import Rewrite
-from lmctl.core.vocabulary import Vocabulary
+from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
-class BackTranslate:
+class BackTranslate(Augment):
     """Paraphrase `rate` of the texts."""
 
     there: Place

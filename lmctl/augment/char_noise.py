@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmctl.augment.base import Augment
 from lmctl.core.noise import swap_characters, typos
-from lmctl.core.sources import Rewrite
-from lmctl.core.vocabulary import Vocabulary
+from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
-class CharNoise:
+class CharNoise(Augment):
     """Slips of the finger in a text, drawn anew in every epoch."""
 
     typo_rate: float = 0.03

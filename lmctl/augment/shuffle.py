@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.sources import Rewrite
-from lmctl.core.vocabulary import Vocabulary
+from lmctl.augment.base import Augment
+from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -18,7 +18,7 @@ ENDS = ".!?。！？…"
 
 
 @dataclass(frozen=True)
-class Shuffle:
+class Shuffle(Augment):
     """Permute sentences, in `rate` of the texts."""
 
     rate: float = 1.0

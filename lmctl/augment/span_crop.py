@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmctl.augment.base import Augment
 from lmctl.augment.words import word_numbers
-from lmctl.core.sources import Rewrite
-from lmctl.core.vocabulary import Vocabulary
+from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
-class SpanCrop:
+class SpanCrop(Augment):
     """Keep a run of words, between `least` and all of them, from a random place."""
 
     least: float = 0.7

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.sources import Rewrite
-from lmctl.core.vocabulary import NO_PIECE, Vocabulary
+from lmctl.augment.base import Augment
+from lmctl.core.vocabulary import NO_PIECE, Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -23,7 +23,7 @@ STYLES = ("switchout", "bert")
 
 
 @dataclass(frozen=True)
-class TokenNoise:
+class TokenNoise(Augment):
     """Replace pieces at random."""
 
     style: str = "switchout"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmctl.augment.base import Augment
 from lmctl.augment.words import word_numbers
-from lmctl.core.sources import Rewrite
-from lmctl.core.vocabulary import Vocabulary
+from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
-class WordDropout:
+class WordDropout(Augment):
     """Leave words out; at least one stays."""
 
     rate: float = 0.1

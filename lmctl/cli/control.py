@@ -22,17 +22,15 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from lmctl.cli.jobs import Job
+from lmctl.config.groups import TrainConfig
+from lmctl.config.table import without
 from lmctl.core import stop
 from lmctl.core.errors import Exit, LmctlError, Stopped
 from lmctl.core.places import Paths
 from lmctl.core.stop import SIGNALS
 from lmctl.core.words import command, literal, setting
 
-OWN = (
-    *("teacher", "teacher_cache", "teacher_cache_k", "distill"),
-    *("name", "run_dir", "resume", "stage", "stages", "cache_dir", "trusted"),
-    *("checkpoint", "log", "runner", "compile", "gradient_checkpointing"),
-)
+OWN = without(TrainConfig, "control")
 """Keys that do not decide what becomes of a student without a teacher."""
 POLL_SECONDS = 0.1
 

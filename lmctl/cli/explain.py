@@ -32,9 +32,9 @@ from yaml.reader import ReaderError
 
 import lmctl
 from lmctl.cli import meant
-from lmctl.config.build import UnknownKey, required, wrong_value
 from lmctl.config.compose import SCHEMAS
 from lmctl.config.described import keys_named
+from lmctl.config.mistakes import UnknownKey, required, wrong_value
 from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped
 from lmctl.core.suggest import listed, nearest
 

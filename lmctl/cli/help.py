@@ -10,6 +10,8 @@ from typing import Any
 
 from lmctl.config.compose import Composer
 from lmctl.config.described import Described, component_groups, found, option_keys, own_keys
+from lmctl.config.groups import Run
+from lmctl.config.table import purposes
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -85,19 +87,8 @@ FLAGS = (
 )
 GRID = ("-m", "grid: key=a,b plans every combination, all in one table")
 GROUPS = {
-    "model": "architecture and size",
-    "data": "where rows come from",
-    "augment": "how texts are changed before they are learnt from",
-    "mix": "what is learnt: objectives and their data",
+    **purposes(Run),
     "objective": "what is predicted from what",
-    "tokenizer": "how text becomes pieces",
-    "precision": "number formats",
-    "adversary": "how rows are made harder to learn from",
-    "compression": "in what form gradients cross the network",
-    "distill": "what a student learns from its teacher",
-    "optim": "update rule",
-    "schedule": "learning rate over the budget",
-    "runner": "on which devices, in how many processes",
     "quantize": "weights of a finished model in fewer bits",
     "recipe": "settings that reproduce a known result",
 }

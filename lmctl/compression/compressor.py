@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from lmctl.compression.option import Option
-from lmctl.compression.quantise import Fp32, Quantiser, Sign
+from lmctl.compression.quantise import Fp32, Quantiser
 from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lmctl.compression.base import Wire
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
-    from lmctl.core.steps import OptimSpec, Wire
+    from lmctl.optim.base import OptimSpec
 
 AGGRESSIVE = 0.1
 """Densities up to this change what an adaptive optimiser does."""
@@ -53,13 +54,12 @@ class Compressor(Option):
             raise ValueError("momentum corrects for what is sent late: it needs error_feedback and a density below 1")
 
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
-        if self.momentum and getattr(optim, "momentum", 0.0):
+        if self.momentum and optim.momentum:
             raise ConfigError(
-                f"compression.momentum={self.momentum} and optim.momentum={getattr(optim, 'momentum', 0.0)} would both "
-                "be applied",
+                f"compression.momentum={self.momentum} and optim.momentum={optim.momentum} would both be applied",
                 "momentum correction takes the optimiser's place: optim.momentum=0",
             )
-        if self.momentum and hasattr(optim, "betas"):
+        if self.momentum and optim.adaptive:
             raise ConfigError(
                 f"compression.momentum={self.momentum}: the optimiser has a momentum of its own (betas)",
                 "nearest: compression.momentum=0, or optim=sgd",
@@ -67,8 +67,8 @@ class Compressor(Option):
         return super().workers(world, optim, clip_norm)
 
     def remarks(self, optim: OptimSpec) -> list[str]:
-        harsh = self.density <= AGGRESSIVE or isinstance(self.quantise, Sign)
-        if not (harsh and hasattr(optim, "betas")):
+        harsh = self.density <= AGGRESSIVE or self.quantise.one_bit
+        if not (harsh and optim.adaptive):
             return []
         advice = "optim=sgd with momentum suits it better; or raise compression.density, compression.warmup_steps"
         return [f"so little of the gradient costs an Adam-like optimiser quality (Tang et al. 2021): {advice}"]

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmctl.compression.base import Wire
 from lmctl.compression.layout import Part, cut, size
 from lmctl.compression.memory import Memory
 from lmctl.compression.quantise import Quantiser
-from lmctl.core.steps import Wire
 
 
 class Dense:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 
+from lmctl.compression.base import Wire
 from lmctl.compression.layout import Layout, size
 from lmctl.compression.traffic import all_reduce_bytes
-from lmctl.core.steps import Wire
 
 
 class Method(Protocol):

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmctl.compression.base import Wire
 from lmctl.compression.layout import Part, matrix_shape
 from lmctl.compression.memory import Memory
-from lmctl.core.steps import Wire
 
 
 class LowRank:

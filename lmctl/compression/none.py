@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lmctl.compression.base import GradCompressor
 from lmctl.compression.traffic import all_reduce_bytes
-from lmctl.core.steps import GradCompressor
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lmctl.core.steps import Exchange, OptimSpec, Wire
+    from lmctl.compression.base import Exchange, Wire
+    from lmctl.optim.base import OptimSpec
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Self
 
+from lmctl.compression.base import GradCompressor
+from lmctl.core.component import MAY_CHANGE
 from lmctl.core.errors import ConfigError
-from lmctl.core.steps import GradCompressor
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from lmctl.compression.base import Wire
     from lmctl.compression.exchange import CompressedExchange, Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
-    from lmctl.core.steps import OptimSpec, Wire
+    from lmctl.optim.base import OptimSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Option(GradCompressor):
     simulate_workers: Optional[int] = None
     """Play so many workers in one process: the rows of a step are shared out, each worker's gradient is compressed
     with a residual of its own. null: the processes are the workers."""
-    probe_every: Optional[int] = None
+    probe_every: Optional[int] = field(default=None, metadata=MAY_CHANGE)
     """Steps between looks at the cosine of the mean that arrived and the true one, whose bytes do not count."""
 
     def __post_init__(self) -> None:
@@ -44,9 +47,6 @@ class Option(GradCompressor):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be above 0, got {value}")
-
-    def alone(self) -> Option:
-        return replace(self, simulate_workers=1)
 
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
         if world == 1 and self.simulate_workers is None:
@@ -65,6 +65,9 @@ class Option(GradCompressor):
                 "compression.local_clip=true takes its norm from clip_norm, which is null", "clip_norm=1.0"
             )
         return self.simulate_workers or world
+
+    def alone(self) -> Self:
+        return replace(self, simulate_workers=1)
 
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> CompressedExchange:
         from lmctl.compression.exchange import CompressedExchange
@@ -85,14 +88,14 @@ class Option(GradCompressor):
         return 0.0, False
 
     @property
+    @abstractmethod
     def words(self) -> str:
         """What it does, in a few words."""
-        raise NotImplementedError
 
     def pays(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of two or more dimensions is worth compressing."""
         return True
 
+    @abstractmethod
     def method(self, layout: Layout, wire: Wire, memories: list[Memory]) -> Method:
         """The compressor at work, on `layout.compressed`."""
-        raise NotImplementedError

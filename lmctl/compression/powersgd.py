@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from lmctl.compression.option import Option
 
 if TYPE_CHECKING:
+    from lmctl.compression.base import Wire
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
-    from lmctl.core.steps import Wire
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmctl.compression.base import Wire
 from lmctl.compression.coding import decode_positions, encode_positions, positions_size
 from lmctl.compression.layout import Part, cut, size
 from lmctl.compression.memory import Memory
 from lmctl.compression.quantise import Quantiser
 from lmctl.compression.select import survivors
-from lmctl.core.steps import Wire
 
 
 class Pruned:

@@ -5,28 +5,31 @@ Blocks are of consecutive values: of a tensor's rows where all are sent, of the 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@runtime_checkable
-class Quantiser(Protocol):
+class Quantiser(ABC):
     """A format of values."""
 
+    one_bit: ClassVar[bool] = False
+    """Whether nothing but signs is left of single values."""
+
+    @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
         """float32 [R, n] as uint8 [R, b], where b depends on n alone."""
-        ...
 
+    @abstractmethod
     def decode(self, message: Tensor, n: int) -> Tensor:
         """What is received: float32 [R, n] of uint8 [R, b]."""
-        ...
 
 
 @dataclass(frozen=True)
-class Fp32:
+class Fp32(Quantiser):
     """Values as they are."""
 
     def encode(self, values: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ class Fp32:
 
 
 @dataclass(frozen=True)
-class Bf16:
+class Bf16(Quantiser):
     """The upper half of an fp32: its range, 8 bits of precision."""
 
     def encode(self, values: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ class Bf16:
 
 
 @dataclass(frozen=True)
-class Fp16:
+class Fp16(Quantiser):
     """11 bits of precision, with a power of two per block so that nothing overflows."""
 
     block: int = 1024
@@ -82,7 +85,7 @@ class Fp16:
 
 
 @dataclass(frozen=True)
-class Int8:
+class Int8(Quantiser):
     """-127 to 127 times the largest value of a block."""
 
     block: int = 512
@@ -102,8 +105,10 @@ class Int8:
 
 
 @dataclass(frozen=True)
-class Sign:
+class Sign(Quantiser):
     """One bit, and the mean magnitude of a block."""
+
+    one_bit: ClassVar[bool] = True
 
     block: int = 1024
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import importlib
 import math
-import re
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, fields, is_dataclass, make_dataclass
-from inspect import getattr_static
+from dataclasses import MISSING, fields, is_dataclass, make_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from lmctl.config.schema import groups_of
+from lmctl.config.mistakes import Mistakes, UnknownKey, WrongName, join, required, wrong_value
+from lmctl.config.table import bases, groups_of, rows
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -34,58 +33,77 @@ def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUST
 
     `kind` is a class or one of our protocols (which type checkers do not let pass as `type[C]`).
     """
-    wanted = cast(type[C], kind)
+    wanted = cast(type[Any], kind)
+    found = Mistakes()
+    component = _built(node, wanted, trusted, found)
+    found.tell()
+    return cast(C, component)
+
+
+def _built(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistakes) -> Any:
+    """The same, but that mistakes are put with those that were `found` before; then it may be anything."""
     if not isinstance(node, DictConfig):
         raise ConfigError(f"expected a component ({wanted.__name__}), got {node!r}")
-    path = key_of(node)
-    cls = component_class(node, trusted)
-    component = _filled(cls, node, trusted)
-    if not _serves(component, wanted):
-        raise ConfigError(
-            f"{path}: {cls.__name__} cannot serve as {wanted.__name__}", "is its file in the wrong config group?"
+    cls, before = component_class(node, trusted), len(found)
+    component = _filled(cls, node, trusted, found)
+    if len(found) == before and not isinstance(component, wanted):
+        raise WrongName(
+            f"{key_of(node)}: {cls.__name__} cannot serve as {wanted.__name__}",
+            "is its file in the wrong config group?",
         )
     return component
 
 
-def _serves(component: Any, kind: type[Any]) -> bool:
-    """`isinstance`, but looking at a protocol's members without computing them: the `family` of a model that is yet
-    to be found on a hub must not be asked for here."""
-    if not getattr(kind, "_is_protocol", False):
-        return isinstance(component, kind)
-    members = [name for name in (*vars(kind), *kind.__annotations__) if not name.startswith("_")]
-    return all(getattr_static(component, name, MISSING) is not MISSING for name in members)
-
-
 def section(node: DictConfig, cls: type[C]) -> C:
     """A fixed section of the config, one without `_target_`, checked by the same rules."""
-    return _filled(cls, node, None)
+    found = Mistakes()
+    made = _filled(cls, node, None, found)
+    found.tell()
+    return cast(C, made)
 
 
 def check_root(cfg: DictConfig, cls: type[C]) -> C:
     """The root of a verb's config: its own keys and sections checked, its component groups left as nodes."""
-    for field in fields(cast(Any, cls)):
-        if field.name not in cfg:  # taken out by `~key`
-            raise required(field.name)
-    return section(cfg, cls)
+    found = Mistakes()
+    found.names += _taken_out(cfg, cls)
+    root = _filled(cls, cfg, None, found)
+    found.tell()
+    return cast(C, root)
+
+
+def read_root(cfg: DictConfig, schema: type[C]) -> C:
+    """The root of a verb's config with its groups built into components; those that are null stay None. All that is
+    wrong is told together: first of names, and where they are right of values."""
+    trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
+    found, components, kinds = Mistakes(), dict[str, Any](), bases(schema)
+    found.names += _taken_out(cfg, schema)
+    for name in groups_of(schema):
+        if name in cfg and not OmegaConf.is_missing(cfg, name) and cfg[name] is not None:
+            with found.caught():
+                components[name] = _built(cfg[name], kinds.get(name, object), trusted, found)
+    root = _filled(schema, cfg, None, found)
+    found.tell()
+    return cast(C, replace(cast(Any, root), **components))
 
 
 def check(cfg: DictConfig, schema: type[Any]) -> None:
     """Everything that can be known of a verb's config without running the verb."""
-    check_root(cfg, schema)
-    trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
-    for name in groups_of(schema):
-        if cfg[name] is not None:
-            build(cfg[name], object, trusted=trusted)
+    read_root(cfg, schema)
+
+
+def _taken_out(cfg: DictConfig, schema: type[Any]) -> list[ConfigError]:
+    """Keys that `~key` has taken out."""
+    return [required(name) for name in rows(schema) if name not in cfg]
 
 
 def component_class(node: DictConfig, trusted: tuple[str, ...]) -> type[Any]:
     """The dataclass that `node._target_` names."""
     path, target = join(key_of(node), "_target_"), node.get("_target_")
     if target is None:
-        raise ConfigError(f"{path} is missing: nothing says which component this is")
+        raise WrongName(f"{path} is missing: nothing says which component this is")
     if not isinstance(target, str) or not target.startswith(trusted):
         package = str(target).partition(".")[0]
-        raise ConfigError(
+        raise WrongName(
             f"{path}={target} is outside the trusted packages ({', '.join(p.rstrip('.') for p in trusted)})",
             f"if the code is yours, add trusted=[{package}]",
         )
@@ -93,9 +111,9 @@ def component_class(node: DictConfig, trusted: tuple[str, ...]) -> type[Any]:
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{path}={target} cannot be imported: {error}") from error
+        raise WrongName(f"{path}={target} cannot be imported: {error}") from error
     if not (isinstance(cls, type) and is_dataclass(cls)):
-        raise ConfigError(f"{path}={target} is not a component (a dataclass)")
+        raise WrongName(f"{path}={target} is not a component (a dataclass)")
     return cls
 
 
@@ -105,73 +123,30 @@ def key_of(node: Any) -> str:
     return str(node._get_full_key("x"))[: -len(".x")]
 
 
-def join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-class UnknownKey(ConfigError):
-    """`key` is not among the keys that `path` takes."""
-
-    def __init__(self, path: str, key: str, known: Iterable[str]) -> None:
-        known = list(known)
-        self.key, self.close = join(path, key), nearest(key, known)
-        if self.close:
-            super().__init__(f"unknown key '{self.key}'; did you mean {join(path, self.close)}?")
-        else:
-            takes = f"{path or 'the config'} takes: {', '.join(known) or 'no keys'}"
-            super().__init__(f"unknown key '{self.key}'", takes)
-
-
-def required(path: str) -> ConfigError:
-    return ConfigError(f"'{path}' is required", f"give it as: {path}=...")
-
-
-_NOT_CONVERTED = re.compile(r"Value '(.*)' \(?of type '\w+'\)? could not be converted to (\w+)", re.DOTALL)
-_WANTED = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-
-
-def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
-    """OmegaConf's complaint about a value, in the words of a person."""
-    message = str(error).splitlines()[0]
-    if match := _NOT_CONVERTED.search(message):
-        value, wanted = match[1], _WANTED.get(match[2], match[2])
-        if not value.strip():
-            return ConfigError(f"{path} must be {wanted}, and nothing is given", f"write it after the =: {path}=...")
-        whole = (
-            wanted == "a whole number"
-            and re.fullmatch(r"(\d+\.?\d*|\.\d+)(e\+?\d+)?", value)
-            and float(value).is_integer()
-        )
-        return ConfigError(f"{path} must be {wanted}, got {value}", f"write {float(value):.0f}" if whole else None)
-    if match := re.search(r"Value '(.*)' is not a valid bool", message):
-        return ConfigError(
-            f"{path} must be true or false, {f'got {match[1]}' if match[1].strip() else 'and nothing is given'}"
-        )
-    if "Invalid type assigned" in message:
-        return ConfigError(f"{path} is a section, not a value", f"set its keys: {path}.KEY=...")
-    if "not Optional" in message or "'None'" in message:
-        return ConfigError(f"{path} cannot be null")
-    return ConfigError(f"{path}: {message}")
-
-
-def _filled(cls: type[C], node: DictConfig, trusted: tuple[str, ...] | None) -> C:
-    """`cls` from the keys of `node`; with `trusted=None` component groups inside it stay nodes."""
-    path = key_of(node)
+def _filled(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, found: Mistakes) -> Any:
+    """`cls` from the keys of `node`; with `trusted=None` component groups inside it stay nodes. Mistakes are put with
+    those that were `found` before; then it is None."""
+    path, before = key_of(node), len(found)
     known = {f.name: f for f in fields(cast(Any, cls)) if f.init}
     given = [str(key) for key in node if trusted is None or key != "_target_"]
-    for key in given:
-        if key not in known:
-            raise UnknownKey(path, key, known)
+    found.names += [UnknownKey(path, key, known) for key in given if key not in known]
     for name, field in known.items():
         no_default = field.default is MISSING and field.default_factory is MISSING
         if OmegaConf.is_missing(node, name) or (name not in given and no_default):
-            raise required(join(path, name))
-    hints = get_type_hints(cls)
-    settings = {key: _value(node, key, hints[key], trusted) for key in given}
+            found.names.append(required(join(path, name)))
+            given = [key for key in given if key != name]
+    hints, nodes = get_type_hints(cls), groups_of(cls) if trusted is None else ()
+    settings: dict[str, Any] = {}
+    for key in [key for key in given if key in known]:
+        with found.caught():
+            settings[key] = node[key] if key in nodes else _value(node, key, hints[key], trusted, found)
+    if len(found) > before:
+        return None
     try:
         return cls(**settings)
     except ValueError as error:
-        raise ConfigError(_with_key(path, str(error), known)) from error
+        found.values.append(ConfigError(_with_key(path, str(error), known)))
+        return None
 
 
 def _with_key(path: str, message: str, known: Iterable[str]) -> str:
@@ -181,22 +156,22 @@ def _with_key(path: str, message: str, known: Iterable[str]) -> str:
     return f"{path}: {message}" if path else message
 
 
-def _value(node: DictConfig, key: str, hint: Any, trusted: tuple[str, ...] | None) -> Any:
+def _value(node: DictConfig, key: str, hint: Any, trusted: tuple[str, ...] | None, found: Mistakes) -> Any:
     value, path = node[key], join(key_of(node), key)
     refuse_numbers(value, path)
     hint = without_none(hint) if value is not None else hint
     if trusted is None:
         if is_dataclass(hint) and isinstance(value, DictConfig):
-            return _filled(cast(type[Any], hint), value, None)
+            return _filled(cast(type[Any], hint), value, None, found)
         return value if hint is Any else _typed(value, hint, path)
     inner = get_args(hint)[-1] if get_origin(hint) in (dict, list, tuple) else Any
     if isinstance(value, DictConfig) and "_target_" in value:
-        return build(value, _kind(hint), trusted=trusted)
+        return _built(value, _kind(hint), trusted, found)
     takes_components = is_component_type(inner)
     if isinstance(value, DictConfig) and (takes_components or len(value)) and all(map(_is_component, value.values())):
-        return {str(name): build(child, _kind(inner), trusted=trusted) for name, child in value.items()}
+        return {str(name): _built(child, _kind(inner), trusted, found) for name, child in value.items()}
     if isinstance(value, ListConfig) and (takes_components or len(value)) and all(map(_is_component, value)):
-        return [build(child, _kind(inner), trusted=trusted) for child in value]
+        return [_built(child, _kind(inner), trusted, found) for child in value]
     if takes_components or is_component_type(hint):
         raise ConfigError(f"{path}: expected a component with a _target_, got {value!r}")
     return _typed(value, hint, path)

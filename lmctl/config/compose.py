@@ -20,6 +20,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -27,10 +28,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
 from lmctl.config.comments import CommentedKey, commented_keys, first_comment
+from lmctl.config.groups import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, TrainConfig
 from lmctl.config.keys import expand_home
 from lmctl.config.options import spell_out
 from lmctl.config.saved import read_config
-from lmctl.config.schema import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, ProcessLauncherConfig, TrainConfig
+from lmctl.config.schema import ProcessLauncherConfig
+from lmctl.config.table import defaults, structured
 from lmctl.config.use_schema import EvalConfig, GenerateConfig, PredictConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
@@ -70,10 +73,12 @@ def flag_parser() -> argparse.ArgumentParser:
 
 @cache
 def register_schemas() -> None:
-    """Make `schema_train` and its kind, and our launcher, known to the `defaults` lists."""
+    """Make `schema_train`, `groups_train` and their kind, and our launcher, known to the `defaults` lists."""
     store = ConfigStore.instance()
     for verb, schema in SCHEMAS.items():
-        store.store(name=f"schema_{verb}", node=_thawed(OmegaConf.structured(schema)), provider="lmctl")
+        chosen = [{name: option} for name, option in defaults(schema).items()]
+        store.store(name=f"groups_{verb}", node={"defaults": [*chosen, "_self_"]}, provider="lmctl")
+        store.store(name=f"schema_{verb}", node=_thawed(structured(schema)), provider="lmctl")
     launcher = _thawed(OmegaConf.structured(ProcessLauncherConfig))
     store.store(group="hydra/launcher", name="process", node=launcher, provider="lmctl")
 
@@ -198,10 +203,11 @@ class Composer:
         """The verb's groups and the option each has by default."""
         source = self.loader.repository.load_config(self.config_name)
         entries = list(source.defaults_list or ()) if source is not None else []
-        return {
+        own = any(isinstance(one, ConfigDefault) and one.path == f"groups_{self.verb}" for one in entries)
+        return (defaults(self.schema) if own else {}) | {
             str(entry.group): None if entry.value is None else str(entry.value)
             for entry in entries
-            if getattr(entry, "group", None) and not entry.is_override()
+            if isinstance(entry, GroupDefault) and not entry.is_override()
         }
 
     @cached_property
@@ -277,6 +283,7 @@ class Composer:
             for group, default in self.defaults.items()
         ]
         kept = [e for e in raw["defaults"] if isinstance(e, str) or next(iter(e)).startswith("override ")]
+        kept.remove(f"groups_{self.verb}")
         place = kept.index("_self_")
         node = {"defaults": [*kept[:place], *groups, *kept[place:]], "hydra": raw.get("hydra", {}), **saved}
         ConfigStore.instance().store(name=FROM_FILE, node=OmegaConf.create(node), provider="lmctl")

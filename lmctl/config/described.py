@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lmctl.config.build import TRUSTED, component_class
 from lmctl.config.comments import commented_keys, targets_in
 from lmctl.config.compose import Composer
-from lmctl.config.schema import groups_of
+from lmctl.config.table import groups_of, is_group
 from lmctl.core.errors import ConfigError
 
 KINDS: dict[Any, str] = {Any: "any", int: "int", float: "float", bool: "bool", str: "text", NoneType: "null"}
@@ -100,9 +100,11 @@ def _section(schema: type[Any], node: DictConfig, prefix: str) -> Iterator[Descr
     hints = get_type_hints(schema)
     for field in fields(schema):
         hint = hints[field.name]
+        if is_group(field):
+            continue
         if is_dataclass(hint):
             yield from _section(hint, node[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
-        elif hint is not Any or "help" in field.metadata:
+        else:
             purpose = str(field.metadata.get("help", ""))
             yield Described(f"{prefix}{field.name}", kind(hint), _default(node, field.name), purpose)
 

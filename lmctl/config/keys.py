@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, TypeAlias, cast, get_args, get_origin, get_type_hints
@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias, cast, get_args, get_origin, get_ty
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmctl.config.build import TRUSTED, without_none
+from lmctl.config.table import rows
 from lmctl.core.places import IsFreeText, IsPlace
 
 Steps: TypeAlias = "tuple[str | int, ...]"
@@ -31,6 +32,8 @@ class Key:
     optional: bool
     owner: type[Any]
     """The dataclass that declares it, or declares the mapping or list that it stands in."""
+    identity: bool = True
+    """Whether a run with another value is another run."""
 
     @property
     def name(self) -> str:
@@ -72,10 +75,12 @@ def expand_home(cfg: DictConfig, schema: type[Any]) -> None:
 
 
 def _declared(tree: Any, cls: type[Any], trusted: tuple[str, ...], path: Steps) -> Iterator[Key]:
-    hints = _hints(cast("Any", cls))
+    hints, known = _hints(cast("Any", cls)), rows(cls)
     for name, value in tree.items():
         if name != "_target_":
-            yield from _at((*path, str(name)), value, hints.get(str(name)), cls, trusted)
+            decides = name not in known or bool(known[name].metadata.get("identity", True))
+            for key in _at((*path, str(name)), value, hints.get(str(name)), cls, trusted):
+                yield key if decides else replace(key, identity=False)
 
 
 def _at(path: Steps, value: Any, hint: Any, owner: type[Any], trusted: tuple[str, ...]) -> Iterator[Key]:

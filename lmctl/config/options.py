@@ -12,33 +12,20 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from lmctl.config.build import TRUSTED, component_class, join, key_of, without_none
-from lmctl.config.schema import groups_of
-from lmctl.core.lessons import Distiller
-from lmctl.core.numerics import Precision, Quantization
-from lmctl.core.passes import Adversary
-from lmctl.core.places import Where
-from lmctl.core.sources import Augment, Source, TokenizerSpec
-from lmctl.core.steps import GradCompressor, OptimSpec, Schedule
-from lmctl.core.tasks import ModelSpec, Objective
+from lmctl.config.build import TRUSTED, component_class, key_of, without_none
+from lmctl.config.groups import Run
+from lmctl.config.mistakes import join
+from lmctl.config.table import bases, groups_of
+from lmctl.objective.base import Objective
+from lmctl.precision.base import Quantization
 
 LoadOption: TypeAlias = Callable[[str, str, str], DictConfig]
 """(group, name of the option, key it stands at) -> the option's settings."""
 
 GROUPS: dict[Any, str] = {
-    Source: "data",
-    Augment: "augment",
-    TokenizerSpec: "tokenizer",
-    Objective: "objective",
-    ModelSpec: "model",
-    Precision: "precision",
-    Quantization: "quantize",
-    Adversary: "adversary",
-    GradCompressor: "compression",
-    Distiller: "distill",
-    OptimSpec: "optim",
-    Schedule: "schedule",
-    Where: "runner",
+    **{base: name for name, base in bases(Run).items()},
+    Objective: "objective",  # stands in a mix
+    Quantization: "quantize",  # of `lmctl eval`
 }
 """The config group whose options can stand where a component of this kind is wanted."""
 

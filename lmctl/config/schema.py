@@ -1,4 +1,4 @@
-"""The shape of every verb's config: fixed sections are typed here, component groups are filled from `conf/`.
+"""The fixed sections of a config, and the rules that several verbs share; the table of groups is `groups.py`.
 
 A field's `help` is what `lmctl VERB --help` prints. Ranges are checked in `__post_init__`, which runs once, on
 the final values, and raises `ValueError`; `lmctl.config.build` puts the key in front. No torch here.
@@ -6,27 +6,10 @@ the final values, and raises `ValueError`; `lmctl.config.build` puts the key in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any, Optional
 
-from omegaconf import MISSING
-
-from lmctl.core.places import Place, Places
-
-
-def key(default: Any, help: str, aka: tuple[str, ...] = ()) -> Any:
-    """A field with its default and one line of help; `aka`: what other tools call it, for whoever types that."""
-    metadata = {"help": help, "aka": aka}
-    if isinstance(default, type):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def groups_of(schema: type[Any]) -> list[str]:
-    """The keys of a verb's config that components stand at. What other keys are for is said where they are declared;
-    what components are for, in their own files."""
-    return [f.name for f in fields(schema) if f.type == "Any" and "help" not in f.metadata]
-
+from lmctl.config.table import key
 
 FORMATS = ("text", "json")
 FORMAT = "text for people, or json: one object per line with every field, and nothing else, on standard output"
@@ -92,7 +75,9 @@ class BatchShape:
 
     size: Optional[int] = key(8, "rows per optimiser step, over all processes and micro-batches")
     tokens: Optional[int] = key(None, "instead of size: positions per optimiser step (size = tokens / seq_len)")
-    micro: Optional[int] = key(None, "rows per forward pass and process; null: all of the process's rows at once")
+    micro: Optional[int] = key(
+        None, "rows per forward pass and process; null: all of the process's rows at once", identity=False
+    )
     seq_len: int = key(128, "positions per row, special tokens included")
 
     def __post_init__(self) -> None:
@@ -168,126 +153,6 @@ class Student:
     """Where a student with a teacher begins."""
 
     from_teacher: Any = key(None, "layers of the teacher: uniform, first, last or a list; null: random weights")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Root of `lmctl train`."""
-
-    model: Any = MISSING
-    data: Any = MISSING
-    augment: Any = MISSING
-    mix: Any = MISSING
-    tokenizer: Any = MISSING
-    precision: Any = MISSING
-    adversary: Any = MISSING
-    compression: Any = MISSING
-    distill: Any = MISSING
-    optim: Any = MISSING
-    schedule: Any = MISSING
-    runner: Any = MISSING
-    name: Optional[str] = key(None, "name of the run; null: made of verb, date and time")
-    run_dir: Place = key("runs/${name}", "where the run is written")
-    init_from: Optional[Place] = key(None, "start from a run, a model directory or a hub id (model=pretrained)")
-    teacher: Places = key(None, "learn from a run, a model directory or a hub id, or a list of them (distill=...)")
-    teacher_cache: str = key(
-        "off", "teacher's answers: off (asked live), build (kept, nothing is trained), use (kept before), auto (both)"
-    )
-    teacher_cache_k: Optional[int] = key(50, "likeliest pieces kept per target; null: all of them, in float32")
-    maskings: Optional[int] = key(None, "versions of each row, which repeat; null: another one in every epoch")
-    resume: Place = key("false", "false, auto (newest good checkpoint of run_dir) or a checkpoint directory")
-    seed: int = key(1, "seed of initial weights, order, masks and dropout")
-    cache_dir: Optional[Place] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
-    budget: Budget = key(Budget, "")
-    batch: BatchShape = key(BatchShape, "")
-    eval: Evaluation = key(Evaluation, "")
-    checkpoint: Checkpointing = key(Checkpointing, "")
-    early_stop: EarlyStop = key(EarlyStop, "")
-    log: Logging = key(Logging, "")
-    student: Student = key(Student, "")
-    clip_norm: Optional[float] = key(1.0, "gradients are scaled down to this norm; null: not at all")
-    gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
-    compile: bool = key(False, "torch.compile the network (pays on GPUs, seldom on CPUs)")
-    stages: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "runs in turn, each a list of settings; init_from may name an earlier one"},
-    )
-    stage: Optional[str] = key(None, "which of the stages this run is; null: the whole")
-    trusted: list[str] = field(
-        default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
-    )
-
-    def __post_init__(self) -> None:
-        check_name(self.name, self.run_dir)
-        check_seed(self.seed)
-
-
-@dataclass(frozen=True)
-class DistillConfig(TrainConfig):
-    """Root of `lmctl distill`: as `train`, with a teacher."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.teacher is None:
-            raise ValueError("teacher is required: a run, a model directory or a hub id, as teacher=...")
-
-
-@dataclass(frozen=True)
-class PlanConfig(TrainConfig):
-    """Root of `lmctl plan`: everything that `train` takes, and what is wanted of the plan."""
-
-    measure: bool = key(False, "run a few real steps, too: speed, and memory beside the prediction; reads the data")
-    bandwidth_gbps: float = key(10.0, "Gbit/s between processes, for the seconds that gradients take")
-    gpu: Optional[str] = key(None, "plan for this card, which need not be here: h100, a100, l4, rtx4090, ...")
-    gpu_memory_gib: Optional[float] = key(None, "memory of such a card in GiB, for one that has no name here")
-    gpus: Optional[int] = key(None, "how many of them; null: as many as runner.processes, or 1")
-    out: Optional[Place] = key(None, "write the figures to this file, as JSON; null: print them only")
-    format: str = key("text", FORMAT)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of(FORMATS, format=self.format)
-        positive(bandwidth_gbps=self.bandwidth_gbps, gpu_memory_gib=self.gpu_memory_gib, gpus=self.gpus)
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Root of `lmctl prepare` and of `lmctl peek`'s data side."""
-
-    model: Any = MISSING
-    data: Any = MISSING
-    augment: Any = MISSING
-    mix: Any = MISSING
-    tokenizer: Any = MISSING
-    init_from: Optional[Place] = key(None, "take the tokenizer of a run, a model directory or a hub id")
-    seed: int = key(1, "seed of order and masks")
-    cache_dir: Optional[Place] = key(None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl")
-    batch: BatchShape = key(BatchShape, "")
-    trusted: list[str] = field(
-        default_factory=list, metadata={"help": "further packages whose classes a _target_ may name"}
-    )
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-
-
-@dataclass(frozen=True)
-class PeekConfig(PrepareConfig):
-    """Root of `lmctl peek`."""
-
-    rows: int = key(3, "examples to show")
-    split: str = key("train", "train or valid")
-    epoch: int = key(0, "which epoch's masks")
-    format: str = key("text", FORMAT)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of(FORMATS, format=self.format)
-        positive(rows=self.rows)
-        if self.epoch < 0:
-            raise ValueError(f"epoch must not be negative, got {self.epoch}")
-        if self.split not in ("train", "valid"):
-            raise ValueError(f"split must be train or valid, got {self.split!r}")
 
 
 @dataclass(frozen=True)

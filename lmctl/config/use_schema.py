@@ -7,7 +7,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from lmctl.config.schema import FORMAT, FORMATS, check_seed, key, one_of, positive
+from lmctl.config.schema import FORMAT, FORMATS, check_seed, one_of, positive
+from lmctl.config.table import key
 from lmctl.core.places import FreeText, Place
 
 SUITES = (

@@ -6,6 +6,7 @@ line turns an exception into an exit code (a `sys.exit` inside a job would take 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 
@@ -37,6 +38,22 @@ class ConfigError(LmctlError):
     """A wrong key, value or combination; known before any work starts."""
 
     code = Exit.USAGE
+
+
+class ConfigErrors(ConfigError):
+    """Several mistakes, told together: a line for each, and its remedy."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        *others, last = errors
+        told = [f"{error}\n  {error.hint}" if error.hint else str(error) for error in others]
+        super().__init__("\nerror: ".join([*told, str(last)]), last.hint)
+        self.errors = tuple(errors)
+
+
+def together(errors: Iterable[ConfigError]) -> ConfigError | None:
+    """All of them as one error, or the only one, or None; what several say in the same words is said once."""
+    different = list({str(error): error for error in reversed(list(errors))}.values())[::-1]
+    return ConfigErrors(different) if len(different) > 1 else next(iter(different), None)
 
 
 class DataError(LmctlError):

@@ -1,10 +1,10 @@
-"""Where a run takes place: on which devices (the group `runner`), and in which files."""
+"""Where things lie: keys that name places, and the files of a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Any, TypeAlias
 
 
 class IsPlace:
@@ -24,19 +24,6 @@ class IsFreeText:
 
 FreeText: TypeAlias = Annotated[str, IsFreeText]
 """Words for a model."""
-
-
-@runtime_checkable
-class Where(Protocol):
-    """Group `runner`: on which devices, in how many processes."""
-
-    def world(self) -> int:
-        """How many processes this run wants (1: the one that is already here)."""
-        ...
-
-    def on_cpu(self) -> bool:
-        """Whether the run stays off the GPU."""
-        ...
 
 
 @dataclass(frozen=True)

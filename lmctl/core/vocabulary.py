@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 NO_PIECE = -1
 """Id of a special piece that the tokenizer does not have."""
+
+
+Rewrite: TypeAlias = "Callable[[np.ndarray, np.random.Generator], np.ndarray]"
+"""An augmentation at work: the pieces of one text int64 [n] in, other pieces int64 [m] (m above 0) out."""
 
 
 @dataclass(frozen=True)

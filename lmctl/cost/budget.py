@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmctl.core.tasks import Examples
 from lmctl.cost.known import Known
 from lmctl.cost.rows import Sample
+from lmctl.objective.base import Examples
 from lmctl.plan import Plan
 
 

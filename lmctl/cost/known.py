@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 from lmctl.core.cache import found, root_of
 from lmctl.core.errors import DataError
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.cost import standin
 from lmctl.mix.mix import Mix, Task
+from lmctl.objective.base import Objective
 from lmctl.plan import Plan
 from lmctl.run.prepare import Corpus, Prepared, add_pieces, declared_labels, extra_pieces, store_key, tokenizer_key
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
@@ -86,7 +86,7 @@ def _fingerprints(mix: Mix, read: bool) -> dict[str, Mapping[str, Any]]:
     """Of the sources that may be looked at, by task."""
     texts: dict[str, Mapping[str, Any]] = {}
     for name, task in mix.tasks.items():
-        if read or getattr(task.data, "embedded", False):
+        if read or task.data.embedded:
             try:
                 texts[name] = _fingerprint(repr(task.data), task.data)
             except DataError:  # a plan can be made for data that is elsewhere

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from lmctl.core.tasks import Examples
 from lmctl.cost.known import Known, look
 from lmctl.cost.machine import Machine
 from lmctl.cost.rows import examples_for
 from lmctl.model.inherit import origins
+from lmctl.objective.base import Examples
 from lmctl.plan import Plan
 from lmctl.run.assemble import check, check_pieces, heads_of
 from lmctl.run.prepare import check_kind
@@ -78,8 +78,7 @@ def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
 def build(plan: Plan, known: Known, checkpointing: bool) -> Any:
     """The network of `plan` as `run.assemble.network_of` makes it, but that no weights are read; to be called where
     tensors have no contents."""
-    make = getattr(plan.model, "outline", plan.model.load)
-    network = make(known.vocabulary, heads_of(plan, known.prepared))
+    network = plan.model.outline(known.vocabulary, heads_of(plan, known.prepared))
     if checkpointing:
         network.checkpoint_activations()
     return network

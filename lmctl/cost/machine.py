@@ -14,8 +14,8 @@ from typing import Any
 from unittest import mock
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.places import Where
 from lmctl.core.suggest import did_you_mean
+from lmctl.runner.base import Where
 from lmctl.runner.places import Cpu, Ddp
 
 GIB = 1 << 30

@@ -19,6 +19,7 @@ from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.cost.known import look
 from lmctl.cost.legal import Checked
+from lmctl.data.base import Source
 from lmctl.plan import Plan
 from lmctl.run.processes import Processes
 from lmctl.run.summary import peak_memory
@@ -72,9 +73,7 @@ def _one_process(run: Checked) -> Plan:
     plan, world = run.plan, run.world
     size, tokens = plan.batch.size, plan.batch.tokens
     batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1))
-    compression: Any = plan.compression
-    if world > 1:
-        compression = compression.alone()
+    compression = plan.compression.alone() if world > 1 else plan.compression
     runner = Cpu() if run.device.type == "cpu" else Gpu()
     budget = Budget(steps=WARMING + COUNTED)
     return replace(plan, batch=batch, compression=compression, runner=runner, budget=budget, eval=Evaluation(rows=1))
@@ -87,10 +86,10 @@ def _at_rest(plan: Plan) -> Plan:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Source):
     """Stands where a source was whose rows are there."""
 
-    yields: Kind
+    yields: Kind = "documents"
 
     def fingerprint(self) -> dict[str, Any]:
         return {}

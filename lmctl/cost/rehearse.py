@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from lmctl.core.errors import LmctlError
-from lmctl.core.numerics import Precision
 from lmctl.cost.legal import Checked
 from lmctl.cost.live import Live, Peak
 from lmctl.cost.paper import on_gpu, on_paper
 from lmctl.cost.rows import Sample
 from lmctl.cost.stage import Stage
+from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 
 STEP, BEFORE, AFTER = "a step", "the beginning", "the export"

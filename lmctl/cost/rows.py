@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lmctl.core.batch import Batch, Targets
 from lmctl.core.draws import Draws
-from lmctl.core.tasks import Examples
 from lmctl.cost.known import STANDIN_ROWS, Known
+from lmctl.objective.base import Examples
 from lmctl.plan import Plan
 from lmctl.run.assemble import examples_of
 

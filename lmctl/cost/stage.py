@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmctl.augment.base import Augment
 from lmctl.compression.wire import Wire
 from lmctl.core.batch import Batch
-from lmctl.core.numerics import Precision
-from lmctl.core.sources import Augment
 from lmctl.cost.legal import Checked, build
 from lmctl.cost.live import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, Live
 from lmctl.cost.rows import Sample
 from lmctl.mix.stream import Position, Window
 from lmctl.optim.adamw import AdamW
+from lmctl.precision.base import Precision
 from lmctl.run.memory import tensors_in
 from lmctl.run.perturb import Perturbations, rewrites_of
 from lmctl.run.proof import ROWS as PROOF_ROWS
@@ -110,7 +110,7 @@ class Stage:
     def export(self) -> None:
         """Make room for a plain copy of the network, which is what stored weights, and those under adapters, are
         written as."""
-        if self.plan.precision.storage is not None or bool(getattr(self.plan.model, "lora_rank", 0)):
+        if self.plan.precision.storage is not None or self.plan.model.lora_rank:
             _ = [torch.empty(p.shape, device=p.device) for p in self.learner.network.parameters()]
 
     def _batches(self, task: str) -> list[Batch]:

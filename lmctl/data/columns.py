@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Optional, Self
 from lmctl.core.batch import Document, Kind, Row, Split, Written
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.places import Place
+from lmctl.data.base import Source
 from lmctl.data.files import text_files
 from lmctl.data.guess import how_to_label
 from lmctl.data.reading import fingerprint
@@ -35,7 +36,7 @@ _LOOK_AHEAD = 10_000
 
 
 @dataclass(frozen=True)
-class Columns(ABC):
+class Columns(Source):
     """Rows with named columns; `source` and `target` make them parallel, `label` labelled, `text` alone documents.
 
     What can be read by a name of its own (a path, a split) is called a part.

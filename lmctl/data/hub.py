@@ -11,8 +11,8 @@ from lmctl.core.batch import Row
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
 from lmctl.core.places import Place
-from lmctl.core.sources import Block, StreamPlace
 from lmctl.core.suggest import did_you_mean
+from lmctl.data.base import Block, StreamPlace
 from lmctl.data.columns import Columns
 from lmctl.data.hub_dataset import PLACED, Built, Saved, explained, find, tables
 from lmctl.data.hub_stream import BlockReader, Records

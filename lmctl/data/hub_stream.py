@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from lmctl.core.draws import Draws
-from lmctl.core.sources import StreamPlace
+from lmctl.data.base import StreamPlace
 from lmctl.data.hub_dataset import explained
 from lmctl.data.records import Record
 

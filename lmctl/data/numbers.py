@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Kind, Row, Split
+from lmctl.data.base import Source
 from lmctl.data.number_words import LANGUAGES
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share
@@ -18,7 +19,7 @@ BELOW = 1_000_000
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(Source):
     """`size` different numbers below a million, always the same ones."""
 
     source_language: str = "en"

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Optional
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
 from lmctl.core.places import Place
+from lmctl.data.base import Source
 from lmctl.data.reading import aligned_lines, fingerprint, lines, text_files
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share
@@ -26,7 +27,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Parallel:
+class Parallel(Source):
     """Line i of `target` translates line i of `source`; or `path` has both, separated by a tab."""
 
     source: Optional[Place] = None

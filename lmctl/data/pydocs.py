@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from lmctl.core.batch import Document, Kind, Row, Split
 from lmctl.core.errors import DataError
 from lmctl.data import prose
+from lmctl.data.base import Source
 from lmctl.data.reading import fingerprint
 from lmctl.data.split import Partition, by_content, check_share
 
@@ -28,7 +29,7 @@ _TOPICS = Path("pydoc_data", "topics.py")
 
 
 @dataclass(frozen=True)
-class PyDocs:
+class PyDocs(Source):
     """The interpreter's reference documentation and the docstrings of its standard library."""
 
     valid_share: float = 0.1

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.data import prose
+from lmctl.data.base import Source
 from lmctl.data.pydocs import docstrings, sources
 from lmctl.data.reading import fingerprint
 from lmctl.data.row_split import RowPartition, partition
@@ -37,7 +38,7 @@ LEAST_WORDS = 6
 
 
 @dataclass(frozen=True)
-class PyDocsTopics:
+class PyDocsTopics(Source):
     """One row per docstring; no text is in both splits."""
 
     valid_share: float = 0.1

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Optional
 from lmctl.core.batch import Document, Kind, Row, Split
 from lmctl.core.errors import DataError
 from lmctl.core.places import Place
+from lmctl.data.base import Source
 from lmctl.data.files import BadFile, Found, all_bad, check_lasting, counted, find, kind_of
 from lmctl.data.layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
 from lmctl.data.reading import fingerprint, problem
@@ -142,7 +143,7 @@ def _all_bad(found: Found, files: list[Path]) -> DataError:
 
 
 @dataclass(frozen=True)
-class TextFiles:
+class TextFiles(Source):
     """Text files, plain, .gz or .zst, cut into documents and sentences and split by document."""
 
     path: Place

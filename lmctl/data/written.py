@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lmctl.core.batch import Kind, Row, Split
-from lmctl.core.sources import Source
+from lmctl.data.base import Source
 
 
 @dataclass(frozen=True)
-class Written:
+class Written(Source):
     """Training rows from `path`, one JSON list of texts per line; everything else from `original`."""
 
     original: Source

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.lessons import Anatomy, StateLesson
+from lmctl.distill.base import Anatomy, StateLesson
 from lmctl.distill.layers import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
 

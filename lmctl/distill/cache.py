@@ -28,8 +28,8 @@ from lmctl.core.cache import cached, found
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError, Stopped
 from lmctl.core.stop import Interrupted
-from lmctl.core.tasks import Examples
 from lmctl.distill.compact import Layout, compact, expand, layout
+from lmctl.objective.base import Examples
 
 KIND = "teacher"
 """The shelf of the cache."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from lmctl.core.component import MAY_CHANGE
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.lessons import Distiller, Lesson
-from lmctl.core.numerics import Precision
+from lmctl.distill.base import Distiller, Lesson
+from lmctl.precision.base import Precision
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Curriculum(Distiller):
     """Weight of the objective's own losses: a number, or points `[[progress, hard], ...]` over the budget."""
     between: str = "linear"
     """What `hard` does between its points: go in a straight line, or stay until the next one."""
-    control: bool = True
-    chunk_mb: float = 16.0
+    control: bool = field(default=True, metadata=MAY_CHANGE)
+    chunk_mb: float = field(default=16.0, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         check_curve("hard", self.hard, self.between)

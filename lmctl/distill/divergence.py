@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmctl.core.lessons import Answers
+from lmctl.distill.base import Answers
 
 
 def aligned(student: Tensor, teacher: Answers, top_k: int | None) -> tuple[Tensor, Tensor]:

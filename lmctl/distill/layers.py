@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.lessons import Anatomy
+from lmctl.distill.base import Anatomy
 
 MAPS = ("uniform", "skip", "last")
 

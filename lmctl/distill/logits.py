@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.lessons import Answers, Asked, LogitLesson
+from lmctl.distill.base import Answers, Asked, LogitLesson
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmctl.core.lessons import Distiller, Lesson
+from lmctl.distill.base import Distiller, Lesson
 
 
 @dataclass(frozen=True)

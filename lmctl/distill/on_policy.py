@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from lmctl.core.lessons import Lesson
+from lmctl.distill.base import Lesson
 
 
 @dataclass(frozen=True)

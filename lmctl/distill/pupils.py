@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmctl.core.lessons import Attended, States
+from lmctl.distill.base import Attended, States
 
 Pairs = Mapping[str, Sequence[tuple[int, int]]]
 """(teacher's layer, student's layer) by stack."""

@@ -14,9 +14,9 @@ import numpy as np
 
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
-from lmctl.core.sources import StreamPlace
-from lmctl.core.tasks import Examples
+from lmctl.data.base import StreamPlace
 from lmctl.mix.order import Drawn, RowStream, Spot
+from lmctl.objective.base import Examples
 
 
 @dataclass(frozen=True)

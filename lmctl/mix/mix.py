@@ -5,11 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
+from lmctl.augment.base import Augment
+from lmctl.core.component import Component
 from lmctl.core.curve import check_curve, curve_at, points_of
-from lmctl.core.sources import Augment, Source
-from lmctl.core.tasks import Objective
+from lmctl.core.errors import ConfigError
+from lmctl.data.base import Source
+from lmctl.model.base import A_FAMILY, NEAREST_MODEL, ModelSpec
+from lmctl.objective.base import Objective
+
+if TYPE_CHECKING:
+    from lmctl.plan import Plan
 
 UNITS = ("examples", "tokens")
 BALANCES = ("fixed", "uncertainty")
@@ -65,7 +72,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Mix:
+class Mix(Component):
     """The tasks of a run, by name."""
 
     tasks: dict[str, Task]
@@ -86,6 +93,48 @@ class Mix:
         for progress in sorted({place for task in self.tasks.values() for place, _ in task.points} | {0.0, 1.0}):
             if not any(task.weight_at(progress) > 0 for task in self.tasks.values()):
                 raise ValueError(f"tasks all have weight 0 when {progress:.0%} of the budget is spent")
+
+    def check(self, plan: Plan) -> None:
+        self.check_model(plan.model)
+        for name in self.streams:
+            what = f"mix.tasks.{name} is streamed"
+            if plan.budget.epochs is not None:
+                raise ConfigError(
+                    f"budget.epochs={plan.budget.epochs:g}: {what}, so nobody knows how long an epoch is",
+                    "give budget.steps or budget.tokens, or data.streaming=false",
+                )
+            if self.sampling.alpha > 0:
+                raise ConfigError(
+                    f"mix.sampling.alpha={self.sampling.alpha:g} goes by the sizes of the tasks, and {what}",
+                    "mix.sampling.alpha=0 and weights, or data.streaming=false",
+                )
+            objective = self.tasks[name].objective
+            if getattr(objective, "carries_state", False):
+                raise ConfigError(
+                    f"{what}, in shuffled blocks, and {type(objective).__name__} carries a state from row to row",
+                    "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
+                )
+
+    def check_model(self, model: ModelSpec) -> None:
+        """ConfigError unless the model can learn every task."""
+        for name, task in self.tasks.items():
+            what, families = f"mix.tasks.{name}: {type(task.objective).__name__}", task.objective.families
+            if model.family not in families:
+                raise ConfigError(
+                    f"{what} needs {' or '.join(A_FAMILY[family] for family in families)}, and "
+                    f"{type(model).__name__} is {A_FAMILY[model.family]}",
+                    f"nearest: model={NEAREST_MODEL[families[0]]}, or for this model {model.nearest_mix}",
+                )
+            if getattr(task.objective, "carries_state", False) and not model.carries_state:
+                raise ConfigError(
+                    f"{what} carries a state from row to row, and {type(model).__name__} has none",
+                    "nearest: mix=clm, or for this mix model=lstm_tiny",
+                )
+
+    @property
+    def streams(self) -> list[str]:
+        """The tasks whose text is streamed."""
+        return [name for name, task in self.tasks.items() if task.data.streamed]
 
     def shares(self, progress: float, rows: Mapping[str, int]) -> dict[str, float]:
         """Each task's share, in the sampling's unit, when `progress` of the budget is spent; they add up to 1."""

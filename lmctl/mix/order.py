@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lmctl.core.draws import Draws
-from lmctl.core.tasks import Examples
+from lmctl.objective.base import Examples
 
 POOL = 64
 """Batches whose rows are sorted by length together: more would make neighbours more alike, and order less random."""

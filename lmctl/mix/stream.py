@@ -15,10 +15,10 @@ import numpy as np
 
 from lmctl.core.batch import Batch, RowNumbers
 from lmctl.core.draws import Draws
-from lmctl.core.tasks import Examples
 from lmctl.mix.blocks import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.mix.order import Drawn, Rows, RowStream, Spot
+from lmctl.objective.base import Examples
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bert:
+class Bert(ModelSpec):
     """Size and regularisation; the vocabulary comes from the tokenizer."""
 
     family: ClassVar[Family] = "encoder"
@@ -32,6 +33,10 @@ class Bert:
     def __post_init__(self) -> None:
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.attention_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> BertNetwork:
         """A freshly initialised network with the heads that are wanted."""

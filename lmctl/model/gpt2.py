@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gpt2:
+class Gpt2(ModelSpec):
     """Size and regularisation; the vocabulary comes from the tokenizer."""
 
     layers: int
@@ -34,6 +35,10 @@ class Gpt2:
             ("layers", "hidden", "heads", "max_positions", "pad_vocabulary_to"),
             ("dropout", "attention_dropout"),
         )
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.attention_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Decoder:
         """A freshly initialised network with a language model head, or with a classifier where `heads` has none."""

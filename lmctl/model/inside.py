@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lmctl.core.errors import LmctlError
-from lmctl.core.lessons import Anatomy, Attended, States
+from lmctl.distill.base import Anatomy, Attended, States
 
 IMPLEMENTATION = "sdpa"
 """Under which name all networks of lmctl find their attention."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from lmctl.plan import Plan
 
 RULES = ("uniform", "first", "last")
 
@@ -28,6 +31,17 @@ def check_keep(keep: Any) -> Keep:
     if layers != sorted(set(layers)) or layers[0] < 0:
         raise ConfigError(f"student.from_teacher lists layers from 0 on, each above the one before, got {layers}")
     return layers
+
+
+def check_start(plan: Plan) -> None:
+    """ConfigError unless a student of `plan` that begins with layers of its teacher can do so."""
+    check_keep(plan.student.from_teacher)
+    if not plan.teacher:
+        raise ConfigError("student.from_teacher: there is no teacher", "teacher=RUN, a model directory or a hub id")
+    if plan.model.starts_from is not None:
+        raise ConfigError(
+            "student.from_teacher and init_from both say where the student's weights come from", "leave one out"
+        )
 
 
 def kept(keep: Keep, layers: int, depth: int) -> list[int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Llama:
+class Llama(ModelSpec):
     """Size; the vocabulary comes from the tokenizer."""
 
     layers: int
@@ -37,6 +38,10 @@ class Llama:
             raise ValueError(
                 f"heads must be a multiple of key_value_heads, got {self.heads} and {self.key_value_heads}"
             )
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.attention_dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Decoder:
         """A freshly initialised network with a language model head, or with a classifier where `heads` has none."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ModernBert:
+class ModernBert(ModelSpec):
     """Size and attention pattern; the vocabulary comes from the tokenizer."""
 
     layers: int
@@ -33,6 +34,10 @@ class ModernBert:
     def __post_init__(self) -> None:
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "global_every", "local_window")
         check_sizes(self, (*counts, "pad_vocabulary_to"), ("dropout",))
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> ModernBertEncoder:
         """A freshly initialised network with a masked language model head, or with a classifier where `heads` has

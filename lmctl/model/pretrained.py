@@ -7,11 +7,12 @@ behind; what happened to what is said.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lmctl.core.batch import Family
+from lmctl.core.component import MAY_CHANGE
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place, nearest_place, path_of
 from lmctl.core.foreign import config_of
@@ -20,19 +21,20 @@ from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.core.words import command
 from lmctl.model import own
+from lmctl.model.base import ModelSpec
 
 if TYPE_CHECKING:
     from lmctl.model.network import TransformerNetwork
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class Pretrained(ModelSpec):
     """A model that was trained before."""
 
     key: ClassVar[str] = "init_from"
     """What the user calls it by."""
 
-    init_from: Place
+    init_from: Place = field(metadata=MAY_CHANGE)
     dropout: Optional[float] = None
     freeze: int = 0
     lora_rank: int = 0
@@ -59,8 +61,11 @@ class Pretrained:
         return ("peft",) if self.lora_rank else ()
 
     @property
+    def starts_from(self) -> str:
+        return self.init_from
+
+    @property
     def tokenizer_path(self) -> str:
-        """Where the tokenizer lies that goes with it."""
         return self.init_from
 
     @cached_property
@@ -109,7 +114,6 @@ class Pretrained:
 
     @property
     def linear_layers(self) -> bool:
-        """Whether there are any besides heads."""
         return self.config.model_type not in (own.LANGUAGE_MODEL, own.CLASSIFIER)
 
     @cached_property
@@ -119,6 +123,10 @@ class Pretrained:
         from lmctl.model.positions import outlined_positions
 
         return outlined_positions(self.config)
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.lora_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
         """The network with its weights where there are any for `heads`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RecurrentLM:
+class RecurrentLM(ModelSpec):
     """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
 
     layers: int
@@ -37,6 +38,10 @@ class RecurrentLM:
     def __post_init__(self) -> None:
         check_sizes(self, ("layers", "hidden"), ("dropout", "embedding_dropout", "weight_drop"))
         check_cell(self.cell)
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.embedding_dropout, self.weight_drop)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentNetwork:
         """A freshly initialised network; ConfigError without a language model head."""

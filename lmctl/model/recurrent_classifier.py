@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ POOLINGS = ("max", "mean", "last")
 
 
 @dataclass(frozen=True)
-class BiLSTM:
+class BiLSTM(ModelSpec):
     """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
 
     layers: int
@@ -37,6 +38,10 @@ class BiLSTM:
         check_cell(self.cell)
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentClassifierNetwork:
         """A freshly initialised network; ConfigError for a head that predicts text."""

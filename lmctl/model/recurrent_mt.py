@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ ATTENTIONS = ("bahdanau", "luong")
 
 
 @dataclass(frozen=True)
-class RecurrentMT:
+class RecurrentMT(ModelSpec):
     """Size and regularisation; the vocabulary of both sides comes from the tokenizer. Rows may be of any length."""
 
     layers: int
@@ -37,6 +38,10 @@ class RecurrentMT:
         check_cell(self.cell)
         if self.attention not in ATTENTIONS:
             raise ValueError(f"attention must be bahdanau or luong, got {self.attention!r}")
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentSeq2Seq:
         """A freshly initialised network; ConfigError for classifiers."""

@@ -13,7 +13,7 @@ def check_sizes(spec: Any, counts: tuple[str, ...], shares: tuple[str, ...]) -> 
     for name in shares:
         if not 0 <= getattr(spec, name) < 1:
             raise ValueError(f"{name} is a probability below 1, got {getattr(spec, name)}")
-    if hasattr(spec, "heads") and spec.hidden % spec.heads:
+    if "heads" in counts and spec.hidden % spec.heads:
         raise ValueError(f"hidden must be a multiple of heads, got {spec.hidden} and {spec.heads}")
 
 

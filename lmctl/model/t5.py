@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class T5:
+class T5(ModelSpec):
     """Size and regularisation; the vocabulary comes from the tokenizer. Positions are relative: rows of any length."""
 
     layers: int
@@ -34,6 +35,10 @@ class T5:
     def __post_init__(self) -> None:
         counts = ("layers", "decoder_layers", "hidden", "heads", "feed_forward", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout",))
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Seq2Seq:
         """A freshly initialised network; ConfigError for classifiers."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.batch import Family
+from lmctl.core.component import MAY_CHANGE
 from lmctl.core.places import Places
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.layers_kept import check_keep
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.teacher import TeacherModel
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TeacherLayers:
+class TeacherLayers(ModelSpec):
     """A student made after its teacher."""
 
-    teacher: Places
+    teacher: Places = field(metadata=MAY_CHANGE)
     """A run directory, a model directory or a hub id; of several the first."""
     layers: Optional[int] = None
     """None: as many as `keep` lists."""
@@ -48,7 +50,6 @@ class TeacherLayers:
 
     @property
     def tokenizer_path(self) -> str:
-        """Where the tokenizer lies that goes with it."""
         return self.teacher if isinstance(self.teacher, str) else self.teacher[0]
 
     @cached_property
@@ -72,8 +73,11 @@ class TeacherLayers:
 
     @property
     def linear_layers(self) -> bool:
-        """Whether there are any besides heads."""
         return self.shallow.linear_layers
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
         """The network, freshly initialised."""

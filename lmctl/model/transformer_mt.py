@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_sizes
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TransformerMT:
+class TransformerMT(ModelSpec):
     """Size and regularisation; the vocabulary of both languages comes from the tokenizer."""
 
     layers: int
@@ -32,6 +33,10 @@ class TransformerMT:
     def __post_init__(self) -> None:
         counts = ("layers", "decoder_layers", "hidden", "heads", "feed_forward", "max_positions")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
+
+    @property
+    def dropouts(self) -> tuple[float | None, ...]:
+        return (self.dropout, self.attention_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Seq2Seq:
         """A freshly initialised network; ConfigError for classifiers."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmctl.core.draws import Draws
-from lmctl.core.tasks import Material, Objective
+from lmctl.objective.base import Material, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor

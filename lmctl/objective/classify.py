@@ -11,9 +11,9 @@ import numpy as np
 from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import LOSS, Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective import label_scores
+from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
 from lmctl.objective.batching import padding_mask, rectangle, text_lengths, texts_of
 
 if TYPE_CHECKING:

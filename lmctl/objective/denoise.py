@@ -17,8 +17,8 @@ from lmctl.core.batch import Batch, Family, Kind
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import NO_PIECE, Vocabulary
+from lmctl.objective.base import Examples, Material, Metric, Objective
 from lmctl.objective.batching import mean_tokens, rectangle
 from lmctl.objective.full_rows import PackedRows
 from lmctl.objective.scoring import unigram_baseline

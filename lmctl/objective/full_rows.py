@@ -11,9 +11,8 @@ import math
 import numpy as np
 
 from lmctl.core.draws import Draws
-from lmctl.core.sources import Rewrite
 from lmctl.core.store import TokenStore
-from lmctl.core.vocabulary import Vocabulary
+from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 

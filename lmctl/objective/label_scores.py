@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.tasks import Metric
+from lmctl.objective.base import Metric
 
 if TYPE_CHECKING:
     from torch import Tensor

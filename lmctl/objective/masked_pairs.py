@@ -12,8 +12,8 @@ import numpy as np
 from lmctl.core.batch import Batch, Family, Kind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import LOSS, Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
 from lmctl.objective.batching import mean_tokens, padding_mask
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.pairs import DRAWS_PER_ROW, Pairs

@@ -10,8 +10,8 @@ import numpy as np
 from lmctl.core.batch import Batch, Family, Kind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.base import Examples, Material, Metric, Objective
 from lmctl.objective.batching import padding_mask
 from lmctl.objective.full_rows import FullRows
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lmctl.core.tasks import Material
+from lmctl.objective.base import Material
 from lmctl.objective.masked_pairs import MaskedPairObjective
 from lmctl.objective.pairs import Pairs, SentenceOrderPairs
 

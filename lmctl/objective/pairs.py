@@ -23,7 +23,7 @@ import numpy as np
 
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
-from lmctl.core.tasks import Material
+from lmctl.objective.base import Material
 from lmctl.objective.batching import rectangle
 from lmctl.objective.segments import Continuations, chunks, cut, shortened
 

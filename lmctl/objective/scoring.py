@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.tasks import LOSS, Metric
+from lmctl.objective.base import LOSS, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,8 +17,8 @@ from lmctl.core.batch import Batch, Family, Kind, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import Examples, Material, Metric, Objective
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.base import Examples, Material, Metric, Objective
 from lmctl.objective.scoring import unigram_baseline
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ via block-wise quantization"), by bitsandbytes; those of tensors below 4096 elem
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.errors import ConfigError
+from lmctl.optim.base import OptimSpec
 from lmctl.optim.groups import parameter_groups
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(OptimSpec):
     """Weights decay; biases, norms and every other vector do not. Fine-tuning may give lower layers smaller steps."""
+
+    adaptive: ClassVar[bool] = True
 
     lr: float = 1.5e-3
     weight_decay: float = 0.01

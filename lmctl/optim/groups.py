@@ -34,8 +34,8 @@ def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float 
 def _depths(module: nn.Module) -> dict[int, int]:
     """Layer of each parameter, by identity, counted from the embeddings; tied weights belong to the lowest."""
     depths: dict[int, int] = {}
-    network: Any = getattr(module, "network", module)
-    for place, parameters in enumerate(network.layers()):
+    layers: list[list[nn.Parameter]] = module.layers()  # type: ignore[operator]
+    for place, parameters in enumerate(layers):
         for parameter in parameters:
             depths.setdefault(id(parameter), place)
     return depths

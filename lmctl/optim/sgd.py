@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmctl.optim.base import OptimSpec
 from lmctl.optim.groups import parameter_groups
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sgd:
+class Sgd(OptimSpec):
     """Weights decay; biases, norms and every other vector do not."""
 
     lr: float = 1.0

@@ -1,20 +1,59 @@
-"""What every precision does unless it says otherwise: plain modules, plain updates, float32 storage."""
+"""The contracts of the groups `precision` and `quantize`: in which numbers a run computes, and keeps its weights."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.core.numerics import LossScaler, RunParts
-from lmctl.core.steps import OptimSpec
+from lmctl.core.component import Component
+from lmctl.core.errors import ConfigError
+from lmctl.optim.base import OptimSpec
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+
+    from lmctl.plan import Plan
 
 
-class Standard:
-    """The defaults of the group `precision`. A component derives from it and overrides what differs."""
+class LossScaler(ABC):
+    """What stands between gradients and the optimiser: loss scaling, and a guard against what is not finite."""
+
+    @property
+    def value(self) -> float:
+        """What losses, and so gradients, are multiplied by now."""
+        return 1.0
+
+    @property
+    def skips(self) -> bool:
+        """Whether a step that is not taken is part of the method: the scale falls, and the run goes on."""
+        return False
+
+    def decides_on_device(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether a step of `optimizer` on a GPU is left out there, without the host waiting for it."""
+        return False
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by `value`, in place."""
+        return
+
+    @abstractmethod
+    def step(self, optimizer: torch.optim.Optimizer, grad_norm: Tensor) -> bool:
+        """Take the step if the gradients are finite; says whether it was taken."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it keeps from step to step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        return
+
+
+class Precision(Component):
+    """Group `precision`: number formats of parameters, products and updates. The defaults are those of float32: plain
+    modules, plain updates, plain storage."""
 
     product: ClassVar[str | None] = None
     """The low-precision product that the self-proof must find in the first forward pass: "bf16", "int8", ..."""
@@ -23,38 +62,68 @@ class Standard:
     least_decibel: ClassVar[float] = 20.0
     """The least signal-to-noise ratio, against float32, that the self-proof takes for an honest rounding."""
 
-    def refuse(self, device: torch.device) -> str | None:
+    def check(self, plan: Plan) -> None:
+        reason = self.refuse_run(plan)
+        if reason is not None:
+            raise ConfigError(f"precision: {reason}")
+
+    def refuse_run(self, plan: Plan) -> str | None:
+        """Why it does not go with the rest of the run and what is nearest, or None; asked before any work."""
         return None
 
-    def refuse_run(self, run: RunParts) -> str | None:
+    def refuse(self, device: torch.device) -> str | None:
+        """Why this device cannot do it and what is nearest, or None."""
         return None
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
+        """Change the modules of a network that is loaded, still on the CPU, and soon on `device`, in place; returns
+        what is worth saying about it. Names in its `state_dict` may change, those of parameters must not."""
         return []
 
     def products(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Inside it, matrix products run in this precision (autocast)."""
         from lmctl.precision.autocast import full_products
 
         return full_products()
 
     def reference(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Inside it, and outside of `products`, the same network computes in float32."""
         return nullcontext()
 
     def optimiser(self, spec: OptimSpec, learner: nn.Module, device: torch.device, seed: int) -> torch.optim.Optimizer:
+        """The update rule of `spec`, for parameters as this precision keeps them. `seed` is the run's, the same in
+        all processes: what is drawn from it must be, too."""
         return spec.optimiser(learner, device)
 
     def scaler(self, device: torch.device) -> LossScaler:
+        """What guards the steps of a run."""
         from lmctl.precision.scaling import Unscaled
 
         return Unscaled()
 
     def restore(self, model: nn.Module) -> nn.Module:
+        """`model`, or a copy, with plain float weights in plain layers, for export."""
         return model
 
     def table(self, device: torch.device) -> dict[str, str]:
+        """dtypes by role: parameter, master, compute, accumulate, gradient, reduction, optimiser."""
         from lmctl.precision.autocast import dtype_table
 
         return dtype_table("fp32")
+
+
+class Quantization(Component):
+    """Group `quantize`: in what form the weights of a model that has learnt are kept (post-training quantisation)."""
+
+    product: ClassVar[str | None] = None
+    """The low-precision product that a forward pass must have, or the quantisation did nothing."""
+    storage: ClassVar[str] = "int8"
+    """The format in which weights must be found."""
+
+    @abstractmethod
+    def quantize(self, network: nn.Module, device: torch.device) -> list[str]:
+        """Change the layers of a network that is on the CPU, and soon on `device`, in place; returns what is worth
+        saying about it. ConfigError if there is nothing to change."""
 
 
 def no_bf16(device: torch.device) -> str | None:

@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.precision.base import Standard, no_bf16
+from lmctl.precision.base import Precision, no_bf16
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Bf16(Standard):
+class Bf16(Precision):
     """fp32 parameters, bf16 products; fp32's range, so no loss scaling."""
 
     product: ClassVar[str | None] = "bf16"

@@ -12,17 +12,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.core.numerics import RunParts
-from lmctl.core.steps import OptimSpec
-from lmctl.precision.base import Standard, no_bf16
+from lmctl.optim.base import OptimSpec
+from lmctl.precision.base import Precision, no_bf16
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from lmctl.plan import Plan
+
 
 @dataclass(frozen=True)
-class Bf16Pure(Standard):
+class Bf16Pure(Precision):
     """bf16 matrices, fp32 vectors, bf16 products; `rounding` says how updates enter the matrices."""
 
     product: ClassVar[str | None] = "bf16"
@@ -43,9 +44,9 @@ class Bf16Pure(Standard):
     def refuse(self, device: torch.device) -> str | None:
         return no_bf16(device)
 
-    def refuse_run(self, run: RunParts) -> str | None:
-        if not getattr(run.model, "linear_layers", True):
-            return recurrent(type(run.model).__name__)
+    def refuse_run(self, plan: Plan) -> str | None:
+        if not plan.model.linear_layers:
+            return recurrent(type(plan.model).__name__)
         return None
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:

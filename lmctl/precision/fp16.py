@@ -6,15 +6,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.core.numerics import LossScaler
-from lmctl.precision.base import Standard
+from lmctl.precision.base import LossScaler, Precision
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Fp16(Standard):
+class Fp16(Precision):
     """fp32 parameters, fp16 products, dynamic loss scaling, on CPUs as well."""
 
     product: ClassVar[str | None] = "fp16"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmctl.precision.base import Standard
+from lmctl.precision.base import Precision
 
 
 @dataclass(frozen=True)
-class Fp32(Standard):
+class Fp32(Precision):
     """fp32 parameters, fp32 products."""

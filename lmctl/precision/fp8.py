@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lmctl.core.numerics import RunParts
 from lmctl.precision.linear_layers import LinearLayers
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from lmctl.plan import Plan
 
 NEEDS = (
     "fp8 needs an NVIDIA GPU of compute capability 8.9 or more (Ada, Hopper); nearest: precision=bf16, or "
@@ -35,10 +36,10 @@ class Fp8(LinearLayers):
         if self.scale not in ("tensor", "row"):
             raise ValueError(f"scale must be tensor or row, got {self.scale!r}")
 
-    def refuse_run(self, run: RunParts) -> str | None:
-        if not self.emulate and run.runner.on_cpu():
+    def refuse_run(self, plan: Plan) -> str | None:
+        if not self.emulate and plan.runner.on_cpu():
             return NEEDS
-        return super().refuse_run(run)
+        return super().refuse_run(plan)
 
     def refuse(self, device: torch.device) -> str | None:
         import torch

@@ -6,13 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lmctl.core.numerics import RunParts
 from lmctl.precision.linear_layers import LinearLayers
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from lmctl.plan import Plan
     from lmctl.precision.stored_linear import Codec
 
 
@@ -22,18 +22,17 @@ class Int8Lora(LinearLayers):
 
     storage: ClassVar[str | None] = "int8"
 
-    def refuse_run(self, run: RunParts) -> str | None:
-        rank = getattr(run.model, "lora_rank", None)
-        if rank is None:
+    def refuse_run(self, plan: Plan) -> str | None:
+        if plan.model.starts_from is None:
             return (
-                f"{self.name} freezes a model that was trained before, and {type(run.model).__name__} starts from "
+                f"{self.name} freezes a model that was trained before, and {type(plan.model).__name__} starts from "
                 "scratch; give init_from=... model.lora_rank=8, or nearest: precision=int8_weights"
             )
-        if not rank:
+        if not plan.model.lora_rank:
             return f"{self.name} freezes the model, so adapters have to learn: model.lora_rank=8"
-        if run.compile:
+        if plan.compile:
             return f"{self.name} keeps weights where torch.compile does not look for them; nearest: compile=false"
-        return super().refuse_run(run)
+        return super().refuse_run(plan)
 
     def codec(self) -> Codec:
         """How the frozen weights are kept and multiplied."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lmctl.core.numerics import RunParts
-from lmctl.core.steps import OptimSpec
+from lmctl.optim.base import OptimSpec
 from lmctl.precision.linear_layers import LinearLayers, check_scale
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from lmctl.plan import Plan
     from lmctl.precision.stored_linear import Codec
 
 
@@ -35,13 +35,13 @@ class Int8Weights(LinearLayers):
         if self.gradients not in ("fp32", "bf16"):
             raise ValueError(f"gradients must be fp32 or bf16, got {self.gradients!r}")
 
-    def refuse_run(self, run: RunParts) -> str | None:
-        if run.compile:
+    def refuse_run(self, plan: Plan) -> str | None:
+        if plan.compile:
             return (
                 f"{self.name} keeps weights where torch.compile does not look for them; "
                 "nearest: compile=false, or precision=int8"
             )
-        return super().refuse_run(run)
+        return super().refuse_run(plan)
 
     def codec(self) -> Codec:
         """How weights are kept and multiplied."""

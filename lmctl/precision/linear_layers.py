@@ -6,15 +6,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
-from lmctl.core.numerics import RunParts
-from lmctl.precision.base import Standard, no_bf16
+from lmctl.precision.base import Precision, no_bf16
 
 if TYPE_CHECKING:
     import torch
 
+    from lmctl.plan import Plan
+
 
 @dataclass(frozen=True)
-class LinearLayers(Standard):
+class LinearLayers(Precision):
     """`float_products`: what every other product is computed in. `exclude`: names of layers that are left alone, with
     `*` for anything; None: output heads and adapters (`lmctl.precision.choice.HEADS`)."""
 
@@ -33,10 +34,10 @@ class LinearLayers(Standard):
     def refuse(self, device: torch.device) -> str | None:
         return no_bf16(device) if self.float_products == "bf16" else None
 
-    def refuse_run(self, run: RunParts) -> str | None:
-        if not getattr(run.model, "linear_layers", True):
+    def refuse_run(self, plan: Plan) -> str | None:
+        if not plan.model.linear_layers:
             return (
-                f"{self.name} works on linear layers, and {type(run.model).__name__} has none but its head; "
+                f"{self.name} works on linear layers, and {type(plan.model).__name__} has none but its head; "
                 "nearest: precision=bf16"
             )
         return None

@@ -6,9 +6,11 @@ without updates. Everything else stays in the number format that the model has.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Optional
+from typing import TYPE_CHECKING, Optional
 
+from lmctl.precision.base import Quantization
 from lmctl.precision.linear_layers import check_scale
 
 if TYPE_CHECKING:
@@ -19,14 +21,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PostTraining:
+class PostTraining(Quantization):
     """`exclude`: names of layers that are left alone, with `*` for anything; None: output heads
     (`lmctl.precision.choice.HEADS`)."""
-
-    product: ClassVar[str | None] = None
-    """The low-precision product that a forward pass must have, or the quantisation did nothing."""
-    storage: ClassVar[str] = "int8"
-    """The format in which weights must be found."""
 
     scale: str = "float"
     exclude: Optional[list[str]] = None
@@ -39,9 +36,9 @@ class PostTraining:
         """The option, as one types it."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
+    @abstractmethod
     def codec(self, dtype: str) -> Codec:
         """How the weights of a layer whose own format is `dtype` (fp32, bf16, fp16) are kept and multiplied."""
-        raise NotImplementedError
 
     def remarks(self, device: torch.device) -> list[str]:
         """What the user should know of this device."""

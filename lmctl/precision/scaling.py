@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lmctl.core.numerics import LossScaler
+from lmctl.precision.base import LossScaler
 
 
 class Unscaled(LossScaler):
@@ -18,9 +18,6 @@ class Unscaled(LossScaler):
     so that the host need not wait for the gradients' norm in every step; `step` then says True and the runner
     sees the norm at the next log point.
     """
-
-    def unscale(self, optimizer: Optimizer) -> None:
-        """Gradients are as they are."""
 
     def decides_on_device(self, optimizer: Optimizer) -> bool:
         return getattr(optimizer, "_step_supports_amp_scaling", False)
@@ -35,12 +32,6 @@ class Unscaled(LossScaler):
             return False
         optimizer.step()
         return True
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """There is none."""
 
 
 class DynamicScale(LossScaler):
@@ -64,12 +55,12 @@ class DynamicScale(LossScaler):
         return self.scaler.get_scale() >= before
 
     @property
-    def value(self) -> float:
-        return self.scaler.get_scale()
+    def skips(self) -> bool:
+        return True
 
     @property
-    def dynamic(self) -> bool:
-        return True
+    def value(self) -> float:
+        return self.scaler.get_scale()
 
     def state_dict(self) -> dict[str, Any]:
         return self.scaler.state_dict()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from lmctl.core.restore import InOwnForm
 from lmctl.precision.arithmetic import as_matrix
 from lmctl.precision.counting import Kept, in_reference
 
@@ -64,7 +65,7 @@ class StoredProduct(torch.autograd.Function):
         return (gx, gw, None, *(None for _ in tensors))
 
 
-class StoredWeight(nn.Module):
+class StoredWeight(InOwnForm, nn.Module):
     """What `StoredLinear` and `StoredConv1D` share. `kept` says what the first storing did to the weight."""
 
     weight: Any

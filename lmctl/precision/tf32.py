@@ -6,23 +6,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.core.numerics import RunParts
-from lmctl.precision.base import Standard
+from lmctl.precision.base import Precision
 
 if TYPE_CHECKING:
     import torch
+
+    from lmctl.plan import Plan
 
 NEEDS = "tf32 needs an NVIDIA GPU of compute capability 8.0 or more"
 
 
 @dataclass(frozen=True)
-class Tf32(Standard):
+class Tf32(Precision):
     """fp32 parameters, TF32 products."""
 
     product: ClassVar[str | None] = "tf32"
 
-    def refuse_run(self, run: RunParts) -> str | None:
-        return f"{NEEDS}; nearest: precision=fp32" if run.runner.on_cpu() else None
+    def refuse_run(self, plan: Plan) -> str | None:
+        return f"{NEEDS}; nearest: precision=fp32" if plan.runner.on_cpu() else None
 
     def refuse(self, device: torch.device) -> str | None:
         import torch

@@ -12,13 +12,13 @@ from lmctl.config.schema import BatchShape
 from lmctl.core.batch import Family, Split
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.sources import streamed
-from lmctl.core.tasks import Examples, Material
 from lmctl.core.vocabulary import NO_PIECE
 from lmctl.mix.blocks import ReadBlock
 from lmctl.mix.mix import Mix
+from lmctl.model.base import no_dropout
 from lmctl.model.loading import DROPOUTS
-from lmctl.plan import Plan, no_dropout
+from lmctl.objective.base import Examples, Material
+from lmctl.plan import Plan
 from lmctl.run.blocks import BlockMaker
 from lmctl.run.prepare import Prepared
 from lmctl.tokenizer.pretrained import Pretrained
@@ -35,11 +35,10 @@ def blocks_of(plan: Plan, prepared: Prepared) -> dict[str, ReadBlock]:
     """How the blocks of each streamed task are read."""
     readers: dict[str, ReadBlock] = {}
     for name, task in plan.mix.tasks.items():
-        source = streamed(task.data)
-        if source is not None:
+        if task.data.streamed:
             material = _material(plan.mix, name, plan.model.family, plan.batch, prepared, "train", augmented=True)
             order = Draws(plan.seed, f"{name}/shards")
-            readers[name] = BlockMaker(source, task.objective, material, prepared.tokenizer.backend_tokenizer, order)
+            readers[name] = BlockMaker(task.data, task.objective, material, prepared.tokenizer.backend_tokenizer, order)
     return readers
 
 
@@ -87,7 +86,7 @@ def network_of(plan: Plan, prepared: Prepared) -> Any:
 
 def check_pieces(plan: Plan, prepared: Prepared) -> None:
     """A model that was trained already knows pieces by number: they must be the same pieces."""
-    path = getattr(plan.model, "tokenizer_path", None)
+    path = plan.model.tokenizer_path
     if path is None:
         return
     theirs, ours = Pretrained(path).obtain(iter(())).get_vocab(), prepared.tokenizer.get_vocab()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from lmctl.core.draws import Draws
 from lmctl.core.errors import DataError
-from lmctl.core.sources import Block, StreamedSource, StreamPlace
 from lmctl.core.store import TokenStore, store_in_memory
-from lmctl.core.tasks import Examples, Material, Objective
+from lmctl.data.base import Block, Source, StreamPlace
 from lmctl.mix.blocks import BlockOfExamples
+from lmctl.objective.base import Examples, Material, Objective
 from lmctl.run.labels import Labels, labelled
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class BlockMaker:
     """Reads blocks for one task; a `ReadBlock` of lmctl/mix/blocks.py."""
 
-    source: StreamedSource
+    source: Source
     objective: Objective
     material: Material
     """Of the first block, whose labels are those of the task."""
@@ -40,7 +40,7 @@ class BlockMaker:
         if kind is None:
             return store_in_memory((row.texts for row in block.rows), self.tokenizer)
         labels = Labels(kind, names, "the first block of the stream, from which the classes were taken")
-        skip = getattr(self.source, "on_bad_row", "error") == "skip"
+        skip = self.source.on_bad_row == "skip"
         store = store_in_memory(labelled(block.rows, labels, skip, []), self.tokenizer)
         return replace(store, labels=labels.arrays()[0], label_names=names)
 

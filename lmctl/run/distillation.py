@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.batch import Batch, LabelKind
-from lmctl.core.lessons import Asked, Distiller, LogitLesson, StateLesson, States, Teacher, TeacherOutput
-from lmctl.core.tasks import Objective, Prediction
+from lmctl.distill.base import Asked, Distiller, LogitLesson, StateLesson, States, Teacher, TeacherOutput
 from lmctl.model.inside import Inside
+from lmctl.objective.base import Objective, Prediction
 from lmctl.run.losses import zero_loss
 from lmctl.run.rows import real_positions
 

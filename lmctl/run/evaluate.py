@@ -13,9 +13,9 @@ import torch
 from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.core.tasks import LOSS, Examples, Metric, Objective
 from lmctl.mix.order import Drawn
 from lmctl.mix.stream import batched
+from lmctl.objective.base import LOSS, Examples, Metric, Objective
 from lmctl.run.learner import Learner
 from lmctl.run.measures import about_mean, wilson
 from lmctl.run.processes import Processes

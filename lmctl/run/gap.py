@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
-from lmctl.core.lessons import Answers
-from lmctl.core.numerics import Precision
 from lmctl.core.places import Paths
-from lmctl.core.tasks import Examples
+from lmctl.distill.base import Answers
 from lmctl.model.pretrained import Pretrained
+from lmctl.objective.base import Examples
 from lmctl.plan import Plan
+from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import examples_of, heads_of
 from lmctl.run.balance import Fixed

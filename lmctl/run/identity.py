@@ -7,38 +7,20 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from lmctl.config.groups import TrainConfig
 from lmctl.config.keys import Key, keys_of
-from lmctl.config.schema import TrainConfig
+from lmctl.config.table import without
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest, path_of
 from lmctl.core.places import IsPlace, Paths
 from lmctl.core.words import setting
+from lmctl.data.base import Source
+from lmctl.tokenizer.base import TokenizerSpec
 
-FREE = (
-    "name",
-    "run_dir",
-    "resume",
-    "init_from",
-    "model.init_from",
-    "model.teacher",
-    "cache_dir",
-    "trusted",
-    "budget",
-    "eval",
-    "checkpoint",
-    "early_stop",
-    "log",
-    "runner",
-    "compile",
-    "teacher",
-    "distill.chunk_mb",
-    "distill.control",
-    "gradient_checkpointing",
-    "batch.micro",
-    "compression.probe_every",
-)
-"""Keys, and sections, that may change when a run goes on. So may places (`core.places`): what they lead to is compared
-itself. Where `eval.rows` changes, the run validates afresh and says so (`run/validator.py`)."""
+FREE = without(TrainConfig, "identity")
+"""Keys, and sections, that may change when a run goes on; so may those of components that are marked alike, and places
+(`core.places`): what they lead to is compared itself. Where `eval.rows` changes, the run validates afresh and says so
+(`run/validator.py`)."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +54,10 @@ class Identity:
 def same_config(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise unless a run that began with the config `before` can go on with `now`, both resolved."""
     old, new = _flat(before), _flat(now)
-    free = {key.name for tree in (before, now) for key in keys_of(tree, TrainConfig, _trusted(now)) if _is_place(key)}
+    keys = [key for tree in (before, now) for key in keys_of(tree, TrainConfig, _trusted(now))]
+    free = {key.name for key in keys if _is_place(key) or not key.identity}
     for key in sorted(old.keys() | new.keys()):
-        if key not in free and not _free(key):
+        if key not in free and key.partition(".")[0] not in FREE:
             same_value(key, old.get(key), new.get(key))
 
 
@@ -113,15 +96,11 @@ def _is_place(key: Key) -> bool:
 def _is_compared(key: Key) -> bool:
     """Whether what a place holds is compared by others, or decides nothing: sources and tokenizers tell what is in
     them, and a run that goes on has its own weights."""
-    return hasattr(key.owner, "fingerprint") or hasattr(key.owner, "identity") or _free(key.name)
+    return issubclass(key.owner, (Source, TokenizerSpec)) or not key.identity
 
 
 def _trusted(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, config.get("trusted") or ()))
-
-
-def _free(key: str) -> bool:
-    return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in FREE)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

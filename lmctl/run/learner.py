@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lmctl.adversary.divergence import divergence
 from lmctl.core.batch import Batch, Terms
-from lmctl.core.numerics import Precision
-from lmctl.core.tasks import Metric, Objective, Prediction
+from lmctl.objective.base import Metric, Objective, Prediction
+from lmctl.precision.base import Precision
 from lmctl.run.distillation import Lessons, LogitLoss, NoDistillation
 from lmctl.run.dropout import DropoutStream
 from lmctl.run.losses import LOGITS_BYTES, chunks_of, weighed_losses, zero_loss

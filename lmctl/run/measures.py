@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lmctl.core.tasks import Objective
+from lmctl.objective.base import Objective
 
 NORMAL_95 = 1.959964
 """95 % of a normal distribution lie within so many standard deviations."""

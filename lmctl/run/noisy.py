@@ -17,8 +17,7 @@ from torch import Tensor
 
 from lmctl.augment.words import word_numbers
 from lmctl.core.batch import Batch, Targets
-from lmctl.core.sources import Rewrite
-from lmctl.core.vocabulary import Vocabulary
+from lmctl.core.vocabulary import Rewrite, Vocabulary
 from lmctl.objective.batching import padding_mask, rectangle
 
 

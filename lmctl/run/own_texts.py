@@ -18,11 +18,11 @@ from torch import Tensor
 
 from lmctl.core.batch import Batch, Family
 from lmctl.core.draws import Draws
-from lmctl.core.tasks import Examples, Material
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import Window
 from lmctl.model.writing import write
+from lmctl.objective.base import Examples, Material
 from lmctl.objective.batching import rectangle
 from lmctl.objective.clm import next_piece_batch
 from lmctl.objective.translate import seq2seq_batch

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmctl.augment.base import Augment
 from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.sources import Augment, Rewrite
+from lmctl.core.vocabulary import Rewrite
 from lmctl.plan import Plan
 from lmctl.run.noisy import Rewriting
 from lmctl.run.prepare import Prepared

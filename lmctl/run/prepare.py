@@ -13,14 +13,15 @@ from lmctl.core import progress
 from lmctl.core.batch import Split
 from lmctl.core.cache import cached, root_of
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.sources import Source, TokenizerSpec, streamed
 from lmctl.core.store import FORMAT, TokenStore, add_labels, write_store
-from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.data.base import Source
 from lmctl.data.columns import Columns
 from lmctl.mix.mix import Mix, Task
+from lmctl.objective.base import Objective
 from lmctl.objective.pairs import no_pairs
 from lmctl.run.labels import Labels, check_repeated, labelled, one_label
+from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 
@@ -141,7 +142,7 @@ def _tokenizer(
 def _look(name: str, task: Task) -> None:
     """Before anything that takes long: DataError if the labels of a task are none, or if all of its documents are too
     short. Reads the whole source once, as whoever splits it must."""
-    if streamed(task.data) is not None:
+    if task.data.streamed:
         return
     rows = progress.counted(task.data.rows("train"))
     if task.objective.label_kind is not None and declared_labels(task) is None:
@@ -173,7 +174,7 @@ def tokenizer_key(spec: TokenizerSpec, mix: Mix, texts: Mapping[str, Mapping[str
 
 def declared_labels(task: Task) -> tuple[str, ...] | None:
     """The classes that the task's source knows beforehand, if it does."""
-    return tuple(getattr(task.data, "label_names", ())) or None
+    return task.data.label_names or None
 
 
 def store_key(
@@ -223,7 +224,7 @@ def _store(
     if not len(store):
         raise DataError(f"the {split} split of {name} has no tokens", "give more text")
     classes = f", {len(store.label_names):,} classes" if store.label_names else ""
-    part = ", first block" if split == "train" and streamed(task.data) else ""
+    part = ", first block" if split == "train" and task.data.streamed else ""
     say(
         f"{name}/{split}{part}: {len(store.documents) - 1:,} {what}, {len(store.sentences) - 1:,} "
         f"{'sentences' if what == 'documents' else 'texts'}{classes}, {len(store):,} tokens, {_found(hit)}"
@@ -235,7 +236,7 @@ def _documents(source: Source, split: Split, labels: Labels | None, left_out: li
     rows = progress.counted(source.rows(split))
     if labels is None:
         return (row.texts for row in rows)
-    return labelled(rows, labels, getattr(source, "on_bad_row", "error") == "skip", left_out)
+    return labelled(rows, labels, source.on_bad_row == "skip", left_out)
 
 
 def _noun(task: Task) -> str:

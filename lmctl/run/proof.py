@@ -42,7 +42,7 @@ def prove(trainer: Trainer) -> dict[str, Any]:
     """The dtype table of the run with its proof; raises if a low precision does nothing, or too much."""
     device, precision = trainer.processes.device, trainer.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
-    if getattr(trainer.plan.optim, "state_bits", 32) == 8:
+    if trainer.plan.optim.state_bits == 8:
         table["optimiser"] = "8 bits, fp32 where a tensor has less than 4096 elements"
     task = next(iter(trainer.stream.streams))
     cuda = [device] if device.type == "cuda" else []

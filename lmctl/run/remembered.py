@@ -20,12 +20,12 @@ from torch import Tensor
 
 from lmctl.core.batch import Batch
 from lmctl.core.cache import found, root_of
-from lmctl.core.lessons import Answers, Teacher, TeacherOutput
-from lmctl.core.tasks import Examples, Objective, Prediction
+from lmctl.distill.base import Answers, Teacher, TeacherOutput
 from lmctl.distill.cache import KIND, CachedLogits, Maskings, build, find, identity
 from lmctl.distill.vocabulary import SharedPieces
 from lmctl.mix.order import rows_draws
 from lmctl.model.network import LANGUAGE
+from lmctl.objective.base import Examples, Objective, Prediction
 from lmctl.plan import Plan
 from lmctl.run.assemble import examples_of
 from lmctl.run.prepare import Prepared

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmctl.core.batch import Batch
-from lmctl.core.lessons import Teacher
+from lmctl.distill.base import Teacher
 from lmctl.plan import Plan
 from lmctl.run.assemble import check_network
 from lmctl.run.balance import Fixed, Uncertainty

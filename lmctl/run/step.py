@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmctl.adversary.base import Adversary, LossReport, View
 from lmctl.core.batch import Batch, Terms
 from lmctl.core.errors import LmctlError
-from lmctl.core.numerics import LossScaler
-from lmctl.core.passes import Adversary, LossReport, View
 from lmctl.mix.stream import Window
+from lmctl.precision.base import LossScaler
 from lmctl.run.dropout import dropout_state, set_dropout_state
 from lmctl.run.learner import Learner, Pass, Share
 from lmctl.run.perturb import Perturbations

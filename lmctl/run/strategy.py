@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmctl.compression.base import Exchange, GradCompressor
 from lmctl.compression.wire import Wire
-from lmctl.core.steps import Exchange, GradCompressor
 from lmctl.run.learner import Learner, Losses, Pass, Share
 from lmctl.run.processes import Processes
 

@@ -21,7 +21,9 @@ from torch import Tensor
 from lmctl.core.batch import Batch
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
-from lmctl.core.lessons import (
+from lmctl.core.model_files import tasks as read_tasks
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.distill.base import (
     Anatomy,
     Answers,
     Distiller,
@@ -31,15 +33,13 @@ from lmctl.core.lessons import (
     Teacher,
     TeacherOutput,
 )
-from lmctl.core.model_files import tasks as read_tasks
-from lmctl.core.numerics import Precision
-from lmctl.core.tasks import Objective, Prediction
-from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.vocabulary import SharedPieces, match
 from lmctl.model.inside import Inside
 from lmctl.model.network import LANGUAGE
 from lmctl.model.teacher import TeacherModel
+from lmctl.objective.base import Objective, Prediction
 from lmctl.plan import Plan
+from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import heads_of
 from lmctl.run.distillation import real_by_stack

@@ -21,11 +21,11 @@ from lmctl.compression.wire import Wire
 from lmctl.core import stop
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, Diverged
-from lmctl.core.lessons import Teacher
-from lmctl.core.numerics import LossScaler
+from lmctl.distill.base import Teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
+from lmctl.precision.base import LossScaler
 from lmctl.run.assemble import blocks_of, check, examples_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
@@ -231,8 +231,8 @@ class Trainer:
 
     def _skip(self, scaler: LossScaler) -> None:
         """A step was not taken: normal while fp16 looks for its scale, the end of the run otherwise."""
-        if not scaler.dynamic or scaler.value < SMALLEST_SCALE:
-            raise self.diverged("the loss scale fell below 1" if scaler.dynamic else "")
+        if not scaler.skips or scaler.value < SMALLEST_SCALE:
+            raise self.diverged("the loss scale fell below 1" if scaler.skips else "")
         self.state.skipped += 1
 
     def diverged(self, why: str = "") -> Diverged:

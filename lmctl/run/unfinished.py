@@ -19,9 +19,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmctl.core.cache import cached, default_root
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
-from lmctl.core.numerics import Precision
 from lmctl.core.places import Paths, run_of
 from lmctl.core.words import command
+from lmctl.precision.base import Precision
 
 MODEL = "model"
 """The directory in a checkpoint that its model is exported to."""

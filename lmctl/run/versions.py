@@ -15,7 +15,7 @@ import numpy as np
 from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError
-from lmctl.core.tasks import Examples, Material
+from lmctl.objective.base import Examples, Material
 from lmctl.plan import Plan
 from lmctl.run.teacher import asked
 

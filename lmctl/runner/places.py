@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Optional
 
 from lmctl.core.errors import ConfigError
+from lmctl.runner.base import Where
 
 
 @dataclass(frozen=True)
-class Auto:
+class Auto(Where):
     """Every GPU there is, a process each; without one, the CPU in one process."""
 
     def world(self) -> int:
@@ -24,7 +25,7 @@ class Auto:
 
 
 @dataclass(frozen=True)
-class Cpu:
+class Cpu(Where):
     """One process on the CPU."""
 
     def world(self) -> int:
@@ -35,7 +36,7 @@ class Cpu:
 
 
 @dataclass(frozen=True)
-class Gpu:
+class Gpu(Where):
     """One process on one GPU."""
 
     def world(self) -> int:
@@ -46,7 +47,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Ddp:
+class Ddp(Where):
     """Several processes that average their gradients (Li et al. 2020, "PyTorch Distributed")."""
 
     processes: Optional[int] = None

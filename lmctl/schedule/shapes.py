@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lmctl.schedule.base import Schedule
+
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """Warm up, then stay at the peak."""
 
     warmup: float = 0.1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.training import (
     LONGEST_WORD,
     SPECIAL,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bpe:
+class Bpe(TokenizerSpec):
     """Merges over bytes: no text is unknown to it. `Ġ`, a space, marks the beginning of a word."""
 
     vocab_size: int = 8192

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.training import SPECIAL, UNK, case, check_sizes, enough, finish, identity_of, reread, train
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Char:
+class Char(TokenizerSpec):
     """The most frequent characters, spaces included; the others are unknown."""
 
     vocab_size: int = 8192

@@ -13,13 +13,14 @@ from lmctl.core.files import means_a_place, path_of
 from lmctl.core.foreign import tokenizer_of
 from lmctl.core.model_files import TOKENIZER_FILES, tokenizer_folder
 from lmctl.core.places import Place
+from lmctl.tokenizer.base import TokenizerSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class Pretrained(TokenizerSpec):
     """A tokenizer that exists already; it is used as it is, and no code that comes with it is run."""
 
     path: Place

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.training import (
     LONGEST_WORD,
     SPECIAL,
@@ -36,7 +37,7 @@ _SLOWER = 3
 
 
 @dataclass(frozen=True)
-class Unigram:
+class Unigram(TokenizerSpec):
     """The likeliest segmentation under piece probabilities; `▁`, a space, marks the beginning of a word."""
 
     vocab_size: int = 8192

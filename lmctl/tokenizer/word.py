@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.training import (
     SPECIAL,
     UNK,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Word:
+class Word(TokenizerSpec):
     """The most frequent words; the others are unknown."""
 
     vocab_size: int = 32768

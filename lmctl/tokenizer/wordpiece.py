@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.training import (
     SPECIAL,
     UNK,
@@ -36,7 +37,7 @@ _LONGEST_WORD = 100
 
 
 @dataclass(frozen=True)
-class WordPiece:
+class WordPiece(TokenizerSpec):
     """Words at white space, punctuation and Chinese characters, cut into pieces; `##` marks a continuation."""
 
     vocab_size: int = 8192

@@ -21,7 +21,7 @@ from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
 from lmctl.core.places import IsPlace, Paths, run_of
-from lmctl.core.sources import Source, streamed
+from lmctl.data.base import Source
 from lmctl.use.own import own_tasks
 
 
@@ -79,7 +79,7 @@ def unseen(model_path: str, trusted: tuple[str, ...], given: Source) -> Unseen:
 
 
 @dataclass(frozen=True)
-class Rest:
+class Rest(Source):
     """A source without the rows whose digests are in `seen`."""
 
     original: Source
@@ -91,7 +91,7 @@ class Rest:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        return tuple(getattr(self.original, "label_names", ()))
+        return self.original.label_names
 
     def fingerprint(self) -> Mapping[str, Any]:
         seen = hashlib.sha256(b"".join(sorted(self.seen))).hexdigest()
@@ -151,7 +151,7 @@ def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[s
 def _at(source: Source, given: Source) -> Source | None:
     """`source` with the text of `given`: its training files, and its validation files if it has such; None if the two
     are of different kinds, or of one that has no files."""
-    if type(source) is not type(given) or streamed(source) is not None:
+    if type(source) is not type(given) or source.streamed:
         return None
     places = [key for key in _places(source) if getattr(source, key) is not None and getattr(given, key) is not None]
     changes = {key: getattr(given, key) for key in places}
@@ -160,7 +160,7 @@ def _at(source: Source, given: Source) -> Source | None:
 
 def _is_here(source: Source | None, print_: dict[str, Any]) -> bool:
     """Whether `source` can be read without fetching it, and is what it was."""
-    if source is None or streamed(source) is not None:
+    if source is None or source.streamed:
         return False
     values = [str(path_of(value)) for key in _places(source) if (value := getattr(source, key)) is not None]
     here = all(os.path.exists(value) or glob.glob(value) for value in values)

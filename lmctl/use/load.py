@@ -14,10 +14,11 @@ from lmctl.core.files import means_a_place, nearest_place, path_of
 from lmctl.core.foreign import check_answers, check_fit, config_of, refuse_random, tokenizer_of, weights_of
 from lmctl.core.model_files import near
 from lmctl.core.model_files import tasks as read_tasks
-from lmctl.core.places import Paths, Where
+from lmctl.core.places import Paths
 from lmctl.model.positions import positions
 from lmctl.model.writing import ends_of
 from lmctl.run.unfinished import model_in
+from lmctl.runner.base import Where
 from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:

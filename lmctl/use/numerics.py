@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.numerics import Precision, Quantization
+from lmctl.precision.base import Precision, Quantization
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.linear_layers import LinearLayers
 

@@ -12,9 +12,9 @@ from lmctl.config.build import build
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
 from lmctl.core.places import Paths, run_of
-from lmctl.core.sources import Source
-from lmctl.core.tasks import Objective
+from lmctl.data.base import Source
 from lmctl.mix.mix import Mix
+from lmctl.objective.base import Objective
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from lmctl.core.batch import Row
 from lmctl.core.cache import cached, root_of
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, Stopped
-from lmctl.core.sources import Source, streamed
 from lmctl.core.stop import Interrupted
+from lmctl.data.base import Source
 from lmctl.data.written import Written
 from lmctl.distill.texts import TeacherTexts
 from lmctl.plan import Plan
@@ -70,7 +70,7 @@ def written(
     """`source` with the teacher's texts for training, made or found in the cache `root`. `teacher` tells the teacher
     from others, `open_teacher` brings it into memory if it must write. A signal ends it at once, with `Stopped` if
     blocks of texts are kept."""
-    if streamed(source) is not None:
+    if source.streamed:
         raise ConfigError(
             "distill=sequence writes all texts before training, and this source is streamed", "data.streaming=false"
         )

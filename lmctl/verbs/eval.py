@@ -17,10 +17,11 @@ from lmctl.core.batch import Row, Split
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
-from lmctl.core.numerics import Precision, Quantization
-from lmctl.core.places import Paths, Where, run_of
-from lmctl.core.sources import Source
+from lmctl.core.places import Paths, run_of
 from lmctl.core.suggest import did_you_mean
+from lmctl.data.base import Source
+from lmctl.precision.base import Precision, Quantization
+from lmctl.runner.base import Where
 from lmctl.use.load import model_folder
 from lmctl.use.numerics import Numerics
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import GenerateConfig
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.places import Where
+from lmctl.runner.base import Where
 
 Prompt: TypeAlias = "tuple[int, str]"
 """The number of its line, and what it says."""

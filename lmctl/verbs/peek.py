@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root, section
-from lmctl.config.schema import BatchShape, PeekConfig
+from lmctl.config.groups import PeekConfig
+from lmctl.config.schema import BatchShape
 from lmctl.core.batch import Batch
 from lmctl.core.json_lines import emit
-from lmctl.core.sources import TokenizerSpec, streamed
-from lmctl.core.tasks import ModelSpec
 from lmctl.mix.mix import Mix, Task
-from lmctl.plan import check_rows
+from lmctl.model.base import ModelSpec
 from lmctl.run.unfinished import with_models
+from lmctl.tokenizer.base import TokenizerSpec
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -38,7 +38,8 @@ def run(cfg: DictConfig) -> None:
     tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)
     model = build(cfg.model, ModelSpec, trusted=trusted)
     family, shape = model.family, section(cfg.batch, BatchShape)
-    check_rows(mix, model, shape)
+    model.check_length(shape.seq_len)
+    mix.check_model(model)
 
     from rich.console import Console
 
@@ -57,7 +58,7 @@ def run(cfg: DictConfig) -> None:
     for name, examples in shown.items():
         stream = RowStream(examples, cfg.seed, name, shape.rows)
         size = len(examples)
-        block = "the first block, " if cfg.split == "train" and streamed(mix.tasks[name].data) else ""
+        block = "the first block, " if cfg.split == "train" and mix.tasks[name].data.streamed else ""
         if config.format == "text":
             console.print(f"{name}, {cfg.split}: {size:,} rows in {block}epoch {cfg.epoch}", markup=False)
         for number in range(min(cfg.rows, size)):

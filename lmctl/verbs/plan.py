@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, open_dict
 
-from lmctl.config.build import UnknownKey, build, check_root
-from lmctl.config.schema import PlanConfig
+from lmctl.config.build import build, check_root
+from lmctl.config.groups import PlanConfig
+from lmctl.config.mistakes import UnknownKey
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
-from lmctl.core.places import Where
 from lmctl.plan import Plan
 from lmctl.run.unfinished import with_models
+from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
     from lmctl.cost.estimate import Estimate

@@ -16,10 +16,11 @@ from lmctl.config.use_schema import PredictConfig
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.files import whole
 from lmctl.core.json_lines import encodable, line_of
-from lmctl.core.places import Paths, Where
+from lmctl.core.places import Paths
+from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
-    from lmctl.core.sources import Source
+    from lmctl.data.base import Source
     from lmctl.use.answers import Answer
     from lmctl.use.new_rows import NewRow
 

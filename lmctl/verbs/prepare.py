@@ -8,10 +8,12 @@ import numpy as np
 from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root, section
-from lmctl.config.schema import BatchShape, PrepareConfig
-from lmctl.core.sources import Source, TokenizerSpec
+from lmctl.config.groups import PrepareConfig
+from lmctl.config.schema import BatchShape
+from lmctl.data.base import Source
 from lmctl.mix.mix import Mix
 from lmctl.run.unfinished import with_models
+from lmctl.tokenizer.base import TokenizerSpec
 
 if TYPE_CHECKING:
     from lmctl.run.prepare import Corpus, Prepared

@@ -14,7 +14,7 @@ from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import ScoreConfig
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.json_lines import emit, parsed
-from lmctl.core.places import Where
+from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
     from lmctl.use.inputs import Placed

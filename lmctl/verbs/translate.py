@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import TranslateConfig
-from lmctl.core.places import Where
+from lmctl.runner.base import Where
 
 
 def run(cfg: DictConfig) -> None:

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from lmctl.core.batch import Document
 from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore, add_labels, write_store
-from lmctl.core.tasks import Material
 from lmctl.model.pretrained import Pretrained
+from lmctl.objective.base import Material
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.balance import Fixed
 from lmctl.run.evaluate import Validation

@@ -1,4 +1,4 @@
-"""What a student learns from a teacher: the group `distill`."""
+"""The contract of the group `distill`: what a student learns from a teacher."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from lmctl.core.component import Component
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmctl.core.batch import Batch, LabelKind
-    from lmctl.core.numerics import Precision
-    from lmctl.core.tasks import Prediction
+    from lmctl.objective.base import Prediction
+    from lmctl.precision.base import Precision
 
 
 class Answers(NamedTuple):
@@ -35,7 +37,7 @@ class Asked:
     """Share of the budget that is spent."""
 
 
-class Lesson(ABC):
+class Lesson(Component):
     """One term of the lesson: a `LogitLesson`, a `StateLesson`, or one that changes the texts."""
 
     @abstractmethod
@@ -108,7 +110,7 @@ class StateLesson(Lesson):
         cannot be compared. Its `shown` are lines for people: what is compared with what."""
 
 
-class Distiller(ABC):
+class Distiller(Component):
     """Group `distill`: what a student learns from its teacher, besides what the text says. Defaults are those of a run
     without a teacher."""
 

@@ -1,32 +1,16 @@
-"""From gradients to a step: the groups `optim`, `schedule` and `compression`."""
+"""The contract of the group `compression`: in what form gradients cross the network."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from lmctl.core.component import Component
+from lmctl.optim.base import OptimSpec
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-
-
-@runtime_checkable
-class OptimSpec(Protocol):
-    """Group `optim`: the rule that turns gradients into updates."""
-
-    lr: float
-
-    def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer: ...
-
-
-@runtime_checkable
-class Schedule(Protocol):
-    """Group `schedule`: the learning rate over the budget."""
-
-    def factor(self, progress: float) -> float:
-        """What the peak learning rate is multiplied by when `progress` (above 0, up to 1) of the budget is spent."""
-        ...
 
 
 class Wire(Protocol):
@@ -107,24 +91,26 @@ class Exchange(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class GradCompressor(ABC):
+class GradCompressor(Component):
     """Group `compression`: in what form gradients cross the network."""
 
-    simulate_workers: int | None = None
-    """Workers that a single process plays; None: the processes are the workers."""
+    @property
+    def simulate_workers(self) -> int | None:
+        """Workers that a single process plays; None: the processes are the workers."""
+        return None
 
     @abstractmethod
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
         """How many workers share the rows of a step in `world` processes; raises a `ConfigError` if a run like that,
         with this optimiser and clipping, cannot use it."""
 
-    def alone(self) -> GradCompressor:
-        """The same for a worker without others in a process of its own: it does what it would do, and sends nothing."""
-        return self
-
     def remarks(self, optim: OptimSpec) -> list[str]:
         """What the user should know beforehand."""
         return []
+
+    def alone(self) -> Self:
+        """The same for a lone worker, which costs what it costs but the network."""
+        return self
 
     @abstractmethod
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange:

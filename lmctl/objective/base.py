@@ -1,21 +1,23 @@
-"""What is learnt, and by what: the groups `objective` and `model`."""
+"""The contract of the group `objective`: what is predicted from what."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lmctl.core.component import Component
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from lmctl.core.batch import Batch, Family, Kind, LabelKind
     from lmctl.core.draws import Draws
-    from lmctl.core.sources import Rewrite
     from lmctl.core.store import TokenStore
-    from lmctl.core.vocabulary import Vocabulary
+    from lmctl.core.vocabulary import Rewrite, Vocabulary
+    from lmctl.model.base import Network
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ LOSS = "loss"
 """The name among metrics of what is minimised; it is reported under the name of its term."""
 
 
-class Objective(ABC):
+class Objective(Component):
     """Group `objective`: what is predicted from what.
 
     It calls no head for a loss, divides by nothing, and knows of no chunks, adversaries or teachers: see
@@ -188,77 +190,3 @@ class Objective(ABC):
         """The same metrics, or some of them, for the best guess that never looks at the text. `train` is the training
         split, but its labels are those of the rows that are validated on: no one answer for all of them is better than
         theirs."""
-
-
-class Network(Protocol):
-    """What a model of the group `model` can do once loaded; an `nn.Module`."""
-
-    def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
-        """Last hidden states [N, H] at the flattened positions `read` int64 [N], and nowhere else (of the decoder,
-        where there is one besides the encoder). None: one summary [R, H] of each row, as this architecture
-        makes it: the first position of an encoder, the last real one of a decoder, ..."""
-        ...
-
-    def head(self, name: str, hidden: Tensor) -> Tensor:
-        """Logits [N, V or classes] of the named head for hidden states [N, H]."""
-        ...
-
-    def head_parameters(self, name: str) -> list[nn.Parameter]:
-        """The parameters that `head` computes with."""
-        ...
-
-    def head_width(self, name: str) -> int:
-        """Outputs of the named head."""
-        ...
-
-    def word_embeddings(self) -> Any:
-        """The `nn.Embedding` that makes vectors [R, L, H] of `input_ids` (of the encoder's, where there is a decoder
-        besides)."""
-        ...
-
-    def memory(self) -> Any:
-        """What a network that carries a state from batch to batch has carried so far; None for others."""
-        ...
-
-    def recall(self, memory: Any) -> None:
-        """Go on from what `memory` gave."""
-        ...
-
-    def carried(self) -> dict[str, Tensor]:
-        """The same by names, for a checkpoint; empty where nothing is carried."""
-        ...
-
-    def checkpoint_activations(self) -> None:
-        """Recompute activations in the backward pass from now on instead of keeping them."""
-        ...
-
-    def compile_body(self) -> None:
-        """Run the layers through torch.compile from now on."""
-        ...
-
-    def pretrained(self) -> Any:
-        """The transformers `PreTrainedModel` that holds the weights, for export."""
-        ...
-
-
-@runtime_checkable
-class ModelSpec(Protocol):
-    """Group `model`: an architecture and its size.
-
-    One attribute and one method are optional. `carries_state` True: its network carries a state from row to row, for
-    objectives that ask for it. `outline`: like `load`, but weights that were trained before are not read, so that it
-    may be called where tensors hold nothing (torch's meta device). Without it `load` is called there.
-    """
-
-    @property
-    def family(self) -> Family: ...
-
-    @property
-    def max_positions(self) -> int | None:
-        """Longest row it takes; None: any."""
-        ...
-
-    def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Any:
-        """An `nn.Module` that is a `Network` as well; Python types have no word for both. `heads` maps the name of
-        each head it must have to its number of outputs."""
-        ...

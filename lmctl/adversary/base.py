@@ -1,17 +1,19 @@
-"""A micro-batch in the hands of an adversary: the group `adversary`."""
+"""The contract of the group `adversary`: how a micro-batch is made more difficult to learn from."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from lmctl.core.component import Component
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lmctl.augment.base import Augment
     from lmctl.core.batch import Terms
-    from lmctl.core.sources import Augment
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class AttackedBatch(Protocol):
         ...
 
 
-class Adversary(ABC):
+class Adversary(Component):
     """Group `adversary`: how a micro-batch is made more difficult to learn from."""
 
     needs_dropout: bool = False

@@ -1,0 +1,87 @@
+"""The table of a verb's config: each field of its dataclass is a row, and all that is known of a key stands there.
+
+A config group is one row, `precision: Precision = group("fp32", "number formats")`: its base class, its default and
+what it is for. Schema, defaults list, help, what stands for a component, and what makes a run the run it is are all
+read from the rows. `Any` without a help line is a group as well, of which nothing else is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, field, fields, make_dataclass
+from typing import Any, get_type_hints
+
+import omegaconf
+from omegaconf import OmegaConf
+
+
+def key(default: Any, help: str, aka: tuple[str, ...] = (), *, identity: bool = True, control: bool = True) -> Any:
+    """A key with its default and one line of help; `aka`: what other tools call it, for whoever types that.
+
+    `identity`: whether a run with another value is another run, which a checkpoint may not go on as. `control`:
+    whether it decides what becomes of a student that has no teacher. Both hold for all below a section.
+    """
+    metadata = {"help": help, "aka": aka, "identity": identity, "control": control}
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def group(default: str | None, help: str, *, identity: bool = True, control: bool = True) -> Any:
+    """A config group with its default option and a few words of help; annotated with the base class of its options."""
+    return field(metadata={"group": default, "purpose": help, "identity": identity, "control": control})
+
+
+def same(table: type[Any], name: str) -> Any:
+    """The row of that name in another table."""
+    return field(metadata=rows(table)[name].metadata)
+
+
+def rows(schema: type[Any]) -> dict[str, Field[Any]]:
+    """The rows by key."""
+    return {row.name: row for row in fields(schema)}
+
+
+def groups_of(schema: type[Any]) -> list[str]:
+    """The keys of a verb's config that components stand at."""
+    return [name for name, row in rows(schema).items() if is_group(row)]
+
+
+def is_group(row: Field[Any]) -> bool:
+    return "group" in row.metadata or (row.type == "Any" and "help" not in row.metadata)
+
+
+def bases(schema: type[Any]) -> dict[str, type[Any]]:
+    """The base class of each group, as far as the table says."""
+    hints = get_type_hints(schema)
+    return {name: hints[name] for name in groups_of(schema) if hints[name] is not Any}
+
+
+def defaults(schema: type[Any]) -> dict[str, str | None]:
+    """The option that each group has by default."""
+    return {name: row.metadata["group"] for name, row in rows(schema).items() if "group" in row.metadata}
+
+
+def purposes(schema: type[Any]) -> dict[str, str]:
+    """What each group is for, in a few words."""
+    return {name: row.metadata["purpose"] for name, row in rows(schema).items() if "group" in row.metadata}
+
+
+def without(schema: type[Any], mark: str) -> tuple[str, ...]:
+    """The keys that are said not to be part of `mark`, `identity` or `control`."""
+    return tuple(name for name, row in rows(schema).items() if not row.metadata.get(mark, True))
+
+
+def structured(schema: type[Any]) -> Any:
+    """The table as the typed root of a config, in which a group may hold anything."""
+    return OmegaConf.structured(make_dataclass(schema.__name__, list(_typed_rows(schema)), frozen=True))
+
+
+def _typed_rows(schema: type[Any]) -> Iterator[tuple[str, Any, Any]]:
+    hints: Mapping[str, Any] = get_type_hints(schema)
+    for name, row in rows(schema).items():
+        if row.default_factory is not MISSING:
+            yield name, hints[name], field(default_factory=row.default_factory)
+        else:
+            default = omegaconf.MISSING if row.default is MISSING else row.default
+            yield name, Any if is_group(row) else hints[name], field(default=default)
