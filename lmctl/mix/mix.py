@@ -109,7 +109,7 @@ class Mix(Component):
                     "mix.sampling.alpha=0 and weights, or data.streaming=false",
                 )
             objective = self.tasks[name].objective
-            if getattr(objective, "carries_state", False):
+            if objective.carries_state:
                 raise ConfigError(
                     f"{what}, in shuffled blocks, and {type(objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
@@ -125,7 +125,7 @@ class Mix(Component):
                     f"{type(model).__name__} is {A_FAMILY[model.family]}",
                     f"nearest: model={NEAREST_MODEL[families[0]]}, or for this model {model.nearest_mix}",
                 )
-            if getattr(task.objective, "carries_state", False) and not model.carries_state:
+            if task.objective.carries_state and not model.carries_state:
                 raise ConfigError(
                     f"{what} carries a state from row to row, and {type(model).__name__} has none",
                     "nearest: mix=clm, or for this mix model=lstm_tiny",

@@ -108,7 +108,7 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
         trainer = Trainer(plan, prepared, processes)
         config = cast("dict[str, Any]", resolved)
         identity = Identity(config, trainer.fingerprints | models_in(config), processes.world)
-        for line in getattr(trainer.network, "report", []):
+        for line in trainer.network.report:
             display.say(f"init_from: {line}")
         for line in trainer.begun:
             display.say(f"student: {line}")
