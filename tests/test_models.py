@@ -71,11 +71,11 @@ def test_documents_in_one_row_do_not_see_each_other(spec):
     tokens = ids(1, 24)
     tokens[0, [9, 17]] = V.sep
     begins = (tokens == V.sep).numpy()
-    mask, positions = (torch.from_numpy(part) for part in separate(begins, begins | True))
+    documents, positions = (torch.from_numpy(part) for part in separate(begins, begins | True))
     everywhere = torch.arange(24)
 
     def states(row: torch.Tensor) -> torch.Tensor:
-        inputs = {"input_ids": row, "attention_mask": mask, "position_ids": positions}
+        inputs = {"input_ids": row, "documents": documents, "position_ids": positions}
         return network.encode(inputs, everywhere)
 
     before, changed = states(tokens), tokens.clone()

@@ -136,8 +136,9 @@ class Batch:
     """`input_ids` int64 [R, L]; where the task needs them
 
     - `token_type_ids` int64 [R, L];
-    - `attention_mask` bool [R, L], only when there is padding, or bool [R, L, L] (query, key) where documents that
-      share a row must not see each other, then with `position_ids` int64 [R, L] that begin anew in each;
+    - `attention_mask` bool [R, L], only when there is padding;
+    - in its place `documents` int64 [R, L] where documents that share a row must not see each other: the number of the
+      document in its row, -1 for padding; with `position_ids` int64 [R, L] that begin anew in each;
     - `decoder_input_ids` int64 [R, T] and, only when there is padding, `decoder_attention_mask` bool [R, T];
     - `track` int64 [R] and `fresh` bool [R] where a recurrent network carries its state from batch to batch: the
       row goes on where the last row of its track ended, unless it is fresh."""

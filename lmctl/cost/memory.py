@@ -160,7 +160,7 @@ def _common() -> int:
 def _named(plan: Plan) -> set[str]:
     parts = [plan.model, plan.precision, plan.optim, plan.adversary, plan.compression]
     parts += [part for task in plan.mix.tasks.values() for part in (task.objective, task.data)]
-    return {name for part in parts for name in getattr(part, "imports", ())}
+    return {name for part in parts for name in part.imports}
 
 
 def _resident() -> int:

@@ -57,7 +57,7 @@ class Stage:
         with torch.device(run.paper):
             network = build(run.plan, run.known, checkpointing)
             rows = [sample.batch for sample in samples.values()]
-            perturbations = PaperPerturbations(network, self._on_rows, run.paper)
+            perturbations = PaperPerturbations(network, run.paper)
             self.step, _ = train_step(self.plan, network, None, rows, strategy, perturbations)
         self.learner = self.step.learner
         terms = [f"{batch.task}/{term}" for batch in rows for term in self.learner.counts(batch)]
@@ -68,9 +68,6 @@ class Stage:
         for tensor in tensors_in(strategy.exchange.state_dict()):
             live.call(tensor, FEEDBACK)
         live.follow(self.learner.parameters())
-
-    def _on_rows(self, task: str) -> bool:
-        return self.plan.mix.tasks[task].objective.label_kind is not None
 
     def prove(self) -> None:
         """What `run/proof.py` does with the first rows."""

@@ -53,7 +53,7 @@ class TransformerNetwork(nn.Module):
         """Last hidden states [R, L, H]."""
         return self.model.base_model(
             input_ids=inputs["input_ids"],
-            attention_mask=_pairwise(inputs.get("attention_mask")),
+            attention_mask=_attention_mask(inputs),
             **{name: inputs[name] for name in ("token_type_ids", "position_ids") if name in inputs},
         ).last_hidden_state
 
@@ -298,9 +298,16 @@ class Seq2Seq(TransformerNetwork):
         }
 
 
-def _pairwise(mask: Tensor | None) -> Tensor | None:
-    """bool [R, L, L] -> [R, 1, L, L]; a padding mask [R, L] stays as it is."""
-    return mask[:, None] if mask is not None and mask.dim() == 3 else mask
+def _attention_mask(inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """What of the rows is not padding, bool [R, L]; of documents that share a row, who may look at whom, bool
+    [R, 1, L, L] (query, key): each position at those before it in its document. Padding sees itself."""
+    documents = inputs.get("documents")
+    if documents is None:
+        return inputs.get("attention_mask")
+    length = documents.shape[1]
+    square = torch.ones(length, length, dtype=torch.bool, device=documents.device)
+    same = (documents[:, :, None] == documents[:, None, :]) & square.tril() & (documents >= 0)[:, None, :]
+    return (same | torch.eye(length, dtype=torch.bool, device=documents.device))[:, None]
 
 
 def _head_dropout(config: Any) -> float:

@@ -75,8 +75,8 @@ def next_piece_batch(
     batch = {"input_ids": torch.from_numpy(np.ascontiguousarray(inputs))}
     begins = inputs == material.vocabulary.sep
     if separate_documents and begins[:, 1:].any():
-        mask, positions = separate(begins, real)
-        batch |= {"attention_mask": torch.from_numpy(mask), "position_ids": torch.from_numpy(positions)}
+        documents, positions = separate(begins, real)
+        batch |= {"documents": torch.from_numpy(documents), "position_ids": torch.from_numpy(positions)}
     elif not real.all():
         batch["attention_mask"] = torch.from_numpy(real)
     asked = real & (np.arange(inputs.shape[1]) >= np.reshape(first, (-1, 1)))
@@ -86,15 +86,10 @@ def next_piece_batch(
 
 
 def separate(begins: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Who may look at whom, bool [R, L, L] (query, key), and places within documents, int64 [R, L]; a document
-    starts where `begins` bool [R, L] is set, and at the beginning of the row. Padding (not `real`) sees itself."""
-    length = begins.shape[1]
-    document = begins.cumsum(axis=1)
-    causal = np.tril(np.ones((length, length), dtype=bool))
-    mask = (document[:, :, None] == document[:, None, :]) & causal & real[:, None, :]
-    mask |= np.eye(length, dtype=bool)
+    """Numbers of documents within their row, int64 [R, L], -1 where it is not `real`; and places within documents,
+    int64 [R, L]. A document starts where `begins` bool [R, L] is set, and at the beginning of the row."""
     starts = begins.copy()
     starts[:, 0] = True
-    places = np.arange(length)
+    places = np.arange(begins.shape[1])
     positions = places - np.maximum.accumulate(np.where(starts, places, 0), axis=1)
-    return mask, positions
+    return np.where(real, starts.cumsum(axis=1) - 1, -1), positions

@@ -80,7 +80,6 @@ class Distillation(NoDistillation):
         super().__init__()
         self.teacher, self.rule, self.inside = teacher, rule, inside
         self.chunk_bytes = rule.chunk_bytes
-        self.whole_rows = {name: o.label_kind is not None for name, o in objectives.items()}
         self.kinds: dict[str, LabelKind] = {name: o.label_kind or "class" for name, o in objectives.items()}
         self.comparing = {n: t for n, t in rule.lessons.items() if isinstance(t, LogitLesson)}
         self.pupils = nn.ModuleDict()
@@ -105,7 +104,7 @@ class Distillation(NoDistillation):
         return nullcontext() if self.inside is None else self.inside.watching()
 
     def recorded(self, batch: Batch) -> States | None:
-        return None if self.inside is None else self.inside.taken(real_by_stack(batch, self.whole_rows[batch.task]))
+        return None if self.inside is None else self.inside.taken(real_by_stack(batch))
 
     def lessons(
         self, batch: Batch, predictions: Mapping[str, Prediction], states: States | None, progress: float
@@ -153,10 +152,10 @@ def _apart(pupil: nn.Module, ours: Any, theirs: Any, weight: float) -> Tensor:
     return apart if weight != 0 else apart + zero_loss(pupil.parameters())
 
 
-def real_by_stack(batch: Batch, whole_rows: bool) -> dict[str, Tensor]:
-    """bool [R, L] by stack of layers: what is not padding. `whole_rows`: the batch asks about these."""
+def real_by_stack(batch: Batch) -> dict[str, Tensor]:
+    """bool [R, L] by stack of layers: what is not padding."""
     if "decoder_input_ids" not in batch.inputs:
-        return {"layers": real_positions(batch, whole_rows)}
+        return {"layers": real_positions(batch)}
     ids, mask = batch.inputs["decoder_input_ids"], batch.inputs.get("decoder_attention_mask")
     target = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-    return {"encoder": real_positions(batch, on_rows=True), "decoder": target}
+    return {"encoder": real_positions(batch), "decoder": target}

@@ -58,7 +58,7 @@ class OwnTexts:
 
     def _rewritten(self, batch: Batch, step: int) -> Batch:
         material = self.examples[batch.task].material
-        generators = row_generators(batch, real_positions(batch, False), self.draws.named("pieces"), step)
+        generators = row_generators(batch, real_positions(batch), self.draws.named("pieces"), step)
         write = self._translation if self.family == "seq2seq" else self._continuation
         return replace(write(batch, material, generators), own=True)
 

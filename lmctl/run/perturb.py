@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -51,9 +51,8 @@ class Embeddings:
 class Perturbations(ABC):
     """What an adversary may do to rows; `window` is the number of the step, skipped ones included."""
 
-    def __init__(self, network: Any, on_rows: Callable[[str], bool], device: torch.device) -> None:
-        """`on_rows`: whether a task asks about whole rows."""
-        self.network, self.on_rows, self.device = network, on_rows, device
+    def __init__(self, network: Any, device: torch.device) -> None:
+        self.network, self.device = network, device
 
     @cached_property
     def embeddings(self) -> Embeddings:
@@ -62,7 +61,7 @@ class Perturbations(ABC):
 
     def real(self, batch: Batch) -> Tensor:
         """bool [R, L], where the rows lie: what is not padding."""
-        return real_positions(batch, self.on_rows(batch.task))
+        return real_positions(batch)
 
     def zeros(self, batch: Batch) -> Tensor:
         """float32 [R, L, H], which wants a gradient."""
@@ -82,8 +81,7 @@ class TextPerturbations(Perturbations):
     """Those of a run."""
 
     def __init__(self, plan: Plan, prepared: Prepared, network: Any, device: torch.device) -> None:
-        objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
-        super().__init__(network, lambda task: objectives[task].label_kind is not None, device)
+        super().__init__(network, device)
         self.plan, self.vocabulary = plan, prepared.vocabulary
         if plan.compile:  # a compiled network sees no hooks that come later
             _ = self.embeddings
@@ -94,7 +92,7 @@ class TextPerturbations(Perturbations):
         return random_start(self.real(batch), generators, self.embeddings.width, self.device)
 
     def rewritten(self, batch: Batch, augment: Augment, window: int) -> Batch:
-        plan, on_rows = self.plan, self.on_rows(batch.task)
+        plan, on_rows = self.plan, self.plan.mix.tasks[batch.task].objective.label_kind is not None
         causal = plan.model.family == "decoder"
         rewriting = Rewriting(self.rewrites[id(augment)], self.vocabulary, plan.batch.seq_len, on_rows, causal)
         return rewriting(batch, self.real(batch), self._generators("noise", batch, window))

@@ -12,19 +12,12 @@ from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 
 
-def real_positions(batch: Batch, on_rows: bool) -> Tensor:
-    """bool [R, L]: what is not padding on the side that is read. `on_rows`: the batch asks about whole rows."""
-    ids, mask = batch.inputs["input_ids"], batch.inputs.get("attention_mask")
-    if mask is None:
-        return torch.ones_like(ids, dtype=torch.bool)
-    if mask.dim() == 2:
-        return mask
-    # Of documents that share a row, padding is what only itself looks at, and what nothing is asked about.
-    real = mask.sum(dim=1) > 1
-    if not on_rows:
-        for target in batch.targets.values():
-            real.view(-1)[target.positions] = True
-    return real
+def real_positions(batch: Batch) -> Tensor:
+    """bool [R, L]: what is not padding on the side that is read."""
+    if (documents := batch.inputs.get("documents")) is not None:
+        return documents >= 0
+    mask = batch.inputs.get("attention_mask")
+    return torch.ones_like(batch.inputs["input_ids"], dtype=torch.bool) if mask is None else mask
 
 
 def row_generators(batch: Batch, real: Tensor, draws: Draws, window: int) -> list[np.random.Generator]:

@@ -115,7 +115,7 @@ class LiveTeacher(Teacher):
             with self.computing(), nullcontext() if self.inside is None else self.inside.watching():
                 found = [one.network.encode(one.translated(inputs), read) for one in self.teachers]
             if self.inside is not None:
-                states = self.inside.taken(real_by_stack(replace(batch, inputs=dict(inputs)), read is None))
+                states = self.inside.taken(real_by_stack(replace(batch, inputs=dict(inputs))))
             sizes = [len(found[0]) if at is None else len(at) for at in places]
             for parts in (one.split(sizes) for one in found):
                 for term, part in zip(terms, parts, strict=True):

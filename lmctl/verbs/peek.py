@@ -96,8 +96,7 @@ def _seen(batch: Batch, prepared: Prepared) -> dict[str, Any]:
     no such thing. Of documents that do not see each other only their numbers are said, which tell who sees whom."""
     names = prepared.tokenizer.convert_ids_to_tokens
     inputs = {name: value[0].tolist() for name, value in batch.inputs.items()}
-    mask = batch.inputs.get("attention_mask")
-    packed = mask is not None and mask.dim() == 3
+    packed = "documents" in inputs
     positions = inputs.get("position_ids")
     written = inputs.get("decoder_input_ids")
     return {
@@ -105,7 +104,7 @@ def _seen(batch: Batch, prepared: Prepared) -> dict[str, Any]:
         "ids": inputs["input_ids"],
         "tokens": names(inputs["input_ids"]),
         "segments": inputs.get("token_type_ids"),
-        "attention_mask": None if packed else inputs.get("attention_mask"),
+        "attention_mask": inputs.get("attention_mask"),
         "position_ids": positions,
         "documents": list(accumulate(int(place == 0) for place in positions)) if packed and positions else None,
         "decoder_ids": written,
@@ -192,7 +191,7 @@ def _row(ids: Any, mask: Any, wanted: dict[int, int], segments: Any, prepared: P
     from rich.text import Text
 
     tokenizer = prepared.tokenizer
-    length = len(ids) if mask is None or mask.dim() == 3 else int(mask[0].sum())
+    length = len(ids) if mask is None else int(mask[0].sum())
     text = Text()
     for place, piece in enumerate(tokenizer.convert_ids_to_tokens(ids[:length].tolist())):
         style = "underline" if segments is not None and int(segments[0, place]) == 1 else ""
