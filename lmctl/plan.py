@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,16 +38,18 @@ class Plan(Run):
         if self.distill.lessons:  # first, because a student's defaults come from its teacher
             for teacher in self.teachers:
                 _ = teacher.place
-        mistakes: list[ConfigError] = []
-        for check in self._checks():
-            try:
-                check(self)
-            except ConfigError as mistake:
-                mistakes.append(mistake)
-        if (error := together(mistakes)) is not None:
+        if (error := together(self._mistakes())) is not None:
             raise error
 
-    def _checks(self) -> Iterator[Callable[[Plan], None]]:
+    def _mistakes(self) -> Iterator[ConfigError]:
+        """All that does not go together."""
+        for check in self._checks():
+            try:
+                yield from check(self)
+            except ConfigError as error:  # a model that is not there cannot be looked at
+                yield error
+
+    def _checks(self) -> Iterator[Callable[[Plan], Iterable[ConfigError]]]:
         """Each component looks at the others; what reads a teacher's config comes last."""
         for name in groups_of(Run):
             component = getattr(self, name)

@@ -35,7 +35,8 @@ from lmctl.cli import meant
 from lmctl.config.compose import SCHEMAS
 from lmctl.config.described import keys_named
 from lmctl.config.mistakes import UnknownKey, required, wrong_value
-from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped
+from lmctl.config.trial import Several
+from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped, together
 from lmctl.core.suggest import listed, nearest
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def _place(error: BaseException) -> list[str]:
 
 def explain(error: BaseException, composer: Composer | None = None) -> LmctlError | None:
     """The same error as one of ours, or None if nobody foresaw it."""
+    if isinstance(error, Several):
+        return together([one for each in error.errors if isinstance(one := explain(each, composer), ConfigError)])
     chain = list(_chain(error))
     for cause in chain:
         if isinstance(cause, UnknownKey) and composer is not None and cause.close is None and "." not in cause.key:

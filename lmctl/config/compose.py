@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
+from lmctl.config.build import check
 from lmctl.config.comments import CommentedKey, commented_keys, first_comment
 from lmctl.config.groups import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, TrainConfig
 from lmctl.config.keys import expand_home
@@ -34,6 +35,7 @@ from lmctl.config.options import spell_out
 from lmctl.config.saved import read_config
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.table import defaults, structured
+from lmctl.config.trial import tried
 from lmctl.config.use_schema import EvalConfig, GenerateConfig, PredictConfig, ScoreConfig, TranslateConfig
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
@@ -53,7 +55,6 @@ SCHEMAS: dict[str, type[Any]] = {
 }
 FROM_FILE = "from_file"
 """Name under which `--from FILE` is known to Hydra."""
-
 VERSION_BASE = "1.3"
 
 
@@ -140,6 +141,9 @@ class Composer:
 
     def compose(self, overrides: list[str]) -> DictConfig:
         """The whole config of a single job, the hydra node included."""
+        return tried(self._compose, overrides, self.all_groups, lambda cfg: check(self._own(cfg), self.schema))
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
         self.choices = self._choices(overrides)
         return self.loader.load_configuration(self.config_name, list(overrides), RunMode.RUN)
 
@@ -158,6 +162,9 @@ class Composer:
         """What the verb will be given."""
         cfg = self.compose(overrides)
         audit(cfg)
+        return self._own(cfg)
+
+    def _own(self, cfg: DictConfig) -> DictConfig:
         with open_dict(cfg):
             del cfg["hydra"]
         return self.complete(cfg)

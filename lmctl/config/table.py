@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, make_dataclass
 from typing import Any, get_type_hints
 
-import omegaconf
-from omegaconf import OmegaConf
+NOT_GIVEN = "???"
+"""OmegaConf's word for a value that has to be given. Importing OmegaConf takes longer than the whole of the help."""
 
 
 def key(default: Any, help: str, aka: tuple[str, ...] = (), *, identity: bool = True, control: bool = True) -> Any:
@@ -74,6 +74,8 @@ def without(schema: type[Any], mark: str) -> tuple[str, ...]:
 
 def structured(schema: type[Any]) -> Any:
     """The table as the typed root of a config, in which a group may hold anything."""
+    from omegaconf import OmegaConf
+
     return OmegaConf.structured(make_dataclass(schema.__name__, list(_typed_rows(schema)), frozen=True))
 
 
@@ -83,5 +85,5 @@ def _typed_rows(schema: type[Any]) -> Iterator[tuple[str, Any, Any]]:
         if row.default_factory is not MISSING:
             yield name, hints[name], field(default_factory=row.default_factory)
         else:
-            default = omegaconf.MISSING if row.default is MISSING else row.default
+            default = NOT_GIVEN if row.default is MISSING else row.default
             yield name, Any if is_group(row) else hints[name], field(default=default)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
+
+from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from lmctl.plan import Plan
-
 
 MAY_CHANGE: Mapping[str, bool] = {"identity": False}
 """Metadata of a field that may change when a run goes on: `field(default=None, metadata=MAY_CHANGE)`."""
@@ -34,7 +35,7 @@ class Component(ABC):  # noqa: B024  (what is abstract differs from group to gro
         """Packages that its work needs besides those that every run does; their memory is counted (`lmctl plan`)."""
         return ()
 
-    def check(self, plan: Plan) -> None:
-        """ConfigError, with the nearest choice that would do, if this does not go with the rest of a finished plan.
-        Asked before any work, of every component of the plan."""
-        return
+    def check(self, plan: Plan) -> Iterator[ConfigError]:
+        """Why this does not go with the rest of a finished plan, each with the nearest choice that would. Asked of
+        every component before any work."""
+        yield from ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lmctl.core.batch import Family
@@ -20,38 +20,39 @@ if TYPE_CHECKING:
 TEACHER_CACHES = ("off", "build", "use", "auto")
 
 
-def check_lesson(plan: Plan) -> None:
-    """ConfigError unless what is to be learnt from the teacher goes with teacher, student, tasks and cache."""
+def check_lesson(plan: Plan) -> Iterator[ConfigError]:
+    """Why what is to be learnt from the teacher does not go with teacher, student, tasks and cache."""
     check_keeping(plan.teacher_cache, plan.teacher_cache_k, plan.maskings, plan.distill.lessons, plan.mix.streams)
     if not plan.distill.lessons:
         if plan.teacher and plan.student.from_teacher is None:
-            raise ConfigError(
+            yield ConfigError(
                 f"teacher={plan.teacher[0]}: with distill=none nothing is learnt from it", "distill=logits"
             )
         return
     if not plan.teacher:
-        raise ConfigError("distill: there is no teacher", "teacher=RUN, a model directory or a hub id; or distill=none")
+        yield ConfigError("distill: there is no teacher", "teacher=RUN, a model directory or a hub id; or distill=none")
+        return
     objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
     check_writing(plan.distill.lessons, plan.teacher, plan.model.family, objectives)
     inner = [name for name, lesson in plan.distill.lessons.items() if isinstance(lesson, StateLesson)]
     if inner and len(plan.teacher) > 1:
-        raise ConfigError(
+        yield ConfigError(
             f"distill: {inner[0]} looks into the teacher, and there are {len(plan.teacher)}",
             f"teacher={plan.teacher[0]}, or distill=logits, which averages the answers of several",
         )
     if inner and plan.compile:
-        raise ConfigError(
+        yield ConfigError(
             f"distill: {inner[0]} looks into layers, which compiled code does not let anybody do",
             "compile=false, or distill=logits",
         )
     for teacher in plan.teachers:
-        check_teacher(plan, teacher.starts_from, teacher)
+        yield from check_teacher(plan, teacher.starts_from, teacher)
 
 
-def check_teacher(plan: Plan, place: str | None, teacher: ModelSpec) -> None:
-    """ConfigError unless the teacher that lies at `place` reads the rows that the student reads."""
+def check_teacher(plan: Plan, place: str | None, teacher: ModelSpec) -> Iterator[ConfigError]:
+    """Why the teacher that lies at `place` cannot read the rows that the student reads."""
     if teacher.max_positions is not None and plan.batch.seq_len > teacher.max_positions:
-        raise ConfigError(
+        yield ConfigError(
             f"batch.seq_len={plan.batch.seq_len} is longer than the {teacher.max_positions} positions of "
             f"teacher={place}",
             f"batch.seq_len={teacher.max_positions}",
@@ -60,7 +61,7 @@ def check_teacher(plan: Plan, place: str | None, teacher: ModelSpec) -> None:
     for name, task in plan.mix.tasks.items():
         if teacher.family in (plan.model.family, *(task.objective.families if task.objective.label_kind else ())):
             continue
-        raise ConfigError(
+        yield ConfigError(
             f"teacher={place} is {A_FAMILY[teacher.family]}, and mix.tasks.{name} trains {student}",
             f"nearest: model={NEAREST_MODEL[teacher.family]} {NEAREST_MIX[teacher.family]}, or a teacher that is "
             f"{student}",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -94,39 +94,39 @@ class Mix(Component):
             if not any(task.weight_at(progress) > 0 for task in self.tasks.values()):
                 raise ValueError(f"tasks all have weight 0 when {progress:.0%} of the budget is spent")
 
-    def check(self, plan: Plan) -> None:
-        self.check_model(plan.model)
+    def check(self, plan: Plan) -> Iterator[ConfigError]:
+        yield from self.check_model(plan.model)
         for name in self.streams:
             what = f"mix.tasks.{name} is streamed"
             if plan.budget.epochs is not None:
-                raise ConfigError(
+                yield ConfigError(
                     f"budget.epochs={plan.budget.epochs:g}: {what}, so nobody knows how long an epoch is",
                     "give budget.steps or budget.tokens, or data.streaming=false",
                 )
             if self.sampling.alpha > 0:
-                raise ConfigError(
+                yield ConfigError(
                     f"mix.sampling.alpha={self.sampling.alpha:g} goes by the sizes of the tasks, and {what}",
                     "mix.sampling.alpha=0 and weights, or data.streaming=false",
                 )
             objective = self.tasks[name].objective
             if objective.carries_state:
-                raise ConfigError(
+                yield ConfigError(
                     f"{what}, in shuffled blocks, and {type(objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
                 )
 
-    def check_model(self, model: ModelSpec) -> None:
-        """ConfigError unless the model can learn every task."""
+    def check_model(self, model: ModelSpec) -> Iterator[ConfigError]:
+        """Why the model cannot learn a task."""
         for name, task in self.tasks.items():
             what, families = f"mix.tasks.{name}: {type(task.objective).__name__}", task.objective.families
             if model.family not in families:
-                raise ConfigError(
+                yield ConfigError(
                     f"{what} needs {' or '.join(A_FAMILY[family] for family in families)}, and "
                     f"{type(model).__name__} is {A_FAMILY[model.family]}",
                     f"nearest: model={NEAREST_MODEL[families[0]]}, or for this model {model.nearest_mix}",
                 )
             if task.objective.carries_state and not model.carries_state:
-                raise ConfigError(
+                yield ConfigError(
                     f"{what} carries a state from row to row, and {type(model).__name__} has none",
                     "nearest: mix=clm, or for this mix model=lstm_tiny",
                 )

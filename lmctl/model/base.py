@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lmctl.core.component import Component
@@ -131,21 +131,21 @@ class ModelSpec(Component):
         """What to type so that such a model is trained on something that it can learn."""
         return NEAREST_MIX[self.family]
 
-    def check(self, plan: Plan) -> None:
-        self.check_length(plan.batch.seq_len)
+    def check(self, plan: Plan) -> Iterator[ConfigError]:
+        yield from self.check_length(plan.batch.seq_len)
         if plan.adversary.needs_dropout and self.drops_nothing:
-            raise no_dropout(plan)
+            yield no_dropout(plan)
         if plan.init_from is not None and self.starts_from is None:
-            raise ConfigError(
+            yield ConfigError(
                 f"init_from={plan.init_from} is of no use to {type(self).__name__}, which starts from scratch",
                 "leave model= out, or give model=pretrained",
             )
 
-    def check_length(self, seq_len: int) -> None:
-        """ConfigError unless it takes rows of `seq_len` positions."""
+    def check_length(self, seq_len: int) -> Iterator[ConfigError]:
+        """Why it does not take rows of `seq_len` positions."""
         longest = self.max_positions
         if longest is not None and seq_len > longest:
-            raise ConfigError(
+            yield ConfigError(
                 f"batch.seq_len={seq_len} is longer than the model's {longest} positions",
                 f"set batch.seq_len={longest} or model.max_positions={seq_len}",
             )

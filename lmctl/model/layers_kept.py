@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmctl.core.errors import ConfigError
@@ -33,13 +33,13 @@ def check_keep(keep: Any) -> Keep:
     return layers
 
 
-def check_start(plan: Plan) -> None:
-    """ConfigError unless a student of `plan` that begins with layers of its teacher can do so."""
+def check_start(plan: Plan) -> Iterator[ConfigError]:
+    """Why a student of `plan` cannot begin with layers of its teacher."""
     check_keep(plan.student.from_teacher)
     if not plan.teacher:
-        raise ConfigError("student.from_teacher: there is no teacher", "teacher=RUN, a model directory or a hub id")
+        yield ConfigError("student.from_teacher: there is no teacher", "teacher=RUN, a model directory or a hub id")
     if plan.model.starts_from is not None:
-        raise ConfigError(
+        yield ConfigError(
             "student.from_teacher and init_from both say where the student's weights come from", "leave one out"
         )
 

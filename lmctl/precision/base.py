@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,10 +63,10 @@ class Precision(Component):
     least_decibel: ClassVar[float] = 20.0
     """The least signal-to-noise ratio, against float32, that the self-proof takes for an honest rounding."""
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Plan) -> Iterator[ConfigError]:
         reason = self.refuse_run(plan)
         if reason is not None:
-            raise ConfigError(f"precision: {reason}")
+            yield ConfigError(f"precision: {reason}")
 
     def refuse_run(self, plan: Plan) -> str | None:
         """Why it does not go with the rest of the run and what is nearest, or None; asked before any work."""

@@ -12,6 +12,7 @@ from lmctl.config.build import build, check_root, section
 from lmctl.config.groups import PeekConfig
 from lmctl.config.schema import BatchShape
 from lmctl.core.batch import Batch
+from lmctl.core.errors import together
 from lmctl.core.json_lines import emit
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.base import ModelSpec
@@ -38,8 +39,8 @@ def run(cfg: DictConfig) -> None:
     tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)
     model = build(cfg.model, ModelSpec, trusted=trusted)
     family, shape = model.family, section(cfg.batch, BatchShape)
-    model.check_length(shape.seq_len)
-    mix.check_model(model)
+    if (error := together([*model.check_length(shape.seq_len), *mix.check_model(model)])) is not None:
+        raise error
 
     from rich.console import Console
 

@@ -1,0 +1,98 @@
+"""Words of a command line that a config cannot be composed with, all of them told together.
+
+Hydra ends at the first one; so the others are tried without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from typing import TypeVar
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from lmctl.core.errors import ConfigError
+
+C = TypeVar("C")
+
+
+class Several(Exception):
+    """What went wrong, word by word, as it was raised; of one round, names or values."""
+
+    def __init__(self, errors: list[Exception]) -> None:
+        super().__init__(str(errors[0]))
+        self.errors = errors
+
+
+def tried(compose: Callable[[list[str]], C], words: list[str], groups: Container[str], look: Callable[[C], None]) -> C:
+    """`compose(words)`. If several words are wrong, `Several` instead of the error of the first one; where all names
+    are right, with what is wrong with the values of the rest, at which `look` looks."""
+    try:
+        return compose(words)
+    except Exception as error:
+        errors = list(_errors(compose, words, error, groups, look))
+        names = [one for one in errors if not is_about_a_value(one)]
+        if len(told := names or errors) == 1:
+            raise told[0] from None
+        raise Several(told) from error
+
+
+def is_about_a_value(error: BaseException) -> bool:
+    return any(isinstance(one, ValidationError) for one in _causes(error)) or type(error) is ConfigError
+
+
+def _errors(
+    compose: Callable[[list[str]], C],
+    words: list[str],
+    error: Exception,
+    groups: Container[str],
+    look: Callable[[C], None],
+) -> Iterator[Exception]:
+    rest, values = list(words), True
+    while True:
+        yield error
+        values = values and is_about_a_value(error)
+        word = culprit(error, rest)
+        if word is None:
+            return
+        group = _key(word).partition("@")[0]
+        # Without the option that was meant nobody knows which keys there are.
+        rest = [one for one in rest if one != word and not (group in groups and "." in _key(one))]
+        try:
+            composed = compose(rest)
+        except Exception as another:
+            error = another
+            continue
+        try:
+            if values:
+                look(composed)
+        except ConfigError as others:
+            yield others
+        return
+
+
+def culprit(error: Exception, words: list[str]) -> str | None:
+    """The word that `error` is about; None if that cannot be told."""
+    for cause in _causes(error):
+        key = None
+        if isinstance(cause, OverrideParseException):
+            return cause.override if cause.override in words else None
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file is not None:
+            key, _, option = str(cause.missing_cfg_file).rpartition("/")
+            return next((word for word in words if _key(word) == key and word.endswith(f"={option}")), None)
+        if isinstance(cause, OmegaConfBaseException):
+            key = cause.full_key
+        found = [word for word in words if key and _key(word) == key]
+        if found:
+            return found[-1]
+    return None
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
