@@ -17,7 +17,7 @@ from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.tasks import Material
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent import RecurrentLM
-from lmctl.model.recurrent_hf import register
+from lmctl.model.rnn.auto import register
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner

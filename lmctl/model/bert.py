@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.sizes import check_sizes, rounded
+from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
     from lmctl.model.bert_network import BertNetwork
@@ -32,6 +32,7 @@ class Bert:
     def __post_init__(self) -> None:
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
+        check_heads(self.hidden, self.heads)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> BertNetwork:
         """A freshly initialised network with the heads that are wanted."""

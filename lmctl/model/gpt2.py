@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.sizes import check_sizes, rounded
+from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
     from lmctl.model.network import Decoder
@@ -29,11 +29,9 @@ class Gpt2:
     family: ClassVar[Family] = "decoder"
 
     def __post_init__(self) -> None:
-        check_sizes(
-            self,
-            ("layers", "hidden", "heads", "max_positions", "pad_vocabulary_to"),
-            ("dropout", "attention_dropout"),
-        )
+        counts = ("layers", "hidden", "heads", "max_positions", "pad_vocabulary_to")
+        check_sizes(self, counts, ("dropout", "attention_dropout"))
+        check_heads(self.hidden, self.heads)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Decoder:
         """A freshly initialised network with a language model head, or with a classifier where `heads` has none."""

@@ -13,12 +13,10 @@ from lmctl.core.foreign import modules, weights_of
 from lmctl.core.model_files import header
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import network as networks
-from lmctl.model import own
+from lmctl.model import rnn
 from lmctl.model.bert import bert_class
 from lmctl.model.bert_network import BertNetwork
-from lmctl.model.recurrent_classifier_network import RecurrentClassifierNetwork, refuse_language
-from lmctl.model.recurrent_network import RecurrentNetwork
-from lmctl.model.recurrent_seq2seq_network import RecurrentSeq2Seq
+from lmctl.model.rnn.networks import RecurrentClassifierNetwork, RecurrentNetwork, RecurrentSeq2Seq, refuse_language
 
 if TYPE_CHECKING:
     from lmctl.model.pretrained import Pretrained
@@ -29,7 +27,7 @@ ENCODERS = {
     "roberta": networks.RobertaEncoder,
     "xlm-roberta": networks.RobertaEncoder,
     "distilbert": networks.DistilBertEncoder,
-    own.CLASSIFIER: RecurrentClassifierNetwork,
+    rnn.CLASSIFIER: RecurrentClassifierNetwork,
 }
 """Encoders differ in how their heads hang on; decoders and encoder-decoders do not."""
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop",
@@ -81,7 +79,7 @@ def _config(spec: Pretrained, heads: Mapping[str, int]) -> Any:
 
 
 def _attention(config: Any) -> str | None:
-    return None if config.model_type in ("t5", *own.TYPES) else "sdpa"
+    return None if config.model_type in ("t5", *rnn.TYPES) else "sdpa"
 
 
 def _fitted(
@@ -110,10 +108,10 @@ def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[netw
 
     kind = spec.config.model_type
     if spec.family == "seq2seq":
-        return AutoModelForSeq2SeqLM, RecurrentSeq2Seq if kind == own.SEQ2SEQ else networks.Seq2Seq
-    if kind == own.LANGUAGE_MODEL:
+        return AutoModelForSeq2SeqLM, RecurrentSeq2Seq if kind == rnn.SEQ2SEQ else networks.Seq2Seq
+    if kind == rnn.LANGUAGE_MODEL:
         return AutoModelForCausalLM, RecurrentNetwork
-    if kind == own.CLASSIFIER:
+    if kind == rnn.CLASSIFIER:
         refuse_language(heads)
     language = any(name in networks.LANGUAGE for name in heads)
     if spec.family == "decoder":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.sizes import check_sizes, rounded
+from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
     from lmctl.model.network import ModernBertEncoder
@@ -33,6 +33,7 @@ class ModernBert:
     def __post_init__(self) -> None:
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "global_every", "local_window")
         check_sizes(self, (*counts, "pad_vocabulary_to"), ("dropout",))
+        check_heads(self.hidden, self.heads)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> ModernBertEncoder:
         """A freshly initialised network with a masked language model head, or with a classifier where `heads` has

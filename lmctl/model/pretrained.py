@@ -19,7 +19,8 @@ from lmctl.core.model_files import check_outline, near
 from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.core.words import command
-from lmctl.model import own
+from lmctl.model import rnn
+from lmctl.model.rnn.auto import register
 
 if TYPE_CHECKING:
     from lmctl.model.network import TransformerNetwork
@@ -84,7 +85,7 @@ class Pretrained:
     @cached_property
     def config(self) -> Any:
         """Its transformers config."""
-        own.register()
+        register()
         return config_of(f"{self.key}={self.init_from}", self.place)
 
     @cached_property
@@ -98,23 +99,23 @@ class Pretrained:
         if self.config.is_encoder_decoder:
             return "seq2seq"
         kind = self.config.model_type
-        if kind == own.LANGUAGE_MODEL:
+        if kind == rnn.LANGUAGE_MODEL:
             return "decoder"
         masked, causal = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES, kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         return "decoder" if causal and not masked else "encoder"
 
     @property
     def carries_state(self) -> bool:
-        return bool(self.config.model_type == own.LANGUAGE_MODEL)
+        return bool(self.config.model_type == rnn.LANGUAGE_MODEL)
 
     @property
     def linear_layers(self) -> bool:
         """Whether there are any besides heads."""
-        return self.config.model_type not in (own.LANGUAGE_MODEL, own.CLASSIFIER)
+        return self.config.model_type not in (rnn.LANGUAGE_MODEL, rnn.CLASSIFIER)
 
     @cached_property
     def max_positions(self) -> int | None:
-        if self.config.model_type in own.TYPES:
+        if self.config.model_type in rnn.TYPES:
             return None
         from lmctl.model.positions import outlined_positions
 
@@ -138,5 +139,5 @@ class Template(Pretrained):
 
     @cached_property
     def config(self) -> Any:
-        own.register()
+        register()
         return config_of(f"{self.key}={self.init_from}", self.place, check_outline)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.sizes import check_sizes
+from lmctl.model.sizes import check_heads, check_sizes
 
 if TYPE_CHECKING:
     from lmctl.model.network import Seq2Seq
@@ -32,6 +32,7 @@ class TransformerMT:
     def __post_init__(self) -> None:
         counts = ("layers", "decoder_layers", "hidden", "heads", "feed_forward", "max_positions")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
+        check_heads(self.hidden, self.heads)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Seq2Seq:
         """A freshly initialised network; ConfigError for classifiers."""

@@ -209,6 +209,8 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
 
     from torch import nn
 
+    from lmctl.model.rnn.auto import register
+
     register()
     what, device = f"model_path={model_path}", device_of(where)
     config = config_of(what, path)
@@ -227,13 +229,6 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
     with numerics.products(device):
         check_answers(what, model)
     return loaded
-
-
-def register() -> None:
-    """Make lmctl's own models known to transformers."""
-    from lmctl.model import own
-
-    own.register()
 
 
 def need(loaded: Loaded, families: tuple[Family, ...], what: str) -> None:
