@@ -31,7 +31,7 @@ from lmctl.core.tasks import ModelSpec
 from lmctl.distill.rules import check_keeping, check_writing
 from lmctl.mix.mix import Mix
 from lmctl.model.layers_kept import check_keep
-from lmctl.model.teacher import TeacherModel
+from lmctl.model.pretrained import TeacherModel
 
 COMPONENTS = {
     "model": ModelSpec,
