@@ -14,8 +14,8 @@ from lmctl.core.foreign import check_answers
 from lmctl.core.model_files import TaskNote
 from lmctl.core.places import Where
 from lmctl.model.artifact.reader import Artifact, find
+from lmctl.model.generation import ends_of
 from lmctl.model.positions import positions
-from lmctl.model.writing import ends_of
 from lmctl.run.unfinished import model_in
 from lmctl.use.numerics import Numerics
 

@@ -72,6 +72,9 @@ class RecurrentEncoder(nn.Module):
         hidden = self.layers(self.dropout(self.embeddings(input_ids)), attention_mask)
         return BaseModelOutput(last_hidden_state=hidden)
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings
+
 
 class RecurrentSeq2SeqPreTrainedModel(RecurrentPreTrainedModel):
     """Initialisation: projections as in Glorot and Bengio 2010 (equation 16), cells as everywhere, and embeddings large
