@@ -136,7 +136,7 @@ def test_what_the_device_cannot_do_is_refused():
 
 @pytest.mark.parametrize("option", [Int8Dynamic(), Int8WeightOnly()])
 def test_nothing_to_quantise_is_refused(tmp_path, option):
-    from lmctl.model.rnn.auto import register
+    from lmctl.model.artifact.auto import register
     from lmctl.model.rnn.language_model import RecurrentLMConfig, RecurrentLMForCausalLM
 
     register()

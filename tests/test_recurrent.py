@@ -15,9 +15,9 @@ from lmctl.config.schema import Evaluation
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.tasks import Material
+from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent import RecurrentLM
-from lmctl.model.rnn.auto import register
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.run.processes import Processes
 from lmctl.run.runner import Runner

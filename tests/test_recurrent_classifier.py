@@ -15,9 +15,9 @@ from transformers import AutoModelForSequenceClassification
 from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore
 from lmctl.mix.mix import Mix, Task
+from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent_classifier import BiLSTM
-from lmctl.model.rnn.auto import register
 from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM

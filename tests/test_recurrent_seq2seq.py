@@ -14,9 +14,9 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
 from lmctl.core.errors import ConfigError
+from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent_mt import RecurrentMT
-from lmctl.model.rnn.auto import register
 from lmctl.objective.denoise import Denoise
 from lmctl.objective.translate import Translate
 from lmctl.run.prepare import Corpus, Prepared

@@ -1,4 +1,4 @@
-"""Which of transformers' Auto classes a finished model is loaded by."""
+"""transformers' Auto classes: lmctl's own models among them, and by which of them a finished model is loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
+
+
+def register() -> None:
+    """Make lmctl's recurrent networks known to them; each file registers its own when it is imported."""
+    from lmctl.model.rnn import classifier, language_model, seq2seq  # noqa: F401
 
 
 class AutoClass(NamedTuple):

@@ -17,7 +17,7 @@ from lmctl.core.places import Paths
 from lmctl.core.words import command
 from lmctl.model import rnn
 from lmctl.model.artifact import EXTRA_HEADS, HEADS, PROBLEMS
-from lmctl.model.artifact.auto import AutoClass, auto_class
+from lmctl.model.artifact.auto import AutoClass, auto_class, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,8 +63,6 @@ class Artifact:
     @cached_property
     def config(self) -> Any:
         """Its transformers config; shared, so not to be changed."""
-        from lmctl.model.rnn.auto import register
-
         register()
         return config_of(self.asked, self.place, check_files if self.complete else check_outline)
 
