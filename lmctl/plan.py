@@ -16,7 +16,7 @@ from lmctl.core.component import Component
 from lmctl.core.errors import ConfigError, together
 from lmctl.distill.rules import check_lesson
 from lmctl.model.layers_kept import check_start
-from lmctl.model.teacher import TeacherModel
+from lmctl.model.pretrained import TeacherModel
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from lmctl.augment.word_dropout import WordDropout
 from lmctl.config.schema import Budget
 from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
-from lmctl.objective.base import Material
 from lmctl.mix.stream import Position
+from lmctl.objective.base import Material
 from lmctl.objective.clm import CausalLM
 from lmctl.optim.sgd import Sgd
 from lmctl.run.passes import MicroBatch, Part

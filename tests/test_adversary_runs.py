@@ -18,6 +18,7 @@ from command import ROOT, environment
 from small_tasks import small_task, two_tasks
 from test_precision import poison
 
+from lmctl.adversary.base import Adversary, Outcome, Pass
 from lmctl.adversary.fgm import FastGradient
 from lmctl.adversary.none import Clean
 from lmctl.adversary.pgd import ProjectedGradient
@@ -26,7 +27,6 @@ from lmctl.config.build import build
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget, Evaluation, Logging
 from lmctl.core.errors import LmctlError
-from lmctl.adversary.base import Adversary, Outcome, Pass
 from lmctl.core.places import Paths
 from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16

@@ -9,8 +9,8 @@ from small import prepared, vocabulary
 from transformers import BertForMaskedLM
 
 from lmctl.core.draws import Draws
-from lmctl.objective.base import Material
 from lmctl.model.bert import Bert
+from lmctl.objective.base import Material
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 

@@ -19,8 +19,8 @@ from lmctl.config.options import spell_out
 from lmctl.config.schema import BatchShape, Budget
 from lmctl.config.table import structured
 from lmctl.core.errors import ConfigError
-from lmctl.objective.base import Objective
 from lmctl.mix.mix import Mix, Task
+from lmctl.objective.base import Objective
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.precision.base import Precision

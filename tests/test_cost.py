@@ -96,7 +96,7 @@ def test_a_trained_model_is_planned_from_its_config_alone(elsewhere: Path, monke
     network = run.plan.model.load(run.known.vocabulary, heads_of(run.plan, run.known.prepared))
     network.pretrained().save_pretrained("trained")
     small_prepared().tokenizer.save_pretrained("trained")
-    monkeypatch.setattr("lmctl.model.loading.weights_of", lambda *_, **__: pytest.fail("weights are read"))
+    monkeypatch.setattr("lmctl.model.artifact.reader.weights_of", lambda *_, **__: pytest.fail("weights are read"))
     start = ["init_from=trained", "model=pretrained", "tokenizer=pretrained", "tokenizer.path=trained"]
     again = run_of(*start, "batch.seq_len=32", "model.freeze=1")
     counted = parameters_of(again.outline)

@@ -14,10 +14,10 @@ from lmctl.core import stop
 from lmctl.core.batch import Targets
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError, Stopped
-from lmctl.objective.base import Material
 from lmctl.distill.cache import KIND, Masking, Maskings, build, checksums, find, identity, rows_of_targets
 from lmctl.distill.compact import compact, expand, layout
 from lmctl.mix.stream import MixStream, Position, collated
+from lmctl.objective.base import Material
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence

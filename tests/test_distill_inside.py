@@ -10,8 +10,8 @@ from small import vocabulary
 from small_teachers import MODELS, heads_for
 
 from lmctl.core.errors import ConfigError
-from lmctl.distill.base import Anatomy, Attended, States
 from lmctl.distill.attention import Attention
+from lmctl.distill.base import Anatomy, Attended, States
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.layers import matched
 from lmctl.distill.minilm import MiniLM

@@ -31,8 +31,8 @@ from lmctl.config.build import build
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError
-from lmctl.distill.base import Distiller
 from lmctl.distill.attention import Attention
+from lmctl.distill.base import Distiller
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits

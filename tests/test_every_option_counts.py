@@ -21,10 +21,10 @@ from test_mix import Numbers
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.objective.base import Material
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position
+from lmctl.objective.base import Material
 
 CONF = Path(__file__).parent.parent / "conf"
 TOKENIZER = tokenizer()

@@ -16,11 +16,11 @@ from torch import Tensor
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
 from lmctl.core.draws import Draws
-from lmctl.objective.base import Material
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
+from lmctl.objective.base import Material
 from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.denoise import Denoise

@@ -227,10 +227,3 @@ def test_checkpointed_activations_change_nothing():
 def test_sizes_that_cannot_be(make, message: str):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_what_is_no_model_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="no such directory"):
-        _ = Pretrained(str(tmp_path / "nowhere")).place
-    with pytest.raises(ConfigError, match="neither a run nor a model directory"):
-        _ = Pretrained(str(tmp_path)).place

@@ -136,10 +136,10 @@ def test_what_the_device_cannot_do_is_refused():
 
 @pytest.mark.parametrize("option", [Int8Dynamic(), Int8WeightOnly()])
 def test_nothing_to_quantise_is_refused(tmp_path, option):
-    from lmctl.model import own
-    from lmctl.model.recurrent_hf import RecurrentLMConfig, RecurrentLMForCausalLM
+    from lmctl.model.artifact.auto import register
+    from lmctl.model.rnn.language_model import RecurrentLMConfig, RecurrentLMForCausalLM
 
-    own.register()
+    register()
     model = RecurrentLMForCausalLM(RecurrentLMConfig(use_models.SIZE, hidden_size=16))
     use_models.save(tmp_path, model, "[SEP] $A")
     message = f"quantize: {option.name} works on linear layers, and this network has none but model.lm_head, which"

@@ -14,8 +14,8 @@ from torch import nn
 
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
-from lmctl.objective.base import Material
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective.base import Material
 from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM, separate
 from lmctl.objective.denoise import Denoise, infill, removed, sentinelled, span_mask

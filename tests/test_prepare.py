@@ -8,9 +8,9 @@ import pytest
 
 from lmctl.core.batch import Row
 from lmctl.core.errors import DataError
-from lmctl.objective.base import Objective
 from lmctl.data.base import Source
 from lmctl.mix.mix import Mix, Task
+from lmctl.objective.base import Objective
 from lmctl.objective.classify import Classify
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence

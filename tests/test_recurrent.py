@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from lmctl.config.schema import Evaluation
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.objective.base import Material
+from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent import RecurrentLM
-from lmctl.model.recurrent_hf import register
+from lmctl.objective.base import Material
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.run.processes import Processes
 from lmctl.run.trainer import Trainer

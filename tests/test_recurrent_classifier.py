@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore
 from lmctl.mix.mix import Mix, Task
-from lmctl.model.own import register
+from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent_classifier import BiLSTM
 from lmctl.objective.classify import Classify

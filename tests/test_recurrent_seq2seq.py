@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
 from lmctl.core.errors import ConfigError
-from lmctl.model.own import register
+from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.objective.denoise import Denoise
@@ -416,7 +416,7 @@ def test_an_exported_run_says_how_to_load_it(tmp_path: Path, monkeypatch):
     export(Paths(tmp_path), runner, SUMMARY)
     card = (tmp_path / "model" / "README.md").read_text()
     snippet = card.split("```python")[1].split("```")[0]
-    assert "from lmctl.model.recurrent_seq2seq_hf import RecurrentForConditionalGeneration" in snippet
+    assert "from lmctl.model.rnn.seq2seq import RecurrentForConditionalGeneration" in snippet
     monkeypatch.chdir(tmp_path)
     found: dict = {}
     exec(snippet, found)

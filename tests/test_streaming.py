@@ -28,11 +28,11 @@ from lmctl.core.batch import Batch
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.store import TokenStore, store_in_memory
-from lmctl.objective.base import Objective
 from lmctl.data.hub import Hub
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position
 from lmctl.model.recurrent import RecurrentLM
+from lmctl.objective.base import Objective
 from lmctl.objective.classify import Classify
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.streamed_lm import StreamedLM

@@ -198,7 +198,7 @@ def test_half_an_export_is_none(copy, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lmctl.run.export.write_weights", fail)
+        patch.setattr("lmctl.model.artifact.writer.write_weights", fail)
         with pytest.raises(Exception, match="No space left"):
             model_folder(str(copy))
     assert not list((copy / "checkpoints" / "step-00000003").glob("*model-*"))

@@ -41,7 +41,8 @@ def next_logprob(loaded, before: list[int], piece: int) -> float:
 def test_families_are_recognised(decoder, encoder, translator, tmp_path):
     classifier = use_models.opened(use_models.bert(tmp_path, "BertForSequenceClassification", num_labels=3))
     families = [loaded.family for loaded in (decoder, encoder, translator, classifier)]
-    assert families == ["decoder", "encoder", "seq2seq", "classifier"]
+    assert families == ["decoder", "encoder", "seq2seq", "encoder"]
+    assert [loaded.classifies for loaded in (decoder, encoder, translator, classifier)] == [False, False, False, True]
     assert list(classifier.labels) == ["LABEL_0", "LABEL_1", "LABEL_2"]
 
 

@@ -9,7 +9,7 @@ from lmctl.cli.arguments import Arguments, parsed
 from lmctl.core.files import path_of
 from lmctl.core.places import Paths, run_of
 from lmctl.core.words import read, setting
-from lmctl.model import own
+from lmctl.model import rnn
 
 SMALL = {
     "bert": "bert_tiny",
@@ -18,9 +18,9 @@ SMALL = {
     "llama": "llama_tiny",
     "t5": "t5_tiny",
     "marian": "transformer_mt_tiny",
-    own.LANGUAGE_MODEL: "lstm_tiny",
-    own.CLASSIFIER: "bilstm_tiny",
-    own.SEQ2SEQ: "rnn_mt_tiny",
+    rnn.LANGUAGE_MODEL: "lstm_tiny",
+    rnn.CLASSIFIER: "bilstm_tiny",
+    rnn.SEQ2SEQ: "rnn_mt_tiny",
 }
 """A student for a teacher of each type."""
 TEXT = ("data", "augment", "mix")

@@ -11,14 +11,30 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
+from lmctl.core.batch import Kind, LabelKind
 from lmctl.core.errors import ConfigError
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TASKS = "lmctl_tasks.json"
 """Written beside the weights by lmctl's export: what the model was trained for."""
+
+
+class TaskNote(TypedDict):
+    """What `TASKS` says of one task, under its name."""
+
+    objective: str
+    """The class of its objective."""
+    reads: Kind
+    label_kind: LabelKind | None
+    labels: list[str]
+    """Names of the classes, in order; empty where there are none."""
+    end_of: NotRequired[str]
+    """Behind what the model learnt to predict an end: every `sentence`, or the `document`."""
+
+
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
     *("spm.model", "source.spm", "tekken.json"),
@@ -164,7 +180,7 @@ def json_object(what: str, file: Path) -> dict[str, Any]:
     return value
 
 
-def tasks(what: str, folder: Path) -> dict[str, Any] | None:
+def tasks(what: str, folder: Path) -> dict[str, TaskNote] | None:
     """lmctl's own note of what the model in `folder` was trained for; None if there is none."""
     file = folder / TASKS
     if not file.is_file():
@@ -173,7 +189,7 @@ def tasks(what: str, folder: Path) -> dict[str, Any] | None:
     for name, note in found.items():
         if not isinstance(note, dict) or not {"objective", "reads", "label_kind", "labels"} <= set(note):
             raise ConfigError(f"{what}: {TASKS} is damaged: task {name} is not as lmctl writes it", AGAIN)
-    return found
+    return cast(dict[str, TaskNote], found)
 
 
 def check_tokenizer_files(what: str, folder: Path) -> None:

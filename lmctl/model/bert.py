@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.base import ModelSpec
-from lmctl.model.sizes import check_sizes, rounded
+from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
     from lmctl.model.bert_network import BertNetwork
@@ -33,6 +33,7 @@ class Bert(ModelSpec):
     def __post_init__(self) -> None:
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
+        check_heads(self.hidden, self.heads)
 
     @property
     def dropouts(self) -> tuple[float | None, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.base import ModelSpec
-from lmctl.model.sizes import check_sizes, rounded
+from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
     from lmctl.model.network import Decoder
@@ -30,11 +30,9 @@ class Gpt2(ModelSpec):
     family: ClassVar[Family] = "decoder"
 
     def __post_init__(self) -> None:
-        check_sizes(
-            self,
-            ("layers", "hidden", "heads", "max_positions", "pad_vocabulary_to"),
-            ("dropout", "attention_dropout"),
-        )
+        counts = ("layers", "hidden", "heads", "max_positions", "pad_vocabulary_to")
+        check_sizes(self, counts, ("dropout", "attention_dropout"))
+        check_heads(self.hidden, self.heads)
 
     @property
     def dropouts(self) -> tuple[float | None, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.base import ModelSpec
-from lmctl.model.sizes import check_sizes, rounded
+from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
     from lmctl.model.network import Decoder
@@ -34,6 +34,7 @@ class Llama(ModelSpec):
     def __post_init__(self) -> None:
         counts = ("layers", "hidden", "heads", "key_value_heads", "feed_forward", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("attention_dropout",))
+        check_heads(self.hidden, self.heads)
         if self.heads % self.key_value_heads:
             raise ValueError(
                 f"heads must be a multiple of key_value_heads, got {self.heads} and {self.key_value_heads}"

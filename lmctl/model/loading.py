@@ -1,27 +1,20 @@
-"""Loading a trained model into the network that new tasks need."""
+"""A model that was trained before as the network that new tasks need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from safetensors.torch import load_file
+from copy import deepcopy
+from typing import Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.foreign import modules, weights_of
-from lmctl.core.model_files import header
+from lmctl.core.foreign import modules
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import network as networks
-from lmctl.model import own
+from lmctl.model import rnn
+from lmctl.model.artifact.reader import Artifact, family_of
 from lmctl.model.bert import bert_class
 from lmctl.model.bert_network import BertNetwork
-from lmctl.model.recurrent_classifier_network import RecurrentClassifierNetwork, refuse_language
-from lmctl.model.recurrent_network import RecurrentNetwork
-from lmctl.model.recurrent_seq2seq_network import RecurrentSeq2Seq
-
-if TYPE_CHECKING:
-    from lmctl.model.pretrained import Pretrained
+from lmctl.model.rnn.networks import RecurrentClassifierNetwork, RecurrentNetwork, RecurrentSeq2Seq, refuse_language
 
 ENCODERS = {
     "bert": BertNetwork,
@@ -29,51 +22,48 @@ ENCODERS = {
     "roberta": networks.RobertaEncoder,
     "xlm-roberta": networks.RobertaEncoder,
     "distilbert": networks.DistilBertEncoder,
-    own.CLASSIFIER: RecurrentClassifierNetwork,
+    rnn.CLASSIFIER: RecurrentClassifierNetwork,
 }
 """Encoders differ in how their heads hang on; decoders and encoder-decoders do not."""
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop",
             "dropout", "attention_dropout", "dropout_rate", "mlp_dropout", "embedding_dropout")  # fmt: skip
-EXTRA_HEADS = "extra_heads.safetensors"
 
 
-def load(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> networks.TransformerNetwork:
-    """The model of `spec` with `heads`; `network.report` says what was loaded and what is new."""
-    config = _config(spec, heads)
-    kind, network_class = _classes(spec, heads)
-    what = f"{spec.key}={spec.init_from}"
-    model, new, unused = weights_of(what, kind, spec.place, config=config, attn_implementation=_attention(config))
+def load(
+    artifact: Artifact, vocabulary: Vocabulary, heads: Mapping[str, int], dropout: float | None = None
+) -> networks.TransformerNetwork:
+    """The trained model with `heads`; `network.report` says what was loaded and what is new. `dropout`: instead of the
+    rates that its config gives."""
+    config = _config(artifact.config, heads, dropout)
+    kind, network_class = _classes(artifact.asked, config, heads)
+    model, new, unused = artifact.weights(kind, config=config, attn_implementation=_attention(config))
     network = _fitted(model, network_class, vocabulary, heads)
     network.report = _report(model, new, unused)
-    extra = Path(spec.place) / EXTRA_HEADS
-    taken: list[str] = []
-    if extra.is_file():
-        header(what, extra)
-        taken = network.load_extra_heads(load_file(extra))
+    taken = network.load_extra_heads(artifact.extra_heads())
     if taken:
         network.report.append(f"heads taken over: {', '.join(taken)}")
     network.untrained = [*new, *(f"class_heads.{name}" for name in network.class_heads if name not in taken)]
-    _restrict(network, spec)
     return network
 
 
-def outline(spec: Pretrained, vocabulary: Vocabulary, heads: Mapping[str, int]) -> networks.TransformerNetwork:
-    """The same network from its config alone: no weights are read."""
-    config = _config(spec, heads)
-    kind, network_class = _classes(spec, heads)
+def outline(
+    asked: str, config: Any, vocabulary: Vocabulary, heads: Mapping[str, int], dropout: float | None = None
+) -> networks.TransformerNetwork:
+    """The network that transformers' `config` describes, with `heads`, freshly initialised; `asked` is how the user
+    named the model that the config is of."""
+    config = _config(config, heads, dropout)
+    kind, network_class = _classes(asked, config, heads)
     make = getattr(kind, "from_config", None) or kind._from_config
-    network = _fitted(make(config, attn_implementation=_attention(config)), network_class, vocabulary, heads)
-    _restrict(network, spec)
-    return network
+    return _fitted(make(config, attn_implementation=_attention(config)), network_class, vocabulary, heads)
 
 
-def _config(spec: Pretrained, heads: Mapping[str, int]) -> Any:
-    """The model's config, with the dropout and the number of classes that are wanted."""
-    config = spec.config
-    if spec.dropout is not None:
+def _config(config: Any, heads: Mapping[str, int], dropout: float | None) -> Any:
+    """A copy of the model's config, with the dropout and the number of classes that are wanted."""
+    config = deepcopy(config)
+    if dropout is not None:
         for name in DROPOUTS:
             if isinstance(getattr(config, name, None), (int, float)):
-                setattr(config, name, spec.dropout)
+                setattr(config, name, dropout)
     config.use_cache = False
     if not any(name in networks.LANGUAGE for name in heads):
         config.num_labels = next(iter(heads.values()))
@@ -81,7 +71,7 @@ def _config(spec: Pretrained, heads: Mapping[str, int]) -> Any:
 
 
 def _attention(config: Any) -> str | None:
-    return None if config.model_type in ("t5", *own.TYPES) else "sdpa"
+    return None if config.model_type in ("t5", *rnn.TYPES) else "sdpa"
 
 
 def _fitted(
@@ -93,34 +83,24 @@ def _fitted(
     return network_class(model.float(), heads)
 
 
-def _restrict(network: networks.TransformerNetwork, spec: Pretrained) -> None:
-    """Freeze what shall not learn, and add adapters."""
-    if spec.freeze:
-        network.freeze(spec.freeze)
-    if spec.lora_rank:
-        from lmctl.model.lora import add_lora
-
-        add_lora(network, spec.lora_rank, spec.lora_alpha, spec.lora_dropout, spec.lora_targets)
-
-
-def _classes(spec: Pretrained, heads: Mapping[str, int]) -> tuple[Any, type[networks.TransformerNetwork]]:
+def _classes(asked: str, config: Any, heads: Mapping[str, int]) -> tuple[Any, type[networks.TransformerNetwork]]:
     """The transformers class and the network around it."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
     from transformers.models.auto.modeling_auto import AutoModelForMaskedLM
 
-    kind = spec.config.model_type
-    if spec.family == "seq2seq":
-        return AutoModelForSeq2SeqLM, RecurrentSeq2Seq if kind == own.SEQ2SEQ else networks.Seq2Seq
-    if kind == own.LANGUAGE_MODEL:
+    kind, family = config.model_type, family_of(config)
+    if family == "seq2seq":
+        return AutoModelForSeq2SeqLM, RecurrentSeq2Seq if kind == rnn.SEQ2SEQ else networks.Seq2Seq
+    if kind == rnn.LANGUAGE_MODEL:
         return AutoModelForCausalLM, RecurrentNetwork
-    if kind == own.CLASSIFIER:
+    if kind == rnn.CLASSIFIER:
         refuse_language(heads)
     language = any(name in networks.LANGUAGE for name in heads)
-    if spec.family == "decoder":
+    if family == "decoder":
         return AutoModelForCausalLM if language else AutoModelForSequenceClassification, networks.Decoder
     if kind not in ENCODERS:
         raise ConfigError(
-            f"{spec.key}={spec.init_from} is of type {kind!r}, whose heads lmctl does not know",
+            f"{asked} is of type {kind!r}, whose heads lmctl does not know",
             f"encoders it knows: {', '.join(ENCODERS)}",
         )
     if kind == "bert":

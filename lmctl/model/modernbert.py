@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.base import ModelSpec
-from lmctl.model.sizes import check_sizes, rounded
+from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
     from lmctl.model.network import ModernBertEncoder
@@ -34,6 +34,7 @@ class ModernBert(ModelSpec):
     def __post_init__(self) -> None:
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "global_every", "local_window")
         check_sizes(self, (*counts, "pad_vocabulary_to"), ("dropout",))
+        check_heads(self.hidden, self.heads)
 
     @property
     def dropouts(self) -> tuple[float | None, ...]:

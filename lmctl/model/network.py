@@ -281,8 +281,7 @@ class Seq2Seq(TransformerNetwork):
         ).last_hidden_state
 
     def word_embeddings(self) -> nn.Embedding:
-        # T5's are tied to those of its encoder and never called; an encoder of ours knows nothing of its own.
-        return getattr(self.model.get_encoder(), "get_input_embeddings", self.model.get_input_embeddings)()
+        return self.model.get_encoder().get_input_embeddings()  # T5's own are tied to these and never called
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
         if getattr(self.model.config, "scale_decoder_outputs", False):  # T5 with tied embeddings

@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lmctl.core.batch import Family
 from lmctl.core.component import MAY_CHANGE
-from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place, nearest_place, path_of
-from lmctl.core.foreign import config_of
-from lmctl.core.model_files import check_outline, near
-from lmctl.core.places import Paths, Place
+from lmctl.core.places import Place
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.core.words import command
-from lmctl.model import own
+from lmctl.model import rnn
+from lmctl.model.artifact.reader import Artifact
 from lmctl.model.base import ModelSpec
 
 if TYPE_CHECKING:
@@ -69,60 +65,36 @@ class Pretrained(ModelSpec):
         return self.init_from
 
     @cached_property
+    def artifact(self) -> Artifact:
+        """Where it lies, and what is in it."""
+        return Artifact.at(self.key, self.init_from)
+
+    @property
     def place(self) -> str:
         """The directory that transformers loads, or the hub id."""
-        folder = path_of(self.init_from)
-        paths = Paths(folder)
-        if (paths.model / "config.json").is_file():
-            return str(paths.model)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            unfinished = paths.config.is_file()
-            raise ConfigError(
-                f"{self.key}={self.init_from}: "
-                + ("this run has no model/ yet" if unfinished else "neither a run nor a model directory"),
-                f"finish it: {command('lmctl train resume=auto', run_dir=folder)}" if unfinished else near(folder),
-            )
-        if not folder.exists() and means_a_place(self.init_from):
-            raise ConfigError(f"{self.key}={self.init_from}: no such directory", nearest_place(folder))
-        return str(folder) if folder.exists() else self.init_from
+        return self.artifact.place
 
-    @cached_property
+    @property
     def config(self) -> Any:
         """Its transformers config."""
-        own.register()
-        return config_of(f"{self.key}={self.init_from}", self.place)
+        return self.artifact.config
 
-    @cached_property
+    @property
     def family(self) -> Family:
-        """What the config says it is."""
-        from transformers.models.auto.modeling_auto import (
-            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-            MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        )
-
-        if self.config.is_encoder_decoder:
-            return "seq2seq"
-        kind = self.config.model_type
-        if kind == own.LANGUAGE_MODEL:
-            return "decoder"
-        masked, causal = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES, kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        return "decoder" if causal and not masked else "encoder"
+        """What its config says it is."""
+        return self.artifact.family
 
     @property
     def carries_state(self) -> bool:
-        return bool(self.config.model_type == own.LANGUAGE_MODEL)
+        return self.artifact.model_type == rnn.LANGUAGE_MODEL
 
     @property
     def linear_layers(self) -> bool:
-        return self.config.model_type not in (own.LANGUAGE_MODEL, own.CLASSIFIER)
+        return self.artifact.model_type not in (rnn.LANGUAGE_MODEL, rnn.CLASSIFIER)
 
-    @cached_property
+    @property
     def max_positions(self) -> int | None:
-        if self.config.model_type in own.TYPES:
-            return None
-        from lmctl.model.positions import outlined_positions
-
-        return outlined_positions(self.config)
+        return self.artifact.max_positions
 
     @property
     def dropouts(self) -> tuple[float | None, ...]:
@@ -132,19 +104,35 @@ class Pretrained(ModelSpec):
         """The network with its weights where there are any for `heads`."""
         from lmctl.model.loading import load
 
-        return load(self, vocabulary, heads)
+        return self._restricted(load(self.artifact, vocabulary, heads, self.dropout))
 
     def outline(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
         """The same network from its config alone."""
         from lmctl.model.loading import outline
 
-        return outline(self, vocabulary, heads)
+        return self._restricted(outline(self.artifact.asked, self.config, vocabulary, heads, self.dropout))
+
+    def _restricted(self, network: TransformerNetwork) -> TransformerNetwork:
+        """Freeze what shall not learn, and add adapters."""
+        if self.freeze:
+            network.freeze(self.freeze)
+        if self.lora_rank:
+            from lmctl.model.lora import add_lora
+
+            add_lora(network, self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
+        return network
+
+
+@dataclass(frozen=True)
+class TeacherModel(Pretrained):
+    """A teacher: a model that was trained before, as it is; in messages called by the key that names it."""
+
+    key: ClassVar[str] = "teacher"
 
 
 class Template(Pretrained):
     """All of a model directory but the weights, as a run writes it when it begins."""
 
     @cached_property
-    def config(self) -> Any:
-        own.register()
-        return config_of(f"{self.key}={self.init_from}", self.place, check_outline)
+    def artifact(self) -> Artifact:
+        return Artifact(f"{self.key}={self.init_from}", self.init_from, complete=False)

@@ -13,7 +13,7 @@ from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
-    from lmctl.model.recurrent_network import RecurrentNetwork
+    from lmctl.model.rnn.networks import RecurrentNetwork
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class RecurrentLM(ModelSpec):
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentNetwork:
         """A freshly initialised network; ConfigError without a language model head."""
-        from lmctl.model.recurrent_hf import RecurrentLMConfig, RecurrentLMForCausalLM
-        from lmctl.model.recurrent_network import RecurrentNetwork
+        from lmctl.model.rnn.language_model import RecurrentLMConfig, RecurrentLMForCausalLM
+        from lmctl.model.rnn.networks import RecurrentNetwork
 
         if "lm" not in heads:
             raise ConfigError(

@@ -12,7 +12,7 @@ from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
-    from lmctl.model.recurrent_classifier_network import RecurrentClassifierNetwork
+    from lmctl.model.rnn.networks import RecurrentClassifierNetwork
 
 POOLINGS = ("max", "mean", "last")
 
@@ -45,8 +45,8 @@ class BiLSTM(ModelSpec):
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentClassifierNetwork:
         """A freshly initialised network; ConfigError for a head that predicts text."""
-        from lmctl.model.recurrent_classifier_hf import RecurrentClassifierConfig, RecurrentForSequenceClassification
-        from lmctl.model.recurrent_classifier_network import RecurrentClassifierNetwork, refuse_language
+        from lmctl.model.rnn.classifier import RecurrentClassifierConfig, RecurrentForSequenceClassification
+        from lmctl.model.rnn.networks import RecurrentClassifierNetwork, refuse_language
 
         refuse_language(heads)
         config = RecurrentClassifierConfig(

@@ -12,7 +12,7 @@ from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_cell, check_sizes
 
 if TYPE_CHECKING:
-    from lmctl.model.recurrent_seq2seq_network import RecurrentSeq2Seq
+    from lmctl.model.rnn.networks import RecurrentSeq2Seq
 
 ATTENTIONS = ("bahdanau", "luong")
 
@@ -45,8 +45,8 @@ class RecurrentMT(ModelSpec):
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentSeq2Seq:
         """A freshly initialised network; ConfigError for classifiers."""
-        from lmctl.model.recurrent_seq2seq_hf import RecurrentForConditionalGeneration, RecurrentSeq2SeqConfig
-        from lmctl.model.recurrent_seq2seq_network import RecurrentSeq2Seq
+        from lmctl.model.rnn.networks import RecurrentSeq2Seq
+        from lmctl.model.rnn.seq2seq import RecurrentForConditionalGeneration, RecurrentSeq2SeqConfig
 
         config = RecurrentSeq2SeqConfig(
             vocab_size=vocabulary.size,

@@ -6,15 +6,19 @@ from typing import Any
 
 
 def check_sizes(spec: Any, counts: tuple[str, ...], shares: tuple[str, ...]) -> None:
-    """ValueError unless the fields `counts` are at least 1, `shares` are probabilities, and heads divide the width."""
+    """ValueError unless the fields `counts` of `spec` are at least 1 and `shares` are probabilities."""
     for name in counts:
         if getattr(spec, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(spec, name)}")
     for name in shares:
         if not 0 <= getattr(spec, name) < 1:
             raise ValueError(f"{name} is a probability below 1, got {getattr(spec, name)}")
-    if "heads" in counts and spec.hidden % spec.heads:
-        raise ValueError(f"hidden must be a multiple of heads, got {spec.hidden} and {spec.heads}")
+
+
+def check_heads(hidden: int, heads: int) -> None:
+    """ValueError unless attention heads share the width evenly."""
+    if hidden % heads:
+        raise ValueError(f"hidden must be a multiple of heads, got {hidden} and {heads}")
 
 
 def check_cell(cell: str) -> None:

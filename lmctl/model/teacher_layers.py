@@ -12,10 +12,10 @@ from lmctl.core.batch import Family
 from lmctl.core.component import MAY_CHANGE
 from lmctl.core.places import Places
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model.artifact.reader import family_of, max_positions_of
 from lmctl.model.base import ModelSpec
 from lmctl.model.layers_kept import check_keep
-from lmctl.model.pretrained import Pretrained
-from lmctl.model.teacher import TeacherModel
+from lmctl.model.pretrained import TeacherModel
 
 if TYPE_CHECKING:
     from lmctl.model.network import TransformerNetwork
@@ -53,27 +53,30 @@ class TeacherLayers(ModelSpec):
         return self.teacher if isinstance(self.teacher, str) else self.teacher[0]
 
     @cached_property
-    def shallow(self) -> Pretrained:
-        """The teacher's specification, its config cut down."""
+    def whole(self) -> TeacherModel:
+        """The teacher, with all its layers."""
+        return TeacherModel(self.tokenizer_path)
+
+    @cached_property
+    def config(self) -> Any:
+        """Its transformers config, cut down."""
         from lmctl.model.inherit import cut
 
-        spec = TeacherModel(self.tokenizer_path, self.dropout)
-        config = deepcopy(spec.config)
+        config = deepcopy(self.whole.config)
         cut(config, "uniform" if self.keep is None else self.keep, self.layers, self.decoder_layers)
-        spec.__dict__["config"] = config
-        return spec
+        return config
 
     @property
     def family(self) -> Family:
-        return self.shallow.family
+        return family_of(self.config)
 
-    @property
+    @cached_property
     def max_positions(self) -> int | None:
-        return self.shallow.max_positions
+        return max_positions_of(self.config)
 
     @property
     def linear_layers(self) -> bool:
-        return self.shallow.linear_layers
+        return self.whole.linear_layers
 
     @property
     def dropouts(self) -> tuple[float | None, ...]:
@@ -81,4 +84,6 @@ class TeacherLayers(ModelSpec):
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
         """The network, freshly initialised."""
-        return self.shallow.outline(vocabulary, heads)
+        from lmctl.model.loading import outline
+
+        return outline(self.whole.artifact.asked, self.config, vocabulary, heads, self.dropout)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.base import ModelSpec
-from lmctl.model.sizes import check_sizes
+from lmctl.model.sizes import check_heads, check_sizes
 
 if TYPE_CHECKING:
     from lmctl.model.network import Seq2Seq
@@ -33,6 +33,7 @@ class TransformerMT(ModelSpec):
     def __post_init__(self) -> None:
         counts = ("layers", "decoder_layers", "hidden", "heads", "feed_forward", "max_positions")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
+        check_heads(self.hidden, self.heads)
 
     @property
     def dropouts(self) -> tuple[float | None, ...]:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
-
 from lmctl.core.batch import Family
-from lmctl.core.files import write_json, write_text, writing
+from lmctl.core.model_files import TaskNote
 from lmctl.core.places import Paths
+from lmctl.model.artifact import writer
 from lmctl.run import figures
 from lmctl.run.assemble import heads_of
 from lmctl.run.trainer import Trainer
@@ -24,88 +18,35 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-EXTRA_HEADS = "extra_heads.safetensors"
-"""Heads of further tasks, which the transformers class of the model has no place for."""
-TASKS = "lmctl_tasks.json"
-"""What the model was trained for: `{task: {"objective", "reads", "label_kind", "labels", "end_of"}}`."""
-HEADS = "heads.json"
-"""Beside a model directory's files without the weights: the network's heads and their numbers of outputs."""
-PROBLEMS = {
-    "class": "single_label_classification",
-    "classes": "multi_label_classification",
-    "number": "regression",
-}
-"""Kinds of labels in the words of transformers' configs."""
-
-
 def export(paths: Paths, trainer: Trainer, summary: dict[str, Any]) -> None:
     """Write weights (safetensors), config, tokenizer and model card, whole or not at all."""
     model: Any = trainer.plan.precision.restore(trainer.network.pretrained())
-    tasks = tasks_of(trainer)
-    _name_labels(model.config, tasks)
-
-    def fill(folder: Path) -> None:
-        _write_tokenizer(folder, trainer)
-        write_text(folder / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
-        write_weights(folder, model, trainer.network)
-        write_text(folder / "README.md", card(paths, model, summary))
-
-    replace_folder(paths.model, fill)
+    tokenizer, notes = tokenizer_of(trainer), tasks_of(trainer)
+    writer.write(paths.model, model, trainer.network, tokenizer, notes, card(paths, model, summary))
 
 
 def write_template(paths: Paths, trainer: Trainer, renew: bool) -> None:
     """Write what belongs to a model directory besides weights into checkpoints/, once in a run, so that any checkpoint
     can be made a model without the text that it was trained on; `renew` it if the run only begins."""
-    folder = paths.template
-    if folder.is_dir() and not renew:
+    if paths.template.is_dir() and not renew:
         return
-    network = trainer.network
-    config = copy.deepcopy(network.model.config)
-    config.architectures, config.dtype = [type(network.model).__name__], "float32"  # whatever it is trained in
-    tasks = tasks_of(trainer)
-    _name_labels(config, tasks)
-
-    def fill(partial: Path) -> None:
-        partial.mkdir()
-        config.save_pretrained(partial)
-        if network.model.can_generate():
-            network.model.generation_config.save_pretrained(partial)
-        _write_tokenizer(partial, trainer)
-        write_text(partial / TASKS, json.dumps(tasks, indent=2, ensure_ascii=False) + "\n")
-        write_json(partial / HEADS, heads_of(trainer.plan, trainer.prepared))
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    replace_folder(folder, fill)
+    model: Any = trainer.network.model
+    config = copy.deepcopy(model.config)
+    config.architectures, config.dtype = [type(model).__name__], "float32"  # whatever it is trained in
+    generation = model.generation_config if model.can_generate() else None
+    heads = heads_of(trainer.plan, trainer.prepared)
+    writer.write_outline(paths.template, config, generation, tokenizer_of(trainer), tasks_of(trainer), heads)
 
 
-def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Put what `fill` writes into a new directory in the place of `folder`, whole or not at all."""
-    partial = folder.with_name(f".{folder.name}-partial-{os.getpid()}")
-    try:
-        with writing(folder):
-            shutil.rmtree(partial, ignore_errors=True)
-            fill(partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def write_weights(folder: Path, model: Any, network: Any) -> None:
-    """The weights of `model`, and those of the heads of `network` that it has no place for."""
-    model.save_pretrained(folder)
-    if extra := network.extra_heads():
-        save_file({name: value.float().contiguous() for name, value in extra.items()}, folder / EXTRA_HEADS)
-
-
-def _write_tokenizer(folder: Path, trainer: Trainer) -> None:
+def tokenizer_of(trainer: Trainer) -> PreTrainedTokenizerFast:
+    """The run's tokenizer, as plain transformers is to use it."""
     tokenizer = copy.deepcopy(trainer.prepared.tokenizer)
     as_trained(tokenizer, trainer.plan.model.family, causal="lm" in heads_of(trainer.plan, trainer.prepared))
-    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
-def tasks_of(trainer: Trainer) -> dict[str, Any]:
-    """What the model is trained for, as TASKS says it."""
+def tasks_of(trainer: Trainer) -> dict[str, TaskNote]:
+    """What the model is trained for."""
     return {
         name: {
             "objective": type(task.objective).__name__,
@@ -116,16 +57,6 @@ def tasks_of(trainer: Trainer) -> dict[str, Any]:
         }
         for name, task in trainer.plan.mix.tasks.items()
     }
-
-
-def _name_labels(config: Any, tasks: dict[str, Any]) -> None:
-    """The classes by name in the config, where plain transformers looks for them, and what kind of labels they are."""
-    for task in tasks.values():
-        if kind := PROBLEMS.get(task["label_kind"]):
-            config.problem_type = kind
-        if task["labels"] and len(task["labels"]) == getattr(config, "num_labels", 0):
-            config.id2label = dict(enumerate(task["labels"]))
-            config.label2id = {label: place for place, label in enumerate(task["labels"])}
 
 
 def as_trained(tokenizer: PreTrainedTokenizerFast, family: Family, causal: bool) -> None:

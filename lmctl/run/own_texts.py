@@ -21,7 +21,7 @@ from lmctl.core.draws import Draws
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import Window
-from lmctl.model.writing import write
+from lmctl.model.generation import generate
 from lmctl.objective.base import Examples, Material
 from lmctl.objective.batching import rectangle
 from lmctl.objective.clm import next_piece_batch
@@ -130,7 +130,7 @@ class OwnTexts:
             "pad_token_id": vocabulary.pad,
         }
         inputs = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
-        written: Tensor = write(model, inputs, settings, logits_processor=[noisy])
+        written: Tensor = generate(model, inputs, settings, logits_processor=[noisy])
         return written.cpu().numpy()
 
 

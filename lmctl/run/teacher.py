@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +19,6 @@ from torch import Tensor
 
 from lmctl.core.batch import Batch
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import digest
-from lmctl.core.model_files import tasks as read_tasks
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.base import (
     Anatomy,
@@ -36,7 +33,7 @@ from lmctl.distill.base import (
 from lmctl.distill.vocabulary import SharedPieces, match
 from lmctl.model.inside import Inside
 from lmctl.model.network import LANGUAGE
-from lmctl.model.teacher import TeacherModel
+from lmctl.model.pretrained import TeacherModel
 from lmctl.objective.base import Objective, Prediction
 from lmctl.plan import Plan
 from lmctl.precision.base import Precision
@@ -206,10 +203,7 @@ def watch(rule: Distiller, network: Any) -> Inside | None:
 
 def fingerprint(model: TeacherModel) -> str:
     """64 hex digits of the weights' files; of a hub model the commit."""
-    folder = Path(model.place)
-    if folder.is_dir():
-        return "".join(digest(path) for path in sorted(folder.glob("*.safetensors")))
-    return f"{model.place}@{getattr(model.config, '_commit_hash', None)}"
+    return model.artifact.fingerprint()
 
 
 def _check_trained(model: TeacherModel, network: Any, answering: bool) -> None:
@@ -229,21 +223,10 @@ def check_labels(plan: Plan, prepared: Prepared, model: TeacherModel) -> None:
     for name, task in plan.mix.tasks.items():
         if task.objective.label_kind not in ("class", "classes"):
             continue
-        ours, theirs = list(prepared.corpora[name].train.label_names), labels_of(model, name)
+        ours, theirs = list(prepared.corpora[name].train.label_names), model.artifact.labels(name)
         if theirs is not None and theirs != ours:
             raise ConfigError(
                 f"mix.tasks.{name} has the labels {', '.join(ours[:8])}, and teacher={model.init_from} "
                 f"{', '.join(theirs[:8])}",
                 "the labels of the data the teacher was trained on, in the same order; or distill=hidden",
             )
-
-
-def labels_of(model: TeacherModel, task: str) -> list[str] | None:
-    """The classes that a teacher knows for `task`, in order; None if it does not say."""
-    tasks = read_tasks(f"teacher={model.init_from}", Path(model.place))
-    if tasks is not None:
-        labelled = [one["labels"] for one in tasks.values() if one["labels"]]
-        return tasks.get(task, {}).get("labels") or (labelled[0] if len(labelled) == 1 else None)
-    names = getattr(model.config, "id2label", None) or {}
-    found = [str(names[place]) for place in sorted(names)]
-    return None if all(name.startswith("LABEL_") for name in found) else found

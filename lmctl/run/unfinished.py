@@ -6,7 +6,6 @@ began (`lmctl.run.export.write_template`).
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -186,9 +185,8 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from lmctl.config.build import build
-    from lmctl.model.loading import outline
+    from lmctl.model.artifact.writer import complete_outline
     from lmctl.model.pretrained import Template
-    from lmctl.run.export import HEADS, write_weights
     from lmctl.tokenizer.vocabulary import vocabulary
 
     disable_progress_bar()
@@ -202,20 +200,17 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     cfg = cast(DictConfig, OmegaConf.load(run.config))
     packages = tuple(f"{package}." for package in OmegaConf.select(cfg, "trusted") or ())
     precision = build(cfg.precision, Precision, trusted=("lmctl.", *packages))
-    heads = json.loads((template / HEADS).read_text(encoding="utf-8"))
     kept = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
     adapters = {name: value for name in kept if (value := OmegaConf.select(cfg, f"model.{name}")) is not None}
     if "lora_targets" in adapters:
         adapters["lora_targets"] = list(adapters["lora_targets"])
     pieces = vocabulary(AutoTokenizer.from_pretrained(template))
-    network: Any = outline(Template(str(template), **adapters), pieces, heads)
+    spec = Template(str(template), **adapters)
+    network: Any = spec.outline(pieces, spec.artifact.heads())
     precision.convert(network, torch.device("cpu"))
     _fill(network, load_file(checkpoint / "model.safetensors"), asked)
     model: Any = precision.restore(network.pretrained())
-    write_weights(folder, model, network)
-    for file in template.iterdir():
-        if file.name != HEADS:
-            shutil.copy2(file, folder / file.name)
+    complete_outline(template, folder, model, network)
 
 
 def _fill(network: Any, weights: dict[str, Any], asked: str) -> None:

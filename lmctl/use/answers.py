@@ -44,7 +44,7 @@ def chosen_task(loaded: Loaded, task: str | None) -> str | None:
         )
     if task is None and len(tasks) > 1:
         raise ConfigError(f"model_path={loaded.path} has several tasks that label", f"task={' or task='.join(tasks)}")
-    if not tasks and loaded.family != "classifier":
+    if not tasks and not loaded.classifies:
         raise ConfigError(
             f"model_path={loaded.path} is not a classifier, so it cannot label rows",
             f"fine-tune it: lmctl train init_from={loaded.path} mix=classify data=table data.path=... data.label=...",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.model.writing import write
+from lmctl.model import generation
 from lmctl.use.batches import by_length
 from lmctl.use.load import Loaded
 
@@ -69,7 +69,7 @@ def go_on(loaded: Loaded, prompts: Iterable[list[int]], rows: int, max_new_token
 
 
 def generate(loaded: Loaded, inputs: Any, max_new_tokens: Sequence[int], **how: Any) -> Any:
-    """What `lmctl.model.writing.write` writes, int64 [R, T]: to each row at most so many new pieces, and (of
+    """What `lmctl.model.generation.generate` writes, int64 [R, T]: to each row at most so many new pieces, and (of
     encoder-decoders, whose outputs are rows of their own) never more than the model has positions for."""
     import torch
     from transformers import LogitsProcessorList
@@ -96,7 +96,7 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: Sequence[int], **how: 
     numbers = LogitsProcessorList([_numbers_only(loaded)])
     with torch.no_grad():
         given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        return write(loaded.model, given, settings, logits_processor=numbers, **stop)
+        return generation.generate(loaded.model, given, settings, logits_processor=numbers, **stop)
 
 
 def _numbers_only(loaded: Loaded) -> Callable[[Any, Any], Any]:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmctl.core.batch import LabelKind
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
+from lmctl.model.artifact import EXTRA_HEADS
+from lmctl.model.artifact.reader import label_kind
 from lmctl.use.load import Loaded
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-EXTRA_HEADS = "extra_heads.safetensors"
 
 
 @dataclass(frozen=True)
 class Classifier:
     """What answers to texts: logits, and what they mean."""
 
-    kind: str
-    """class, classes or number: what a label is."""
+    kind: LabelKind
     labels: dict[str, int]
     """Names of the classes and their places; empty for numbers."""
     answer: Callable[[list[list[str]], int], Tensor]
@@ -42,7 +41,7 @@ class Classifier:
 
 def refuse_classifier(loaded: Loaded, what: str) -> None:
     """ConfigError if the model is a classifier, which cannot do what is wanted; `what` says so."""
-    if loaded.family == "classifier":
+    if loaded.classifies:
         raise ConfigError(
             f"model_path={loaded.path} is a classifier: {what}",
             f"label new texts: lmctl predict model_path={loaded.path} file=...; how good it is: lmctl eval",
@@ -52,7 +51,7 @@ def refuse_classifier(loaded: Loaded, what: str) -> None:
 def has_head(loaded: Loaded, task: str | None) -> bool:
     """Whether the model has a head for `task` beside the one that its transformers class has."""
     labelled = [name for name, note in (loaded.tasks or {}).items() if note["label_kind"]]
-    return task in (labelled[1:] if loaded.family == "classifier" else labelled)
+    return task in (labelled[1:] if loaded.classifies else labelled)
 
 
 def classifier_of(loaded: Loaded, task: str | None) -> Classifier:
@@ -60,21 +59,15 @@ def classifier_of(loaded: Loaded, task: str | None) -> Classifier:
     if has_head(loaded, task):
         return _beside(loaded, str(task))
     tasks = [name for name in loaded.tasks or {} if has_head(loaded, name)]
-    if loaded.family != "classifier":
+    if not loaded.classifies:
         raise ConfigError(
             f"model_path={loaded.path} has no classifier"
             + (f" named {task}{did_you_mean(task, tasks)}" if task else ""),
             f"task=NAME chooses one of: {', '.join(tasks)}" if tasks else None,
         )
     embeddings = loaded.model.get_input_embeddings()
-    kind = _kind(loaded.model.config)
+    kind = label_kind(loaded.model.config)
     return Classifier(kind, loaded.labels, lambda rows, length: _own_answer(loaded, rows, length), embeddings)
-
-
-def _kind(config: Any) -> str:
-    if config.problem_type == "regression" or config.num_labels == 1:
-        return "number"
-    return "classes" if config.problem_type == "multi_label_classification" else "class"
 
 
 def _own_answer(loaded: Loaded, rows: list[list[str]], length: int) -> Tensor:
@@ -85,20 +78,17 @@ def _own_answer(loaded: Loaded, rows: list[list[str]], length: int) -> Tensor:
 
 def _beside(loaded: Loaded, task: str) -> Classifier:
     """The head `task` of a model of several tasks, with the trunk it was trained on."""
-    from safetensors.torch import load_file
-
-    from lmctl.model.loading import ENCODERS
     from lmctl.objective.classify import framed_rows
     from lmctl.tokenizer.vocabulary import vocabulary
 
     note = (loaded.tasks or {})[task]
-    file = Path(loaded.path) / EXTRA_HEADS
-    known = load_file(file) if file.is_file() else {}
+    assert note["label_kind"] is not None  # `has_head`
+    known = loaded.artifact.extra_heads()
     if f"{task}.weight" not in known:
         raise ConfigError(f"model_path={loaded.path}: the head of task {task} is not there ({EXTRA_HEADS})")
     pieces = vocabulary(loaded.tokenizer)
     network = network_of(loaded, {task: len(known[f"{task}.weight"])})
-    segments = network.model.config.model_type in ENCODERS
+    segments = loaded.family == "encoder"
 
     def answer(rows: list[list[str]], length: int) -> Tensor:
         flat = iter(loaded.pieces([text for texts in rows for text in texts]))
@@ -114,16 +104,16 @@ def _beside(loaded: Loaded, task: str) -> Classifier:
 def network_of(loaded: Loaded, heads: Mapping[str, int]) -> Any:
     """The model as the network it was trained as, with `heads` (which it may have beside its own one), in the number
     formats that it is loaded in."""
-    from lmctl.model.pretrained import Pretrained
+    from lmctl.model.loading import load
     from lmctl.tokenizer.vocabulary import vocabulary
 
     pieces = vocabulary(loaded.tokenizer)
     own: dict[str, int] = {}
     if any(has_head(loaded, name) for name in heads):
-        if loaded.family == "classifier":
+        if loaded.classifies:
             own = {next(iter(loaded.tasks or {})): int(loaded.model.config.num_labels)}
         else:
             own = {{"encoder": "mlm", "decoder": "lm"}[loaded.family]: pieces.size}
-    network = Pretrained(loaded.path).load(pieces, {**own, **heads})
+    network = load(loaded.artifact, pieces, {**own, **heads})
     loaded.numerics.take(network, loaded.device)
     return network.to(loaded.device).eval()

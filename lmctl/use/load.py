@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from lmctl.core.batch import whole_text
+from lmctl.core.batch import Family, whole_text
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place, nearest_place, path_of
-from lmctl.core.foreign import check_answers, check_fit, config_of, refuse_random, tokenizer_of, weights_of
-from lmctl.core.model_files import near
-from lmctl.core.model_files import tasks as read_tasks
-from lmctl.core.places import Paths
+from lmctl.core.foreign import check_answers
+from lmctl.core.model_files import TaskNote
+from lmctl.model.artifact.reader import Artifact, find
+from lmctl.model.generation import ends_of
 from lmctl.model.positions import positions
-from lmctl.model.writing import ends_of
 from lmctl.run.unfinished import model_in
 from lmctl.runner.base import Where
 from lmctl.use.numerics import Numerics
@@ -24,41 +22,33 @@ from lmctl.use.numerics import Numerics
 if TYPE_CHECKING:
     import torch
 
-Family: TypeAlias = Literal["encoder", "decoder", "seq2seq", "classifier"]
-
 LONGEST = 1024
 """Positions used where nobody names a number and the model sets a higher limit, or none."""
-
-_ENDINGS: dict[str, Family] = {
-    "ForSequenceClassification": "classifier",
-    "ForMaskedLM": "encoder",
-    "BertForPreTraining": "encoder",
-    "AlbertForPreTraining": "encoder",
-    "ForCausalLM": "decoder",
-    "LMHeadModel": "decoder",
-    "ForConditionalGeneration": "seq2seq",
-    "ForSeq2SeqLM": "seq2seq",
-    "MTModel": "seq2seq",
-    "MarianMTModel": "seq2seq",
-}
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A model in evaluation mode on its device, and what the verbs ask about it."""
 
-    path: str
+    artifact: Artifact
     model: Any
     tokenizer: Any
     family: Family
+    classifies: bool
+    """Whether it labels texts instead of predicting words."""
     labels: dict[str, int]
     """Names of a classifier's classes and their places; empty otherwise."""
-    tasks: dict[str, Any] | None = None
+    tasks: dict[str, TaskNote] | None = None
     """lmctl's own note of what the model was trained for; None for foreign models."""
     numerics: Numerics = field(default_factory=Numerics)
     """The number formats that `model` was brought into, and in which it is to be called."""
     report: list[str] = field(default_factory=list)
     """What is worth saying about that."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies, or its id on a hub."""
+        return self.artifact.place
 
     @property
     def device(self) -> torch.device:
@@ -191,90 +181,41 @@ def device_of(where: Where) -> torch.device:
 def model_folder(model_path: str) -> str:
     """The directory that transformers loads, or the hub id: of a run its model/; of a run that is not finished, and of
     a checkpoint, the model that is made of it, which is then said."""
-    place = model_in(model_path, "model_path")
-    folder = path_of(place)
-    paths = Paths(folder)
-    if (paths.model / "config.json").is_file():
-        return str(paths.model)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ConfigError(f"model_path={folder}: neither a run nor a model directory (no config.json)", near(folder))
-    if not folder.exists() and means_a_place(place):
-        raise ConfigError(f"model_path={model_path}: no such directory", nearest_place(folder))
-    return place
+    return find("model_path", model_in(model_path, "model_path"))
 
 
 def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loaded:
     """The model of a run, a directory or a hub id, in its own number format or in `numerics`; ConfigError if it cannot
     be loaded, or has nothing that they could change."""
-    path = model_folder(model_path)  # a wrong one is refused at once, before libraries are read
+    # A wrong place is refused at once, before libraries are read.
+    artifact = Artifact(f"model_path={model_path}", model_folder(model_path))
 
     from torch import nn
 
-    register()
-    what, device = f"model_path={model_path}", device_of(where)
-    config = config_of(what, path)
-    kind, family = _class_of(what, config)
-    tokenizer = tokenizer_of(what, path)
-    model, new, _ = weights_of(what, kind, path)
-    refuse_random(what, new)
-    check_fit(what, tokenizer, model)
-    labels = {str(name): int(place) for place, name in config.id2label.items()} if family == "classifier" else {}
-    tasks = read_tasks(what, Path(path))
+    device, config = device_of(where), artifact.config
+    kind, family, classifies = artifact.auto_class()
+    model, tokenizer = artifact.finished(kind)
+    labels = {str(name): int(place) for place, name in config.id2label.items()} if classifies else {}
     numerics = numerics or Numerics()
     report = numerics.take(nn.ModuleDict({"model": model}), device)
-    loaded = Loaded(path, model.to(device).eval(), tokenizer, family, labels, tasks, numerics, report)
-    if family == "classifier" and config.pad_token_id is None:  # decoders look for the last piece that is not padding
+    model = model.to(device).eval()
+    loaded = Loaded(artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report)
+    if classifies and config.pad_token_id is None:  # decoders look for the last piece that is not padding
         model.config.pad_token_id = loaded.pad
     with numerics.products(device):
-        check_answers(what, model)
+        check_answers(artifact.asked, model)
     return loaded
 
 
-def register() -> None:
-    """Make lmctl's own models known to transformers."""
-    from lmctl.model import own
-
-    own.register()
-
-
-def need(loaded: Loaded, families: tuple[Family, ...], what: str) -> None:
-    """ConfigError unless the model is of one of `families`; `what` is what only those can do."""
-    if loaded.family not in families:
-        article = {"encoder": "a masked language model", "decoder": "a causal language model"}
-        kind = article.get(loaded.family, f"a {loaded.family}")
-        wanted = " or ".join(article.get(family, f"a {family}") for family in families)
-        raise ConfigError(f"model_path={loaded.path} is {kind}, and {what} needs {wanted}")
-
-
-def _class_of(what: str, config: Any) -> tuple[Any, Family]:
-    import transformers
-    from transformers.models.auto import modeling_auto as auto
-
-    name = (config.architectures or [""])[0]
-    classes: dict[Family, Any] = {
-        "classifier": auto.AutoModelForSequenceClassification,
-        "encoder": auto.AutoModelForMaskedLM,
-        "decoder": auto.AutoModelForCausalLM,
-        "seq2seq": auto.AutoModelForSeq2SeqLM,
-    }
-    family = next((family for ending, family in _ENDINGS.items() if name.endswith(ending)), None)
-    if family is None:  # a name of another pattern: whichever of these classes knows it
-        family = next((f for f, kind in classes.items() if _serves(kind, config, name)), None)
-    if family is None:
-        raise ConfigError(
-            f"{what}: {name or 'the model'} has no head that lmctl can use",
-            "language models, encoder-decoders and classifiers can be used",
-        )
-    if family in ("encoder", "decoder") and config.is_encoder_decoder:
-        family = "seq2seq"
-    if name.endswith("ForPreTraining") and hasattr(transformers, name):
-        return getattr(transformers, name), family  # with its head for pairs, which AutoModelForMaskedLM leaves out
-    return classes[family], family
-
-
-def _serves(kind: Any, config: Any, name: str) -> bool:
-    mapping = kind._model_mapping
-    return type(config) in mapping and mapping[type(config)].__name__ == name
+def need(loaded: Loaded, families: Sequence[Family], what: str, classifiers: bool = False) -> None:
+    """ConfigError unless the model predicts words and is of one of `families`, or is a classifier, if those are asked
+    for; `what` is what only such models can do."""
+    if classifiers if loaded.classifies else loaded.family in families:
+        return
+    names = {"encoder": "a masked language model", "decoder": "a causal language model", "seq2seq": "a seq2seq"}
+    wanted = [names[family] for family in families] + ["a classifier"] * classifiers
+    kind = "a classifier" if loaded.classifies else names[loaded.family]
+    raise ConfigError(f"model_path={loaded.path} is {kind}, and {what} needs {' or '.join(wanted)}")
 
 
 def _first(*ids: int | None) -> Any:

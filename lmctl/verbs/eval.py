@@ -139,7 +139,8 @@ def planned(config: EvalConfig, loaded: Loaded, own: Mapping[str, OwnTask], give
         name = suites.natural(loaded, task) if config.suite == "auto" else config.suite
         stands_alone = name in suites.SUITES and suites.SUITES[name].kind is None and name != "loss"
         fits = stands_alone or name in ("loss", "robustness") or name == suites.natural(loaded, task)
-        kind = (loaded.tasks or {}).get(task or "", {}).get("reads", source.yields)
+        note = (loaded.tasks or {}).get(task or "")
+        kind = source.yields if note is None else note["reads"]
         if len(chosen) == 1 or (fits and (stands_alone or kind == source.yields)):
             work.append((name, task, source))
         if stands_alone:  # a file of its own: the model's tasks do not matter

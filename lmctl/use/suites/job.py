@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lmctl.config.use_schema import EvalConfig
-from lmctl.core.batch import Kind, Row
+from lmctl.core.batch import Family, Kind, Row
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.use.heads import has_head
-from lmctl.use.load import Family, Loaded, need
+from lmctl.use.load import Loaded, need
 from lmctl.use.own import OwnTask
 
 Figures: TypeAlias = "dict[str, float | int | str]"
@@ -48,28 +48,29 @@ class Suite:
     """What a suite needs."""
 
     families: tuple[Family, ...]
+    """Of models that predict words."""
     kind: Kind | None
     """The kind of rows it reads; None: a file of its own."""
+    classifiers: bool = False
 
 
 SUITES: dict[str, Suite] = {
     "perplexity": Suite(("decoder",), "documents"),
     "mlm": Suite(("encoder",), "documents"),
-    "classification": Suite(("classifier",), "labelled"),
+    "classification": Suite((), "labelled", classifiers=True),
     "translation": Suite(("seq2seq",), "parallel"),
     "minimal_pairs": Suite(("decoder", "encoder"), None),
     "nbest": Suite(("decoder", "encoder"), None),
-    "loss": Suite(("decoder", "encoder", "classifier", "seq2seq"), None),
+    "loss": Suite(("decoder", "encoder", "seq2seq"), None, classifiers=True),
 }
 """By name, which is also the name of the module. `robustness` is whichever of the first four the model calls for."""
 
 ON_ROWS: dict[Family, str] = {
     "decoder": "perplexity",
     "encoder": "mlm",
-    "classifier": "classification",
     "seq2seq": "translation",
 }
-"""The suite on rows that a model of each family calls for."""
+"""The suite on rows that a model of each family calls for, if it is no classifier."""
 
 _OPTIONS = {
     "documents": "data=text data.path=...",
@@ -81,11 +82,9 @@ _OPTIONS = {
 def natural(loaded: Loaded, task: str | None = None) -> str:
     """The suite that the model, or one of its own tasks, calls for."""
     note = (loaded.tasks or {}).get(task or "")
-    if note is None:
-        return ON_ROWS[loaded.family]
-    if note["label_kind"]:
+    if loaded.classifies or (note is not None and note["label_kind"] is not None):
         return "classification"
-    if loaded.family == "seq2seq" and note.get("reads") == "documents":
+    if loaded.family == "seq2seq" and note is not None and note["reads"] == "documents":
         return "loss"
     return ON_ROWS[loaded.family]
 
@@ -105,7 +104,7 @@ def check(name: str, job: Job) -> None:
     """ConfigError unless the suite, the model and the data go together."""
     suite = SUITES[name]
     if not (name == "classification" and has_head(job.loaded, job.task)):
-        need(job.loaded, suite.families, f"suite={name}")
+        need(job.loaded, suite.families, f"suite={name}", suite.classifiers)
     if suite.kind is not None and job.yields != suite.kind:
         raise ConfigError(
             f"suite={name} reads {suite.kind} rows, and this data has {job.yields} rows",

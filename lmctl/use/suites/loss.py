@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from lmctl.core.batch import Document
 from lmctl.core.errors import ConfigError
 from lmctl.core.store import TokenStore, add_labels, write_store
-from lmctl.model.pretrained import Pretrained
 from lmctl.objective.base import Material
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.balance import Fixed
@@ -35,7 +34,7 @@ def evaluate(job: Job) -> Figures:
     objective, task = job.own.objective, job.task
     with TemporaryDirectory() as folder:
         store = _store(job, Path(folder))
-        pieces, family = vocabulary(job.loaded.tokenizer), Pretrained(job.loaded.path).family
+        pieces, family = vocabulary(job.loaded.tokenizer), job.loaded.family
         network = network_of(job.loaded, objective.heads(task, store, pieces))
         examples = objective.examples(Material(task, store, pieces, family, job.own.seq_len, job.config.batch))
         alone, device = Processes(job.loaded.device.type == "cpu"), job.loaded.device

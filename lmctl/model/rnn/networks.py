@@ -1,6 +1,6 @@
-"""A recurrent language model as a network, with state that is carried from batch to batch.
+"""Recurrent models as networks; that of a language model carries a state from batch to batch.
 
-Rows that continue a track (`inputs["track"]`) start from where the track's last row ended; no gradient goes back
+There, rows that continue a track (`inputs["track"]`) start from where the track's last row ended; no gradient goes back
 there (truncated back-propagation through time, Mikolov et al. 2010). Training and validation have tracks of their own.
 """
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError
-from lmctl.model.network import TransformerNetwork
-from lmctl.model.recurrent_hf import State
+from lmctl.model.network import LANGUAGE, Seq2Seq, TransformerNetwork
+from lmctl.model.rnn.language_model import State
 
 
 class RecurrentNetwork(TransformerNetwork):
@@ -79,6 +79,57 @@ class RecurrentNetwork(TransformerNetwork):
 
     def _depths(self) -> Sequence[Sequence[nn.Module]]:
         return [[self.model.model.embeddings], *([layer] for layer in self.model.model.layers)]
+
+
+class RecurrentClassifierNetwork(TransformerNetwork):
+    """`RecurrentForSequenceClassification`, whose classifier serves the first task; the others have extra heads."""
+
+    def __init__(self, model: nn.Module, heads: Mapping[str, int]) -> None:
+        refuse_language(heads)
+        super().__init__(model, heads)
+
+    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.model.model.pooled(hidden, inputs.get("attention_mask"))
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        return self.model.classifier(self.model.dropout(hidden))
+
+    def classifier_modules(self) -> list[nn.Module]:
+        return [self.model.classifier]
+
+    def to_be_seen(self) -> dict[str, list[nn.Module]]:
+        """Packed rows go through the layers, so that only the whole of them can be watched, as one."""
+        return {"layers": [self.model.model.layers]}
+
+    def checkpoint_activations(self) -> None:
+        raise no_checkpointing()
+
+
+class RecurrentSeq2Seq(Seq2Seq):
+    """`RecurrentForConditionalGeneration`."""
+
+    def to_be_seen(self) -> dict[str, list[nn.Module]]:
+        """Its decoder goes position by position through all layers."""
+        return {}
+
+    def checkpoint_activations(self) -> None:
+        raise no_checkpointing()
+
+    def compile_body(self) -> None:
+        raise ConfigError(
+            "compile is of no use here: the decoder's loop would be compiled anew for every length of its rows",
+            "compile=false",
+        )
+
+
+def refuse_language(heads: Mapping[str, int]) -> None:
+    """ConfigError if one of `heads` is for predicting text: both directions of a BiLSTM would see the answer."""
+    names = {"mlm": "masked language model head", "lm": "language model head", "pair": "head for pairs of segments"}
+    for name in LANGUAGE:
+        if name in heads:
+            raise ConfigError(
+                f"a BiLSTM has no {names[name]}", "nearest: model=bert_tiny, or for this model mix=classify"
+            )
 
 
 def no_checkpointing() -> ConfigError:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig
 from transformers.utils import ModelOutput
 
-from lmctl.model.own import LANGUAGE_MODEL
-from lmctl.model.recurrent_parts import LAYERS, RecurrentPreTrainedModel
+from lmctl.model.rnn import LANGUAGE_MODEL
+from lmctl.model.rnn.layers import LAYERS, RecurrentPreTrainedModel
 
 State = list[tuple[Tensor, ...]]
 """Per layer the hidden state [1, R, H] and, for an LSTM, the cell state [1, R, H]."""
@@ -153,10 +153,5 @@ class RecurrentLMForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         return {"input_ids": input_ids}
 
 
-def register() -> None:
-    """Make the models of this file known to transformers; may be called again."""
-    AutoConfig.register(RecurrentLMConfig.model_type, RecurrentLMConfig, exist_ok=True)
-    AutoModelForCausalLM.register(RecurrentLMConfig, RecurrentLMForCausalLM, exist_ok=True)
-
-
-register()
+AutoConfig.register(RecurrentLMConfig.model_type, RecurrentLMConfig, exist_ok=True)
+AutoModelForCausalLM.register(RecurrentLMConfig, RecurrentLMForCausalLM, exist_ok=True)

@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationMixin, Pre
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
-from lmctl.model.own import SEQ2SEQ
-from lmctl.model.recurrent_decoder import RecurrentDecoder
-from lmctl.model.recurrent_parts import BothWays, RecurrentPreTrainedModel
+from lmctl.model.rnn import SEQ2SEQ
+from lmctl.model.rnn.decoder import RecurrentDecoder
+from lmctl.model.rnn.layers import BothWays, RecurrentPreTrainedModel
 
 
 class RecurrentSeq2SeqConfig(PreTrainedConfig):
@@ -71,6 +71,9 @@ class RecurrentEncoder(nn.Module):
         """Hidden states [R, L, 2H] of `input_ids` int64 [R, L]; padding stands at the ends of rows."""
         hidden = self.layers(self.dropout(self.embeddings(input_ids)), attention_mask)
         return BaseModelOutput(last_hidden_state=hidden)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings
 
 
 class RecurrentSeq2SeqPreTrainedModel(RecurrentPreTrainedModel):
@@ -160,10 +163,5 @@ class RecurrentForConditionalGeneration(RecurrentSeq2SeqPreTrainedModel, Generat
         return resized
 
 
-def register() -> None:
-    """Make the models of this file known to transformers; may be called again."""
-    AutoConfig.register(SEQ2SEQ, RecurrentSeq2SeqConfig, exist_ok=True)
-    AutoModelForSeq2SeqLM.register(RecurrentSeq2SeqConfig, RecurrentForConditionalGeneration, exist_ok=True)
-
-
-register()
+AutoConfig.register(SEQ2SEQ, RecurrentSeq2SeqConfig, exist_ok=True)
+AutoModelForSeq2SeqLM.register(RecurrentSeq2SeqConfig, RecurrentForConditionalGeneration, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How a model writes text: transformers' `generate`, in which what is documented here decides and nothing else.
+"""Generation: transformers' `generate`, in which what is documented here decides and nothing else.
 
 Models from elsewhere come with a generation_config.json: penalties, sampling, several answers. That is their author's
 taste, and no part of the weights; whoever compares models wants the same search for all. Token numbers are kept (what
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def write(model: Any, inputs: dict[str, Any], settings: dict[str, Any], **how: Any) -> Any:
+def generate(model: Any, inputs: dict[str, Any], settings: dict[str, Any], **how: Any) -> Any:
     """`model.generate(**inputs)` by `settings`, fields of GenerationConfig, and by nothing that the model brings along
     but its token numbers: int64 [R, T]. `how`: logits processors and stopping criteria."""
     from transformers import GenerationConfig

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from lmctl.model.own import CLASSIFIER
-from lmctl.model.recurrent_parts import BothWays, RecurrentPreTrainedModel, final
+from lmctl.model.rnn import CLASSIFIER
+from lmctl.model.rnn.layers import BothWays, RecurrentPreTrainedModel, final
 
 
 class RecurrentClassifierConfig(PreTrainedConfig):
@@ -122,12 +122,7 @@ class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-def register() -> None:
-    """Make the models of this file known to transformers; may be called again."""
-    AutoConfig.register(CLASSIFIER, RecurrentClassifierConfig, exist_ok=True)
-    AutoModelForSequenceClassification.register(
-        RecurrentClassifierConfig, RecurrentForSequenceClassification, exist_ok=True
-    )
-
-
-register()
+AutoConfig.register(CLASSIFIER, RecurrentClassifierConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(
+    RecurrentClassifierConfig, RecurrentForSequenceClassification, exist_ok=True
+)

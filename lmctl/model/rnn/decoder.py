@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from lmctl.model.recurrent_attention import AdditiveAttention, GeneralAttention
-from lmctl.model.recurrent_parts import final
+from lmctl.model.rnn.attention import AdditiveAttention, GeneralAttention
+from lmctl.model.rnn.layers import final
 
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
 ATTENTIONS = {"bahdanau": AdditiveAttention, "luong": GeneralAttention}

@@ -1,0 +1,92 @@
+"""Writing a model directory, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lmctl.core.files import write_json, write_text, writing
+from lmctl.core.model_files import TASKS, TaskNote
+from lmctl.model.artifact import EXTRA_HEADS, HEADS, PROBLEMS
+
+
+def write(folder: Path, model: Any, network: Any, tokenizer: Any, notes: Mapping[str, TaskNote], card: str) -> None:
+    """A new model directory at `folder`, or the one that replaces it, whole or not at all: the weights and config of
+    `model`, the further heads of `network`, whose transformers model it is, its tokenizer, what it was trained for."""
+    name_labels(model.config, notes)
+
+    def fill(partial: Path) -> None:
+        tokenizer.save_pretrained(partial)
+        _write_tasks(partial, notes)
+        write_weights(partial, model, network)
+        write_text(partial / "README.md", card)
+
+    _replace(folder, fill)
+
+
+def write_outline(
+    folder: Path, config: Any, generation: Any, tokenizer: Any, notes: Mapping[str, TaskNote], heads: Mapping[str, int]
+) -> None:
+    """All of a model directory but the weights: what a checkpoint needs besides to be made a model. `generation`: a
+    GenerationConfig, or None for a model that writes nothing."""
+    name_labels(config, notes)
+
+    def fill(partial: Path) -> None:
+        partial.mkdir()
+        config.save_pretrained(partial)
+        if generation is not None:
+            generation.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        _write_tasks(partial, notes)
+        write_json(partial / HEADS, heads)
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _replace(folder, fill)
+
+
+def complete_outline(outline: Path, folder: Path, model: Any, network: Any) -> None:
+    """What `write` writes, into `folder`, of the files of `outline` and the weights of `model` and `network`."""
+    write_weights(folder, model, network)
+    for file in outline.iterdir():
+        if file.name != HEADS:
+            shutil.copy2(file, folder / file.name)
+
+
+def write_weights(folder: Path, model: Any, network: Any) -> None:
+    """The weights and the config of `model`, and the heads of `network` that it has no place for."""
+    from safetensors.torch import save_file
+
+    model.save_pretrained(folder)
+    if extra := network.extra_heads():
+        save_file({name: value.float().contiguous() for name, value in extra.items()}, folder / EXTRA_HEADS)
+
+
+def name_labels(config: Any, notes: Mapping[str, TaskNote]) -> None:
+    """The classes by name in the config, where plain transformers looks for them, and what kind of labels they are."""
+    for note in notes.values():
+        if note["label_kind"] is not None:
+            config.problem_type = PROBLEMS[note["label_kind"]]
+        if note["labels"] and len(note["labels"]) == config.num_labels:
+            config.id2label = dict(enumerate(note["labels"]))
+            config.label2id = {label: place for place, label in enumerate(note["labels"])}
+
+
+def _write_tasks(folder: Path, notes: Mapping[str, TaskNote]) -> None:
+    write_text(folder / TASKS, json.dumps(notes, indent=2, ensure_ascii=False) + "\n")
+
+
+def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Put what `fill` writes into a new directory in the place of `folder`, whole or not at all."""
+    partial = folder.with_name(f".{folder.name}-partial-{os.getpid()}")
+    try:
+        with writing(folder):
+            shutil.rmtree(partial, ignore_errors=True)
+            fill(partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
