@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lmctl.adversary.none import Clean
@@ -18,6 +19,7 @@ from lmctl.compression.none import Uncompressed
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
 from lmctl.core.batch import Document
 from lmctl.core.store import TokenStore, write_store
+from lmctl.core.tasks import Objective
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.none import NoTeacher
 from lmctl.mix.mix import Mix, Task
@@ -26,6 +28,8 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32
+from lmctl.run.balance import Fixed
+from lmctl.run.learner import Learner
 from lmctl.run.prepare import Corpus, Prepared
 from lmctl.runner.places import Cpu
 from lmctl.schedule.shapes import Linear
@@ -145,3 +149,20 @@ def plan(**changes: Any) -> Plan:
         compile=False,
     )
     return replace(base, **changes)
+
+
+def learner_of(network: Any, objective: Objective, task: str = "corpus") -> Learner:
+    """What trains `network` on one task in float32."""
+    return Learner(network, {task: objective}, Fp32(), torch.device("cpu"), Fixed())
+
+
+def poison(trainer: Any, value: float, number: int | None = None) -> None:
+    """Make the loss of the `number`-th pass forward, or of every one, huge or not finite."""
+    forward, calls = trainer.strategy.wrapped.forward, []
+
+    def poisoned(*arguments: Any) -> Any:
+        losses = forward(*arguments)
+        calls.append(None)
+        return losses._replace(total=losses.total * value) if number in (None, len(calls)) else losses
+
+    trainer.strategy.wrapped.forward = poisoned
