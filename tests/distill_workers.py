@@ -35,7 +35,7 @@ def trained(runner: Trainer) -> dict[str, Any]:
     steps, terms = runner.steps(), []
     for _ in range(STEPS):
         report = next(steps)
-        sums = runner.processes.sum([float(report.terms.get(name, 0.0)) for name in runner.terms])
+        sums = runner.processes.sum([float(report.losses.totals.get(name, 0.0)) for name in runner.terms])
         terms.append({name: s / report.counts[name] for name, s in zip(runner.terms, sums, strict=True)})
     steps.close()
     return {"weights": weights(runner), "terms": terms}

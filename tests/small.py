@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -24,9 +25,13 @@ from lmctl.core.vocabulary import Vocabulary
 from lmctl.data.base import Source
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
+from lmctl.objective.base import Objective
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
+from lmctl.precision.fp32 import Fp32
+from lmctl.run.balance import Fixed
+from lmctl.run.learner import Learner
 from lmctl.run.prepare import Corpus, Prepared
 from lmctl.runner.places import Cpu
 
@@ -134,3 +139,20 @@ def plan(**changes: Any) -> Plan:
         run_dir="runs/small",
     )
     return replace(base, **changes)
+
+
+def learner_of(network: Any, objective: Objective, task: str = "corpus") -> Learner:
+    """What trains `network` on one task in float32."""
+    return Learner(network, {task: objective}, Fp32(), torch.device("cpu"), Fixed())
+
+
+def poison(trainer: Any, value: float, number: int | None = None) -> None:
+    """Make the loss of the `number`-th pass forward, or of every one, huge or not finite."""
+    forward, calls = trainer.strategy.wrapped.forward, []
+
+    def poisoned(*arguments: Any) -> Any:
+        losses = forward(*arguments)
+        calls.append(None)
+        return losses._replace(total=losses.total * value) if number in (None, len(calls)) else losses
+
+    trainer.strategy.wrapped.forward = poisoned

@@ -13,6 +13,7 @@ from small_tasks import small_task, text_of
 from torch import Tensor
 from torch.nn import functional as F
 
+from lmctl.adversary.base import AttackedBatch, LossReport, View
 from lmctl.adversary.fgm import FastGradient
 from lmctl.adversary.freelb import FreeLB
 from lmctl.adversary.none import Clean
@@ -26,9 +27,10 @@ from lmctl.mix.stream import Position
 from lmctl.objective.base import Material
 from lmctl.objective.clm import CausalLM
 from lmctl.optim.sgd import Sgd
-from lmctl.run.passes import MicroBatch, Part
+from lmctl.run.learner import Share
 from lmctl.run.processes import Processes
 from lmctl.run.rows import real_positions
+from lmctl.run.step import MicroBatch
 from lmctl.run.trainer import Trainer
 
 Loss = Callable[[Tensor], Tensor]
@@ -128,7 +130,7 @@ def test_steps_are_those_of_the_paper(alone, task, rule, by_hand):
         (batch,), at = window.batches, window.after
         padded |= "attention_mask" in batch.inputs
         zero = torch.zeros(*batch.inputs["input_ids"].shape, 32)
-        start = reference.passes.over(batch, Part({}, 1.0, window_number, True, False)).start()
+        start = reference.step.perturbations.random_shift(batch, window_number)
         by_hand(rule, plain_loss(model, batch), zero, start)
         with torch.no_grad():
             for parameter in reference.network.parameters():
@@ -155,27 +157,30 @@ def test_freelb_without_room_is_plain_training(alone, rule):
     assert near(weights(trained(alone, "class", 0.1, adversary=rule)), weights(trained(alone, "class", 0.1)), 1e-6)
 
 
-def micro_batch(runner: Trainer, rows: slice = slice(None)) -> MicroBatch:
-    """The first window, or some of its rows, as the only micro-batch of its step."""
+def micro_batch(runner: Trainer, rows: slice = slice(None), window: int = 0) -> MicroBatch:
+    """Rows of a window, all of them or some, as the only micro-batch of its step."""
     stream = next(iter(runner.stream.streams.values()))
-    numbers, epochs = stream.rows(0, 8)
+    numbers, epochs = stream.rows(8 * window, 8)
     batch = stream.examples.collate(numbers[rows], epochs[rows], stream.draws)
     counts = {f"{batch.task}/{name}": float(count) for name, count in batch.counts().items()}
-    return runner.passes.over(batch, Part(counts, 1.0, 0, True, False))
+    return MicroBatch(runner.step, batch, Share(counts), window, last=True)
 
 
-class Recorded(Clean):
-    """Looks at the shifts that another adversary asks for."""
+def real(micro: MicroBatch) -> Tensor:
+    """bool [R, L]: what is not padding."""
+    return micro.step.perturbations.real(micro.origin)
+
+
+class Recorded(AttackedBatch):
+    """Looks at the shifts that an adversary asks for."""
 
     def __init__(self, micro: MicroBatch) -> None:
         self.micro, self.shifts = micro, []
+        self.zeros, self.random_shift, self.gradient = micro.zeros, micro.random_shift, micro.gradient
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.micro, name)
-
-    def forward(self, shift: Tensor | None = None, **options: Any) -> Any:
-        self.shifts.append(None if shift is None else shift.detach())
-        return self.micro.forward(shift, **options)
+    def forward_backward(self, *views: View, agree: float = 0.0, last: bool = False) -> LossReport:
+        self.shifts += [view.shift.detach() for view in views if view.shift is not None]
+        return self.micro.forward_backward(*views, agree=agree, last=last)
 
 
 @pytest.mark.parametrize(
@@ -187,23 +192,23 @@ class Recorded(Clean):
 def test_shifts_stay_in_the_ball_and_off_the_padding(alone, task, rule, longest):
     runner = runner_of(alone, task)
     seen = Recorded(micro_batch(runner))
-    rule.drive(seen)
-    shift, real = seen.shifts[-1], seen.micro.real
+    rule.forward_backward(seen)
+    shift, text = seen.shifts[-1], real(seen.micro)
     assert shift.flatten(1).norm(dim=1).tolist() == pytest.approx([longest] * 8, rel=1e-5)
-    assert (shift[~real] == 0).all()
-    assert real.all() == (task == "clm")
+    assert (shift[~text] == 0).all()
+    assert text.all() == (task == "clm")
 
 
 def test_padding_is_never_shifted(alone):
     """Whatever an adversary asks for."""
-    runner = runner_of(alone, "class")
-    micro = micro_batch(runner)
-    shift = torch.randn(*micro.real.shape, 32)
-    gradient = micro.gradient(shift, lambda seen: seen.terms["label"])
-    assert (gradient[~micro.real] == 0).all()
-    assert (gradient[micro.real].norm(dim=-1) > 0).all()
-    start = micro.start()
-    assert (start[~micro.real] == 0).all()
+    micro = micro_batch(runner_of(alone, "class"))
+    text = real(micro)
+    shift = torch.randn(*text.shape, 32, requires_grad=True)
+    gradient = micro.gradient(shift, View(shift))
+    assert (gradient[~text] == 0).all()
+    assert (gradient[text].norm(dim=-1) > 0).all()
+    start = micro.random_shift()
+    assert (start[~text] == 0).all()
     lengths = start.flatten(1).norm(dim=1)
     assert ((lengths > 0.4) & (lengths <= 1)).all()
 
@@ -232,11 +237,8 @@ def test_carried_states_are_those_of_rows_as_they_are(alone):
     found = []
     for rule in (Clean(), ProjectedGradient()):
         runner = runner_of(alone, "clm_stream")
-        stream = runner.stream.streams["corpus"]
         for window in range(2):
-            batch = stream.examples.collate(*stream.rows(8 * window, 8), stream.draws)
-            micro = runner.passes.over(batch, Part({"corpus/lm": 1.0}, 1.0, window, True, False))
-            loss = micro.driven(rule).terms["lm"]
+            loss = rule.forward_backward(micro_batch(runner, window=window)).losses["lm"]
         found.append((loss.item(), runner.network.carried()))
     (loss, states), (other_loss, other_states) = found
     assert loss == other_loss

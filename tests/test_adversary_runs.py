@@ -15,10 +15,10 @@ import torch
 from adversary_workers import CASES, STEPS, trained, weights
 from adversary_workers import runner_of as in_one
 from command import ROOT, environment
+from small import poison
 from small_tasks import small_task, two_tasks
-from test_precision import poison
 
-from lmctl.adversary.base import Adversary, Outcome, Pass
+from lmctl.adversary.base import Adversary, AttackedBatch, Outcome, View
 from lmctl.adversary.fgm import FastGradient
 from lmctl.adversary.none import Clean
 from lmctl.adversary.pgd import ProjectedGradient
@@ -32,9 +32,10 @@ from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16
 from lmctl.run.display import Display
 from lmctl.run.identity import Identity
-from lmctl.run.passes import Part
+from lmctl.run.learner import Share
 from lmctl.run.processes import Processes
 from lmctl.run.session import Session
+from lmctl.run.step import MicroBatch
 from lmctl.run.trainer import Trainer
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "adversary").glob("*.yaml"))
@@ -62,10 +63,10 @@ def test_it_trains_and_resumes_to_the_bit(alone, name, task):
     before = weights(undisturbed)
     reports = list(undisturbed.steps())
     assert len(reports) == 2
-    assert all(math.isfinite(float(value)) for report in reports for value in report.terms.values())
+    assert all(math.isfinite(float(value)) for report in reports for value in report.losses.totals.values())
     assert (weights(undisturbed) - before).norm() > 0
-    assert {name for report in reports for name in report.adversarial} <= set(undisturbed.terms)
-    assert bool(reports[0].adversarial) == (name != "none")
+    assert {name for report in reports for name in report.adversarial.totals} <= set(undisturbed.terms)
+    assert bool(reports[0].adversarial.totals) == (name != "none")
     assert undisturbed.state.passes == rule.passes * undisturbed.state.micro_batches == rule.passes * 4
     stopped = runner_of(alone, task, adversary=rule)
     steps = stopped.steps()
@@ -78,7 +79,7 @@ def test_it_trains_and_resumes_to_the_bit(alone, name, task):
     rest = list(again.steps())
     assert torch.equal(weights(again), weights(undisturbed))
     for one, other in zip(reports[1:], rest, strict=True):
-        assert {key: float(value) for key, value in one.terms.items()} == {k: float(v) for k, v in other.terms.items()}
+        assert one.losses.totals == other.losses.totals
 
 
 def test_two_processes_with_micro_batches_give_the_steps_of_one(alone, tmp_path):
@@ -114,7 +115,7 @@ def test_fp16_runs_and_skips(alone, name):
     assert runner.state.skipped > 0
     assert runner.state.step == 1
     assert all(torch.isfinite(p).all() for p in runner.network.parameters())
-    assert all(math.isfinite(float(total)) for total, _ in reports[-1].adversarial.values())
+    assert all(math.isfinite(float(total)) for total in reports[-1].adversarial.totals.values())
 
 
 @pytest.mark.parametrize("name", ["pgd", "smart"])
@@ -124,14 +125,14 @@ def test_weights_and_products_of_few_bits(alone, precision, name):
     low = build(Composer("train").load_option("precision", precision), Precision)
     runner = runner_of(alone, "class", adversary=option(name), precision=low, micro=None)
     (report, _) = runner.steps()
-    total, count = report.adversarial["corpus/label"]
-    assert count == 8
+    total = report.adversarial.totals["corpus/label"]
+    assert report.adversarial.counts == {"corpus/label": 8}
     assert float(total) > (float(report.losses.totals["corpus/label"]) if name == "pgd" else 0.0)
 
 
 def test_an_overflow_in_the_adversarial_pass_skips_the_step(alone):
     runner = runner_of(alone, "mlm_nsp", adversary=FastGradient(), precision=Fp16(initial_scale=4.0), micro=None)
-    poison(runner, 2, float("inf"))
+    poison(runner, float("inf"), 2)
     before = weights(runner)
     report = next(runner.steps())
     assert not report.taken
@@ -178,28 +179,25 @@ def test_every_parameter_takes_part_in_the_last_backward_pass(alone, name):
     for task, stream in runner.stream.streams.items():
         batch = stream.examples.collate(*stream.rows(0, 3), stream.draws)
         counts = {f"{task}/{term}": float(count) for term, count in batch.counts().items()}
-        runner.passes.over(batch, Part(counts, 0.5, 0, last=True, touch_all=True)).driven(runner.plan.adversary)
+        micro = MicroBatch(runner.step, batch, Share(counts, 0.5, every_parameter=True), 0, last=True)
+        runner.plan.adversary.forward_backward(micro)
         assert all(parameter.grad is not None for parameter in runner.learner.parameters())
         runner.learner.zero_grad()
 
 
-class Forgetful:
+class Forgetful(Adversary):
     """Never makes its last pass."""
 
-    backwards, needs_dropout = 1.0, False
-
-    def drive(self, micro: Pass) -> Outcome:
-        seen = micro.forward()
-        micro.backward(micro.loss(seen.terms))
-        return Outcome(seen.terms, {})
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
+        return Outcome(micro.forward_backward(View()).losses[0], {})
 
 
 class Restless(Clean):
     """Goes on after it."""
 
-    def drive(self, micro: Pass) -> Outcome:
-        micro.forward(last=True)
-        return super().drive(micro)
+    def forward_backward(self, micro: AttackedBatch) -> Outcome:
+        micro.forward_backward(View(), last=True)
+        return super().forward_backward(micro)
 
 
 @pytest.mark.parametrize(("rule", "message"), [(Forgetful(), "made no last pass"), (Restless(), "after the last one")])
@@ -210,7 +208,7 @@ def test_an_adversary_of_ones_own_that_errs_is_told(alone, rule, message):
 
 def test_a_network_that_does_not_read_through_its_embeddings_is_told(alone):
     runner = runner_of(alone, "mlm", adversary=FastGradient())
-    assert runner.passes.embeddings.width == 32
+    assert runner.step.perturbations.embeddings.width == 32
     runner.network.word_embeddings()._forward_hooks.clear()
     with pytest.raises(LmctlError, match="nothing was shifted"):
         next(runner.steps())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small import prepared, vocabulary
+from small import learner_of, prepared, vocabulary
 from transformers import BertForMaskedLM
 
 from lmctl.core.draws import Draws
@@ -58,7 +58,7 @@ def test_pretraining_loss_and_gradients_equal_transformers():
     batch = batch_of(objective)
     assert "attention_mask" in batch.inputs  # the padded case is the harder one
 
-    terms, counts = objective.terms(network, batch), batch.counts()
+    terms, counts = learner_of(network, objective).task_losses(batch), batch.counts()
     ours = terms["mlm"] / counts["mlm"] + terms["nsp"] / counts["nsp"]
     ours.backward()
     our_gradients = gradients(network.model)
@@ -85,7 +85,7 @@ def test_masked_lm_loss_and_gradients_equal_transformers():
     network = SIZE.load(vocabulary(), heads_of(objective))
     assert isinstance(network.model, BertForMaskedLM)
     batch = batch_of(objective)
-    ours = objective.terms(network, batch)["mlm"] / batch.counts()["mlm"]
+    ours = learner_of(network, objective).task_losses(batch)["mlm"] / batch.counts()["mlm"]
     ours.backward()
     our_gradients = gradients(network.model)
     theirs = network.model(**reference_inputs(batch), labels=dense_labels(batch, "mlm"))
@@ -107,7 +107,8 @@ def test_hand_made_tokens():
     follows = torch.tensor([0, 1])
     inputs = {"input_ids": ids, "token_type_ids": segments, "attention_mask": mask}
     targets = {"mlm": Targets(positions, labels), "nsp": Targets(torch.tensor([0, 8]), follows)}
-    terms = MaskedLMAndNextSentence().terms(network, Batch("t", inputs, targets, 15))
+    learner = learner_of(network, MaskedLMAndNextSentence(), "t")
+    terms = learner.task_losses(Batch("t", inputs, targets, 15))
     dense = torch.full((16,), -100)
     dense[positions] = labels
     theirs = network.model(ids, mask.long(), segments, labels=dense.view(2, 8), next_sentence_label=follows)
@@ -123,7 +124,7 @@ def test_checkpointed_activations_change_nothing():
         network = SIZE.load(vocabulary(), heads_of(objective)).train()
         if recompute:
             network.checkpoint_activations()
-        sum(objective.terms(network, batch).values()).backward()
+        sum(learner_of(network, objective).task_losses(batch).values()).backward()
         results.append(gradients(network.model))
     assert_same_gradients(results[1], results[0])
     for name, value in results[0].items():

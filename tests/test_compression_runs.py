@@ -15,7 +15,7 @@ import pytest
 import torch
 from command import SMALL, environment, lmctl, metrics, succeed, summary, write_documents
 from planned import rehearsed
-from small import plan, prepared
+from small import plan, poison, prepared
 from test_resume import arguments, disturb, same
 from two_processes import OPTIONS, conflicts, stream, stream_plan, trained, weights
 
@@ -236,13 +236,7 @@ def test_micro_batches_do_not_change_a_simulated_step(alone):
 def test_an_overflow_of_one_simulated_worker(alone):
     option = Compressor(density=0.1, simulate_workers=2)
     runner = Trainer(plan(compression=option, precision=Fp16(initial_scale=4.0)), prepared(), alone)
-    original, calls = runner.strategy.wrapped.forward, []
-
-    def forward(batch, **options):
-        calls.append(None)
-        return {n: v * (float("inf") if len(calls) == 4 else 1.0) for n, v in original(batch, **options).items()}
-
-    runner.strategy.wrapped.forward = forward  # type: ignore[method-assign]
+    poison(runner, float("inf"), 4)
     before: list[torch.Tensor] = []
     for number, report in enumerate(runner.steps()):
         residuals = [

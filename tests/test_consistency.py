@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small import tokenizer, vocabulary
-from small_tasks import small_task
+from small_tasks import small_task, two_tasks
 from test_adversary import Recorded, micro_batch, runner_of
 from torch import Tensor
 
-from lmctl.adversary.divergence import divergences
+from lmctl.adversary.base import View
 from lmctl.adversary.noise import Noise
 from lmctl.adversary.rdrop import RDrop
 from lmctl.adversary.smart import Smart
@@ -25,9 +24,11 @@ from lmctl.core.batch import Batch, Targets
 from lmctl.core.errors import ConfigError
 from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
+from lmctl.run.learner import Share
 from lmctl.run.noisy import Rewriting
-from lmctl.run.passes import MicroBatch
 from lmctl.run.processes import Processes
+from lmctl.run.rows import real_positions
+from lmctl.run.step import MicroBatch
 from lmctl.run.trainer import Trainer
 
 V = vocabulary()
@@ -72,7 +73,7 @@ def answers(runner: Trainer, batch: Batch, shift: Tensor | None = None) -> Tenso
 
 
 def loss_of(runner: Trainer, logits: Tensor, batch: Batch) -> Tensor:
-    return runner.plan.mix.tasks["corpus"].objective._loss(logits, batch.targets["label"].labels)
+    return runner.plan.mix.tasks["corpus"].objective.loss("label", logits, batch.targets["label"].labels)
 
 
 def gradients(runner: Trainer) -> Tensor:
@@ -92,13 +93,14 @@ def test_rdrop_is_the_mean_of_two_passes_and_their_divergence(alone, kind):
     runner = runner_of(alone, kind, 0.3)
     micro = micro_batch(runner)
     torch.manual_seed(5)
-    outcome, found = micro.driven(RDrop(weight=0.7)), gradients(runner)
+    outcome, found = RDrop(weight=0.7).forward_backward(micro), gradients(runner)
     torch.manual_seed(5)
-    one, other = answers(runner, micro.batch), answers(runner, micro.batch)
+    hidden = [runner.network.encode(micro.batch.inputs, None) for _ in range(2)]
+    one, other = (runner.network.head("corpus", states) for states in hidden)
     assert not torch.equal(one, other)
     mean = (loss_of(runner, one, micro.batch) + loss_of(runner, other, micro.batch)) / 2
     apart = slow(kind, one, other)
-    torch.testing.assert_close(outcome.terms["label"], mean)
+    torch.testing.assert_close(outcome.losses["label"], mean)
     torch.testing.assert_close(outcome.adversarial["label"], apart, rtol=1e-4, atol=1e-6)
     ((mean + 0.7 * apart) / 8).backward()
     assert same(found, gradients(runner))
@@ -109,11 +111,11 @@ def test_smart_climbs_the_divergence_and_adds_what_it_finds(alone, kind):
     runner, rule = runner_of(alone, kind), Smart(0.8, steps=2, step_size=0.5, start=0.2, weight=3.0)
     seen = Recorded(micro_batch(runner))
     micro, batch = seen.micro, seen.micro.batch
-    outcome, found = rule.drive(seen), gradients(runner)
+    outcome, found = rule.forward_backward(seen), gradients(runner)
     reached = seen.shifts[-1]
     clean = answers(runner, batch)
     assert same(answers(runner, batch, torch.zeros_like(reached)), clean, 1e-5)
-    shift = 0.2 * micro.start()
+    shift = 0.2 * micro.random_shift()
     for _ in range(2):
         shift = shift.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(slow(kind, clean.detach(), answers(runner, batch, shift)), shift)
@@ -122,7 +124,7 @@ def test_smart_climbs_the_divergence_and_adds_what_it_finds(alone, kind):
     assert same(reached, shift, 1e-2)
     apart = slow(kind, clean, answers(runner, batch, reached))
     torch.testing.assert_close(outcome.adversarial["label"], apart, rtol=1e-4, atol=1e-6)
-    anywhere = slow(kind, clean, answers(runner, batch, 0.8 * micro.start() / 0.58))
+    anywhere = slow(kind, clean, answers(runner, batch, 0.8 * micro.random_shift() / 0.58))
     assert apart.item() > 2 * anywhere.item()
     ((loss_of(runner, clean, batch) + 3.0 * apart) / 8).backward()
     assert same(found, gradients(runner), 1e-3)
@@ -130,15 +132,31 @@ def test_smart_climbs_the_divergence_and_adds_what_it_finds(alone, kind):
 
 def test_every_term_has_its_own_divergence(alone):
     """Masked words and next sentences: each over its own targets, from the logits of its own head."""
-    micro = micro_batch(runner_of(alone, "mlm_nsp", 0.2))
-    seen, other = micro.forward(logits=True), micro.forward(logits=True, fresh=True, last=True)
-    masked = len(micro.batch.targets["mlm"].labels)
-    shapes = {name: tuple(logits.shape) for name, logits in seen.logits.items()}
-    assert shapes == {"mlm": (masked, V.size), "nsp": (8, 2)}
-    apart = divergences(micro.batch, seen.logits, other.logits)
+    runner = runner_of(alone, "mlm_nsp", 0.2)
+    micro = micro_batch(runner)
+    torch.manual_seed(5)
+    report = micro.forward_backward(View(), View(fresh=True), agree=1.0, last=True)
+    torch.manual_seed(5)
+    one, other = (runner.learner.logits(micro.batch) for _ in range(2))
+    shapes = {name: tuple(logits.shape) for name, logits in one.items()}
+    assert shapes == {"mlm": (len(micro.batch.targets["mlm"].labels), V.size), "nsp": (8, 2)}
     for name in shapes:
-        expected = slow("class", seen.logits[name], other.logits[name])
-        torch.testing.assert_close(apart[name], expected, rtol=1e-4, atol=1e-6)
+        expected = slow("class", one[name], other[name])
+        torch.testing.assert_close(report.disagreement[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["the model's head", "a head of ours"])
+def test_dropout_is_the_same_in_every_view_that_is_not_fresh(alone, own):
+    """In the network and in its heads, which answer later."""
+    plan, text = small_task("class", 0.3) if own else two_tasks(0.3)
+    runner = Trainer(plan, text, alone)
+    batch = runner.stream.first("corpus" if own else "topics", 8)
+    for fresh in (False, True):
+        micro = MicroBatch(runner.step, batch, Share({f"{batch.task}/label": 8.0}), 0, last=True)
+        views = View(), View(micro.zeros(), weight=0.0, fresh=fresh)
+        apart = micro.forward_backward(*views, agree=1.0, last=True).disagreement["label"].item()
+        assert (apart > 1e-5) == fresh
+        assert fresh or apart == 0
 
 
 def test_rdrop_needs_dropout():
@@ -163,15 +181,23 @@ def test_a_loaded_network_without_dropout_is_found_out(alone, tmp_path):
 NOISE = Noise(CharNoise(0.3, 0.1), weight=0.5, consistency=2.0)
 
 
-def noisy(alone: Processes, task: str, rule: Noise = NOISE) -> tuple[MicroBatch, MicroBatch]:
+def copy_of(micro: MicroBatch, rule: Noise = NOISE) -> Batch:
+    return micro.step.perturbations.rewritten(micro.origin, rule.augment, micro.window)
+
+
+def noisy(alone: Processes, task: str, rule: Noise = NOISE) -> tuple[Batch, Batch]:
+    """Rows of a window and their noisy copy."""
     micro = micro_batch(runner_of(alone, task, adversary=rule))
-    return micro, micro.noisy(rule.augment)
+    return micro.batch, copy_of(micro, rule)
 
 
-def lines(micro: MicroBatch) -> list[list[int]]:
+def real(batch: Batch) -> Tensor:
+    return real_positions(batch, False)
+
+
+def lines(batch: Batch) -> list[list[int]]:
     """The pieces of each row."""
-    ids = micro.batch.inputs["input_ids"]
-    return [row[real].tolist() for row, real in zip(ids, micro.real, strict=True)]
+    return [row[text].tolist() for row, text in zip(batch.inputs["input_ids"], real(batch), strict=True)]
 
 
 @pytest.mark.parametrize("task", ["class", "translate"])
@@ -183,10 +209,10 @@ def test_texts_that_are_asked_about_as_a_whole_are_rewritten_anywhere(alone, tas
     for row, other in pairs:
         assert (row[0] == V.cls, V.sep) == (other[0] == V.cls, other[-1])
         assert row.count(V.sep) == other.count(V.sep)
-    for name, target in clean.batch.targets.items():
-        assert torch.equal(copy.batch.targets[name].positions, target.positions)
+    for name, target in clean.targets.items():
+        assert torch.equal(copy.targets[name].positions, target.positions)
     for name in ("decoder_input_ids", "decoder_attention_mask"):
-        assert copy.batch.inputs.get(name) is clean.batch.inputs.get(name)
+        assert copy.inputs.get(name) is clean.inputs.get(name)
 
 
 @pytest.mark.parametrize("task", ["mlm", "mlm_nsp"])
@@ -194,15 +220,15 @@ def test_texts_that_are_asked_about_as_a_whole_are_rewritten_anywhere(alone, tas
 def test_masked_words_stay_and_are_found_again(alone, task, augment):
     clean, copy = noisy(alone, task, Noise(augment))
     assert lines(clean) != lines(copy)
-    assert copy.real.shape[1] <= 32
-    ids, others = (micro.batch.inputs["input_ids"].flatten() for micro in (clean, copy))
-    segments = [micro.batch.inputs.get("token_type_ids") for micro in (clean, copy)]
-    for name, target in clean.batch.targets.items():
-        moved, before = copy.batch.targets[name].positions, target.positions
-        assert torch.equal(copy.batch.targets[name].labels, target.labels)
-        assert torch.equal(moved // copy.real.shape[1], before // clean.real.shape[1])
+    assert real(copy).shape[1] <= 32
+    ids, others = (batch.inputs["input_ids"].flatten() for batch in (clean, copy))
+    segments = [batch.inputs.get("token_type_ids") for batch in (clean, copy)]
+    for name, target in clean.targets.items():
+        moved, before = copy.targets[name].positions, target.positions
+        assert torch.equal(copy.targets[name].labels, target.labels)
+        assert torch.equal(moved // real(copy).shape[1], before // real(clean).shape[1])
         assert torch.equal(others[moved], ids[before])
-        assert copy.real.flatten()[moved].all()
+        assert real(copy).flatten()[moved].all()
         if segments[0] is not None:
             assert torch.equal(segments[1].flatten()[moved], segments[0].flatten()[before])
     for row, other in zip(lines(clean), lines(copy), strict=True):
@@ -212,26 +238,26 @@ def test_masked_words_stay_and_are_found_again(alone, task, augment):
 @pytest.mark.parametrize("task", ["clm", "clm_stream"])
 def test_language_models_keep_every_place(alone, task):
     clean, copy = noisy(alone, task)
-    ids, others = clean.batch.inputs["input_ids"], copy.batch.inputs["input_ids"]
+    ids, others = clean.inputs["input_ids"], copy.inputs["input_ids"]
     assert ids.shape == others.shape
     assert 0.05 < float((ids != others).float().mean()) < 0.8
     assert torch.equal(others == V.sep, ids == V.sep)
-    assert all(copy.batch.inputs[name] is value for name, value in clean.batch.inputs.items() if name != "input_ids")
+    assert all(copy.inputs[name] is value for name, value in clean.inputs.items() if name != "input_ids")
 
 
 def test_noise_depends_on_the_row_and_the_step_alone(alone):
     runner = runner_of(alone, "class", adversary=NOISE)
     micro, part = micro_batch(runner), micro_batch(runner, slice(3, 6))
-    assert lines(micro.noisy(NOISE.augment))[3:6] == lines(part.noisy(NOISE.augment))
-    later = runner.passes.over(micro.origin, replace(micro.part, window=7))
-    assert lines(later.noisy(NOISE.augment)) != lines(micro.noisy(NOISE.augment))
+    assert lines(copy_of(micro))[3:6] == lines(copy_of(part))
+    later = runner.step.perturbations.rewritten(micro.origin, NOISE.augment, 7)
+    assert lines(later) != lines(copy_of(micro))
 
 
 def test_noise_counts_the_copy_and_its_divergence(alone):
     runner = runner_of(alone, "class", adversary=NOISE)
     micro = micro_batch(runner)
-    copy, outcome, found = micro.noisy(NOISE.augment), micro.driven(NOISE), gradients(runner)
-    clean, other = answers(runner, micro.batch), answers(runner, copy.batch)
+    copy, outcome, found = copy_of(micro, NOISE), NOISE.forward_backward(micro), gradients(runner)
+    clean, other = answers(runner, micro.batch), answers(runner, copy)
     own, theirs = loss_of(runner, clean, micro.batch), loss_of(runner, other, micro.batch)
     torch.testing.assert_close(outcome.adversarial["label"], theirs)
     ((own + 0.5 * (theirs + 2.0 * slow("class", clean, other))) / 8).backward()

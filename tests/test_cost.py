@@ -35,7 +35,7 @@ from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp32 import Fp32
 from lmctl.run.assemble import heads_of
 from lmctl.run.balance import Fixed
-from lmctl.run.learner import Learner
+from lmctl.run.learner import Learner, Pass, Share
 from lmctl.runner.places import Ddp
 from lmctl.verbs.plan import taken_apart
 
@@ -154,9 +154,9 @@ def test_activations_are_what_autograd_really_keeps(model: Any, objective: Any, 
         network = build(run.plan, run.known, checkpointing)
         return Learner(network, {"corpus": objective}, precision, run.device, Fixed()).train()
 
-    real = learner_of()
+    real, share = learner_of(), Share({f"corpus/{term}": 1.0 for term in sample.batch.targets})
     with kept(real, sample.batch) as on_cpu:
-        loss = sum(real(sample.batch).values())
+        loss = real([Pass(sample.batch)], share).total
     del loss
     live = Live(run.known.vocabulary.size)
     with FakeTensorMode(), live:
@@ -165,7 +165,7 @@ def test_activations_are_what_autograd_really_keeps(model: Any, objective: Any, 
         with live.born(ROWS):
             batch = sample.shaped(lambda shape, dtype: torch.empty(shape, dtype=dtype))
         with live.keeping():
-            loss = sum(learner(batch).values())
+            loss = learner([Pass(batch)], share).total
         counted = live.now(ACTIVATIONS) + live.now(LOGITS)
         del loss
     # In bf16, torch says on paper that the statistics of norms are bf16 too; on the CPU they are float32.

@@ -1,4 +1,4 @@
-"""The terms of a lesson against formulas written out slowly, values and gradients; chunks against the whole."""
+"""The terms of a lesson against formulas written out slowly, values and gradients."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmctl.core.errors import LmctlError
 from lmctl.distill.base import Answers, Asked
-from lmctl.distill.chunked import chunked, leaves
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 
@@ -120,57 +118,3 @@ def test_weights_and_temperatures_follow_the_budget():
 def test_settings_that_mean_nothing_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         Logits(**settings)
-
-
-class Head(torch.nn.Module):
-    """Two losses on the logits of one projection."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.bend, self.project = torch.nn.Linear(6, 6), torch.nn.Linear(6, 11)
-        self.labels, self.theirs = torch.randint(11, (9,)), torch.randn(9, 11)
-
-    def losses(self, hidden: Tensor, rows: slice) -> Tensor:
-        said = self.project(torch.tanh(self.bend(hidden)))
-        hard = torch.nn.functional.cross_entropy(said, self.labels[rows], reduction="sum")
-        return torch.stack([hard, Logits().apart(said, Answers(self.theirs[rows]), Asked("class", 0.0))])
-
-
-@pytest.mark.parametrize("size", [1, 2, 4, 9])
-@pytest.mark.parametrize("weights", [(0.3, 0.7), (0.0, 1.0), (1.0, 0.0)])
-def test_chunks_give_the_value_and_the_gradients_of_the_whole(weights, size):
-    head, hidden = Head(), torch.randn(9, 6)
-    whole = hidden.clone().requires_grad_()
-    values = head.losses(whole, slice(0, 9))
-    scale = 65536.0 * torch.tensor(weights)
-    expected = torch.autograd.grad((values * scale).sum(), [whole, *head.parameters()])
-    pieces, parts = [slice(i, min(9, i + size)) for i in range(0, 9, size)], hidden.clone().requires_grad_()
-    ours = chunked(lambda h, i: head.losses(h, pieces[i]), pieces, weights, parts, list(head.parameters()))
-    torch.testing.assert_close(ours, values)
-    found = torch.autograd.grad((ours * scale).sum(), [parts, *head.parameters()])
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-2)
-
-
-def test_no_logits_of_all_targets_are_ever_in_memory():
-    head, hidden, seen = Head(), torch.randn(9, 6).requires_grad_(), []
-    pieces = [slice(i, min(9, i + 2)) for i in range(0, 9, 2)]
-    head.project.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    values = chunked(lambda h, i: head.losses(h, pieces[i]), pieces, (1.0, 1.0), hidden, list(head.parameters()))
-    values.sum().backward()
-    assert seen == [2, 2, 2, 2, 1]
-
-
-def test_losses_weighed_anew_after_their_gradients_were_taken_are_an_error():
-    head, hidden = Head(), torch.randn(9, 6).requires_grad_()
-    values = chunked(lambda h, i: head.losses(h, slice(0, 9)), [slice(0, 9)], (1.0, 1.0), hidden, [])
-    with pytest.raises(LmctlError, match="weighed anew"):
-        (values * torch.tensor([1.0, 2.0])).sum().backward()
-
-
-def test_the_parameters_of_a_head_are_found_by_its_graph():
-    head = Head()
-    head.bend.weight.requires_grad_(False)
-    found = leaves(head.losses(torch.randn(9, 6), slice(0, 9)).sum())
-    assert {id(p) for p in found} == {id(p) for p in head.parameters() if p.requires_grad}

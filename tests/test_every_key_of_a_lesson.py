@@ -23,7 +23,7 @@ from lmctl.distill.on_policy import OnPolicy
 from lmctl.distill.texts import TeacherTexts
 from lmctl.model.bert import Bert
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.run import teaching
+from lmctl.run import learner
 from lmctl.runner.places import Cpu
 from lmctl.use.load import Loaded, load
 from lmctl.use.texts import written
@@ -146,8 +146,8 @@ def test_every_key_of_the_teachers_writing_changes_its_texts(key: Key, writers: 
 def test_chunks_are_as_large_as_they_may_be(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Targets at a time, of 85 pieces in fp32 each."""
     seen: list[int] = []
-    cut = teaching.cut
-    monkeypatch.setattr(teaching, "cut", lambda count, width, most: seen.append(most) or cut(count, width, most))
+    cut = learner.chunks_of
+    monkeypatch.setattr(learner, "chunks_of", lambda count, width, most: seen.append(most) or cut(count, width, most))
     for megabytes in (16.0, 0.01):
         seen.clear()
         learnt(folder, "Logits", {}, chunk_mb=megabytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,7 @@ from small import plan, prepared
 from small_tasks import small_task
 
 from lmctl.config.schema import BatchShape, Budget
-from lmctl.core.errors import ConfigError, DataError, LmctlError
+from lmctl.core.errors import ConfigError, DataError
 from lmctl.mix.stream import Position
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
@@ -48,7 +48,7 @@ def test_micro_batches_do_not_change_the_step(alone, objective, micro):
     for one, other in zip(reports, split_reports, strict=True):
         assert one.counts == other.counts
         assert one.tokens == other.tokens
-        for name in one.terms:
+        for name in one.losses.totals:
             assert float(one.losses.totals[name]) == pytest.approx(float(other.losses.totals[name]), rel=1e-6)
 
 
@@ -57,7 +57,7 @@ def test_a_step_is_adam_on_the_mean_over_all_targets(alone):
     changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=3)}
     runner, _ = trained(alone, micro=3, **changes)
     by_hand = Trainer(plan(**changes), prepared(), alone)
-    objective, network = by_hand.learner.objectives["corpus"], by_hand.network
+    network = by_hand.network
     decay = [p for p in network.parameters() if p.ndim > 1]
     rest = [p for p in network.parameters() if p.ndim == 1]
     groups = [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
@@ -66,7 +66,7 @@ def test_a_step_is_adam_on_the_mean_over_all_targets(alone):
     for step in range(3):
         window = by_hand.stream.window(at, 0.0, None, 0, 1)
         (batch,), at = window.batches, window.after
-        terms, counts = objective.terms(network, batch), batch.counts()
+        terms, counts = by_hand.learner.task_losses(batch), batch.counts()
         (terms["mlm"] / counts["mlm"] + terms["nsp"] / counts["nsp"]).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         progress = (step + 0.5) / 3
@@ -240,22 +240,3 @@ def test_no_two_seeds_or_processes_share_their_dropout(alone):
         torch.manual_seed(seed)
         draws.add(float(torch.rand(1, dtype=torch.float64)))
     assert len(draws) == 16
-
-
-@dataclass(frozen=True)
-class Scored(MaskedLM):
-    """An objective with one score more, which is called `name`."""
-
-    name: str = "mlm_bits"
-
-    def scores(self, network: Any, batch: Any) -> Any:
-        return super().scores(network, batch) | {self.name: float(len(batch.targets["mlm"].labels))}
-
-
-def test_a_score_is_counted_over_the_term_it_is_named_after(alone):
-    runner = Trainer(plan(objective=Scored()), prepared(), alone)
-    assert runner.validation.scores(runner.learner)["corpus/mlm_bits"] == 1.0
-    for name in ("bits", "ml", "m_lm", "", "_mlm", "mlmx"):
-        runner = Trainer(plan(objective=Scored(name=name)), prepared(), alone)
-        with pytest.raises(LmctlError, match=f"the objective gives a score '{name}', and its terms are mlm"):
-            runner.validation.scores(runner.learner)

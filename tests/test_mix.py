@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,16 +15,18 @@ from lmctl.core.draws import Draws
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.order import RowStream
 from lmctl.mix.stream import MixStream, Position
+from lmctl.objective.base import Examples
 
 
 @dataclass
-class Numbers:
+class Numbers(Examples):
     """Rows that are their own numbers, each `width` tokens."""
 
     task: str
     size: int
     width: float = 1.0
-    lengths: np.ndarray | None = field(default=None)
+    lengths: np.ndarray | None = None
+    tracks: int | None = None
 
     def __len__(self) -> int:
         return self.size
@@ -193,8 +195,6 @@ def test_buckets_by_tokens_fill_the_batch_and_never_overflow_it():
 
 
 def test_ordered_rows_keep_their_order():
-    examples = Numbers("a", 12)
-    examples.ordered = True  # type: ignore[attr-defined]
-    rows, epochs = RowStream(examples, 1, "a").rows(0, 24)
+    rows, epochs = RowStream(Numbers("a", 12, tracks=1), 1, "a").rows(0, 24)
     assert rows.tolist() == [*range(12), *range(12)]
     assert epochs.tolist() == [0] * 12 + [1] * 12

@@ -31,7 +31,7 @@ from lmctl.objective.translate import Translate
 from lmctl.optim.sgd import Sgd
 from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16
-from lmctl.run.learner import Uncertainty
+from lmctl.run.balance import Uncertainty
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.trainer import Trainer
@@ -137,7 +137,7 @@ def by_hand(runner: Trainer) -> dict[str, tuple[list[Tensor | None], int]]:
     """By task the gradient of the mean over its targets in the first window, each term by its own, and its rows."""
     window, found = runner.stream.window(Position(), 0.0, None, 0, 1), {}
     for batch in window.batches:
-        terms, counts = runner.learner.objectives[batch.task].terms(runner.network, batch), batch.counts()
+        terms, counts = runner.learner.task_losses(batch), batch.counts()
         loss = sum(value / counts[name] for name, value in terms.items())
         gradient = torch.autograd.grad(loss, list(runner.network.parameters()), allow_unused=True)
         found[batch.task] = (list(gradient), len(batch.inputs["input_ids"]))

@@ -15,11 +15,13 @@ from torch import nn
 from lmctl.core.draws import Draws
 from lmctl.core.store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.objective.base import Material
+from lmctl.objective.base import LOSS, Material
 from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM, separate
 from lmctl.objective.denoise import Denoise, infill, removed, sentinelled, span_mask
 from lmctl.objective.translate import Translate
+from lmctl.run.evaluate import Sums
+from lmctl.run.processes import Processes
 
 V = vocabulary()
 SENTINELS = np.arange(100, 200)
@@ -30,22 +32,6 @@ TEXT = store(documents(30))
 def collate(objective, text: TokenStore, family: str, rows: range, seq_len: int = 24, vocabulary=V, epoch: int = 0):
     examples = objective.examples(Material("task", text, vocabulary, family, seq_len))  # type: ignore[arg-type]
     return examples.collate(np.array(rows), np.full(len(rows), epoch), Draws(0, "rows"))
-
-
-class Fake(nn.Module):
-    """A network whose hidden state is the embedding of the piece at hand, or the mean of the row."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding, self.out = nn.Embedding(200, 16), nn.Linear(16, outputs)
-
-    def encode(self, inputs, read):
-        states = self.embedding(inputs.get("decoder_input_ids", inputs["input_ids"]))
-        return states.mean(dim=1) if read is None else states.reshape(-1, 16)[read]
-
-    def head(self, name, hidden):
-        return self.out(hidden)
 
 
 def test_causal_rows_are_the_stream_and_their_targets_the_next_pieces():
@@ -177,13 +163,13 @@ def test_translation_rows_and_smoothed_loss():
     assert batch.inputs["decoder_attention_mask"][0].tolist() == [True] * 3 + [False] * 2
     assert batch.targets["lm"].labels[:3].tolist() == [word + 4, word + 5, V.sep]
     assert batch.inputs["input_ids"][2].tolist() == [word + 11] * 7 + [V.sep]
-    network, labels = Fake(V.size), batch.targets["lm"].labels
-    logits = network.head("lm", network.encode(batch.inputs, batch.targets["lm"].positions))
+    labels = batch.targets["lm"].labels
+    logits = torch.randn(len(labels), V.size, generator=torch.Generator().manual_seed(0))
     logs = logits.log_softmax(dim=-1)
     nll, uniform = -logs[range(len(labels)), labels], -logs.mean(dim=-1)
     expected = (0.9 * nll + 0.1 * uniform).sum()
-    assert float(Translate(0.1).terms(network, batch)["lm"]) == pytest.approx(float(expected), rel=1e-5)
-    assert float(Translate(0.1).scores(network, batch)["lm"]) == pytest.approx(float(nll.sum()), rel=1e-5)
+    assert float(Translate(0.1).loss("lm", logits, labels)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(Translate(0.1).metrics("lm", logits, labels)[LOSS].sum) == pytest.approx(float(nll.sum()), rel=1e-5)
 
 
 def labelled(labels: np.ndarray, names: tuple[str, ...], texts: int = 1) -> TokenStore:
@@ -191,29 +177,17 @@ def labelled(labels: np.ndarray, names: tuple[str, ...], texts: int = 1) -> Toke
     return TokenStore(base.tokens, base.sentences, base.documents, base.histogram, base.characters, labels, names)
 
 
-def figures(objective: Classify, text: TokenStore, outputs: int, batches: int = 3) -> tuple[dict, np.ndarray]:
-    """Reported figures over all rows in several batches, and the logits."""
-    from lmctl.run.evaluate import Sums
-
-    class Alone:
-        def agree(self, value):
-            return value
-
-        def sum(self, values):
-            return values
-
-    network, sums, logits = Fake(outputs), Sums(), []
-    for part in np.array_split(np.arange(len(text.documents) - 1), batches):
-        batch = collate(objective, text, "encoder", part)
-        logits.append(network.head("task", network.encode(batch.inputs, None)).detach().numpy())
-        sums.add(batch, objective.scores(network, batch))
-    means, _ = sums.means(Alone())  # type: ignore[arg-type]
-    return objective.figures(means), np.concatenate(logits)
+def figures(objective: Classify, labels: np.ndarray, outputs: int) -> tuple[dict[str, float], np.ndarray]:
+    """Figures over all rows in several batches, and the logits that they are of."""
+    logits, sums = torch.randn(len(labels), outputs, generator=torch.Generator().manual_seed(0)), Sums()
+    for part in np.array_split(np.arange(len(labels)), 3):
+        sums.add({"label": objective.metrics("label", logits[part], torch.from_numpy(labels)[part])})
+    return {name: one.value for name, one in sums.figures(Processes(on_cpu=True)).items()}, logits.numpy()
 
 
 def test_metrics_of_classes_are_sklearns():
     labels = np.random.default_rng(0).integers(0, 3, 50)
-    report, logits = figures(Classify(), labelled(labels, ("a", "b", "c")), 3)
+    report, logits = figures(Classify(), labels, 3)
     guesses = logits.argmax(axis=-1)
     assert report["label_accuracy"] == pytest.approx((guesses == labels).mean())
     assert report["label_macro_f1"] == pytest.approx(f1_score(labels, guesses, average="macro"))
@@ -224,7 +198,7 @@ def test_metrics_of_classes_are_sklearns():
 
 def test_metrics_of_several_labels_are_sklearns():
     labels = (np.random.default_rng(0).random((50, 4)) < 0.4).astype(np.float32)
-    report, logits = figures(Classify("classes"), labelled(labels, ("a", "b", "c", "d")), 4)
+    report, logits = figures(Classify("classes"), labels, 4)
     guesses = logits > 0
     assert report["label_macro_f1"] == pytest.approx(f1_score(labels, guesses, average="macro", zero_division=0))
     assert report["label_micro_f1"] == pytest.approx(f1_score(labels, guesses, average="micro"))
@@ -233,18 +207,16 @@ def test_metrics_of_several_labels_are_sklearns():
 
 def test_metrics_of_numbers_are_scipys():
     labels = np.random.default_rng(0).normal(size=50).astype(np.float32)
-    report, logits = figures(Classify("number"), labelled(labels, ()), 1)
+    report, logits = figures(Classify("number"), labels, 1)
     assert report["label"] == pytest.approx(((logits[:, 0] - labels) ** 2).mean(), rel=1e-5)
     assert report["label_pearson"] == pytest.approx(pearsonr(logits[:, 0], labels).statistic, abs=1e-5)
 
 
 def test_the_majority_is_the_baseline():
     labels = np.array([0, 1, 1, 1])
-    text = labelled(labels, ("a", "b"))
-    batch = collate(Classify(), text, "encoder", range(4))
-    guess = Classify().baseline(batch, text)
-    assert int(guess["label_accuracy"]) == 3
-    assert float(guess["label"]) == pytest.approx(-np.log([2 / 6, 4 / 6, 4 / 6, 4 / 6]).sum(), rel=1e-5)
+    guess = Classify().baseline("label", torch.from_numpy(labels), labelled(labels, ("a", "b")))
+    assert int(guess["accuracy"].sum) == 3
+    assert float(guess[LOSS].sum) == pytest.approx(-np.log([2 / 6, 4 / 6, 4 / 6, 4 / 6]).sum(), rel=1e-5)
 
 
 def test_rows_of_one_text_and_of_two():

@@ -143,7 +143,7 @@ def test_the_lesson_is_the_divergence_on_the_students_own_pieces(teachers):
     wanted = 0.5 * float((p * (p / m).log()).sum() + (q * (q / m).log()).sum())
     assert float(report.losses.totals["corpus/distill_logits"]) == pytest.approx(wanted, rel=1e-4)
     assert report.counts["corpus/distill_logits"] == len(positions)
-    assert "corpus/lm" not in report.terms
+    assert "corpus/lm" not in report.losses.totals
     assert "corpus/lm" not in report.counts
     no_hard = running(teachers, hard=0.0)
     next(no_hard.steps())

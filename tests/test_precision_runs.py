@@ -66,7 +66,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def mlm(reports: list[Any]) -> list[float]:
-    return [float(r.terms["corpus/mlm"]) / r.counts["corpus/mlm"] for r in reports]
+    return [float(r.losses.totals["corpus/mlm"]) / r.counts["corpus/mlm"] for r in reports]
 
 
 @pytest.fixture(scope="module")

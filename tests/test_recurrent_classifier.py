@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import learner_of, prepared, store, tokenizer, vocabulary
 from small import plan as small_plan
-from small import prepared, store, tokenizer, vocabulary
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
@@ -156,7 +156,7 @@ def test_its_loss_is_that_of_the_objective(kind: str, problem: str, labels: torc
     net.pretrained().config.problem_type = problem
     rows = Batch("topics", batch(), {"label": Targets(torch.arange(4), labels)}, sum(LENGTHS))
     with torch.no_grad():
-        summed = Classify(kind).terms(net, rows)["label"]
+        summed = learner_of(net, Classify(kind), "topics").task_losses(rows)["label"]
         theirs = net.pretrained()(**batch(), labels=labels).loss
     assert float(summed) == pytest.approx(float(theirs) * (4 * 3 if kind == "classes" else 4), rel=1e-5)
 
@@ -277,7 +277,7 @@ def test_it_learns(texts: int):
     losses = []
     for report in runner.steps():
         counts = {name: max(count, 1.0) for name, count in report.counts.items()}
-        losses.append({name: float(value) / counts[name] for name, value in report.terms.items()})
+        losses.append({name: float(value) / counts[name] for name, value in report.losses.totals.items()})
     for name in ("topics/label", "again/label"):
         assert np.mean([step[name] for step in losses[:3]]) == pytest.approx(np.log(3), abs=0.2)
         assert np.mean([step[name] for step in losses[-5:]]) < 0.3

@@ -402,7 +402,7 @@ def test_it_learns_to_translate(attention: str):
         size=32,
     )
     runner = Trainer(plan, ready, Processes(True))
-    losses = [float(r.terms["corpus/lm"]) / r.counts["corpus/lm"] for r in runner.steps()]
+    losses = [float(r.losses.totals["corpus/lm"]) / r.counts["corpus/lm"] for r in runner.steps()]
     assert losses[0] == pytest.approx(np.log(V.size), abs=0.3)
     assert np.mean(losses[-5:]) < 0.6  # a model that knows the words alone is at 1.8
 
@@ -432,5 +432,5 @@ def test_it_learns_to_denoise():
     model, optim = RecurrentMT(1, 1, 16, 16), AdamW(lr=2e-2)
     plan = small_plan(model=model, objective=Denoise("bart"), optim=optim, budget=Budget(steps=25), size=8)
     runner = Trainer(plan, prepared(), Processes(True))
-    losses = [float(r.terms["corpus/lm"]) / r.counts["corpus/lm"] for r in runner.steps()]
+    losses = [float(r.losses.totals["corpus/lm"]) / r.counts["corpus/lm"] for r in runner.steps()]
     assert np.mean(losses[-5:]) < losses[0] - 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,14 @@ from small_tasks import labelled, small_task
 
 from lmctl.config.schema import Budget, Checkpointing, EarlyStop, Evaluation, Logging
 from lmctl.core import stop
-from lmctl.core.batch import Batch, Targets
-from lmctl.core.errors import ConfigError, Stopped
+from lmctl.core.errors import Stopped
 from lmctl.core.places import Paths
+from lmctl.objective.base import LOSS, Metric
+from lmctl.objective.mlm import MaskedLM
 from lmctl.plan import Plan
 from lmctl.run import figures
-from lmctl.run.evaluate import Measured, Sums, Validation, _interval
-from lmctl.run.measures import rises, wilson
+from lmctl.run.evaluate import Measured, Sums, Validation
+from lmctl.run.measures import wilson
 from lmctl.run.prepare import Corpus, Prepared
 from lmctl.run.processes import Processes
 from lmctl.run.trainer import Trainer
@@ -146,20 +147,26 @@ def test_early_stopping(tmp_path, alone, monkeypatch, metric, values, patience, 
     assert {**summary["valid"], metric: 0} == pytest.approx({**figures_of, metric: 0}, rel=1e-6)
 
 
-def test_which_way_is_better():
-    losses = ["bleu/mlm", "t/label", "t/lab"]
-    assert rises("bleu/mlm", losses) is False  # a task may have any name
-    assert rises("loss", losses) is False
-    assert rises("t/label_macro_f1", losses) is True
-    assert rises("t/label_accuracy", losses) is True
-    assert rises("t/label_bits", losses) is None
+@dataclass(frozen=True)
+class Scored(MaskedLM):
+    """An objective from elsewhere with one metric more."""
+
+    up: bool = True
+
+    def metrics(self, term, logits, labels):
+        auc = Metric(0.25 * len(labels), len(labels), higher_is_better=self.up)
+        return super().metrics(term, logits, labels) | {"auc": auc}
 
 
-def test_a_figure_of_which_nobody_knows_what_is_better(tmp_path, alone, monkeypatch):
-    scripted(monkeypatch, [0.5], "corpus/mlm_bits")
-    own = small(2, early_stop=EarlyStop("corpus/mlm_bits", 1))
-    with pytest.raises(ConfigError, match="nobody knows whether more of it is better"):
-        session(tmp_path, own, prepared(), alone).run()
+@pytest.mark.parametrize(("up", "best", "last"), [(True, 1, 3), (False, 0, 2)])
+def test_a_metric_of_whatever_name_says_which_way_is_better(tmp_path, alone, monkeypatch, up, best, last):
+    shape = {"budget": Budget(steps=4), "eval": Evaluation(every=1, rows=16)}
+    own = plan(objective=Scored(up=up), early_stop=EarlyStop("corpus/mlm_auc", 2), **shape)
+    fresh = Trainer(own, prepared(), alone)
+    assert fresh.validation.scores(fresh.learner)["corpus/mlm_auc"] == 0.25
+    scripted(monkeypatch, [0.5, 0.7, 0.6, 0.4, 0.5], "corpus/mlm_auc")
+    summary = session(tmp_path, own, prepared(), alone).run()
+    assert (summary["best"]["step"], summary["steps"], summary["exported_step"]) == (best, last, best)
 
 
 def test_a_best_checkpoint_that_is_gone(tmp_path, alone):
@@ -265,11 +272,9 @@ def test_the_interval_of_a_mean_over_groups(alone):
     values = np.random.default_rng(0).normal(5, 1, size=(20, 8))
     sums = Sums()
     for group in values:
-        labels = torch.zeros(8, dtype=torch.long)
-        sums.add(Batch("t", {}, {"mlm": Targets(labels, labels)}, 8), {"mlm": group.sum()})
-    seen = sums.spreads(alone, sums.means(alone)[0])["mlm"]
+        sums.add({"mlm": {LOSS: Metric(group.sum(), 8, higher_is_better=False)}})
     half = sem(values.mean(axis=1)) * t.ppf(0.975, 19)
-    low, high = _interval("mlm", seen, 160) or (math.nan, math.nan)
+    low, high = sums.figures(alone)["mlm"].interval(160) or (math.nan, math.nan)
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half))
 
 
@@ -278,6 +283,10 @@ def said(**changes) -> str:
         "valid": {"loss": 1.0, "t/label": 0.6, "t/label_accuracy": 0.833},
         "baseline": {"loss": 0.9, "t/label": 0.5, "t/label_accuracy": 0.833},
         "baseline_is": {"t/label": "always the most frequent class"},
+        "valid_metrics": {
+            "t/label": {"term": "t/label", "higher_is_better": False, "share": False},
+            "t/label_accuracy": {"term": "t/label", "higher_is_better": True, "share": True},
+        },
         "valid_rows": {"t": 18},
         "valid_targets": {"t/label": 18, "t/label_accuracy": 18},
         "valid_interval": {"t/label_accuracy": [0.6, 0.94]},

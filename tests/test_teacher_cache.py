@@ -57,7 +57,7 @@ def test_a_student_learns_the_same_from_kept_answers_as_from_the_teacher(teacher
     )
     before = weights(live)
     for one, other in zip(live.steps(), from_cache.steps(), strict=True):
-        for name in one.terms:
+        for name in one.losses.totals:
             assert float(one.losses.totals[name]) == pytest.approx(float(other.losses.totals[name]), rel=1e-5)
     assert live.state.position["rows"]["corpus"] > len(live.stream.streams["corpus"].examples)
     moved = (weights(live) - before).norm()
@@ -66,7 +66,7 @@ def test_a_student_learns_the_same_from_kept_answers_as_from_the_teacher(teacher
 
 def test_answers_cut_short_are_nearly_the_teachers(teacher, cache):
     first = [
-        float(next(runner_of(some).steps()).terms["corpus/distill_logits"])
+        float(next(runner_of(some).steps()).losses.totals["corpus/distill_logits"])
         for some in (kept(teacher, cache), *(kept(teacher, cache, teacher_cache_k=k) for k in (60, 10)))
     ]
     assert first[1] == pytest.approx(first[0], rel=0.1)

@@ -97,14 +97,14 @@ def trained(some: Plan, text: Prepared) -> Seen:
     runner = Trainer(some, text, alone())
     said: list[Any] = []
     for report in runner.steps():
-        terms = {name: float(value) for name, value in report.terms.items()}
+        terms = {name: float(value) for name, value in report.losses.totals.items()}
         said += [report.step, report.lr, terms, report.counts, report.tokens, runner.strategy.exchange.figures()]
     state = runner.state
     said += [
         state.bytes_sent,
         state.micro_batches,
         state.passes,
-        getattr(runner.step.scaler, "value", None),
+        runner.step.scaler.value,
         runner.begun,
     ]
     return Seen(weights(runner).numpy().tobytes(), said)
