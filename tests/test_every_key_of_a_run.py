@@ -20,10 +20,10 @@ from taught import save_teacher, taught
 from walked import alone, trained
 
 from lmctl.augment.word_dropout import WordDropout
+from lmctl.config import table
 from lmctl.config.compose import Composer
 from lmctl.config.groups import TrainConfig
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
-from lmctl.config.table import groups_of, rows
 from lmctl.core.errors import ConfigError
 from lmctl.core.places import Paths
 from lmctl.distill.curriculum import Curriculum
@@ -100,7 +100,7 @@ ELSEWHERE = {
 
 def keys() -> set[str]:
     """Every key of `lmctl train` that is not a component's."""
-    hints, own = get_type_hints(TrainConfig), rows(TrainConfig).keys() - set(groups_of(TrainConfig))
+    hints, own = get_type_hints(TrainConfig), table.rows(TrainConfig).keys() - set(table.groups_of(TrainConfig))
     sections = {name: hints[name] for name in own if is_dataclass(hints[name])}
     inner = {f"{name}.{field.name}" for name, section in sections.items() for field in fields(section)}
     return set(own - sections.keys() | inner)
