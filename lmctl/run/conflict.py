@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lmctl.mix.stream import Window
+from lmctl.run.deterministic import deterministic
 from lmctl.run.learner import total_loss
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def gradient_cosines(runner: Runner, windows: Sequence[Window], counts: Mapping[
         for window in windows:
             for batch in (batch.to(device) for batch in window.batches):
                 loss = total_loss(learner, batch, learner(batch), counts, 1, window.factors[batch.task], on_top=False)
-                gradients[batch.task].add(torch.autograd.grad(runner.scaler.scale(loss), weights, allow_unused=True))
+                scaled = runner.scaler.scale(loss)
+                with deterministic(device):
+                    found = torch.autograd.grad(scaled, weights, allow_unused=True)
+                gradients[batch.task].add(found)
     network.recall(memory)
     for gradient in gradients.values():
         gradient.share(runner)

@@ -22,6 +22,7 @@ from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.passes import Adversary, Outcome, Seen
 from lmctl.core.sources import Augment, Rewrite
+from lmctl.run.deterministic import deterministic
 from lmctl.run.embeddings import Embeddings, random_start, real_positions, row_generators
 from lmctl.run.learner import total_loss
 from lmctl.run.ledger import Ledger
@@ -137,13 +138,15 @@ class MicroBatch:
         runner = self.passes.runner
         if self.part.touch_all and self.ledger.ended:
             loss = loss + runner.learner.nothing()
-        with self._exchange():
+        with self._exchange(), deterministic(self.passes.device):
             runner.scaler.scale(loss).backward()
 
     def gradient(self, shift: Tensor, loss: Callable[[Seen], Tensor], logits: bool = False) -> Tensor:
         runner, shift = self.passes.runner, shift.detach().requires_grad_()
         seen = self._seen(runner.learner, shift, fresh=False, logits=logits)
-        return torch.autograd.grad(runner.scaler.scale(loss(seen)), shift)[0]
+        scaled = runner.scaler.scale(loss(seen))
+        with deterministic(self.passes.device):
+            return torch.autograd.grad(scaled, shift)[0]
 
     def noisy(self, augment: Augment) -> MicroBatch:
         plan, whole_rows = self.passes.runner.plan, self.passes.on_rows(self.origin.task)

@@ -209,8 +209,12 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
 
     from torch import nn
 
+    from lmctl.run.deterministic import choose_kernels
+
     register()
     what, device = f"model_path={model_path}", device_of(where)
+    if device.type == "cuda":
+        choose_kernels()
     config = config_of(what, path)
     kind, family = _class_of(what, config)
     tokenizer = tokenizer_of(what, path)
