@@ -1,0 +1,314 @@
+"""lmctl against `transformers.Trainer` on one GPU: tokens per second, and the peak of torch's allocator.
+
+Both sides train the same networks (BERT-base, 30,522 rows of vocabulary; GPT-2 small, 50,257) from the same text with
+the same tokenizer, rows, learning rate and fused AdamW; the Trainer reads its rows through four workers. Each side is
+one process that takes all its settings in turn.
+
+    python scripts/bench/gpu_speed.py --out DIR                # two to three minutes; a table on standard output
+    python scripts/bench/gpu_speed.py --out DIR --profile "bert_base bf16"    # and where the time of its steps goes
+    python scripts/bench/gpu_speed.py --out DIR --only gpt2 --repeats 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import mlm
+
+SHAPES = {"bert_base": (32, 512), "gpt2_small": (16, 1024)}
+"""Rows and positions of a step."""
+ROWS_OF_VOCABULARY = {"bert_base": 30_522, "gpt2_small": 50_257}
+ONE_STREAM = "mix.tasks.corpus.objective.separate_documents=false"
+OURS = {
+    "bert_base bf16": "precision=bf16",
+    "bert_base fp16": "precision=fp16",
+    "bert_base tf32": "precision=tf32",
+    "bert_base fp32": "precision=fp32",
+    "bert_base fp8": "precision=fp8",
+    "bert_base int8": "precision=int8 precision.float_products=bf16",
+    "bert_base int8_full": "precision=int8_full precision.float_products=bf16",
+    "bert_base bf16_pure": "precision=bf16_pure",
+    "bert_base bf16, compiled": "precision=bf16 compile=true",
+    "gpt2_small bf16": f"precision=bf16 {ONE_STREAM}",
+    "gpt2_small bf16, documents apart": "precision=bf16",
+    "gpt2_small fp8": f"precision=fp8 {ONE_STREAM}",
+}
+"""Words of `lmctl train`."""
+THEIRS: dict[str, dict[str, Any]] = {
+    "bert_base bf16": {"bf16": True},
+    "bert_base fp16": {"fp16": True},
+    "bert_base tf32": {"tf32": True},
+    "bert_base fp32": {"tf32": False},
+    "bert_base bf16, compiled": {"bf16": True, "torch_compile": True},
+    "gpt2_small bf16": {"bf16": True},
+}
+"""Arguments of the Trainer."""
+
+
+class Clock:
+    """Measures from the end of step `warmup` to the end of the last one, the GPU's work being done at both."""
+
+    def __init__(self, warmup: int, steps: int) -> None:
+        import torch
+
+        self.warmup, self.steps, self.cuda = warmup, steps, torch.cuda
+        self.step, self.began, self.seconds = 0, 0.0, 0.0
+
+    def tick(self) -> None:
+        """One step more is on its way."""
+        self.step += 1
+        if self.step in (self.warmup, self.steps):
+            self.cuda.synchronize()
+            if self.step == self.warmup:
+                self.began = time.perf_counter()
+            else:
+                self.seconds = time.perf_counter() - self.began
+
+    def figures(self, shape: tuple[int, int]) -> dict[str, float]:
+        tokens = (self.steps - self.warmup) * shape[0] * shape[1]
+        return {"tokens_per_second": tokens / self.seconds, "peak_mib": self.cuda.max_memory_allocated() / 2**20}
+
+
+def our_plan(name: str, work: Path, steps: int) -> Any:
+    from lmctl.config.compose import Composer
+    from lmctl.plan import Plan
+
+    model = name.split()[0]
+    rows, positions = SHAPES[model]
+    words = [
+        "data=text",
+        f"data.path={work / 'train.txt'}",
+        f"data.valid_path={work / 'valid.txt'}",
+        "data.layout=blank_line_between_documents",
+        "tokenizer=pretrained",
+        f"tokenizer.path={work / 'tokenizer'}",
+        f"mix={'clm' if model.startswith('gpt2') else 'mlm'}",
+        f"model={model}",
+        f"model.pad_vocabulary_to={ROWS_OF_VOCABULARY[model]}",
+        f"batch.size={rows}",
+        f"batch.seq_len={positions}",
+        "optim.lr=1e-4",
+        "runner=gpu",
+        f"budget.steps={steps}",
+        f"cache_dir={work / 'cache'}",
+    ]
+    return Plan.from_config(Composer("train").task([*words, *OURS[name].split()]))
+
+
+def our_runner(name: str, work: Path, steps: int) -> Any:
+    from lmctl.run.prepare import prepare
+    from lmctl.run.processes import Processes
+    from lmctl.run.runner import Runner
+
+    plan = our_plan(name, work, steps)
+    prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
+    return Runner(plan, prepared, Processes(plan.runner.on_cpu()))
+
+
+def ours(name: str, work: Path, warmup: int, steps: int, profiled: bool = False) -> dict[str, Any]:
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    clock, more = Clock(warmup, steps), 2 if profiled else 0
+    loop = our_runner(name, work, steps + more).steps()
+    for _ in range(steps):
+        next(loop)
+        clock.tick()
+    figures: dict[str, Any] = clock.figures(SHAPES[name.split()[0]])
+    if profiled:
+        with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as seen:
+            for _ in range(more):
+                next(loop)
+            torch.cuda.synchronize()
+        figures["profile"] = kernels(name, seen.key_averages(), more)
+    return figures
+
+
+def kernels(name: str, events: Any, steps: int) -> str:
+    """Where the time of a step goes."""
+    longest = sorted(events, key=lambda event: -event.self_device_time_total)
+    busy = sum(event.self_device_time_total for event in longest) / steps / 1e3
+    lines = [f"{name}: {busy:.1f} ms of a step in kernels"]
+    for event in longest[:20]:
+        lines.append(
+            f"{event.self_device_time_total / steps / 1e3:8.2f} ms {event.count // steps:5}  {event.key[:100]}"
+        )
+    return "\n".join(lines)
+
+
+def theirs(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
+    import torch
+    import transformers
+    from common import full_rows
+    from transformers import AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+
+    transformers.logging.set_verbosity_error()
+    model_name = name.split()[0]
+    rows, positions = SHAPES[model_name]
+    tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
+    texts = (work / "train.txt").read_text(encoding="utf-8").split("\n\n")
+    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    cut = torch.from_numpy(full_rows(encoded, positions, tokenizer.cls_token_id, tokenizer.sep_token_id))
+    special = torch.isin(cut, torch.tensor(tokenizer.all_special_ids)).long()
+    data = [{"input_ids": row, "special_tokens_mask": mask} for row, mask in zip(cut, special, strict=True)]
+    mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
+    torch.manual_seed(1)
+    vocabulary = {"vocab_size": ROWS_OF_VOCABULARY[model_name]}
+    network: Any
+    if model_name == "bert_base":
+        config: Any = transformers.BertConfig(**vocabulary, attn_implementation="sdpa")
+        network = transformers.BertForMaskedLM(config)
+    else:
+        config = transformers.GPT2Config(**vocabulary, attn_implementation="sdpa", use_cache=False)
+        network = transformers.GPT2LMHeadModel(config)
+    clock = Clock(warmup, steps)
+
+    def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        if model_name == "bert_base":
+            batch = mask(examples)
+            return {key: batch[key] for key in ("input_ids", "labels")}
+        ids = torch.stack([example["input_ids"] for example in examples])
+        return {"input_ids": ids, "labels": ids}
+
+    class Ticker(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            clock.tick()
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=rows,
+            learning_rate=1e-4,
+            weight_decay=0.01,
+            warmup_steps=max(1, steps // 10),
+            lr_scheduler_type="linear",
+            max_grad_norm=1.0,
+            optim="adamw_torch_fused",
+            dataloader_num_workers=4,
+            dataloader_persistent_workers=True,
+            dataloader_drop_last=True,
+            remove_unused_columns=False,
+            logging_strategy="no",
+            logging_nan_inf_filter=False,  # the filter inspects the loss at every step
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            **THEIRS[name],
+        )
+        trainer = Trainer(model=network, args=settings, data_collator=collate, train_dataset=data, callbacks=[Ticker()])
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train()
+    return clock.figures((rows, positions))
+
+
+SIDES = ("lmctl", "Trainer")
+
+
+def work_through(args: argparse.Namespace) -> None:
+    """One side in this process: a line of JSON for each of its settings."""
+    import torch
+
+    if args.side == "lmctl":
+        from lmctl.run.display import quiet_libraries
+
+        quiet_libraries()
+    for name in chosen(args):
+        if name not in (OURS if args.side == "lmctl" else THEIRS):
+            continue
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            if args.side == "lmctl":
+                figures = ours(name, args.work, args.warmup, args.steps, name in args.profile)
+            else:
+                figures = theirs(name, args.work, args.warmup, args.steps)
+        except Exception:
+            figures = {"error": traceback.format_exc()}
+        print(json.dumps({"name": name} | figures), flush=True)
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    names = [name for name in OURS if not args.only or any(word in name for word in args.only)]
+    return [name for name in names if not any(word in name for word in args.without)]
+
+
+def run_side(side: str, args: argparse.Namespace, work: Path, profiled: list[str]) -> Iterator[dict[str, Any]]:
+    command = [sys.executable, __file__, "--side", side, "--work", str(work), "--out", str(args.out)]
+    command += ["--steps", str(args.steps), "--warmup", str(args.warmup), "--profile", *profiled]
+    command += ["--only", *args.only, "--without", *args.without]
+    done = subprocess.Popen(command, cwd=work, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert done.stdout is not None
+    for line in done.stdout:
+        if line.startswith("{"):
+            yield json.loads(line)
+    if done.wait():
+        print(f"{side} ended with status {done.returncode}", file=sys.stderr)
+
+
+def table(figures: dict[tuple[str, str], dict[str, list[float]]], names: list[str]) -> Iterator[str]:
+    yield f"| {'setting':32} | lmctl tokens/s | Trainer tokens/s | ratio | lmctl MiB | Trainer MiB | ratio |"
+    yield f"|{'-' * 34}|---------------:|-----------------:|------:|----------:|------------:|------:|"
+    for name in names:
+        cells = []
+        for key, widths in (("tokens_per_second", (14, 16)), ("peak_mib", (9, 11))):
+            pair = [figures.get((side, name), {}).get(key) for side in SIDES]
+            values = [median(found) if found else None for found in pair]
+            cells += [f"{value:{w},.0f}" if value else " " * w for value, w in zip(values, widths, strict=True)]
+            cells.append(f"{values[0] / values[1]:5.2f}" if values[0] and values[1] else " " * 5)
+        yield f"| {name:32} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", type=Path, required=True, help="folder for speed.md, speed.json and profile.txt")
+    p.add_argument("--steps", type=int, default=40, help="optimiser steps")
+    p.add_argument("--warmup", type=int, default=10, help="steps at the start that are not measured")
+    p.add_argument("--repeats", type=int, default=1, help="times that each side takes its turn")
+    p.add_argument("--only", nargs="*", default=[], help="words, one of which a setting's name must contain")
+    p.add_argument("--without", nargs="*", default=[], help="words, none of which it may contain")
+    p.add_argument("--profile", nargs="*", default=[], help="settings whose steps in lmctl are profiled, too")
+    p.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    p.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.side:
+        work_through(args)
+        return
+    args.out = args.out.resolve()
+    args.out.mkdir(parents=True, exist_ok=True)
+    figures: dict[tuple[str, str], dict[str, list[float]]] = {}
+    lines: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="lmctl-gpu-") as folder:
+        mlm.prepare(argparse.Namespace(data=None, seq_len=512), Path(folder))
+        for repeat in range(args.repeats):
+            for side in SIDES:
+                for line in run_side(side, args, Path(folder), args.profile if repeat == 0 else []):
+                    lines.append({"side": side} | line)
+                    print(json.dumps({k: v for k, v in lines[-1].items() if k != "profile"}), file=sys.stderr)
+                    for key in ("tokens_per_second", "peak_mib"):
+                        if key in line:
+                            figures.setdefault((side, line["name"]), {}).setdefault(key, []).append(line[key])
+                    (args.out / "speed.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
+    profiles = [line["profile"] for line in lines if "profile" in line]
+    if profiles:
+        (args.out / "profile.txt").write_text("\n\n".join(profiles), encoding="utf-8")
+    shapes = ", ".join(f"{model} {rows} x {positions}" for model, (rows, positions) in SHAPES.items())
+    text = [f"{shapes}; steps {args.warmup + 1} to {args.steps}:", "", *table(figures, chosen(args))]
+    (args.out / "speed.md").write_text("\n".join(text), encoding="utf-8")
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
