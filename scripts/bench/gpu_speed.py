@@ -5,7 +5,6 @@ the same tokenizer, rows, learning rate and fused AdamW; the Trainer reads its r
 one process that takes all its settings in turn.
 
     python scripts/bench/gpu_speed.py --out DIR                # two to three minutes; a table on standard output
-    python scripts/bench/gpu_speed.py --out DIR --profile "bert_base bf16"    # and where the time of its steps goes
     python scripts/bench/gpu_speed.py --out DIR --only gpt2 --repeats 3
 """
 
@@ -25,8 +24,9 @@ from statistics import median
 from typing import Any
 
 import mlm
+import torch
 
-SHAPES = {"bert_base": (32, 512), "gpt2_small": (16, 1024)}
+SHAPES = {"bert_base": (64, 512), "gpt2_small": (16, 1024)}
 """Rows and positions of a step."""
 ROWS_OF_VOCABULARY = {"bert_base": 30_522, "gpt2_small": 50_257}
 ONE_STREAM = "mix.tasks.corpus.objective.separate_documents=false"
@@ -56,28 +56,51 @@ THEIRS: dict[str, dict[str, Any]] = {
 """Arguments of the Trainer."""
 
 
+PROFILED = 2
+"""Steps after the measured ones, of which the GPU's own time is taken."""
+
+
 class Clock:
-    """Measures from the end of step `warmup` to the end of the last one, the GPU's work being done at both."""
+    """Measures from the end of step `warmup` to the end of step `steps`, the GPU's work being done at both; then what
+    the GPU does in PROFILED more."""
 
     def __init__(self, warmup: int, steps: int) -> None:
-        import torch
-
-        self.warmup, self.steps, self.cuda = warmup, steps, torch.cuda
+        self.warmup, self.steps = warmup, steps
         self.step, self.began, self.seconds = 0, 0.0, 0.0
+        self.peak, self.kernels = 0, ""
+        self.busy = 0.0
+        """Milliseconds a step."""
+        self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
 
     def tick(self) -> None:
         """One step more is on its way."""
         self.step += 1
-        if self.step in (self.warmup, self.steps):
-            self.cuda.synchronize()
-            if self.step == self.warmup:
-                self.began = time.perf_counter()
-            else:
-                self.seconds = time.perf_counter() - self.began
+        if self.step == self.warmup:
+            torch.cuda.synchronize()
+            self.began = time.perf_counter()
+        elif self.step == self.steps:
+            torch.cuda.synchronize()
+            self.seconds = time.perf_counter() - self.began
+            self.peak = torch.cuda.max_memory_allocated()
+            self.profiler.start()
+        elif self.step == self.steps + PROFILED:
+            torch.cuda.synchronize()
+            self.profiler.stop()
+            self._look(self.profiler.key_averages())
 
-    def figures(self, shape: tuple[int, int]) -> dict[str, float]:
+    def _look(self, events: Any) -> None:
+        longest = sorted(events, key=lambda event: -event.self_device_time_total)
+        milliseconds = [event.self_device_time_total / PROFILED / 1e3 for event in longest]
+        self.busy = sum(milliseconds)
+        lines = [
+            f"{ms:8.2f} ms {e.count // PROFILED:5}  {e.key[:100]}" for ms, e in zip(milliseconds, longest, strict=True)
+        ]
+        self.kernels = "\n".join(lines[:25])
+
+    def figures(self, shape: tuple[int, int]) -> dict[str, Any]:
         tokens = (self.steps - self.warmup) * shape[0] * shape[1]
-        return {"tokens_per_second": tokens / self.seconds, "peak_mib": self.cuda.max_memory_allocated() / 2**20}
+        speed, mib = tokens / self.seconds, self.peak / 2**20
+        return {"tokens_per_second": speed, "peak_mib": mib, "busy_ms": self.busy, "kernels": self.kernels}
 
 
 def our_plan(name: str, work: Path, steps: int) -> Any:
@@ -116,39 +139,14 @@ def our_runner(name: str, work: Path, steps: int) -> Any:
     return Runner(plan, prepared, Processes(plan.runner.on_cpu()))
 
 
-def ours(name: str, work: Path, warmup: int, steps: int, profiled: bool = False) -> dict[str, Any]:
-    import torch
-    from torch.profiler import ProfilerActivity
-
-    clock, more = Clock(warmup, steps), 2 if profiled else 0
-    loop = our_runner(name, work, steps + more).steps()
-    for _ in range(steps):
-        next(loop)
+def ours(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
+    clock = Clock(warmup, steps)
+    for _ in our_runner(name, work, steps + PROFILED).steps():
         clock.tick()
-    figures: dict[str, Any] = clock.figures(SHAPES[name.split()[0]])
-    if profiled:
-        with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as seen:
-            for _ in range(more):
-                next(loop)
-            torch.cuda.synchronize()
-        figures["profile"] = kernels(name, seen.key_averages(), more)
-    return figures
-
-
-def kernels(name: str, events: Any, steps: int) -> str:
-    """Where the time of a step goes."""
-    longest = sorted(events, key=lambda event: -event.self_device_time_total)
-    busy = sum(event.self_device_time_total for event in longest) / steps / 1e3
-    lines = [f"{name}: {busy:.1f} ms of a step in kernels"]
-    for event in longest[:20]:
-        lines.append(
-            f"{event.self_device_time_total / steps / 1e3:8.2f} ms {event.count // steps:5}  {event.key[:100]}"
-        )
-    return "\n".join(lines)
+    return clock.figures(SHAPES[name.split()[0]])
 
 
 def theirs(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
-    import torch
     import transformers
     from common import full_rows
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
@@ -188,7 +186,7 @@ def theirs(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             output_dir=folder,
-            max_steps=steps,
+            max_steps=steps + PROFILED,
             per_device_train_batch_size=rows,
             learning_rate=1e-4,
             weight_decay=0.01,
@@ -213,28 +211,23 @@ def theirs(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
     return clock.figures((rows, positions))
 
 
-SIDES = ("lmctl", "Trainer")
+SIDES = {"lmctl": ours, "Trainer": theirs}
 
 
 def work_through(args: argparse.Namespace) -> None:
     """One side in this process: a line of JSON for each of its settings."""
-    import torch
-
     if args.side == "lmctl":
         from lmctl.run.display import quiet_libraries
 
         quiet_libraries()
     for name in chosen(args):
-        if name not in (OURS if args.side == "lmctl" else THEIRS):
+        if args.side == "Trainer" and name not in THEIRS:
             continue
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         try:
-            if args.side == "lmctl":
-                figures = ours(name, args.work, args.warmup, args.steps, name in args.profile)
-            else:
-                figures = theirs(name, args.work, args.warmup, args.steps)
+            figures = SIDES[args.side](name, args.work, args.warmup, args.steps)
         except Exception:
             figures = {"error": traceback.format_exc()}
         print(json.dumps({"name": name} | figures), flush=True)
@@ -245,9 +238,9 @@ def chosen(args: argparse.Namespace) -> list[str]:
     return [name for name in names if not any(word in name for word in args.without)]
 
 
-def run_side(side: str, args: argparse.Namespace, work: Path, profiled: list[str]) -> Iterator[dict[str, Any]]:
+def run_side(side: str, args: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
     command = [sys.executable, __file__, "--side", side, "--work", str(work), "--out", str(args.out)]
-    command += ["--steps", str(args.steps), "--warmup", str(args.warmup), "--profile", *profiled]
+    command += ["--steps", str(args.steps), "--warmup", str(args.warmup)]
     command += ["--only", *args.only, "--without", *args.without]
     done = subprocess.Popen(command, cwd=work, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     assert done.stdout is not None
@@ -258,54 +251,53 @@ def run_side(side: str, args: argparse.Namespace, work: Path, profiled: list[str
         print(f"{side} ended with status {done.returncode}", file=sys.stderr)
 
 
-def table(figures: dict[tuple[str, str], dict[str, list[float]]], names: list[str]) -> Iterator[str]:
-    yield f"| {'setting':32} | lmctl tokens/s | Trainer tokens/s | ratio | lmctl MiB | Trainer MiB | ratio |"
-    yield f"|{'-' * 34}|---------------:|-----------------:|------:|----------:|------------:|------:|"
+def table(lines: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
+    """Medians of both sides and their ratios: tokens per second, MiB, and milliseconds of a step that the GPU works."""
+    yield "| setting | lmctl tokens/s | Trainer | ratio | lmctl MiB | Trainer | ratio | lmctl ms | Trainer | ratio |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for name in names:
-        cells = []
-        for key, widths in (("tokens_per_second", (14, 16)), ("peak_mib", (9, 11))):
-            pair = [figures.get((side, name), {}).get(key) for side in SIDES]
-            values = [median(found) if found else None for found in pair]
-            cells += [f"{value:{w},.0f}" if value else " " * w for value, w in zip(values, widths, strict=True)]
-            cells.append(f"{values[0] / values[1]:5.2f}" if values[0] and values[1] else " " * 5)
-        yield f"| {name:32} | {' | '.join(cells)} |"
+        cells = [name]
+        for key in ("tokens_per_second", "peak_mib", "busy_ms"):
+            found = [
+                [line[key] for line in lines if (line["side"], line["name"]) == (side, name) and key in line]
+                for side in SIDES
+            ]
+            pair = [median(values) if values else None for values in found]
+            cells += [f"{value:,.0f}" if value else "" for value in pair]
+            cells.append(f"{pair[0] / pair[1]:.2f}" if pair[0] and pair[1] else "")
+        yield f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", type=Path, required=True, help="folder for speed.md, speed.json and profile.txt")
+    p.add_argument("--out", type=Path, required=True, help="folder for speed.md, speed.json and kernels.txt")
     p.add_argument("--steps", type=int, default=40, help="optimiser steps")
     p.add_argument("--warmup", type=int, default=10, help="steps at the start that are not measured")
     p.add_argument("--repeats", type=int, default=1, help="times that each side takes its turn")
     p.add_argument("--only", nargs="*", default=[], help="words, one of which a setting's name must contain")
     p.add_argument("--without", nargs="*", default=[], help="words, none of which it may contain")
-    p.add_argument("--profile", nargs="*", default=[], help="settings whose steps in lmctl are profiled, too")
     p.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     p.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     args = p.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("gpu_speed.py: no GPU is visible here")
     if args.side:
         work_through(args)
         return
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
-    figures: dict[tuple[str, str], dict[str, list[float]]] = {}
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="lmctl-gpu-") as folder:
         mlm.prepare(argparse.Namespace(data=None, seq_len=512), Path(folder))
-        for repeat in range(args.repeats):
-            for side in SIDES:
-                for line in run_side(side, args, Path(folder), args.profile if repeat == 0 else []):
-                    lines.append({"side": side} | line)
-                    print(json.dumps({k: v for k, v in lines[-1].items() if k != "profile"}), file=sys.stderr)
-                    for key in ("tokens_per_second", "peak_mib"):
-                        if key in line:
-                            figures.setdefault((side, line["name"]), {}).setdefault(key, []).append(line[key])
-                    (args.out / "speed.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
-    profiles = [line["profile"] for line in lines if "profile" in line]
-    if profiles:
-        (args.out / "profile.txt").write_text("\n\n".join(profiles), encoding="utf-8")
+        for side in [*SIDES] * args.repeats:
+            for line in run_side(side, args, Path(folder)):
+                lines.append({"side": side} | line)
+                print({k: v for k, v in lines[-1].items() if k != "kernels"}, file=sys.stderr, flush=True)
+                (args.out / "speed.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
+    seen = [f"{line['side']} {line['name']}\n{line['kernels']}" for line in lines if "kernels" in line]
+    (args.out / "kernels.txt").write_text("\n\n".join(seen), encoding="utf-8")
     shapes = ", ".join(f"{model} {rows} x {positions}" for model, (rows, positions) in SHAPES.items())
-    text = [f"{shapes}; steps {args.warmup + 1} to {args.steps}:", "", *table(figures, chosen(args))]
+    text = [f"{shapes}; steps {args.warmup + 1} to {args.steps}:", "", *table(lines, chosen(args))]
     (args.out / "speed.md").write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text))
 
