@@ -39,7 +39,7 @@ def test_a_gpu_that_is_not_here_can_be_planned_for(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert text.startswith("legal\n")
     assert "there is no GPU here: assumed 1 x GPU\n" in text
-    assert "never compared with that GPU" in text
+    assert "only an H200 was compared" in text
     assert "how much memory it has was not said: gpu=h100 or gpu_memory_gib=80\n" in text
     assert found["memory"]["device"] == "cuda"
     assert found["machine"] == {"gpu": "GPU", "gpus": 1, "memory_bytes": None, "capability": [9, 0]}

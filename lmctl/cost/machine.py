@@ -56,7 +56,7 @@ CARDS = {
 """Memory as CUDA reports it, in whole GiB: where error correction takes a part of it, less than the name says."""
 
 NEVER = (
-    "its step was rehearsed with the tensors that a GPU keeps, and never compared with that GPU: leave some room",
+    "its step was rehearsed with the tensors that a GPU keeps; of GPUs only an H200 was compared: leave some room",
     "what CUDA, cuDNN and cuBLAS take besides (some hundred MiB) and holes in torch's allocator are not in it",
 )
 """What no plan for such a machine knows."""

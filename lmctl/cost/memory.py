@@ -1,7 +1,8 @@
 """The most memory that a run takes, by what takes it.
 
-On a GPU that is what torch allocates there. On a CPU it is the process's resident set, to which things come that are no
-tensors. They are measured, not derived (torch 2.13, glibc 2.36, Python 3.11):
+On a GPU that is what torch allocates there, WORKSPACES included, which no step asks for. On a CPU it is the process's
+resident set, to which things come that are no tensors. They are measured, not derived (torch 2.13, glibc 2.36, Python
+3.11):
 
 - libraries: this process's own resident set, once it has imported what training imports and before it counts anything.
   What a component imports only when it works stands in its optional attribute `imports`.
@@ -33,6 +34,8 @@ from lmctl.cost.rehearse import Rehearsal
 from lmctl.cost.rows import Sample
 from lmctl.plan import Plan
 
+WORKSPACES = 64 << 20
+"""Bytes that cuBLAS and cuBLASLt are given for their sums, 32 MiB each on a Hopper GPU (torch 2.11)."""
 KERNELS = 22 << 20
 """Bytes."""
 PRODUCT = 0.3 * (1 << 20)
@@ -101,6 +104,8 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
     ]
     if cpu:
         components += _not_tensors(plan, rehearsal, max(sample.shapes for sample in samples.values()))
+    else:
+        components.append(Component("workspaces", WORKSPACES, WORKSPACES, "of cuBLAS"))
     return Memory(run.device.type, tuple(components), rehearsal.moment)
 
 

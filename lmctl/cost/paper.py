@@ -74,15 +74,23 @@ class Padding(TorchFunctionMode):
 
 @contextmanager
 def on_gpu() -> Iterator[None]:
-    """Inside it, tensors of the CPU are treated as a GPU's kernels would treat them where these keep less for the
-    backward pass: dropout a byte per value instead of a factor, attention no weights, because it draws its dropout
-    again. (Functions are replaced, since no mode of torch's is in force while a layer is recomputed.)"""
+    """Inside it, tensors of the CPU are treated as a GPU's kernels would treat them where these keep something else for
+    the backward pass. Less: dropout a byte per value instead of a factor, attention no weights, because it draws its
+    dropout again. More: autocast computes powers in float32 (GPT-2's GELU). (Functions are replaced, since no mode of
+    torch's is in force while a layer is recomputed.)"""
     attention = F.scaled_dot_product_attention
 
     def attend(*args: Any, dropout_p: float = 0.0, **kwargs: Any) -> Tensor:
         return attention(*args, **kwargs)
 
-    with mock.patch.multiple(F, dropout=_dropout, scaled_dot_product_attention=attend), taken_for_native():
+    power = torch.pow
+
+    def raised(value: Any, exponent: Any, **kwargs: Any) -> Tensor:
+        half = isinstance(value, Tensor) and torch.is_autocast_enabled("cpu")
+        return power(value.float() if half else value, exponent, **kwargs)
+
+    functions = mock.patch.multiple(F, dropout=_dropout, scaled_dot_product_attention=attend)
+    with functions, mock.patch.object(torch, "pow", raised), taken_for_native():
         yield
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmctl.precision.counting import count
-from lmctl.precision.rounding import TINY, Rows
+from lmctl.precision.rounding import TINY, Rows, largest
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Fp8:
     def _to(self, dtype: torch.dtype, values: Tensor, dim: int) -> Rows:
         """`values` [M, N] in `dtype`, the largest magnitude along `dim` (of all, unless `rowwise`) being the largest
         there is."""
-        values, most = values.float(), torch.finfo(dtype).max
-        size = values.abs()
-        largest = size.amax(dim, keepdim=True) if self.rowwise else size.amax().view(1, 1)
-        scale = (largest / most).clamp_min(TINY)
-        return Rows((values / scale).clamp_(-most, most).to(dtype), scale)
+        size = largest(values, dim) if self.rowwise else largest(values).view(1, 1)
+        scale = (size / torch.finfo(dtype).max).clamp_min(TINY)
+        return Rows(
+            (values / scale).to(dtype), scale
+        )  # at most an ulp of float32 above the largest, which it rounds to
 
     def multiply(self, a: Rows, b: Rows) -> Tensor:
         count("fp8")
@@ -55,8 +55,9 @@ def scaled_product(a: Rows, b: Rows, rowwise: bool) -> Tensor:
     k, n = b.values.shape
     inner, columns = -k % 16, -n % 16
     left, right = (_bytes(x) for x in (a.values, b.values.t()))
-    left = F.pad(left, (0, inner)).contiguous().view(a.values.dtype)
-    right = F.pad(right, (0, inner, 0, columns)).contiguous().view(b.values.dtype)
+    if inner or columns:
+        left, right = F.pad(left, (0, inner)), F.pad(right, (0, inner, 0, columns))
+    left, right = left.view(a.values.dtype), right.view(b.values.dtype)
     if rowwise:
         rows, heads = a.scale.flatten()[:, None], F.pad(b.scale.flatten(), (0, columns), value=1.0)[None]
     else:

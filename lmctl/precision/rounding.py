@@ -39,6 +39,15 @@ def noise16(shape: torch.Size, device: torch.device, generator: torch.Generator 
     return draws.view(torch.int16)[:size].view(shape)
 
 
+def largest(values: Tensor, dim: int | None = None) -> Tensor:
+    """The largest magnitude along `dim`, which stays as a dimension of 1, or of all `values`: float32. One pass on a
+    GPU, over half precision as it is; on a CPU that would take ten times as long."""
+    if values.is_cuda:
+        return torch.linalg.vector_norm(values, torch.inf, dim, keepdim=dim is not None, dtype=torch.float32)
+    size = values.float().abs()
+    return size.amax() if dim is None else size.amax(dim, keepdim=True)
+
+
 def power_of_two(scale: Tensor) -> Tensor:
     """float32 up to the next power of two (itself, if it is one), by its bits; what is not finite stays."""
     up = ((scale.contiguous().view(torch.int32) + 0x007FFFFF) & 0x7F800000).view(torch.float32)
@@ -49,8 +58,7 @@ def quantise(values: Tensor, dim: int, pow2: bool = False, noise: Tensor | None 
     """`values` [M, N] as int8, with one scale for everything along `dim`: the largest magnitude becomes 127, or with
     `pow2` at most that, the scale then being a power of two (fixed point). Rounds to nearest; with `noise` (int16 of
     the same shape) stochastically. A row that is not finite has a scale that is not finite."""
-    values = values.float()
-    scale = (values.abs().amax(dim, keepdim=True) / LEVELS).clamp_min(TINY)
+    scale = (largest(values, dim) / LEVELS).clamp_min(TINY)
     if pow2:
         scale = power_of_two(scale)
     steps = values / scale

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lmctl.mix.stream import Window
+from lmctl.run.deterministic import deterministic
 from lmctl.run.learner import Pass, Share
 from lmctl.run.processes import Processes
 from lmctl.run.step import TrainStep
@@ -33,7 +34,9 @@ def gradient_cosines(
             for batch in (batch.to(device) for batch in window.batches):
                 share = Share(counts, window.factors[batch.task], progress, scale)
                 total = learner([Pass(batch)], share).total
-                gradients[batch.task].add(torch.autograd.grad(total, weights, allow_unused=True))
+                with deterministic(device):
+                    found = torch.autograd.grad(total, weights, allow_unused=True)
+                gradients[batch.task].add(found)
     network.recall(memory)
     for gradient in gradients.values():
         gradient.share(processes)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lmctl.core.errors import LmctlError
+from lmctl.run.deterministic import deterministic
 
 LOGITS_BYTES = 1 << 26
 """Float32 logits that are in memory at a time, unless a teacher's options say otherwise."""
@@ -72,7 +73,8 @@ class _Chunked(torch.autograd.Function):
             kept += weighed.detach()
             if learns:
                 learning = [h for h in states if h.requires_grad]
-                found = iter(torch.autograd.grad(weighed, [*learning, *wanted], allow_unused=True))
+                with deterministic(weight.device):
+                    found = iter(torch.autograd.grad(weighed, [*learning, *wanted], allow_unused=True))
                 for place, state in enumerate(states):
                     if state.requires_grad and (gradient := next(found)) is not None:
                         by_hidden[place][rows] = gradient

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.run.deterministic import choose_kernels
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,6 +46,8 @@ class Processes:
 
     def __init__(self, on_cpu: bool) -> None:
         check_device(on_cpu)
+        if not on_cpu:
+            choose_kernels()
         # Accelerate's own mixed precision stays off: on a CPU its "fp16" silently computes fp32, so
         # `lmctl.precision` brings autocast and loss scaling itself, the same way on every device.
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")

@@ -23,6 +23,7 @@ from lmctl.core.batch import Batch, Terms
 from lmctl.core.errors import LmctlError
 from lmctl.mix.stream import Window
 from lmctl.precision.base import LossScaler
+from lmctl.run.deterministic import deterministic
 from lmctl.run.dropout import dropout_state, set_dropout_state
 from lmctl.run.learner import Learner, Pass, Share
 from lmctl.run.perturb import Perturbations
@@ -164,13 +165,15 @@ class MicroBatch:
         share = self.share if last else replace(self.share, every_parameter=False)
         with self.step.strategy.accumulate(last=last and self.last):
             losses = self.step.strategy.forward(self._passes(views), share, agree)
-            losses.total.backward()
+            with deterministic(self.step.learner.device):
+                losses.total.backward()
         return LossReport(losses.passes, losses.disagreement)
 
     def gradient(self, shift: Tensor, *views: View, agree: float = 0.0) -> Tensor:
         share = replace(self.share, every_parameter=False)
         total = self.step.learner(self._passes(views), share, agree).total
-        return torch.autograd.grad(total, shift)[0]
+        with deterministic(self.step.learner.device):
+            return torch.autograd.grad(total, shift)[0]
 
     def check_ended(self) -> None:
         """LmctlError unless there was a last pass."""

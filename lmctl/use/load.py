@@ -192,7 +192,11 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
 
     from torch import nn
 
+    from lmctl.run.deterministic import choose_kernels
+
     device, config = device_of(where), artifact.config
+    if device.type == "cuda":
+        choose_kernels()
     kind, family, classifies = artifact.auto_class()
     model, tokenizer = artifact.finished(kind)
     labels = {str(name): int(place) for place, name in config.id2label.items()} if classifies else {}
