@@ -84,7 +84,8 @@ class Adversary(ABC):
 
     @property
     def passes(self) -> float:
-        """Forward and backward passes per micro-batch, against one without an adversary."""
+        """Forward and backward passes per micro-batch, against one without an adversary; over views that are fixed
+        there is no backward pass, and they are not counted."""
         return 1.0
 
     @property
