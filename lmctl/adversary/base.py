@@ -86,7 +86,8 @@ class Adversary(Component):
 
     @property
     def passes(self) -> float:
-        """Forward and backward passes per micro-batch, against one without an adversary."""
+        """Forward and backward passes per micro-batch, against one without an adversary; over views that are fixed
+        there is no backward pass, and they are not counted."""
         return 1.0
 
     @property

@@ -137,6 +137,9 @@ class MicroBatch:
         """`origin` in the host's memory; `last` if no other micro-batch of its worker follows in this step."""
         self.step, self.origin, self.share, self.window, self.last = step, origin, share, window, last
         self.passes = 0
+        """Forward and backward."""
+        self.read = False
+        """Whether the network has read it."""
         self.ended = False
         self._dropout: Tensor | None = None
         self._before: Any = None
@@ -202,8 +205,8 @@ class MicroBatch:
     def _read(self, view: View) -> Iterator[None]:
         """Inside it, the network reads a view: its embeddings are shifted, and a recurrent network goes on from the
         state that it had before the first pass, and is left in the one that it had after that."""
-        network, first = self.step.learner.network, self.passes == 0
-        self.passes += 1
+        network, first, self.read = self.step.learner.network, not self.read, True
+        self.passes += not view.fixed
         if first:
             self._before = network.memory()
         else:
