@@ -129,19 +129,19 @@ def our_plan(name: str, work: Path, steps: int) -> Any:
     return Plan.from_config(Composer("train").task([*words, *OURS[name].split()]))
 
 
-def our_runner(name: str, work: Path, steps: int) -> Any:
+def our_trainer(name: str, work: Path, steps: int) -> Any:
     from lmctl.run.prepare import prepare
     from lmctl.run.processes import Processes
-    from lmctl.run.runner import Runner
+    from lmctl.run.trainer import Trainer
 
     plan = our_plan(name, work, steps)
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
-    return Runner(plan, prepared, Processes(plan.runner.on_cpu()))
+    return Trainer(plan, prepared, Processes(plan.runner.on_cpu()))
 
 
 def ours(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
     clock = Clock(warmup, steps)
-    for _ in our_runner(name, work, steps + PROFILED).steps():
+    for _ in our_trainer(name, work, steps + PROFILED).steps():
         clock.tick()
     return clock.figures(SHAPES[name.split()[0]])
 
