@@ -11,7 +11,8 @@ from typing import TypeVar
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from lmctl.core.errors import ConfigError
+from lmctl.config.mistakes import WrongName
+from lmctl.core.errors import ConfigError, ConfigErrors
 
 C = TypeVar("C")
 
@@ -30,15 +31,20 @@ def tried(compose: Callable[[list[str]], C], words: list[str], groups: Container
     try:
         return compose(words)
     except Exception as error:
-        errors = list(_errors(compose, words, error, groups, look))
-        names = [one for one in errors if not is_about_a_value(one)]
-        if len(told := names or errors) == 1:
-            raise told[0] from None
-        raise Several(told) from error
+        first = error
+    # Not inside `except`: the errors of the others must not seem to come from the first.
+    found = sorted(_errors(compose, words, first, groups, look), key=lambda one: one[0])
+    names = [error for _, error in found if not is_about_a_value(error)]
+    told = names or [error for _, error in found]
+    raise told[0] if len(told) == 1 else Several(told)
 
 
-def is_about_a_value(error: BaseException) -> bool:
-    return any(isinstance(one, ValidationError) for one in _causes(error)) or type(error) is ConfigError
+def is_about_a_value(error: Exception) -> bool:
+    """Whether all names are right, as far as `error` says."""
+    first = error.errors[0] if isinstance(error, ConfigErrors) else error
+    if isinstance(first, ConfigError):
+        return not isinstance(first, WrongName)
+    return any(isinstance(cause, ValidationError) for cause in _causes(first))
 
 
 def _errors(
@@ -47,12 +53,13 @@ def _errors(
     error: Exception,
     groups: Container[str],
     look: Callable[[C], None],
-) -> Iterator[Exception]:
+) -> Iterator[tuple[int, Exception]]:
+    """Each error with the place of its word; those that are about none come last."""
     rest, values = list(words), True
     while True:
-        yield error
-        values = values and is_about_a_value(error)
         word = culprit(error, rest)
+        yield (len(words) if word is None else words.index(word)), error
+        values = values and is_about_a_value(error)
         if word is None:
             return
         group = _key(word).partition("@")[0]
@@ -67,7 +74,7 @@ def _errors(
             if values:
                 look(composed)
         except ConfigError as others:
-            yield others
+            yield len(words), others
         return
 
 
@@ -82,7 +89,7 @@ def culprit(error: Exception, words: list[str]) -> str | None:
             return next((word for word in words if _key(word) == key and word.endswith(f"={option}")), None)
         if isinstance(cause, OmegaConfBaseException):
             key = cause.full_key
-        found = [word for word in words if key and _key(word) == key]
+        found = [word for word in words if key and f"{_key(word)}.".startswith(f"{key}.")]
         if found:
             return found[-1]
     return None
