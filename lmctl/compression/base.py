@@ -2,97 +2,56 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Self
 
 from lmctl.core.component import Component
 from lmctl.optim.base import OptimSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from lmctl.compression.wire import Wire
 
 
-class Wire(Protocol):
-    """The connection of the workers that this process is (L of them) with all (W). Every call blocks and is made by all
-    workers in the same order."""
+class Exchange(ABC):
+    """The gradients of one worker, on their way to all of them after its last backward pass of a step."""
 
-    world: int
-    """W."""
-    places: Sequence[int]
-    """The numbers, below W, of those that this process is."""
-
-    @property
-    def simulated(self) -> bool:
-        """Whether this process plays all workers."""
-        ...
-
-    @property
-    def sent(self) -> int:
-        """Bytes that one worker has sent so far."""
-        ...
-
-    def total(self, vectors: list[Tensor], count: bool = True) -> Tensor:
-        """The sum over all workers of one vector each: L tensors float32 [n] in, [n] out. Unless told not to, counts
-        what is sent."""
-        ...
-
-    def gather(self, messages: list[Tensor]) -> Tensor:
-        """Every worker's message to everyone: L tensors uint8 [b] in, [W, b] out."""
-        ...
-
-    def scatter(self, messages: list[Tensor]) -> list[Tensor]:
-        """Row w of a worker's messages to worker w: L tensors uint8 [W, b] in, of each worker what was sent to it
-        [W, b] out."""
-        ...
-
-    def rejoin(self, messages: list[Tensor]) -> Tensor:
-        """What each worker made of the part that was scattered to it, to everyone: L x uint8 [b] in, [W, b] out."""
-        ...
-
-
-class Exchange(Protocol):
-    """The gradients of one run, on their way from every worker to all of them. A worker is a process, or one of
-    several that a single process plays."""
-
-    workers: int
-    places: Sequence[int]
-    """The numbers, below `workers`, of those that this process is."""
-    sent: int
-    """Bytes of gradients that one worker sent to the others in the last step."""
-    dense: int
+    sent: int = 0
+    """Bytes of gradients that this worker sent to the others in the last step."""
+    dense: int = 0
     """What it would have sent in float32, uncompressed."""
 
-    def attach(self, wrapped: nn.Module) -> None:
-        """Take charge of what `wrapped`, the learner as its processes run it, does with its gradients."""
-        ...
-
-    def collect(self, scale: float) -> None:
-        """The next of this process's workers has its gradients of the step, each multiplied by the loss `scale`."""
-        ...
-
-    def finish(self, step: int) -> None:
-        """All workers have theirs: leave the mean in every parameter's `grad`, still multiplied by the scale. `step`
-        counts the steps taken before. A gradient that is not finite in any worker is so afterwards in all of them."""
-        ...
+    @abstractmethod
+    def reduce(self, scale: float, step: int) -> None:
+        """Leave the mean over all workers in every parameter's `grad`; gradients are multiplied by the loss `scale`,
+        before and after. `step` counts the steps taken before. A gradient that is not finite in any worker is so
+        afterwards in all of them."""
 
     def words(self) -> list[str]:
         """What is sent, for people; nothing where gradients go as they are."""
-        ...
+        return []
 
     def figures(self) -> dict[str, float]:
         """What the record says of the last step, besides the bytes."""
-        ...
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What this process keeps from step to step."""
-        ...
+        """What this worker keeps from step to step."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        return
 
 
 class GradCompressor(Component):
     """Group `compression`: in what form gradients cross the network."""
+
+    @property
+    def sends(self) -> bool:
+        """Whether it sends gradients in a form of its own."""
+        return True
 
     @property
     def simulate_workers(self) -> int | None:
@@ -113,5 +72,5 @@ class GradCompressor(Component):
         return self
 
     @abstractmethod
-    def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange:
-        """The exchange of the gradients of `learner` over `wire`."""
+    def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange | None:
+        """The exchange of the gradients of `learner` over `wire`; None: they go as they are."""

@@ -10,10 +10,10 @@ from lmctl.compression.quantise import Fp32, Quantiser
 from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lmctl.compression.base import Wire
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
+    from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
 AGGRESSIVE = 0.1
@@ -89,12 +89,12 @@ class Compressor(Option):
         feedback = "error feedback" if self.error_feedback else "no error feedback"
         return f"{pruned}in {type(self.quantise).__name__.lower()}, {feedback}"
 
-    def method(self, layout: Layout, wire: Wire, memories: list[Memory]) -> Method:
+    def method(self, layout: Layout, wire: Wire, memory: Memory) -> Method:
         if self.density < 1:
             from lmctl.compression.pruned import Pruned
 
             sampled = self.threshold == "sampled"
-            return Pruned(layout.compressed, wire, self.density_at, sampled, self.quantise, memories)
+            return Pruned(layout.compressed, wire, self.density_at, sampled, self.quantise, memory)
         from lmctl.compression.dense import Dense
 
-        return Dense(layout.compressed, wire, self.quantise, memories)
+        return Dense(layout.compressed, wire, self.quantise, memory)

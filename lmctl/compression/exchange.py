@@ -3,8 +3,8 @@
 DDP would hand out its buckets while the backward pass runs, which hides the network behind computation. But it rebuilds
 its buckets after the first step, so that what a compressor keeps for one would belong to another; methods that talk
 twice (PowerSGD, an average that is scattered and rejoined) would have to chain collectives in its callbacks, which gloo
-does not stand; and a step that fp16 skips is only known to be skipped when the last bucket is there. So DDP is told to
-leave gradients alone (`noop_hook`), and everything happens here, in the order of the parameters' names.
+does not stand; and a step that fp16 skips is only known to be skipped when the last bucket is there. So the learner is
+not wrapped, and everything happens here, in the order of the parameters' names.
 
 First, with the small tensors that are sent whole, goes a flag for every tensor that is not finite: so all workers know
 before anything is remembered, and skip together.
@@ -15,19 +15,19 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
+from torch import Tensor
 
-from lmctl.compression.base import Wire
+from lmctl.compression.base import Exchange
 from lmctl.compression.layout import Layout, size
 from lmctl.compression.traffic import all_reduce_bytes
+from lmctl.compression.wire import Wire
 
 
 class Method(Protocol):
-    """A way to average vectors over the network. L is the number of this process's workers."""
+    """A way to average vectors over the network."""
 
-    def mean(self, gradients: list[Tensor], fine: Tensor, step: int) -> Tensor:
-        """The mean over all workers, as it arrives, float32 [n]; `gradients`, L x float32 [n], are used up. What is
+    def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
+        """The mean over all workers, as it arrives, float32 [n]; `gradient`, float32 [n], is used up. What is
         remembered changes only if `fine`, bool []."""
         ...
 
@@ -38,7 +38,7 @@ class Method(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class CompressedExchange:
+class CompressedExchange(Exchange):
     """Gradients are averaged by `method`, small ones as they are."""
 
     def __init__(
@@ -56,45 +56,27 @@ class CompressedExchange:
         self.layout, self.wire, self.method, self.what = layout, wire, method, what
         self.clip, self.momentum, self.probe_every = clip, momentum, probe_every
         self.velocity = torch.zeros(size(layout.whole) if momentum else 0, device=layout.device)
-        self.workers, self.places = wire.world, wire.places
         self.sent, self.dense = 0, all_reduce_bytes(4 * sum(map(size, (layout.compressed, layout.whole))), wire.world)
         self._starts = torch.tensor([part.start for part in layout.parts], device=layout.device)
-        self._taken: list[tuple[Tensor, Tensor]] = []
-        self._scale, self._step = 1.0, 0
+        self._step = 0
         self._cosine: Tensor | None = None
 
-    def attach(self, wrapped: nn.Module) -> None:
-        """Have DDP leave every process its own gradients."""
-        if not self.wire.simulated:
-            wrapped.register_comm_hook(None, noop_hook)  # type: ignore[operator]
-
-    def collect(self, scale: float) -> None:
-        """Take the gradients of the next worker; they are put back by `finish`."""
-        self._scale = scale
-        self._taken.append(self.layout.take(scale))
-        if len(self._taken) < len(self.places):
-            for part in self.layout.parts:
-                part.parameter.grad = None
-
-    def finish(self, step: int) -> None:
-        """Average, and leave the mean in every parameter's `grad`."""
-        taken, self._taken, self._step = self._taken, [], step
+    def reduce(self, scale: float, step: int) -> None:
+        (compressed, whole), self._step = self.layout.take(scale), step
         before = self.wire.sent
         looks = self.probe_every is not None and step % self.probe_every == 0
-        true = self.wire.total([torch.cat(pair) for pair in taken], count=False) if looks else None
-        norms = [self._norms(*pair) for pair in taken]
+        true = self.wire.total(torch.cat([compressed, whole]), count=False) if looks else None
+        norms = self._norms(compressed, whole)
+        self._clip(compressed, whole, norms)
+        first = self.wire.total(torch.cat([whole, (~torch.isfinite(norms)).float()]))
         m = size(self.layout.whole)
-        for pair, mine in zip(taken, norms, strict=True):
-            self._clip(*pair, mine)
-        bad = [(~torch.isfinite(mine)).float() for mine in norms]
-        first = self.wire.total([torch.cat([whole, flags]) for (_, whole), flags in zip(taken, bad, strict=True)])
-        whole, flags = first[:m] / self.workers, first[m:]
+        whole, flags = first[:m] / self.wire.world, first[m:]
         fine = ~flags.any()
-        mean = self.method.mean([compressed for compressed, _ in taken], fine, step).masked_fill_(~fine, 0.0)
+        mean = self.method.mean(compressed, fine, step).masked_fill_(~fine, 0.0)
         if true is not None:
             self._look(true, torch.cat([mean, whole]))
         self._mark(mean, whole := self._with_momentum(whole, fine), flags)
-        self.layout.give(mean, whole, self._scale)
+        self.layout.give(mean, whole, scale)
         self.sent = self.wire.sent - before
 
     def _norms(self, compressed: Tensor, whole: Tensor) -> Tensor:
@@ -132,12 +114,7 @@ class CompressedExchange:
     def words(self) -> list[str]:
         layout = self.layout
         matrices = f"{len(layout.compressed)} matrices of {size(layout.compressed):,} values"
-        lines = [f"{matrices}: {self.what}; {len(layout.whole)} tensors of {size(layout.whole):,} values: whole"]
-        if self.wire.simulated:
-            lines.append(
-                f"{self.workers} workers simulated in one process; the bytes are those that one of them would have sent"
-            )
-        return lines
+        return [f"{matrices}: {self.what}; {len(layout.whole)} tensors of {size(layout.whole):,} values: whole"]
 
     def figures(self) -> dict[str, float]:
         figures = {"compression_ratio": round(self.dense / max(1, self.sent), 2), **self.method.figures(self._step)}

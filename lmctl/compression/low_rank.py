@@ -17,43 +17,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmctl.compression.base import Wire
 from lmctl.compression.layout import Part, matrix_shape
 from lmctl.compression.memory import Memory
+from lmctl.compression.wire import Wire
 
 
 class LowRank:
-    """PowerSGD at work. Lists of vectors have an entry for each of this process's workers."""
+    """PowerSGD at work."""
 
-    def __init__(self, parts: list[Part], wire: Wire, rank: int, warm_start: bool, memories: list[Memory]) -> None:
-        self.parts, self.wire, self.warm_start, self.memories = parts, wire, warm_start, memories
+    def __init__(self, parts: list[Part], wire: Wire, rank: int, warm_start: bool, memory: Memory) -> None:
+        self.parts, self.wire, self.warm_start, self.memory = parts, wire, warm_start, memory
         self.shapes = [matrix_shape(part.shape) for part in parts]
         self.ranks = [min(rank, *shape) for shape in self.shapes]
         self.device = parts[0].parameter.device
         self.right = self._fresh(0)
         """Q of every matrix, as the last step left it."""
 
-    def mean(self, gradients: list[Tensor], fine: Tensor, step: int) -> Tensor:
+    def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
         """As `Pruned.mean`."""
-        values = [memory.add(gradient) for memory, gradient in zip(self.memories, gradients, strict=True)]
+        v = self.memory.add(gradient)
         start = self.right if self.warm_start else self._fresh(step)
         right = [orthonormal(q) for q in start]
-        left = self._agree([[m @ q for m, q in zip(self._matrices(v), right, strict=True)] for v in values])
+        left = self._agree([m @ q for m, q in zip(self._matrices(v), right, strict=True)])
         left = [orthonormal(torch.where(fine, p, 0.0)) for p in left]
-        own = [[m.T @ p for m, p in zip(self._matrices(v), left, strict=True)] for v in values]
+        own = [m.T @ p for m, p in zip(self._matrices(v), left, strict=True)]
         right = self._agree(own)
-        for memory, v, mine in zip(self.memories, values, own, strict=True):
-            memory.sent(v, slice(None), self._product(left, mine))
-            memory.keep(v, fine)
+        self.memory.sent(v, slice(None), self._product(left, own))
+        self.memory.keep(v, fine)
         for kept, q in zip(self.right, right, strict=True):
             torch.where(fine, q, kept, out=kept)
         return self._product(left, right)
 
-    def _agree(self, factors: list[list[Tensor]]) -> list[Tensor]:
+    def _agree(self, factors: list[Tensor]) -> list[Tensor]:
         """The mean over all workers of each of their factors, in one message."""
-        flat = self.wire.total([torch.cat([f.reshape(-1) for f in mine]) for mine in factors]) / self.wire.world
-        parts = flat.split([f.numel() for f in factors[0]])
-        return [part.view_as(f) for part, f in zip(parts, factors[0], strict=True)]
+        flat = self.wire.total(torch.cat([f.reshape(-1) for f in factors])) / self.wire.world
+        parts = flat.split([f.numel() for f in factors])
+        return [part.view_as(f) for part, f in zip(parts, factors, strict=True)]
 
     def _matrices(self, vector: Tensor) -> list[Tensor]:
         return [part.of(vector).view(shape) for part, shape in zip(self.parts, self.shapes, strict=True)]
@@ -69,15 +68,14 @@ class LowRank:
         return [torch.randn(size, generator=generator).to(self.device) for size in sizes]
 
     def figures(self, step: int) -> dict[str, float]:
-        return self.memories[0].figures()
+        return self.memory.figures()
 
     def state_dict(self) -> dict[str, Any]:
         right = {part.name: q for part, q in zip(self.parts, self.right, strict=True)}
-        return {"workers": [memory.state_dict(self.parts) for memory in self.memories], "right": right}
+        return {"memory": self.memory.state_dict(self.parts), "right": right}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for memory, saved in zip(self.memories, state["workers"], strict=True):
-            memory.load_state_dict(saved, self.parts)
+        self.memory.load_state_dict(state["memory"], self.parts)
         for part, q in zip(self.parts, self.right, strict=True):
             q.copy_(state["right"][part.name])
 

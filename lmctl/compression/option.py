@@ -13,10 +13,10 @@ from lmctl.core.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from lmctl.compression.base import Wire
     from lmctl.compression.exchange import CompressedExchange, Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
+    from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
 
@@ -76,10 +76,10 @@ class Option(GradCompressor):
 
         layout = layout_of(learner, self.dense_below, self.exclude, self.pays)
         n, momentum, mask = size(layout.compressed), *self.correction
-        memories = [Memory(n, layout.device, self.error_feedback, momentum, mask) for _ in wire.places]
+        memory = Memory(n, layout.device, self.error_feedback, momentum, mask)
         # Gradients are those of the mean, W times a worker's share of it: so is the norm.
         clip = clip_norm * wire.world**0.5 if self.local_clip and clip_norm is not None else None
-        method = self.method(layout, wire, memories)
+        method = self.method(layout, wire, memory)
         return CompressedExchange(layout, wire, method, self.words, clip, momentum, self.probe_every)
 
     @property
@@ -97,5 +97,5 @@ class Option(GradCompressor):
         return True
 
     @abstractmethod
-    def method(self, layout: Layout, wire: Wire, memories: list[Memory]) -> Method:
+    def method(self, layout: Layout, wire: Wire, memory: Memory) -> Method:
         """The compressor at work, on `layout.compressed`."""

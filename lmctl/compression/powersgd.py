@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from lmctl.compression.option import Option
 
 if TYPE_CHECKING:
-    from lmctl.compression.base import Wire
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.memory import Memory
+    from lmctl.compression.wire import Wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class PowerSgd(Option):
         rank = min(self.rank, rows, columns)
         return (rows + columns) * rank * self.least_ratio < rows * columns
 
-    def method(self, layout: Layout, wire: Wire, memories: list[Memory]) -> Method:
+    def method(self, layout: Layout, wire: Wire, memory: Memory) -> Method:
         from lmctl.compression.low_rank import LowRank
 
-        return LowRank(layout.compressed, wire, self.rank, self.warm_start, memories)
+        return LowRank(layout.compressed, wire, self.rank, self.warm_start, memory)

@@ -1,13 +1,13 @@
-"""How workers talk: over torch's process group, or inside one process that plays all of them.
+"""What the workers of a run say to each other, and how many bytes that is.
 
-What compresses is written once, for the list of workers that live in this process: one where processes are real, all
-of them where they are simulated. Every call blocks and is made by all workers in the same order; none is chained to
-another's completion, which gloo does not stand.
+Every worker has a wire of its own and all make the same calls in the same order; each call blocks until all have made
+it, and none is chained to another's completion, which gloo does not stand. Whoever speaks through a wire alone does not
+know whether the others are processes or threads (`lmctl.run.simulate`), and computes the same bits with either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 
 import torch
 import torch.distributed as dist
@@ -16,56 +16,72 @@ from torch import Tensor
 from lmctl.compression.traffic import all_reduce_bytes, gather_bytes, scatter_bytes
 
 
-class Wire:
-    """The connection of this process's workers (L of them) with all (W)."""
+class Wire(ABC):
+    """One worker's connection with all W, itself included."""
 
-    def __init__(self, rank: int, world: int, simulated: int | None) -> None:
-        """`simulated` workers in one process; None: the `world` processes are the workers."""
-        self.simulated = simulated is not None
-        self.world = simulated if simulated is not None else world
-        self.places: Sequence[int] = range(simulated) if simulated is not None else range(rank, rank + 1)
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
         self.sent = 0
-        """Bytes that one worker has sent so far."""
+        """Bytes that this worker has sent so far."""
 
-    def total(self, vectors: list[Tensor], count: bool = True) -> Tensor:
-        """The sum over all workers of one vector each: L tensors float32 [n] in, [n] out. Unless told not to, counts
-        what is sent."""
-        summed = torch.stack(vectors).sum(dim=0) if self.simulated else self._summed(vectors[0])
+    def total(self, vector: Tensor, count: bool = True) -> Tensor:
+        """The sum of all workers' vectors [n]. Unless told not to, counts what is sent."""
         if count:
-            self.sent += all_reduce_bytes(summed.numel() * summed.element_size(), self.world)
-        return summed
+            self.sent += all_reduce_bytes(vector.numel() * vector.element_size(), self.world)
+        return self._summed(vector)
 
-    def gather(self, messages: list[Tensor]) -> Tensor:
-        """Every worker's message to everyone: L tensors uint8 [b] in, [W, b] out."""
-        self.sent += gather_bytes(len(messages[0]), self.world)
-        return self._all(messages)
+    def gather(self, message: Tensor) -> Tensor:
+        """Every worker's message uint8 [b] to everyone: [W, b]."""
+        self.sent += gather_bytes(len(message), self.world)
+        return self._gathered(message)
 
-    def scatter(self, messages: list[Tensor]) -> list[Tensor]:
-        """Row w of a worker's messages to worker w: L tensors uint8 [W, b] in, of each worker what was sent to it
-        [W, b] out."""
-        self.sent += scatter_bytes(messages[0].numel(), self.world)
-        if self.simulated:
-            return list(torch.stack(messages).unbind(dim=1))
-        return [self._swapped(messages[0])]
+    def scatter(self, messages: Tensor) -> Tensor:
+        """Row w of this worker's messages uint8 [W, b] to worker w; what was sent to this one, [W, b]."""
+        self.sent += scatter_bytes(messages.numel(), self.world)
+        return self._swapped(messages)
 
-    def rejoin(self, messages: list[Tensor]) -> Tensor:
-        """What each worker made of the part that was scattered to it, to everyone: L x uint8 [b] in, [W, b] out."""
-        self.sent += scatter_bytes(self.world * len(messages[0]), self.world)
-        return self._all(messages)
+    def rejoin(self, message: Tensor) -> Tensor:
+        """What each worker made of the part that was scattered to it, uint8 [b], to everyone: [W, b]."""
+        self.sent += scatter_bytes(self.world * len(message), self.world)
+        return self._gathered(message)
 
-    def _all(self, messages: list[Tensor]) -> Tensor:
-        if self.simulated:
-            return torch.stack(messages)
-        return self._gathered(messages[0])
+    @abstractmethod
+    def _summed(self, vector: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _swapped(self, messages: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _gathered(self, message: Tensor) -> Tensor: ...
+
+
+class LoneWire(Wire):
+    """That of a worker without others."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def _summed(self, vector: Tensor) -> Tensor:
+        return vector.clone()
+
+    def _swapped(self, messages: Tensor) -> Tensor:
+        return messages
+
+    def _gathered(self, message: Tensor) -> Tensor:
+        return message[None]
+
+
+class ProcessWire(Wire):
+    """torch's process group."""
 
     def _summed(self, vector: Tensor) -> Tensor:
         summed = vector.clone()
         dist.all_reduce(summed)
         return summed
 
-    def _swapped(self, message: Tensor) -> Tensor:
-        received = torch.empty_like(message)
-        dist.all_to_all_single(received, message.contiguous())
+    def _swapped(self, messages: Tensor) -> Tensor:
+        received = torch.empty_like(messages)
+        dist.all_to_all_single(received, messages.contiguous())
         return received
 
     def _gathered(self, message: Tensor) -> Tensor:

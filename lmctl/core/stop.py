@@ -26,7 +26,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 _requested: signal.Signals | None = None
 _parent: int | None = None
-_saves = False
+_saves = 0
+_ignores = False
 _words = ""
 _interrupted = False
 
@@ -43,10 +44,11 @@ class Interrupted(KeyboardInterrupt):
 def install(words: str = "interrupted; nothing had to be saved") -> None:
     """Catch the stop signals from now on; they raise Interrupted(`words`), but within `saving`. Only the main thread
     can do that; elsewhere nothing happens."""
-    global _requested, _parent, _saves, _words, _interrupted
+    global _requested, _parent, _saves, _ignores, _words, _interrupted
     if threading.current_thread() is not threading.main_thread():
         return
-    _requested, _parent, _saves, _words, _interrupted = None, os.getppid(), False, words, False
+    _requested, _parent, _saves, _ignores = None, os.getppid(), 0, False
+    _words, _interrupted = words, False
     for number in SIGNALS:
         signal.signal(number, _note)
 
@@ -56,15 +58,17 @@ def saving() -> Iterator[None]:
     """While something must be saved before the end: the first signal is only noted (see `requested`), the second ends
     the process at once, saving nothing."""
     global _saves, _words
-    before, _saves, _words = _saves, True, "interrupted"
+    _saves, _words = _saves + 1, "interrupted"
     try:
         yield
     finally:
-        _saves = before
+        _saves -= 1
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     global _requested, _interrupted
+    if _ignores:
+        return
     if not _saves:
         _interrupted = True
         raise Interrupted(_words, signal.Signals(number).name)
@@ -77,8 +81,8 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 def ignore() -> None:
     """Everything is saved: a launcher that now tidies up must not turn a good end into a bad one."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    global _ignores
+    _ignores = True
 
 
 def interrupted() -> bool:

@@ -85,17 +85,24 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
     plan, cpu = run.plan, run.device.type == "cpu"
     peak, most = rehearsal.peak.by, rehearsal.most
 
+    others = run.workers - 1 if run.world == 1 else 0
+    """Workers besides the one that computes, in the same process: they wait with all that they keep."""
+
     def tensors(name: str, note: str = "") -> Component:
         return Component(name, peak.get(name, 0), most.get(name, 0), note)
+
+    def kept(name: str) -> Component:
+        waiting = others * most.get(name, 0)
+        return Component(name, peak.get(name, 0) + waiting, most.get(name, 0) + waiting, "")
 
     ahead = round(AHEAD * sum(s.bytes / s.rows * s.rows_per_step for s in samples.values()) / run.world)
     rows = ahead if cpu else peak.get(ROWS, 0)
     components = [
-        tensors(WEIGHTS),
+        kept(WEIGHTS),
         Component("master weights", 0, 0, plan.precision.table(run.device)["master"]),
-        tensors(GRADIENTS),
-        tensors(STATES),
-        tensors(FEEDBACK),
+        kept(GRADIENTS),
+        kept(STATES),
+        kept(FEEDBACK),
         tensors(ACTIVATIONS, "layers are recomputed" if checkpointing else "kept for the backward pass"),
         tensors(LOGITS, "at predicted positions: logits, softmax and their gradients"),
         tensors(PASSING, "results that nothing keeps"),

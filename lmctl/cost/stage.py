@@ -1,7 +1,7 @@
 """A rehearsal of the optimiser step: `lmctl.run.step.TrainStep` itself, with stand-ins for what it has around it.
 
 Learner, precision, optimiser, exchange, adversary and step are the run's own. Stand-ins are its processes (`Alone`),
-DDP (`Together`), the network between workers (`PaperWire`), and rows, which the adversary may ask for noise.
+DDP (`PaperDdp`), the network between workers (`PaperWire`), and rows, which the adversary may ask for noise.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmctl.augment.base import Augment
+from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.compression.wire import Wire
 from lmctl.core.batch import Batch
 from lmctl.cost.legal import Checked, build
@@ -23,13 +24,14 @@ from lmctl.cost.rows import Sample
 from lmctl.mix.stream import Position, Window
 from lmctl.optim.adamw import AdamW
 from lmctl.precision.base import Precision
+from lmctl.run.learner import Learner
 from lmctl.run.memory import tensors_in
 from lmctl.run.perturb import Perturbations, rewrites_of
 from lmctl.run.proof import ROWS as PROOF_ROWS
 from lmctl.run.proof import both_ways
 from lmctl.run.setup import train_step
 from lmctl.run.step import Moment
-from lmctl.run.strategy import Strategy
+from lmctl.run.strategy import Exchanged, Single, Strategy
 
 LATER = 1_000_000_000
 """Steps after which no warm-up is going on."""
@@ -49,11 +51,7 @@ class Stage:
             self.plan = replace(run.plan, precision=precision, optim=optim, compile=False)
         if run.known.prepared.tokenizer is not None:  # else it is not known yet
             rewrites_of(self.plan.adversary.augments, run.known.prepared)
-        simulated = run.workers if run.world == 1 else None
-        strategy = Strategy(
-            Alone(run.world, run.paper, live),  # type: ignore[arg-type]
-            PaperWire(0, run.world, simulated if run.plan.compression.simulate_workers is not None else None),
-        )
+        strategy = self._strategy()
         with torch.device(run.paper):
             network = build(run.plan, run.known, checkpointing)
             rows = [sample.batch for sample in samples.values()]
@@ -65,7 +63,7 @@ class Stage:
         live.recount()
         for tensor in (*self.learner.parameters(), *self.learner.buffers()):
             live.call(tensor, WEIGHTS)
-        for tensor in tensors_in(strategy.exchange.state_dict()):
+        for tensor in tensors_in(strategy.state_dict()):
             live.call(tensor, FEEDBACK)
         live.follow(self.learner.parameters())
 
@@ -93,16 +91,21 @@ class Stage:
         """Bytes of gradients that a worker sends in a step when no warm-up is going on, and what it would send in
         float32, uncompressed."""
         self._play([], step=LATER)
-        exchange = self.step.strategy.exchange
-        return exchange.sent, exchange.dense
+        return self.step.strategy.sent, self.step.strategy.dense
 
     def _play(self, batches: list[Batch], step: int = 0) -> None:
         """One step after `step` others, half of the budget being spent."""
-        factors, idle = dict.fromkeys(self.samples, 1.0), len(self.step.strategy.places) - 1
-        shares: list[list[Batch]] = [*([] for _ in range(idle)), batches]
-        windows = [Window(share, factors, Position()) for share in shares]
-        self.step(windows, self.counts, Moment(step, step, 0.5, self.plan.optim.lr))
+        window = Window(batches, dict.fromkeys(self.samples, 1.0), Position())
+        self.step(window, self.counts, Moment(step, step, 0.5, self.plan.optim.lr))
         self.step.zero_grad()
+
+    def _strategy(self) -> Strategy:
+        """That of the first of the run's workers, the others being elsewhere."""
+        run, plan = self.run, self.plan
+        processes: Any = Alone(run.workers, run.paper, run.world == 1 and run.workers > 1)
+        if plan.compression.sends or processes.simulated:
+            return Exchanged(processes, plan.compression, plan.clip_norm)
+        return PaperDdp(processes, self.live) if run.world > 1 else Single(processes)
 
     def export(self) -> None:
         """Make room for a plain copy of the network, which is what stored weights, and those under adapters, are
@@ -122,44 +125,47 @@ class Stage:
 class Alone:
     """`Processes` of which there is only one here, whatever it is told."""
 
-    def __init__(self, world: int, device: torch.device, live: Live) -> None:
-        self.rank, self.world, self.device, self.live = 0, world, device, live
+    rank = 0
 
-    def wrap(self, learner: nn.Module) -> Any:
-        return learner if self.world == 1 else Together(learner, self.live)
+    def __init__(self, world: int, device: torch.device, simulated: bool) -> None:
+        self.world, self.device, self.simulated = world, device, simulated
 
-    @contextmanager
-    def unsynchronised(self, wrapped: Any) -> Iterator[None]:
-        if not isinstance(wrapped, Together):
-            yield
-            return
-        wrapped.exchanges = False
-        try:
-            yield
-        finally:
-            wrapped.exchanges = True
+    def wire(self) -> Wire:
+        return PaperWire(0, self.world)
+
+    def sum(self, values: list[float]) -> list[float]:
+        return values
+
+    def agree(self, value: Any) -> Any:
+        return value
 
 
-class Together:
+class PaperDdp(Single):
     """DDP: a bucket for every gradient, there from the beginning. In the pass that exchanges gradients each goes into
     its bucket as soon as it is there (`gradient_as_bucket_view`)."""
 
-    def __init__(self, learner: nn.Module, live: Live) -> None:
-        self.learner, self.exchanges = learner, True
-        with live.born(GRADIENTS):
-            self.buckets = {p: torch.empty_like(p) for p in learner.parameters() if p.requires_grad}
+    def __init__(self, processes: Any, live: Live) -> None:
+        super().__init__(processes)
+        self.live, self.exchanges = live, True
+
+    def prepare(self, learner: Learner) -> None:
+        super().prepare(learner)
+        learns = [p for p in learner.parameters() if p.requires_grad]
+        with self.live.born(GRADIENTS):
+            self.buckets = {p: torch.empty_like(p) for p in learns}
         for parameter in self.buckets:
             parameter.register_post_accumulate_grad_hook(self._came)
+        self.sent = all_reduce_bytes(sum(p.numel() * p.element_size() for p in learns), self.workers)
+        self.dense = all_reduce_bytes(sum(4 * p.numel() for p in learns), self.workers)
 
-    def __call__(self, *arguments: Any) -> Any:
-        return self.learner(*arguments)
+    @contextmanager
+    def accumulate(self, last: bool) -> Iterator[None]:
+        self.exchanges = last
+        yield
 
     def _came(self, parameter: Any) -> None:
         if self.exchanges:
             parameter.grad = self.buckets[parameter]
-
-    def register_comm_hook(self, state: Any, hook: Any) -> None:
-        """Nothing is sent here anyway."""
 
 
 class PaperWire(Wire):
@@ -168,8 +174,8 @@ class PaperWire(Wire):
     def _summed(self, vector: Tensor) -> Tensor:
         return vector.clone()
 
-    def _swapped(self, message: Tensor) -> Tensor:
-        return torch.empty_like(message)
+    def _swapped(self, messages: Tensor) -> Tensor:
+        return torch.empty_like(messages)
 
     def _gathered(self, message: Tensor) -> Tensor:
         return message.new_empty((self.world, len(message)))

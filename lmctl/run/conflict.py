@@ -16,7 +16,7 @@ from lmctl.run.step import TrainStep
 
 
 def gradient_cosines(
-    step: TrainStep, windows: Sequence[Window], counts: Mapping[str, float], progress: float, processes: Processes
+    step: TrainStep, window: Window, counts: Mapping[str, float], progress: float, processes: Processes
 ) -> dict[str, float]:
     """Cosine of the gradients of each two tasks of a step, `{"a|b": from -1 to 1}`, over the weights that both use.
 
@@ -30,13 +30,12 @@ def gradient_cosines(
     gradients = {task: _Sum(weights) for task in sorted(learner.objectives)}
     memory = network.memory()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
-        for window in windows:
-            for batch in (batch.to(device) for batch in window.batches):
-                share = Share(counts, window.factors[batch.task], progress, scale)
-                total = learner([Pass(batch)], share).total
-                with deterministic(device):
-                    found = torch.autograd.grad(total, weights, allow_unused=True)
-                gradients[batch.task].add(found)
+        for batch in (batch.to(device) for batch in window.batches):
+            share = Share(counts, window.factors[batch.task], progress, scale)
+            total = learner([Pass(batch)], share).total
+            with deterministic(device):
+                found = torch.autograd.grad(total, weights, allow_unused=True)
+            gradients[batch.task].add(found)
     network.recall(memory)
     for gradient in gradients.values():
         gradient.share(processes)

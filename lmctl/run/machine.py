@@ -17,7 +17,7 @@ def machine(processes: Processes) -> dict[str, Any]:
     order that depends on all of them, so that figures repeat to the last digit only where these are the same."""
     return {
         "device": device_name(processes.device),
-        "processes": processes.world,
+        "processes": 1 if processes.simulated else processes.world,
         "threads": torch.get_num_threads(),
         "cpu": cpu_model(),
         "launched_by": launcher(),

@@ -43,16 +43,16 @@ class OwnTexts:
         """Whether the student writes in the `step`-th window."""
         return bool(self.draws.generator(step, 0).random() < self.how.share)
 
-    def rewritten(self, windows: Sequence[Window], step: int) -> list[Window]:
-        """The windows of a step, on the student's own texts if it is its turn."""
+    def rewritten(self, window: Window, step: int) -> Window:
+        """The window of a step, on the student's own texts if it is its turn."""
         if not self.turn(step):
-            return list(windows)
+            return window
         network = self.learner.network
         trained = network.training
         network.eval()
         try:
             with torch.no_grad(), self.learner.products():
-                return [replace(w, batches=[self._rewritten(batch, step) for batch in w.batches]) for w in windows]
+                return replace(window, batches=[self._rewritten(batch, step) for batch in window.batches])
         finally:
             network.train(trained)
 

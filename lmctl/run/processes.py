@@ -1,48 +1,33 @@
 """The processes of a run: which one this is, its device, and what they tell each other.
 
-Accelerate places the model and wraps it for DDP. What the host must know (counts of targets, stop requests) goes
+Accelerate knows the processes. What the host must know (counts of targets, stop requests) goes
 over a gloo group of its own, so that no GPU has to be waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 
+from lmctl.compression.wire import LoneWire, ProcessWire, Wire
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.run.deterministic import choose_kernels
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 T = TypeVar("T")
 
 
-@dataclass
-class Wrapping(DistributedDataParallelKwargs):
-    """With `init_sync` False DDP does not send the first process's weights to the others. All processes make them from
-    the same seed or read them from the same files; and there may be parameters that live elsewhere (stored in int8),
-    which cannot be sent."""
-
-    init_sync: bool = True
-
-
-def checksum(module: nn.Module) -> list[int]:
-    """Of each tensor of its state, its words added up as integers: exact, in whatever order a device adds."""
-    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    state = [tensor for tensor in module.state_dict().values() if tensor.numel()]
-    return [int(t.contiguous().view(words[t.element_size()]).sum(dtype=torch.int64)) for t in state]
-
-
 class Processes:
     """This process among its peers."""
+
+    simulated = False
+    """Whether the peers are threads of one process."""
 
     def __init__(self, on_cpu: bool) -> None:
         check_device(on_cpu)
@@ -51,9 +36,6 @@ class Processes:
         # Accelerate's own mixed precision stays off: on a CPU its "fp16" silently computes fp32, so
         # `lmctl.precision` brings autocast and loss scaling itself, the same way on every device.
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
-        # Set, because as an argument it would have to be of the very class that lacks `init_sync`.
-        self.accelerator.ddp_handler = Wrapping(gradient_as_bucket_view=True, broadcast_buffers=False, init_sync=False)
-
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self._hosts: Any = None
@@ -65,17 +47,9 @@ class Processes:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def wrap(self, learner: nn.Module) -> nn.Module:
-        """`learner` on this process's device, averaging gradients with its peers; all must have the same weights."""
-        if self.world > 1:
-            mine = checksum(learner)
-            if any(self.sum([mine != self.agree(mine)])):
-                raise LmctlError("the processes of this run did not begin with the same weights")
-        return self.accelerator.prepare(learner)
-
-    def unsynchronised(self, learner: nn.Module) -> AbstractContextManager[Any]:
-        """Inside it, gradients stay in this process (forward and backward both belong inside)."""
-        return self.accelerator.no_sync(learner)
+    def wire(self) -> Wire:
+        """This worker's connection with all, for gradients."""
+        return ProcessWire(self.rank, self.world) if self.world > 1 else LoneWire()
 
     def sum(self, values: list[float]) -> list[float]:
         """Each value summed over all processes, exactly the same in each of them."""
@@ -84,6 +58,10 @@ class Processes:
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, group=self._hosts)
         return tensor.tolist()
+
+    def sum_of_processes(self, values: list[float]) -> list[float]:
+        """The same for what belongs to processes: of those that are threads of one, only the first counts."""
+        return self.sum(values)
 
     def add_up(self, tensor: Tensor) -> None:
         """Make `tensor`, on this process's device, the sum over all processes, in place."""

@@ -23,8 +23,8 @@ from lmctl.core.batch import Batch
 from lmctl.core.errors import LmctlError
 from lmctl.precision.counting import counting, storage
 from lmctl.run.learner import Learner
-from lmctl.run.processes import checksum
 from lmctl.run.proof_layers import Finding, findings
+from lmctl.run.strategy import checksum
 from lmctl.run.trainer import StepReport, Trainer
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}

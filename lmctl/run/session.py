@@ -99,7 +99,7 @@ class Session:
             self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
         for line in trainer.learner.distillation.shown:
             self.display.say(f"distill: {line}")
-        if words := trainer.strategy.exchange.words():
+        if words := trainer.strategy.words():
             self.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")
@@ -211,7 +211,7 @@ class Session:
             "skipped_steps": state.skipped,
             "bytes_sent": state.bytes_sent,
         }
-        if figures := trainer.strategy.exchange.figures():
+        if figures := trainer.strategy.figures():
             line |= {"bytes_dense": state.bytes_dense, **figures}
         if len(state.task_tokens) > 1:
             line |= {f"tokens/{task}": count for task, count in state.task_tokens.items()}
@@ -260,8 +260,10 @@ class Session:
         elif validator.newest is None:  # the same figures again, for their intervals
             validator.remeasure()
         summary = self._summary("completed") | {"exported_step": exported}
-        summary["tokens_per_cpu_second"] = round(state.tokens / self.processes.sum([state.cpu_seconds])[0], 1)
-        summary["peak_memory_bytes"] = int(self.processes.sum([peak_memory(self.processes.device)])[0])
+        summary["tokens_per_cpu_second"] = round(
+            state.tokens / self.processes.sum_of_processes([state.cpu_seconds])[0], 1
+        )
+        summary["peak_memory_bytes"] = int(self.processes.sum_of_processes([peak_memory(self.processes.device)])[0])
         if self.processes.first:
             export(self.paths, trainer, summary)
             weights = self.paths.model / "model.safetensors"

@@ -40,7 +40,7 @@ def train_step(
     learner = Learner(network, objectives, plan.precision, device, balance, distillation).to(device).train()
     if plan.compile:
         network.compile_body()
-    strategy.prepare(learner, plan.compression, plan.clip_norm)
+    strategy.prepare(learner)
     optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
     scaler = plan.precision.scaler(device)
     step = TrainStep(learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm)

@@ -90,39 +90,32 @@ class TrainStep:
         self.adversary, self.perturbations, self.clip_norm = adversary, perturbations, clip_norm
         self.several_tasks = len(learner.objectives) > 1
 
-    def __call__(self, windows: Sequence[Window], counts: Mapping[str, float], moment: Moment) -> StepResult:
-        """`windows`: the micro-batches of each worker that this process is; `counts`: targets of the step by
-        `<task>/<term>`, over all workers."""
+    def __call__(self, window: Window, counts: Mapping[str, float], moment: Moment) -> StepResult:
+        """`window`: this worker's micro-batches; `counts`: targets of the step by `<task>/<term>`, over all workers."""
         for group in self.optimizer.param_groups:
             group["lr"] = moment.lr * group.get("lr_factor", 1.0)
         losses, adversarial, micro_batches, passes = Sums(), Sums(), 0, 0
         scale = self.scaler.value
-        mean_counts = {name: count / self.strategy.workers for name, count in counts.items()}
-        for window in windows:
-            for number, batch in enumerate(window.batches, start=1):
-                last = number == len(window.batches)
-                share = Share(
-                    mean_counts,
-                    window.factors[batch.task],
-                    moment.progress,
-                    scale,
-                    every_parameter=self.several_tasks and last,
-                )
-                micro = MicroBatch(self, batch, share, moment.window, last)
-                outcome = self.adversary.forward_backward(micro)
-                micro.check_ended()
-                micro_batches, passes = micro_batches + 1, passes + micro.passes
-                sizes = self.learner.counts(batch)
-                shown = {t: v for t, v in outcome.losses.items() if not (batch.own and t in batch.targets)}
-                losses.add(batch.task, shown, sizes)
-                adversarial.add(batch.task, outcome.adversarial, sizes)
-            if not window.batches:  # fewer rows than workers; the others wait for these gradients all the same
-                self.strategy.forward([], Share(mean_counts, scale=scale)).total.backward()
-            self.strategy.collect(scale)
-        self.strategy.reduce_gradients(moment.step)
+        mean_counts = self.strategy.mean_counts(counts)
+        for number, batch in enumerate(window.batches, start=1):
+            last = number == len(window.batches)
+            factor, every = window.factors[batch.task], self.several_tasks and last
+            share = Share(mean_counts, factor, moment.progress, scale, every_parameter=every)
+            micro = MicroBatch(self, batch, share, moment.window, last)
+            outcome = self.adversary.forward_backward(micro)
+            micro.check_ended()
+            micro_batches, passes = micro_batches + 1, passes + micro.passes
+            sizes = self.learner.counts(batch)
+            shown = {t: v for t, v in outcome.losses.items() if not (batch.own and t in batch.targets)}
+            losses.add(batch.task, shown, sizes)
+            adversarial.add(batch.task, outcome.adversarial, sizes)
+        if not window.batches:  # fewer rows than workers; the others wait for these gradients all the same
+            self.strategy.forward([], Share(mean_counts, scale=scale)).total.backward()
+        self.strategy.reduce_gradients(scale, moment.step)
         self.scaler.unscale(self.optimizer)
         norm = self.strategy.clip_grad_norm(self.clip_norm, waits=not self.scaler.decides_on_device(self.optimizer))
         taken = self.scaler.step(self.optimizer, norm)
+        self.strategy.after_step()
         return StepResult(taken, norm, losses, adversarial, micro_batches, passes)
 
     def zero_grad(self) -> None:

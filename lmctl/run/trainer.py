@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmctl.compression.wire import Wire
 from lmctl.core import stop
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, Diverged
@@ -38,7 +37,7 @@ from lmctl.run.remembered import remembered
 from lmctl.run.setup import train_step
 from lmctl.run.state import TrainState, random_state, restore_random_state
 from lmctl.run.step import Moment, StepResult
-from lmctl.run.strategy import Strategy
+from lmctl.run.strategy import Strategy, strategy_of
 from lmctl.run.student import begin
 from lmctl.run.teacher import asked, teacher_of
 from lmctl.run.versions import repeating, versions_of
@@ -84,7 +83,7 @@ class Trainer:
         device, batch, family = processes.device, plan.batch, plan.model.family
         train = examples_of(plan.mix, family, batch, prepared, "train", augmented=True)
         valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
-        check(plan, processes.world, device, train)
+        check(plan, 1 if processes.simulated else processes.world, device, train)
         teacher: Teacher | None = None
         if asked(plan) and plan.teacher_cache == "off":
             teacher = teacher_of(plan, prepared, device)
@@ -99,7 +98,7 @@ class Trainer:
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
         """What a run goes on with only if it is the same: tokenizer, texts, teacher."""
         first = [self.stream.first(task, 1) for task in self.stream.streams]
-        strategy = Strategy(processes, Wire(processes.rank, processes.world, plan.compression.simulate_workers))
+        strategy = strategy_of(processes, plan.compression, plan.clip_norm)
         perturbations = TextPerturbations(plan, prepared, network, device)
         self.step, self.converted = train_step(plan, network, teacher, first, strategy, perturbations)
         """The optimiser step, and what the precision did to the network, in words."""
@@ -151,20 +150,20 @@ class Trainer:
         """Optimiser steps until the budget is spent or a signal asks to stop."""
         with ThreadPoolExecutor(1) as ahead:
 
-            def fetch(at: Position, progress: float) -> Future[list[Window]]:
-                return ahead.submit(self._windows, at, progress)
+            def fetch(at: Position, progress: float) -> Future[Window]:
+                return ahead.submit(self._window, at, progress)
 
             coming = fetch(Position.from_state(self.state.position), self.spent())
             while self.spent() < 1:
-                windows = coming.result()
+                window = coming.result()
                 if self.own_texts is not None:
-                    windows = self.own_texts.rewritten(windows, self.state.window)
-                counts, tokens = self._agree(windows)
+                    window = self.own_texts.rewritten(window, self.state.window)
+                counts, tokens = self._agree(window)
                 if self.stopped_by is not None:
                     return
-                after = windows[0].after
+                after = window.after
                 coming = fetch(after, self.spent(self._next(after, tokens)))
-                report = self._step(windows, counts, tokens)
+                report = self._step(window, counts, tokens)
                 if not report.taken:  # a step less is spent than was foreseen
                     coming = fetch(after, self.spent())
                 yield report
@@ -173,17 +172,16 @@ class Trainer:
         """What the step that ends at `after` spends if it is taken."""
         return Step(1, sum(tokens.values()), sum(after.rows.values()) - self._rows(self.state.position))
 
-    def _windows(self, at: Position, progress: float) -> list[Window]:
-        """The window at `at` as each of the workers that this process is computes it."""
-        micro, workers = self.plan.batch.micro, self.strategy.workers
-        return [self.stream.window(at, progress, micro, place, workers) for place in self.strategy.places]
+    def _window(self, at: Position, progress: float) -> Window:
+        """This worker's part of the window at `at`."""
+        return self.stream.window(at, progress, self.plan.batch.micro, self.processes.rank, self.processes.world)
 
-    def _agree(self, windows: list[Window]) -> tuple[dict[str, float], dict[str, int]]:
+    def _agree(self, window: Window) -> tuple[dict[str, float], dict[str, int]]:
         """What all processes must know before the step: targets per term, tokens, time, requests to stop."""
         self._tick()
         reason = stop.requested()
         counts, tokens = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.plan.mix.tasks, 0.0)
-        for batch in (batch for window in windows for batch in window.batches):
+        for batch in window.batches:
             tokens[batch.task] += batch.tokens
             for term, count in self.learner.counts(batch).items():
                 counts[f"{batch.task}/{term}"] += count
@@ -203,26 +201,26 @@ class Trainer:
         self.state.seconds += self._clock[0] - wall
         self.state.cpu_seconds += self._clock[1] - cpu
 
-    def _step(self, windows: list[Window], counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
+    def _step(self, window: Window, counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
         plan, state, step = self.plan, self.state, self.step
         own = self.own_texts is not None and self.own_texts.turn(state.window)
-        middle = self.spent(self._next(windows[0].after, tokens), part=0.5)
+        middle = self.spent(self._next(window.after, tokens), part=0.5)
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(middle, 1e-9)))
         moment = Moment(state.step, state.window, min(1.0, self.spent()), lr)
         cosines = {}
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
-            cosines = gradient_cosines(step, windows, counts, moment.progress, self.processes)
-        result = step(windows, counts, moment)
+            cosines = gradient_cosines(step, window, counts, moment.progress, self.processes)
+        result = step(window, counts, moment)
         if result.taken:
             state.step += 1
         else:
             self._skip(step.scaler)
         step.zero_grad()
-        state.position = windows[0].after.state_dict()
+        state.position = window.after.state_dict()
         state.tokens += sum(tokens.values())
         state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
-        exchange = self.strategy.exchange
-        state.bytes_sent, state.bytes_dense = state.bytes_sent + exchange.sent, state.bytes_dense + exchange.dense
+        state.bytes_sent += self.strategy.sent
+        state.bytes_dense += self.strategy.dense
         state.micro_batches += result.micro_batches
         state.passes += result.passes
         if own:  # of a text of the student's own making its losses say nothing
@@ -261,7 +259,7 @@ class Trainer:
     def own_state(self) -> dict[str, Any]:
         """What is this process's alone."""
         carried: dict[str, Tensor] = self.network.carried()
-        exchange = self.strategy.exchange.state_dict()
+        exchange = self.strategy.state_dict()
         return {"random": random_state(), "carried": carried, "exchange": exchange, **self.state.own()}
 
     def load(
@@ -287,7 +285,7 @@ class Trainer:
         if carried or others:
             self.network.carry(carried or others)
         if exchange:
-            self.strategy.exchange.load_state_dict(exchange)
+            self.strategy.load_state_dict(exchange)
         self.state = TrainState(**state["progress"], **own)
         if saved_random is not None:
             restore_random_state(saved_random)

@@ -18,6 +18,7 @@ from lmctl.run.unfinished import with_models
 
 if TYPE_CHECKING:
     from lmctl.run.display import Display
+    from lmctl.run.prepare import Prepared
     from lmctl.run.processes import Processes
 
 
@@ -86,16 +87,11 @@ def _train(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
 
 def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes, display: Display) -> None:
     """Train in a directory that nobody else writes to."""
-    import torch
-
-    from lmctl.run.identity import Identity, models_in
-    from lmctl.run.machine import words
+    from lmctl.run.display import Display
     from lmctl.run.prepare import prepare
     from lmctl.run.remembered import remember
-    from lmctl.run.session import Session
-    from lmctl.run.summary import closing_words
+    from lmctl.run.simulate import simulate
     from lmctl.run.teacher import asked
-    from lmctl.run.trainer import Trainer
     from lmctl.use.texts import with_texts
 
     with display.watching():
@@ -103,6 +99,29 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
         prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, display.say)
     if plan.teacher_cache == "auto" and asked(plan):
         remember(plan, prepared, processes.device, display.say)
+
+    def work(worker: Processes) -> None:
+        own = display if worker.first else Display(silent=True)
+        _train_one(plan, paths, cfg, worker, prepared, own)
+
+    if (played := plan.compression.simulate_workers) is None or played == 1:
+        work(processes)
+    else:
+        simulate(played, processes, work)
+
+
+def _train_one(
+    plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes, prepared: Prepared, display: Display
+) -> None:
+    """The part of one worker."""
+    import torch
+
+    from lmctl.run.identity import Identity, models_in
+    from lmctl.run.machine import words
+    from lmctl.run.session import Session
+    from lmctl.run.summary import closing_words
+    from lmctl.run.trainer import Trainer
+
     resolved, recorded = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
     try:
         trainer = Trainer(plan, prepared, processes)
@@ -214,7 +233,7 @@ def _resume(plan: Plan, paths: Paths, trainer: Any, identity: Any, display: Any)
         display.say(
             f"resume: {processes.world} processes now, {saved['world']} before: same rows in the same order, "
             "but other dropout, so not bit-exact"
-            + ("; what compression had not sent yet is dropped" if trainer.strategy.exchange.state_dict() else "")
+            + ("; what compression had not sent yet is dropped" if trainer.strategy.state_dict() else "")
         )
     others = contents.carried() if own is None else None
     trainer.load(contents.weights, contents.state, own, others)
