@@ -37,6 +37,7 @@ from lmctl.schedule.shapes import Linear
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SUMMARY: dict[str, Any] = {
     "valid": {},
+    "valid_metrics": {},
     "valid_rows": {},
     "baseline": {},
     "baseline_is": {},
