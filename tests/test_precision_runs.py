@@ -146,7 +146,7 @@ def test_it_goes_on_to_the_bit(alone, tmp_path, name, bits):
     assert len(list(resumed.steps())) == 3
     assert same(state_of(undisturbed), state_of(resumed))
     if bits == 8:
-        kinds = {tensor.dtype for tensor in tensors_in(undisturbed.optimizer.state_dict())}
+        kinds = {tensor.dtype for tensor in tensors_in(undisturbed.step.optimizer.state_dict())}
         assert torch.uint8 in kinds
 
 
