@@ -38,6 +38,7 @@ from lmctl.runner.places import Cpu
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SUMMARY: dict[str, Any] = {
     "valid": {},
+    "valid_metrics": {},
     "valid_rows": {},
     "baseline": {},
     "baseline_is": {},

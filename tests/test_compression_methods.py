@@ -14,6 +14,7 @@ from lmctl.compression.compressor import Compressor
 from lmctl.compression.option import Option
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Fp32, Int8, Quantiser, Sign
+from lmctl.compression.wire import Wire
 
 WORKERS = 3
 SHAPES = {"first": (30, 40), "second": (25, 16), "bias": (40,), "small": (3, 4)}
@@ -46,7 +47,7 @@ class Steps:
     def __init__(self, option: Option, workers: int = WORKERS, clip_norm: float | None = None) -> None:
         self.learner = Learner()
         option = replace(option, dense_below=20, simulate_workers=workers)
-        self.exchange: Any = option.exchange(self.learner, 0, 1, clip_norm)
+        self.exchange: Any = option.exchange(self.learner, Wire(0, 1, workers), clip_norm)
         self.random, self.workers, self.number = torch.Generator().manual_seed(5), workers, 0
 
     def gradients(self) -> list[dict[str, Tensor]]:

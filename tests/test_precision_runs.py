@@ -28,6 +28,7 @@ from lmctl.precision.fp32 import Fp32
 from lmctl.precision.int8 import Int8
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weights import Int8Weights
+from lmctl.run.learner import Share
 from lmctl.run.memory import tensors_in
 from lmctl.run.processes import Processes
 from lmctl.run.proof import prove
@@ -145,7 +146,7 @@ def test_it_goes_on_to_the_bit(alone, tmp_path, name, bits):
     assert len(list(resumed.steps())) == 3
     assert same(state_of(undisturbed), state_of(resumed))
     if bits == 8:
-        kinds = {tensor.dtype for tensor in tensors_in(undisturbed.optimizer.state_dict())}
+        kinds = {tensor.dtype for tensor in tensors_in(undisturbed.step.optimizer.state_dict())}
         assert torch.uint8 in kinds
 
 
@@ -218,7 +219,7 @@ def test_it_is_compiled_after_the_proof_too(alone, name):
 def test_several_tasks_and_idle_processes_touch_every_stored_parameter(alone):
     runner = Trainer(plan(precision=Int8Full()), prepared(), alone)
     list(runner.steps())
-    runner.learner(None)["none"].backward()
+    runner.learner([], Share({})).total.backward()
     assert all(not p.grad.any() and p.grad.shape == p.shape for p in runner.learner.parameters())
 
 

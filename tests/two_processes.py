@@ -23,6 +23,7 @@ from lmctl.compression.compressor import Compressor
 from lmctl.compression.none import Uncompressed
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Int8, Sign
+from lmctl.compression.wire import Wire
 from lmctl.config.schema import Evaluation
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.streamed_lm import StreamedLM
@@ -139,7 +140,7 @@ def powersgd(rank: int) -> dict[str, Any]:
     state = theirs.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2, min_compression_rate=1)
     peer, mine = DistributedDataParallel(Mlp()), Mlp()
     peer.register_comm_hook(state, theirs.powerSGD_hook)
-    exchange: Any = PowerSgd(rank=2, least_ratio=1.0, dense_below=0).exchange(mine, rank, 2, None)
+    exchange: Any = PowerSgd(rank=2, least_ratio=1.0, dense_below=0).exchange(mine, Wire(rank, 2, None), None)
     exchange.attach(ddp := DistributedDataParallel(mine))
     found = []
     for step in range(6):
