@@ -149,11 +149,11 @@ def learner_of(network: Any, objective: Objective, task: str = "corpus") -> Lear
 
 def poison(trainer: Any, value: float, number: int | None = None) -> None:
     """Make the loss of the `number`-th pass forward, or of every one, huge or not finite."""
-    forward, calls = trainer.strategy.wrapped.forward, []
+    forward, calls = trainer.strategy.forward, []
 
     def poisoned(*arguments: Any) -> Any:
         losses = forward(*arguments)
         calls.append(None)
         return losses._replace(total=losses.total * value) if number in (None, len(calls)) else losses
 
-    trainer.strategy.wrapped.forward = poisoned
+    trainer.strategy.forward = poisoned

@@ -14,7 +14,7 @@ from lmctl.compression.compressor import Compressor
 from lmctl.compression.option import Option
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Fp32, Int8, Quantiser, Sign
-from lmctl.compression.wire import Wire
+from lmctl.run.simulate import Baton, ThreadWire, in_turns
 
 WORKERS = 3
 SHAPES = {"first": (30, 40), "second": (25, 16), "bias": (40,), "small": (3, 4)}
@@ -42,12 +42,15 @@ class Learner(nn.Module):
 
 
 class Steps:
-    """An exchange between simulated workers, and the gradients that they bring."""
+    """Exchanges of workers that are threads, and the gradients that they bring."""
 
     def __init__(self, option: Option, workers: int = WORKERS, clip_norm: float | None = None) -> None:
-        self.learner = Learner()
-        option = replace(option, dense_below=20, simulate_workers=workers)
-        self.exchange: Any = option.exchange(self.learner, Wire(0, 1, workers), clip_norm)
+        option = replace(option, dense_below=20)
+        self.learners = [Learner() for _ in range(workers)]
+        self.wires = [ThreadWire(rank, Baton(workers)) for rank in range(workers)]
+        both = zip(self.learners, self.wires, strict=True)
+        self.exchanges: list[Any] = [option.exchange(learner, wire, clip_norm) for learner, wire in both]
+        self.exchange = self.exchanges[0]
         self.random, self.workers, self.number = torch.Generator().manual_seed(5), workers, 0
 
     def gradients(self) -> list[dict[str, Tensor]]:
@@ -59,17 +62,27 @@ class Steps:
         ]
 
     def take(self, gradients: list[dict[str, Tensor]], scale: float = 1.0, taken: bool = True) -> dict[str, Tensor]:
-        """What arrives, by name."""
-        for mine in gradients:
-            for name, parameter in self.learner.named_parameters():
-                parameter.grad = mine[name] * scale
-            self.exchange.collect(scale)
-        self.exchange.finish(self.number)
+        """What arrives, by name; in all workers the same."""
+
+        def work(rank: int, baton: Baton) -> dict[str, Tensor]:
+            self.wires[rank].baton = baton
+            parameters = dict(self.learners[rank].named_parameters())
+            for name, parameter in parameters.items():
+                parameter.grad = gradients[rank][name] * scale
+            self.exchanges[rank].reduce(scale, self.number)
+            return {name: p.grad / scale for name, p in parameters.items() if p.grad is not None}
+
+        first, *others = in_turns(self.workers, work)
+        for other in others:
+            assert all(torch.equal(first[name], other[name]) or first[name].isnan().any() for name in first)
         self.number += taken
-        return {name: p.grad / scale for name, p in self.learner.named_parameters() if p.grad is not None}
+        return first
 
     def kept(self, kind: str = "residual") -> list[dict[str, Tensor]]:
-        return [worker.get(kind, {}) for worker in self.exchange.state_dict()["method"]["workers"]]
+        return [memory.get(kind, {}) for memory in (state["method"]["memory"] for state in self.states())]
+
+    def states(self) -> list[dict[str, Any]]:
+        return [exchange.state_dict() for exchange in self.exchanges]
 
 
 def mean(gradients: list[dict[str, Tensor]], name: str) -> Tensor:
@@ -92,11 +105,11 @@ def test_nothing_is_lost(method):
             arrived[name] += value
             sums[name] += mean(gradients, name)
     if kept:
-        state = steps.exchange.state_dict()["method"]
+        states = [state["method"] for state in steps.states()]
         for name in COMPRESSED:
             arrived[name] += torch.stack([mine[name].view(SHAPES[name]) for mine in steps.kept()]).mean(dim=0)
-        if "owed" in state:  # of one piece, in which both matrices lie end to end
-            owed = torch.cat([worker[0] for worker in state["owed"]])
+        if "owed" in states[0]:  # of one piece, in which both matrices lie end to end
+            owed = torch.cat([state["owed"][0] for state in states])
             for place, name in ((0, "first"), (1200, "second")):
                 arrived[name] += owed[place : place + sums[name].numel()].view(SHAPES[name])
     for name, value in sums.items():
@@ -123,12 +136,12 @@ def test_descent_arrives_where_it_does_without(momentum):
     steps = Steps(Compressor(density=0.05, momentum=momentum, mask_momentum=False))
     targets = steps.gradients()
     for _ in range(400):
-        own = [{n: p.detach() - mine[n] for n, p in steps.learner.named_parameters()} for mine in targets]
+        own = [{n: p.detach() - mine[n] for n, p in steps.learners[0].named_parameters()} for mine in targets]
         arrived = steps.take(own)
         with torch.no_grad():
-            for name, parameter in steps.learner.named_parameters():
+            for name, parameter in steps.learners[0].named_parameters():
                 parameter -= 0.02 * (1 - momentum) * arrived[name]
-    for name, parameter in steps.learner.named_parameters():
+    for name, parameter in steps.learners[0].named_parameters():
         assert (parameter - mean(targets, name)).norm() < 0.08 * mean(targets, name).norm(), name
 
 
@@ -253,14 +266,14 @@ def test_a_gradient_that_is_not_finite_leaves_no_trace(method):
     steps = Steps(METHODS[method])
     for _ in range(2):
         steps.take(steps.gradients())
-    before = [t.clone() for t in tensors(steps.exchange.state_dict())]
+    before = [t.clone() for t in tensors(steps.states())]
     for bad in (math.inf, math.nan):
         for name in ("second", "bias"):
             gradients = steps.gradients()
             gradients[1][name].flatten()[7] = bad
             arrived = steps.take(gradients, taken=False)
             assert [n for n, value in arrived.items() if not torch.isfinite(value).all()] == [name]
-    assert all(torch.equal(a, b) for a, b in zip(before, tensors(steps.exchange.state_dict()), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors(steps.states()), strict=True))
     assert all(torch.isfinite(value).all() for value in steps.take(steps.gradients()).values())
 
 
@@ -286,8 +299,10 @@ def test_saved_and_loaded_it_goes_on_to_the_bit(method, tmp_path):
     steps, again = Steps(METHODS[method]), Steps(METHODS[method])
     for _ in range(3):
         steps.take(steps.gradients())
-    torch.save(steps.exchange.state_dict(), tmp_path / "state.pt")
-    again.exchange.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    torch.save(steps.states(), tmp_path / "state.pt")
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    for exchange, state in zip(again.exchanges, saved, strict=True):
+        exchange.load_state_dict(state)
     again.number = steps.number
     for _ in range(2):
         gradients = steps.gradients()

@@ -29,6 +29,7 @@ from lmctl.run.checkpoint import Checkpoints, read_named
 from lmctl.run.identity import Identity
 from lmctl.run.memory import tensors_in
 from lmctl.run.processes import Processes
+from lmctl.run.simulate import as_workers
 from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Ddp
 from lmctl.verbs.train import _resume
@@ -145,7 +146,7 @@ class Heard:
 @pytest.mark.parametrize("before", [1, 2])
 def test_what_workers_keep_is_dropped_in_another_number_of_processes_only(alone, tmp_path, before):
     """A checkpoint that one process wrote, said to be of `before`: residuals, momentum and generators of its own."""
-    own = plan(compression=Compressor(density=0.1, simulate_workers=2), run_dir=str(tmp_path), resume="auto")
+    own = plan(compression=Compressor(density=0.1, simulate_workers=1), run_dir=str(tmp_path), resume="auto")
     first, paths, prints = Trainer(own, prepared(), alone), Paths(tmp_path), {"text": "same"}
     for _, _ in zip(range(2), first.steps(), strict=False):
         pass
@@ -155,7 +156,7 @@ def test_what_workers_keep_is_dropped_in_another_number_of_processes_only(alone,
     Checkpoints(paths.checkpoints, 2).save(2, first.network.state_dict(), contents, kept_by_it)
     heard, runner = Heard(), Trainer(own, prepared(), alone)
     assert not _resume(own, paths, runner, Identity({}, prints, 1), heard)
-    kept = [t for t in tensors_in(runner.strategy.exchange.state_dict()) if t.numel() > 1]
+    kept = [t for t in tensors_in(runner.strategy.state_dict()) if t.numel() > 1]
     assert any(t.any() for t in kept) == (before == 1)
     assert torch.equal(torch.get_rng_state(), kept_by_it["random"]["torch"]) == (before == 1)
     assert any("what compression had not sent yet is dropped" in line for line in heard.said) == (before == 2)
@@ -234,28 +235,34 @@ def test_micro_batches_do_not_change_a_simulated_step(alone):
 
 
 def test_an_overflow_of_one_simulated_worker(alone):
-    option = Compressor(density=0.1, simulate_workers=2)
-    runner = Trainer(plan(compression=option, precision=Fp16(initial_scale=4.0)), prepared(), alone)
-    poison(runner, float("inf"), 4)
-    before: list[torch.Tensor] = []
-    for number, report in enumerate(runner.steps()):
-        residuals = [
-            t.clone()
-            for w in runner.strategy.exchange.state_dict()["method"]["workers"]
-            for t in w["residual"].values()
-        ]
-        assert report.taken == (number != 1)
-        assert all(map(torch.equal, residuals, before)) == (number == 1 or not before)
-        before = residuals
+    own = plan(compression=Compressor(density=0.1, simulate_workers=2), precision=Fp16(initial_scale=4.0))
+
+    def work(worker: Processes) -> list[tuple[bool, list[torch.Tensor]]]:
+        runner, found = Trainer(own, prepared(), worker), []
+        if worker.rank == 1:
+            poison(runner, float("inf"), 2)
+        for report in runner.steps():
+            memory = runner.strategy.state_dict()["method"]["memory"]
+            found.append((report.taken, [t.clone() for t in memory["residual"].values()]))
+        return found
+
+    (first, before), (second, after), (third, later), *_ = as_workers(2, alone, work)
+    assert (first, second, third) == (True, False, True)
+    assert all(map(torch.equal, before, after))
+    assert not all(map(torch.equal, after, later))
 
 
 def test_divergence_names_the_tensor(alone):
-    option = Compressor(density=0.1, simulate_workers=2)
-    runner = Trainer(plan(compression=option), prepared(), alone)
-    name, parameter = [(n, p) for n, p in runner.network.named_parameters() if "output.dense.weight" in n][-1]
-    parameter.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(Diverged, match=f"the gradient of {name} is not finite"):
-        next(runner.steps())
+    own = plan(compression=Compressor(density=0.1, simulate_workers=2))
+
+    def work(worker: Processes) -> None:
+        runner = Trainer(own, prepared(), worker)
+        name, parameter = [(n, p) for n, p in runner.network.named_parameters() if "output.dense.weight" in n][-1]
+        parameter.register_hook(lambda gradient: gradient * float("nan"))
+        with pytest.raises(Diverged, match=f"the gradient of {name} is not finite"):
+            next(runner.steps())
+
+    as_workers(2, alone, work)
 
 
 def test_rows_that_workers_cannot_share(alone):

@@ -48,6 +48,7 @@ from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.nf4_lora import Nf4Lora
 from lmctl.run.memory import size_of, tensors_in, weight_bytes
 from lmctl.run.processes import Processes
+from lmctl.run.simulate import as_workers
 from lmctl.run.state import TrainState
 from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Ddp
@@ -138,12 +139,11 @@ def really(changes: dict[str, Any], processes: Processes) -> Live:
     live = Live(run.known.vocabulary.size)
     with live:
         runner = Trainer(run.plan, run.known.prepared, processes)
-        idle = len(runner.strategy.exchange.places) - 1
-        windows = [Window(each, {"corpus": 1.0}, Position()) for each in ([[]] * idle + [[sample.batch]])]
+        window = Window([sample.batch], {"corpus": 1.0}, Position())
         for _ in range(2):
             live.restart()
             runner.state = TrainState()  # so that a warm-up is where it is most
-            runner._step(windows, dict.fromkeys(runner.terms, 9.0), {"corpus": sample.batch.tokens})
+            runner._step(window, dict.fromkeys(runner.terms, 9.0), {"corpus": sample.batch.tokens})
     return live
 
 
@@ -166,7 +166,7 @@ def test_a_step_of_a_precision(alone: Processes, precision: Any):
 
 @pytest.mark.parametrize("option", [name for name in OPTIONS if name != "none"])
 def test_a_step_with_a_compression(alone: Processes, option: str):
-    changes = OPTIONS[option] | {"compression": replace(OPTIONS[option]["compression"], simulate_workers=2)}
+    changes = OPTIONS[option] | {"compression": replace(OPTIONS[option]["compression"], simulate_workers=1)}
     same(really(changes, alone), rehearsed(**changes))
 
 
@@ -190,11 +190,15 @@ def test_bytes_sent_and_kept_are_those_of_simulated_workers(alone: Processes, op
     workers = {"topk_int8": 4, "int8": 1}.get(option, 2)
     compression = replace(OPTIONS[option]["compression"], simulate_workers=workers)
     changes = OPTIONS[option] | {"compression": compression, "budget": Budget(steps=3)}
-    runner = Trainer(plan(**changes), prepared(), alone)
-    assert len(list(runner.steps())) == 3  # the warm-up of one of them is over then
-    seen = rehearsed(**changes)
-    assert (seen.sent, seen.dense) == (runner.strategy.exchange.sent, runner.strategy.exchange.dense)
-    assert seen.most.get(FEEDBACK, 0) == pytest.approx(feedback(runner.strategy.exchange.state_dict()), abs=64)
+
+    def work(worker: Processes) -> Any:
+        runner = Trainer(plan(**changes), prepared(), worker)
+        assert len(list(runner.steps())) == 3  # the warm-up of one of them is over then
+        return runner.strategy
+
+    seen, strategy = rehearsed(**changes), as_workers(workers, alone, work)
+    assert (seen.sent, seen.dense) == (strategy.sent, strategy.dense)
+    assert seen.most.get(FEEDBACK, 0) == pytest.approx(feedback(strategy.state_dict()), abs=64)
 
 
 def feedback(state: Any) -> int:

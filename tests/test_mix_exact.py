@@ -34,6 +34,7 @@ from lmctl.precision.fp16 import Fp16
 from lmctl.run.balance import Uncertainty
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
+from lmctl.run.simulate import as_workers
 from lmctl.run.trainer import Trainer
 from lmctl.schedule.shapes import Constant
 
@@ -189,7 +190,8 @@ def test_a_learned_balance_leaves_shares_and_loss_weights_what_they_are(alone):
 
 
 def cosines(alone: Processes, own: Plan, text: Prepared) -> dict[str, float]:
-    return next(Trainer(own, text, alone).steps()).cosines
+    workers = own.compression.simulate_workers
+    return as_workers(workers, alone, lambda worker: next(Trainer(own, text, worker).steps()).cosines)
 
 
 def test_conflict_is_the_cosine_of_the_whole_gradients(alone):

@@ -23,14 +23,16 @@ from lmctl.compression.compressor import Compressor
 from lmctl.compression.none import Uncompressed
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Int8, Sign
-from lmctl.compression.wire import Wire
+from lmctl.compression.wire import ProcessWire
 from lmctl.config.schema import Evaluation
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.optim.sgd import Sgd
+from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16 as Fp16Products
 from lmctl.run.checkpoint import Checkpoints, read_named
 from lmctl.run.processes import Processes
+from lmctl.run.simulate import as_workers
 from lmctl.run.trainer import Trainer
 
 OPTIONS: dict[str, Any] = {
@@ -51,16 +53,21 @@ OPTIONS: dict[str, Any] = {
 
 def trained(processes: Processes, **changes: Any) -> dict[str, Any]:
     """A run of the small plan: its weights, and what it counted."""
-    runner = Trainer(plan(**changes), prepared(), processes)
+    own = plan(**changes)
+    return as_workers(own.compression.simulate_workers, processes, lambda worker: counted(own, worker))
+
+
+def counted(own: Plan, processes: Processes) -> dict[str, Any]:
+    runner = Trainer(own, prepared(), processes)
     norms = [float(report.grad_norm) for report in runner.steps()]
     return {
         "weights": weights(runner.network),
         "norms": norms,
-        "sent": runner.strategy.exchange.sent,
-        "dense": runner.strategy.exchange.dense,
+        "sent": runner.strategy.sent,
+        "dense": runner.strategy.dense,
         "bytes": (runner.state.bytes_sent, runner.state.bytes_dense),
-        "figures": runner.strategy.exchange.figures(),
-        "state": runner.strategy.exchange.state_dict(),
+        "figures": runner.strategy.figures(),
+        "state": runner.strategy.state_dict(),
     }
 
 
@@ -76,8 +83,8 @@ def overflow(processes: Processes) -> dict[str, Any]:
         poison(runner, float("inf"), 3)
     residuals, taken, network = [], [], []
     for report in runner.steps():
-        (worker,) = runner.strategy.exchange.state_dict()["method"]["workers"]
-        residuals.append(torch.cat([t.clone() for t in worker["residual"].values()]))
+        memory = runner.strategy.state_dict()["method"]["memory"]
+        residuals.append(torch.cat([t.clone() for t in memory["residual"].values()]))
         taken.append(report.taken)
         network.append(weights(runner.network))
     return {"residuals": residuals, "taken": taken, "weights": network, "skipped": runner.state.skipped}
@@ -140,12 +147,11 @@ def powersgd(rank: int) -> dict[str, Any]:
     state = theirs.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2, min_compression_rate=1)
     peer, mine = DistributedDataParallel(Mlp()), Mlp()
     peer.register_comm_hook(state, theirs.powerSGD_hook)
-    exchange: Any = PowerSgd(rank=2, least_ratio=1.0, dense_below=0).exchange(mine, Wire(rank, 2, None), None)
-    exchange.attach(ddp := DistributedDataParallel(mine))
+    exchange: Any = PowerSgd(rank=2, least_ratio=1.0, dense_below=0).exchange(mine, ProcessWire(rank, 2), None)
     found = []
     for step in range(6):
         x = torch.randn(16, 40, generator=torch.Generator().manual_seed(10 * step + rank))
-        for network in (peer, ddp):
+        for network in (peer, mine):
             network.zero_grad(set_to_none=True)
             (network(x) ** 2).mean().backward()
         if step < 2:  # theirs begins with steps that are not compressed
@@ -156,8 +162,7 @@ def powersgd(rank: int) -> dict[str, Any]:
             first = [torch.randn(1, shape[1], 2)[0] for shape in bucket]
             for ours, start in zip(reversed(exchange.method.right), first, strict=True):
                 ours.copy_(start)
-        exchange.collect(1.0)
-        exchange.finish(step)
+        exchange.reduce(1.0, step)
         found.append([(p.grad.clone(), q.grad.clone()) for p, q in zip(peer.parameters(), mine.parameters())])  # noqa: B905
     return {"gradients": found}
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from lmctl.plan import Plan
 from lmctl.run.prepare import Prepared
 from lmctl.run.processes import Processes
+from lmctl.run.simulate import as_workers
 from lmctl.run.trainer import Trainer
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -94,11 +95,15 @@ class Seen:
 
 
 def trained(some: Plan, text: Prepared) -> Seen:
-    runner = Trainer(some, text, alone())
+    workers = some.compression.simulate_workers
+    return as_workers(workers, alone(), lambda worker: seen(Trainer(some, text, worker)))
+
+
+def seen(runner: Trainer) -> Seen:
     said: list[Any] = []
     for report in runner.steps():
         terms = {name: float(value) for name, value in report.losses.totals.items()}
-        said += [report.step, report.lr, terms, report.counts, report.tokens, runner.strategy.exchange.figures()]
+        said += [report.step, report.lr, terms, report.counts, report.tokens, runner.strategy.figures()]
     state = runner.state
     said += [
         state.bytes_sent,

@@ -137,6 +137,11 @@ class Learner(nn.Module):
         """What the terms of `batch` are summed over: numbers of targets, or of whatever else a lesson looks at."""
         return batch.counts() | self.distillation.counts(batch)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of the network from the embeddings up to the heads."""
+        groups: list[list[nn.Parameter]] = self.network.layers()
+        return groups
+
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """By term, all logits [N, C] that the losses of `batch` ask for, in whatever precision is in force."""
         predictions = self.objectives[batch.task].predict(self.network, batch)

@@ -119,9 +119,9 @@ class ThreadProcesses(Processes):
         """The threads end by themselves."""
 
 
-def simulate(world: int, processes: Processes, work: Callable[[Processes], Result]) -> Result:
-    """What `work` returns for the first of `world` workers, which this process plays. What the first one to fail
-    raises is raised here."""
+def in_turns(world: int, work: Callable[[int, Baton], Result]) -> list[Result]:
+    """What `work(rank, baton)` returns for each of `world` workers, which are threads. What the first one to fail raises
+    is raised here."""
     baton = Baton(world)
     results: dict[int, Result] = {}
     errors: list[BaseException] = []
@@ -129,7 +129,7 @@ def simulate(world: int, processes: Processes, work: Callable[[Processes], Resul
     def run(rank: int) -> None:
         try:
             baton.take(rank)
-            results[rank] = work(ThreadProcesses(processes, rank, baton))
+            results[rank] = work(rank, baton)
             baton.pass_on(rank)
         except Abandoned:
             pass
@@ -144,4 +144,14 @@ def simulate(world: int, processes: Processes, work: Callable[[Processes], Resul
         thread.join()
     if errors:
         raise errors[0]
-    return results[0]
+    return [results[rank] for rank in range(world)]
+
+
+def simulate(world: int, processes: Processes, work: Callable[[Processes], Result]) -> Result:
+    """What `work` returns for the first of `world` workers, which this process plays."""
+    return in_turns(world, lambda rank, baton: work(ThreadProcesses(processes, rank, baton)))[0]
+
+
+def as_workers(count: int | None, processes: Processes, work: Callable[[Processes], Result]) -> Result:
+    """`work` by this process, or by each of the `count` workers that it plays; what it returns for the first."""
+    return work(processes) if count is None or count == 1 else simulate(count, processes, work)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lmctl.core import stop
 from lmctl.core.draws import Draws
-from lmctl.core.errors import ConfigError, Diverged
+from lmctl.core.errors import ConfigError, Diverged, LmctlError
 from lmctl.distill.base import Teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import MixStream, Position, Window
@@ -84,6 +84,8 @@ class Trainer:
         train = examples_of(plan.mix, family, batch, prepared, "train", augmented=True)
         valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
         check(plan, 1 if processes.simulated else processes.world, device, train)
+        if plan.compression.simulate_workers not in (None, processes.world):
+            raise LmctlError("the workers of a simulated run are played by lmctl.run.simulate.as_workers")
         teacher: Teacher | None = None
         if asked(plan) and plan.teacher_cache == "off":
             teacher = teacher_of(plan, prepared, device)

@@ -90,7 +90,7 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
     from lmctl.run.display import Display
     from lmctl.run.prepare import prepare
     from lmctl.run.remembered import remember
-    from lmctl.run.simulate import simulate
+    from lmctl.run.simulate import as_workers
     from lmctl.run.teacher import asked
     from lmctl.use.texts import with_texts
 
@@ -104,10 +104,7 @@ def _train_there(plan: Plan, paths: Paths, cfg: DictConfig, processes: Processes
         own = display if worker.first else Display(silent=True)
         _train_one(plan, paths, cfg, worker, prepared, own)
 
-    if (played := plan.compression.simulate_workers) is None or played == 1:
-        work(processes)
-    else:
-        simulate(played, processes, work)
+    as_workers(plan.compression.simulate_workers, processes, work)
 
 
 def _train_one(
