@@ -11,7 +11,7 @@ import torch
 from small import documents, plan, store, vocabulary
 
 from lmctl.core import stop
-from lmctl.core.batch import Targets
+from lmctl.core.batch import Batch, Targets
 from lmctl.core.draws import Draws
 from lmctl.core.errors import ConfigError, DataError, Stopped
 from lmctl.core.tasks import Material
