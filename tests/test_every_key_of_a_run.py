@@ -17,6 +17,7 @@ import torch
 from small import plan, prepared
 from small_tasks import small_task
 from taught import save_teacher, taught
+from test_session import scripted
 from walked import alone, trained
 
 from lmctl.augment.word_dropout import WordDropout
@@ -35,7 +36,6 @@ from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.run.assemble import examples_of
 from lmctl.run.display import Display
-from lmctl.run.evaluate import Validation
 from lmctl.run.identity import Identity
 from lmctl.run.remembered import RememberedTeacher, keys_of, remember
 from lmctl.run.session import Session
@@ -188,9 +188,7 @@ def test_the_best_is_the_best(
     rule, figures, best, steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unseen: None
 ):
     """Accuracies are to grow, losses to fall; the first of equal ones is the best; what is exported is the best's."""
-    series = iter([*figures, *[figures[-1]] * 20])
-    monkeypatch.setattr(Validation, "baseline", lambda *_: {})
-    monkeypatch.setattr(MaskedLM, "figures", lambda *_: dict.fromkeys(("mlm_accuracy", "mlm"), next(series)))
+    scripted(monkeypatch, figures, rule.metric)
     _, session = recorded(tmp_path / "run", early_stop=rule, eval=Evaluation(every=1, rows=4))
     state = session.trainer.state
     assert state.best is not None
