@@ -20,6 +20,7 @@ FLOORS = [
     {"plan"},
     {"run"},
     {"use", "cost"},
+    {"jobs"},
     {"verbs"},
     {"cli"},
     {"__main__"},

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
-from omegaconf import MISSING
-
 from lmctl.core.places import Place, Places
+
+MISSING: Any = "???"
+"""OmegaConf's word for a value that has to be given. (Importing OmegaConf takes longer than the whole of the help.)"""
 
 
 def key(default: Any, help: str, aka: tuple[str, ...] = ()) -> Any:
@@ -25,7 +26,7 @@ def key(default: Any, help: str, aka: tuple[str, ...] = ()) -> Any:
 def groups_of(schema: type[Any]) -> list[str]:
     """The keys of a verb's config that components stand at. What other keys are for is said where they are declared;
     what components are for, in their own files."""
-    return [f.name for f in fields(schema) if f.type == "Any" and "help" not in f.metadata]
+    return [f.name for f in fields(schema) if f.type in ("Any", Any) and "help" not in f.metadata]
 
 
 FORMATS = ("text", "json")

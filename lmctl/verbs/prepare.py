@@ -4,41 +4,57 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from omegaconf import DictConfig
-
-from lmctl.config.build import build, check_root, section
-from lmctl.config.schema import BatchShape, PrepareConfig
-from lmctl.core.sources import Source, TokenizerSpec
-from lmctl.mix.mix import Mix
-from lmctl.run.unfinished import with_models
+from lmctl.config.schema import PrepareConfig
+from lmctl.config.verb import NOTHING_TO_SAVE, OWN_TEXT, Verb
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from lmctl.core.sources import Source
     from lmctl.run.prepare import Corpus, Prepared
 
+GROUPS = {"model": "bert_tiny", "data": "pydocs", "augment": "none", "tokenizer": "wordpiece", "mix": "mlm_nsp"}
+"""The mix is the last, because it may choose the model, data and tokenizer that suit it."""
 
-def run(cfg: DictConfig) -> None:
-    """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
-    check_root(cfg, PrepareConfig)
-    cfg = with_models(cfg)
-    trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
-    mix = build(cfg.mix, Mix, trusted=trusted)
-    tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)
-    section(cfg.batch, BatchShape)
 
-    from lmctl.run.display import Display, quiet_libraries
-    from lmctl.run.prepare import prepare
+class Prepare(Verb[PrepareConfig]):
+    purpose = "Train the tokenizer, build the token cache, and print a card of both."
+    examples = (
+        "lmctl prepare",
+        "lmctl prepare data=text data.path=corpus/ tokenizer=bpe",
+        "lmctl prepare -m tokenizer.vocab_size=4096,8192",
+    )
+    often = (
+        "data.path", "tokenizer", "tokenizer.vocab_size", "mix", "batch.seq_len", "cache_dir",
+    )  # fmt: skip
+    schema = PrepareConfig
+    groups = GROUPS
+    interrupted = NOTHING_TO_SAVE
+    alone = OWN_TEXT
 
-    quiet_libraries()
-    display = Display()
-    with display.watching():
-        prepared = prepare(tokenizer, mix, cfg.cache_dir, display.say)
-    for name, corpus in prepared.corpora.items():
-        print(card(name, mix.tasks[name].data, corpus, prepared))
+    def read(self, cfg: DictConfig) -> PrepareConfig:
+        """As it stands, but with checkpoints in the place of runs that are not finished."""
+        from lmctl.run.unfinished import with_models
+
+        return super().read(with_models(cfg, lambda: self.check(cfg)))
+
+    def run(self, config: PrepareConfig) -> None:
+        """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
+        from lmctl.run.display import Display, quiet_libraries
+        from lmctl.run.prepare import prepare
+
+        quiet_libraries()
+        display = Display()
+        with display.watching():
+            prepared = prepare(config.tokenizer, config.mix, config.cache_dir, display.say)
+        for name, corpus in prepared.corpora.items():
+            print(card(name, config.mix.tasks[name].data, corpus, prepared))
 
 
 def card(name: str, source: Source, corpus: Corpus, prepared: Prepared) -> str:
     """What there is to know of a prepared corpus, in plain text."""
+    import numpy as np
+
     vocabulary, lines = prepared.vocabulary, [f"{name}: {source.describe()}"]
     for split, store in (("train", corpus.train), ("valid", corpus.valid)):
         tokens, sentences = len(store), len(store.sentences) - 1
