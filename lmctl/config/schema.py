@@ -11,8 +11,7 @@ from typing import Any, Optional
 
 from lmctl.core.places import Place, Places
 
-MISSING: Any = "???"
-"""OmegaConf's word for a value that has to be given. (Importing OmegaConf takes longer than the whole of the help.)"""
+MISSING: Any = "???"  # OmegaConf's word for what has to be given; importing it takes longer than the whole help
 
 
 def key(default: Any, help: str, aka: tuple[str, ...] = ()) -> Any:
