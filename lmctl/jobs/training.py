@@ -36,7 +36,7 @@ class Training:
     """The config as it was composed."""
 
     @classmethod
-    def from_config(cls, cfg: DictConfig, schema: type[TrainConfig]) -> Training:
+    def from_config(cls, cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> Training:
         """Check and build everything in `cfg`, which is of that table. ConfigError for all that is wrong."""
         found = with_models(cfg, lambda: check(cfg, schema))
         return cls(Plan.from_config(found, schema), found, cfg)
