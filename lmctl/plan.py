@@ -27,9 +27,10 @@ class Plan(Run):
     """Where the teachers lie; none: there is none."""
 
     @classmethod
-    def from_config(cls, cfg: DictConfig) -> Plan:
-        """Check and build everything in `cfg`; mistakes end in one `ConfigError` that names their keys."""
-        root = read_root(cfg, TrainConfig)
+    def from_config(cls, cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> Plan:
+        """Check and build everything in `cfg`, which is of the table `schema`; mistakes end in one `ConfigError` that
+        names their keys."""
+        root = read_root(cfg, schema)
         parts: dict[str, Any] = {name: getattr(root, name) for name in rows(Run)}
         return cls(**parts | {"teacher": teachers_in(root.teacher)})
 

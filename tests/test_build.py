@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lmctl.config.build import build, check_root, section
+from lmctl.config.build import build, read_root, section
 from lmctl.config.groups import PeekConfig, TrainConfig
 from lmctl.config.options import spell_out
 from lmctl.config.schema import BatchShape, Budget
@@ -172,19 +172,19 @@ def test_root_is_checked(changes: dict[str, Any], message: str):
     cfg = OmegaConf.create(OmegaConf.to_yaml(structured(TrainConfig)))
     groups = "model data augment mix tokenizer precision compression adversary distill optim schedule runner"
     for group in groups.split():
-        cfg[group] = {"_target_": "anything"}
+        cfg[group] = None
     cfg.name = "x"
-    check_root(cfg, TrainConfig)
+    read_root(cfg, TrainConfig)
     with pytest.raises(ConfigError) as caught:
-        check_root(OmegaConf.merge(cfg, changes), TrainConfig)  # type: ignore[arg-type]
+        read_root(OmegaConf.merge(cfg, changes), TrainConfig)  # type: ignore[arg-type]
     assert str(caught.value) == message
 
 
 def test_root_rules_need_no_section_in_front():
     cfg = OmegaConf.create(OmegaConf.to_yaml(structured(PeekConfig)))
-    cfg.model, cfg.data, cfg.augment, cfg.mix, cfg.tokenizer, cfg.split = {}, {}, {}, {}, {}, "test"
+    cfg.model, cfg.data, cfg.augment, cfg.mix, cfg.tokenizer, cfg.split = None, None, None, None, None, "test"
     with pytest.raises(ConfigError, match=r"^split must be train or valid, got 'test'$"):
-        check_root(cfg, PeekConfig)
+        read_root(cfg, PeekConfig)
 
 
 def option(group: str, name: str, place: str) -> Any:

@@ -256,12 +256,10 @@ def test_exit_codes(error: Exception, code: int, text: str, capsys: pytest.Captu
 
 
 def test_what_nobody_foresaw_says_where(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    from lmctl.verbs import peek
-
-    def run(cfg: object) -> None:
+    def run(verb: object, config: object) -> None:
         raise ZeroDivisionError("[/bold] of nothing")
 
-    monkeypatch.setattr(peek, "run", run)
+    monkeypatch.setattr("lmctl.verbs.peek.Peek.run", run)
     assert main(["peek"]) == 1
     first, place, last = capsys.readouterr().err.splitlines()
     assert first == "error: ZeroDivisionError: [/bold] of nothing"
@@ -270,12 +268,10 @@ def test_what_nobody_foresaw_says_where(capsys: pytest.CaptureFixture[str], monk
 
 
 def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    from lmctl.verbs import peek
-
-    def run(cfg: object) -> None:
+    def run(verb: object, config: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(peek, "run", run)
+    monkeypatch.setattr("lmctl.verbs.peek.Peek.run", run)
     assert main(["peek"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

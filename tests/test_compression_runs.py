@@ -29,10 +29,10 @@ from lmctl.run.checkpoint import Checkpoints, read_named
 from lmctl.run.identity import Identity
 from lmctl.run.memory import tensors_in
 from lmctl.run.processes import Processes
+from lmctl.run.resume import resume
 from lmctl.run.simulate import as_workers
 from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Ddp
-from lmctl.verbs.train import _resume
 
 HERE = Path(__file__).parent
 
@@ -133,16 +133,6 @@ def test_going_on_in_another_number_of_processes_keeps_every_track(both, alone, 
     assert relative(weights(blank.network), one["weights"]) > 1e-5
 
 
-class Heard:
-    """A display that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-
 @pytest.mark.parametrize("before", [1, 2])
 def test_what_workers_keep_is_dropped_in_another_number_of_processes_only(alone, tmp_path, before):
     """A checkpoint that one process wrote, said to be of `before`: residuals, momentum and generators of its own."""
@@ -154,12 +144,12 @@ def test_what_workers_keep_is_dropped_in_another_number_of_processes_only(alone,
     torch.rand(7)
     kept_by_it = first.own_state()
     Checkpoints(paths.checkpoints, 2).save(2, first.network.state_dict(), contents, kept_by_it)
-    heard, runner = Heard(), Trainer(own, prepared(), alone)
-    assert not _resume(own, paths, runner, Identity({}, prints, 1), heard)
+    heard, runner = list[str](), Trainer(own, prepared(), alone)
+    assert not resume(own, paths, runner, Identity({}, prints, 1), heard.append)
     kept = [t for t in tensors_in(runner.strategy.state_dict()) if t.numel() > 1]
     assert any(t.any() for t in kept) == (before == 1)
     assert torch.equal(torch.get_rng_state(), kept_by_it["random"]["torch"]) == (before == 1)
-    assert any("what compression had not sent yet is dropped" in line for line in heard.said) == (before == 2)
+    assert any("what compression had not sent yet is dropped" in line for line in heard) == (before == 2)
     assert runner.state.step == 2
 
 

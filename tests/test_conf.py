@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lmctl.config.build import build, check, component_class
+from lmctl.config.build import build, component_class
 from lmctl.config.comments import first_comment
-from lmctl.config.compose import SCHEMAS, Composer, conf_dir
+from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.options import GROUPS
+from lmctl.config.verb import verbs
 from lmctl.mix.mix import Mix
 
 CONF = conf_dir()
@@ -89,11 +90,10 @@ def test_option_shows_every_key(path: Path):
         assert set(node) - {"_target_"} == {field.name for field in fields(cls) if field.init}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if len(path.parts) == 1], ids=str)
-def test_verb_has_a_schema_and_composes(path: Path):
-    required = ["model_path=given"] if path.stem in ("eval", "generate", "translate", "score", "predict") else []
-    required += ["teacher=given"] if path.stem == "distill" else []
-    check(Composer(path.stem).task(required), SCHEMAS[path.stem])
+@pytest.mark.parametrize("name", verbs())
+def test_every_verb_composes(name: str):
+    given = {"model_path", "teacher"} & {field.name for field in fields(verbs()[name].schema) if name != "train"}
+    verbs()[name].check(Composer(name).task([f"{key}=given" for key in given]))
 
 
 def test_building_is_cheap():

@@ -37,7 +37,7 @@ from lmctl.run.assemble import heads_of
 from lmctl.run.balance import Fixed
 from lmctl.run.learner import Learner, Pass, Share
 from lmctl.runner.places import Ddp
-from lmctl.verbs.plan import taken_apart
+from lmctl.verbs.plan import Request
 
 MIXES = ("mlm_nsp", "mlm", "clm", "denoise", "translate", "clm_stream", "classify")
 TINY = [name for name in Composer("plan").options("model") if name.endswith("_tiny")]
@@ -66,7 +66,7 @@ def run_of(*words: str) -> Checked:
 
 
 def plan_of(*words: str) -> Plan:
-    return Plan.from_config(taken_apart(Composer("plan").task([*words, "name=planned"]))[0])
+    return Plan.from_config(Request.of(Composer("plan").task([*words, "name=planned"])).run)
 
 
 # Parameters

@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.comments import first_comment
 from lmctl.config.compose import conf_dir
-from lmctl.config.use_schema import EvalConfig, TranslateConfig
+from lmctl.config.use_schema import EvalConfig
 from lmctl.distill.texts import TeacherTexts
+from lmctl.verbs.translate import TranslateConfig
 
 FILES = sorted(path for path in conf_dir().glob("*/*.yaml") if path.parent.name != "recipe")
 TRANSLATING = (EvalConfig, TranslateConfig, TeacherTexts)

@@ -10,7 +10,11 @@ from command import SMALL, lmctl, metrics, succeed, summary, write_documents
 from omegaconf import OmegaConf
 
 from lmctl.cli.main import main
-from lmctl.cli.stages import plan_stages, verb_of
+from lmctl.config.compose import Composer
+from lmctl.config.overrides import Overrides
+from lmctl.jobs.distilling import distill
+from lmctl.jobs.stages import plan_stages, verb_of
+from lmctl.jobs.training import Training
 
 TINY = ["model.hidden=16", "model.feed_forward=32", "eval.rows=16", "log.every=2", "runner=cpu", "budget.steps=4"]
 """Of the student; text, tasks, tokenizer and length of rows come from its teacher."""
@@ -56,6 +60,18 @@ def test_the_control_is_the_same_student_without_a_teacher(place: Path):
     assert metrics(folder)[0] == metrics(place / "runs/small")[0]  # before the first step
     assert summary(folder)["valid"] == found["control"]["valid"] != found["valid"]
     assert summary(folder)["tokens"] == found["tokens"]
+
+
+def test_python_can_do_the_same(place: Path, monkeypatch: pytest.MonkeyPatch):
+    """One function, given a config; the same student, so that the same control is found."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("LMCTL_CACHE", str(place / "cache"))
+    composer = Composer("distill")
+    composer.start_from("runs/small/config.yaml", Overrides())
+    found, typed = distill(Training.from_config(composer.task(["name=python"]))), summary(place / "runs/small")
+    assert found == summary(place / "runs/python")
+    assert found["control"] == typed["control"]
+    assert found["valid"] == pytest.approx(typed["valid"], rel=1e-3)
 
 
 def test_gap_size_and_speed_are_measured(place: Path):
@@ -117,7 +133,7 @@ def test_two_processes_and_a_stage_of_its_own(place: Path):
 
 def test_a_stage_that_has_a_teacher_is_distilled():
     stages = {"big": ["mix=mlm"], "small": ["teacher=big", "model=bert_tiny"]}
-    first, second = plan_stages(stages, [], [], Path("runs/whole"))
+    first, second = plan_stages(stages, Overrides(), Overrides(), Path("runs/whole"))
     assert (verb_of(first), verb_of(second)) == ("train", "distill")
     assert second.overrides[0] == "teacher=runs/whole/big"
 

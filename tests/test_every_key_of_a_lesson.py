@@ -6,21 +6,24 @@ The keys are those of the dataclasses, so that a new one cannot be forgotten her
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 from small_teachers import taught, teacher
 from test_teacher_texts import DOCUMENTS, PAIRS, silent
 from use_models import Rows, gpt2, marian
 from walked import Key, Other, classes, ids, keys_in, trained
 
-from lmctl.cli import control
+from lmctl.config.build import build
+from lmctl.config.compose import Composer
 from lmctl.config.schema import Budget
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.distill.texts import TeacherTexts
+from lmctl.jobs import distilling
+from lmctl.jobs.training import Training
 from lmctl.model.bert import Bert
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.run import learner
@@ -154,12 +157,14 @@ def test_chunks_are_as_large_as_they_may_be(folder: Path, monkeypatch: pytest.Mo
         assert set(seen) == {int(megabytes * 2**20)}
 
 
-def test_the_control_is_trained_if_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_control_is_trained_if_it_is_wanted(monkeypatch: pytest.MonkeyPatch):
     done: list[str] = []
-    monkeypatch.setattr(control, "_control", lambda *_: done.append("trained"))
-    monkeypatch.setattr("lmctl.verbs.distill.compare", lambda cfg, folder: done.append("compared"))
+    for name in ("train", "train_baseline", "compare"):
+        monkeypatch.setattr(distilling, name, lambda *_, name=name: done.append(name))
     for wanted in (True, False):
         done.clear()
-        cfg = {"teacher_cache": "off", "run_dir": str(tmp_path), "distill": {"control": wanted}}
-        control.conclude(OmegaConf.create(cfg), [])
-        assert done == [*(["trained"] if wanted else []), "compared"]
+        words = ["teacher=x", "distill=logits", f"distill.control={str(wanted).lower()}", "name=x"]
+        cfg = Composer("distill").task(words)
+        plan = SimpleNamespace(teacher_cache="off", distill=build(cfg.distill, object))
+        distilling.distill(Training(plan, cfg, cfg))
+        assert done == ["train", *(["train_baseline"] if wanted else []), "compare"]

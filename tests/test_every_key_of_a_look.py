@@ -5,7 +5,6 @@ The keys are those of the schemas, so that a new one cannot be forgotten here.
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -16,8 +15,9 @@ from small import plan, prepared
 from test_every_key_of_a_run import keys as keys_of_a_run
 from walked import alone
 
-from lmctl.config.compose import SCHEMAS, Composer
+from lmctl.config.compose import Composer
 from lmctl.config.schema import Budget
+from lmctl.config.verb import verb as named
 from lmctl.cost.budget import spending
 from lmctl.cost.known import Known
 from lmctl.cost.rows import examples_for, samples
@@ -66,10 +66,12 @@ SAME_WORDS_AS_TRAIN = {"seed", "batch"}
 
 
 def test_no_key_is_forgotten():
-    peek, prepare, whole = ({field.name for field in fields(SCHEMAS[verb])} for verb in ("peek", "prepare", "plan"))
+    peek, prepare, whole = (
+        {field.name for field in fields(named(verb).schema)} for verb in ("peek", "prepare", "plan")
+    )
     assert {*PEEK, *ELSEWHERE} == peek
     assert {*PREPARE, *ELSEWHERE, *SAME_WORDS_AS_TRAIN} == prepare
-    train = {field.name for field in fields(SCHEMAS["train"])}
+    train = {field.name for field in fields(named("train").schema)}
     assert whole - train == {*PLAN, "measure", "out"}  # of these two tests/test_plan_verb.py
     assert {key.partition(".")[0] for key in keys_of_a_run()} <= train
 
@@ -92,7 +94,7 @@ def printed(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         capsys.readouterr()
         here = ["data=text", "data.path=docs.txt", "tokenizer.vocab_size=300", "batch.seq_len=32"]
         here += ["model.hidden=32", "model.feed_forward=64"] if verb == "plan" else []
-        importlib.import_module(f"lmctl.verbs.{verb}").run(Composer(verb).task([*here, *words]))
+        named(verb).run(named(verb).read(Composer(verb).task([*here, *words])))
         return capsys.readouterr().out
 
     return of

@@ -17,7 +17,7 @@ import transformers
 import use_models
 from use_models import said
 
-from lmctl.config.compose import SCHEMAS
+from lmctl.config.verb import verb as named
 
 LONG = "the cat sits on the mat , the red dog runs on the blue mat ."
 LINES = f"{LONG}\na b c\nthe red dog\nTHE Cat sits\n"
@@ -162,7 +162,7 @@ ELSEWHERE = {
 
 @pytest.mark.parametrize("verb", TABLES)
 def test_no_key_is_forgotten(verb: str):
-    keys = {field.name for field in fields(SCHEMAS[verb])}
+    keys = {field.name for field in fields(named(verb).schema)}
     assert set(TABLES[verb]) == keys - set(ELSEWHERE)
 
 

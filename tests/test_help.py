@@ -12,10 +12,11 @@ import pytest
 
 from lmctl import __version__
 from lmctl.cli.application import Application
-from lmctl.cli.help import EXAMPLES, table
-from lmctl.cli.main import VERBS, main
-from lmctl.config.compose import SCHEMAS, Composer
+from lmctl.cli.main import main
+from lmctl.config.compose import Composer
 from lmctl.config.described import option_keys, own_keys
+from lmctl.config.topics import table
+from lmctl.config.verb import names, summary, verbs
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,8 +29,10 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"]], ids=str)
 def test_usage_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]):
     text = printed(capsys, *words)
-    for verb, purpose in VERBS.items():
-        assert f"  {verb:<9} {purpose}\n" in text
+    assert text.index("  train ") < text.index("  plan ") < text.index("  list ")
+    for name in names():
+        assert summary(name)
+        assert f"  {name:<9} {summary(name)}\n" in text
 
 
 def test_no_verb_is_a_mistake(capsys: pytest.CaptureFixture[str]):
@@ -41,7 +44,7 @@ def test_version(capsys: pytest.CaptureFixture[str]):
     assert printed(capsys, "--version") == f"lmctl {__version__}\n"
 
 
-@pytest.mark.parametrize("verb", SCHEMAS)
+@pytest.mark.parametrize("verb", verbs())
 def test_verb_help(verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")
     text = printed(capsys, verb, "--help")
@@ -50,7 +53,7 @@ def test_verb_help(verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: p
     for group, default in composer.defaults.items():
         assert f"\n{group}={f'   default {default}' if default else ''}\n" in text
         assert all(f"\n  {option} " in text for option in composer.options(group))
-    assert all(f"\n  {example}\n" in text for example in EXAMPLES[verb])
+    assert all(f"\n  {example}\n" in text for example in verbs()[verb].examples)
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -61,12 +64,12 @@ def test_keys_show_type_default_and_purpose(capsys: pytest.CaptureFixture[str], 
     assert "budget.minutes float or null null wall-clock minutes of training" in lines
 
 
-@pytest.mark.parametrize("verb", SCHEMAS)
+@pytest.mark.parametrize("verb", verbs())
 def test_examples_are_right(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each example composes; those for a shell are cut at what the shell would take away."""
     monkeypatch.chdir(tmp_path)
-    assert len(EXAMPLES[verb]) == 3
-    for example in EXAMPLES[verb]:
+    assert len(verbs()[verb].examples) == 3
+    for example in verbs()[verb].examples:
         words = shlex.split(example.partition(" < ")[0])
         assert words[:2] == ["lmctl", verb]
         if "-m" in words:
@@ -75,10 +78,10 @@ def test_examples_are_right(verb: str, tmp_path: Path, monkeypatch: pytest.Monke
                 Composer(verb).task(sample)
         else:
             application = Application(verb, words[2:])
-            application.composer.task(application.arguments.overrides)
+            application.composer.task(application.overrides.render())
 
 
-@pytest.mark.parametrize("verb", SCHEMAS)
+@pytest.mark.parametrize("verb", verbs())
 def test_the_first_screen_has_what_people_set_most(verb: str, capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")
     screen = printed(capsys, verb, "--help").splitlines()[:40]
@@ -101,7 +104,7 @@ def test_every_key_of_every_option_says_what_it_is_for(group: str):
 
 
 def test_every_key_of_every_verb_says_what_it_is_for():
-    for verb in SCHEMAS:
+    for verb in verbs():
         assert [key.name for key in own_keys(Composer(verb)) if not key.purpose] == [], verb
 
 
@@ -176,7 +179,7 @@ def test_options_of_ones_own_appear_in_help(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("line", "completions"),
     [
-        ("lmctl ", " ".join(VERBS)),
+        ("lmctl ", " ".join(names())),
         ("lmctl pe", "peek"),
         ("lmctl train precision=fp1", "precision=fp16"),
         ("lmctl list pre", ""),
@@ -216,7 +219,7 @@ def test_answers_without_torch(line: str):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", SCHEMAS)
+@pytest.mark.parametrize("verb", verbs())
 def test_words_that_help_names_are_words_that_it_explains(verb: str, capsys: pytest.CaptureFixture[str]):
     said = " ".join(printed(capsys, verb, "--help").split())
     words = re.findall(r", as --help ([\w.=]+)", said)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from command import write_documents
 
-from lmctl.cli.help import EXAMPLES
 from lmctl.cli.main import main
 from lmctl.config.compose import Composer
+from lmctl.config.verb import verb as named
 
 HERE = ["data=text", "data.path=missing", "tokenizer.vocab_size=300", "runner=cpu", "batch.seq_len=32"]
 """A run whose data does not exist."""
@@ -193,7 +193,7 @@ def test_plan_takes_what_train_takes():
     assert plan.defaults == train.defaults
     own = set(plan.compose([])) - set(train.compose([]))
     assert own == {"measure", "bandwidth_gbps", "gpu", "gpu_memory_gib", "gpus", "out", "format"}
-    assert any("-m" in example.split() for example in EXAMPLES["plan"])
+    assert any("-m" in example.split() for example in named("plan").examples)
 
 
 def test_a_few_real_steps(capsys: pytest.CaptureFixture[str]):

@@ -11,11 +11,12 @@ from command import lmctl, succeed, write_documents
 from omegaconf import OmegaConf
 
 from lmctl.cli.main import main
-from lmctl.cli.stages import plan_stages
 from lmctl.config.build import check
 from lmctl.config.comments import first_comment
 from lmctl.config.compose import Composer, conf_dir
+from lmctl.config.overrides import Overrides
 from lmctl.core.errors import ConfigError
+from lmctl.jobs.stages import plan_stages
 
 RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))
 STAGES = {
@@ -27,7 +28,10 @@ STAGES = {
 def planned(
     stages: dict[str, Any] = STAGES, typed: tuple[str, ...] = (), special: tuple[str, ...] = ()
 ) -> dict[str, list[str]]:
-    return {job.name: job.overrides for job in plan_stages(stages, typed, special, Path("runs/whole"))}
+    return {
+        job.name: job.overrides
+        for job in plan_stages(stages, Overrides.typed(typed), Overrides.typed(special), Path("runs/whole"))
+    }
 
 
 def test_an_earlier_stage_becomes_its_directory():
@@ -87,7 +91,7 @@ def test_recipes_compose_and_say_what_they_are(name: str):
     cfg = composer.task([f"recipe={name}", "name=given"])
     check(cfg, composer.schema)
     stages: Any = OmegaConf.to_container(cfg.stages)
-    for job in plan_stages(stages, [f"recipe={name}"], [], Path("runs/given")):
+    for job in plan_stages(stages, Overrides.typed([f"recipe={name}"]), Overrides(), Path("runs/given")):
         words = [*job.overrides, "name=given"]
         if any(word.startswith("init_from=") for word in words):
             words += ["model=pretrained", "tokenizer=pretrained", "tokenizer.path=given"]

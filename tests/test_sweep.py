@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from command import SMALL, lmctl, write_documents
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmctl.cli.jobs import Job, Slots
 from lmctl.cli.main import main
-from lmctl.cli.sweep import ProcessLauncher, job_names, sweep_dir
-from lmctl.cli.sweep_table import print_table
+from lmctl.config.overrides import Overrides
+from lmctl.config.verb import verb
 from lmctl.core.errors import ConfigError
+from lmctl.jobs.job import Job, Slots
+from lmctl.jobs.sweep import Sweep, job_names, sweep_dir
+from lmctl.jobs.sweep_table import print_table
 
 JOB = """
 import json, os, pathlib, signal, sys, time
@@ -44,14 +47,14 @@ summary = {"status": "completed", "steps": 5, "valid": {"loss": seed / 2}, "prec
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Jobs that take no time: a script in place of `python -m lmctl train`."""
-    real = ProcessLauncher._command
+    real = Sweep.command
 
-    def command(self: ProcessLauncher, job: Job) -> list[str]:
-        words = real(self, job)
+    def command(self: Sweep, job: Job, hydras: Sequence[str]) -> list[str]:
+        words = real(self, job, hydras)
         assert words[:4] == [sys.executable, "-m", "lmctl", "train"]
         return [sys.executable, "-c", JOB, *words[4:]]
 
-    monkeypatch.setattr(ProcessLauncher, "_command", command)
+    monkeypatch.setattr(Sweep, "command", command)
     monkeypatch.chdir(tmp_path)
 
 
@@ -202,10 +205,9 @@ def test_a_sweep_does_not_write_into_a_run(capsys: pytest.CaptureFixture[str]):
 
 
 def test_jobs_resume_in_a_directory_of_their_own():
-    launcher = ProcessLauncher(1, 0)
-    launcher.hydra_overrides = []
-    ProcessLauncher.verb, ProcessLauncher.flags, ProcessLauncher.has_run_dir = "train", ["--config-dir", "c"], True
-    words = launcher._command(Job("seed=1", ["seed=1"], "runs/s/seed=1"))
+    words = Sweep(verb("train"), lambda cfg: None, ["--config-dir", "c"]).command(
+        Job("seed=1", ["seed=1"], "runs/s/seed=1")
+    )
     assert words[3:] == [
         "train",
         "--config-dir",
@@ -237,15 +239,19 @@ words = st.builds(
 
 @given(st.lists(words, unique=True).flatmap(lambda w: st.tuples(st.just(w), st.permutations(w))))
 def test_the_directory_does_not_depend_on_the_order(orders: tuple[list[str], list[str]]):
-    assert sweep_dir(orders[0]) == sweep_dir(orders[1])
+    assert written_to(*orders[0]) == written_to(*orders[1])
+
+
+def written_to(*words: str) -> Path:
+    return sweep_dir(Overrides.typed(words))
 
 
 def test_directories():
-    assert sweep_dir(["seed=1,2"]) == sweep_dir(["seed=2,1"])
-    assert sweep_dir(["seed=1,2"]) != sweep_dir(["seed=1,3"])
-    assert sweep_dir(["optim.betas=[0.9,0.99],[0.8,0.9]"]) != sweep_dir(["optim.betas=[0.99,0.9],[0.8,0.9]"])
-    assert sweep_dir(["name=a", "seed=1,2"]) == Path("runs/a")
-    assert sweep_dir(["run_dir=/x/y", "seed=1,2"]) == Path("/x/y")
+    assert written_to("seed=1,2") == written_to("seed=2,1")
+    assert written_to("seed=1,2") != written_to("seed=1,3")
+    assert written_to("optim.betas=[0.9,0.99],[0.8,0.9]") != written_to("optim.betas=[0.99,0.9],[0.8,0.9]")
+    assert written_to("name=a", "seed=1,2") == Path("runs/a")
+    assert written_to("run_dir=/x/y", "seed=1,2") == Path("/x/y")
 
 
 @given(

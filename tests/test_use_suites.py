@@ -246,7 +246,9 @@ def test_next_sentences_are_not_told_by_lengths_or_ends(encoder, tmp_path):
                 seen.append([len(a), len(b), b[-1] == end, b[0] == end, foreign])
 
     handle = encoder.model.register_forward_pre_hook(look, with_kwargs=True)
-    suites.run("mlm", replace(job(encoder, rows, tmp_path), config=EvalConfig(None, None, "", batch=64, limit=1)))
+    suites.run(
+        "mlm", replace(job(encoder, rows, tmp_path), config=EvalConfig(runner=None, model_path="", batch=64, limit=1))
+    )
     handle.remove()
     table = np.array(seen)
     features, foreign = table[:, :-1], table[:, -1]

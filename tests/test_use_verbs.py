@@ -14,41 +14,38 @@ import torch
 import use_models
 from omegaconf import OmegaConf
 
-from lmctl.config import use_schema
+from lmctl.config.verb import verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.use.decode import complete, translate
-from lmctl.verbs import eval as eval_verb
 from lmctl.verbs import generate as generate_verb
-from lmctl.verbs import score as score_verb
-from lmctl.verbs import translate as translate_verb
 
 CPU = {"_target_": "lmctl.runner.places.Cpu"}
 
 
-def config(schema: type[Any], model: Path, **settings: Any) -> Any:
-    cfg = OmegaConf.structured(schema)
+def run(name: str, model: Path, **settings: Any) -> None:
+    cfg = OmegaConf.structured(verb(name).schema)
     OmegaConf.set_readonly(cfg, False)
     values = {"runner": CPU, "model_path": str(model)} | settings
     for key, value in values.items():
         cfg[key] = OmegaConf.create(value) if isinstance(value, dict) else value
-    return cfg
+    verb(name).run(verb(name).read(cfg))
 
 
 def generate(model: Path, **settings: Any) -> None:
-    generate_verb.run(config(use_schema.GenerateConfig, model, **settings))
+    run("generate", model, **settings)
 
 
 def translated(model: Path, **settings: Any) -> None:
-    translate_verb.run(config(use_schema.TranslateConfig, model, **settings))
+    run("translate", model, **settings)
 
 
 def score(model: Path, **settings: Any) -> None:
-    score_verb.run(config(use_schema.ScoreConfig, model, **settings))
+    run("score", model, **settings)
 
 
 def evaluate(model: Path, data: dict[str, Any] | None = None, **settings: Any) -> None:
     data = {"_target_": "use_models.Rows"} | (data or {"train": [["the cat"], ["a dog ."]], "valid": [["a b c"]]})
-    eval_verb.run(config(use_schema.EvalConfig, model, data=data, trusted=["use_models"], **settings))
+    run("eval", model, data=data, trusted=["use_models"], **settings)
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,14 @@ from omegaconf import OmegaConf
 
 from lmctl.cli.application import Application
 from lmctl.cli.main import main
-from lmctl.cli.sweep import ProcessLauncher, sweep_dir
 from lmctl.config.audit import is_token, reads_secret
-from lmctl.config.compose import SCHEMAS
+from lmctl.config.overrides import Overrides
 from lmctl.config.saved import config_text, read_config
+from lmctl.config.verb import verb as named
+from lmctl.config.verb import verbs
 from lmctl.core.words import command, literal, read, setting
+from lmctl.jobs.job import Job
+from lmctl.jobs.sweep import Sweep, sweep_dir
 
 ODD = [
     *"'\"\\$[](){},=&%~-+@:! \n\t#*?;|<>",
@@ -75,7 +78,7 @@ def test_text_keys_keep_what_was_typed(name: str):
 def test_a_sweep_keeps_them_too():
     application = Application("train", ["-m", "data=text", "data.path=2024_01,1e5", "seed=1,2"])
     application._settle_sweep()
-    cells = application.composer.cells(application.arguments.overrides)
+    cells = application.composer.cells(application.overrides.render())
     paths = [read(word.partition("=")[2]) for cell in cells for word in cell if word.startswith("data.path=")]
     assert paths == ["2024_01", "2024_01", "1e5", "1e5"]
 
@@ -86,20 +89,20 @@ PROMPTS = ["'Tis the season", '"Hello," she said', '"all of it"', "costs ${x}", 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_free_text_is_taken_literally(prompt: str):
     from lmctl.config.build import section
-    from lmctl.config.use_schema import GenerateConfig, TranslateConfig
 
     words = ["model_path=m", f"prompt={prompt}"]
     application = Application("generate", words)
-    assert section(application.settled(), GenerateConfig).prompt == prompt
+    assert section(application.settled(), named("generate").schema).prompt == prompt
     application = Application("translate", ["model_path=m", f"prefix={prompt}"])
-    assert section(application.settled(), TranslateConfig).prefix == prompt
+    assert section(application.settled(), named("translate").schema).prefix == prompt
 
 
 def test_jobs_of_a_sweep_get_free_text_as_it_is():
     application = Application("generate", ["-m", "model_path=m", "prompt='a, b',\"it's\",c"])
-    cells = application.composer.cells(application.arguments.overrides)
-    launcher = ProcessLauncher(1, 0)
-    typed = [next(launcher._typed(word) for word in cell if word.startswith("prompt")) for cell in cells]
+    cells = application.composer.cells(application.overrides.render())
+    sweep = Sweep(application.verb, lambda cfg: None, free=application.free)
+    commands = [sweep.command(Job("job", cell, "runs/job")) for cell in cells]
+    typed = [next(word for word in words if word.startswith("prompt")) for words in commands]
     assert typed == ["prompt=a, b", "prompt=it's", "prompt=c"]
 
 
@@ -116,18 +119,19 @@ def test_a_run_of_any_name_is_found_again(name: str, tmp_path: Path, monkeypatch
         application = Application("train", ["resume=auto", *words])
         assert application._goes_on()
         assert application._resumed_config() == str(folder / "config.yaml")
-    assert sweep_dir([setting("name", name)]) == sweep_dir([setting("run_dir", str(folder))]) == folder
+    named_so, lies_there = Overrides().set("name", name), Overrides().set("run_dir", str(folder))
+    assert sweep_dir(named_so) == sweep_dir(lies_there) == folder
 
 
 PLACES = {"model_path", "file", "dev", "out", "run_dir", "cache_dir", "init_from", "teacher"}
 
 
-@pytest.mark.parametrize("verb", sorted(SCHEMAS))
+@pytest.mark.parametrize("verb", verbs())
 def test_whatever_a_verb_calls_a_file_or_a_folder_is_a_place(verb):
-    hints = get_type_hints(SCHEMAS[verb], include_extras=True)
-    named = PLACES & set(hints)
-    assert named, "every verb reads or writes something"
-    assert {name for name in named if "IsPlace" not in str(hints[name])} == set()
+    hints = get_type_hints(named(verb).schema, include_extras=True)
+    found = PLACES & set(hints)
+    assert found, "every verb reads or writes something"
+    assert {name for name in found if "IsPlace" not in str(hints[name])} == set()
 
 
 def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

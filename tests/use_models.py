@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import sys
@@ -16,8 +15,8 @@ from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tokenizers.decoders import WordPiece
 
-from lmctl.config.compose import SCHEMAS
 from lmctl.config.table import structured
+from lmctl.config.verb import verb as named
 from lmctl.core.batch import Row
 from lmctl.data.base import Source
 from lmctl.runner.places import Cpu
@@ -132,7 +131,7 @@ def marian(folder: Path, ends: float = 0.0) -> Path:
 
 def said(verb: str, model: Path, typed: str = "", **settings: Any) -> str:
     """What `lmctl VERB` prints on standard output for `typed` on standard input; in this process."""
-    cfg = structured(SCHEMAS[verb])
+    cfg = structured(named(verb).schema)
     OmegaConf.set_readonly(cfg, False)
     cpu = {"_target_": "lmctl.runner.places.Cpu"}
     for key, value in ({"runner": cpu, "model_path": str(model)} | settings).items():
@@ -140,7 +139,7 @@ def said(verb: str, model: Path, typed: str = "", **settings: Any) -> str:
     before = sys.stdin, sys.stdout
     sys.stdin, sys.stdout = io.StringIO(typed), io.StringIO()
     try:
-        importlib.import_module(f"lmctl.verbs.{verb}").run(cfg)
+        named(verb).run(named(verb).read(cfg))
         return sys.stdout.getvalue()
     finally:
         sys.stdin, sys.stdout = before

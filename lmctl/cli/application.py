@@ -1,29 +1,283 @@
-"""One verb as a Hydra application: checked first, then handed to `hydra.main`."""
+"""One command line from the words that were typed to the verb's `run`.
+
+The overrides go through a few steps, each of which knows what the ones before it made of them: what was typed is
+checked and kept as it was typed; a model or a teacher that was named implies others; then a config is composed, once,
+checked, and given to the verb. Hydra itself carries out sweeps, and shows what its own flags ask for.
+"""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 import hydra
+from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import control, grid, meant, stages, sweep, teacher, typed
-from lmctl.cli.arguments import Arguments, UnknownFlag, as_text, key_of, parsed, readable, stamp
+from lmctl.cli import going_on, grid, meant, teacher, typed
+from lmctl.cli.arguments import SHOWS, Arguments, UnknownFlag, stamp
 from lmctl.config.audit import audit, refuse_tokens
-from lmctl.config.build import check, without_none
-from lmctl.config.compose import VERSION_BASE, Composer, conf_dir
+from lmctl.config.compose import VERSION_BASE, Composer
 from lmctl.config.keys import keys_in
+from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
+from lmctl.config.store import conf_dir
+from lmctl.config.table import without_none
 from lmctl.core.errors import ConfigError, Exit, LmctlError
-from lmctl.core.files import path_of, refuse_folder
+from lmctl.core.files import refuse_folder
 from lmctl.core.places import IsFreeText, Paths
-from lmctl.core.words import literal, quoted, setting
+from lmctl.core.words import literal, quoted
+from lmctl.jobs import stages, sweep
+from lmctl.jobs.job import Job
 
-NOT_A_RUN = ("--cfg", "--info", "--hydra-help", "--shell-completion")
-"""Flags with which Hydra shows something instead of running the verb."""
+UNNAMED = ("run_dir=unused", "name=unused")
+"""For a config that is composed to be looked at."""
+
+
+class Application:
+    """`lmctl VERB words...`"""
+
+    def __init__(self, verb: str, words: list[str]) -> None:
+        try:
+            self.arguments = Arguments.parse(words)
+        except UnknownFlag as unknown:
+            raise meant.flag(unknown, Composer(verb)) from None
+        self.argv, flags = sys.argv, self.arguments.flags
+        self.composer = Composer(verb, flags.get("--config-name"), flags.get("--config-dir"))
+        self.verb = self.composer.verb
+        self.hints = get_type_hints(self.composer.schema, include_extras=True)
+        self.free = [key for key, hint in self.hints.items() if IsFreeText in _marks(hint)]
+        """Keys whose values are taken as they are typed."""
+        self.several = self.arguments.has("--multirun")
+        self._refuse_slips(self.arguments.overrides)
+        overrides = self._readable(self.arguments.overrides)
+        overrides += self._implied_by_a_model(overrides)
+        self.stage_overrides, self.overrides = overrides.split(stages.is_for_a_stage)
+        if "teacher" in self.hints and not self._goes_on():
+            self.overrides += teacher.implied(self.overrides)
+
+    def _refuse_slips(self, overrides: Overrides) -> None:
+        """ConfigError for what cannot be meant as it was typed."""
+        typed.refuse_hydras_own(overrides)
+        typed.refuse_slips(overrides, {*self.hints, *self.composer.all_groups, "hydra"}, self.free)
+        if not self.arguments.has("--help"):
+            for place, override in enumerate(overrides):
+                if override.value is None or not override.key:
+                    raise meant.lone_word(place, overrides.render(), self.composer)
+
+    def _readable(self, overrides: Overrides) -> Overrides:
+        """The overrides as Hydra can read them; those of the verb's own text keys as they were typed. With -m, a comma
+        in `name=a,b` parts two values; without it, it is text."""
+        texts = () if self.several else [key for key, hint in self.hints.items() if _bare(hint) is str]
+
+        def readable(override: Override) -> Override:
+            if override.key in texts and not override.removes:
+                return override.as_text(free=override.key in self.free)
+            return override.readable()
+
+        return overrides.map(readable)
+
+    def _implied_by_a_model(self, overrides: Overrides) -> Overrides:
+        """`init_from=X` means the model and the tokenizer of X, unless others are named."""
+        implied = Overrides()
+        if overrides.text("init_from") is None or "model" not in self.composer.defaults:
+            return implied
+        for group in ("model", "tokenizer"):
+            if group not in overrides:
+                implied = implied.set(group, "pretrained")
+        if (overrides + implied).get("tokenizer") == "pretrained" and "tokenizer.path" not in overrides:
+            implied += [Override("tokenizer.path", "${init_from}")]
+        return implied
+
+    def run(self) -> int:
+        """Check the command line and carry it out; the exit code."""
+        arguments = self.arguments
+        if arguments.has("--help"):
+            print(self._help())
+            return Exit.DONE
+        refuse_tokens(self.overrides + self.stage_overrides)
+        self._choose_base()
+        shows = any(map(arguments.has, SHOWS))
+        if self.several and self.verb.plans_grids and not shows:
+            self._settle_sweep()
+            return grid.plan_cells(self)
+        if self.several:
+            jobs = self._check_sweep()
+            sweep.register_launcher()
+            self._hand_over(jobs)
+            jobs.conclude()
+        elif shows:
+            if not arguments.has("--shell-completion"):
+                self._name_run()
+                self.settled()
+            self._hand_over(self._run_job)
+        else:
+            self._name_run()
+            return self._run_verb(self.settled())
+        return Exit.DONE
+
+    def _run_verb(self, cfg: DictConfig) -> int:
+        """Run the verb, or the stages of `cfg`, with the config that was composed."""
+        if self.has_stages(cfg):
+            if self.verb.plans_grids:
+                return grid.plan_stages(self, cfg)
+            self._run_stages(cfg)
+            return Exit.DONE
+        config = self.verb.read(cfg)
+        self._refuse_folders(cfg)
+        self.composer.run_job(lambda: self.verb.run(config))
+        return Exit.DONE
+
+    def _help(self) -> str:
+        from lmctl.cli.help import verb_help
+        from lmctl.config.topics import topic_help
+
+        topics = [word] if (word := self.arguments.flags["--help"]) else self.overrides.render()
+        return "\n\n".join(topic_help(self.composer, word) for word in topics) or verb_help(self.composer)
+
+    def _choose_base(self) -> None:
+        """What the overrides go on top of, if it is not the verb's own config: a config file, the run that goes on, or
+        the text of the teacher."""
+        if (file := self.arguments.flags.get("--from") or self._resumed_config()) is not None:
+            self.composer.start_from(file, self.overrides)
+        elif "distill" not in self.composer.defaults or self._goes_on():
+            return
+        elif (file := teacher.text_of(self.overrides)) is not None:
+            self.composer.start_from(file, self.overrides, teacher.TEXT)
+
+    def settled(self) -> DictConfig:
+        """The config that the overrides make, once those of text keys are taken as they were typed."""
+        given = self.overrides
+        # A comma means several values, unless the key's value is text; which it is, is known only when they are in.
+        tried = given.map(self._as_one)
+        try:
+            cfg = self.composer.task(tried.render())
+        except Exception:
+            if tried == given:
+                raise
+            return self.composer.task(given.render())
+        keys = {key.name: key for key in keys_in(cfg, self.composer.schema)}
+        self.overrides = typed.kept_as_typed(given, keys, several=False)
+        return cfg if self.overrides == tried else self.composer.task(self.overrides.render())
+
+    def _as_one(self, override: Override) -> Override:
+        return (
+            override.as_text() if override.group not in self.composer.all_groups and override.is_sweep() else override
+        )
+
+    def has_stages(self, cfg: DictConfig) -> bool:
+        """Whether `cfg` stands for several runs, one after the other."""
+        return bool(self.stage_overrides) or bool(cfg.get("stages") and cfg.stage is None)
+
+    def stages_in(self, cfg: DictConfig, overrides: Overrides) -> list[Job]:
+        """They, as jobs; `overrides` made `cfg`."""
+        settings = cast("dict[str, Any]", OmegaConf.to_container(cfg.get("stages", OmegaConf.create())))
+        return stages.plan_stages(settings, overrides, self.stage_overrides, Path(cfg.run_dir))
+
+    def _run_stages(self, cfg: DictConfig) -> None:
+        """Check every stage, then run them in turn."""
+        folder = Path(cfg.run_dir)
+        self._refuse_folders(cfg)
+        if Paths(folder).config.exists():
+            raise ConfigError(f"{folder} holds a single run, so no stages can go there", "choose another name=...")
+        jobs, flags = self.stages_in(cfg, self.overrides), self.arguments.of_jobs
+        for job in jobs:
+            one = Application(stages.verb_of(job), [*flags, *job.overrides, *UNNAMED])
+            one.verb.check(one.settled())
+        stages.run_stages(jobs, flags, self.overrides + self.stage_overrides, folder)
+
+    def _settle_sweep(self) -> tuple[DictConfig, list[list[str]]]:
+        """Text keys of a sweep as they were typed, by what the first of its jobs is made of; the sweep's own config,
+        and the overrides of a few of its jobs (`Composer.sweep_configs`)."""
+        given = self.overrides
+        whole, samples = self.composer.sweep_configs(given.render())
+        audit(whole)  # before anything of it is asked
+        keys = {key.name: key for key in keys_in(self._job_config(samples[0]), self.composer.schema)}
+        self.overrides = typed.kept_as_typed(given, keys, several=True)
+        return (whole, samples) if self.overrides == given else self.composer.sweep_configs(self.overrides.render())
+
+    def _job_config(self, words: list[str]) -> DictConfig:
+        return self.composer.task([*words, *(UNNAMED if self.verb.has_run_dir else ())])
+
+    def _check_sweep(self) -> sweep.Sweep:
+        """Find the mistakes of every job that can be found before the first one starts."""
+        whole, samples = self._settle_sweep()
+        for sample in samples:
+            self.verb.check(self._job_config(sample))
+        _, own = self.overrides.split(Override.is_hydras)
+        flags = [*self.arguments.of_jobs, *self.stage_overrides.render()]
+        jobs = sweep.Sweep(self.verb, self._run_job, flags, self.free, self._refused(own.without("name", "run_dir")))
+        folder = sweep.sweep_dir(own)
+        refuse_folder(folder, "run_dir")
+        if Paths(folder).config.exists():
+            raise ConfigError(f"{folder} holds a single run, so no sweep can go there", "choose another name=...")
+        if whole.hydra.launcher._target_ == ProcessLauncherConfig._target_:
+            self.overrides = self.overrides.without("name", "run_dir")
+        elif self.verb.has_run_dir:  # jobs in one process, or on a cluster: Hydra's job number tells them apart
+            self.overrides += [Override("run_dir", quoted(f"{folder}/${{hydra:job.num}}"))]
+        self.overrides += [Override("hydra.sweep.dir", literal(str(folder)))]
+        return jobs
+
+    def _refused(self, overrides: Overrides) -> dict[frozenset[str], LmctlError]:
+        """What is said against the jobs of a sweep that are not legal, by their overrides: it is known before the first
+        one starts. Values without an end (another sweeper's) are not tried."""
+        found: dict[frozenset[str], LmctlError] = {}
+        if not self.verb.has_run_dir:
+            return found
+        try:
+            cells = self.composer.cells(overrides.render())
+        except ConfigError:
+            return found
+        for cell in cells:
+            try:
+                self.verb.refuse(self._job_config(cell))
+            except ConfigError as error:
+                found[frozenset(cell)] = error
+        return found
+
+    def _refuse_folders(self, cfg: DictConfig) -> None:
+        """Folders that cannot be made are refused before any work."""
+        for key in ("run_dir", "cache_dir"):
+            if cfg.get(key) is not None:
+                refuse_folder(Path(cfg[key]), key)
+
+    def _goes_on(self) -> bool:
+        """Whether the config of a run, which says everything, is the base."""
+        return "--from" in self.arguments.flags or going_on.goes_on(self.overrides, self.composer)
+
+    def _resumed_config(self) -> str | None:
+        """A run that goes on is the run it was: its own config is the base, and needs no repeating."""
+        if self.several or not going_on.is_asked(self.overrides, self.composer):
+            return None
+        folder = going_on.folder_of(self.overrides, self.composer)
+        if folder is None:
+            folder = going_on.folder_of_checkpoint(self.overrides)
+            self.overrides = self.overrides.set("run_dir", str(folder))
+        refuse_folder(folder, "run_dir")
+        if staged := stages.recorded(folder):
+            for_one, for_all = Overrides.typed(staged["words"]).split(stages.is_for_a_stage)
+            self.stage_overrides, self.overrides = for_one + self.stage_overrides, for_all + self.overrides
+            return None
+        config = Paths(folder).config
+        return str(config) if config.is_file() else None
+
+    def _name_run(self) -> None:
+        """A run that nobody named is named after the verb and the time."""
+        given = self.overrides.text("name") or self.overrides.text("run_dir")
+        if self.verb.has_run_dir and not given and self.overrides.get("name") != "":
+            self.overrides = self.overrides.set("name", f"{self.verb.name}-{stamp()}")
+
+    def _hand_over(self, task: TaskFunction) -> None:
+        """Let Hydra read the same command line: it shows something, or carries out a sweep, whose jobs are `task`."""
+        sys.argv = [self.argv[0], *self.arguments.hydra_words(self.overrides)]
+        name = self.composer.config_name
+        hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=name)(task)()
+
+    def _run_job(self, cfg: DictConfig) -> None:
+        """One job of a sweep with another launcher than ours, which has composed `cfg`."""
+        sys.argv = self.argv  # for the record, and for the run's other processes
+        self.verb.run(self.verb.read(self.composer.complete(cfg)))
 
 
 def _marks(hint: Any) -> tuple[Any, ...]:
@@ -32,256 +286,3 @@ def _marks(hint: Any) -> tuple[Any, ...]:
 
 def _bare(hint: Any) -> Any:
     return getattr(without_none(hint), "__origin__", without_none(hint))
-
-
-class Application:
-    """`lmctl VERB words...`"""
-
-    def __init__(self, verb: str, words: list[str]) -> None:
-        self.verb = verb
-        try:
-            self.arguments = Arguments.parse(words)
-        except UnknownFlag as unknown:
-            raise meant.flag(unknown, Composer(verb)) from None
-        self.composer = Composer(
-            verb, self.arguments.flags.get("--config-name"), self.arguments.flags.get("--config-dir")
-        )
-        hints = get_type_hints(self.composer.schema, include_extras=True)
-        self.has_run_dir = "run_dir" in hints
-        free = [key for key, hint in hints.items() if IsFreeText in _marks(hint)]
-        typed.refuse_hydras_own(self.arguments.overrides)
-        typed.refuse_slips(self.arguments.overrides, {*hints, *self.composer.all_groups, "hydra"}, free)
-        if not self.arguments.has("--help"):
-            for place, word in enumerate(self.arguments.overrides):
-                if "=" not in word.lstrip("="):
-                    raise meant.lone_word(word, place, self.arguments.overrides, self.composer)
-        several = self.arguments.has("--multirun")
-        # With -m, a comma in `name=a,b` parts two values; without it, it is text.
-        texts = [] if several else [key for key, hint in hints.items() if _bare(hint) is str]
-        self.arguments.overrides = [
-            as_text(word, free=key_of(word) in free) if key_of(word) in texts and word[0] != "~" else readable(word)
-            for word in self.arguments.overrides
-        ]
-        self._start_from_a_model()
-        if "teacher" in hints and not self._goes_on():
-            self.arguments.overrides += teacher.implied(self.arguments)
-        words = self.arguments.overrides
-        self.stage_words = [word for word in words if word.startswith(stages.PREFIX)]
-        self.arguments.overrides = [word for word in words if word not in self.stage_words]
-        kept = ("--config-dir", "--config-name", "--from")
-        self.job_flags = [word for name in kept if (value := self.arguments.flags.get(name)) for word in (name, value)]
-        """Flags that the processes of a sweep, or of stages, must have as well."""
-        sweep.register(verb, [*self.job_flags, *self.stage_words], self.has_run_dir, free)
-
-    def _start_from_a_model(self) -> None:
-        """`init_from=X` means the model and the tokenizer of X, unless others are named."""
-        if self.arguments.text("init_from") is None or "model" not in self.composer.defaults:
-            return
-        for group in ("model", "tokenizer"):
-            if self.arguments.value(group) is None:
-                self.arguments.overrides.append(f"{group}=pretrained")
-        if self.arguments.value("tokenizer") == "pretrained" and self.arguments.value("tokenizer.path") is None:
-            self.arguments.overrides.append("tokenizer.path=${init_from}")
-
-    def run(self) -> int:
-        """Check the command line, then let Hydra carry it out."""
-        arguments = self.arguments
-        if arguments.has("--help"):
-            from lmctl.cli.help import topic_help, verb_help
-
-            topics = [word] if (word := arguments.flags["--help"]) else arguments.overrides
-            print("\n\n".join(topic_help(self.composer, word) for word in topics) or verb_help(self.composer))
-            return Exit.DONE
-        refuse_tokens(arguments.overrides)
-        if (file := arguments.flags.get("--from") or self._resumed_config()) is not None:
-            self.composer.start_from(file, arguments.overrides)
-        elif (
-            "distill" in self.composer.defaults
-            and not self._goes_on()
-            and (file := teacher.text_of(arguments)) is not None
-        ):
-            self.composer.start_from(file, arguments.overrides, teacher.TEXT)
-        if self.verb == "plan" and arguments.has("--multirun") and not any(map(arguments.has, NOT_A_RUN)):
-            self._settle_sweep()
-            return grid.plan_cells(self)
-        if arguments.has("--multirun"):
-            self._check_sweep()
-        elif not any(map(arguments.has, NOT_A_RUN)):
-            self._name_run()
-            cfg = self.settled()
-            if self.stage_words or (cfg.get("stages") and cfg.stage is None):
-                if self.verb == "plan":
-                    return grid.plan_stages(self, cfg)
-                self._run_stages(cfg)
-                return Exit.DONE
-            check(cfg, self.composer.schema)
-            self._refuse_folders(cfg)
-            self._hand_over()
-            if self.verb == "distill":
-                control.conclude(cfg, self.job_flags)
-            return Exit.DONE
-        elif not arguments.has("--shell-completion"):
-            self._name_run()
-            self.settled()
-        self._hand_over()
-        sweep.conclude()
-        return Exit.DONE
-
-    def settled(self) -> DictConfig:
-        """The config that the overrides make, once those of text keys are taken as they were typed."""
-        typed_words = self.arguments.overrides
-        # A comma means several values, unless the key's value is text; which it is, is known only when they are in.
-        tried = [self._as_one(word) for word in typed_words]
-        try:
-            cfg = self.composer.task(tried)
-        except Exception:
-            if tried == typed_words:
-                raise
-            return self.composer.task(typed_words)
-        keys = {key.name: key for key in keys_in(cfg, self.composer.schema)}
-        self.arguments.overrides = typed.kept_as_typed(typed_words, keys, several=False)
-        return cfg if self.arguments.overrides == tried else self.composer.task(self.arguments.overrides)
-
-    def _as_one(self, word: str) -> str:
-        override = parsed(word)
-        group = key_of(word).partition("@")[0]
-        several = override is not None and not word.startswith("~") and override.is_sweep_override()
-        return as_text(word) if several and group not in self.composer.all_groups else word
-
-    def _settle_sweep(self) -> None:
-        """The same for a sweep, by what the first of its jobs is made of."""
-        extra = ["run_dir=unused", "name=unused"] if self.has_run_dir else []
-        _, samples = self.composer.sweep_configs(self.arguments.overrides)
-        cfg = self.composer.task([*samples[0], *extra])
-        keys = {key.name: key for key in keys_in(cfg, self.composer.schema)}
-        self.arguments.overrides = typed.kept_as_typed(self.arguments.overrides, keys, several=True)
-
-    def _refuse_folders(self, cfg: DictConfig) -> None:
-        """Folders that cannot be made are refused before any work."""
-        for key in ("run_dir", "cache_dir"):
-            if cfg.get(key) is not None:
-                refuse_folder(Path(cfg[key]), key)
-
-    def _folder(self) -> Path | None:
-        """Where the run lies that name=... or run_dir=... means; None if neither is given."""
-        name, run_dir = map(self.arguments.text, ("name", "run_dir"))
-        text = run_dir or (None if name is None else f"runs/{name}")
-        if text is not None and "${" in text:
-            words = [
-                as_text(word) if key_of(word) in ("name", "run_dir") else word for word in self.arguments.overrides
-            ]
-            text = str(self.composer.compose(words).run_dir)
-        return None if text is None else path_of(text)
-
-    def _goes_on(self) -> bool:
-        """Whether the config of a run, which says everything, is the base."""
-        resume = self.arguments.text("resume")
-        if "--from" in self.arguments.flags:
-            return True
-        if not self.has_run_dir or resume in (None, "false"):
-            return False
-        own = path_of(str(resume)).parent.parent if resume != "auto" else None
-        folder = self._folder() or own
-        return folder is not None and Paths(folder).config.is_file()
-
-    def _resumed_config(self) -> str | None:
-        """A run that goes on is the run it was: its own config is the base, and needs no repeating."""
-        resume = self.arguments.text("resume")
-        if not self.has_run_dir or resume in (None, "false") or self.arguments.has("--multirun"):
-            return None
-        folder = self._folder()
-        if folder is None and resume != "auto":  # runs/<name>/checkpoints/step-...
-            folder = path_of(str(resume)).parent.parent
-            self.arguments.overrides.append(setting("run_dir", str(folder)))
-        if folder is None:
-            raise ConfigError("resume=auto does not say which run", "give name=... or run_dir=...")
-        refuse_folder(folder, "run_dir")
-        if staged := stages.recorded(folder):
-            for word in reversed(staged["words"]):
-                (self.stage_words if word.startswith(stages.PREFIX) else self.arguments.overrides).insert(0, word)
-            return None
-        config = Paths(folder).config
-        return str(config) if config.is_file() else None
-
-    def _name_run(self) -> None:
-        """A run that nobody named is named after the verb and the time."""
-        given = self.arguments.text("name") or self.arguments.text("run_dir")
-        if self.has_run_dir and not given and self.arguments.value("name") != "":
-            self.arguments.overrides.append(f"name={self.verb}-{stamp()}")
-
-    def _run_stages(self, cfg: DictConfig) -> None:
-        """Check every stage, then run them in turn."""
-        folder = Path(cfg.run_dir)
-        self._refuse_folders(cfg)
-        if Paths(folder).config.exists():
-            raise ConfigError(f"{folder} holds a single run, so no stages can go there", "choose another name=...")
-        settings = cast("dict[str, Any]", OmegaConf.to_container(cfg.get("stages", OmegaConf.create())))
-        words = self.arguments.overrides
-        jobs = stages.plan_stages(settings, words, self.stage_words, folder)
-        for job in jobs:
-            one = Application(stages.verb_of(job), [*self.job_flags, *job.overrides, "run_dir=unused", "name=unused"])
-            check(one.settled(), one.composer.schema)
-        stages.run_stages(jobs, self.job_flags, [*words, *self.stage_words], folder)
-
-    def _check_sweep(self) -> None:
-        """Find the mistakes of every job that can be found before the first one starts."""
-        audit(self.composer.sweep_configs(self.arguments.overrides)[0])  # before anything of it is asked
-        self._settle_sweep()
-        overrides = self.arguments.overrides
-        cfg, samples = self.composer.sweep_configs(overrides)
-        extra = ["run_dir=unused", "name=unused"] if self.has_run_dir else []
-        for sample in samples:
-            check(self.composer.task([*sample, *extra]), self.composer.schema)
-        if self.verb in ("train", "distill"):
-            sweep.refuse(self._refused(overrides, extra))
-        folder = sweep.sweep_dir([word for word in overrides if not word.startswith("hydra")])
-        refuse_folder(folder, "run_dir")
-        if Paths(folder).config.exists():
-            raise ConfigError(f"{folder} holds a single run, so no sweep can go there", "choose another name=...")
-        if cfg.hydra.launcher._target_ == ProcessLauncherConfig._target_:
-            self.arguments.overrides = [w for w in overrides if key_of(w) not in ("name", "run_dir")]
-        elif self.has_run_dir:  # jobs in one process, or on a cluster: Hydra's job number tells them apart
-            self.arguments.overrides.append(f"run_dir={quoted(f'{folder}/${{hydra:job.num}}')}")
-        self.arguments.overrides.append(f"hydra.sweep.dir={literal(str(folder))}")
-
-    def _refused(self, overrides: list[str], extra: list[str]) -> dict[frozenset[str], LmctlError]:
-        """What is said against the jobs of a sweep that are not legal, by their overrides: it is known before the first
-        one starts. Values without an end (another sweeper's) are not tried."""
-        from lmctl.verbs.train import check_legal
-
-        words = [word for word in overrides if not word.startswith("hydra") and key_of(word) not in ("name", "run_dir")]
-        found: dict[frozenset[str], LmctlError] = {}
-        try:
-            cells = self.composer.cells(words)
-        except ConfigError:
-            return found
-        for cell in cells:
-            try:
-                check_legal(self.composer.task([*cell, *extra]))
-            except ConfigError as error:
-                found[frozenset(cell)] = error
-        return found
-
-    def _hand_over(self) -> None:
-        original = sys.argv
-        failed: list[BaseException] = []
-
-        def job(cfg: DictConfig) -> None:
-            sys.argv = original  # what the user typed, for the record and for the run's other processes
-            importlib.import_module(f"lmctl.verbs.{self.verb}").run(self.composer.complete(cfg))
-
-        def task(cfg: DictConfig) -> None:
-            try:
-                job(cfg)
-            except Exception as error:
-                if self.arguments.has("--multirun"):  # another launcher than ours wants to hear of it
-                    raise
-                failed.append(error)  # raised below: Hydra would print a line of its own about it
-
-        sys.argv = [original[0], *self.arguments.hydra_words()]
-        start = hydra.main(
-            version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=self.composer.config_name
-        )
-        start(task)()
-        for error in failed:
-            raise error

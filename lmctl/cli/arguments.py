@@ -7,14 +7,9 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
 from lmctl.config.compose import flag_parser
-from lmctl.core import words
+from lmctl.config.overrides import Override, Overrides
 from lmctl.core.errors import ConfigError
 
 OWN_FLAGS = {"--resume": "resume=auto"}
@@ -26,6 +21,10 @@ CHOICES = {
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
 }
+SHOWS = ("--cfg", "--info", "--hydra-help", "--shell-completion")
+"""Flags with which Hydra shows something instead of running the verb."""
+OF_JOBS = ("--config-dir", "--config-name", "--from")
+"""Flags that the processes of a sweep, or of stages, must have as well."""
 
 
 class UnknownFlag(ConfigError):
@@ -40,7 +39,7 @@ class UnknownFlag(ConfigError):
 class Arguments:
     """What stands after the verb."""
 
-    overrides: list[str] = field(default_factory=list)
+    overrides: Overrides = field(default_factory=Overrides)
     flags: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
@@ -50,7 +49,7 @@ class Arguments:
         while rest:
             word = rest.pop(0)
             if not word.startswith("-"):
-                arguments.overrides.append(word)
+                arguments.overrides += [Override.typed(word)]
                 continue
             name, equals, text = word.partition("=")
             name = ALIASES.get(name, name)
@@ -71,7 +70,7 @@ class Arguments:
 
     def _flag(self, name: str, value: str | None, following: str | None) -> None:
         if name == "--resume":
-            self.overrides.append(f"resume={value}" if value else OWN_FLAGS[name])
+            self.overrides += [Override.typed(f"resume={value}" if value else OWN_FLAGS[name])]
             return
         if name == "--experimental-rerun":
             raise ConfigError(
@@ -94,18 +93,13 @@ class Arguments:
     def has(self, flag: str) -> bool:
         return flag in self.flags
 
-    def value(self, key: str) -> str | None:
-        """The last value that an override gives to `key`, as typed."""
-        values = [word.partition("=")[2] for word in self.overrides if word.lstrip("+").partition("=")[0] == key]
-        return values[-1] if values else None
+    @property
+    def of_jobs(self) -> list[str]:
+        """The flags of OF_JOBS that were given."""
+        return [word for name in OF_JOBS if (value := self.flags.get(name)) for word in (name, value)]
 
-    def text(self, key: str) -> str | None:
-        """The text that an override gives to `key`; None if there is none, or if it is null."""
-        value = self.value(key)
-        return None if value in (None, "", "null") else words.read(str(value))
-
-    def hydra_words(self) -> list[str]:
-        """The same command line as Hydra's parser wants it: flags first, overrides last."""
+    def hydra_words(self, overrides: Overrides) -> list[str]:
+        """The same flags with other overrides, as Hydra's parser wants them: flags first, overrides last."""
         flags = []
         for name, value in self.flags.items():
             if name != "--from":
@@ -113,55 +107,7 @@ class Arguments:
                 flags += [name] if value is None else [f"{name}={value}"] if value.startswith("-") else [name, value]
         if self.flags.get("--info", "") is None:
             flags.append("all")
-        return [*flags, *self.overrides]
-
-
-def readable(word: str) -> str:
-    """An override as Hydra can read it: what its grammar does not take (letters that are not Latin, half a bracket) is
-    meant as it stands."""
-    key, equals, value = word.partition("=")
-    if not equals or value in ("", "null") or words.is_quoted(value):
-        return word
-    return word if parsed(word) is not None else f"{key}={words.quoted(value)}"
-
-
-def as_text(word: str, several: bool = False, free: bool = False) -> str:
-    """The override of a key whose value is text: `2024_01`, `1e5`, `on`, `a, b` and `[x]` are what they look like.
-
-    `several`: commas part the values of a sweep. `free`: quotes and `${x}` are text as well. `null` stays what it is.
-    """
-    key, equals, value = word.partition("=")
-    if not equals or value in ("", "null") or (words.is_quoted(value) and not (free and not several)):
-        return word
-    if not several:
-        return f"{key}={words.literal(value) if free else words.quoted(value)}"
-    if (override := parsed(word)) is None:
-        return f"{key}={words.quoted(value)}"
-    if isinstance(override.value(), str) or any(mark in value for mark in "'\"[]{}()\\$"):
-        return word  # Hydra's own grammar of sweeps
-    return f"{key}={','.join(_plain(part.strip()) for part in value.split(','))}"
-
-
-def _plain(part: str) -> str:
-    return part if part == "null" or isinstance(_value(part), str) else words.quoted(part)
-
-
-def _value(part: str) -> Any:
-    override = parsed(f"key={part}")
-    return part if override is None else override.value()
-
-
-def parsed(word: str) -> Override | None:
-    """The word as Hydra reads it; None if it cannot."""
-    try:
-        return OverridesParser.create().parse_override(word)
-    except (HydraException, ValueError, RecursionError):
-        return None
-
-
-def key_of(word: str) -> str:
-    """The key that an override sets, adds or takes out."""
-    return word.partition("=")[0].lstrip("+~")
+        return [*flags, *overrides.render()]
 
 
 def stamp() -> str:

@@ -32,10 +32,10 @@ from yaml.reader import ReaderError
 
 import lmctl
 from lmctl.cli import meant
-from lmctl.config.compose import SCHEMAS
 from lmctl.config.described import keys_named
 from lmctl.config.mistakes import UnknownKey, required, wrong_value
 from lmctl.config.trial import Several
+from lmctl.config.verb import verbs
 from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped, together
 from lmctl.core.suggest import listed, nearest
 
@@ -205,7 +205,7 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
         return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
     keys: list[str] = []
     with contextlib.suppress(HydraException, OmegaConfBaseException):  # broken elsewhere, too: no suggestions then
-        keys = list(_keys(composer.compose(composer.choices)))
+        keys = list(_keys(composer.compose(composer.choices.render())))
     group, _, rest = key.partition(".")
     if rest and group in composer.defaults:
         others = _with_key(group, rest, composer)
@@ -219,16 +219,17 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
     close = by_last.get(last) or nearest(key, keys) or (by_last[misspelt[0]] if misspelt else None)
     if close:
         return ConfigError(f"unknown key '{key}'; did you mean {close}?")
-    return ConfigError(f"unknown key '{key}'", f"lmctl {composer.verb} --help lists the keys")
+    return ConfigError(f"unknown key '{key}'", f"lmctl {composer.verb.name} --help lists the keys")
 
 
 def _no_group(group: str, composer: Composer) -> ConfigError:
     """`quantize=int8_dynamic` was given to a verb that knows no `quantize`."""
+    verb = composer.verb.name
     if group == "model" and "model_path" in composer.schema.__dataclass_fields__:
-        return ConfigError(f"lmctl {composer.verb} takes no 'model'; did you mean model_path=...?")
-    verbs = [verb for verb, schema in SCHEMAS.items() if group in {field.name for field in fields(schema)}]
-    takes = f"; lmctl {', '.join(verbs)} {'does' if len(verbs) == 1 else 'do'}" if verbs else ""
-    return ConfigError(f"lmctl {composer.verb} takes no '{group}'{takes}", f"groups: {', '.join(composer.defaults)}")
+        return ConfigError(f"lmctl {verb} takes no 'model'; did you mean model_path=...?")
+    others = [name for name, one in verbs().items() if group in {field.name for field in fields(one.schema)}]
+    takes = f"; lmctl {', '.join(others)} {'does' if len(others) == 1 else 'do'}" if others else ""
+    return ConfigError(f"lmctl {verb} takes no '{group}'{takes}", f"groups: {', '.join(composer.defaults)}")
 
 
 def _with_key(group: str, rest: str, composer: Composer) -> list[str]:
@@ -239,10 +240,9 @@ def _with_key(group: str, rest: str, composer: Composer) -> list[str]:
 
 def _key_of_other_option(group: str, rest: str, others: list[str], composer: Composer) -> ConfigError:
     """`data.path` was given, and the option of `data` in use has nothing like it: maybe another option has."""
-    chosen = next((word.partition("=")[2] for word in composer.choices if word.startswith(f"{group}=")), None)
-    chosen = chosen or composer.defaults[group]
+    chosen = composer.choices.get(group) or composer.defaults[group]
     hint = f"{listed([f'{group}={name}' for name in others], 8)} {'has' if len(others) == 1 else 'have'} it"
-    if chosen and not any(word.startswith(f"{group}=") for word in composer.choices):
+    if chosen and group not in composer.choices:
         hint += ": write one of them as well"
     where = f" of {group}={chosen}" if chosen else f": no option of {group} is chosen"
     return ConfigError(f"unknown key '{group}.{rest}'{where}", hint if others else None)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from lmctl.cli import stages
-from lmctl.cli.arguments import key_of
-from lmctl.cli.sweep import job_names
+from lmctl.config.overrides import Override, Overrides
 from lmctl.core.errors import Exit
-from lmctl.core.words import read
+from lmctl.jobs.sweep import job_names
 
 if TYPE_CHECKING:
     from lmctl.cli.application import Application
@@ -25,42 +23,46 @@ UNUSED = ["name=planned", "run_dir=runs/planned"]
 
 def plan_cells(application: Application) -> int:
     """Plan every cell of `-m`; the exit code."""
-    words = [word for word in application.arguments.overrides if key_of(word) not in ("name", "run_dir")]
-    cells = application.composer.cells(words)
+    cells = application.composer.cells(application.overrides.without("name", "run_dir").render())
     configs = [application.composer.task([*cell, *UNUSED]) for cell in cells]  # slips of the pen end it here
     jobs: list[Job] = []
     for name, cell, cfg in zip(job_names(cells), cells, configs, strict=True):
-        if application.stage_words or (cfg.get("stages") and cfg.stage is None):
-            jobs += [(f"{name}: {stage}", own, part) for stage, own, part in _stages(application, cell, cfg)]
+        if application.has_stages(cfg):
+            parts = _stages(application, cfg, Overrides.typed(cell))
+            jobs += [(f"{name}: {stage}", own, part) for stage, own, part in parts]
         else:
             jobs.append((name, cell, cfg))
-    return _planned(jobs)
+    return _planned(application, jobs)
 
 
 def plan_stages(application: Application, cfg: DictConfig) -> int:
     """Plan every stage of `cfg`; the exit code."""
-    return _planned(list(_stages(application, application.arguments.overrides, cfg)))
+    return _planned(application, list(_stages(application, cfg, application.overrides)))
 
 
-def _planned(jobs: list[Job]) -> int:
-    from lmctl.verbs.plan import run_grid
-
-    return Exit.USAGE if run_grid(jobs) else Exit.DONE
+def _planned(application: Application, jobs: list[Job]) -> int:
+    return Exit.USAGE if application.verb.run_grid(jobs) else Exit.DONE
 
 
-def _stages(application: Application, words: list[str], cfg: DictConfig) -> Iterator[Job]:
-    """The stages of `cfg`. One that starts from what an earlier stage is yet to leave is planned with that stage's
-    model and tokenizer, from scratch: the costs are the same."""
-    settings = cast("dict[str, Any]", OmegaConf.to_container(cfg.get("stages", OmegaConf.create())))
+def _stages(application: Application, cfg: DictConfig, overrides: Overrides) -> Iterator[Job]:
+    """The stages of `cfg`, which `overrides` made. One that starts from what an earlier stage is yet to leave is
+    planned with that stage's model and tokenizer, from scratch: the costs are the same."""
     before: dict[str, DictConfig] = {}
-    for job in stages.plan_stages(settings, words, application.stage_words, Path(cfg.run_dir)):
-        start = read(next((w for w in job.overrides if key_of(w) == "init_from"), "").partition("=")[2])
+    for job in application.stages_in(cfg, overrides):
+        own = Overrides.typed(job.overrides)
+        start = own.text("init_from") or ""
         waits = start in before and not Path(start).exists()
-        own = [w for w in job.overrides if not (waits and w.startswith(("init_from=", "model", "tokenizer")))]
-        one = type(application)(application.verb, [*application.job_flags, *own, *UNUSED])
+        if waits:
+            _, own = own.split(_says_where_to_begin)
+        words = [*application.arguments.of_jobs, *own.render(), *UNUSED]
+        one = type(application)(application.verb.name, words)
         part = one.settled()
         if waits:
             with open_dict(part):
                 part.model, part.tokenizer = before[start].model, before[start].tokenizer
         before[job.run_dir] = part
         yield job.name, job.overrides, part
+
+
+def _says_where_to_begin(override: Override) -> bool:
+    return str(override).startswith(("init_from=", "model", "tokenizer"))

@@ -1,8 +1,6 @@
-"""`lmctl VERB ...`: one Hydra application per verb, with errors in plain words and exit codes that mean something.
+"""`lmctl VERB ...`: the verb is found by the name of its file, and the rest of the line is for it.
 
-The verb is taken off the command line and the rest is left to `hydra.main`, so that overrides, `-m`, `--cfg`,
-`--info`, `--config-dir`, launchers, sweepers and shell completion work as everywhere. The config is composed once
-before that, so that mistakes are reported before anything is written.
+Errors come out in plain words, with exit codes that mean something.
 """
 
 from __future__ import annotations
@@ -14,28 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lmctl import __version__
+from lmctl.config.verb import Command, WordsCommand, command, names, summary
 from lmctl.core import stop
 from lmctl.core.errors import Exit
 from lmctl.core.stop import SIGNALS
 from lmctl.core.suggest import nearest
-
-VERBS = {
-    "train": "pre-train or fine-tune a model",
-    "distill": "train a small model from a big one, and say how much of the gap was closed",
-    "plan": "say whether a run or a grid is legal, and what it costs",
-    "prepare": "train the tokenizer, build the token cache, print its card",
-    "peek": "show examples as the model will see them",
-    "eval": "measure how good a model is",
-    "predict": "label new texts with a model that was fine-tuned",
-    "generate": "continue prompts, or fill their masks",
-    "translate": "translate lines",
-    "score": "log-probabilities of lines, good/bad pairs, rescoring of n-best lists",
-    "list": "list the config groups, their options and what each is for",
-}
-
-
-PREPARE = ("train", "distill", "prepare", "peek")
-"""Verbs that read and tokenise before they do anything that could be saved."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,14 +38,14 @@ def main(argv: list[str] | None = None) -> int:
             "  is the terminal set to another encoding? It must be UTF-8, and so must names of files", file=sys.stderr
         )
         return Exit.USAGE
-    if words[0] not in VERBS:
+    if words[0] not in names():
         instead = ELSEWHERE.get(words[0].lower().lstrip("-")) or _verb_first(words[0])
-        close = None if instead else nearest(words[0], VERBS)
+        close = None if instead else nearest(words[0], names())
         print(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""), file=sys.stderr)
         print(f"  {instead or 'lmctl --help lists the verbs'}", file=sys.stderr)
         return Exit.USAGE
     with _own_process_state([sys.argv[0], *words]):
-        return _list(words[1:]) if words[0] == "list" else _hydra_verb(words[0], words[1:])
+        return _run(command(words[0]), words[1:])
 
 
 def _verb_first(word: str) -> str | None:
@@ -85,7 +66,7 @@ def _not_text(words: list[str]) -> str | None:
 def usage() -> str:
     """What `lmctl --help` prints."""
     lines = ["usage: lmctl VERB [group=option ...] [key=value ...] [-m] [flags]", "", "verbs:"]
-    lines += [f"  {verb:<9} {purpose}" for verb, purpose in VERBS.items()]
+    lines += [f"  {name:<9} {summary(name)}" for name in names()]
     lines += [
         "",
         "  lmctl VERB --help                  its groups, keys and examples",
@@ -161,31 +142,19 @@ def _own_process_state(argv: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _list(words: list[str]) -> int:
-    from lmctl.cli.explain import report
-    from lmctl.cli.help import topic_help
-    from lmctl.config.compose import Composer
-    from lmctl.verbs.list import run
-
-    try:
-        run(words, lambda word: topic_help(Composer("train"), word))
-    except BrokenPipeError:
-        return _unread()
-    except Exception as error:
-        return report(error)
-    return Exit.DONE
-
-
-def _hydra_verb(verb: str, words: list[str]) -> int:
+def _run(verb: Command, words: list[str]) -> int:
     """Run one verb to its end; every exception becomes a message and an exit code."""
     from lmctl.cli.explain import report
 
     application = None
-    stop.install("interrupted; nothing had to be saved" if verb in PREPARE else "interrupted")
+    stop.install(verb.interrupted)
     try:
+        if isinstance(verb, WordsCommand):
+            verb.run(words)
+            return Exit.DONE
         from lmctl.cli.application import Application
 
-        application = Application(verb, words)
+        application = Application(verb.name, words)
         return application.run()
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
@@ -212,14 +181,14 @@ def _complete(words: list[str]) -> int:
     line = os.environ.get("COMP_LINE", "")
     typed = line.split()
     installing = not any(word.startswith("query=") for word in words)
-    if installing or ((len(typed) > 2 or (len(typed) == 2 and line.endswith(" "))) and typed[1] in VERBS):
-        verb = "train" if installing else typed[1]
-        if verb == "list":
+    if installing or ((len(typed) > 2 or (len(typed) == 2 and line.endswith(" "))) and typed[1] in names()):
+        verb = command("train" if installing else typed[1])
+        if isinstance(verb, WordsCommand):
             return Exit.DONE
         os.environ["COMP_LINE"] = " ".join([*typed[:1], *typed[2:]]) + (" " if line.endswith(" ") else "")
         with _own_process_state([sys.argv[0], *words]):
-            return _hydra_verb(verb, words)
+            return _run(verb, words)
     start = typed[1] if len(typed) == 2 and not line.endswith(" ") else ""
     if len(typed) <= 2:
-        print(" ".join(verb for verb in VERBS if verb.startswith(start)))
+        print(" ".join(name for name in names() if name.startswith(start)))
     return Exit.DONE

@@ -167,9 +167,10 @@ def setting(key: str, composer: Composer) -> str | None:
     return known if takes else None
 
 
-def lone_word(word: str, place: int, typed: list[str], composer: Composer) -> ConfigError:
-    """`runs/x`, `fp16`, `train.yaml`, `model = bert_tiny`, `budget.steps:30`: no `key=value`."""
-    verb, own = composer.verb, composer.schema.__dataclass_fields__
+def lone_word(place: int, typed: list[str], composer: Composer) -> ConfigError:
+    """The word at a place among those that were typed is no `key=value`: `runs/x`, `fp16`, `train.yaml`,
+    `model = bert_tiny`, `budget.steps:30`."""
+    word, verb, own = typed[place], composer.verb, composer.schema.__dataclass_fields__
     after = typed[place + 1] if place + 1 < len(typed) else ""
     if after.startswith("="):  # `model = bert_tiny`, `model =bert_tiny`
         joined = "".join(typed[place : place + 2 + (after == "=")])
@@ -190,8 +191,8 @@ def lone_word(word: str, place: int, typed: list[str], composer: Composer) -> Co
             return ConfigError(f"cannot read '{word}'", f"did you mean {words.setting(key, word)}?")
     if (groups := [group for group in composer.defaults if word in composer.options(group)]) != []:
         return ConfigError(f"cannot read '{word}'", f"did you mean {groups[0]}={word}?")
-    if Path(word).exists() and verb in ("train", "prepare", "peek", "plan"):
-        return ConfigError(f"cannot read '{word}'", f"to train on your own text write data=text data.path={word}")
+    if Path(word).exists() and verb.alone is not None:
+        return ConfigError(f"cannot read '{word}'", verb.alone.format(word))
     if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", word):
         return ConfigError(f"cannot read '{word}'", f"a setting is written key=value: {word}=...")
     known = [*composer.defaults, *own]

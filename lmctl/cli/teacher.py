@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lmctl.cli.arguments import Arguments, parsed
+from lmctl.config.overrides import Override, Overrides
 from lmctl.core.files import path_of
 from lmctl.core.places import Paths, run_of
-from lmctl.core.words import read, setting
 from lmctl.model import rnn
 
 SMALL = {
@@ -27,38 +26,36 @@ TEXT = ("data", "augment", "mix")
 """What a student takes over from the run of its teacher, besides the length of rows."""
 
 
-def named(arguments: Arguments) -> str | None:
+def named(overrides: Overrides) -> str | None:
     """Where the first teacher lies; None if the command line names none."""
-    value = arguments.value("teacher")
-    if value in (None, "", "null"):
+    if (text := overrides.text("teacher")) is None:
         return None
-    override = parsed(f"teacher={value}")
-    several = None if override is None else override.value()
+    several = Override("teacher", overrides.get("teacher")).parsed_value()
     if not isinstance(several, list):
-        return read(str(value))
+        return text
     return str(getattr(several[0], "text", several[0])) if several else None
 
 
-def implied(arguments: Arguments) -> list[str]:
+def implied(overrides: Overrides) -> Overrides:
     """Overrides for what is not on the command line."""
-    teacher, words = named(arguments), []
+    teacher, more = named(overrides), Overrides()
     if teacher is None:
-        return []
-    if arguments.value("tokenizer") is None and arguments.value("init_from") is None:
-        words.append("tokenizer=pretrained")
-    if "tokenizer=pretrained" in words and arguments.value("tokenizer.path") is None:
-        words.append(setting("tokenizer.path", teacher))
-    if arguments.value("model") is None and arguments.value("init_from") is None:
-        like = arguments.value("student.from_teacher") not in (None, "null")
+        return more
+    if "tokenizer" not in overrides and "init_from" not in overrides:
+        more = more.set("tokenizer", "pretrained")
+        if "tokenizer.path" not in overrides:
+            more = more.set("tokenizer.path", teacher)
+    if "model" not in overrides and "init_from" not in overrides:
+        like = overrides.text("student.from_teacher") is not None
         small = "teacher_layers" if like else SMALL.get(_type_of(path_of(teacher)))
-        words += [] if small is None or arguments.value("recipe") else [f"model={small}"]
-    return words
+        more = more if small is None or overrides.get("recipe") else more.set("model", small)
+    return more
 
 
-def text_of(arguments: Arguments) -> str | None:
+def text_of(overrides: Overrides) -> str | None:
     """The config of the teacher's run, if it is a run of lmctl and no other text is named."""
-    teacher = named(arguments)
-    if teacher is None or arguments.value("mix") is not None or arguments.value("recipe") is not None:
+    teacher = named(overrides)
+    if teacher is None or "mix" in overrides or "recipe" in overrides:
         return None
     config = Paths(run_of(path_of(teacher))).config
     return str(config) if config.is_file() else None

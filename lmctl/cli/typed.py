@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from lmctl.cli.arguments import as_text, key_of
 from lmctl.config.keys import Key
+from lmctl.config.overrides import Override, Overrides
 from lmctl.core import words
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
@@ -30,25 +30,24 @@ OWN_WAY = {
 """Settings of Hydra's that lmctl decides itself, and what to write instead."""
 
 
-def refuse_hydras_own(overrides: Iterable[str]) -> None:
+def refuse_hydras_own(overrides: Overrides) -> None:
     """ConfigError for a setting of Hydra's that would be overridden without a word."""
-    for word in overrides:
-        for key, instead in OWN_WAY.items():
-            if key_of(word) == key or (key_of(word).startswith(f"{key.rpartition('.')[0]}=") and "." in key):
-                raise ConfigError(f"{key_of(word)} is not for lmctl", instead)
+    for override in overrides:
+        if (instead := OWN_WAY.get(override.key)) is not None:
+            raise ConfigError(f"{override.key} is not for lmctl", instead)
 
 
-def refuse_slips(overrides: Iterable[str], known: Collection[str], free: Collection[str]) -> None:
+def refuse_slips(overrides: Overrides, known: Collection[str], free: Collection[str]) -> None:
     """ConfigError for full-width punctuation where `=`, `,` or quotes were meant, and for a second setting inside a
     value. `known` are the keys and groups of the verb, `free` those whose values are any text."""
-    for word in overrides:
-        key, equals, value = word.partition("=")
+    for override in overrides:
+        word, key, value = str(override), f"{override.sign}{override.key}", override.value
         if plain(key) != key:
             raise ConfigError(
                 f"'{word}' has full-width characters or quotes where its key or its = should be",
                 f"write {plain(word).strip(chr(34) + chr(39))}",
             )
-        if not equals or key_of(word) in free or words.is_quoted(value) or os.path.exists(path_of(value)):
+        if value is None or override.key in free or words.is_quoted(value) or os.path.exists(path_of(value)):
             continue
         if (second := _SECOND.search(value)) and second[1] in known:
             rest = plain(value[second.start() :]).lstrip(",; ")
@@ -72,29 +71,25 @@ def _plain_character(character: str) -> str:
     return folded if len(folded) == 1 and folded.isascii() else other
 
 
-def kept_as_typed(overrides: Iterable[str], keys: Mapping[str, Key], several: bool) -> list[str]:
+def kept_as_typed(overrides: Overrides, keys: Mapping[str, Key], several: bool) -> Overrides:
     """The overrides, those of text keys quoted where Hydra would read something else than text. `keys`: those of the
     config that the overrides make; `several`: commas part the values of a sweep."""
-    found = []
-    for word in overrides:
-        key = keys.get(key_of(word))
-        if (
-            key is None
-            or word.startswith("~")
-            or "=" not in word
-            or (key.hint is not str and isinstance(key.value, list | dict))
-        ):
-            found.append(word)
-        elif key.is_text:
-            found.append(as_text(word, several))
-        else:
-            _refuse_wide_digits(word, key)
-            found.append(word)
-    return found
+
+    def kept(override: Override) -> Override:
+        key = keys.get(override.key)
+        if key is None or override.removes or override.value is None:
+            return override
+        if key.hint is not str and isinstance(key.value, list | dict):
+            return override
+        if key.is_text:
+            return override.as_text(several)
+        _refuse_wide_digits(override, key)
+        return override
+
+    return overrides.map(kept)
 
 
-def _refuse_wide_digits(word: str, key: Key) -> None:
-    value = word.partition("=")[2]
-    if key.hint in (int, float, bool) and plain(value) != value:
-        value = words.read(value)
+def _refuse_wide_digits(override: Override, key: Key) -> None:
+    if key.hint in (int, float, bool) and plain(str(override.value)) != override.value:
+        value = override.text
         raise ConfigError(f"{key.name}={value} has full-width characters", f"write {key.name}={plain(value)}")

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from lmctl.config.overrides import Overrides
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
-from lmctl.core.words import read
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
 """Where Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
@@ -41,12 +41,13 @@ def reads_secret(text: str) -> bool:
     return any(SECRET.search(name) and not HARMLESS.search(name) for name in VARIABLE.findall(text))
 
 
-def refuse_tokens(words: list[str]) -> None:
+def refuse_tokens(overrides: Overrides) -> None:
     """Overrides are written down in many places; an access token must not be among them."""
-    for word in words:
-        if is_token(read(word.partition("=")[2])) or is_token(word.partition("=")[0]):
+    for override in overrides:
+        key = f"{override.sign}{override.key}"
+        if is_token(override.text) or is_token(key):
             raise ConfigError(
-                f"the value of '{word.partition('=')[0]}' looks like an access token, and overrides are recorded",
+                f"the value of '{key}' looks like an access token, and overrides are recorded",
                 "put it into the environment (HF_TOKEN), or log in with: hf auth login",
             )
 

@@ -11,14 +11,13 @@ import importlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass, replace
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from lmctl.config.mistakes import Mistakes, UnknownKey, WrongName, join, required, wrong_value
-from lmctl.config.table import bases, groups_of, rows
+from lmctl.config.table import bases, groups_of, rows, without_none
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -26,6 +25,11 @@ C = TypeVar("C")
 
 TRUSTED: tuple[str, ...] = ("lmctl.",)
 """Where a `_target_` may point; users add packages with `trusted=[...]`, files found in a run never do."""
+
+
+def prefixes(trusted: Iterable[str]) -> tuple[str, ...]:
+    """Where a `_target_` may point, for a config that trusts these packages besides."""
+    return (*TRUSTED, *(f"{package}." for package in trusted))
 
 
 def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUSTED) -> C:
@@ -62,25 +66,16 @@ def section(node: DictConfig, cls: type[C]) -> C:
     return cast(C, made)
 
 
-def check_root(cfg: DictConfig, cls: type[C]) -> C:
-    """The root of a verb's config: its own keys and sections checked, its component groups left as nodes."""
-    found = Mistakes()
-    found.names += _taken_out(cfg, cls)
-    root = _filled(cls, cfg, None, found)
-    found.tell()
-    return cast(C, root)
-
-
 def read_root(cfg: DictConfig, schema: type[C]) -> C:
     """The root of a verb's config with its groups built into components; those that are null stay None. All that is
     wrong is told together: first of names, and where they are right of values."""
-    trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
-    found, components, kinds = Mistakes(), dict[str, Any](), bases(schema)
+    trusted = prefixes(cfg.get("trusted") or ())
+    found, components = Mistakes(), dict[str, Any]()
     found.names += _taken_out(cfg, schema)
-    for name in groups_of(schema):
+    for name, base in bases(schema).items():
         if name in cfg and not OmegaConf.is_missing(cfg, name) and cfg[name] is not None:
             with found.caught():
-                components[name] = _built(cfg[name], kinds.get(name, object), trusted, found)
+                components[name] = _built(cfg[name], base, trusted, found)
     root = _filled(schema, cfg, None, found)
     found.tell()
     return cast(C, replace(cast(Any, root), **components))
@@ -195,14 +190,6 @@ def refuse_numbers(value: Any, path: str) -> None:
 def is_component_type(hint: Any) -> bool:
     """Whether a value of this type is built from a `_target_`: one of our protocols, or a dataclass."""
     return isinstance(hint, type) and (is_dataclass(hint) or getattr(hint, "_is_protocol", False))
-
-
-def without_none(hint: Any) -> Any:
-    """`X` for `Optional[X]`, anything else as it is."""
-    if get_origin(hint) in (Union, UnionType):
-        rest = [option for option in get_args(hint) if option is not type(None)]
-        return rest[0] if len(rest) == 1 else hint
-    return hint
 
 
 def _is_component(value: Any) -> bool:

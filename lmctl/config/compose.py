@@ -8,12 +8,14 @@ that this takes are imported in this file only.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from copy import copy
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -23,74 +25,34 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
+from hydra.core.utils import run_job
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmctl.config.audit import audit
 from lmctl.config.build import check
 from lmctl.config.comments import CommentedKey, commented_keys, first_comment
-from lmctl.config.groups import DistillConfig, PeekConfig, PlanConfig, PrepareConfig, TrainConfig
 from lmctl.config.keys import expand_home
 from lmctl.config.options import spell_out
+from lmctl.config.overrides import Overrides
 from lmctl.config.saved import read_config
-from lmctl.config.schema import ProcessLauncherConfig
-from lmctl.config.table import defaults, structured
+from lmctl.config.store import conf_dir, register, register_launcher, settings_of
+from lmctl.config.table import defaults
 from lmctl.config.trial import tried
-from lmctl.config.use_schema import EvalConfig, GenerateConfig, PredictConfig, ScoreConfig, TranslateConfig
+from lmctl.config.verb import verb, verbs
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 from lmctl.core.suggest import nearest
 
-SCHEMAS: dict[str, type[Any]] = {
-    "train": TrainConfig,
-    "distill": DistillConfig,
-    "plan": PlanConfig,
-    "prepare": PrepareConfig,
-    "peek": PeekConfig,
-    "eval": EvalConfig,
-    "generate": GenerateConfig,
-    "translate": TranslateConfig,
-    "score": ScoreConfig,
-    "predict": PredictConfig,
-}
 FROM_FILE = "from_file"
 """Name under which `--from FILE` is known to Hydra."""
+
 VERSION_BASE = "1.3"
-
-
-def conf_dir() -> Path:
-    """Where the shipped YAML lies: inside an installed wheel, beside the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    for candidate in (package / "conf", package.parent / "conf"):
-        if (candidate / "train.yaml").is_file():
-            return candidate
-    raise FileNotFoundError(f"lmctl is installed without its conf directory (looked in and beside {package})")
 
 
 def flag_parser() -> argparse.ArgumentParser:
     """Hydra's own parser of flags."""
     return get_args_parser()
-
-
-@cache
-def register_schemas() -> None:
-    """Make `schema_train`, `groups_train` and their kind, and our launcher, known to the `defaults` lists."""
-    store = ConfigStore.instance()
-    for verb, schema in SCHEMAS.items():
-        chosen = [{name: option} for name, option in defaults(schema).items()]
-        store.store(name=f"groups_{verb}", node={"defaults": [*chosen, "_self_"]}, provider="lmctl")
-        store.store(name=f"schema_{verb}", node=_thawed(structured(schema)), provider="lmctl")
-    launcher = _thawed(OmegaConf.structured(ProcessLauncherConfig))
-    store.store(group="hydra/launcher", name="process", node=launcher, provider="lmctl")
-
-
-def _thawed(node: Any) -> Any:
-    """OmegaConf makes nodes of frozen dataclasses read-only, which would refuse every override."""
-    if isinstance(node, DictConfig):
-        node._set_flag("readonly", None)
-        for child in node._content.values() if isinstance(node._content, dict) else ():
-            _thawed(child)
-    return node
 
 
 class _Repository(ConfigRepository):
@@ -123,13 +85,19 @@ def _loader(path: Any) -> ConfigLoaderImpl:
 class Composer:
     """The config of one verb, as its YAML files and a command line make it."""
 
-    def __init__(self, verb: str, config_name: str | None = None, config_dir: str | None = None) -> None:
+    def __init__(self, name: str, config_name: str | None = None, config_dir: str | None = None) -> None:
+        """`name` is the verb's; `config_name` and `config_dir` are Hydra's flags."""
         version.setbase(VERSION_BASE)
-        register_schemas()
-        self.verb, self.schema = verb, SCHEMAS[verb]
-        self.config_name = config_name or verb
+        for one in verbs().values():  # all of them, because configs of people's own may begin with any
+            register(one)
+        register_launcher()
+        self.verb = verb(name)
+        self.schema = self.verb.schema
+        self.config_name = config_name or name
         self.config_dir = config_dir
-        self.choices: list[str] = []
+        self.hydras = DictConfig({})
+        """Hydra's own settings in the config of the last `task`."""
+        self.choices = Overrides()
         """Which options the last command line chose, for whoever has to explain an error in it."""
         path = create_config_search_path(str(conf_dir()))
         if config_dir is not None:
@@ -139,35 +107,53 @@ class Composer:
             path.prepend("command-line", folder, SearchPathQuery(provider="schema"))
         self.loader = _loader(path)
 
-    def compose(self, overrides: list[str]) -> DictConfig:
-        """The whole config of a single job, the hydra node included."""
-        return tried(self._compose, overrides, self.all_groups, lambda cfg: check(self._own(cfg), self.schema))
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The whole config of a single job, the hydra node included. Of words that are wrong all are told."""
+        return tried(self._compose, list(overrides), self.all_groups, lambda cfg: check(self._own(cfg), self.schema))
 
-    def _compose(self, overrides: list[str]) -> DictConfig:
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
         self.choices = self._choices(overrides)
         return self.loader.load_configuration(self.config_name, list(overrides), RunMode.RUN)
 
-    def _choices(self, overrides: list[str]) -> list[str]:
-        chosen = [word for word in overrides if word.partition("=")[0] in self.all_groups]
-        for override in OverridesParser.create().parse_overrides([word for word in chosen if "=[" in word]):
-            value = override.value()
+    def _choices(self, overrides: Sequence[str]) -> Overrides:
+        chosen, _ = Overrides.typed(overrides).split(lambda one: one.key in self.all_groups and not one.sign)
+        for override in chosen:
+            value = override.parsed_value() if str(override.value).startswith("[") else None
             if isinstance(value, list) and not all(isinstance(name, str) for name in value):
                 raise ConfigError(
-                    f"{override.input_line}: a config group takes the name of an option, or a list of names",
-                    f"options: {', '.join(self.options(override.key_or_group))}",
+                    f"{override}: a config group takes the name of an option, or a list of names",
+                    f"options: {', '.join(self.options(override.key))}",
                 )
         return chosen
 
-    def task(self, overrides: list[str]) -> DictConfig:
+    def task(self, overrides: Sequence[str]) -> DictConfig:
         """What the verb will be given."""
         cfg = self.compose(overrides)
         audit(cfg)
+        self.hydras = OmegaConf.masked_copy(cfg, "hydra")
         return self._own(cfg)
 
     def _own(self, cfg: DictConfig) -> DictConfig:
+        """The same without Hydra's settings."""
         with open_dict(cfg):
             del cfg["hydra"]
         return self.complete(cfg)
+
+    def run_job(self, job: Callable[[], None]) -> None:
+        """`job()` as Hydra runs one, with the loggers and the environment of its own settings, as the last `task` had
+        them: all that `hydra.main` does besides composing the config."""
+        failed: list[Exception] = []
+
+        def task(_: DictConfig) -> None:
+            try:
+                job()
+            except Exception as error:
+                failed.append(error)  # raised below: Hydra would print a line of its own about it
+
+        context = HydraContext(config_loader=self.loader, callbacks=Callbacks(self.hydras))
+        run_job(task, self.hydras, "hydra.run.dir", None, context)
+        for error in failed:
+            raise error
 
     def complete(self, cfg: DictConfig) -> DictConfig:
         """`cfg` with every name of an option replaced by the option's settings."""
@@ -177,12 +163,12 @@ class Composer:
             cfg.resume = "false"
         return cfg
 
-    def sweep_configs(self, overrides: list[str]) -> tuple[DictConfig, list[list[str]]]:
+    def sweep_configs(self, overrides: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
         """The sweep's own config, and the overrides of a few of its jobs: each swept value occurs in one of them.
 
         What only another sweeper understands (`lr=interval(0.01,0.1)`) is left out.
         """
-        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
         kept = [o for o in parsed if not o.is_sweep_override() or o.is_discrete_sweep()]
         choices = [BasicSweeper.split_arguments([override], None)[0] for override in kept]
         for override, jobs in zip(kept, choices, strict=True):
@@ -193,11 +179,11 @@ class Composer:
         samples = [first]
         for at, jobs in enumerate(choices):
             samples += [[*first[:at], job[0], *first[at + 1 :]] for job in jobs[1:]]
-        return self.loader.load_configuration(self.config_name, overrides, RunMode.MULTIRUN), samples
+        return self.loader.load_configuration(self.config_name, list(overrides), RunMode.MULTIRUN), samples
 
-    def cells(self, overrides: list[str]) -> list[list[str]]:
+    def cells(self, overrides: Sequence[str]) -> list[list[str]]:
         """The overrides of every job of a sweep: all combinations."""
-        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(overrides)
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
         for override in parsed:
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise ConfigError(
@@ -210,7 +196,7 @@ class Composer:
         """The verb's groups and the option each has by default."""
         source = self.loader.repository.load_config(self.config_name)
         entries = list(source.defaults_list or ()) if source is not None else []
-        own = any(isinstance(one, ConfigDefault) and one.path == f"groups_{self.verb}" for one in entries)
+        own = any(isinstance(one, ConfigDefault) and one.path == f"groups_{self.verb.name}" for one in entries)
         return (defaults(self.schema) if own else {}) | {
             str(entry.group): None if entry.value is None else str(entry.value)
             for entry in entries
@@ -267,7 +253,7 @@ class Composer:
             f"no option '{name}' in group '{group}'{where}{hint}", f"options: {', '.join(options) or 'none'}"
         )
 
-    def start_from(self, file: str, overrides: list[str], only: tuple[str, ...] = ()) -> None:
+    def start_from(self, file: str, overrides: Overrides, only: tuple[str, ...] = ()) -> None:
         """Let the resolved config of an earlier run be the base; `overrides` go on top, group by group. `only` these of
         its groups, if any are named, and its length of rows."""
         saved = read_config(Path(file))
@@ -275,22 +261,20 @@ class Composer:
             length = cast(dict[str, Any], saved.get("batch") or {}).get("seq_len")
             saved = {key: saved[key] for key in only if key in saved}
             saved |= {} if length is None else {"batch": {"seq_len": length}}
-        raw = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{self.verb}.yaml")))
+        raw = settings_of(self.verb)
         # The file's own name and directory are taken; the packages it trusted are for the person here to trust.
         for key in ("name", "run_dir", "resume", "trusted"):
             saved.pop(key, None)
-        for word in overrides:
-            key = word.partition("=")[0]
-            if key in self.all_groups:  # an option named on the command line replaces the saved one as a whole
-                saved.pop(key, None)
+        replaced = {override.key for override in overrides if not override.sign}
+        for group in replaced & set(self.all_groups):  # an option that was typed replaces the saved one as a whole
+            saved.pop(group, None)
         # A group that is younger than the run has its default.
-        replaced = [word.partition("=")[0] for word in overrides]
         groups: list[Any] = [
             {group: None} if group in replaced else {f"optional {group}": None if group in saved else default}
             for group, default in self.defaults.items()
         ]
         kept = [e for e in raw["defaults"] if isinstance(e, str) or next(iter(e)).startswith("override ")]
-        kept.remove(f"groups_{self.verb}")
+        kept.remove(f"groups_{self.verb.name}")
         place = kept.index("_self_")
         node = {"defaults": [*kept[:place], *groups, *kept[place:]], "hydra": raw.get("hydra", {}), **saved}
         ConfigStore.instance().store(name=FROM_FILE, node=OmegaConf.create(node), provider="lmctl")

@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeAlias, cast, get_args, get_origin, get_ty
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from lmctl.config.build import TRUSTED, without_none
-from lmctl.config.table import rows
+from lmctl.config.build import TRUSTED
+from lmctl.config.table import rows, without_none
 from lmctl.core.places import IsFreeText, IsPlace
 
 Steps: TypeAlias = "tuple[str | int, ...]"

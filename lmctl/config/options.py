@@ -12,10 +12,10 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from lmctl.config.build import TRUSTED, component_class, key_of, without_none
+from lmctl.config.build import component_class, key_of, prefixes
 from lmctl.config.groups import Run
 from lmctl.config.mistakes import join
-from lmctl.config.table import bases, groups_of
+from lmctl.config.table import bases, groups_of, without_none
 from lmctl.objective.base import Objective
 from lmctl.precision.base import Quantization
 
@@ -32,7 +32,7 @@ GROUPS: dict[Any, str] = {
 
 def spell_out(cfg: DictConfig, schema: type[Any], load_option: LoadOption) -> None:
     """Replace every name of an option in `cfg` by the option's settings, in place."""
-    trusted = (*TRUSTED, *(f"{package}." for package in cfg.get("trusted") or ()))
+    trusted = prefixes(cfg.get("trusted") or ())
     for name in groups_of(schema):
         if name in cfg:
             _place(cfg, name, name, load_option)

@@ -2,16 +2,18 @@
 
 A config group is one row, `precision: Precision = group("fp32", "number formats")`: its base class, its default and
 what it is for. Schema, defaults list, help, what stands for a component, and what makes a run the run it is are all
-read from the rows. `Any` without a help line is a group as well, of which nothing else is known.
+read from the rows.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, field, fields, make_dataclass
-from typing import Any, get_type_hints
+from dataclasses import Field, field, fields, make_dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-NOT_GIVEN = "???"
+MISSING: Any = "???"
 """OmegaConf's word for a value that has to be given. Importing OmegaConf takes longer than the whole of the help."""
 
 
@@ -28,13 +30,19 @@ def key(default: Any, help: str, aka: tuple[str, ...] = (), *, identity: bool = 
 
 
 def group(default: str | None, help: str, *, identity: bool = True, control: bool = True) -> Any:
-    """A config group with its default option and a few words of help; annotated with the base class of its options."""
-    return field(metadata={"group": default, "purpose": help, "identity": identity, "control": control})
+    """A config group with its default option and a few words of help; annotated with the base class of its options.
+    One whose default is None may be left empty."""
+    return _group({"group": default, "purpose": help, "identity": identity, "control": control})
 
 
-def same(table: type[Any], name: str) -> Any:
-    """The row of that name in another table."""
-    return field(metadata=rows(table)[name].metadata)
+def same(table: type[Any], name: str, **changes: Any) -> Any:
+    """The group of that name in another table, but for `changes` (`group=None`: it may be left empty)."""
+    return _group({**rows(table)[name].metadata, **changes})
+
+
+def _group(metadata: Mapping[str, Any]) -> Any:
+    default = None if metadata["group"] is None else dataclasses.MISSING
+    return field(default=default, kw_only=True, metadata=metadata)
 
 
 def rows(schema: type[Any]) -> dict[str, Field[Any]]:
@@ -48,23 +56,31 @@ def groups_of(schema: type[Any]) -> list[str]:
 
 
 def is_group(row: Field[Any]) -> bool:
-    return "group" in row.metadata or (row.type == "Any" and "help" not in row.metadata)
+    return "group" in row.metadata
 
 
 def bases(schema: type[Any]) -> dict[str, type[Any]]:
-    """The base class of each group, as far as the table says."""
+    """The base class of each group."""
     hints = get_type_hints(schema)
-    return {name: hints[name] for name in groups_of(schema) if hints[name] is not Any}
+    return {name: without_none(hints[name]) for name in groups_of(schema)}
+
+
+def without_none(hint: Any) -> Any:
+    """`X` for `Optional[X]`, anything else as it is."""
+    if get_origin(hint) in (Union, UnionType):
+        rest = [option for option in get_args(hint) if option is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint
 
 
 def defaults(schema: type[Any]) -> dict[str, str | None]:
     """The option that each group has by default."""
-    return {name: row.metadata["group"] for name, row in rows(schema).items() if "group" in row.metadata}
+    return {name: row.metadata["group"] for name, row in rows(schema).items() if is_group(row)}
 
 
 def purposes(schema: type[Any]) -> dict[str, str]:
     """What each group is for, in a few words."""
-    return {name: row.metadata["purpose"] for name, row in rows(schema).items() if "group" in row.metadata}
+    return {name: row.metadata["purpose"] for name, row in rows(schema).items() if is_group(row)}
 
 
 def without(schema: type[Any], mark: str) -> tuple[str, ...]:
@@ -82,8 +98,8 @@ def structured(schema: type[Any]) -> Any:
 def _typed_rows(schema: type[Any]) -> Iterator[tuple[str, Any, Any]]:
     hints: Mapping[str, Any] = get_type_hints(schema)
     for name, row in rows(schema).items():
-        if row.default_factory is not MISSING:
+        if row.default_factory is not dataclasses.MISSING:
             yield name, hints[name], field(default_factory=row.default_factory)
         else:
-            default = NOT_GIVEN if row.default is MISSING else row.default
+            default = MISSING if row.default is dataclasses.MISSING else row.default
             yield name, Any if is_group(row) else hints[name], field(default=default)

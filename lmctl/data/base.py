@@ -47,6 +47,11 @@ class Source(Component):
         """The source in a few words: what was found, and how it was read."""
 
     @property
+    def place(self) -> str | None:
+        """The file or folder that it was told to read, if it was told one."""
+        return None
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """The classes in their order, where the source knows them beforehand and the training rows need not show them
         all; empty: it does not."""

@@ -205,6 +205,10 @@ class Columns(Source):
         """The rows of one split; DataError if one is bad, with its place."""
         return self._partition.rows(split)
 
+    @property
+    def place(self) -> str:
+        return self.path
+
     def describe(self) -> str:
         """One line: columns, rows, bad rows."""
         names = ", ".join([*self.columns, *([f"label {self.label}"] if self.label else [])])

@@ -103,6 +103,10 @@ class Parallel(Source):
             "on_bad_row": self.on_bad_row,
         }
 
+    @property
+    def place(self) -> str | None:
+        return self.path
+
     def describe(self) -> str:
         """One line: files, rows, bad rows."""
         count = len(self._files("train")[0])

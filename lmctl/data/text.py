@@ -200,6 +200,10 @@ class TextFiles(Source):
     def rows(self, split: Split) -> Iterator[Row]:
         return map(Row, self.documents(split))
 
+    @property
+    def place(self) -> str:
+        return self.path
+
     def describe(self) -> str:
         """One line: files, layout, documents; indented below it what was left out and what is remarkable, if anything.
         Reads everything once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,43 +13,10 @@ from lmctl.optim.base import OptimSpec
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from lmctl.plan import Plan
-
-
-class LossScaler(ABC):
-    """What stands between gradients and the optimiser: loss scaling, and a guard against what is not finite."""
-
-    @property
-    def value(self) -> float:
-        """What losses, and so gradients, are multiplied by now."""
-        return 1.0
-
-    @property
-    def skips(self) -> bool:
-        """Whether a step that is not taken is part of the method: the scale falls, and the run goes on."""
-        return False
-
-    def decides_on_device(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether a step of `optimizer` on a GPU is left out there, without the host waiting for it."""
-        return False
-
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by `value`, in place."""
-        return
-
-    @abstractmethod
-    def step(self, optimizer: torch.optim.Optimizer, grad_norm: Tensor) -> bool:
-        """Take the step if the gradients are finite; says whether it was taken."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What it keeps from step to step."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        return
+    from lmctl.precision.scaling import LossScaler
 
 
 class Precision(Component):
@@ -134,3 +101,11 @@ def no_bf16(device: torch.device) -> str | None:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         return "this GPU has no bf16 (it needs compute capability 8.0); nearest: precision=fp16"
     return None
+
+
+def recurrent(what: str) -> str:
+    """Why `what` cannot be kept in bf16."""
+    return (
+        f"bf16_pure is for networks of linear layers: torch's recurrent ones ({what}) take weights of one kind only; "
+        "nearest: precision=bf16"
+    )

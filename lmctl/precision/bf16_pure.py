@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.optim.base import OptimSpec
-from lmctl.precision.base import Precision, no_bf16
+from lmctl.precision.base import Precision, no_bf16, recurrent
 
 if TYPE_CHECKING:
     import torch
@@ -90,11 +90,3 @@ class Bf16Pure(Precision):
         mixed = "bf16, vectors fp32"
         roles = {"parameter": mixed, "master": master, "gradient": mixed, "reduction": mixed}
         return dtype_table("bf16", device, torch.bfloat16, roles)
-
-
-def recurrent(what: str) -> str:
-    """Why `what` cannot be kept in bf16."""
-    return (
-        f"bf16_pure is for networks of linear layers: torch's recurrent ones ({what}) take weights of one kind only; "
-        "nearest: precision=bf16"
-    )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lmctl.core.errors import ConfigError
-from lmctl.precision.bf16_pure import recurrent
+from lmctl.precision.base import recurrent
 from lmctl.precision.counting import Kept
 from lmctl.precision.emulation import PRODUCTS
 from lmctl.precision.rounding import to_bf16

@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.precision.base import LossScaler, Precision
+from lmctl.precision.base import Precision
 
 if TYPE_CHECKING:
     import torch
+
+    from lmctl.precision.scaling import LossScaler
 
 
 @dataclass(frozen=True)

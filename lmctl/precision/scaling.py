@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lmctl.precision.base import LossScaler
+
+class LossScaler(ABC):
+    """What stands between gradients and the optimiser: loss scaling, and a guard against what is not finite."""
+
+    @property
+    def value(self) -> float:
+        """What losses, and so gradients, are multiplied by now."""
+        return 1.0
+
+    @property
+    def skips(self) -> bool:
+        """Whether a step that is not taken is part of the method: the scale falls, and the run goes on."""
+        return False
+
+    def decides_on_device(self, optimizer: Optimizer) -> bool:
+        """Whether a step of `optimizer` on a GPU is left out there, without the host waiting for it."""
+        return False
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Divide the gradients by `value`, in place."""
+        return
+
+    @abstractmethod
+    def step(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
+        """Take the step if the gradients are finite; says whether it was taken."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it keeps from step to step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        return
 
 
 class Unscaled(LossScaler):

@@ -1,4 +1,4 @@
-"""Several processes on this machine, started by torch's own elastic launcher.
+"""Several processes on this machine, started by torch's own elastic launcher (torchrun).
 
 The launcher only starts, watches and reports. Stop signals are passed on to the workers, which save together and
 end with exit code 75; a worker's own exit code becomes the command's, and its message has been printed by it.
@@ -14,11 +14,10 @@ from contextlib import suppress
 from types import FrameType
 
 import psutil
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lmctl.core.errors import Exit, LmctlError
 from lmctl.core.stop import SIGNALS
+from lmctl.core.words import setting
 
 
 class WorkersFailed(LmctlError):
@@ -34,8 +33,35 @@ class WorkersFailed(LmctlError):
         self.code = Exit(code) if code in set(Exit) else Exit.FAILED
 
 
-def launch(processes: int, arguments: list[str]) -> None:
-    """Run `python -m lmctl <arguments>` in `processes` processes and wait for them."""
+def is_worker() -> bool:
+    """Whether some launcher (ours, torchrun, accelerate launch) has started this process as one of several."""
+    return others() or "LOCAL_RANK" in os.environ
+
+
+def is_launched() -> bool:
+    """Whether the launcher was ours."""
+    return "LMCTL_LAUNCHED" in os.environ
+
+
+def others() -> bool:
+    """Whether there are other workers."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_first() -> bool:
+    """Whether this is the first of the workers, or the only process."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def launch(processes: int, name: str | None) -> None:
+    """Run this very command in `processes` processes, as a run of that name, and wait for them; WorkersFailed if one
+    of them ends with an error."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    arguments = sys.argv[1:]
+    if name and not any(word.startswith("name=") for word in arguments):  # made up of the time: they must share it
+        arguments.append(setting("name", name))
     os.environ["LMCTL_LAUNCHED"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(

@@ -120,8 +120,8 @@ class ThreadProcesses(Processes):
 
 
 def in_turns(world: int, work: Callable[[int, Baton], Result]) -> list[Result]:
-    """What `work(rank, baton)` returns for each of `world` workers, which are threads. What the first one to fail raises
-    is raised here."""
+    """What `work(rank, baton)` returns for each of `world` workers, which are threads. What the first one to fail
+    raises is raised here."""
     baton = Baton(world)
     results: dict[int, Result] = {}
     errors: list[BaseException] = []

@@ -22,7 +22,7 @@ from lmctl.adversary.base import Adversary, LossReport, View
 from lmctl.core.batch import Batch, Terms
 from lmctl.core.errors import LmctlError
 from lmctl.mix.stream import Window
-from lmctl.precision.base import LossScaler
+from lmctl.precision.scaling import LossScaler
 from lmctl.run.deterministic import deterministic
 from lmctl.run.dropout import dropout_state, set_dropout_state
 from lmctl.run.learner import Learner, Pass, Share

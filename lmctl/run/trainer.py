@@ -24,7 +24,7 @@ from lmctl.distill.base import Teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
-from lmctl.precision.base import LossScaler
+from lmctl.precision.scaling import LossScaler
 from lmctl.run.assemble import blocks_of, check, examples_of, network_of
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -49,10 +49,9 @@ def model_in(place: str, key: str) -> str:
     asked = f"{key}={place}"
     if run.lock.exists() and not run.config.exists() and run.root == folder:
         raise ConfigError(f"{asked}: a run has only begun there, so there is nothing to look at yet")
-    if not run.config.is_file() or (folder / MODEL / "config.json").is_file():
-        _say_if_older(run, folder, asked)
-        return place
-    if folder not in (run.root, run.checkpoints / folder.name):
+    if not is_unfinished(place):
+        if not run.config.is_file() or (folder / MODEL / "config.json").is_file():
+            _say_if_older(run, folder, asked)
         return place
     going_on = _going_on(run)
     while True:
@@ -67,18 +66,33 @@ def model_in(place: str, key: str) -> str:
     return str(model.parent if model.parent == chosen.path else model)
 
 
-def with_models(cfg: DictConfig) -> DictConfig:
-    """A config whose settings that name models name checkpoints, where they named runs that are not finished."""
+def is_unfinished(place: str) -> bool:
+    """Whether `place` is a run that has no model yet, or one of its checkpoints."""
+    folder = Path(place).expanduser()
+    run = Paths(run_of(folder))
+    has_model = not run.config.is_file() or (folder / MODEL / "config.json").is_file()
+    return not has_model and folder in (run.root, run.checkpoints / folder.name)
+
+
+def with_models(cfg: DictConfig, check: Callable[[], object] = lambda: None) -> DictConfig:
+    """A config whose settings that name models name checkpoints, where they named runs that are not finished. `check`
+    is called before a model is made, which takes a while, for whatever else is wrong with the config."""
     cfg = cfg.copy()
+
+    def found(place: str, key: str) -> str:
+        if is_unfinished(place):
+            check()
+        return model_in(place, key)
+
     for node in _nodes(cfg):
         for name in (*NAMES, *(MORE.get(str(node.get("_target_")), ()) if "_target_" in node else ())):
             if name not in node or OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
                 continue
             value = node[name]
             if isinstance(value, str):
-                node[name] = model_in(value, name)
+                node[name] = found(value, name)
             elif OmegaConf.is_list(value):
-                node[name] = [model_in(one, name) if isinstance(one, str) else one for one in value]
+                node[name] = [found(one, name) if isinstance(one, str) else one for one in value]
     return cfg
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast, get_type_hints
 
 from omegaconf import OmegaConf
 
-from lmctl.config.build import without_none
+from lmctl.config.table import without_none
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of

@@ -1,99 +1,131 @@
-"""`lmctl eval`: how good a model is, in figures."""
+"""`lmctl eval`: measure how good a model is."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from omegaconf import DictConfig
-
-from lmctl.config.build import build, check_root
 from lmctl.config.use_schema import EvalConfig
-from lmctl.core.batch import Row, Split
+from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
 from lmctl.core.places import Paths, run_of
 from lmctl.core.suggest import did_you_mean
-from lmctl.data.base import Source
-from lmctl.precision.base import Precision, Quantization
-from lmctl.runner.base import Where
-from lmctl.use.load import model_folder
-from lmctl.use.numerics import Numerics
 
 if TYPE_CHECKING:
+    from lmctl.core.batch import Row, Split
+    from lmctl.data.base import Source
+    from lmctl.run.display import Display
     from lmctl.use.comparison import Comparison
     from lmctl.use.load import Loaded
+    from lmctl.use.numerics import Numerics
     from lmctl.use.own import OwnTask
     from lmctl.use.progress import Watch
     from lmctl.use.suites.job import Figures
 
 
-def run(cfg: DictConfig) -> None:
-    """Measure, print a table, and put the figures into eval.json beside those of other suites. With other number
-    formats, a second table sets the model in these beside the model as it is."""
-    config = check_root(cfg, EvalConfig)
-    model_folder(config.model_path)  # a wrong one is refused at once, before libraries are read
-    where = build(cfg.runner, Where)
-    trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
-    given = None if cfg.data is None else build(cfg.data, Source, trusted=trusted)
-    out = results_file(config)
+class Eval(Verb[EvalConfig]):
+    purpose = "Measure how good a model is on held-out text, rows or files; any Hugging Face model will do."
+    examples = (
+        "lmctl eval model_path=runs/mine",
+        "lmctl eval model_path=runs/mine suite=perplexity data=text data.path=test.txt",
+        "lmctl eval model_path=gpt2 suite=minimal_pairs file=pairs.tsv",
+    )
+    often = (
+        "model_path", "suite", "data.path", "file", "rows", "batch", "precision", "quantize", "out", "seed",
+    )  # fmt: skip
+    schema = EvalConfig
+    results = "out"
 
-    numerics = _numerics(cfg, trusted)
+    def run(self, config: EvalConfig) -> None:
+        """Measure, print a table, and put the figures into eval.json beside those of other suites. With other number
+        formats, a second table sets the model in these beside the model as it is."""
+        from lmctl.config.build import prefixes
+        from lmctl.use.load import model_folder
+        from lmctl.use.numerics import Numerics
 
-    from lmctl.run.display import Display
-    from lmctl.use.own import own_tasks
+        model_folder(config.model_path)  # a wrong one is refused at once, before libraries are read
+        trusted, where, given = prefixes(config.trusted), config.runner, config.data
+        out = results_file(config)
+        numerics = Numerics(config.precision, config.quantize)
+        numerics.check()
 
-    display = Display()
-    own = own_tasks(config.model_path, trusted, needed=given is None)
-    display.say(begins(config, given, own))  # before libraries are read, which takes a while
+        from lmctl.run.display import Display
+        from lmctl.use.own import own_tasks
 
-    from lmctl.run.display import quiet_libraries
-    from lmctl.use.comparison import compare
-    from lmctl.use.learnt import unseen
-    from lmctl.use.load import device_of, load
-    from lmctl.use.progress import Watch
-    from lmctl.use.suites import job as suites
+        display = Display()
+        own = own_tasks(config.model_path, trusted, needed=given is None)
+        display.say(begins(config, given, own))  # before libraries are read, which takes a while
 
-    quiet_libraries()
-    numerics.refuse(device_of(where))
-    loaded = load(config.model_path, where)
-    other = load(config.model_path, where, numerics) if numerics else None
-    split = "valid" if config.split == "auto" else config.split
-    if given is not None and config.split == "auto":
-        measured = unseen(config.model_path, trusted, given)
-        given, split = measured.source, measured.split
-        if measured.remark:
-            display.say(f"data: {measured.remark}")
-    work = planned(config, loaded, own, given)
-    for name, task, source in work:
-        watch = Watch(display, name)
-        rows = partial(_watched, watch, source, split, config.rows)
-        job = suites.Job(loaded, rows, source.yields, config, out.parent, task, own.get(task or ""))
+        from lmctl.run.display import quiet_libraries
+        from lmctl.use.learnt import unseen
+        from lmctl.use.load import device_of, load
+
+        quiet_libraries()
+        numerics.refuse(device_of(where))
+        loaded = load(config.model_path, where)
+        other = load(config.model_path, where, numerics) if numerics else None
+        split = "valid" if config.split == "auto" else config.split
+        if given is not None and config.split == "auto":
+            measured = unseen(config.model_path, trusted, given)
+            given, split = measured.source, measured.split
+            if measured.remark:
+                display.say(f"data: {measured.remark}")
+        measurement = Measurement(config, out, display, loaded, other, numerics, split, own)
+        work = planned(config, loaded, own, given)
+        for name, task, source in work:
+            alone = [one for one, _, _ in work].count(name) == 1
+            measurement.measure(name, task, source, title=name if alone else f"{name}/{task}")
+        display.say(f"written to {out}")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model that is measured, suite by suite."""
+
+    config: EvalConfig
+    out: Path
+    display: Display
+    loaded: Loaded
+    other: Loaded | None
+    """The same in other number formats, `numerics`."""
+    numerics: Numerics
+    split: str
+    own: Mapping[str, OwnTask]
+
+    def measure(self, name: str, task: str | None, source: Source, title: str) -> None:
+        """Run one suite on the rows of `source`, write its figures under `title`, and print them."""
+        from lmctl.use.comparison import compare
+        from lmctl.use.progress import Watch
+        from lmctl.use.suites import job as suites
+
+        config, watch = self.config, Watch(self.display, name)
+        rows = partial(_watched, watch, source, self.split, config.rows)
+        job = suites.Job(self.loaded, rows, source.yields, config, self.out.parent, task, self.own.get(task or ""))
         reads = name in ("robustness", "loss") or suites.SUITES[name].kind is not None
         data = source.describe() if reads else str(config.file)
-        display.say(f"{name}: {split} rows of {data}" if reads else f"{name}: {data}")
-        with watch.over(loaded.model):
+        self.display.say(f"{name}: {self.split} rows of {data}" if reads else f"{name}: {data}")
+        with watch.over(self.loaded.model):
             figures = suites.run(name, job)
         if reads:
-            figures["split"] = split
-        title = name if [one for one, _, _ in work].count(name) == 1 else f"{name}/{task}"
-        write_json(out, {**_earlier(out), title: figures})
+            figures["split"] = self.split
+        write_json(self.out, {**_earlier(self.out), title: figures})
         record: dict[str, Any] = {"model_path": config.model_path, "suite": name, "task": task, "data": data}
-        record |= {"split": split if reads else None, "n": counted(figures), "numerics": None, "figures": figures}
-        if other is not None:
-            comparison = compare(name, job, figures, other)
-            write_json(out, {**_earlier(out), f"{title}@{numerics.name}": comparison.record()})
-            record |= {"numerics": numerics.name, "comparison": comparison.record()}
+        record |= {"split": self.split if reads else None, "n": counted(figures), "numerics": None, "figures": figures}
+        comparison = None if self.other is None else compare(name, job, figures, self.other)
+        if comparison is not None:
+            write_json(self.out, {**_earlier(self.out), f"{title}@{self.numerics.name}": comparison.record()})
+            record |= {"numerics": self.numerics.name, "comparison": comparison.record()}
         if config.format == "json":
             emit(record)
         else:
-            print(table(title, figures) if other is None else beside(title, comparison), flush=True)
-    display.say(f"written to {out}")
+            print(table(title, figures) if comparison is None else beside(title, comparison), flush=True)
 
 
 def begins(config: EvalConfig, given: Source | None, own: Mapping[str, OwnTask]) -> str:
@@ -103,7 +135,7 @@ def begins(config: EvalConfig, given: Source | None, own: Mapping[str, OwnTask])
     if config.suite in ("minimal_pairs", "nbest"):
         on = str(config.file)
     elif given is not None:
-        on = type(given).__name__ + (f" {place}" if (place := getattr(given, "path", None)) else "")
+        on = type(given).__name__ + (f" {given.place}" if given.place else "")
     else:
         on = f"what its run held out ({', '.join(tasks)})" if tasks else "the data that come with lmctl"
     return f"eval: model_path={config.model_path}: {what}, on {on}; loading the model"
@@ -190,14 +222,6 @@ def beside(suite: str, comparison: Comparison) -> str:
         lines.append(f"  logits of the first batch: {comparison.speed.decibel:.1f} dB from those of the model as it is")
     lines += [f"  {line}" for line in comparison.report]
     return "\n".join(lines)
-
-
-def _numerics(cfg: DictConfig, trusted: tuple[str, ...]) -> Numerics:
-    precision = None if cfg.precision is None else build(cfg.precision, Precision, trusted=trusted)
-    quantize = None if cfg.quantize is None else build(cfg.quantize, Quantization, trusted=trusted)
-    numerics = Numerics(precision, quantize)
-    numerics.check()
-    return numerics
 
 
 def _watched(watch: Watch, source: Source, split: str, most: int | None) -> Iterator[Row]:

@@ -1,16 +1,19 @@
-"""`lmctl generate`: go on with a prompt, or fill its masks."""
+"""`lmctl generate`: continue prompts, or fill their masks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, Optional, TypeAlias
 
-from omegaconf import DictConfig
-
-from lmctl.config.build import build, check_root
-from lmctl.config.use_schema import GenerateConfig
+from lmctl.config.groups import Run
+from lmctl.config.schema import check_seed, positive
+from lmctl.config.table import MISSING, key, same
+from lmctl.config.use_schema import BATCH, BEAMS, LENGTH, MODEL_PATH
+from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.places import FreeText, Place
 from lmctl.runner.base import Where
 
 Prompt: TypeAlias = "tuple[int, str]"
@@ -21,39 +24,107 @@ LONG = 12
 """Pieces in which a text shows that it repeats itself."""
 
 
-def run(cfg: DictConfig) -> None:
-    """Print each prompt with its continuation; or with its masks filled, and the likeliest pieces for every mask."""
-    config = check_root(cfg, GenerateConfig)
-    where = build(cfg.runner, Where)
-    prompts = _prompts(config)
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Root of `lmctl generate`."""
 
-    from lmctl.run.display import quiet_libraries
-    from lmctl.use.heads import refuse_classifier
-    from lmctl.use.load import load
+    model_path: Place = key(MISSING, MODEL_PATH)
+    prompt: Optional[FreeText] = key(
+        None, "text to go on with, or with one or more [MASK]; null: lines from standard input"
+    )
+    file: Optional[Place] = key(None, "text file with one prompt per line")
+    top_k: Optional[int] = key(
+        None, "masks: candidates shown for each; sampling: choose among so many pieces (0: all); null: 5"
+    )
+    max_new_tokens: int = key(50, "longest continuation, in pieces", LENGTH)
+    do_sample: Optional[bool] = key(
+        None, "draw each piece, or take the likeliest; null: draw if temperature, top_p or top_k is given"
+    )
+    temperature: Optional[float] = key(
+        None, "sampling: below 1 keeps closer to the likeliest pieces; null: 1", ("temp",)
+    )
+    top_p: Optional[float] = key(
+        None, "sampling: choose among the fewest pieces that together have this probability; null: 1"
+    )
+    beams: int = key(1, "continuations kept at each step; above 1: beam search", BEAMS)
+    seed: int = key(1, "seed of sampling")
+    batch: int = key(8, "prompts at a time", BATCH)
+    runner: Where = same(Run, "runner")
 
-    quiet_libraries()
-    loaded = load(config.model_path, where)
-    refuse_classifier(loaded, "it writes no text")
-    if loaded.family == "encoder":
-        _fill(loaded, prompts, config)
-        return
-    import torch
+    def __post_init__(self) -> None:
+        positive(max_new_tokens=self.max_new_tokens, beams=self.beams, batch=self.batch)
+        check_seed(self.seed)
+        if self.temperature == 0:
+            raise ValueError("temperature must be above 0, got 0: leave it out to take the likeliest pieces")
+        positive(temperature=self.temperature)
+        if self.top_k is not None and (self.top_k < 0 or (self.top_k == 0 and self.do_sample is False)):
+            raise ValueError(f"top_k must be above 0, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.prompt is not None and self.file is not None:
+            raise ValueError("give prompt or file, not both")
+        if self.do_sample is False and (self.temperature is not None or self.top_p is not None):
+            raise ValueError("temperature and top_p are for sampling: leave do_sample=false out")
 
-    from lmctl.run.display import Display
-    from lmctl.use.decode import complete
-    from lmctl.use.room import check_prompt
+    @property
+    def draws(self) -> tuple[str, ...]:
+        """What was given that only means something if pieces are drawn (of a model that writes; where masks are
+        filled, top_k is something else)."""
+        given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        return tuple(f"{name}={value:g}" for name, value in given.items() if value is not None)
 
-    good = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
-    say = Display().say
-    if config.do_sample is None and config.samples:
-        say(f"{', '.join(config.draws)}: pieces are drawn (do_sample=true seed={config.seed})")
-    torch.manual_seed(config.seed)
-    circles = 0
-    for text in complete(loaded, _heard(loaded, good, say), config.batch, config.max_new_tokens, **settings(config)):
-        print(text, flush=True)
-        circles += not config.samples and goes_round(loaded.pieces([text])[0][-config.max_new_tokens :])
-    if circles:
-        say("greedy decoding repeats itself here: temperature=0.8 samples instead")
+    @property
+    def samples(self) -> bool:
+        """Whether a model that writes draws its pieces."""
+        return bool(self.draws) if self.do_sample is None else self.do_sample
+
+
+class Generate(Verb[GenerateConfig]):
+    purpose = "Continue prompts (decoders, recurrent and seq2seq models), or fill their masks (encoders)."
+    examples = (
+        'lmctl generate model_path=runs/mine prompt="The [MASK] statement"',
+        'lmctl generate model_path=runs/mine prompt="The file" do_sample=true top_p=0.9 seed=7',
+        "lmctl generate model_path=bert-base-uncased < prompts.txt",
+    )
+    often = (
+        "model_path", "prompt", "file", "max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "batch",
+        "seed",
+    )  # fmt: skip
+    schema = GenerateConfig
+
+    def run(self, config: GenerateConfig) -> None:
+        """Print each prompt with its continuation; or with its masks filled, and the likeliest pieces for each."""
+        prompts = _prompts(config)
+
+        from lmctl.run.display import quiet_libraries
+        from lmctl.use.heads import refuse_classifier
+        from lmctl.use.load import load
+
+        quiet_libraries()
+        loaded = load(config.model_path, config.runner)
+        refuse_classifier(loaded, "it writes no text")
+        if loaded.family == "encoder":
+            _fill(loaded, prompts, config)
+            return
+        import torch
+
+        from lmctl.run.display import Display
+        from lmctl.use.decode import complete
+        from lmctl.use.room import check_prompt
+
+        good = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
+        say = Display().say
+        if config.do_sample is None and config.samples:
+            say(f"{', '.join(config.draws)}: pieces are drawn (do_sample=true seed={config.seed})")
+        torch.manual_seed(config.seed)
+        circles = 0
+        for text in complete(
+            loaded, _heard(loaded, good, say), config.batch, config.max_new_tokens, **settings(config)
+        ):
+            print(text, flush=True)
+            circles += not config.samples and goes_round(loaded.pieces([text])[0][-config.max_new_tokens :])
+        if circles:
+            say("greedy decoding repeats itself here: temperature=0.8 samples instead")
 
 
 def _heard(loaded: Any, prompts: Iterator[str], say: Callable[[str], None]) -> Iterator[str]:

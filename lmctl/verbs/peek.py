@@ -1,82 +1,121 @@
-"""`lmctl peek`: examples as the model will see them, with what it is asked to predict."""
+"""`lmctl peek`: show examples as the model will see them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from omegaconf import DictConfig
-
-from lmctl.config.build import build, check_root, section
 from lmctl.config.groups import PeekConfig
-from lmctl.config.schema import BatchShape
-from lmctl.core.batch import Batch
+from lmctl.config.verb import NOTHING_TO_SAVE, OWN_TEXT, Verb
 from lmctl.core.errors import together
 from lmctl.core.json_lines import emit
-from lmctl.mix.mix import Mix, Task
-from lmctl.model.base import ModelSpec
-from lmctl.run.unfinished import with_models
-from lmctl.tokenizer.base import TokenizerSpec
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
     from rich.text import Text
 
+    from lmctl.core.batch import Batch, Split
+    from lmctl.mix.mix import Task
     from lmctl.run.prepare import Prepared
-
 
 PIECES = ("mlm", "lm")
 """Terms of a loss that ask for pieces."""
 
 
-def run(cfg: DictConfig) -> None:
-    """Print the first rows of each task: exactly those that a run with the same config trains on first. Refused, as
-    `train` refuses it, if the model does not read such rows."""
-    config = check_root(cfg, PeekConfig)
-    cfg = with_models(cfg)
-    trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
-    mix = build(cfg.mix, Mix, trusted=trusted)
-    tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)
-    model = build(cfg.model, ModelSpec, trusted=trusted)
-    family, shape = model.family, section(cfg.batch, BatchShape)
-    if (error := together([*model.check_length(shape.seq_len), *mix.check_model(model)])) is not None:
-        raise error
+class Peek(Verb[PeekConfig]):
+    purpose = "Show examples as the model will see them: pieces, masks and targets."
+    examples = (
+        "lmctl peek",
+        "lmctl peek mix=mlm rows=5",
+        "lmctl peek data=text data.path=corpus/ split=valid",
+    )
+    often = (
+        "data.path", "mix", "rows", "split", "tokenizer", "batch.seq_len", "seed",
+    )  # fmt: skip
+    schema = PeekConfig
+    interrupted = NOTHING_TO_SAVE
+    alone = OWN_TEXT
 
-    from rich.console import Console
+    def read(self, cfg: DictConfig) -> PeekConfig:
+        """As it stands, but with checkpoints in the place of runs that are not finished."""
+        from lmctl.run.unfinished import with_models
 
+        return super().read(with_models(cfg, lambda: self.check(cfg)))
+
+    def run(self, config: PeekConfig) -> None:
+        """Print the first rows of each task: exactly those that a run with the same config trains on first. Refused, as
+        `train` refuses it, if the model does not read such rows."""
+        model, mix = config.model, config.mix
+        if (error := together([*model.check_length(config.batch.seq_len), *mix.check_model(model)])) is not None:
+            raise error
+
+        from rich.console import Console
+
+        from lmctl.run.display import Display, quiet_libraries
+        from lmctl.run.prepare import prepare
+
+        quiet_libraries()
+        display = Display()
+        with display.watching():
+            prepared = prepare(config.tokenizer, config.mix, config.cache_dir, display.say)
+        console = Console(highlight=False, soft_wrap=True)
+        for name, size, rows in first_rows(config, prepared):
+            if config.format == "text":
+                console.print(_title(config, name, size), markup=False)
+            for row in rows:
+                if config.format == "json":
+                    place = {"task": name, "split": config.split, "epoch": config.epoch, "row": row.number, "of": size}
+                    emit(place | _record(row.batch, row.original, config.mix.tasks[name], prepared))
+                else:
+                    _print(console, row, prepared)
+
+
+class Row(NamedTuple):
+    """One row of a task, as a batch of its own."""
+
+    number: int
+    batch: Batch
+    original: Batch
+    """Without augmentation."""
+
+
+def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, int, Iterator[Row]]]:
+    """Of each task its name, how many rows it has, and the first of them in the order of the epoch."""
     from lmctl.mix.order import RowStream
     from lmctl.run.assemble import examples_of
-    from lmctl.run.display import Display, quiet_libraries
-    from lmctl.run.prepare import prepare
 
-    quiet_libraries()
-    display = Display()
-    with display.watching():
-        prepared = prepare(tokenizer, mix, cfg.cache_dir, display.say)
-    console = Console(highlight=False, soft_wrap=True)
-    shown = examples_of(mix, family, shape, prepared, cfg.split, augmented=cfg.split == "train")
-    plain = examples_of(mix, family, shape, prepared, cfg.split, augmented=False)
+    split = cast("Split", config.split)
+    mix, family, batch = config.mix, config.model.family, config.batch
+    shown = examples_of(mix, family, batch, prepared, split, augmented=split == "train")
+    plain = examples_of(mix, family, batch, prepared, split, augmented=False)
     for name, examples in shown.items():
-        stream = RowStream(examples, cfg.seed, name, shape.rows)
-        size = len(examples)
-        block = "the first block, " if cfg.split == "train" and mix.tasks[name].data.streamed else ""
-        if config.format == "text":
-            console.print(f"{name}, {cfg.split}: {size:,} rows in {block}epoch {cfg.epoch}", markup=False)
-        for number in range(min(cfg.rows, size)):
-            rows, epochs = stream.rows(cfg.epoch * size + number, 1)
-            batch = examples.collate(rows, epochs, stream.draws)
-            original = plain[name].collate(rows, epochs, stream.draws)
-            if config.format == "json":
-                place = {"task": name, "split": cfg.split, "epoch": cfg.epoch, "row": int(rows[0]), "of": size}
-                emit(place | _record(batch, original, mix.tasks[name], prepared))
-                continue
-            console.print(f"\nrow {int(rows[0])}, {batch.tokens} tokens{_labels(batch, prepared)}", markup=False)
-            for line in lines(batch, prepared):
-                console.print(line)
-            if not _same(batch, original):
-                console.print("without augmentation:", style="dim")
-                for line in lines(original, prepared):
-                    console.print(line, style="dim")
+        stream, size = RowStream(examples, config.seed, name, batch.rows), len(examples)
+
+        def row(place: int, name: str = name, stream: RowStream = stream) -> Row:
+            rows, epochs = stream.rows(place, 1)
+            both = (some[name].collate(rows, epochs, stream.draws) for some in (shown, plain))
+            return Row(int(rows[0]), *both)
+
+        first = config.epoch * size
+        yield name, size, map(row, range(first, first + min(config.rows, size)))
+
+
+def _title(config: PeekConfig, name: str, size: int) -> str:
+    block = "the first block, " if config.split == "train" and config.mix.tasks[name].data.streamed else ""
+    return f"{name}, {config.split}: {size:,} rows in {block}epoch {config.epoch}"
+
+
+def _print(console: Console, row: Row, prepared: Prepared) -> None:
+    """A row in words and, if it is augmented, what it was."""
+    console.print(f"\nrow {row.number}, {row.batch.tokens} tokens{_labels(row.batch, prepared)}", markup=False)
+    for line in lines(row.batch, prepared):
+        console.print(line)
+    if not _same(row.batch, row.original):
+        console.print("without augmentation:", style="dim")
+        for line in lines(row.original, prepared):
+            console.print(line, style="dim")
 
 
 def _record(batch: Batch, original: Batch, task: Task, prepared: Prepared) -> dict[str, Any]:

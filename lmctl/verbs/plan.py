@@ -1,97 +1,126 @@
-"""`lmctl plan`: whether a run, or a whole grid of them, is legal, and what it costs, before any work."""
+"""`lmctl plan`: say whether a run or a grid is legal, and what it costs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, open_dict
-
-from lmctl.config.build import build, check_root
-from lmctl.config.groups import PlanConfig
-from lmctl.config.mistakes import UnknownKey
+from lmctl.config.groups import PlanConfig, TrainConfig
+from lmctl.config.table import rows
+from lmctl.config.verb import OWN_TEXT, Verb
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
-from lmctl.plan import Plan
-from lmctl.run.unfinished import with_models
-from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from lmctl.cost.estimate import Estimate
     from lmctl.cost.machine import Machine
     from lmctl.cost.show import Cell
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What `plan` takes besides what `train` takes."""
+class Request:
+    """A run to plan, and what is wanted of the plan."""
 
-    measure: bool
-    bandwidth_gbps: float
-    gpu: str | None
-    gpu_memory_gib: float | None
-    gpus: int | None
-    out: str | None
-    format: str
+    run: DictConfig
+    """Its config, as `train` would be given it. It is built where the machine is known that it is planned for."""
+    wanted: PlanConfig
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Request:
+        """From the config of the verb."""
+        from omegaconf import open_dict
+
+        from lmctl.config.build import read_root
+
+        wanted, run = read_root(cfg, PlanConfig), cfg.copy()
+        with open_dict(run):
+            for key in rows(PlanConfig).keys() - rows(TrainConfig).keys():
+                del run[key]
+        return cls(run, wanted)
 
 
-def run(cfg: DictConfig) -> None:
-    """Print what `lmctl train` with the same words would cost; refused as it would be, in JSON with a line of its own
-    on standard output besides."""
-    _check_place(cfg.get("out"))
-    try:
-        rest, wanted = taken_apart(cfg)
-        machine = _machine(rest, wanted)
+class PlanVerb(Verb[Request]):
+    purpose = "Say whether a run, or with -m a grid, is legal, and its cost in memory and traffic; nothing is run."
+    examples = (
+        "lmctl plan data=text data.path=corpus/ model=bert_mini batch.size=256 batch.micro=32",
+        "lmctl plan -m precision=fp32,bf16 model=bert_base batch.size=256",
+        "lmctl plan runner=ddp runner.processes=2 measure=true out=plan.json",
+    )
+    often = (
+        "model", "mix", "precision", "batch.size", "batch.micro", "batch.seq_len", "runner", "measure", "out",
+        "gradient_checkpointing",
+    )  # fmt: skip
+    schema = PlanConfig
+    alone = OWN_TEXT
+    plans_grids = True
+
+    def read(self, cfg: DictConfig) -> Request:
+        """What is asked; that every key and value is right is known then, whether the run is legal is not."""
+        return Request.of(cfg)
+
+    def run(self, config: Request) -> None:
+        """Print what `lmctl train` with the same words would cost; refused as it would be, in JSON with a line of its
+        own on standard output besides."""
+        from lmctl.config.mistakes import UnknownKey
         from lmctl.cost.show import print_one
         from lmctl.run.display import quiet_libraries
+        from lmctl.run.unfinished import with_models
 
-        quiet_libraries()
-        estimate = _estimated(rest, wanted, machine, alternative=True)
-    except UnknownKey:  # a slip of the pen, not a property of the run
-        raise
-    except ConfigError as error:
-        if cfg.get("format") == "json":
-            emit({"name": None, "overrides": []} | _verdict(error))
-        raise
-    if wanted.format == "json":
-        emit({"name": None, "overrides": []} | _verdict(None) | estimate.as_dict())
-    else:
-        print_one(estimate, wanted.bandwidth_gbps)
-    if wanted.out is not None:
-        write_json(Path(wanted.out), {"legal": True} | estimate.as_dict())
-
-
-def run_grid(jobs: Iterable[tuple[str, list[str], DictConfig]]) -> int:
-    """One table of many cells: (name, overrides, config) each; in JSON every cell is a line, as soon as it is known.
-    Returns how many are not legal."""
-    from lmctl.cost.show import Cell, print_grid
-    from lmctl.run.display import quiet_libraries
-
-    quiet_libraries()
-    cells, out, as_json = [], None, False
-    for name, overrides, cfg in jobs:
-        _check_place(cfg.get("out"))
-        as_json = cfg.get("format") == "json"
+        wanted = config.wanted
+        _check_place(wanted.out)
         try:
-            rest, wanted = taken_apart(cfg)
-            out = wanted.out
-            estimate = _estimated(rest, wanted, _machine(rest, wanted), alternative=False)
-            cells.append(Cell(name, overrides, estimate, None))
-        except UnknownKey:  # a slip of the pen, not a property of the cell
+            run = with_models(config.run)
+            machine = _machine(wanted)
+            quiet_libraries()
+            estimate = _estimated(run, wanted, machine, alternative=True)
+        except UnknownKey:  # a slip of the pen, not a property of the run
             raise
         except ConfigError as error:
-            cells.append(Cell(name, overrides, None, error))
-        if as_json:
-            emit(_record(cells[-1]))
-    if not as_json:
-        print_grid(cells)
-    if out is not None:
-        write_json(Path(out), [_record(cell) for cell in cells])
-    return sum(cell.refusal is not None for cell in cells)
+            if wanted.format == "json":
+                emit({"name": None, "overrides": []} | _verdict(error))
+            raise
+        if wanted.format == "json":
+            emit({"name": None, "overrides": []} | _verdict(None) | estimate.as_dict())
+        else:
+            print_one(estimate, wanted.bandwidth_gbps)
+        if wanted.out is not None:
+            write_json(Path(wanted.out), {"legal": True} | estimate.as_dict())
+
+    def run_grid(self, jobs: Sequence[tuple[str, list[str], DictConfig]]) -> int:
+        """One table of many cells: (name, overrides, config) each; in JSON every cell is a line, as soon as it is
+        known. Returns how many are not legal."""
+        from lmctl.config.mistakes import UnknownKey
+        from lmctl.cost.show import Cell, print_grid
+        from lmctl.run.display import quiet_libraries
+        from lmctl.run.unfinished import with_models
+
+        quiet_libraries()
+        cells, out, as_json = [], None, False
+        for name, overrides, cfg in jobs:
+            out, as_json = cfg.get("out"), cfg.get("format") == "json"
+            _check_place(out)
+            try:
+                request = Request.of(cfg)
+                run = with_models(request.run)
+                estimate = _estimated(run, request.wanted, _machine(request.wanted), alternative=False)
+                cells.append(Cell(name, overrides, estimate, None))
+            except UnknownKey:  # a slip of the pen, not a property of the cell
+                raise
+            except ConfigError as error:
+                cells.append(Cell(name, overrides, None, error))
+            if as_json:
+                emit(_record(cells[-1]))
+        if not as_json:
+            print_grid(cells)
+        if out is not None:
+            write_json(Path(out), [_record(cell) for cell in cells])
+        return sum(cell.refusal is not None for cell in cells)
 
 
 def _check_place(out: str | None) -> None:
@@ -100,32 +129,22 @@ def _check_place(out: str | None) -> None:
         raise ConfigError(f"out={out}: there is no directory {Path(out).parent}")
 
 
-def taken_apart(cfg: DictConfig) -> tuple[DictConfig, Wanted]:
-    """The config of the training run, and what is wanted of the plan."""
-    check_root(cfg, PlanConfig)
-    rest = cfg.copy()
-    own = Wanted(**{key: cfg[key] for key in Wanted.__dataclass_fields__})
-    with open_dict(rest):
-        for key in Wanted.__dataclass_fields__:
-            del rest[key]
-    return with_models(rest), own
-
-
-def _machine(rest: DictConfig, wanted: Wanted) -> Machine | None:
+def _machine(wanted: PlanConfig) -> Machine | None:
     """The machine that the run is planned for, if it is not this one."""
     from lmctl.cost.machine import machine_for
 
-    machine = machine_for(build(rest.runner, Where), wanted.gpu, wanted.gpu_memory_gib, wanted.gpus)
+    machine = machine_for(wanted.runner, wanted.gpu, wanted.gpu_memory_gib, wanted.gpus)
     if machine is not None and wanted.measure:
         raise ConfigError("measure=true takes real steps, which only the machine itself can", "measure=false")
     return machine
 
 
-def _estimated(rest: DictConfig, wanted: Wanted, machine: Machine | None, alternative: bool) -> Estimate:
+def _estimated(run: DictConfig, wanted: PlanConfig, machine: Machine | None, alternative: bool) -> Estimate:
     from lmctl.cost.estimate import estimate
+    from lmctl.plan import Plan
 
     with nullcontext() if machine is None else machine.pretended():
-        plan = Plan.from_config(rest)
+        plan = Plan.from_config(run)
     return estimate(plan, wanted.bandwidth_gbps, wanted.measure, alternative, machine)
 
 

@@ -1,4 +1,4 @@
-"""`lmctl predict`: label new rows with a classifier, row for row."""
+"""`lmctl predict`: label new texts with a model that was fine-tuned."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Optional, TextIO
 
-from omegaconf import DictConfig
-
-from lmctl.config.build import build, check_root
-from lmctl.config.use_schema import PredictConfig
+from lmctl.config.groups import Run
+from lmctl.config.schema import FORMATS, one_of, positive
+from lmctl.config.table import MISSING, key, same
+from lmctl.config.use_schema import BATCH, MODEL_PATH
+from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.files import whole
 from lmctl.core.json_lines import encodable, line_of
-from lmctl.core.places import Paths
+from lmctl.core.places import Paths, Place
 from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
@@ -26,52 +28,100 @@ if TYPE_CHECKING:
 
 SEPARATOR = ","
 """Between several labels of one row, as `data.label` reads them."""
+INPUTS = ("auto", "table", "jsonl", "lines")
 
 
-def run(cfg: DictConfig) -> None:
-    """Write one row for every row of the input, in its order; rows of any number stream through."""
-    config = check_root(cfg, PredictConfig)
-    where = build(cfg.runner, Where)
-    trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
+@dataclass(frozen=True)
+class PredictConfig:
+    """Root of `lmctl predict`."""
 
-    from lmctl.use.inputs import EXAMPLE, placed
-    from lmctl.use.lines import is_standard_input
-    from lmctl.use.load import load, model_folder
-    from lmctl.use.new_rows import NewRows, files
-
-    # What can be wrong with the command is said before libraries are read.
-    model_folder(config.model_path)
-    if config.out is not None and (not Path(config.out).parent.is_dir() or Path(config.out).is_dir()):
-        raise ConfigError(f"out={config.out}: no file can be written there", "name a file in a folder that there is")
-    stream = placed(None, example=EXAMPLE) if is_standard_input(config.file) else None
-    if stream is None:
-        files(str(config.file))
-
-    from lmctl.run.display import Display, quiet_libraries
-    from lmctl.use.answers import answers, chosen_task, names_of
-    from lmctl.use.batches import POOL
-    from lmctl.use.heads import classifier_of
-
-    quiet_libraries()
-    say = Display().say
-    loaded = load(config.model_path, where)
-    task = chosen_task(loaded, config.task)
-    classifier = classifier_of(loaded, task)
-    learnt = _learnt(config.model_path, task, trusted)
-    skip = config.on_bad_row == "skip"
-    rows = NewRows(config.file, config.input, config.text, config.text_b, skip, learnt, stream, say)
-    length, pool = loaded.row(config.seq_len), POOL if stream is None else 1
-    with _place(config.out) as handle:
-        writer = WRITERS[config.format](handle, task, names_of(classifier) if config.probabilities else [])
-        count, bad, first = _write_all(answers(classifier, iter(rows), config.batch, length, pool), writer)
-        if bad and bad == count:
-            raise DataError(f"all {count:,} rows are bad; the first: {first}")
-    end = f"; written to {config.out}" if config.out else ""
-    say(
-        f"{count:,} row{'s' * (count != 1)}"
-        + (f", {bad:,} of them bad and without an answer; the first: {first}" if bad else "")
-        + end
+    model_path: Place = key(MISSING, MODEL_PATH)
+    file: Optional[Place] = key(None, "csv, tsv, parquet, jsonl or text file, or a pattern; null or -: standard input")
+    task: Optional[str] = key(None, "which of the model's own tasks labels; null: the only one that can")
+    text: Optional[str] = key(None, "column of the text; null: the one that the run was trained on, or text")
+    text_b: Optional[str] = key(
+        "auto", "column of a pair's second text; null: none; auto: the run's, or text_b where there is one"
     )
+    input: str = key(
+        "auto", "table, jsonl or lines (pairs: a<TAB>b); auto: by the file's name or the first line, such as a header"
+    )
+    on_bad_row: str = key("error", "error: end at the first bad row; skip: give it an empty answer and go on")
+    probabilities: bool = key(False, "text, csv, tsv: a column for the probability of every class (json has them all)")
+    format: str = key(
+        "text",
+        "text (label<TAB>probability<TAB>text), csv or tsv (the input's columns, and label and probability), or json "
+        "(one object per line with every field)",
+    )
+    out: Optional[Place] = key(None, "write to this file, whole or not at all; null: standard output")
+    batch: int = key(32, "rows at a time; from standard input an answer comes at the latest after so many", BATCH)
+    seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
+    runner: Where = same(Run, "runner")
+    trusted: list[str] = key(list, "further packages whose classes a _target_ may name")
+
+    def __post_init__(self) -> None:
+        one_of(INPUTS, input=self.input)
+        one_of(("error", "skip"), on_bad_row=self.on_bad_row)
+        one_of((*FORMATS, "csv", "tsv"), format=self.format)
+        positive(batch=self.batch)
+        if self.seq_len is not None and self.seq_len < 8:
+            raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")
+
+
+class Predict(Verb[PredictConfig]):
+    purpose = "Label new texts, pairs or rows: classes with their probabilities, or numbers, row for row."
+    examples = (
+        "lmctl predict model_path=runs/tuned file=new.csv text=review format=csv out=labelled.csv",
+        "lmctl predict model_path=runs/tuned format=json < lines.txt",
+        "lmctl predict model_path=runs/multitask task=topics file=new.jsonl on_bad_row=skip",
+    )
+    often = (
+        "model_path", "file", "text", "text_b", "format", "out", "task", "on_bad_row", "batch",
+    )  # fmt: skip
+    schema = PredictConfig
+
+    def run(self, config: PredictConfig) -> None:
+        """Write one row for every row of the input, in its order; rows of any number stream through."""
+        from lmctl.config.build import prefixes
+        from lmctl.use.inputs import EXAMPLE, placed
+        from lmctl.use.lines import is_standard_input
+        from lmctl.use.load import load, model_folder
+        from lmctl.use.new_rows import NewRows, files
+
+        # What can be wrong with the command is said before libraries are read.
+        model_folder(config.model_path)
+        if config.out is not None and (not Path(config.out).parent.is_dir() or Path(config.out).is_dir()):
+            raise ConfigError(
+                f"out={config.out}: no file can be written there", "name a file in a folder that there is"
+            )
+        stream = placed(None, example=EXAMPLE) if is_standard_input(config.file) else None
+        if stream is None:
+            files(str(config.file))
+
+        from lmctl.run.display import Display, quiet_libraries
+        from lmctl.use.answers import answers, chosen_task, names_of
+        from lmctl.use.batches import POOL
+        from lmctl.use.heads import classifier_of
+
+        quiet_libraries()
+        say = Display().say
+        loaded = load(config.model_path, config.runner)
+        task = chosen_task(loaded, config.task)
+        classifier = classifier_of(loaded, task)
+        learnt = _learnt(config.model_path, task, prefixes(config.trusted))
+        skip = config.on_bad_row == "skip"
+        rows = NewRows(config.file, config.input, config.text, config.text_b, skip, learnt, stream, say)
+        length, pool = loaded.row(config.seq_len), POOL if stream is None else 1
+        with _place(config.out) as handle:
+            writer = WRITERS[config.format](handle, task, names_of(classifier) if config.probabilities else [])
+            count, bad, first = _write_all(answers(classifier, iter(rows), config.batch, length, pool), writer)
+            if bad and bad == count:
+                raise DataError(f"all {count:,} rows are bad; the first: {first}")
+        end = f"; written to {config.out}" if config.out else ""
+        say(
+            f"{count:,} row{'s' * (count != 1)}"
+            + (f", {bad:,} of them bad and without an answer; the first: {first}" if bad else "")
+            + end
+        )
 
 
 def _learnt(model_path: str, task: str | None, trusted: tuple[str, ...]) -> Source | None:

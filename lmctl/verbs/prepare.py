@@ -4,43 +4,53 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from omegaconf import DictConfig
-
-from lmctl.config.build import build, check_root, section
 from lmctl.config.groups import PrepareConfig
-from lmctl.config.schema import BatchShape
-from lmctl.data.base import Source
-from lmctl.mix.mix import Mix
-from lmctl.run.unfinished import with_models
-from lmctl.tokenizer.base import TokenizerSpec
+from lmctl.config.verb import NOTHING_TO_SAVE, OWN_TEXT, Verb
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from lmctl.data.base import Source
     from lmctl.run.prepare import Corpus, Prepared
 
 
-def run(cfg: DictConfig) -> None:
-    """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
-    check_root(cfg, PrepareConfig)
-    cfg = with_models(cfg)
-    trusted = ("lmctl.", *(f"{package}." for package in cfg.trusted))
-    mix = build(cfg.mix, Mix, trusted=trusted)
-    tokenizer = build(cfg.tokenizer, TokenizerSpec, trusted=trusted)
-    section(cfg.batch, BatchShape)
+class Prepare(Verb[PrepareConfig]):
+    purpose = "Train the tokenizer, build the token cache, and print a card of both."
+    examples = (
+        "lmctl prepare",
+        "lmctl prepare data=text data.path=corpus/ tokenizer=bpe",
+        "lmctl prepare -m tokenizer.vocab_size=4096,8192",
+    )
+    often = (
+        "data.path", "tokenizer", "tokenizer.vocab_size", "mix", "batch.seq_len", "cache_dir",
+    )  # fmt: skip
+    schema = PrepareConfig
+    interrupted = NOTHING_TO_SAVE
+    alone = OWN_TEXT
 
-    from lmctl.run.display import Display, quiet_libraries
-    from lmctl.run.prepare import prepare
+    def read(self, cfg: DictConfig) -> PrepareConfig:
+        """As it stands, but with checkpoints in the place of runs that are not finished."""
+        from lmctl.run.unfinished import with_models
 
-    quiet_libraries()
-    display = Display()
-    with display.watching():
-        prepared = prepare(tokenizer, mix, cfg.cache_dir, display.say)
-    for name, corpus in prepared.corpora.items():
-        print(card(name, mix.tasks[name].data, corpus, prepared))
+        return super().read(with_models(cfg, lambda: self.check(cfg)))
+
+    def run(self, config: PrepareConfig) -> None:
+        """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
+        from lmctl.run.display import Display, quiet_libraries
+        from lmctl.run.prepare import prepare
+
+        quiet_libraries()
+        display = Display()
+        with display.watching():
+            prepared = prepare(config.tokenizer, config.mix, config.cache_dir, display.say)
+        for name, corpus in prepared.corpora.items():
+            print(card(name, config.mix.tasks[name].data, corpus, prepared))
 
 
 def card(name: str, source: Source, corpus: Corpus, prepared: Prepared) -> str:
     """What there is to know of a prepared corpus, in plain text."""
+    import numpy as np
+
     vocabulary, lines = prepared.vocabulary, [f"{name}: {source.describe()}"]
     for split, store in (("train", corpus.train), ("valid", corpus.valid)):
         tokens, sentences = len(store), len(store.sentences) - 1

@@ -1,19 +1,22 @@
-"""`lmctl score`: how likely a language model finds lines, pairs, or the hypotheses of a recogniser."""
+"""`lmctl score`: log-probabilities of lines, good/bad pairs, rescoring of n-best lists."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
-from omegaconf import DictConfig
-
-from lmctl.config.build import build, check_root
-from lmctl.config.use_schema import ScoreConfig
+from lmctl.config.groups import Run
+from lmctl.config.schema import FORMAT, FORMATS, one_of, positive
+from lmctl.config.table import MISSING, key, same
+from lmctl.config.use_schema import BATCH, CASE, CASES, MODEL_PATH
+from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.json_lines import emit, parsed
+from lmctl.core.places import Place
 from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
@@ -22,34 +25,72 @@ if TYPE_CHECKING:
     from lmctl.use.nbest import Lists, Tuned
 
 AS_TEXT = "mode=lines scores its lines as text, whatever they look like"
+MODES = ("auto", "lines", "pairs", "nbest")
 
 
-def run(cfg: DictConfig) -> None:
-    """Print what the mode calls for; texts of any number stream through, except n-best lists."""
-    config = check_root(cfg, ScoreConfig)
-    where = build(cfg.runner, Where)
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Root of `lmctl score`."""
 
-    from lmctl.use.inputs import first_that_says, placed
+    model_path: Place = key(MISSING, MODEL_PATH)
+    mode: str = key(
+        "auto", "lines, pairs (good<TAB>bad) or nbest (jsonl: id, ref, hyps); auto: by the first line that is not blank"
+    )
+    file: Optional[Place] = key(None, "what to score; null: standard input")
+    dev: Optional[Place] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
+    case: str = key("as_is", CASE)
+    out: Optional[Place] = key(None, "nbest: file for the chosen hypotheses, one line each")
+    batch: int = key(32, "texts at a time", BATCH)
+    seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
+    format: str = key("text", FORMAT)
+    runner: Where = same(Run, "runner")
 
-    first, lines = first_that_says(placed(config.file))
-    mode = config.mode
-    if mode == "auto":
-        mode = "lines" if first is None else guess(first)
-        lines = _all_alike(lines) if mode == "lines" else lines
-    if mode == "nbest" and config.dev is None:
-        raise ConfigError("n-best lists need others to tune the weight and the word bonus on", "give dev=...")
-    if mode != "nbest" and (config.dev or config.out):
-        raise ConfigError(f"dev and out are for n-best lists, and this is mode={mode}", "mode=nbest, or leave them out")
+    def __post_init__(self) -> None:
+        one_of(FORMATS, format=self.format)
+        one_of(MODES, mode=self.mode)
+        one_of(CASES, case=self.case)
+        positive(batch=self.batch)
+        if self.seq_len is not None and self.seq_len < 8:
+            raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")
 
-    from lmctl.run.display import quiet_libraries
-    from lmctl.use.heads import refuse_classifier
-    from lmctl.use.load import load, need
 
-    quiet_libraries()
-    loaded = load(config.model_path, where)
-    refuse_classifier(loaded, "it says how likely labels are, not texts")
-    need(loaded, ("decoder", "encoder"), "score")
-    {"lines": _lines, "pairs": _pairs, "nbest": _nbest}[mode](loaded, lines, config)
+class Score(Verb[ScoreConfig]):
+    purpose = "Log-probabilities of lines, good/bad pairs, and rescoring of n-best lists of speech recognition."
+    examples = (
+        "lmctl score model_path=runs/mine file=sentences.txt",
+        "lmctl score model_path=runs/mine mode=pairs file=pairs.tsv",
+        "lmctl score model_path=runs/mine mode=nbest dev=dev.jsonl file=test.jsonl",
+    )
+    often = (
+        "model_path", "file", "mode", "dev", "batch", "seq_len",
+    )  # fmt: skip
+    schema = ScoreConfig
+
+    def run(self, config: ScoreConfig) -> None:
+        """Print what the mode calls for; texts of any number stream through, except n-best lists."""
+        from lmctl.use.inputs import first_that_says, placed
+
+        first, lines = first_that_says(placed(config.file))
+        mode = config.mode
+        if mode == "auto":
+            mode = "lines" if first is None else guess(first)
+            lines = _all_alike(lines) if mode == "lines" else lines
+        if mode == "nbest" and config.dev is None:
+            raise ConfigError("n-best lists need others to tune the weight and the word bonus on", "give dev=...")
+        if mode != "nbest" and (config.dev or config.out):
+            raise ConfigError(
+                f"dev and out are for n-best lists, and this is mode={mode}", "mode=nbest, or leave them out"
+            )
+
+        from lmctl.run.display import quiet_libraries
+        from lmctl.use.heads import refuse_classifier
+        from lmctl.use.load import load, need
+
+        quiet_libraries()
+        loaded = load(config.model_path, config.runner)
+        refuse_classifier(loaded, "it says how likely labels are, not texts")
+        need(loaded, ("decoder", "encoder"), "score")
+        {"lines": _lines, "pairs": _pairs, "nbest": _nbest}[mode](loaded, lines, config)
 
 
 def guess(line: Placed) -> str:

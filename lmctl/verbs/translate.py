@@ -1,46 +1,77 @@
-"""`lmctl translate`: lines in, lines out."""
+"""`lmctl translate`: translate lines."""
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from dataclasses import dataclass
+from typing import Optional
 
-from lmctl.config.build import build, check_root
-from lmctl.config.use_schema import TranslateConfig
+from lmctl.config.groups import Run
+from lmctl.config.schema import positive
+from lmctl.config.table import MISSING, key, same
+from lmctl.config.use_schema import BATCH, BEAMS, LENGTH, MODEL_PATH
+from lmctl.config.verb import Verb
+from lmctl.core.places import FreeText, Place
 from lmctl.runner.base import Where
 
 
-def run(cfg: DictConfig) -> None:
-    """Print the translation of each line; an empty line stays an empty line."""
-    config = check_root(cfg, TranslateConfig)
-    where = build(cfg.runner, Where)
+@dataclass(frozen=True)
+class TranslateConfig:
+    """Root of `lmctl translate`."""
 
-    from lmctl.use.lines import comes_once, incoming, lines_of
+    model_path: Place = key(MISSING, MODEL_PATH)
+    file: Optional[Place] = key(None, "text file with one text per line; null: standard input")
+    prefix: FreeText = key("", "put before each line, for models trained with one (T5)")
+    beams: int = key(5, "hypotheses kept at each step", BEAMS)
+    length_penalty: float = key(1.0, "log-probability is divided by length to this power")
+    max_new_tokens: Optional[int] = key(None, "longest translation, in pieces; null: twice the source and 20", LENGTH)
+    batch: int = key(16, "lines at a time", BATCH)
+    runner: Where = same(Run, "runner")
 
-    lines = incoming(config.file, "text", "file=..., or lines on standard input")
+    def __post_init__(self) -> None:
+        positive(beams=self.beams, max_new_tokens=self.max_new_tokens, batch=self.batch)
 
-    from lmctl.run.display import Display, quiet_libraries
-    from lmctl.use.decode import translate
-    from lmctl.use.heads import refuse_classifier
-    from lmctl.use.load import load, need
-    from lmctl.use.room import Place, cut_lines
 
-    quiet_libraries()
-    loaded = load(config.model_path, where)
-    refuse_classifier(loaded, "it writes no text")
-    need(loaded, ("seq2seq",), "translate")
-    say, place = Display().say, Place(config.file)
-    if config.file is None or comes_once(config.file):
-        lines = cut_lines(loaded, lines, place, say, config.prefix)
-    else:  # a file can be read twice: what is wrong with it is said before the work begins
-        for _ in cut_lines(loaded, lines_of(config.file), place, say, config.prefix):
-            pass
-    for line in translate(
-        loaded,
-        lines,
-        config.batch,
-        config.beams,
-        config.length_penalty,
-        config.max_new_tokens,
-        config.prefix,
-    ):
-        print(line, flush=True)
+class Translate(Verb[TranslateConfig]):
+    purpose = "Translate lines, from a file or standard input to standard output, line for line."
+    examples = (
+        "lmctl translate model_path=runs/mt < source.en",
+        "lmctl translate model_path=runs/mt file=source.en beams=10 length_penalty=0.6",
+        "lmctl translate model_path=Helsinki-NLP/opus-mt-en-de file=source.en",
+    )
+    often = (
+        "model_path", "file", "beams", "length_penalty", "max_new_tokens", "prefix", "batch",
+    )  # fmt: skip
+    schema = TranslateConfig
+
+    def run(self, config: TranslateConfig) -> None:
+        """Print the translation of each line; an empty line stays an empty line."""
+        from lmctl.use.lines import comes_once, incoming, lines_of
+
+        lines = incoming(config.file, "text", "file=..., or lines on standard input")
+
+        from lmctl.run.display import Display, quiet_libraries
+        from lmctl.use.decode import translate
+        from lmctl.use.heads import refuse_classifier
+        from lmctl.use.load import load, need
+        from lmctl.use.room import Place, cut_lines
+
+        quiet_libraries()
+        loaded = load(config.model_path, config.runner)
+        refuse_classifier(loaded, "it writes no text")
+        need(loaded, ("seq2seq",), "translate")
+        say, place = Display().say, Place(config.file)
+        if config.file is None or comes_once(config.file):
+            lines = cut_lines(loaded, lines, place, say, config.prefix)
+        else:  # a file can be read twice: what is wrong with it is said before the work begins
+            for _ in cut_lines(loaded, lines_of(config.file), place, say, config.prefix):
+                pass
+        for line in translate(
+            loaded,
+            lines,
+            config.batch,
+            config.beams,
+            config.length_penalty,
+            config.max_new_tokens,
+            config.prefix,
+        ):
+            print(line, flush=True)

@@ -9,10 +9,10 @@ from random import Random
 
 from lmctl.cli.application import Application
 from lmctl.cli.explain import explain
-from lmctl.cli.main import VERBS, main
+from lmctl.cli.main import main
 from lmctl.config import described
-from lmctl.config.build import check
 from lmctl.config.compose import Composer, conf_dir
+from lmctl.config.verb import names
 
 KEYS = """name run_dir seed model data mix optim.lr budget.steps budget batch.size data.path data.label teacher
 init_from tokenizer.path mix.tasks.corpus.weight mix.tasks.corpus.data.path precision stages stages.a.seed trusted
@@ -49,6 +49,7 @@ translate model_path=runs/mt beams=4 file=a.txt
 score model_path=gpt2 file=lists.jsonl mode=nbest dev=dev.jsonl out=best.txt
 peek augment=char_noise data=text data.path=x rows=3
 prepare data=jsonl data.path=t.jsonl tokenizer=bpe tokenizer.vocab_size=2000""".splitlines()
+VERBS = sorted(names())
 FEW = [verb for verb in VERBS if verb != "list"]
 SAVED = """name: x
 seed: 1
@@ -77,7 +78,7 @@ def shared(verb: str, group: str, option: str) -> list[described.Described]:
 
 KEYS_OF = described.option_keys
 described.option_keys = lambda composer, *option: (
-    shared(composer.verb, *option) if composer.config_dir is None else KEYS_OF(composer, *option)
+    shared(composer.verb.name, *option) if composer.config_dir is None else KEYS_OF(composer, *option)
 )
 
 
@@ -188,9 +189,9 @@ def composed(verb: str, given: list[str], folder: Path | None = None) -> None:
         else:
             application._resumed_config()
             if (file := application.arguments.flags.get("--from")) is not None:
-                application.composer.start_from(file, application.arguments.overrides)
+                application.composer.start_from(file, application.overrides)
             application._name_run()
-            check(application.settled(), application.composer.schema)
+            application.verb.check(application.settled())
     except Exception as error:
         known = explain(error, application.composer if application else None)
         if known is None or not str(known).strip():

@@ -1,4 +1,4 @@
-"""One job of a sweep: a process, its log, and what became of it."""
+"""One job: `lmctl VERB` in a process of its own, its log, and what became of it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.places import Paths
+from lmctl.core.stop import SIGNALS
+
+POLL_SECONDS = 0.1
+"""How often is looked whether a job has ended."""
 
 
 @dataclass
@@ -109,6 +114,11 @@ class Job:
             self.error = f"killed by {signal.Signals(-code).name}" if code < 0 else self._last_error()
         return True
 
+    def wait(self) -> None:
+        """Until it has ended."""
+        while not self.poll():
+            time.sleep(POLL_SECONDS)
+
     def outcome(self) -> str:
         """The end of the job in half a line."""
         words = f"{self.status} after {self.seconds} s"
@@ -138,6 +148,39 @@ class Job:
 def finished(job: Job) -> bool:
     """Whether this very job has completed before."""
     return job.status == "completed" and job.summary.get("status") == "completed"
+
+
+@contextmanager
+def passing_on(running: Sequence[Job]) -> Iterator[list[int]]:
+    """Stop signals go to the jobs that are `running` just then; yields the signals that came, as they come."""
+    stops: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        stops.append(number)
+        for job in running:
+            job.send(number)
+
+    handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield stops
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def run_alone(job: Job, command: Sequence[str], running: list[Job], stops: Sequence[int]) -> None:
+    """Run one job to its end, its words going to the terminal; within `passing_on(running)`, which gave `stops`."""
+    job.start(command, {}, live=True)
+    running[:] = [job]
+    for number in stops:  # it came before there was a process
+        job.send(number)
+    job.wait()
+    running.clear()
+
+
+def code_of(job: Job) -> Exit:
+    """The exit code of a command that ends because `job` did not complete."""
+    return Exit(job.code) if job.code in set(Exit) else Exit.FAILED
 
 
 class Slots:

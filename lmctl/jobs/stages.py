@@ -7,23 +7,19 @@ the stage's own settings. The same command goes on where it was stopped: finishe
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from lmctl.cli.arguments import key_of
-from lmctl.cli.jobs import Job, finished
-from lmctl.cli.sweep_table import print_table
-from lmctl.core.errors import ConfigError, Exit, LmctlError
+from lmctl.config.overrides import Override, Overrides
+from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import write_json
 from lmctl.core.places import Paths
-from lmctl.core.stop import SIGNALS
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.words import command, read, setting
+from lmctl.core.words import command, setting
+from lmctl.jobs.job import Job, code_of, finished, passing_on, run_alone
+from lmctl.jobs.sweep_table import print_table
 
 OWN = ("name", "run_dir", "resume", "stage", "stages")
 """Keys that belong to the whole, not to a stage."""
@@ -31,7 +27,6 @@ PREFIX = "stages."
 """`stages.NAME.key=value` on the command line is `key=value` for one stage."""
 STARTS = ("init_from", "teacher")
 """Keys that may name an earlier stage."""
-POLL_SECONDS = 0.1
 
 
 class StageFailed(LmctlError):
@@ -39,17 +34,17 @@ class StageFailed(LmctlError):
 
     def __init__(self, job: Job, again: str) -> None:
         super().__init__(f"stage {job.name} did not complete: {job.error}", f"go on with: {again}")
-        self.code = Exit(job.code) if job.code in set(Exit) else Exit.FAILED
+        self.code = code_of(job)
 
 
-def plan_stages(stages: Mapping[str, Any], typed: Sequence[str], special: Sequence[str], folder: Path) -> list[Job]:
-    """The stages as jobs. `typed` are the words for all of them, `special` those for one; what is typed wins over
-    what the config says. ConfigError if a stage is not a list of words, or starts from one that comes later."""
-    for word in special:
-        name = word.removeprefix(PREFIX).partition(".")[0]
+def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides, folder: Path) -> list[Job]:
+    """The stages as jobs. `typed` are the settings for all of them, `special` those for one; what is typed wins over
+    what the config says. ConfigError if a stage is not a list of settings, or starts from one that comes later."""
+    for override in special:
+        name = override.key.removeprefix(PREFIX).partition(".")[0]
         if name not in stages:
             raise ConfigError(
-                f"{word}: there is no stage {name!r}{did_you_mean(name, stages)}",
+                f"{override}: there is no stage {name!r}{did_you_mean(name, stages)}",
                 f"stages: {', '.join(stages) or 'none, which recipe=... may give'}",
             )
     jobs: list[Job] = []
@@ -58,66 +53,60 @@ def plan_stages(stages: Mapping[str, Any], typed: Sequence[str], special: Sequen
             raise ConfigError(
                 f"stages.{name} must be a list of settings", "e.g. [init_from=pretrain, mix=classify, optim.lr=5e-4]"
             )
-        own = f"{PREFIX}{name}."
-        chosen: dict[str, str] = {}
-        for word in [*words, *typed, *(w.removeprefix(own) for w in special if w.startswith(own))]:
-            if key_of(word) not in OWN:
-                chosen.pop(key_of(word), None)
-                chosen[key_of(word)] = word
+        chosen: dict[str, Override] = {}
+        for override in (*Overrides.typed(words), *typed, *_of_stage(name, special)):
+            if override.key not in OWN:
+                chosen.pop(override.key, None)
+                chosen[override.key] = override
         for key in STARTS:
             if key in chosen:
                 chosen[key] = _started(chosen[key], name, jobs)
-        jobs.append(Job(name, [*chosen.values(), setting("stage", name)], str(folder / name)))
+        jobs.append(Job(name, [*map(str, chosen.values()), setting("stage", name)], str(folder / name)))
     return jobs
 
 
-def _started(word: str, name: str, before: Sequence[Job]) -> str:
+def is_for_a_stage(override: Override) -> bool:
+    """`stages.NAME.key=value`"""
+    return override.key.startswith(PREFIX) and not override.sign
+
+
+def _of_stage(name: str, special: Overrides) -> Overrides:
+    """`stages.NAME.key=value` as `key=value`."""
+    own = f"{PREFIX}{name}."
+    return Overrides.typed(str(one).removeprefix(own) for one in special if one.key.startswith(own))
+
+
+def _started(override: Override, name: str, before: Sequence[Job]) -> Override:
     """`init_from=` or `teacher=` with the name of an earlier stage replaced by its directory."""
-    key, value = key_of(word), read(word.partition("=")[2])
+    key, value = override.key, override.text
     found = next((job.run_dir for job in before if job.name == value), None)
     if found is None and value != "null" and not Path(value).exists() and "/" not in value:
         earlier = ", ".join(job.name for job in before) or "none"
         raise ConfigError(
             f"stages.{name}: {key}={value} is neither an earlier stage nor a model", f"earlier stages: {earlier}"
         )
-    return word if found is None else setting(key, found)
+    return override if found is None else Override.setting(key, found)
 
 
-def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Sequence[str], folder: Path) -> None:
-    """Run one stage after the other; StageFailed at the first that does not complete."""
+def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Overrides, folder: Path) -> None:
+    """Run one stage after the other; StageFailed at the first that does not complete. `flags` are those that each of
+    them needs, `words` what was typed, which `resume=auto` repeats."""
     before = recorded(folder)
     for job in jobs:
         job.adopt(before.get("stages", {}).get(job.name))
     again = command("lmctl train resume=auto", run_dir=folder)
-    stops: list[int] = []
     running: list[Job] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        stops.append(number)
-        for job in running:
-            job.send(number)
-
-    handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
+    with passing_on(running) as stops:
         for place, job in enumerate(jobs, start=1):
             label = f"[{place}/{len(jobs)}] stage {job.name}"
             if finished(job):
                 print(f"{label}: already completed", flush=True)
                 continue
             print(f"{label}: {job.run_dir}", flush=True)
-            job.start(_command(job, flags), {}, live=True)
-            running[:] = [job]
-            for number in stops:  # it came between the stages
-                job.send(number)
-            while not job.poll():
-                time.sleep(POLL_SECONDS)
-            running.clear()
+            run_alone(job, _command(job, flags), running, stops)
             _record(jobs, words, folder)
             if job.status != "completed":
                 raise StageFailed(job, again)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     print_table(jobs)
 
 
@@ -132,7 +121,7 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 def verb_of(job: Job) -> str:
     """A stage that has a teacher is distilled."""
-    return "distill" if any(key_of(word) == "teacher" for word in job.overrides) else "train"
+    return "distill" if "teacher" in Overrides.typed(job.overrides) else "train"
 
 
 def _command(job: Job, flags: Sequence[str]) -> list[str]:
@@ -142,10 +131,10 @@ def _command(job: Job, flags: Sequence[str]) -> list[str]:
     ]
 
 
-def _record(jobs: Sequence[Job], words: Sequence[str], folder: Path) -> None:
+def _record(jobs: Sequence[Job], words: Overrides, folder: Path) -> None:
     """The whole as one run: the summary of the last stage that ran, and what became of each."""
     ran = [job for job in jobs if job.code is not None or job.status == "completed"]
     whole = ran[-1].summary if ran else {}
     whole["status"] = "completed" if all(job.status == "completed" for job in jobs) else jobs[len(ran) - 1].status
-    kept = [word for word in words if key_of(word) not in ("name", "run_dir", "resume")]
+    kept = words.without("name", "run_dir", "resume").render()
     write_json(Paths(folder).summary, whole | {"words": kept, "stages": {job.name: job.record() for job in jobs}})

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmctl.cli.jobs import Job
+from lmctl.jobs.job import Job
 from lmctl.run.display import print_whole
 
 SEED = "seed="

@@ -1,0 +1,44 @@
+"""Which run a command line goes on with: `resume=`, `name=` and `run_dir=`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmctl.config.compose import Composer
+from lmctl.config.overrides import Overrides
+from lmctl.core.errors import ConfigError
+from lmctl.core.files import path_of
+from lmctl.core.places import Paths
+
+
+def is_asked(overrides: Overrides, composer: Composer) -> bool:
+    """Whether the run is to go on, if there is one."""
+    return composer.verb.has_run_dir and overrides.text("resume") not in (None, "false")
+
+
+def goes_on(overrides: Overrides, composer: Composer) -> bool:
+    """Whether there is a run that is to go on, so that its own config is the base."""
+    if not is_asked(overrides, composer):
+        return False
+    folder = folder_of(overrides, composer)
+    if folder is None and overrides.text("resume") != "auto":
+        folder = folder_of_checkpoint(overrides)
+    return folder is not None and Paths(folder).config.is_file()
+
+
+def folder_of(overrides: Overrides, composer: Composer) -> Path | None:
+    """Where the run lies that name=... or run_dir=... means; None if neither is given."""
+    name, run_dir = map(overrides.text, ("name", "run_dir"))
+    text = run_dir or (None if name is None else f"runs/{name}")
+    if text is not None and "${" in text:
+        words = overrides.map(lambda one: one.as_text() if one.key in ("name", "run_dir") else one)
+        text = str(composer.compose(words.render()).run_dir)
+    return None if text is None else path_of(text)
+
+
+def folder_of_checkpoint(overrides: Overrides) -> Path:
+    """The run of `resume=runs/NAME/checkpoints/step-...`. ConfigError for `resume=auto`, which does not say."""
+    checkpoint = overrides.text("resume")
+    if checkpoint in (None, "auto"):
+        raise ConfigError("resume=auto does not say which run", "give name=... or run_dir=...")
+    return path_of(str(checkpoint)).parent.parent

@@ -1,0 +1,177 @@
+"""The overrides of a command line: `key=value`, `+key=value`, `~key`, `group=option`, `group@place=option`.
+
+They are read, added, left out and rewritten here, so that nobody else takes words apart. How a value is written for a
+shell and for Hydra's grammar is `lmctl.core.words`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override as HydraOverride
+from hydra.errors import HydraException
+
+from lmctl.core import words
+
+
+@dataclass(frozen=True)
+class Override:
+    """One word of a command line."""
+
+    key: str
+    """A key, or a group with or without `@place`."""
+    value: str | None
+    """As it was typed, quotes included; None if there is no `=`."""
+    sign: str = ""
+    """`+`, `++` or `~` before the key."""
+
+    @classmethod
+    def typed(cls, word: str) -> Override:
+        """Takes any word, and `str` gives it back unchanged."""
+        head, equals, value = word.partition("=")
+        key = head.lstrip("+~")
+        return cls(key, value if equals else None, head[: len(head) - len(key)])
+
+    @classmethod
+    def setting(cls, key: str, text: str) -> Override:
+        """`key=text`, with quotes where text needs them."""
+        return cls.typed(words.setting(key, text))
+
+    def __str__(self) -> str:
+        return f"{self.sign}{self.key}" + ("" if self.value is None else f"={self.value}")
+
+    @property
+    def group(self) -> str:
+        """The key without `@place`."""
+        return self.key.partition("@")[0]
+
+    @property
+    def text(self) -> str:
+        """What the value stands for, without the quotes that it may have been typed with."""
+        return words.read(self.value or "")
+
+    @property
+    def removes(self) -> bool:
+        """`~key`"""
+        return "~" in self.sign
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it gives no value."""
+        return self.value in (None, "", "null")
+
+    def parsed(self) -> HydraOverride | None:
+        """As Hydra reads it; None if it cannot."""
+        try:
+            return OverridesParser.create().parse_override(str(self))
+        except (HydraException, ValueError, RecursionError):
+            return None
+
+    def parsed_value(self) -> Any:
+        """Its value as Hydra reads it; as it was typed where Hydra cannot."""
+        return self.value if (override := self.parsed()) is None else override.value()
+
+    def quoted(self) -> Override:
+        """The same with its value as one string to Hydra's grammar; `${...}` in it still refers to another key."""
+        return replace(self, value=words.quoted(self.value or ""))
+
+    def readable(self) -> Override:
+        """As Hydra can read it: what its grammar does not take (letters that are not Latin, half a bracket) is meant as
+        it stands."""
+        if self.is_null or words.is_quoted(str(self.value)) or self.parsed() is not None:
+            return self
+        return self.quoted()
+
+    def as_text(self, several: bool = False, free: bool = False) -> Override:
+        """The override of a key whose value is text: `2024_01`, `1e5`, `on`, `a, b` and `[x]` are what they look like.
+
+        `several`: commas part the values of a sweep. `free`: quotes and `${x}` are text as well. `null` stays what it
+        is.
+        """
+        value = str(self.value)
+        if self.is_null or (words.is_quoted(value) and not (free and not several)):
+            return self
+        if not several:
+            return replace(self, value=words.literal(value)) if free else self.quoted()
+        if (override := self.parsed()) is None:
+            return self.quoted()
+        if isinstance(override.value(), str) or any(mark in value for mark in "'\"[]{}()\\$"):
+            return self  # Hydra's own grammar of sweeps
+        return replace(self, value=",".join(self._plain(part.strip()) for part in value.split(",")))
+
+    def _plain(self, part: str) -> str:
+        """One of several values, in quotes unless Hydra reads text."""
+        is_text = part == "null" or isinstance(Override("key", part).parsed_value(), str)
+        return part if is_text else words.quoted(part)
+
+    def is_sweep(self) -> bool:
+        """Whether it gives several values."""
+        override = self.parsed()
+        return override is not None and not self.removes and override.is_sweep_override()
+
+    def is_hydras(self) -> bool:
+        """Whether it is about Hydra itself."""
+        return self.key.startswith("hydra")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Overrides in the order in which they were typed; the last one of a key holds."""
+
+    each: tuple[Override, ...] = ()
+
+    @classmethod
+    def typed(cls, line: Iterable[str]) -> Overrides:
+        return cls(tuple(map(Override.typed, line)))
+
+    def render(self) -> list[str]:
+        """The words, for Hydra or for another process."""
+        return list(map(str, self.each))
+
+    def __iter__(self) -> Iterator[Override]:
+        return iter(self.each)
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key) is not None
+
+    def __add__(self, other: Iterable[Override]) -> Overrides:
+        return Overrides((*self.each, *other))
+
+    def get(self, key: str) -> str | None:
+        """The value that `key` has in the end, as it was typed; None if nobody gives it one."""
+        values = [one.value or "" for one in self.each if one.key == key and not one.removes]
+        return values[-1] if values else None
+
+    def text(self, key: str) -> str | None:
+        """The text that `key` has in the end; None if there is none, or if it is null."""
+        value = self.get(key)
+        return None if value in (None, "", "null") else words.read(str(value))
+
+    def set(self, key: str, text: str) -> Overrides:
+        """With `key=text`, with quotes where text needs them."""
+        return Overrides((*self.each, Override.setting(key, text)))
+
+    def only(self, keys: Container[str]) -> Overrides:
+        """Those of `keys`."""
+        return Overrides(tuple(one for one in self.each if one.key in keys))
+
+    def without(self, *keys: str) -> Overrides:
+        """All but those of `keys`."""
+        return Overrides(tuple(one for one in self.each if one.key not in keys))
+
+    def split(self, belongs: Callable[[Override], bool]) -> tuple[Overrides, Overrides]:
+        """Those that belong, and the others."""
+        chosen = [belongs(one) for one in self.each]
+        sides = ([one for one, is_in in zip(self.each, chosen, strict=True) if is_in is side] for side in (True, False))
+        first, second = (Overrides(tuple(side)) for side in sides)
+        return first, second
+
+    def map(self, change: Callable[[Override], Override]) -> Overrides:
+        """Each of them changed."""
+        return Overrides(tuple(map(change, self.each)))

@@ -1,0 +1,88 @@
+"""The baseline of a distilled student: the same student trained without a teacher.
+
+It is `lmctl train --from` the student's own config, with `distill=none`, in a process and a directory of its own. The
+directory is named after all that decides what comes out, so that the runs of a sweep share it. (Where people see it,
+it is the control: `distill.control`, `control-...`.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from lmctl.config.groups import TrainConfig
+from lmctl.config.table import without
+from lmctl.core import stop
+from lmctl.core.errors import LmctlError, Stopped
+from lmctl.core.places import Paths
+from lmctl.core.words import command, literal, setting
+from lmctl.jobs.job import Job, code_of, passing_on, run_alone
+
+OWN = without(TrainConfig, "control")
+"""Keys that do not decide what becomes of a student without a teacher."""
+
+
+class BaselineFailed(LmctlError):
+    """The baseline did not complete; it has said why."""
+
+    def __init__(self, job: Job, again: str) -> None:
+        super().__init__(f"the control did not complete: {job.error}", f"go on with: {again}")
+        self.code = code_of(job)
+
+
+def train_baseline(cfg: DictConfig) -> Paths:
+    """The directory of the finished baseline of the student that `cfg` made, which is trained unless it is there.
+    BaselineFailed, or Stopped by a signal."""
+    run = Paths(Path(cfg.run_dir))
+    again = command("lmctl distill resume=auto", run_dir=run.root)
+    folder = run.root.parent / f"control-{_key(cfg, run)}"
+    with _lock(folder, again):
+        trusted = f"trusted=[{','.join(map(literal, cfg.trusted))}]"
+        # A student that begins with its teacher's layers needs the teacher for that.
+        alone = [] if cfg.student.from_teacher is not None else ["teacher=null"]
+        job = Job("control", ["distill=none", *alone, *([trusted] if cfg.trusted else [])], str(folder))
+        if job.summary.get("status") == "completed":
+            print(f"control: {folder} is there already", flush=True)
+            return Paths(folder)
+        print(f"control: the same student without a teacher, in {folder}", flush=True)
+        running: list[Job] = []
+        with passing_on(running) as stops:
+            run_alone(job, _command(job, run), running, stops)
+        if job.status != "completed":
+            raise BaselineFailed(job, again)
+    return Paths(folder)
+
+
+def _lock(folder: Path, again: str) -> AbstractContextManager[Any]:
+    """Held until its end; another run of a sweep may be training the same baseline, and is waited for."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    with stop.saving():  # the student is: a signal is told how to go on
+        while True:
+            try:
+                return lock.acquire(timeout=1)
+            except Timeout:
+                if reason := stop.requested():
+                    raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}") from None
+
+
+def _command(job: Job, run: Paths) -> list[str]:
+    """The student's config has every option written out, so that no folder of the user's options is needed."""
+    own = [setting("run_dir", job.run_dir), setting("name", Path(job.run_dir).name), "resume=auto"]
+    return [sys.executable, "-m", "lmctl", "train", "--from", str(run.config), *job.overrides, *own]
+
+
+def _key(cfg: DictConfig, run: Paths) -> str:
+    """Eight hex digits of what the baseline is: its config, and the contents of tokenizer and text."""
+    config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    prints = json.loads(run.environment.read_text(encoding="utf-8"))["fingerprints"]
+    kept = {key: value for key, value in config.items() if key not in OWN}
+    begins = cfg.student.from_teacher is not None
+    content = [kept, {name: value for name, value in prints.items() if name != "teacher" or begins}]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

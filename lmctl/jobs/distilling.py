@@ -1,0 +1,54 @@
+"""`lmctl distill`: a student with its teacher, the same student without, and how much of the gap was closed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from lmctl.core.files import write_json
+from lmctl.core.places import Paths
+from lmctl.core.words import command
+from lmctl.jobs.baseline import train_baseline
+from lmctl.jobs.training import Training, train
+from lmctl.plan import teachers_in
+
+
+def distill(student: Training) -> dict[str, Any]:
+    """Train the student, and its baseline unless that is not wanted or there already; measure the teacher and compare
+    the three. Returns the student's summary, which is in its summary.json; {} if there is nothing to compare."""
+    from lmctl.run.launch import is_first, is_launched, others
+
+    train(student)
+    if student.plan.teacher_cache == "build":  # the teacher's answers were kept, and nothing was trained
+        return {}
+    if others():
+        if is_first() and not is_launched():
+            again = command("lmctl distill resume=auto", run_dir=student.paths.root)
+            print(f"control and comparison are for a single process: {again}", flush=True)
+        return {}
+    baseline = train_baseline(student.composed) if student.plan.distill.control else None
+    return compare(student, baseline)
+
+
+def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
+    """Measure the teacher on the student's held-out rows, and both of them with a clock; complete the student's
+    summary, and print what came out. `baseline` is the run of the same student without a teacher, if there is one."""
+    from lmctl.run.display import Display, quiet_libraries
+    from lmctl.run.gap import compared, sentences
+    from lmctl.run.prepare import prepare
+    from lmctl.run.record import summary_of
+
+    quiet_libraries()
+    paths, display = student.paths, Display()
+    taught = OmegaConf.load(paths.config).teacher  # of a run that went on meanwhile, the checkpoint that taught
+    plan = replace(student.plan, teacher=teachers_in(taught))
+    texts = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda line: None)
+    alone = None if baseline is None else summary_of(baseline) | {"run_dir": str(baseline.root)}
+    summary = summary_of(paths)
+    summary |= compared(plan, texts, paths, summary, alone)
+    write_json(paths.summary, summary)
+    for line in sentences(summary):
+        display.say(line)
+    return summary

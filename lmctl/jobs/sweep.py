@@ -1,0 +1,232 @@
+"""`-m`: every job of a sweep in a process of its own, one table at the end.
+
+Hydra's basic launcher runs all jobs in one process: a job that is killed takes the sweep with it, memory and
+Accelerate's global state leak from job to job, and what failed is told once, at the end. Here a job is
+`lmctl VERB ...` with a run directory named by what varies; the same command goes on with an unfinished sweep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from lmctl.config.overrides import Override, Overrides
+from lmctl.config.schema import ProcessLauncherConfig
+from lmctl.config.verb import Verb
+from lmctl.core.errors import ConfigError, Exit, LmctlError
+from lmctl.core.files import path_of, write_json
+from lmctl.core.places import Paths
+from lmctl.core.words import setting
+from lmctl.jobs.job import POLL_SECONDS, Job, Slots, finished, passing_on
+from lmctl.jobs.sweep_table import print_table
+
+NOT_FOR_JOBS = ("hydra.sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.mode")
+"""What Hydra's overrides of a sweep begin with, if they are about the sweep and not about its jobs."""
+
+
+class SweepFailed(LmctlError):
+    """Some jobs did not complete; the table has said which."""
+
+    def __init__(self, jobs: Sequence[Job], stopped: bool) -> None:
+        bad = [job for job in jobs if job.status != "completed"]
+        again = "the same command goes on with them"
+        if all(job.status == "refused" for job in bad):
+            again = "they are not legal: leave them out, or take what is nearest"
+        super().__init__(f"{len(bad)} of {len(jobs)} jobs did not complete", again)
+        codes = {job.code for job in bad if job.code is not None}
+        if stopped:
+            self.code = Exit.STOPPED if codes <= {Exit.STOPPED} else Exit.INTERRUPTED
+        elif len(codes) == 1 and codes <= set(Exit):
+            self.code = Exit(codes.pop())
+
+
+@dataclass
+class Sweep:
+    """All jobs of one `lmctl VERB -m`."""
+
+    verb: Verb[Any]
+    task: Callable[[DictConfig], None]
+    """Runs one job in this process, for launchers other than ours."""
+    flags: Sequence[str] = ()
+    """What stands before the overrides of every job."""
+    free: Container[str] = ()
+    """Keys whose values are taken as they are typed."""
+    refused: Mapping[frozenset[str], LmctlError] = field(default_factory=dict)
+    """What is said against the jobs that are not legal, by their overrides."""
+    jobs: list[Job] = field(default_factory=list)
+    """All jobs so far; a sweeper that optimises launches several batches."""
+
+    def __call__(self, cfg: DictConfig) -> None:
+        """What Hydra takes for the task."""
+        self.task(cfg)
+
+    def launch(
+        self, batch: Sequence[Sequence[str]], folder: Path, slots: Slots, hydras: Sequence[str]
+    ) -> Sequence[Job]:
+        """Run the jobs with the overrides `batch` below `folder`, as many at a time as there are slots; SweepFailed if
+        a signal stopped them. `hydras` are overrides of Hydra's that every job gets."""
+        before = recorded(folder)
+        named = zip(job_names(batch), batch, strict=True)
+        jobs = [Job(name, list(words), str(folder / name)) for name, words in named]
+        for job in jobs:
+            job.adopt(before.get(job.name))
+            if (error := self.refused.get(frozenset(job.overrides))) is not None:
+                job.refuse(error)
+        self.jobs.extend(jobs)
+        if self._run(jobs, folder, slots, hydras):
+            self.conclude(stopped=True)
+        return jobs
+
+    def conclude(self, stopped: bool = False) -> None:
+        """Print the table of all jobs, if there were any; raise unless every one completed."""
+        if self.jobs:
+            print_table(self.jobs)
+        if any(job.status != "completed" for job in self.jobs):
+            raise SweepFailed(self.jobs, stopped)
+
+    def command(self, job: Job, hydras: Sequence[str] = ()) -> list[str]:
+        """The words that start `job`."""
+        overrides = Overrides.typed(job.overrides)
+        words = [sys.executable, "-m", "lmctl", self.verb.name, *self.flags, *map(self._typed, overrides)]
+        if self.verb.has_run_dir:
+            words.append(setting("run_dir", job.run_dir))
+            words += [] if "name" in overrides else [setting("name", job.name)]
+            words += [] if "resume" in overrides else ["resume=auto"]
+        elif self.verb.results is not None and self.verb.results not in overrides:
+            words.append(setting(self.verb.results, str(job.results)))  # so that its figures are in the table
+        return [*words, *hydras]
+
+    def _typed(self, override: Override) -> str:
+        """An override of a job as one would type it without -m: free text has no quotes then."""
+        return f"{override.key}={override.text}" if override.key in self.free else str(override)
+
+    def _run(self, jobs: Sequence[Job], folder: Path, slots: Slots, hydras: Sequence[str]) -> bool:
+        """Run them; says whether a signal ended it."""
+        places = {id(job): place for place, job in enumerate(jobs, start=1)}
+
+        def say(job: Job, words: str) -> None:
+            print(f"[{places[id(job)]}/{len(jobs)}] {job.name}: {words}", flush=True)
+
+        for job in jobs:
+            if job.status == "refused":
+                say(job, f"refused: {job.error}")
+        waiting, running = [job for job in jobs if job.status != "refused"], list[Job]()
+        try:
+            with passing_on(running) as stops:
+                while (waiting and not stops) or running:
+                    while waiting and len(running) < slots.jobs and not stops:
+                        job = waiting.pop(0)
+                        if finished(job):
+                            say(job, "already completed")
+                            continue
+                        say(job, f"started, log: {job.log}")
+                        job.start(self.command(job, hydras), slots.take(places[id(job)]))
+                        running.append(job)
+                        for number in stops:  # it came between the start and the list
+                            job.send(number)
+                    for job in list(running):
+                        if job.poll():
+                            running.remove(job)
+                            slots.give(places[id(job)])
+                            say(job, job.outcome())
+                            self._record(folder)
+                    if running:
+                        time.sleep(POLL_SECONDS)
+        finally:
+            for job in running:  # only after an error of our own
+                job.send(signal.SIGKILL)
+        self._record(folder)
+        return bool(stops)
+
+    def _record(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(Paths(folder).summary, [job.record() for job in self.jobs])
+
+
+class ProcessLauncher(Launcher):
+    """Hydra's option `hydra/launcher=process`: starts the jobs of the `Sweep` that it is given as the task."""
+
+    def __init__(self, n_jobs: int, gpus_per_job: int) -> None:
+        self.n_jobs, self.gpus_per_job = n_jobs, gpus_per_job
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        assert isinstance(task_function, Sweep)
+        self.sweep, self.folder = task_function, Path(str(config.hydra.sweep.dir))
+        self.hydras = [word for word in config.hydra.overrides.hydra if not word.startswith(NOT_FOR_JOBS)]
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if self.n_jobs < 1:
+            raise ConfigError(f"hydra.launcher.n_jobs must be at least 1, got {self.n_jobs}")
+        slots = Slots(self.n_jobs, self.gpus_per_job)
+        return list(map(_returned, self.sweep.launch(job_overrides, self.folder, slots, self.hydras)))
+
+
+def register_launcher() -> None:
+    """Make our launcher known to Hydra."""
+    # Hydra's own `register` takes a class under its real name, and then refuses those that do not lie in a package
+    # hydra_plugins, which is not ours to install files into: so it is entered under such a name here.
+    Plugins.instance().class_name_to_class[ProcessLauncherConfig._target_] = ProcessLauncher
+
+
+def sweep_dir(overrides: Overrides) -> Path:
+    """Where a sweep is written: under its name, or under a name that the same command finds again."""
+    if run_dir := overrides.text("run_dir"):
+        return path_of(run_dir)
+    if name := overrides.text("name"):
+        return Path("runs") / name
+    return Path("runs") / f"sweep-{_hex(sorted(map(_ordered, overrides)))}"
+
+
+def _ordered(override: Override) -> str:
+    """An override with its swept values in order, so that `seed=2,1` is the sweep that `seed=1,2` is."""
+    values = override.value or ""
+    if re.search(r"[\[({'\"]", values):
+        return str(override)
+    return str(Override(override.key, ",".join(sorted(values.split(","))), override.sign))
+
+
+def recorded(folder: Path) -> dict[str, dict[str, Any]]:
+    """The jobs of an earlier run of this sweep, by name."""
+    try:
+        rows = json.loads(Paths(folder).summary.read_text(encoding="utf-8"))
+        return {row["name"]: row for row in rows}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """What tells each job from the others, as a directory name: `precision=fp32,seed=1`."""
+    varying = [sorted(word for word in job if any(word not in other for other in jobs)) for job in jobs]
+    names = [re.sub(r"[^\w.=,+-]", "_", ",".join(word.lstrip("+") for word in words)) or "job" for words in varying]
+    return [
+        name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hex(sorted(job))}"
+        for name, job in zip(names, jobs, strict=True)
+    ]
+
+
+def _hex(words: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+
+
+def _returned(job: Job) -> JobReturn:
+    """What Hydra's sweepers want to hear. A failed job must not end the sweep, so it returns, and what it returns
+    is not a number; a sweeper that optimises minimises the validation loss."""
+    loss = (job.summary.get("valid") or {}).get("loss", 0.0) if job.status == "completed" else math.nan
+    returned = JobReturn(overrides=job.overrides, working_dir=job.run_dir, status=JobStatus.COMPLETED)
+    returned.return_value = loss
+    return returned

@@ -1,0 +1,186 @@
+"""`lmctl train`: one training run, from its config to a finished run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from lmctl.config.build import check
+from lmctl.config.groups import TrainConfig
+from lmctl.config.schema import BatchShape
+from lmctl.core import stop
+from lmctl.core.errors import OutOfMemory
+from lmctl.core.places import Paths
+from lmctl.core.words import command
+from lmctl.plan import Plan
+from lmctl.run.unfinished import with_models
+
+if TYPE_CHECKING:
+    from lmctl.run.display import Display
+    from lmctl.run.prepare import Prepared
+    from lmctl.run.processes import Processes
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training run that is legal as far as its config says, and not begun."""
+
+    plan: Plan
+    cfg: DictConfig
+    """The config that is recorded: with checkpoints in the place of runs that are not finished."""
+    composed: DictConfig
+    """The config as it was composed."""
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> Training:
+        """Check and build everything in `cfg`, which is of that table. ConfigError for all that is wrong."""
+        found = with_models(cfg, lambda: check(cfg, schema))
+        return cls(Plan.from_config(found, schema), found, cfg)
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(Path(self.plan.run_dir))
+
+    def check_workers(self) -> None:
+        """ConfigError for a compression that this number of processes has no use for."""
+        self.plan.compression.workers(self.plan.runner.world(), self.plan.optim, self.plan.clip_norm)
+
+
+def check_legal(cfg: DictConfig) -> None:
+    """ConfigError if the run is refused whatever its text is."""
+    Training(Plan.from_config(cfg), cfg, cfg).check_workers()
+
+
+def train(run: Training) -> None:
+    """Train here, or start the processes that do."""
+    from lmctl.run.display import Display, quiet_libraries
+    from lmctl.run.launch import is_worker, launch
+    from lmctl.run.resume import check_config, check_folder
+
+    quiet_libraries()
+    plan = run.plan
+    if plan.teacher_cache == "build" and plan.distill.lessons:
+        keep_answers(plan)
+        return
+    if not is_worker():
+        check_folder(plan, run.paths)
+        check_config(plan, run.paths, run.cfg)
+        run.check_workers()
+        if (world := plan.runner.world()) > 1:
+            # Workers find the text ready: nobody waits in a process group while somebody else tokenises.
+            display = Display()
+            with display.watching():
+                prepared(plan, display.say)
+            launch(world, plan.name)
+            return
+    train_here(run)
+
+
+def train_here(run: Training) -> None:
+    """Train in this process, which may be one of several that do."""
+    from lmctl.run.processes import Processes
+    from lmctl.run.resume import claimed
+
+    processes = Processes(run.plan.runner.on_cpu())
+    paths = processes.agree(run.paths)
+    with claimed(run.plan, paths, processes):
+        _train_in(paths, run, processes)
+    processes.close()
+
+
+def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
+    """Train in a directory that nobody else writes to."""
+    from lmctl.run.display import Display
+    from lmctl.run.remembered import remember
+    from lmctl.run.simulate import as_workers
+    from lmctl.run.teacher import asked
+
+    display = Display(silent=not processes.first)
+    with display.watching():
+        plan, texts = prepared(run.plan, display.say)
+    if plan.teacher_cache == "auto" and asked(plan):
+        remember(plan, texts, processes.device, display.say)
+
+    def work(worker: Processes) -> None:
+        _train_as(worker, plan, texts, paths, run.cfg, display if worker.first else Display(silent=True))
+
+    as_workers(plan.compression.simulate_workers, processes, work)
+
+
+def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:
+    """The part of one worker."""
+    from lmctl.run.identity import Identity, models_in
+    from lmctl.run.machine import words
+    from lmctl.run.resume import resume
+    from lmctl.run.session import Session
+    from lmctl.run.summary import closing_words
+    from lmctl.run.trainer import Trainer
+
+    say = display.say
+    resolved, recorded = (
+        cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=resolve)) for resolve in (True, False)
+    )
+    with _out_of_memory(plan.batch):
+        trainer = Trainer(plan, texts, worker)
+        identity = Identity(resolved, trainer.fingerprints | models_in(resolved), worker.world)
+        for line in trainer.network.report:
+            say(f"init_from: {line}")
+        for line in trainer.begun:
+            say(f"student: {line}")
+        if resume(plan, paths, trainer, identity, say):
+            return
+        again = command(f"lmctl {plan.verb} resume=auto", run_dir=paths.root)
+        say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
+        session = Session(trainer, paths, display, identity, recorded)
+        say(words(session.machine))
+        with stop.saving():
+            summary = session.run()
+    for line in closing_words(summary, paths, plan):
+        say(line)
+
+
+def prepared(plan: Plan, say: Callable[[str], None]) -> tuple[Plan, Prepared]:
+    """The plan on the texts that it is trained on, the teacher's if it wants these; and tokenizer and tokens."""
+    from lmctl.run.prepare import prepare
+    from lmctl.use.texts import with_texts
+
+    plan = with_texts(plan, say)
+    return plan, prepare(plan.tokenizer, plan.mix, plan.cache_dir, say)
+
+
+def keep_answers(plan: Plan) -> None:
+    """Keep the teacher's answers in the cache (teacher_cache=build), for runs to come."""
+    import torch
+
+    from lmctl.run.display import Display
+    from lmctl.run.remembered import remember
+    from lmctl.run.teacher import asked
+
+    display = Display()
+    with display.watching():
+        plan, texts = prepared(plan, display.say)
+    if asked(plan):
+        remember(plan, texts, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), display.say)
+    display.say("learn from them: the same command with teacher_cache=use")
+
+
+@contextmanager
+def _out_of_memory(batch: BatchShape) -> Iterator[None]:
+    """Whatever runs out of memory is told in the words of this config."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        micro = batch.micro or batch.rows
+        raise OutOfMemory(
+            f"out of memory with micro-batches of {micro} rows x {batch.seq_len}",
+            f"batch.micro={max(1, micro // 2)} (same result, less memory), or gradient_checkpointing=true",
+        ) from error
