@@ -4,14 +4,14 @@
     python scripts/golden.py after.json --against before.json     # at another: says what differs, and ends with 1
     python scripts/golden.py after.json --against before.json --only distill --only resume/
 
-Each cell is some steps of a very small run, or a use of one, as commands in processes of their own: `python -m lmctl`,
-the one that PYTHONPATH or the current directory gives, so that this file may lie elsewhere. Kept are every tensor of the
-exported weights, every figure of metrics.jsonl, summary.json and of the results of `eval` and `plan` that does not come
-from the clock or the machine, and what verbs print. OUT.json has a digest of each; the folder OUT has the figures, so that
-a comparison can name the first that differs. Cells that others read (--only distill needs teachers) are run with them.
+Each cell is some steps of a very small run, or a use of one, as commands in processes of their own: the lmctl that
+PYTHONPATH or else the current directory gives, so that this file may lie elsewhere. Kept are every tensor of the
+exported weights, every figure of metrics.jsonl, summary.json and the results of `eval` and `plan` that does not come
+from the clock or the machine, and what verbs print. OUT.json has a digest of each; the folder OUT has the figures, so
+that a comparison can name the first that differs. Cells that others read (--only distill needs teachers) are run too.
 
-A command that is refused is recorded with its last lines, and does not end the others; the script then ends with 1, too.
-About NNN minutes on two cores that are idle. Figures are those of one machine: compare on the same one, and with the same
+A command that is refused is recorded with its last lines, and does not end the others; the script then ends with 1.
+About three minutes on two cores that are idle. Figures are those of one machine: compare on the same one, with the same
 versions of Python and torch.
 """
 
@@ -22,7 +22,6 @@ import json
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -166,19 +165,17 @@ def kill(commands: Commands, words: list[str], said: Path) -> None:
     """Start a training run, and take its process away once a checkpoint is there."""
     (run,) = (word.removeprefix("run_dir=") for word in words if word.startswith("run_dir="))
     process = commands.start(words, said)
-    while process.exitcode is None and not (commands.home / run / "checkpoints" / "latest").exists():
+    while commands.ended(process) is None and not (commands.home / run / "checkpoints" / "latest").exists():
         time.sleep(0.005)
     process.kill()
-    process.join()
-    if process.exitcode not in (0, -signal.SIGKILL):
+    if commands.ended(process, LIMIT) not in (0, -signal.SIGKILL):
         raise Refused(f"lmctl {shlex.join(words)}\n  {Path(f'{said}.err').read_text()[-500:]}")
 
 
 def write(found: list[Kept], out: Path) -> None:
     """Digests to `out`, figures to the folder of the same name."""
-    where = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    contents = {"commit": where.stdout.strip(), "cells": {kept.name: kept.record for kept in found}}
-    out.write_text(json.dumps(contents, indent=1) + "\n")
+    records = {kept.name: kept.record for kept in found}
+    out.write_text(json.dumps({"python": sys.version, "cells": records}, indent=1) + "\n")
     for kept in found:
         file = out.with_suffix("") / f"{kept.name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -188,17 +185,21 @@ def write(found: list[Kept], out: Path) -> None:
 def compare(base: dict[str, Any] | None, folder: Path, kept: Kept) -> list[str]:
     """What differs between a cell's record in the base, whose figures are in `folder`, and now."""
     if base is None:
-        return ["not in the base"]
+        return ["is not in the base"]
     if base["failed"] or kept.failed:
-        return [] if base["failed"] and kept.failed else [f"failed {'before' if base['failed'] else 'now'}"]
-    now = kept.record["hashes"]
-    names = [*base["hashes"], *(name for name in now if name not in base["hashes"])]
-    other = [name for name in names if base["hashes"].get(name) != now.get(name)]
-    if not other:
-        return []
+        return [] if base["failed"] and kept.failed else ["failed before" if base["failed"] else "fails now"]
+    before, now = base["hashes"], kept.record["hashes"]
     file = folder / f"{kept.name}.json"
-    before = json.loads(file.read_text()) if file.exists() else {}
-    return [f"{name}: {difference(before.get(name, {}), kept.figures.get(name, {}))}" for name in other]
+    figures = json.loads(file.read_text()) if file.exists() else {}
+    lines = []
+    for name in [*before, *(name for name in now if name not in before)]:
+        if name not in now:
+            lines.append(f"{name}: not kept now")
+        elif name not in before:
+            lines.append(f"{name}: not kept before")
+        elif before[name] != now[name]:
+            lines.append(f"{name}: {difference(figures.get(name, {}), kept.figures[name])}")
+    return lines
 
 
 if __name__ == "__main__":

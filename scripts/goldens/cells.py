@@ -14,7 +14,8 @@ BERT = "model=bert_tiny model.hidden=32 model.feed_forward=64"
 GPT = "model=gpt2_tiny model.hidden=32"
 MLM = f"train mix=mlm {BERT} {TEXT} {STEPS}"
 CLM = f"train mix=clm {GPT} {TEXT} {STEPS}"
-MT = "model=transformer_mt_tiny model.hidden=32 model.feed_forward=64 data=numbers data.size=300 tokenizer.vocab_size=300"
+SEQ2SEQ = "model=transformer_mt_tiny model.hidden=32 model.feed_forward=64"
+MT = f"{SEQ2SEQ} data=numbers data.size=300 tokenizer.vocab_size=300"
 TRANSLATE = f"train mix=translate {MT} {STEPS}"
 TABLE = f"data=table data.path=rows.tsv data.label=label data.valid_share=0.2 {STEPS}"
 ROWS = f"{TABLE} tokenizer.vocab_size=300"
@@ -36,20 +37,19 @@ TEACHERS = {
     "teacher/classifier": f"{CLASSIFY} budget.steps=30 optim.lr=3e-3 log.every=10",
 }
 MIXES = {
-    "mix/mlm_nsp": f"train mix=mlm_nsp data=pydocs {BERT} tokenizer=wordpiece tokenizer.vocab_size=400 {STEPS}",
-    "mix/mlm_modernbert": f"train mix=mlm objective@mix.tasks.corpus.objective=mlm model=modernbert_tiny model.hidden=32 "
-    f"model.feed_forward=48 mix.tasks.corpus.objective.whole_words=true {TEXT} {STEPS} optim=adamw schedule=cosine",
+    "mix/mlm_nsp": f"train mix=mlm_nsp {BERT} data=pydocs tokenizer=wordpiece tokenizer.vocab_size=400 {STEPS} "
+    "schedule=linear",
+    "mix/mlm_modernbert": "train mix=mlm model=modernbert_tiny model.hidden=32 model.feed_forward=48 "
+    f"mix.tasks.corpus.objective.whole_words=true {TEXT} {STEPS} optim=adamw schedule=cosine",
     "mix/mlm_sop": f"train mix=mlm_sop {BERT} {TEXT} {STEPS} optim=sgd optim.momentum=0.9 optim.lr=0.1 schedule=wsd",
     "mix/clm_gpt2": f"train mix=clm {GPT} tokenizer=bpe {TEXT} {STEPS} schedule=constant",
     "mix/clm_llama": f"train mix=clm model=llama_tiny model.hidden=32 model.feed_forward=64 model.key_value_heads=1 "
     f"mix.tasks.corpus.objective.separate_documents=false tokenizer=unigram {TEXT} {STEPS}",
-    "mix/clm_stream_lstm": f"train mix=clm_stream {LSTM} {STEPS} "
-    "optim=sgd optim.momentum=0.5 optim.nesterov=true",
-    "mix/clm_stream_gru": f"train mix=clm_stream model=gru model.hidden=32 model.weight_drop=0.3 model.locked_dropout=true "
-    f"model.embedding_dropout=0.1 tokenizer=char {TEXT} data.valid_share=0.3 {STEPS}",
+    "mix/clm_stream_lstm": f"train mix=clm_stream {LSTM} {STEPS} optim=sgd optim.momentum=0.5 optim.nesterov=true",
+    "mix/clm_stream_gru": "train mix=clm_stream model=gru model.hidden=32 model.weight_drop=0.3 "
+    f"model.locked_dropout=true model.embedding_dropout=0.1 tokenizer=char {TEXT} data.valid_share=0.3 {STEPS}",
     "mix/denoise_t5": f"train mix=denoise model=t5_tiny model.hidden=32 model.feed_forward=64 {TEXT} {STEPS}",
-    "mix/denoise_bart": f"train mix=denoise mix.tasks.corpus.objective.style=bart model=transformer_mt_tiny model.hidden=32 "
-    f"model.feed_forward=64 {TEXT} {STEPS}",
+    "mix/denoise_bart": f"train mix=denoise mix.tasks.corpus.objective.style=bart {SEQ2SEQ} {TEXT} {STEPS}",
     "mix/translate": f"{TRANSLATE} data.source_language=zh",
     "mix/translate_rnn": "train mix=translate model=rnn_mt_tiny model.hidden=24 model.embedding=16 model.cell=gru "
     "model.attention=luong data=parallel data.source=source.txt data.target=target.txt data.valid_share=0.2 "
@@ -63,8 +63,8 @@ MIXES = {
     "mix/pairs": f"train mix=pairs {BERT} {ROWS} data.path=pairs.tsv data.text_b=text_b",
     "mix/multitask": f"train mix=multitask mix.balance=uncertainty mix.conflict_every=2 {BERT} {TEXT} {STEPS}",
     "mix/curriculum": f"train mix=curriculum mix.sampling.unit=tokens {BERT} {TEXT} {STEPS} batch.micro=4",
-    "mix/streamed": f"train mix=mlm data=hub data.path=hub data.streaming=true data.buffer=40 data.valid_share=0.2 {BERT} "
-    f"tokenizer.vocab_size=300 {STEPS}",
+    "mix/streamed": f"train mix=mlm {BERT} data=hub data.path=hub data.streaming=true data.buffer=40 "
+    f"data.valid_share=0.2 tokenizer.vocab_size=300 {STEPS}",
 }
 HOW = {
     "train/micro_batches": f"{MLM} batch.micro=3 model.dropout=0.1",
@@ -75,9 +75,8 @@ HOW = {
     "train/two_processes_stream": f"train mix=clm_stream {LSTM} {DDP}",
     "train/pretrained": f"train mix=classify {PRETRAINED} model.freeze=1 model.dropout=0.2 {TABLE}",
     "train/lora": f"train mix=classify {PRETRAINED} model.lora_rank=4 model.lora_dropout=0.1 {TABLE}",
-    "train/tokenizer": f"train mix=mlm {BERT} {DOCS} {STEPS} tokenizer=pretrained "
-    "tokenizer.path=runs/teacher/bert",
-    "train/stages": f"train {BERT} {DOCS} {STEPS} --config-dir conf recipe=two_stages",
+    "train/tokenizer": f"train mix=mlm {BERT} {DOCS} {STEPS} tokenizer=pretrained tokenizer.path=runs/teacher/bert",
+    "train/stages": f"train {DOCS} {STEPS} --config-dir conf recipe=two_stages",
     "train/sweep": f"{MLM} -m seed=1,2 optim=adamw8bit model.hidden=64",
 }
 AUGMENTS = {
@@ -85,7 +84,8 @@ AUGMENTS = {
     for name in ("none", "char_noise", "shuffle", "span_crop", "token_noise", "word_dropout")
 }
 AUGMENTS["augment/back_translate"] = (
-    f"{CLASSIFY} augment=back_translate augment.there=runs/teacher/mt augment.back=runs/teacher/mt augment.max_new_tokens=8"
+    f"{CLASSIFY} augment=back_translate augment.there=runs/teacher/mt augment.back=runs/teacher/mt "
+    "augment.max_new_tokens=8"
 )
 PRECISIONS = {
     "precision/fp32": f"{CLM} precision=fp32",
@@ -98,16 +98,17 @@ PRECISIONS = {
     "precision/int8_full": f"{MLM} precision=int8_full precision.gradients=bf16 optim=adamw8bit",
     "precision/int8_weights": f"{MLM} precision=int8_weights",
     "precision/int8_lora": f"train mix=mlm {PRETRAINED} model.lora_rank=4 {DOCS} {STEPS} precision=int8_lora",
-    "precision/nf4_lora": f"train mix=clm model=pretrained init_from=runs/mix/clm_llama model.lora_rank=4 {DOCS} {STEPS} precision=nf4_lora",
+    "precision/nf4_lora": f"train mix=mlm {PRETRAINED} model.lora_rank=4 {DOCS} {STEPS} precision=nf4_lora "
+    "'precision.exclude=[\"*attention*\"]'",
 }
-METHODS = ("bf16", "fp16", "int8", "onebit", "powersgd", "topk", "topk_int8")
-COMPRESSIONS = {f"compression/{name}": f"{PAIR} compression={name} compression.probe_every=2" for name in METHODS} | {
-    f"compression/{name}_simulated": f"{MLM} compression={name} compression.simulate_workers=2 compression.probe_every=2"
-    for name in METHODS
-}
+COMPRESSIONS = {}
+for name in ("bf16", "fp16", "int8", "onebit", "powersgd", "topk", "topk_int8"):
+    method = f"compression={name} compression.probe_every=2"
+    COMPRESSIONS[f"compression/{name}"] = f"{PAIR} {method}"
+    COMPRESSIONS[f"compression/{name}_simulated"] = f"{MLM} {method} compression.simulate_workers=2"
 COMPRESSIONS["compression/topk_momentum"] = (
-    f"{PAIR} compression=topk compression.momentum=0.9 compression.local_clip=true compression.warmup_steps=3 optim=sgd "
-    "optim.lr=0.1 precision=fp16"
+    f"{PAIR} compression=topk compression.momentum=0.9 compression.local_clip=true compression.warmup_steps=3 "
+    "optim=sgd optim.lr=0.1 precision=fp16"
 )
 ADVERSARIES = {
     "adversary/none": f"{CLASSIFY} adversary=none",
@@ -122,7 +123,7 @@ ADVERSARIES = {
 LESSONS = {
     "distill/logits": f"{OF_BERT} distill=logits",
     "distill/hidden": f"{OF_BERT} distill=[logits,hidden] distill.terms.logits.divergence=js batch.micro=4",
-    "distill/attention": f"{OF_BERT} distill=attention distill.terms.attention.values=true ",
+    "distill/attention": f"{OF_BERT} distill=attention distill.terms.attention.values=true",
     "distill/minilm": f"{OF_BERT} distill=minilm precision=bf16",
     "distill/tinybert": f"{OF_BERT} distill=tinybert adversary=fgm",
     "distill/on_policy": f"{OF_GPT} distill=on_policy",
@@ -136,8 +137,8 @@ LESSONS = {
     "distill/from_teacher": "distill teacher=runs/teacher/bert student.from_teacher=uniform model.layers=2 "
     f"distill=hidden distill.control=false {STEPS}",
     "distill/control": f"{OF_BERT} distill=logits distill.control=true",
-    "distill/classifier": f"distill teacher=runs/teacher/classifier model=bilstm_tiny model.hidden=24 model.embedding=16 "
-    f"distill.control=false {STEPS}",
+    "distill/classifier": "distill teacher=runs/teacher/classifier model=bilstm_tiny model.hidden=24 "
+    f"model.embedding=16 distill.control=false {STEPS}",
     "distill/none": f"{MLM} distill=none",
     "distill/two_processes": f"{OF_BERT.replace('runner=cpu', 'runner=ddp')} runner.processes=2 runner.device=cpu",
 }
@@ -201,6 +202,13 @@ USES = {
         "eval model_path=runs/teacher/classifier quantize=int8_weight_only out=OUT runner=cpu",
     ],
 }
+
+
+def words_of(line: str) -> str:
+    """Without the verb."""
+    return line.partition(" ")[2]
+
+
 LOOKS = {
     "look/peek": [
         f"peek mix=mlm_nsp {BERT} {TEXT} batch.seq_len=32",
@@ -208,15 +216,24 @@ LOOKS = {
     ],
     "look/prepare": [f"prepare mix=clm {GPT} {TEXT} batch.seq_len=32"],
     "plan/cpu": [
-        f"plan {MLM[6:]} out=OUT",
-        f"plan {PAIR[6:]} compression=topk_int8 adversary=fgm out=OUT",
-        f"plan mix=clm {GPT} {DOCS} {STEPS} teacher=runs/teacher/gpt2 distill=logits precision=int8_full optim=adamw8bit out=OUT",
-        f"plan {MIXES['mix/multitask'][6:]} mix.conflict_every=null gradient_checkpointing=true batch.micro=4 out=OUT",
+        f"plan {words_of(MLM)} out=OUT",
+        f"plan {words_of(PAIR)} compression=topk_int8 adversary=fgm out=OUT",
+        (
+            f"plan mix=clm {GPT} {DOCS} {STEPS} teacher=runs/teacher/gpt2 distill=logits precision=int8_full "
+            "optim=adamw8bit out=OUT"
+        ),
+        (
+            f"plan {words_of(MIXES['mix/multitask'])} mix.conflict_every=null gradient_checkpointing=true "
+            "batch.micro=4 out=OUT"
+        ),
     ],
     "plan/gpu": [
-        f"plan {MLM[6:]} runner=gpu gpu=h100 precision=fp8 out=OUT",
-        f"plan {CLM[6:]} runner=gpu gpu=a100 precision=tf32 out=OUT",
-        f"plan {TRANSLATE[6:].replace('runner=cpu', 'runner=ddp')} runner.processes=4 gpu=l4 gpus=4 precision=bf16 compression=int8 out=OUT",
+        f"plan {words_of(MLM)} runner=gpu gpu=h100 precision=fp8 out=OUT",
+        f"plan {words_of(CLM)} runner=gpu gpu=a100 precision=tf32 out=OUT",
+        (
+            f"plan mix=translate {MT} {DDP} runner.processes=4 runner.device=auto gpu=l4 gpus=4 precision=bf16 "
+            "compression=int8 out=OUT"
+        ),
     ],
 }
 

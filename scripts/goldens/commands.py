@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import runpy
 import sys
+import threading
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-LIBRARIES = ["torch", "torch._dynamo", "transformers.modeling_utils", "transformers.generation", "peft", "accelerate",
+LIBRARIES = ["torch", "torch._dynamo", "transformers.modeling_utils", "transformers.generation", "accelerate",
              "datasets", "scipy.stats", "sacrebleu", "matplotlib.pyplot", "hydra.core.plugins",
              "hydra._internal.hydra"]  # fmt: skip
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200",
@@ -31,21 +33,30 @@ class Commands:
         self._server = multiprocessing.get_context("forkserver")
         self._server.set_forkserver_preload(LIBRARIES)
 
+        self._lock = threading.Lock()
+        """For multiprocessing's list of children: two threads that ask for one child's exit code lose it."""
+
     def start(self, words: list[str], said: Path) -> BaseProcess:
         """Begin `lmctl words`; what it prints goes to the files SAID.out and SAID.err."""
         process = self._server.Process(target=_lmctl, args=(words, self.home, said))
-        process.start()
+        with self._lock:
+            process.start()
         return process
+
+    def ended(self, process: BaseProcess, within: float = 0.0) -> int | None:
+        """The exit code, if there is one within so many seconds; below 0 the number of a signal."""
+        wait([process.sentinel], within)
+        with self._lock:
+            return process.exitcode
 
     def run(self, words: list[str], said: Path) -> int | None:
         """The exit code of `lmctl words`; None if it took longer than allowed."""
         process = self.start(words, said)
-        process.join(self.limit)
-        if process.exitcode is None:
+        code = self.ended(process, self.limit)
+        if code is None:
             process.kill()
-            process.join()
-            return None
-        return process.exitcode
+            self.ended(process, self.limit)
+        return code
 
 
 def _lmctl(words: list[str], home: Path, said: Path) -> None:

@@ -65,7 +65,7 @@ def weights(file: Path) -> Figures:
 
     found = {}
     with safe_open(file, "pt") as tensors:
-        for name in sorted(tensors.keys()):  # noqa: SIM118 (no mapping)
+        for name in sorted(tensors.keys()):
             tensor = tensors.get_tensor(name)
             contents = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
             found[name] = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} {digest(contents)}"
@@ -77,7 +77,9 @@ def of_results(text: str) -> Figures:
     found = json.loads(text)
     for memory in (found.get("memory"), found.get("with_other_checkpointing")):
         if memory:
-            memory["peak_bytes"] -= sum(memory["components"].get(name, {"peak_bytes": 0})["peak_bytes"] for name in MEASURED)
+            memory["peak_bytes"] -= sum(
+                memory["components"].get(name, {"peak_bytes": 0})["peak_bytes"] for name in MEASURED
+            )
     return dict(flat(found))
 
 
