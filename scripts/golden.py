@@ -126,7 +126,7 @@ def run_cell(commands: Commands, name: str) -> Kept:
         for number, line in enumerate(CELLS[name], 1):
             said = home / f"{name.replace('/', '-')}-{number}"
             results = said.with_suffix(".json")
-            words = shlex.split(line.replace("out=OUT", f"out={results}"))
+            words = shlex.split(line.replace("out=OUT", f"out={results.name}"))
             killed = words[0] == "kill"
             words = words[killed:]
             trains = words[0] in ("train", "distill")

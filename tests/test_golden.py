@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.append(str(ROOT / "scripts"))
 
-from golden import Kept, closure, compare, needs, write
-from goldens.cells import CELLS
-from goldens.figures import of_run
+from golden import Kept, closure, compare, needs, write  # noqa: E402
+from goldens.cells import CELLS  # noqa: E402
+from goldens.figures import of_run  # noqa: E402
 
 CONF = ROOT / "conf"
 NOT_RUN = {

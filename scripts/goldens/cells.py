@@ -134,8 +134,8 @@ LESSONS = {
     "distill/cached": f"{OF_BERT} distill=logits teacher_cache=auto maskings=2 teacher_cache_k=20",
     "distill/several": f"{OF_GPT.replace('runs/teacher/gpt2', '[runs/teacher/gpt2,runs/mix/clm_gpt2]')} distill=logits",
     "distill/int8_teacher": f"{OF_BERT} distill=logits distill.teacher_precision=int8_weights",
-    "distill/from_teacher": "distill teacher=runs/teacher/bert student.from_teacher=uniform model.layers=2 "
-    f"distill=hidden distill.control=false {STEPS}",
+    "distill/from_teacher": "distill teacher=runs/teacher/bert model=teacher_layers student.from_teacher=uniform "
+    f"model.layers=2 distill=hidden distill.control=false {STEPS}",
     "distill/control": f"{OF_BERT} distill=logits distill.control=true",
     "distill/classifier": "distill teacher=runs/teacher/classifier model=bilstm_tiny model.hidden=24 "
     f"model.embedding=16 distill.control=false {STEPS}",
