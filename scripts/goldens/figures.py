@@ -14,7 +14,9 @@ from safetensors import safe_open
 Figures = dict[str, Any]
 """Of one file or output, by a name that tells where the figure stands."""
 
-CLOCK = re.compile(r"seconds|_per_s$|per_(cpu_)?second$|peak_memory|^machine$|ms_per_row|speed|^run_dir$|room_bytes|^fits$")
+CLOCK = re.compile(
+    r"seconds|_per_s$|per_(cpu_)?second$|peak_memory|^machine$|ms_per_row|speed|^run_dir$|room_bytes|^fits$"
+)
 """Keys of what the clock, the machine or the place of a run says."""
 MEASURED = {"libraries", "allocator", "kernels"}
 """Components of a plan's memory that are those of this process, not of the plan."""
