@@ -83,9 +83,9 @@ AUGMENTS = {
     f"augment/{name}": f"{MLM.replace(BERT, 'model=bert_tiny model.hidden=16 model.feed_forward=32')} augment={name}"
     for name in ("none", "char_noise", "shuffle", "span_crop", "token_noise", "word_dropout")
 }
-AUGMENTS["augment/back_translate"] = (
+AUGMENTS["augment/back_translate"] = (  # greedy, without dropout: its draws race with the network's, in another thread
     f"{CLASSIFY} augment=back_translate augment.there=runs/teacher/mt augment.back=runs/teacher/mt "
-    "augment.max_new_tokens=8"
+    "augment.max_new_tokens=8 augment.temperature=0 model.dropout=0 model.attention_dropout=0"
 )
 PRECISIONS = {
     "precision/fp32": f"{CLM} precision=fp32",
