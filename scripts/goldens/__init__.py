@@ -1,0 +1,1 @@
+"""The parts of `scripts/golden.py`: the inputs, the cells, and what is kept of each."""
