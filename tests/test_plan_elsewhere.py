@@ -143,6 +143,12 @@ def test_attention_keeps_no_weights():
     assert kept(attend, rows, heads, length, width) < 4 * rows * heads * length * length
 
 
+def test_autocast_computes_powers_in_float32():
+    """As CUDA's autocast does and a CPU's does not: GPT-2's GELU keeps twice as much."""
+    with on_gpu(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.pow(torch.ones(2, dtype=torch.bfloat16), 3.0).dtype == torch.float32
+
+
 @pytest.mark.parametrize("extra", [["gradient_checkpointing=true"], ["optim=adamw8bit", "optim.paged=true"]])
 def test_what_a_cpu_would_do_otherwise_is_planned_too(extra: list[str]):
     found = planned("gpu=h100", "precision=bf16", *extra)
