@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from lmctl.augment.word_dropout import WordDropout
 from lmctl.config.compose import Composer
 from lmctl.config.groups import TrainConfig
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
+from lmctl.config.table import groups_of
 from lmctl.core.errors import ConfigError
 from lmctl.core.places import Paths
 from lmctl.distill.curriculum import Curriculum
@@ -30,7 +31,7 @@ from lmctl.distill.logits import Logits
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
-from lmctl.plan import SECTIONS, Plan
+from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.run.assemble import examples_of
 from lmctl.run.display import Display
@@ -99,9 +100,10 @@ ELSEWHERE = {
 
 def keys() -> set[str]:
     """Every key of `lmctl train` that is not a component's."""
-    own = {field.name for field in fields(TrainConfig) if field.type != "Any"} | {"student"}
-    inner = {f"{name}.{field.name}" for name, section in SECTIONS.items() for field in fields(section)}
-    return own - set(SECTIONS) | inner
+    own = {name: hint for name, hint in get_type_hints(TrainConfig).items() if name not in groups_of(TrainConfig)}
+    sections = {name: hint for name, hint in own.items() if is_dataclass(hint)}
+    inner = {f"{name}.{field.name}" for name, section in sections.items() for field in fields(section)}
+    return own.keys() - sections.keys() | inner
 
 
 def test_no_key_is_forgotten():

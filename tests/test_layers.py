@@ -116,7 +116,7 @@ FOREIGN = {
 """What may be asked for an attribute by its name, because others made it."""
 UNCONVERTED = {
     *("adversary", "objective", "distill", "run", "cost", "verbs", "use", "cli"),
-    *("mix/mix.py", "mix/order.py", "mix/blocks.py", "config/build.py"),
+    *("mix/mix.py", "mix/order.py", "mix/blocks.py"),
 }
 """Rooms and files that still ask examples, objectives, networks and lessons, which have no base class yet."""
 

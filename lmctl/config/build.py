@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from abc import ABCMeta
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass, replace
 from types import UnionType
@@ -31,7 +32,7 @@ TRUSTED: tuple[str, ...] = ("lmctl.",)
 def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUSTED) -> C:
     """The component that `node._target_` names, made of the node's other keys.
 
-    `kind` is a class or one of our protocols (which type checkers do not let pass as `type[C]`).
+    `kind` is an abstract class (which type checkers do not let pass as `type[C]`) or one of our dataclasses.
     """
     wanted = cast(type[Any], kind)
     found = Mistakes()
@@ -140,7 +141,8 @@ def _filled(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, f
     for key in [key for key in given if key in known]:
         with found.caught():
             settings[key] = node[key] if key in nodes else _value(node, key, hints[key], trusted, found)
-    if len(found) > before:
+    # The rules of a root are heard although one of its sections is wrong: they are about its own keys.
+    if len(found) > before and (trusted is not None or len(settings) < len(given)):
         return None
     try:
         return cls(**settings)
@@ -193,8 +195,8 @@ def refuse_numbers(value: Any, path: str) -> None:
 
 
 def is_component_type(hint: Any) -> bool:
-    """Whether a value of this type is built from a `_target_`: one of our protocols, or a dataclass."""
-    return isinstance(hint, type) and (is_dataclass(hint) or getattr(hint, "_is_protocol", False))
+    """Whether a value of this type is built from a `_target_`: an abstract class of ours, or a dataclass."""
+    return isinstance(hint, ABCMeta) or (isinstance(hint, type) and is_dataclass(hint))
 
 
 def without_none(hint: Any) -> Any:
