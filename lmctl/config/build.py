@@ -50,7 +50,8 @@ def _built(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistak
     if len(found) == before and not isinstance(component, wanted):
         raise WrongName(
             f"{key_of(node)}: {cls.__name__} cannot serve as {wanted.__name__}",
-            "is its file in the wrong config group?",
+            "is its file in the wrong config group? "
+            f"Those of this one derive from {wanted.__module__}.{wanted.__name__}",
         )
     return component
 
