@@ -54,7 +54,7 @@ WORDS = [f"w{i}" for i in range(60)] + [f"##s{i}" for i in range(20)]
 class NoText(Source):
     """Stands where a source belongs in a plan whose text is prepared already."""
 
-    yields = "documents"  # type: ignore[assignment]
+    yields = "documents"
 
     def fingerprint(self) -> dict[str, Any]:
         return {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from abc import ABCMeta
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass, replace
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -35,7 +36,7 @@ def prefixes(trusted: Iterable[str]) -> tuple[str, ...]:
 def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUSTED) -> C:
     """The component that `node._target_` names, made of the node's other keys.
 
-    `kind` is a class or one of our protocols (which type checkers do not let pass as `type[C]`).
+    `kind` is an abstract class (which type checkers do not let pass as `type[C]`) or one of our dataclasses.
     """
     wanted = cast(type[Any], kind)
     found = Mistakes()
@@ -53,7 +54,8 @@ def _built(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistak
     if len(found) == before and not isinstance(component, wanted):
         raise WrongName(
             f"{key_of(node)}: {cls.__name__} cannot serve as {wanted.__name__}",
-            "is its file in the wrong config group?",
+            "is its file in the wrong config group? "
+            f"Those of this one derive from {wanted.__module__}.{wanted.__name__}",
         )
     return component
 
@@ -135,7 +137,8 @@ def _filled(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, f
     for key in [key for key in given if key in known]:
         with found.caught():
             settings[key] = node[key] if key in nodes else _value(node, key, hints[key], trusted, found)
-    if len(found) > before:
+    # The rules of a root are heard although one of its sections is wrong: they are about its own keys.
+    if len(found) > before and (trusted is not None or len(settings) < len(given)):
         return None
     try:
         return cls(**settings)
@@ -188,8 +191,8 @@ def refuse_numbers(value: Any, path: str) -> None:
 
 
 def is_component_type(hint: Any) -> bool:
-    """Whether a value of this type is built from a `_target_`: one of our protocols, or a dataclass."""
-    return isinstance(hint, type) and (is_dataclass(hint) or getattr(hint, "_is_protocol", False))
+    """Whether a value of this type is built from a `_target_`: an abstract class of ours, or a dataclass."""
+    return isinstance(hint, ABCMeta) or (isinstance(hint, type) and is_dataclass(hint))
 
 
 def _is_component(value: Any) -> bool:

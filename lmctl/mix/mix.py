@@ -125,7 +125,7 @@ class Mix(Component):
                     f"{type(model).__name__} is {A_FAMILY[model.family]}",
                     f"nearest: model={NEAREST_MODEL[families[0]]}, or for this model {model.nearest_mix}",
                 )
-            if task.objective.carries_state and not model.carries_state:
+            elif task.objective.carries_state and not model.carries_state:
                 yield ConfigError(
                     f"{what} carries a state from row to row, and {type(model).__name__} has none",
                     "nearest: mix=clm, or for this mix model=lstm_tiny",
