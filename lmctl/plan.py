@@ -53,9 +53,8 @@ class Plan(Run):
     def _checks(self) -> Iterator[Callable[[Plan], Iterable[ConfigError]]]:
         """Each component looks at the others; what reads a teacher's config comes last."""
         for name in groups_of(Run):
-            component = getattr(self, name)
-            if isinstance(component, Component):
-                yield component.check
+            component: Component = getattr(self, name)
+            yield component.check
         if self.student.from_teacher is not None:
             yield check_start
         yield check_lesson

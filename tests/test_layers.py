@@ -107,7 +107,6 @@ def test_nothing_heavy_is_imported_before_there_is_work():
 
 
 FOREIGN = {
-    "config/build.py": "protocols of typing",
     "config/saved.py": "events of PyYAML",
     "config/keys.py": "annotations",
     "cli/application.py": "annotations",
