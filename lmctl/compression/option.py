@@ -35,8 +35,8 @@ class Option(GradCompressor):
     exclude: list[str] = field(default_factory=list)
     """Patterns of names of parameters that are sent whole."""
     simulate_workers: Optional[int] = None
-    """Play so many workers in one process: the rows of a step are shared out, each worker's gradient is compressed
-    with a residual of its own. null: the processes are the workers."""
+    """Play so many workers in one process: each has what a process has, its share of the rows, weights, optimiser,
+    dropout and residual. null: the processes are the workers."""
     probe_every: Optional[int] = field(default=None, metadata=MAY_CHANGE)
     """Steps between looks at the cosine of the mean that arrived and the true one, whose bytes do not count."""
 
