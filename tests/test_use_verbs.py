@@ -13,22 +13,11 @@ import pytest
 import torch
 import use_models
 from omegaconf import OmegaConf
+from use_models import run
 
-from lmctl.config.verb import verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.use.decode import complete, translate
 from lmctl.verbs import generate as generate_verb
-
-CPU = {"_target_": "lmctl.runner.places.Cpu"}
-
-
-def run(name: str, model: Path, **settings: Any) -> None:
-    cfg = OmegaConf.structured(verb(name).schema)
-    OmegaConf.set_readonly(cfg, False)
-    values = {"runner": CPU, "model_path": str(model)} | settings
-    for key, value in values.items():
-        cfg[key] = OmegaConf.create(value) if isinstance(value, dict) else value
-    verb(name).run(verb(name).read(cfg))
 
 
 def generate(model: Path, **settings: Any) -> None:

@@ -129,17 +129,22 @@ def marian(folder: Path, ends: float = 0.0) -> Path:
     return save(folder, model, "$A [SEP]")
 
 
-def said(verb: str, model: Path, typed: str = "", **settings: Any) -> str:
-    """What `lmctl VERB` prints on standard output for `typed` on standard input; in this process."""
+def run(verb: str, model: Path, **settings: Any) -> None:
+    """`lmctl VERB model_path=... key=value` on the CPU, in this process."""
     cfg = structured(named(verb).schema)
     OmegaConf.set_readonly(cfg, False)
     cpu = {"_target_": "lmctl.runner.places.Cpu"}
     for key, value in ({"runner": cpu, "model_path": str(model)} | settings).items():
         cfg[key] = OmegaConf.create(value) if isinstance(value, dict) else value
+    named(verb).run(named(verb).read(cfg))
+
+
+def said(verb: str, model: Path, typed: str = "", **settings: Any) -> str:
+    """What it prints on standard output for `typed` on standard input."""
     before = sys.stdin, sys.stdout
     sys.stdin, sys.stdout = io.StringIO(typed), io.StringIO()
     try:
-        named(verb).run(named(verb).read(cfg))
+        run(verb, model, **settings)
         return sys.stdout.getvalue()
     finally:
         sys.stdin, sys.stdout = before
