@@ -192,7 +192,7 @@ def noisy(alone: Processes, task: str, rule: Noise = NOISE) -> tuple[Batch, Batc
 
 
 def real(batch: Batch) -> Tensor:
-    return real_positions(batch, False)
+    return real_positions(batch)
 
 
 def lines(batch: Batch) -> list[list[int]]:

@@ -12,6 +12,9 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from lmctl.config.groups import TrainConfig
+from lmctl.config.table import groups_of
+
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "scripts"))
 
@@ -80,8 +83,7 @@ def test_every_option_of_a_run_is_in_some_cell():
     for mix in [OmegaConf.load(file) for file in sorted((CONF / "mix").glob("*.yaml")) if f"mix/{file.stem}" in named]:
         choices = [choice for choice in mix.defaults if not isinstance(choice, str)]
         named |= {f"objective/{option}" for choice in choices for key, option in choice.items() if "objective" in key}
-    train = OmegaConf.load(CONF / "train.yaml").defaults
-    groups = {key for choice in train if not isinstance(choice, str) for key in choice if "/" not in key} - {"recipe"}
+    groups = groups_of(TrainConfig)
     options = {f"{file.parent.name}/{file.stem}": file for group in groups for file in (CONF / group).glob("*.yaml")}
     options |= {f"objective/{file.stem}": file for file in (CONF / "objective").glob("*.yaml")}
     kinds = {OmegaConf.load(options[name])._target_ for name in named & options.keys() if name.startswith("model/")}

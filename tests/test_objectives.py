@@ -42,10 +42,10 @@ def test_causal_rows_are_the_stream_and_their_targets_the_next_pieces():
     assert batch.tokens == 96
 
 
-def test_documents_see_themselves_only():
+def test_documents_are_numbered_and_positions_begin_anew_in_each():
     begins = np.random.default_rng(0).random((3, 20)) < 0.2
     real = np.arange(20) < np.array([[20], [15], [3]])
-    mask, positions = separate(begins, real)
+    documents, positions = separate(begins, real)
     for row in range(3):
         document, place = 0, -1
         numbers = []
@@ -54,14 +54,12 @@ def test_documents_see_themselves_only():
             document, place = document + int(starts), 0 if starts or column == 0 else place + 1
             numbers.append(document)
             assert positions[row, column] == place
-            for key in range(20):
-                seen = key <= column and numbers[key] == document and real[row, key] if key <= column else False
-                assert mask[row, column, key] == (seen or key == column)
+            assert documents[row, column] == (document - int(begins[row, 0]) if real[row, column] else -1)
 
 
-def test_one_stream_has_no_mask():
-    assert "attention_mask" not in collate(CausalLM(separate_documents=False), TEXT, "decoder", range(4)).inputs
-    assert "attention_mask" in collate(CausalLM(), TEXT, "decoder", range(4)).inputs
+def test_one_stream_has_no_documents():
+    assert "documents" not in collate(CausalLM(separate_documents=False), TEXT, "decoder", range(4)).inputs
+    assert "documents" in collate(CausalLM(), TEXT, "decoder", range(4)).inputs
 
 
 @given(st.integers(2, 300), st.floats(0.05, 0.6), st.floats(1, 6), st.integers(0, 2**32))

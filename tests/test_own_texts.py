@@ -73,12 +73,12 @@ def test_continuations_by_the_slow_way(teachers):
     """Piece by piece, without a cache, each row alone, every piece seeing its own document only."""
     runner = running(teachers)
     given = window(runner)
-    (after,) = runner.own_texts.rewritten([given], 3)
+    after = runner.own_texts.rewritten(given, 3)
     (before,), (batch,) = given.batches, after.batches
     rows, real = whole_rows(before)
     stays = int(0.5 * real.min())
     draws = Draws(1, "on_policy").named("pieces")
-    generators = row_generators(before, real_positions(before, False), draws, 3)
+    generators = row_generators(before, real_positions(before), draws, 3)
     found, _ = whole_rows(batch)
     for row, generator in enumerate(generators):
         noise = Noisy([int(generator.integers(1 << 62))], 1.0, vocabulary(), "cpu")
@@ -106,9 +106,7 @@ def test_what_a_student_from_elsewhere_brings_along_does_not_write(teachers):
     plain, brought = running(teachers), running(teachers)
     config = brought.network.pretrained().generation_config
     config.suppress_tokens, config.repetition_penalty = list(range(5, 60)), 9.0
-    found = [
-        whole_rows(runner.own_texts.rewritten([window(runner)], 3)[0].batches[0])[0] for runner in (plain, brought)
-    ]
+    found = [whole_rows(runner.own_texts.rewritten(window(runner), 3).batches[0])[0] for runner in (plain, brought)]
     assert np.array_equal(*found)
     assert (found[0] >= 5).any()
     assert brought.network.pretrained().generation_config is config
@@ -117,7 +115,7 @@ def test_what_a_student_from_elsewhere_brings_along_does_not_write(teachers):
 def test_translations_end_where_they_end(teachers):
     runner = running(teachers, "translate")
     given = window(runner)
-    (after,) = runner.own_texts.rewritten([given], 0)
+    after = runner.own_texts.rewritten(given, 0)
     (before,), (batch,) = given.batches, after.batches
     assert torch.equal(batch.inputs["input_ids"], before.inputs["input_ids"])
     width = batch.inputs["decoder_input_ids"].shape[1]
@@ -133,7 +131,7 @@ def test_the_lesson_is_the_divergence_on_the_students_own_pieces(teachers):
     """The first step's term, by hand; the objective's loss is left out, whatever it would count for."""
     runner, again = running(teachers, hard=1.0), running(teachers, hard=1.0)
     report = next(runner.steps())
-    (after,) = again.own_texts.rewritten([window(again)], 0)
+    after = again.own_texts.rewritten(window(again), 0)
     (batch,) = after.batches
     positions = batch.targets["lm"].positions
     networks = again.network, again.learner.distillation.teacher.teachers[0].network
@@ -188,7 +186,7 @@ def test_what_a_row_keeps_and_writes_does_not_depend_on_its_company(teachers, mo
 
     def written(some: np.ndarray) -> list[tuple[list[int], int]]:
         given = Window([examples.collate(some, np.zeros_like(some), draws)], {}, Position())
-        (after,) = runner.own_texts.rewritten([given], 4)
+        after = runner.own_texts.rewritten(given, 4)
         (batch,) = after.batches
         whole, _ = whole_rows(batch)
         width = batch.inputs["input_ids"].shape[1]

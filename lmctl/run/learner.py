@@ -103,7 +103,7 @@ class Learner(nn.Module):
         totals: list[Tensor] = []
         for term in predictions[0]:
             compared = _Compared(self, passes, predictions, lessons, dropout, term, agree)
-            count = max(share.counts[f"{batch.task}/{term}"], 1.0)  # without targets anywhere it is an empty sum
+            count = share.counts[f"{batch.task}/{term}"] or 1.0  # without targets anywhere it is an empty sum
             weights = [weight * share.factor / count * share.scale for weight in compared.weights]
             with self.products():
                 total, sums = weighed_losses(compared, weights, compared.hidden, compared.parameters, compared.chunks)
@@ -115,7 +115,7 @@ class Learner(nn.Module):
         for number, (one, taught) in enumerate(zip(passes, lessons, strict=True)):
             for name, (weight, distance) in taught.states.items():
                 values[number][name] = distance.detach()
-                count = max(share.counts[f"{batch.task}/{name}"], 1.0)
+                count = share.counts[f"{batch.task}/{name}"] or 1.0
                 totals.append(distance * (one.weight * weight * share.factor / count * share.scale))
         totals += parts
         return Losses(sum(totals[1:], totals[0]), values, apart)
