@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +32,7 @@ from lmctl.run.memory import tensors_in
 from lmctl.run.processes import Processes
 from lmctl.run.proof import prove
 from lmctl.run.trainer import Trainer
+from lmctl.runner.base import Where
 
 PRECISIONS: dict[str, Any] = {
     "fp32": Fp32(),
@@ -254,7 +254,14 @@ def test_small_steps_reach_bf16_weights_unless_rounded_to_nearest(alone):
 def test_what_needs_a_gpu_is_refused_without_one(on_cpu):
     from lmctl.precision.tf32 import Tf32
 
-    place = SimpleNamespace(on_cpu=lambda: on_cpu, world=lambda: 1)
+    class Elsewhere(Where):
+        def world(self) -> int:
+            return 1
+
+        def on_cpu(self) -> bool:
+            return on_cpu
+
+    place = Elsewhere()
     for option, nearest in ((Tf32(), "precision=fp32"), (Fp8(), "precision=bf16, or precision.emulate=true")):
         if on_cpu:
             with pytest.raises(ConfigError, match=f"precision: {option.product} needs an NVIDIA GPU .*{nearest}"):

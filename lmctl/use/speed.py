@@ -151,7 +151,7 @@ def _texts(name: str, job: Job) -> Iterator[list[str]]:
 
 
 def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> Batch:
-    two_sides = loaded.family == "seq2seq"
+    two_sides = loaded.family == "seq2seq" and not loaded.classifies
     second = [texts[1] for texts in rows] if len(rows[0]) > 1 and not two_sides else None
     inputs: dict[str, Any] = dict(loaded.framed([texts[0] for texts in rows], second, length))
     real = inputs["attention_mask"].bool()

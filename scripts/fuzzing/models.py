@@ -84,6 +84,10 @@ def prompts(draw: Random, folder: Path) -> None:
 def answered(loaded: Any, draw: Random, prompt: str) -> None:
     """As the verbs do it."""
     torch.manual_seed(0)
+    if loaded.classifies:
+        task = chosen_task(loaded, None)
+        assert len(classifier_of(loaded, task).logits([[prompt], ["a"]], loaded.row())) == 2
+        return
     if loaded.family in ("encoder", "decoder"):
         [scores] = texts(loaded, [prompt], 4, loaded.row())
         assert len(scores) == len(loaded.pieces([prompt])[0]) + (loaded.family == "decoder"), prompt
@@ -93,10 +97,6 @@ def answered(loaded: Any, draw: Random, prompt: str) -> None:
         first, *choices = fill(loaded, prompt, draw.choice([1, 3, 1000]))
         assert len(choices) == loaded.prompt(prompt).count(loaded.mask), prompt
         found = [first]
-    elif loaded.family == "classifier":
-        task = chosen_task(loaded, None)
-        assert len(classifier_of(loaded, task).logits([[prompt], ["a"]], loaded.row())) == 2
-        found = []
     elif loaded.family == "seq2seq" and draw.random() < 0.7:
         found = list(translate(loaded, [prompt, "a", ""], 2, draw.choice([1, 3]), draw.choice([0.0, 1.0, -2.0]), 3))
         assert len(found) == 3
