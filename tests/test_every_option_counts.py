@@ -45,7 +45,7 @@ OTHER: dict[str, Any] = {
 }
 """Another legal value, where one cannot be made of the value itself."""
 NOT_HERE = {"there", "back", "variants", "temperature", "max_new_tokens"}
-"""Keys of `augment=back_translate`, which needs two translation models (test_train, test_augment)."""
+"""Keys of `augment=back_translate`, which needs two translation models (test_back_translate)."""
 GIVEN_FIRST = {("TokenNoise", "rate"): {"style": "bert"}, ("Denoise", "mean_span"): {"noise_rate": 0.5}}
 """What must be set for a key to have a meaning."""
 

@@ -2,11 +2,13 @@
 (Sennrich et al. 2016; as augmentation of classifiers: Xie et al. 2020, UDA, section 2.2).
 
 Both directions are models that lmctl trained (or any seq2seq model directory). Each text is sampled at most
-`variants` times; what came back is kept in memory, so that later epochs cost nothing.
+`variants` times, from all pieces that the model may write; what came back is kept in memory, so that later epochs cost
+nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from lmctl.core.places import Paths, Place
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
 
@@ -89,8 +92,25 @@ class _Leg:
         import torch
 
         inputs = self.tokenizer(text, return_tensors="pt", truncation=True, return_token_type_ids=False)
-        sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(seed)
-            output = self.model.generate(**inputs, **sampling, num_beams=1, max_new_tokens=self.max_new_tokens)
+        sampling = [_gumbel(self.temperature, seed)] if self.temperature else []
+        with torch.no_grad():
+            output = self.model.generate(
+                **inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens, logits_processor=sampling
+            )
         return str(self.tokenizer.decode(output[0], skip_special_tokens=True))
+
+
+def _gumbel(temperature: float, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Noise on the logits [B, V] with which the likeliest piece is a draw from softmax(logits / temperature) (the
+    Gumbel-max trick; Maddison et al. 2014, section 2). `generate` by itself draws from the process's one generator,
+    which the network's dropout uses in another thread meanwhile."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def noisy(ids: Tensor, logits: Tensor) -> Tensor:
+        uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
+        tiny = torch.finfo(torch.float64).tiny
+        return logits.double() / temperature - (-uniform.clamp_min(tiny).log()).log()
+
+    return noisy
