@@ -134,14 +134,15 @@ def _products(learner: Learner, seen: Seen) -> Iterator[Finding]:
 
 
 def _update(learner: Learner, seen: Seen, optim: Any, seed: int) -> Iterator[Finding]:
-    """One step of the optimiser on this layer's weight."""
+    """One step of the optimiser on this layer's weight, and on the same in float32, with one gradient as the layer has
+    it: how it was rounded is found above, and a rule need not be continuous (Muon lifts what is next to nothing)."""
     layer, device = seen.layer, learner.device
     assert seen.gradient is not None
     before = _weight(layer).clone()
-    gradient = _rows(_unit(seen.gradient)).t() @ _rows(seen.x)
+    gradient = _as(layer, _rows(_unit(seen.gradient)).t() @ _rows(seen.x)).to(layer.weight.dtype)
     plain = nn.Linear(before.shape[1], before.shape[0], bias=False, device=device)
     plain.weight.data.copy_(before)
-    _step(optim.optimiser(Alone(plain), device), plain.weight, gradient, 1.0)
+    _step(optim.optimiser(Alone(plain), device), plain.weight, _as(layer, gradient).float(), 1.0)
     right = plain.weight.detach() - before
     size, weight = float(right.norm()), float(before.norm())
     if size == 0 and gradient.any():  # the optimiser itself does nothing
@@ -151,7 +152,7 @@ def _update(learner: Learner, seen: Seen, optim: Any, seed: int) -> Iterator[Fin
     rate = STEP * weight / size
     with _as_it_was(layer):
         optimizer = learner.precision.optimiser(optim, Alone(layer), device, seed)
-        _step(optimizer, layer.weight, _as(layer, gradient).to(layer.weight.dtype), rate)
+        _step(optimizer, layer.weight, gradient, rate)
         moved = _weight(layer) - before
     found = Finding.of(seen.name, "update", moved, right * rate)
     yield from () if found is None else (found,)
@@ -166,6 +167,9 @@ class Alone(nn.Module):
 
     def layers(self) -> list[list[nn.Parameter]]:
         return [list(self.layer.parameters())]
+
+    def stacks(self) -> dict[str, list[nn.Module]]:
+        return {"layers": [self.layer]}
 
 
 @contextmanager
