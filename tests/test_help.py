@@ -116,7 +116,7 @@ def test_every_key_of_every_verb_says_what_it_is_for():
         ("optim=sgd", ["optim.momentum float 0.0 share of the last step that goes on; 0: none"]),
         ("data.table", ["data.label text or null null column with the label: rows are then labelled"]),
         ("optim.lr", ["optim.lr float 1.0 peak learning rate; `schedule` shapes it (optim=sgd)"]),
-        ("lr", ["optim.lr float 0.0015 peak learning rate; `schedule` shapes it (optim=adamw, adamw8bit)"]),
+        ("lr", ["optim.lr float 0.0015 peak learning rate; `schedule` shapes it (optim=adamw, adamw8bit, muon)"]),
         ("budget", ["budget.minutes float or null null wall-clock minutes of training"]),
         ("budget.steps", ["budget.steps int or null null optimiser steps; null: 3600 if nothing else limits the run"]),
         ("mask_rate", ["mix.tasks.corpus.objective.mask_rate float 0.15"]),

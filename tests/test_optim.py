@@ -12,6 +12,7 @@ from small import plan, prepared
 from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError
 from lmctl.optim.adamw import AdamW
+from lmctl.optim.muon import Muon
 from lmctl.optim.sgd import Sgd
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.run.processes import Processes
@@ -25,6 +26,18 @@ RULES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"lr": 0.25, "weight_decay": 0.2, "betas": [0.5, 0.6], "eps": 0.125, "layer_decay": 0.5, "state_bits": 8},
     ),
     "adamw8bit": (AdamW(state_bits=8), {"lr": 0.25, "weight_decay": 0.2, "betas": [0.5, 0.6], "eps": 0.125}),
+    "muon": (
+        Muon(),
+        {
+            "lr": 0.25,
+            "weight_decay": 0.2,
+            "momentum": 0.5,
+            "nesterov": False,
+            "betas": [0.5, 0.6],
+            "eps": 0.125,
+            "layer_decay": 0.5,
+        },
+    ),
     "sgd": (Sgd(), {"lr": 0.25, "momentum": 0.5, "nesterov": True, "weight_decay": 0.2, "layer_decay": 0.5}),
 }
 """Each rule, and another value for every setting."""
@@ -38,11 +51,17 @@ class Stack(torch.nn.Module):
     def layers(self) -> list[list[torch.nn.Parameter]]:
         return [list(self.low.parameters()), list(self.high.parameters())]
 
+    def stacks(self) -> dict[str, list[torch.nn.Module]]:
+        return {"layers": [self.high]}
+
 
 def shown(spec: Any) -> dict[str, Any]:
     """What the made optimiser shows of its settings, by torch's and bitsandbytes' names; of matrices."""
     made = spec.optimiser(Stack(), CPU)
-    group = next(g for g in made.param_groups if g["params"] and g["params"][0].ndim == 2)
+    group: dict[str, Any] = {}
+    for one in made.param_groups:
+        if one["params"] and one["params"][0].ndim == 2:
+            group |= one
     bits = made.args.optim_bits if hasattr(made, "args") else 32
     factors = sorted({g.get("lr_factor", 1.0) for g in made.param_groups})
     return {**group, "betas": list(group.get("betas", ())), "state_bits": bits, "layer_decay": min(factors)}

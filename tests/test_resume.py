@@ -113,9 +113,10 @@ def test_killed_and_resumed_is_bit_exact(tmp_path, text, more, kills):
         ["precision=bf16", "batch.micro=3"],
         ["schedule=wsd", "mix=mlm_nsp"],
         ["precision=int8_full", "optim=adamw8bit"],
+        ["precision=int8_weights", "optim=muon"],
         ["precision=bf16_pure", "precision.rounding=kahan"],
     ],
-    ids=["fp16", "accumulation", "wsd", "int8_full", "bf16_pure"],
+    ids=["fp16", "accumulation", "wsd", "int8_full", "muon", "bf16_pure"],
 )
 def test_many_kills(tmp_path, text, more):
     rng = random.Random(11)

@@ -54,15 +54,15 @@ class Compressor(Option):
             raise ValueError("momentum corrects for what is sent late: it needs error_feedback and a density below 1")
 
     def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
-        if self.momentum and optim.momentum:
-            raise ConfigError(
-                f"compression.momentum={self.momentum} and optim.momentum={optim.momentum} would both be applied",
-                "momentum correction takes the optimiser's place: optim.momentum=0",
-            )
         if self.momentum and optim.adaptive:
             raise ConfigError(
                 f"compression.momentum={self.momentum}: the optimiser has a momentum of its own (betas)",
                 "nearest: compression.momentum=0, or optim=sgd",
+            )
+        if self.momentum and optim.momentum:
+            raise ConfigError(
+                f"compression.momentum={self.momentum} and optim.momentum={optim.momentum} would both be applied",
+                "momentum correction takes the optimiser's place: optim.momentum=0",
             )
         return super().workers(world, optim, clip_norm)
 

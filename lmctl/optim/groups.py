@@ -31,6 +31,17 @@ def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float 
     ]
 
 
+def hidden_matrices(module: nn.Module) -> set[int]:
+    """The identities of the weight matrices inside its layers: neither embeddings nor heads, nor tables in a layer
+    (relative positions)."""
+    from torch import nn
+
+    stacks: dict[str, list[nn.Module]] = module.stacks()  # type: ignore[operator]
+    inside = [one for layers in stacks.values() for layer in layers for one in layer.modules()]
+    tables = {id(p) for one in inside if isinstance(one, nn.Embedding) for p in one.parameters()}
+    return {id(p) for one in inside for p in one.parameters(recurse=False) if p.ndim == 2} - tables
+
+
 def _depths(module: nn.Module) -> dict[int, int]:
     """Layer of each parameter, by identity, counted from the embeddings; tied weights belong to the lowest."""
     depths: dict[int, int] = {}

@@ -142,6 +142,11 @@ class Learner(nn.Module):
         groups: list[list[nn.Parameter]] = self.network.layers()
         return groups
 
+    def stacks(self) -> dict[str, list[nn.Module]]:
+        """The network's layers from the lowest to the highest; of an encoder with a decoder, of each."""
+        stacks: dict[str, list[nn.Module]] = self.network.stacks()
+        return stacks
+
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """By term, all logits [N, C] that the losses of `batch` ask for, in whatever precision is in force."""
         predictions = self.objectives[batch.task].predict(self.network, batch)

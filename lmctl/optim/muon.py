@@ -1,0 +1,75 @@
+"""Muon: momentum whose update of each hidden matrix is made orthogonal by Newton-Schulz iterations (Jordan et al. 2024,
+https://kellerjordan.github.io/posts/muon); AdamW for everything else, as published.
+
+Steps on a matrix [A, B] are scaled by 0.2 sqrt(max(A, B)), which makes them as long (root mean square) as AdamW's
+usually are (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2): one learning rate and one weight decay
+serve both rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lmctl.optim.base import OptimSpec
+from lmctl.optim.groups import hidden_matrices, parameter_groups
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Muon(OptimSpec):
+    """Muon on the matrices inside layers, AdamW on embeddings, heads and vectors. Vectors do not decay."""
+
+    adaptive: ClassVar[bool] = True
+
+    lr: float = 1.5e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.95
+    nesterov: bool = True
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    eps: float = 1e-8
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+        if not 0 < self.momentum < 1:
+            raise ValueError(f"momentum must be above 0 and below 1, got {self.momentum}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are two numbers from 0 to below 1, got {self.betas}")
+        if self.eps <= 0:
+            raise ValueError(f"eps must be above 0, got {self.eps}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is a factor above 0, up to 1, got {self.layer_decay}")
+
+    def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+        import torch
+
+        from lmctl.optim.rules import Rules
+
+        groups = parameter_groups(network, self.weight_decay, self.layer_decay)
+        hidden = hidden_matrices(network)
+        muon = torch.optim.Muon(
+            list(_those(groups, hidden, True)),
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        betas = (self.betas[0], self.betas[1])
+        adamw = torch.optim.AdamW(
+            list(_those(groups, hidden, False)), lr=self.lr, betas=betas, eps=self.eps, fused=True
+        )
+        return Rules({"muon": muon, "adamw": adamw})
+
+
+def _those(groups: list[dict[str, Any]], hidden: set[int], wanted: bool) -> Iterator[dict[str, Any]]:
+    """The groups with no other parameters than those that are in `hidden`, or that are not."""
+    for group in groups:
+        yield {**group, "params": [p for p in group["params"] if (id(p) in hidden) is wanted]}
