@@ -69,6 +69,7 @@ MIXES = {
 HOW = {
     "train/micro_batches": f"{MLM} batch.micro=3 model.dropout=0.1",
     "train/gradient_checkpointing": f"{MLM} gradient_checkpointing=true batch.micro=4",
+    "train/muon": f"{MLM} optim=muon optim.layer_decay=0.7 batch.micro=4",
     "train/early_stop": f"{MLM} early_stop.patience=1 optim.lr=0.9 budget.steps=30 eval.every=3",
     "train/epochs": f"{CLASSIFY} budget.steps=null budget.epochs=0.5 optim.layer_decay=0.7 clip_norm=null maskings=2",
     "train/two_processes": f"{PAIR} compression=none batch.micro=2",
@@ -83,9 +84,9 @@ AUGMENTS = {
     f"augment/{name}": f"{MLM.replace(BERT, 'model=bert_tiny model.hidden=16 model.feed_forward=32')} augment={name}"
     for name in ("none", "char_noise", "shuffle", "span_crop", "token_noise", "word_dropout")
 }
-AUGMENTS["augment/back_translate"] = (  # greedy, without dropout: its draws race with the network's, in another thread
+AUGMENTS["augment/back_translate"] = (
     f"{CLASSIFY} augment=back_translate augment.there=runs/teacher/mt augment.back=runs/teacher/mt "
-    "augment.max_new_tokens=8 augment.temperature=0 model.dropout=0 model.attention_dropout=0"
+    "augment.max_new_tokens=8 model.dropout=0.1"
 )
 PRECISIONS = {
     "precision/fp32": f"{CLM} precision=fp32",
