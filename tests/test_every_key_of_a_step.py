@@ -112,6 +112,13 @@ OPTIM: dict[Key, Other] = {
     ("AdamW", "layer_decay"): Other(0.5),
     ("AdamW", "state_bits"): Other(8, run={"model": WIDE}),
     ("AdamW", "paged"): Other(True, given={"state_bits": 8}, run={"model": WIDE}),
+    ("Muon", "lr"): Other(1e-3),
+    ("Muon", "weight_decay"): Other(0.5),
+    ("Muon", "momentum"): Other(0.5),
+    ("Muon", "nesterov"): Other(False),
+    ("Muon", "betas"): Other([0.5, 0.98]),
+    ("Muon", "eps"): Other(1e-3),
+    ("Muon", "layer_decay"): Other(0.5),
     ("Sgd", "lr"): Other(0.1),
     ("Sgd", "momentum"): Other(0.5),
     ("Sgd", "nesterov"): Other(True, given=MOMENTUM),
@@ -271,13 +278,13 @@ def test_every_key_of_a_quantisation_changes_the_answers(name: str):
     assert not torch.equal(first, answers(exclude=["*attention*"]))
 
 
-@pytest.mark.parametrize("name", ["Sgd", "AdamW"])
+@pytest.mark.parametrize("name", ["Sgd", "AdamW", "Muon"])
 def test_lower_layers_take_smaller_steps(name: str):
     """By as many factors as there are layers above them, up to the head (Clark et al. 2020, appendix B), in the steps
     that a run takes."""
     moved = []
     for decay in (1.0, 0.5):
-        rate = {"Sgd": 1.0, "AdamW": 1e-3}[name]
+        rate = {"Sgd": 1.0, "AdamW": 1e-3, "Muon": 1e-3}[name]
         optim = classes("optim")[name](lr=rate, weight_decay=0.0, layer_decay=decay)
         runner = Trainer(plan(objective=MaskedLM(), optim=optim, schedule=Constant(warmup=0.0)), prepared(), alone())
         before = {key: value.detach().double().clone() for key, value in runner.network.named_parameters()}
