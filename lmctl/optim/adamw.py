@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.errors import ConfigError
-from lmctl.optim.base import OptimSpec
+from lmctl.optim.base import OptimSpec, check_moments
 from lmctl.optim.groups import parameter_groups
 
 if TYPE_CHECKING:
@@ -33,16 +33,8 @@ class AdamW(OptimSpec):
     paged: bool = False
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are two numbers from 0 to below 1, got {self.betas}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is a factor above 0, up to 1, got {self.layer_decay}")
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, got {self.eps}")
+        super().__post_init__()
+        check_moments(self.betas, self.eps)
         if self.state_bits not in (8, 32):
             raise ValueError(f"state_bits must be 32 or 8, got {self.state_bits}")
         if self.paged and self.state_bits != 8:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmctl.optim.base import OptimSpec
+from lmctl.optim.base import OptimSpec, check_moments
 from lmctl.optim.groups import hidden_matrices, parameter_groups
 
 if TYPE_CHECKING:
@@ -35,18 +35,10 @@ class Muon(OptimSpec):
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+        super().__post_init__()
+        check_moments(self.betas, self.eps)
         if not 0 < self.momentum < 1:
             raise ValueError(f"momentum must be above 0 and below 1, got {self.momentum}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are two numbers from 0 to below 1, got {self.betas}")
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, got {self.eps}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is a factor above 0, up to 1, got {self.layer_decay}")
 
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch

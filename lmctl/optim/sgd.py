@@ -24,16 +24,11 @@ class Sgd(OptimSpec):
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
+        super().__post_init__()
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be from 0 to below 1, got {self.momentum}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs momentum above 0")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is a factor above 0, up to 1, got {self.layer_decay}")
 
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch
