@@ -15,7 +15,7 @@ from lmctl.config.table import groups_of, rows
 from lmctl.core.component import Component
 from lmctl.core.errors import ConfigError, together
 from lmctl.distill.rules import check_lesson
-from lmctl.model.layers_kept import check_start
+from lmctl.model.layer_selection import check_start
 from lmctl.model.pretrained import TeacherModel
 
 

@@ -19,8 +19,8 @@ from lmctl.adversary.smart import Smart
 from lmctl.augment.word_dropout import WordDropout
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.quantise import Int8
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train.trainer import Trainer
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fgm": ("mlm_nsp", {"adversary": FastGradient()}),

@@ -13,8 +13,8 @@ from lmctl.adversary.fgm import FastGradient
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits
 from lmctl.distill.minilm import MiniLM
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train.trainer import Trainer
 
 STEPS = 3
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from small import plan, prepared
 
-from lmctl.cost.known import Known
-from lmctl.cost.legal import Checked, build
+from lmctl.cost.known_data import Known
 from lmctl.cost.rehearse import Rehearsal, rehearse
 from lmctl.cost.rows import Sample, examples_for, samples
+from lmctl.cost.validate import Checked, build
 
 
 def small_run(**changes: Any) -> tuple[Checked, Sample]:

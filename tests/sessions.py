@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
+from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
-from lmctl.run.checkpoint import Checkpoints
-from lmctl.run.display import Display
-from lmctl.run.identity import Identity
-from lmctl.run.prepare import Prepared
-from lmctl.run.processes import Processes
-from lmctl.run.session import Session
-from lmctl.run.trainer import Trainer
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.console import Display
+from lmctl.train.identity import Identity
+from lmctl.train.prepare import Prepared
+from lmctl.train.session import Session
+from lmctl.train.trainer import Trainer
 
 
 class Ears(Display):

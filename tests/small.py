@@ -20,7 +20,7 @@ from lmctl.config.groups import Run
 from lmctl.config.schema import BatchShape, Budget, Evaluation
 from lmctl.config.table import bases, defaults, groups_of
 from lmctl.core.batch import Document
-from lmctl.core.store import TokenStore, write_store
+from lmctl.core.token_store import TokenStore, write_store
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.data.base import Source
 from lmctl.mix.mix import Mix, Task
@@ -30,10 +30,10 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32
-from lmctl.run.balance import Fixed
-from lmctl.run.learner import Learner
-from lmctl.run.prepare import Corpus, Prepared
 from lmctl.runner.places import Cpu
+from lmctl.train.learner import Learner
+from lmctl.train.loss_balance import Fixed
+from lmctl.train.prepare import Corpus, Prepared
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SUMMARY: dict[str, Any] = {

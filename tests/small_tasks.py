@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from small import plan, prepared, store
 
-from lmctl.core.store import TokenStore
+from lmctl.core.token_store import TokenStore
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
@@ -24,7 +24,7 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.objective.translate import Translate
 from lmctl.plan import Plan
-from lmctl.run.prepare import Corpus, Prepared
+from lmctl.train.prepare import Corpus, Prepared
 
 
 def labelled(kind: str, count: int, seed: int) -> TokenStore:

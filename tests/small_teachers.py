@@ -23,7 +23,7 @@ from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.model.t5 import T5
 from lmctl.model.transformer_mt import TransformerMT
 from lmctl.plan import Plan
-from lmctl.run.prepare import Prepared
+from lmctl.train.prepare import Prepared
 
 MODELS: dict[str, Any] = {
     "bert": Bert(3, 48, 4, 96, max_positions=64),

@@ -13,9 +13,9 @@ from lmctl.distill.logits import Logits
 from lmctl.model.base import ModelSpec
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
+from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.train.trainer import Trainer
 
 BIG = Bert(3, 32, 2, 64, max_positions=64)
 

@@ -22,16 +22,16 @@ from lmctl.adversary.smart import Smart
 from lmctl.augment.word_dropout import WordDropout
 from lmctl.config.schema import Budget
 from lmctl.core.batch import Batch
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.mix.stream import Position
 from lmctl.objective.base import Material
 from lmctl.objective.clm import CausalLM
 from lmctl.optim.sgd import Sgd
-from lmctl.run.learner import Share
-from lmctl.run.processes import Processes
-from lmctl.run.rows import real_positions
-from lmctl.run.step import MicroBatch
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train.learner import Share
+from lmctl.train.rows import real_positions
+from lmctl.train.step import MicroBatch
+from lmctl.train.trainer import Trainer
 
 Loss = Callable[[Tensor], Tensor]
 """The loss of a micro-batch by a shift [R, L, H] of its embeddings."""

@@ -27,17 +27,17 @@ from lmctl.config.build import build
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget, Evaluation, Logging
 from lmctl.core.errors import LmctlError
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
+from lmctl.parallel.processes import Processes
+from lmctl.parallel.simulate import as_workers
 from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16
-from lmctl.run.display import Display
-from lmctl.run.identity import Identity
-from lmctl.run.learner import Share
-from lmctl.run.processes import Processes
-from lmctl.run.session import Session
-from lmctl.run.simulate import as_workers
-from lmctl.run.step import MicroBatch
-from lmctl.run.trainer import Trainer
+from lmctl.train.console import Display
+from lmctl.train.identity import Identity
+from lmctl.train.learner import Share
+from lmctl.train.session import Session
+from lmctl.train.step import MicroBatch
+from lmctl.train.trainer import Trainer
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "adversary").glob("*.yaml"))
 
@@ -161,7 +161,7 @@ def test_activations_recomputed_give_the_same_run(alone, name):
 def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
     """Clean losses as ever, the adversary's terms beside them, and what it cost; a learned balance is no obstacle."""
     rule = option(name)
-    monkeypatch.setattr("lmctl.run.plot.plot_losses", lambda *_: None)  # others look at the picture
+    monkeypatch.setattr("lmctl.train.loss_plot.plot_losses", lambda *_: None)  # others look at the picture
     shape = {"budget": Budget(steps=2), "log": Logging(every=2), "eval": Evaluation(rows=4)}
     runner = Trainer(*two_tasks(0.1, adversary=rule, **shape), alone)
     session = Session(runner, Paths(tmp_path / "run"), Display(silent=True), Identity({}, {}, 1), {})

@@ -8,7 +8,7 @@ import torch
 from small import learner_of, prepared, vocabulary
 from transformers import BertForMaskedLM
 
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.model.bert import Bert
 from lmctl.objective.base import Material
 from lmctl.objective.mlm import MaskedLM

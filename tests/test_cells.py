@@ -29,8 +29,8 @@ from lmctl.data.records import BadRow, label_of
 from lmctl.data.table import Table
 from lmctl.mix.mix import Task
 from lmctl.objective.classify import Classify
-from lmctl.run.labels import Labels, check_repeated, labelled
-from lmctl.run.prepare import check_kind
+from lmctl.train.labels import Labels, check_repeated, labelled
+from lmctl.train.prepare import check_kind
 
 
 def write(path: Path, text: str | bytes) -> str:

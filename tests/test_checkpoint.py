@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-import lmctl.run.checkpoint as module
+import lmctl.train.checkpoint as module
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
 from lmctl.core.files import writing
-from lmctl.run.checkpoint import Checkpoints, read_named, verify
+from lmctl.train.checkpoint import Checkpoints, read_named, verify
 
 
 def weights(value: float) -> dict[str, torch.Tensor]:
@@ -121,9 +121,9 @@ def broken(error: BaseException):
 
 FULL = {
     "torch.save": ("torch.save", RuntimeError("[enforce fail] unexpected pos 64 vs 0")),
-    "safetensors": ("lmctl.run.checkpoint.save_file", RuntimeError("I/O error: No space left on device")),
-    "fsync": ("lmctl.run.checkpoint.sync_file", OSError(28, "No space left on device")),
-    "manifest": ("lmctl.run.checkpoint.write_text", OSError(28, "No space left on device")),
+    "safetensors": ("lmctl.train.checkpoint.save_file", RuntimeError("I/O error: No space left on device")),
+    "fsync": ("lmctl.train.checkpoint.sync_file", OSError(28, "No space left on device")),
+    "manifest": ("lmctl.train.checkpoint.write_text", OSError(28, "No space left on device")),
     "rename": ("os.rename", OSError(28, "No space left on device")),
 }
 

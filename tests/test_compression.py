@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from lmctl.compression.coding import decode_positions, encode_positions, positions_size
 from lmctl.compression.compressor import Compressor
+from lmctl.compression.error_feedback import Memory
 from lmctl.compression.layout import layout_of
-from lmctl.compression.memory import Memory
 from lmctl.compression.none import Uncompressed
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Fp32, Int8, Sign
-from lmctl.compression.select import LEAST, candidates, survivors
+from lmctl.compression.top_k import LEAST, candidates, survivors
 from lmctl.compression.traffic import all_reduce_bytes, gather_bytes, scatter_bytes
 from lmctl.core.errors import ConfigError
 from lmctl.optim.adamw import AdamW

@@ -14,7 +14,7 @@ from lmctl.compression.compressor import Compressor
 from lmctl.compression.option import Option
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Fp32, Int8, Quantiser, Sign
-from lmctl.run.simulate import Baton, ThreadWire, in_turns
+from lmctl.parallel.simulate import Baton, ThreadWire, in_turns
 
 WORKERS = 3
 SHAPES = {"first": (30, 40), "second": (25, 16), "bias": (40,), "small": (3, 4)}
@@ -363,7 +363,7 @@ def test_the_probe_compares_with_the_true_mean():
 
 def test_pieces_do_not_change_what_is_pruned(monkeypatch):
     whole = Steps(METHODS["topk"])
-    monkeypatch.setattr("lmctl.compression.pruned.cut", lambda parts: [[part] for part in parts])
+    monkeypatch.setattr("lmctl.compression.sparse.cut", lambda parts: [[part] for part in parts])
     cut = Steps(METHODS["topk"])
     assert len(cut.exchange.method.pieces) == 2
     for _ in range(3):

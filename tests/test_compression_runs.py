@@ -22,17 +22,17 @@ from two_processes import OPTIONS, conflicts, stream, stream_plan, trained, weig
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.quantise import Int8
 from lmctl.core.errors import ConfigError, Diverged
-from lmctl.core.places import Paths
-from lmctl.cost.live import FEEDBACK
+from lmctl.core.paths import Paths
+from lmctl.cost.memory_tracker import FEEDBACK
+from lmctl.parallel.processes import Processes
+from lmctl.parallel.simulate import as_workers
 from lmctl.precision.fp16 import Fp16
-from lmctl.run.checkpoint import Checkpoints, read_named
-from lmctl.run.identity import Identity
-from lmctl.run.memory import tensors_in
-from lmctl.run.processes import Processes
-from lmctl.run.resume import resume
-from lmctl.run.simulate import as_workers
-from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Ddp
+from lmctl.train.checkpoint import Checkpoints, read_named
+from lmctl.train.identity import Identity
+from lmctl.train.resume import resume
+from lmctl.train.trainer import Trainer
+from lmctl.train.weight_memory import tensors_in
 
 HERE = Path(__file__).parent
 

@@ -24,12 +24,12 @@ from lmctl.core.batch import Batch, Targets
 from lmctl.core.errors import ConfigError
 from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
-from lmctl.run.learner import Share
-from lmctl.run.noisy import Rewriting
-from lmctl.run.processes import Processes
-from lmctl.run.rows import real_positions
-from lmctl.run.step import MicroBatch
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train.learner import Share
+from lmctl.train.noisy_rows import Rewriting
+from lmctl.train.rows import real_positions
+from lmctl.train.step import MicroBatch
+from lmctl.train.trainer import Trainer
 
 V = vocabulary()
 

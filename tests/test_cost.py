@@ -18,14 +18,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lmctl.cli.main import main
 from lmctl.config.compose import Composer
 from lmctl.core.errors import ConfigError
-from lmctl.cost import standin
+from lmctl.cost import synthetic_text as standin
 from lmctl.cost.estimate import estimate, parameters_of
-from lmctl.cost.known import look
-from lmctl.cost.legal import Checked, build, checked
-from lmctl.cost.live import ACTIVATIONS, LOGITS, ROWS, WEIGHTS, Live
+from lmctl.cost.known_data import look
 from lmctl.cost.memory import memory_of
+from lmctl.cost.memory_tracker import ACTIVATIONS, LOGITS, ROWS, WEIGHTS, Live
 from lmctl.cost.rehearse import rehearse
 from lmctl.cost.rows import examples_for, samples
+from lmctl.cost.validate import Checked, build, checked
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
 from lmctl.objective.clm import CausalLM
@@ -33,10 +33,10 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp32 import Fp32
-from lmctl.run.assemble import heads_of
-from lmctl.run.balance import Fixed
-from lmctl.run.learner import Learner, Pass, Share
 from lmctl.runner.places import Ddp
+from lmctl.train.assemble import heads_of
+from lmctl.train.learner import Learner, Pass, Share
+from lmctl.train.loss_balance import Fixed
 from lmctl.verbs.plan import Request
 
 MIXES = ("mlm_nsp", "mlm", "clm", "denoise", "translate", "clm_stream", "classify")

@@ -27,8 +27,8 @@ from lmctl.adversary.smart import Smart
 from lmctl.augment.base import Augment
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
-from lmctl.cost.live import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, ROWS, STATES, WEIGHTS, Live
-from lmctl.cost.paper import on_paper
+from lmctl.cost.fake_tensors import on_paper
+from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, ROWS, STATES, WEIGHTS, Live
 from lmctl.mix.stream import Position, Window
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
@@ -36,6 +36,8 @@ from lmctl.model.pretrained import Pretrained
 from lmctl.objective.clm import CausalLM
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
+from lmctl.parallel.simulate import as_workers
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp8 import Fp8
@@ -46,12 +48,10 @@ from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_lora import Int8Lora
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.nf4_lora import Nf4Lora
-from lmctl.run.memory import size_of, tensors_in, weight_bytes
-from lmctl.run.processes import Processes
-from lmctl.run.simulate import as_workers
-from lmctl.run.state import TrainState
-from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Ddp
+from lmctl.train.state import TrainState
+from lmctl.train.trainer import Trainer
+from lmctl.train.weight_memory import size_of, tensors_in, weight_bytes
 
 WIDE = Bert(2, 64, 2, 128, max_positions=64, dropout=0.0, attention_dropout=0.0)
 """Some of its matrices have enough values for 8-bit states."""

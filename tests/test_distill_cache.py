@@ -12,10 +12,10 @@ from small import documents, plan, store, vocabulary
 
 from lmctl.core import stop
 from lmctl.core.batch import Batch, Targets
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import ConfigError, DataError, Stopped
-from lmctl.distill.cache import KIND, Masking, Maskings, build, checksums, find, identity, rows_of_targets
-from lmctl.distill.compact import compact, expand, layout
+from lmctl.distill.compact_logits import compact, expand, layout
+from lmctl.distill.logit_cache import KIND, Masking, Maskings, build, checksums, find, identity, rows_of_targets
 from lmctl.mix.stream import MixStream, Position, collated
 from lmctl.objective.base import Material
 from lmctl.objective.clm import CausalLM

@@ -10,13 +10,13 @@ from small import vocabulary
 from small_teachers import MODELS, heads_for
 
 from lmctl.core.errors import ConfigError
+from lmctl.distill.activation_recorder import Inside
 from lmctl.distill.attention import Attention
 from lmctl.distill.base import Anatomy, Attended, States
+from lmctl.distill.feature_losses import _allowed, _logs, _scores
 from lmctl.distill.hidden import Hidden
-from lmctl.distill.layers import matched
+from lmctl.distill.layer_map import matched
 from lmctl.distill.minilm import MiniLM
-from lmctl.distill.pupils import _allowed, _logs, _scores
-from lmctl.model.inside import Inside
 
 KINDS = {
     "bert": "mlm",

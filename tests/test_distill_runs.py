@@ -38,15 +38,15 @@ from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits
 from lmctl.distill.minilm import MiniLM
+from lmctl.distill.report import closed
 from lmctl.mix.stream import Position
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.mlm import MaskedLM
+from lmctl.parallel.processes import Processes
 from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16
-from lmctl.run.gap import closed
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.train.trainer import Trainer
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "distill").glob("*.yaml") if path.stem != "none")
 TASKS = (("mlm", "bert"), ("clm", "gpt2"), ("translate", "t5"), ("class", "bert"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.vocabulary import NO_PIECE
-from lmctl.distill.vocabulary import match, shared_pieces
+from lmctl.distill.shared_vocabulary import match, shared_pieces
 
 PIECES = ["[PAD]", "[UNK]", "the", "cat", "##s", "sat"]
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 
 SEEDS = st.integers(-(2**40), 2**70)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from command import lmctl, succeed, summary, write_documents
 
+from lmctl.inference.heads import network_of
+from lmctl.inference.load import load
+from lmctl.inference.number_formats import Numerics
 from lmctl.precision.int8_dynamic import Int8Dynamic
 from lmctl.precision.stored_linear import StoredLinear
 from lmctl.runner.places import Cpu
-from lmctl.use.heads import network_of
-from lmctl.use.load import load
-from lmctl.use.numerics import Numerics
 
 CPU = torch.device("cpu")
 
@@ -104,7 +104,7 @@ def plain(folder: Path) -> Path:
 def unseen_rows(run: Path, path: Path, **options: object) -> tuple[set[str], str | None]:
     """What would be measured on the text at `path`, as texts, and what would be said about it."""
     from lmctl.data.text import TextFiles
-    from lmctl.use.learnt import unseen
+    from lmctl.inference.training_overlap import unseen
     from lmctl.verbs.eval import _rows
 
     found = unseen(str(run), ("lmctl.",), TextFiles(str(path), **options))  # type: ignore[arg-type]

@@ -21,15 +21,15 @@ from lmctl.config.schema import Budget
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits
 from lmctl.distill.on_policy import OnPolicy
+from lmctl.distill.teacher_texts import written
 from lmctl.distill.texts import TeacherTexts
+from lmctl.inference.load import Loaded, load
 from lmctl.jobs import distilling
 from lmctl.jobs.training import Training
 from lmctl.model.bert import Bert
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.run import learner
 from lmctl.runner.places import Cpu
-from lmctl.use.load import Loaded, load
-from lmctl.use.texts import written
+from lmctl.train import learner
 
 HALF = [[0.0, 1.0], [1.0, 0.0]]
 """What falls over the budget, so that it matters what is between its points."""

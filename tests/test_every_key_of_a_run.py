@@ -26,7 +26,8 @@ from lmctl.config.compose import Composer
 from lmctl.config.groups import TrainConfig
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
 from lmctl.core.errors import ConfigError
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
+from lmctl.distill.cached_teacher import RememberedTeacher, keys_of, remember
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.mix.mix import Mix, Task
@@ -34,12 +35,11 @@ from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
-from lmctl.run.assemble import examples_of
-from lmctl.run.display import Display
-from lmctl.run.identity import Identity
-from lmctl.run.remembered import RememberedTeacher, keys_of, remember
-from lmctl.run.session import Session
-from lmctl.run.trainer import Trainer
+from lmctl.train.assemble import examples_of
+from lmctl.train.console import Display
+from lmctl.train.identity import Identity
+from lmctl.train.session import Session
+from lmctl.train.trainer import Trainer
 
 LIVELY = Bert(2, 32, 2, 64, max_positions=64)
 

@@ -16,7 +16,7 @@ from walked import Key, Other, Seen, alone, classes, ids, keys_in, trained
 
 from lmctl.augment.char_noise import CharNoise
 from lmctl.augment.word_dropout import WordDropout
-from lmctl.compression import select
+from lmctl.compression import top_k as select
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.quantise import Fp16, Fp32, Int8, Sign
 from lmctl.config.schema import Budget
@@ -25,9 +25,9 @@ from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.sgd import Sgd
-from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
 from lmctl.schedule.shapes import Constant
+from lmctl.train.trainer import Trainer
 
 WIDE = Bert(2, 128, 2, 128, max_positions=64, dropout=0.0, attention_dropout=0.0)
 """Tensors of 4096 values and more, which 8 bits are for."""

@@ -212,7 +212,7 @@ class Seen:
 @pytest.fixture
 def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """What goes through the models that are loaded: rows and positions, pass by pass."""
-    from lmctl.use import load
+    from lmctl.inference import load
 
     seen: list[tuple[int, ...]] = []
     real = load.load

@@ -18,8 +18,8 @@ from small import documents, store, tokenizer
 from small_tasks import labelled, parallel
 from test_mix import Numbers
 
-from lmctl.core.draws import Draws
-from lmctl.core.store import TokenStore
+from lmctl.core.counter_rng import Draws
+from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position

@@ -18,11 +18,11 @@ from lmctl.model.gpt2 import Gpt2
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
+from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

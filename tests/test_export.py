@@ -11,17 +11,17 @@ from small_tasks import small_task
 from transformers import AutoTokenizer
 from use_models import opened
 
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
+from lmctl.inference.decode import complete
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.llama import Llama
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.model.t5 import T5
 from lmctl.model.transformer_mt import TransformerMT
-from lmctl.run.export import export
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
-from lmctl.use.decode import complete
+from lmctl.parallel.processes import Processes
+from lmctl.train.export import export
+from lmctl.train.trainer import Trainer
 
 SEP = vocabulary().sep
 

@@ -25,7 +25,7 @@ from lmctl.data.parallel import Parallel
 from lmctl.data.reading import lines
 from lmctl.data.table import Table
 from lmctl.data.text import TextFiles
-from lmctl.use.lines import incoming, lines_of
+from lmctl.inference.lines import incoming, lines_of
 from tests.command import lmctl
 
 ENGLISH = "The committee met again on Monday. It decided nothing, and everybody went home early. "

@@ -16,11 +16,11 @@ from test_use_verbs import generate, score, translated
 from transformers import AutoTokenizer
 
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.inference.decode import complete, go_on, translate
 from lmctl.model.positions import outlined_positions, positions
 from lmctl.model.pretrained import Pretrained
 from lmctl.tokenizer.pretrained import Pretrained as PretrainedTokenizer
 from lmctl.tokenizer.vocabulary import vocabulary
-from lmctl.use.decode import complete, go_on, translate
 
 
 @pytest.fixture(scope="module")

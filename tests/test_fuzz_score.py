@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.errors import DataError, LmctlError
-from lmctl.use.nbest import Lists, read_lists
-from lmctl.use.pairs import read_pairs
+from lmctl.inference.nbest import Lists, read_lists
+from lmctl.inference.pairs import read_pairs
 
 GOOD = {"id": "u1", "ref": "a b", "hyps": [{"text": "a b", "score": -1.0}, {"text": "a c", "score": -2}]}
 STRANGE = st.sampled_from(

@@ -24,7 +24,7 @@ from lmctl.core.batch import Row
 from lmctl.core.errors import LmctlError
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.table import Table
-from lmctl.run.labels import Labels, check_repeated, labelled
+from lmctl.train.labels import Labels, check_repeated, labelled
 
 bounded = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -19,7 +19,7 @@ from lmctl.data.layout import LAYOUTS
 from lmctl.data.parallel import Parallel
 from lmctl.data.reading import aligned_lines, lines
 from lmctl.data.text import Corpus, TextFiles
-from lmctl.use.lines import incoming, lines_of
+from lmctl.inference.lines import incoming, lines_of
 
 PIECES = [
     *[

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.errors import LmctlError
-from lmctl.core.store import store_in_memory
+from lmctl.core.token_store import store_in_memory
 from lmctl.tokenizer.bpe import Bpe
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained

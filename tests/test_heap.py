@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from lmctl.run.heap import give_back
+from lmctl.train.malloc_trim import give_back
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do it by themselves, or cannot")

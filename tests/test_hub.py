@@ -197,7 +197,7 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch):
 
 ON_THE_HUB = """
 import json, sys
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import LmctlError
 from lmctl.data.hub import Hub
 

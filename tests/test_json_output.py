@@ -17,7 +17,7 @@ from use_models import records, said
 from lmctl.cli.main import main
 from lmctl.config.comments import commented_keys
 from lmctl.config.compose import Composer, conf_dir
-from lmctl.use.likelihood import texts
+from lmctl.inference.likelihood import texts
 
 DOCS = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
 SMALL = ["data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "batch.seq_len=32"]
@@ -113,7 +113,7 @@ def test_eval_says_at_once_what_it_does(gpt2, tmp_path, capsys, monkeypatch):
     def unloaded(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lmctl.use.load.load", unloaded)
+    monkeypatch.setattr("lmctl.inference.load.load", unloaded)
     data = {"_target_": "lmctl.data.table.Table", "path": "test.tsv"}
     with pytest.raises(KeyboardInterrupt):
         said("eval", gpt2, data=data, suite="perplexity", out=str(tmp_path / "eval.json"))
@@ -122,8 +122,8 @@ def test_eval_says_at_once_what_it_does(gpt2, tmp_path, capsys, monkeypatch):
 
 
 def test_progress_counts_rows_and_batches(capsys, monkeypatch):
-    from lmctl.run.display import Display
-    from lmctl.use import progress
+    from lmctl.inference import progress
+    from lmctl.train.console import Display
 
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     model = torch.nn.Linear(2, 2)

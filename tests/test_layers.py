@@ -20,13 +20,19 @@ FLOORS = [
         *("precision", "adversary", "distill", "compression", "optim", "schedule", "runner"),
     },
     {"plan"},
-    {"run"},
-    {"use", "cost"},
+    {"train"},  # and what trains with it: see `BESIDE_TRAIN`
+    {"inference", "cost"},
     {"jobs"},
     {"verbs"},
     {"cli"},
     {"__main__"},
 ]
+BESIDE_TRAIN = {
+    *(f"lmctl.distill.{name}" for name in ("teacher", "cached_teacher", "distillation_loss", "init_from_teacher")),
+    *(f"lmctl.distill.{name}" for name in ("activation_recorder", "on_policy_rollout", "report")),
+}
+"""What carries a plan out elsewhere than in `lmctl/train/`: the workers, and the half of distillation that computes."""
+BESIDE_INFERENCE = {"lmctl.distill.teacher_texts"}
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(
     path for path in (ROOT / "lmctl").rglob("*.py") if path != ROOT / "lmctl/__init__.py" and "conf" not in path.parts
@@ -39,6 +45,10 @@ def dotted(path: Path) -> str:
 
 def room_of(module: str) -> str:
     """The room of one of our modules by its dotted name."""
+    if module in BESIDE_TRAIN or module.startswith("lmctl.parallel"):
+        return "train"
+    if module in BESIDE_INFERENCE:
+        return "inference"
     is_base = module == "lmctl.mix.mix" or module.endswith(".base")
     return "base" if is_base else module.partition(".")[2].partition(".")[0]
 
@@ -110,27 +120,30 @@ FOREIGN = {
     "config/saved.py": "events of PyYAML",
     "config/keys.py": "annotations",
     "cli/application.py": "annotations",
-    "use/learnt.py": "annotations",
+    "inference/training_overlap.py": "annotations",
     "cli/teacher.py": "strings as Hydra reads them",
     "cli/explain.py": "errors of Hydra, OmegaConf and PyYAML",
-    "cost/paper.py": "torch's tensors, on which a note was left",
+    "cost/fake_tensors.py": "torch's tensors, on which a note was left",
     "core/files.py": "errors of other libraries",
-    "core/foreign.py": "models of transformers",
+    "core/pretrained_files.py": "models of transformers",
     "core/json_lines.py": "numpy and torch, neither of which is imported for it",
     "data/hub.py": "features of datasets",
+    "distill/activation_recorder.py": "models and configs of transformers",
     "precision/counting.py": "torch's own modules, on which a note was left",
     "precision/int8_product.py": "what this torch can do",
     "precision/scaling.py": "optimisers of torch",
     **dict.fromkeys(
-        [f"model/{name}.py" for name in ("inherit", "inside", "layers_kept", "loading", "lora", "network")],
+        [f"model/{name}.py" for name in ("copy_layers", "layer_selection", "loading", "lora", "network")],
         "models and configs of transformers",
     ),
     **dict.fromkeys(
         [f"model/{name}.py" for name in ("artifact/reader", "generation", "positions")]
-        + ["run/trainer.py", "run/unfinished.py", "use/likelihood.py"],
+        + ["train/trainer.py", "train/unfinished.py", "inference/likelihood.py"],
         "models and configs of transformers",
     ),
-    **dict.fromkeys(["use/load.py", "use/suites/next_sentence.py"], "models and tokenizers of transformers"),
+    **dict.fromkeys(
+        ["inference/load.py", "inference/suites/next_sentence.py"], "models and tokenizers of transformers"
+    ),
 }
 """What may be asked for an attribute by its name, because others made it."""
 

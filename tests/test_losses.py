@@ -16,11 +16,11 @@ from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
-from lmctl.run import learner
-from lmctl.run.learner import Pass, Share
-from lmctl.run.losses import chunks_of, weighed_losses
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train import learner
+from lmctl.train.learner import Pass, Share
+from lmctl.train.losses import chunks_of, weighed_losses
+from lmctl.train.trainer import Trainer
 
 
 @pytest.mark.parametrize("passes", [1, 2])

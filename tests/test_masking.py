@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import vocabulary
 
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.objective.masking import mask_tokens
 
 VOCABULARY = vocabulary()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.batch import Batch, Targets
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.order import RowStream
 from lmctl.mix.stream import MixStream, Position

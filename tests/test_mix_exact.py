@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position
 from lmctl.model.gpt2 import Gpt2
@@ -29,14 +29,14 @@ from lmctl.objective.mlm_sop import MaskedLMAndSentenceOrder
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.objective.translate import Translate
 from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
+from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16
-from lmctl.run.balance import Uncertainty
-from lmctl.run.prepare import Prepared
-from lmctl.run.processes import Processes
-from lmctl.run.simulate import as_workers
-from lmctl.run.trainer import Trainer
 from lmctl.schedule.shapes import Constant
+from lmctl.train.loss_balance import Uncertainty
+from lmctl.train.prepare import Prepared
+from lmctl.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

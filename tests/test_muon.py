@@ -18,15 +18,15 @@ from lmctl.model.t5 import T5
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.groups import hidden_matrices
 from lmctl.optim.muon import Muon
+from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp16 import Fp16
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.run.processes import Processes
-from lmctl.run.proof import prove
-from lmctl.run.trainer import Trainer
 from lmctl.schedule.shapes import Constant
+from lmctl.train.precision_proof import prove
+from lmctl.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEP: dict[str, Any] = {"schedule": Constant(), "clip_norm": None, "budget": Budget(steps=1)}
@@ -129,7 +129,7 @@ def test_momentum_is_torchs():
 
 @pytest.mark.parametrize("precision", [Bf16(), Fp16(), Bf16Pure(), Int8Weights(), Int8Full()])
 def test_every_precision_proves_itself_learns_and_goes_on_to_the_bit(tmp_path, precision):
-    from lmctl.run.checkpoint import Checkpoints, read
+    from lmctl.train.checkpoint import Checkpoints, read
 
     def runner() -> Trainer:
         return trainer(precision=precision, optim=Muon(lr=1e-2), budget=Budget(steps=20))

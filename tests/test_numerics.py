@@ -15,6 +15,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.inference.load import load
+from lmctl.inference.number_formats import Numerics, dtypes, in_float
+from lmctl.inference.speed import Speed
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp8 import Fp8
@@ -23,9 +26,6 @@ from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weight_only import Int8WeightOnly
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.runner.places import Cpu
-from lmctl.use.load import load
-from lmctl.use.numerics import Numerics, dtypes, in_float
-from lmctl.use.speed import Speed
 
 CPU = torch.device("cpu")
 DYNAMIC = {"_target_": "lmctl.precision.int8_dynamic.Int8Dynamic"}

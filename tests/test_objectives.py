@@ -12,16 +12,16 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from small import documents, store, tokenizer, vocabulary
 from torch import nn
 
-from lmctl.core.draws import Draws
-from lmctl.core.store import TokenStore
+from lmctl.core.counter_rng import Draws
+from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Material
 from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM, separate
 from lmctl.objective.denoise import Denoise, infill, removed, sentinelled, span_mask
 from lmctl.objective.translate import Translate
-from lmctl.run.evaluate import Sums
-from lmctl.run.processes import Processes
+from lmctl.parallel.processes import Processes
+from lmctl.train.validation import Sums
 
 V = vocabulary()
 SENTINELS = np.arange(100, 200)

@@ -14,10 +14,10 @@ from lmctl.core.errors import ConfigError
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.muon import Muon
 from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
 from lmctl.schedule.shapes import Constant
+from lmctl.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 RULES: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -9,10 +9,10 @@ from small import plan, poison, prepared
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.model.bert import Bert
 from lmctl.optim.adamw import AdamW
+from lmctl.parallel.processes import Processes
 from lmctl.precision.int8_full import Int8Full
-from lmctl.run.memory import bytes_per_parameter
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.train.trainer import Trainer
+from lmctl.train.weight_memory import bytes_per_parameter
 
 CPU = torch.device("cpu")
 WIDE = Bert(2, 128, 2, 256, max_positions=64, dropout=0.0, attention_dropout=0.0)

@@ -14,20 +14,20 @@ from taught import weights
 
 from lmctl.cli.main import main
 from lmctl.config.schema import Budget
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.distill.on_policy import OnPolicy
+from lmctl.distill.on_policy_rollout import Noisy, whole_rows
 from lmctl.mix.stream import Position, Window
 from lmctl.model.base import ModelSpec
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.model.transformer_mt import TransformerMT
-from lmctl.run.own_texts import Noisy, whole_rows
-from lmctl.run.processes import Processes
-from lmctl.run.rows import real_positions, row_generators
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train.rows import real_positions, row_generators
+from lmctl.train.trainer import Trainer
 
 BIG: dict[str, ModelSpec] = {
     "clm": Gpt2(3, 32, 2, 64),

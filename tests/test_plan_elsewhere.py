@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from lmctl.cli.main import main
-from lmctl.cost.live import ACTIVATIONS, Live
+from lmctl.cost.fake_tensors import on_gpu, on_paper
 from lmctl.cost.machine import CARDS
-from lmctl.cost.paper import on_gpu, on_paper
+from lmctl.cost.memory_tracker import ACTIVATIONS, Live
 
 SMALL = ["data=text", "data.path=missing", "tokenizer.vocab_size=300", "batch.seq_len=32", "out=plan.json"]
 """A run whose data does not exist."""

@@ -9,13 +9,13 @@ from small import plan, poison, prepared
 from lmctl.config.schema import Budget
 from lmctl.core.errors import Diverged, LmctlError
 from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.emulation import HalfProducts
 from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
-from lmctl.run.processes import Processes
-from lmctl.run.proof import prove
-from lmctl.run.trainer import Trainer
+from lmctl.train.precision_proof import prove
+from lmctl.train.trainer import Trainer
 
 HALF = [torch.bfloat16, torch.float16]
 

@@ -17,16 +17,16 @@ from lmctl.model.gpt2 import Gpt2
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
+from lmctl.parallel.processes import Processes
 from lmctl.precision.codecs import FloatProducts
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.int8_lora import Int8Lora
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.nf4_lora import Nf4Lora
-from lmctl.run.checkpoint import Checkpoints, read
-from lmctl.run.memory import bytes_per_parameter
-from lmctl.run.processes import Processes
-from lmctl.run.proof import prove
-from lmctl.run.trainer import Trainer
+from lmctl.train.checkpoint import Checkpoints, read
+from lmctl.train.precision_proof import prove
+from lmctl.train.trainer import Trainer
+from lmctl.train.weight_memory import bytes_per_parameter
 
 OPTIONS = pytest.mark.parametrize("option", [Int8Lora(), Nf4Lora()], ids=["int8", "nf4"])
 V = vocabulary()

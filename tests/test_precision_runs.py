@@ -13,12 +13,13 @@ from torch import Tensor
 
 from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
 from lmctl.model.bert import Bert
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.adamw import AdamW
+from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp8 import Fp8
@@ -27,12 +28,11 @@ from lmctl.precision.fp32 import Fp32
 from lmctl.precision.int8 import Int8
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.run.learner import Share
-from lmctl.run.memory import tensors_in
-from lmctl.run.processes import Processes
-from lmctl.run.proof import prove
-from lmctl.run.trainer import Trainer
 from lmctl.runner.base import Where
+from lmctl.train.learner import Share
+from lmctl.train.precision_proof import prove
+from lmctl.train.trainer import Trainer
+from lmctl.train.weight_memory import tensors_in
 
 PRECISIONS: dict[str, Any] = {
     "fp32": Fp32(),
@@ -127,7 +127,7 @@ WIDE = Bert(1, 64, 2, 128, max_positions=64)
     ("name", "bits"), [*((name, 32) for name in LOW), ("fp32", 8), ("bf16_kahan", 8), ("int8_full", 8)]
 )
 def test_it_goes_on_to_the_bit(alone, tmp_path, name, bits):
-    from lmctl.run.checkpoint import Checkpoints, read
+    from lmctl.train.checkpoint import Checkpoints, read
 
     def runner() -> Trainer:
         changes = {"precision": PRECISIONS[name], "optim": AdamW(lr=1e-2, state_bits=bits), "model": WIDE}
@@ -172,7 +172,7 @@ def test_accumulation_gives_the_same_gradient(alone, name):
 def test_export_is_plain_float_and_gives_the_same_logits(alone, tmp_path: Path, name):
     from transformers import BertForPreTraining
 
-    from lmctl.run.export import export
+    from lmctl.train.export import export
 
     runner = Trainer(plan(precision=PRECISIONS[name]), prepared(), alone)
     list(runner.steps())

@@ -16,17 +16,17 @@ from transformers.pytorch_utils import Conv1D
 
 from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError
-from lmctl.core.restore import restored_copy
+from lmctl.core.model_copies import restored_copy
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
 from lmctl.precision.codecs import Int8Rows, Int8RowsAndProducts
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.stored_linear import LayerStore, StoredLinear, keep
 from lmctl.precision.stored_optimiser import StoredOptimizer
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.train.trainer import Trainer
 
 KINDS = pytest.mark.parametrize("kind", ["linear", "conv1d"])
 

@@ -23,9 +23,9 @@ from use_models import records, said
 
 from lmctl.cli.main import main
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
 from lmctl.plan import Plan
-from lmctl.run.summary import closing_words
+from lmctl.train.summary import closing_words
 
 TEXTS = ["the cat sits on the mat .", "a", "red dog , blue cat", "b c d e f g h i j", "the dog runs", "a , b , c"]
 NAMES = ["neutral", "good", "bad"]

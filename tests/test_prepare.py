@@ -15,10 +15,10 @@ from lmctl.objective.classify import Classify
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.objective.mlm_sop import MaskedLMAndSentenceOrder
-from lmctl.run.labels import Labels
-from lmctl.run.prepare import prepare
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained
+from lmctl.train.labels import Labels
+from lmctl.train.prepare import prepare
 
 
 class Untrained(Char):

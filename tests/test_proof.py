@@ -18,11 +18,11 @@ from lmctl.model.gpt2 import Gpt2
 from lmctl.objective.clm import CausalLM
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
 from lmctl.precision import arithmetic, codecs, emulation, fp8_arithmetic, linear, stored_linear, stored_optimiser
 from lmctl.precision.choice import KINDS
-from lmctl.run.processes import Processes
-from lmctl.run.proof import SLOPE, FirstStep, prove
-from lmctl.run.trainer import Trainer
+from lmctl.train.precision_proof import SLOPE, FirstStep, prove
+from lmctl.train.trainer import Trainer
 
 LOW = [name for name in PRECISIONS if name != "fp32"]
 GPT2: dict[str, Any] = {"model": Gpt2(2, 32, 2, 64), "objective": CausalLM()}

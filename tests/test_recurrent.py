@@ -12,15 +12,15 @@ from small import plan as small_plan
 from transformers import AutoModelForCausalLM
 
 from lmctl.config.schema import Evaluation
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.base import Material
 from lmctl.objective.streamed_lm import StreamedLM
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train.trainer import Trainer
 
 V = vocabulary()
 CELLS = pytest.mark.parametrize("cell", ["lstm", "gru"])

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.store import TokenStore
+from lmctl.core.token_store import TokenStore
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
@@ -21,9 +21,9 @@ from lmctl.model.recurrent_classifier import BiLSTM
 from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
-from lmctl.run.prepare import Corpus, Prepared
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.trainer import Trainer
 
 V = vocabulary()
 LENGTHS = [9, 4, 1, 7]

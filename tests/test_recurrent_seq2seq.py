@@ -19,9 +19,9 @@ from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.objective.denoise import Denoise
 from lmctl.objective.translate import Translate
-from lmctl.run.prepare import Corpus, Prepared
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.parallel.processes import Processes
+from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.trainer import Trainer
 
 V = vocabulary()
 H, E = 8, 6
@@ -358,7 +358,7 @@ def translator(tmp_path_factory):
 
 
 def test_translations_of_a_batch_are_those_of_single_lines(translator):
-    from lmctl.use.decode import translate
+    from lmctl.inference.decode import translate
 
     assert translator.family == "seq2seq"
     together = list(translate(translator, [*LINES, ""], 4, 3, 1.0, 8))
@@ -368,7 +368,7 @@ def test_translations_of_a_batch_are_those_of_single_lines(translator):
 
 
 def test_conditional_likelihood_is_that_of_one_piece_after_another(translator):
-    from lmctl.use.likelihood import conditional
+    from lmctl.inference.likelihood import conditional
 
     pairs = [(source, target) for source, target in zip(LINES, reversed(LINES), strict=True)]
     for (source, target), scores in zip(pairs, conditional(translator, pairs, 3, 64), strict=True):
@@ -408,8 +408,8 @@ def test_it_learns_to_translate(attention: str):
 
 
 def test_an_exported_run_says_how_to_load_it(tmp_path: Path, monkeypatch):
-    from lmctl.core.places import Paths
-    from lmctl.run.export import export
+    from lmctl.core.paths import Paths
+    from lmctl.train.export import export
 
     ready = Prepared(tokenizer(), V, {"corpus": Corpus(reversals(0, 40), reversals(1, 20))}, {"tokenizer": "small"})
     runner = Trainer(small_plan(model=RecurrentMT(1, 1, H, E), objective=Translate()), ready, Processes(True))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier
 from small import documents, store, vocabulary
 
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import DataError
-from lmctl.core.store import TokenStore
+from lmctl.core.token_store import TokenStore
 from lmctl.objective.base import Material
 from lmctl.objective.full_rows import FullRows
 from lmctl.objective.pairs import DRAWS_PER_ROW, NextSentencePairs, Pairs, SentenceOrderPairs

@@ -22,16 +22,16 @@ from small_tasks import labelled, small_task
 from lmctl.config.schema import Budget, Checkpointing, EarlyStop, Evaluation, Logging
 from lmctl.core import stop
 from lmctl.core.errors import Stopped
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
 from lmctl.objective.base import LOSS, Metric
 from lmctl.objective.mlm import MaskedLM
+from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
-from lmctl.run import figures
-from lmctl.run.evaluate import Measured, Sums, Validation
-from lmctl.run.measures import wilson
-from lmctl.run.prepare import Corpus, Prepared
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.train import final_figures as figures
+from lmctl.train.confidence import wilson
+from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.trainer import Trainer
+from lmctl.train.validation import Measured, Sums, Validation
 
 NEVER = 10_000
 
@@ -313,7 +313,7 @@ def test_a_plot_is_drawn_of_a_stopped_run_and_none_is_needed(tmp_path, alone, mo
     def broken(*_):
         raise RuntimeError("no fonts here")
 
-    monkeypatch.setattr("lmctl.run.plot.plot_losses", broken)
+    monkeypatch.setattr("lmctl.train.loss_plot.plot_losses", broken)
     assert session(tmp_path / "two", small(3), prepared(), alone).run()["status"] == "completed"
 
 

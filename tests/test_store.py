@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lmctl.core.store import TokenStore, store_in_memory, write_store
+from lmctl.core.token_store import TokenStore, store_in_memory, write_store
 
 DOCUMENTS = [["a b c", "a"], ["b b unknown"], ["c a b", "a c", "b"]]
 
@@ -42,7 +42,7 @@ def test_blocks_of_sentences_join_without_a_seam(tmp_path, monkeypatch):
     (tmp_path / "whole").mkdir()
     (tmp_path / "blocks").mkdir()
     write_store(tmp_path / "whole", DOCUMENTS, tokenizer())
-    monkeypatch.setattr("lmctl.core.store._SENTENCES_AT_ONCE", 2)
+    monkeypatch.setattr("lmctl.core.token_store._SENTENCES_AT_ONCE", 2)
     write_store(tmp_path / "blocks", DOCUMENTS, tokenizer())
     for file in sorted((tmp_path / "whole").iterdir()):
         assert file.read_bytes() == (tmp_path / "blocks" / file.name).read_bytes(), file.name
@@ -50,7 +50,7 @@ def test_blocks_of_sentences_join_without_a_seam(tmp_path, monkeypatch):
 
 def test_a_store_in_memory_is_the_one_on_disk(tmp_path, monkeypatch):
     write_store(tmp_path, DOCUMENTS, tokenizer())
-    monkeypatch.setattr("lmctl.core.store._SENTENCES_AT_ONCE", 2)
+    monkeypatch.setattr("lmctl.core.token_store._SENTENCES_AT_ONCE", 2)
     here, there = store_in_memory(iter(DOCUMENTS), tokenizer()), TokenStore.open(tmp_path)
     for name in ("tokens", "sentences", "documents", "histogram"):
         assert np.array_equal(getattr(here, name), getattr(there, name)), name

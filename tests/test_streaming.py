@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from lmctl.config.schema import Budget
 from lmctl.core.batch import Batch
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.store import TokenStore, store_in_memory
+from lmctl.core.token_store import TokenStore, store_in_memory
 from lmctl.data.hub import Hub
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position
@@ -37,9 +37,9 @@ from lmctl.objective.classify import Classify
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.plan import Plan
-from lmctl.run.assemble import blocks_of, examples_of
-from lmctl.run.labels import Labels
-from lmctl.run.prepare import Corpus, Prepared
+from lmctl.train.assemble import blocks_of, examples_of
+from lmctl.train.labels import Labels
+from lmctl.train.prepare import Corpus, Prepared
 
 datasets.disable_progress_bars()
 ROWS = 53
@@ -247,7 +247,7 @@ def test_no_more_than_two_blocks_are_in_memory(path: str, monkeypatch: pytest.Mo
         alive.append(sum(one() is not None for one in made))
         return store
 
-    monkeypatch.setattr("lmctl.run.blocks.store_in_memory", counting)
+    monkeypatch.setattr("lmctl.train.blocks.store_in_memory", counting)
     for _ in range(WINDOWS):
         at = stream.window(at, 0.0, None, 0, 1).after
     assert len(made) > 6

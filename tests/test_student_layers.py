@@ -13,9 +13,9 @@ from torch import nn
 from lmctl.core.errors import ConfigError
 from lmctl.core.vocabulary import NO_PIECE
 from lmctl.model.bert import Bert
+from lmctl.model.copy_layers import inherit, origins, stacks_of
 from lmctl.model.gpt2 import Gpt2
-from lmctl.model.inherit import inherit, origins, stacks_of
-from lmctl.model.layers_kept import check_keep, kept
+from lmctl.model.layer_selection import check_keep, kept
 from lmctl.model.llama import Llama
 from lmctl.model.modernbert import ModernBert
 from lmctl.model.recurrent import RecurrentLM

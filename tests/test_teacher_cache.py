@@ -18,16 +18,16 @@ from taught import BIG, runner_of, save_teacher, taught, weights
 from lmctl.augment.char_noise import CharNoise
 from lmctl.cli.main import main
 from lmctl.config.schema import BatchShape, Budget, Evaluation, Logging
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.distill import cached_teacher as remembered
+from lmctl.distill.cached_teacher import remember
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.int8 import Int8
-from lmctl.run import remembered
-from lmctl.run.remembered import remember
-from lmctl.run.versions import Repeating, versions_of
+from lmctl.train.static_masking import Repeating, versions_of
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def test_the_teacher_is_never_loaded(teacher, cache, monkeypatch):
         raise AssertionError("the teacher was loaded")
 
     monkeypatch.setattr(remembered, "teacher_of", never)
-    monkeypatch.setattr("lmctl.run.trainer.teacher_of", never)
+    monkeypatch.setattr("lmctl.train.trainer.teacher_of", never)
     remember(some, prepared(), CPU, lambda line: None)
     assert len(list(runner_of(some).steps())) == 5
     # Nor by a job of a sweep that differs in what the answers do not depend on.

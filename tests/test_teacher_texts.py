@@ -11,13 +11,13 @@ from use_models import Rows, gpt2, marian
 
 from lmctl.core import stop
 from lmctl.core.errors import ConfigError, Stopped
+from lmctl.distill import teacher_texts as texts
+from lmctl.distill.teacher_texts import written
 from lmctl.distill.texts import TeacherTexts
+from lmctl.inference.decode import complete, translate
+from lmctl.inference.load import load
 from lmctl.model.transformer_mt import TransformerMT
 from lmctl.runner.places import Cpu
-from lmctl.use import texts
-from lmctl.use.decode import complete, translate
-from lmctl.use.load import load
-from lmctl.use.texts import written
 
 PAIRS = [["the cat sits", "a b c"], ["dog runs on", "d e"], ["red mat", "f"], ["blue", "g h i j"]]
 DOCUMENTS = [["the cat sits on the mat .", "the dog runs on the red mat ."], ["blue cat"], ["a b c d e f g h i j k"]]

@@ -26,7 +26,6 @@ from lmctl.mix.mix import Mix, Task
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.denoise import Denoise
 from lmctl.objective.mlm import MaskedLM
-from lmctl.run.prepare import tokenizer_key
 from lmctl.tokenizer import training
 from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.bpe import Bpe
@@ -37,6 +36,7 @@ from lmctl.tokenizer.unigram import Unigram
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
 from lmctl.tokenizer.word import Word
 from lmctl.tokenizer.wordpiece import WordPiece
+from lmctl.train.prepare import tokenizer_key
 
 ROOT = Path(__file__).parent.parent
 

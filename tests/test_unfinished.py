@@ -19,7 +19,9 @@ from small_teachers import MODELS, teacher
 
 from lmctl.config.schema import Budget, Evaluation
 from lmctl.core.errors import ConfigError
+from lmctl.inference.load import model_folder
 from lmctl.model.pretrained import Pretrained
+from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp32 import Fp32
@@ -27,10 +29,8 @@ from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_lora import Int8Lora
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.nf4_lora import Nf4Lora
-from lmctl.run import unfinished
-from lmctl.run.prepare import Prepared
-from lmctl.run.processes import Processes
-from lmctl.use.load import model_folder
+from lmctl.train import unfinished
+from lmctl.train.prepare import Prepared
 
 SHORT: dict[str, Any] = {"budget": Budget(steps=2), "eval": Evaluation(every=1, rows=4)}
 OBJECTIVES = {"modernbert": "mlm", "llama": "clm", "bilstm": "class", "rnn_mt": "translate"}

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.errors import DataError
-from lmctl.core.noise import QWERTY, drop_words, mistype, swap_characters, swap_words, typos, words
-from lmctl.use.case import cased
-from lmctl.use.nbest import Lists, Tuned, Utterance, read_lists, rescored, tune, with_lm
-from lmctl.use.pairs import judge, read_pairs
-from lmctl.use.wer import word_errors
+from lmctl.core.typing_errors import QWERTY, drop_words, mistype, swap_characters, swap_words, typos, words
+from lmctl.inference.case import cased
+from lmctl.inference.nbest import Lists, Tuned, Utterance, read_lists, rescored, tune, with_lm
+from lmctl.inference.pairs import judge, read_pairs
+from lmctl.inference.wer import word_errors
 
 SENTENCES = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=80).map(" ".join)
 

@@ -19,14 +19,14 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from lmctl.config.use_schema import EvalConfig
 from lmctl.core.batch import Row, Written, whole_text
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.noise import words
+from lmctl.core.typing_errors import words
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.table import Table
 from lmctl.data.text import TextFiles
-from lmctl.use.suites import job as suites
-from lmctl.use.suites.classification import of_counts
-from lmctl.use.suites.job import Job
-from lmctl.use.suites.translation import CorpusScores
+from lmctl.inference.suites import job as suites
+from lmctl.inference.suites.classification import of_counts
+from lmctl.inference.suites.job import Job
+from lmctl.inference.suites.translation import CorpusScores
 
 DOCUMENTS = [
     Row(["the cat sits on the mat .", "the dog runs ."]),
@@ -438,7 +438,7 @@ def test_as_much_is_disturbed_as_the_figure_says(decoder, tmp_path, monkeypatch,
         read.append([text for row in given.rows() for text in row.texts])
         return {"loss": 0.0}
 
-    monkeypatch.setattr("lmctl.use.suites.perplexity.evaluate", look)
+    monkeypatch.setattr("lmctl.inference.suites.perplexity.evaluate", look)
     lines = [" ".join(words(text)[:6])] * 400 if short else [text] * 150
     suites.run("robustness", job(decoder, [Row([line]) for line in lines], tmp_path))
     clean, *disturbed = read

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from use_models import run
 
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.use.decode import complete, translate
+from lmctl.inference.decode import complete, translate
 from lmctl.verbs import generate as generate_verb
 
 
@@ -163,7 +163,7 @@ def test_a_prompt_is_continued_greedily(gpt2, capsys):
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_prompts_in_a_batch_are_continued_as_alone(gpt2, monkeypatch, recurrent):
     if recurrent:
-        monkeypatch.setattr("lmctl.use.decode._of_transformers", lambda loaded: False)
+        monkeypatch.setattr("lmctl.inference.decode._of_transformers", lambda loaded: False)
     loaded = use_models.opened(gpt2)
     prompts = ["the cat sits on", "a", "the dog", "b c", "a b c d e f g"]
     together = list(complete(loaded, prompts, 3, 6))
@@ -245,7 +245,7 @@ def test_a_classifier_writes_no_text(tmp_path):
 
 @pytest.mark.parametrize("model", ["gpt2", "bert"])
 def test_lines_are_scored_as_a_table(request, typed, capsys, model):
-    from lmctl.use.likelihood import texts
+    from lmctl.inference.likelihood import texts
 
     path = request.getfixturevalue(model)
     typed("THE CAT\n\na b c\n")

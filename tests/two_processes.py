@@ -28,12 +28,12 @@ from lmctl.config.schema import Evaluation
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
+from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16 as Fp16Products
-from lmctl.run.checkpoint import Checkpoints, read_named
-from lmctl.run.processes import Processes
-from lmctl.run.simulate import as_workers
-from lmctl.run.trainer import Trainer
+from lmctl.train.checkpoint import Checkpoints, read_named
+from lmctl.train.trainer import Trainer
 
 OPTIONS: dict[str, Any] = {
     "none": {"compression": Uncompressed()},

@@ -19,9 +19,9 @@ from lmctl.config.table import structured
 from lmctl.config.verb import verb as named
 from lmctl.core.batch import Row
 from lmctl.data.base import Source
+from lmctl.inference.load import Loaded, load
 from lmctl.runner.places import Cpu
 from lmctl.tokenizer.training import finish
-from lmctl.use.load import Loaded, load
 
 WORDS = [*"abcdefghijklmnop", "the", "cat", "dog", "sits", "runs", "on", "mat", "red", "blue", ",", "."]
 SIZE = 5 + len(WORDS)

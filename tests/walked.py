@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from lmctl.parallel.processes import Processes
+from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
-from lmctl.run.prepare import Prepared
-from lmctl.run.processes import Processes
-from lmctl.run.simulate import as_workers
-from lmctl.run.trainer import Trainer
+from lmctl.train.prepare import Prepared
+from lmctl.train.trainer import Trainer
 
 CONF = Path(__file__).parent.parent / "conf"
 

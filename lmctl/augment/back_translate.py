@@ -17,7 +17,7 @@ import numpy as np
 from lmctl.augment.base import Augment
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
-from lmctl.core.places import Paths, Place
+from lmctl.core.paths import Paths, Place
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:

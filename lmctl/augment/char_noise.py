@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmctl.augment.base import Augment
-from lmctl.core.noise import swap_characters, typos
+from lmctl.core.typing_errors import swap_characters, typos
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:

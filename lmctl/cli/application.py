@@ -26,7 +26,7 @@ from lmctl.config.store import conf_dir
 from lmctl.config.table import without_none
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import refuse_folder
-from lmctl.core.places import IsFreeText, Paths
+from lmctl.core.paths import IsFreeText, Paths
 from lmctl.core.words import literal, quoted
 from lmctl.jobs import stages, sweep
 from lmctl.jobs.job import Job

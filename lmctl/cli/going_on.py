@@ -8,7 +8,7 @@ from lmctl.config.compose import Composer
 from lmctl.config.overrides import Overrides
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
 
 
 def is_asked(overrides: Overrides, composer: Composer) -> bool:

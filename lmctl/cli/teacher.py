@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmctl.config.overrides import Override, Overrides
 from lmctl.core.files import path_of
-from lmctl.core.places import Paths, run_of
+from lmctl.core.paths import Paths, run_of
 from lmctl.model import rnn
 
 SMALL = {

@@ -10,9 +10,9 @@ from lmctl.compression.quantise import Fp32, Quantiser
 from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lmctl.compression.error_feedback import Memory
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
-    from lmctl.compression.memory import Memory
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
@@ -91,7 +91,7 @@ class Compressor(Option):
 
     def method(self, layout: Layout, wire: Wire, memory: Memory) -> Method:
         if self.density < 1:
-            from lmctl.compression.pruned import Pruned
+            from lmctl.compression.sparse import Pruned
 
             sampled = self.threshold == "sampled"
             return Pruned(layout.compressed, wire, self.density_at, sampled, self.quantise, memory)

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmctl.compression.error_feedback import Memory
 from lmctl.compression.layout import Part, cut, size
-from lmctl.compression.memory import Memory
 from lmctl.compression.quantise import Quantiser
 from lmctl.compression.wire import Wire
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmctl.compression.error_feedback import Memory
 from lmctl.compression.layout import Part, matrix_shape
-from lmctl.compression.memory import Memory
 from lmctl.compression.wire import Wire
 
 

@@ -13,9 +13,9 @@ from lmctl.core.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
+    from lmctl.compression.error_feedback import Memory
     from lmctl.compression.exchange import CompressedExchange, Method
     from lmctl.compression.layout import Layout
-    from lmctl.compression.memory import Memory
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
@@ -70,9 +70,9 @@ class Option(GradCompressor):
         return replace(self, simulate_workers=1)
 
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> CompressedExchange:
+        from lmctl.compression.error_feedback import Memory
         from lmctl.compression.exchange import CompressedExchange
         from lmctl.compression.layout import layout_of, size
-        from lmctl.compression.memory import Memory
 
         layout = layout_of(learner, self.dense_below, self.exclude, self.pays)
         n, momentum, mask = size(layout.compressed), *self.correction

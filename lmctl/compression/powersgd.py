@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from lmctl.compression.option import Option
 
 if TYPE_CHECKING:
+    from lmctl.compression.error_feedback import Memory
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
-    from lmctl.compression.memory import Memory
     from lmctl.compression.wire import Wire
 
 

@@ -2,7 +2,7 @@
 
 Every worker has a wire of its own and all make the same calls in the same order; each call blocks until all have made
 it, and none is chained to another's completion, which gloo does not stand. Whoever speaks through a wire alone does not
-know whether the others are processes or threads (`lmctl.run.simulate`), and computes the same bits with either.
+know whether the others are processes or threads (`lmctl.parallel.simulate`), and computes the same bits with either.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from lmctl.config.schema import (
 )
 from lmctl.config.table import group, key, same
 from lmctl.core.errors import ConfigError
-from lmctl.core.places import Place, Places
+from lmctl.core.paths import Place, Places
 from lmctl.data.base import Source
 from lmctl.distill.base import Distiller
 from lmctl.mix.mix import Mix

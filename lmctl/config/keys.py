@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmctl.config.build import TRUSTED
 from lmctl.config.table import rows, without_none
-from lmctl.core.places import IsFreeText, IsPlace
+from lmctl.core.paths import IsFreeText, IsPlace
 
 Steps: TypeAlias = "tuple[str | int, ...]"
 

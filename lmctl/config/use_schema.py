@@ -9,7 +9,7 @@ from typing import Optional
 from lmctl.config.groups import Run
 from lmctl.config.schema import FORMAT, FORMATS, check_seed, one_of, positive
 from lmctl.config.table import MISSING, group, key, same
-from lmctl.core.places import Place
+from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.precision.base import Precision, Quantization
 from lmctl.runner.base import Where

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmctl.cost.known import Known
+from lmctl.cost.known_data import Known
 from lmctl.cost.rows import Sample
 from lmctl.objective.base import Examples
 from lmctl.plan import Plan

@@ -12,12 +12,12 @@ from torch import nn
 
 from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending, spending
-from lmctl.cost.legal import Checked, checked
 from lmctl.cost.machine import Machine
 from lmctl.cost.measure import Measured, measure
 from lmctl.cost.memory import Memory, import_for, libraries, memory_of
 from lmctl.cost.rehearse import rehearse
 from lmctl.cost.rows import samples
+from lmctl.cost.validate import Checked, checked
 from lmctl.cost.wire import Wire, wire_of
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan

@@ -17,14 +17,14 @@ import torch
 from lmctl.config.schema import Budget, Evaluation
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.cost.known import look
-from lmctl.cost.legal import Checked
+from lmctl.cost.known_data import look
+from lmctl.cost.validate import Checked
 from lmctl.data.base import Source
+from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
-from lmctl.run.processes import Processes
-from lmctl.run.summary import peak_memory
-from lmctl.run.trainer import Trainer
 from lmctl.runner.places import Cpu, Gpu
+from lmctl.train.summary import peak_memory
+from lmctl.train.trainer import Trainer
 
 WARMING, COUNTED = 3, 5
 """Steps."""

@@ -14,7 +14,7 @@ resident set, to which things come that are no tensors. They are measured, not d
   takes one of its size and hardly any other: small objects lie between, and posix_memalign wants room to align besides.
   So a run takes what its blocks take at their most, size by size, whenever that is (`Peak.places`), and a part more;
   in runs whose steps are all alike 1.1 to 1.8 times as much (13 runs), where rows differ in length 1.3 to 2.9 times,
-  although the holes are given back now and then (`run/heap.py`; 16 runs).
+  although the holes are given back now and then (`train/malloc_trim.py`; 16 runs).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from importlib import import_module
 
 import psutil
 
-from lmctl.cost.legal import Checked
-from lmctl.cost.live import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, PASSING, ROWS, STATES, WEIGHTS
+from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, PASSING, ROWS, STATES, WEIGHTS
 from lmctl.cost.rehearse import Rehearsal
 from lmctl.cost.rows import Sample
+from lmctl.cost.validate import Checked
 from lmctl.plan import Plan
 
 WORKSPACES = 64 << 20
@@ -164,7 +164,7 @@ _added: dict[str, int] = {}
 @cache
 def _common() -> int:
     """What all runs import."""
-    import lmctl.run.session  # noqa: F401
+    import lmctl.train.session  # noqa: F401
 
     return _resident() - sum(_added.values())
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from lmctl.core.errors import LmctlError
-from lmctl.cost.legal import Checked
-from lmctl.cost.live import Live, Peak
-from lmctl.cost.paper import on_gpu, on_paper
+from lmctl.cost.fake_tensors import on_gpu, on_paper
+from lmctl.cost.memory_tracker import Live, Peak
+from lmctl.cost.rehearsal import Stage
 from lmctl.cost.rows import Sample
-from lmctl.cost.stage import Stage
+from lmctl.cost.validate import Checked
 from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from lmctl.core.batch import Batch, Targets
-from lmctl.core.draws import Draws
-from lmctl.cost.known import STANDIN_ROWS, Known
+from lmctl.core.counter_rng import Draws
+from lmctl.cost.known_data import STANDIN_ROWS, Known
 from lmctl.objective.base import Examples
 from lmctl.plan import Plan
-from lmctl.run.assemble import examples_of
+from lmctl.train.assemble import examples_of
 
 ROWS = 32
 """Rows that are really made."""

@@ -13,8 +13,8 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.progress import duration
 from lmctl.cost.budget import Spending
 from lmctl.cost.estimate import Estimate
-from lmctl.cost.live import ACTIVATIONS
-from lmctl.run.display import print_whole
+from lmctl.cost.memory_tracker import ACTIVATIONS
+from lmctl.train.console import print_whole
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmctl.cost.legal import Checked
 from lmctl.cost.rehearse import Rehearsal
+from lmctl.cost.validate import Checked
 
 GIGABIT = 1e9 / 8
 """Bytes per second."""

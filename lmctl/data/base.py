@@ -11,7 +11,7 @@ from lmctl.core.component import Component
 
 if TYPE_CHECKING:
     from lmctl.core.batch import Kind, Row, Split
-    from lmctl.core.draws import Draws
+    from lmctl.core.counter_rng import Draws
 
 StreamPlace: TypeAlias = "dict[str, Any]"
 """Where a source stands in its stream, as JSON: what it needs to find the place again."""

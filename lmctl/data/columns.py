@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Optional, Self
 
 from lmctl.core.batch import Document, Kind, Row, Split, Written
 from lmctl.core.errors import ConfigError, DataError, LmctlError
-from lmctl.core.places import Place
+from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.data.files import text_files
 from lmctl.data.guess import how_to_label

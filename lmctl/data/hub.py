@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Row
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import ConfigError
-from lmctl.core.places import Place
+from lmctl.core.paths import Place
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.base import Block, StreamPlace
 from lmctl.data.columns import Columns

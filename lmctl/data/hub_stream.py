@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.data.base import StreamPlace
 from lmctl.data.hub_dataset import explained
 from lmctl.data.records import Record

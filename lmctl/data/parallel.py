@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
-from lmctl.core.places import Place
+from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.data.reading import aligned_lines, fingerprint, lines, text_files
 from lmctl.data.row_split import RowPartition, partition

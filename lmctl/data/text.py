@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Document, Kind, Row, Split
 from lmctl.core.errors import DataError
-from lmctl.core.places import Place
+from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.data.files import BadFile, Found, all_bad, check_lasting, counted, find, kind_of
 from lmctl.data.layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample

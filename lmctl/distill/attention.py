@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
 from lmctl.distill.base import Anatomy, StateLesson
-from lmctl.distill.layers import check_map, check_seen, matched
+from lmctl.distill.layer_map import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
-    from lmctl.distill.pupils import AttentionPupil
+    from lmctl.distill.feature_losses import AttentionPupil
 
 METRICS = ("kl", "mse", "scores")
 
@@ -37,7 +37,7 @@ class Attention(Weighted, StateLesson):
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
 
     def pupil(self, student: Anatomy, teacher: Anatomy) -> AttentionPupil:
-        from lmctl.distill.pupils import AttentionPupil
+        from lmctl.distill.feature_losses import AttentionPupil
 
         check_seen("attention", teacher, student, attends=True)
         if student.heads != teacher.heads:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from lmctl.core.component import MAY_CHANGE
-from lmctl.core.curve import check_curve, curve_at, points_of
+from lmctl.core.piecewise import check_curve, curve_at, points_of
 from lmctl.distill.base import Distiller, Lesson
 from lmctl.precision.base import Precision
 

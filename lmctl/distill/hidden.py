@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
 from lmctl.distill.base import Anatomy, StateLesson
-from lmctl.distill.layers import check_map, check_seen, matched
+from lmctl.distill.layer_map import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
-    from lmctl.distill.pupils import HiddenPupil
+    from lmctl.distill.feature_losses import HiddenPupil
 
 METRICS = ("mse", "cosine")
 
@@ -39,7 +39,7 @@ class Hidden(Weighted, StateLesson):
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
 
     def pupil(self, student: Anatomy, teacher: Anatomy) -> HiddenPupil:
-        from lmctl.distill.pupils import HiddenPupil
+        from lmctl.distill.feature_losses import HiddenPupil
 
         check_seen("hidden", teacher, student, attends=False)
         pairs = matched(self.layer_map, teacher, student, lowest=0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
-from lmctl.core.curve import check_curve, curve_at, points_of
+from lmctl.core.piecewise import check_curve, curve_at, points_of
 from lmctl.distill.base import Answers, Asked, LogitLesson
 from lmctl.distill.weighted import Weighted
 

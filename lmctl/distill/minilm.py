@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Optional
 
 from lmctl.core.errors import ConfigError
 from lmctl.distill.base import Anatomy, StateLesson
-from lmctl.distill.layers import check_seen, matched
+from lmctl.distill.layer_map import check_seen, matched
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
-    from lmctl.distill.pupils import RelationPupil
+    from lmctl.distill.feature_losses import RelationPupil
 
 RELATIONS = ("query", "key", "value", "attention")
 
@@ -45,7 +45,7 @@ class MiniLM(Weighted, StateLesson):
             raise ValueError(f"relation_heads must be above 0, got {self.relation_heads}")
 
     def pupil(self, student: Anatomy, teacher: Anatomy) -> RelationPupil:
-        from lmctl.distill.pupils import RelationPupil
+        from lmctl.distill.feature_losses import RelationPupil
 
         check_seen("minilm", teacher, student, attends=True)
         heads = self.relation_heads or teacher.heads

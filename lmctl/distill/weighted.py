@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lmctl.core.curve import check_curve, curve_at, points_of
+from lmctl.core.piecewise import check_curve, curve_at, points_of
 
 
 @dataclass(frozen=True, kw_only=True)

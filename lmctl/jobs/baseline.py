@@ -21,7 +21,7 @@ from lmctl.config.groups import TrainConfig
 from lmctl.config.table import without
 from lmctl.core import stop
 from lmctl.core.errors import LmctlError, Stopped
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
 from lmctl.core.words import command, literal, setting
 from lmctl.jobs.job import Job, code_of, passing_on, run_alone
 

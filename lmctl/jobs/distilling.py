@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lmctl.core.files import write_json
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
 from lmctl.core.words import command
 from lmctl.jobs.baseline import train_baseline
 from lmctl.jobs.training import Training, train
@@ -18,7 +18,7 @@ from lmctl.plan import teachers_in
 def distill(student: Training) -> dict[str, Any]:
     """Train the student, and its baseline unless that is not wanted or there already; measure the teacher and compare
     the three. Returns the student's summary, which is in its summary.json; {} if there is nothing to compare."""
-    from lmctl.run.launch import is_first, is_launched, others
+    from lmctl.parallel.launch import is_first, is_launched, others
 
     train(student)
     if student.plan.teacher_cache == "build":  # the teacher's answers were kept, and nothing was trained
@@ -35,10 +35,10 @@ def distill(student: Training) -> dict[str, Any]:
 def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
     """Measure the teacher on the student's held-out rows, and both of them with a clock; complete the student's
     summary, and print what came out. `baseline` is the run of the same student without a teacher, if there is one."""
-    from lmctl.run.display import Display, quiet_libraries
-    from lmctl.run.gap import compared, sentences
-    from lmctl.run.prepare import prepare
-    from lmctl.run.record import summary_of
+    from lmctl.distill.report import compared, sentences
+    from lmctl.train.console import Display, quiet_libraries
+    from lmctl.train.prepare import prepare
+    from lmctl.train.record import summary_of
 
     quiet_libraries()
     paths, display = student.paths, Display()

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from lmctl.core.errors import ConfigError, Exit, LmctlError
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
 from lmctl.core.stop import SIGNALS
 
 POLL_SECONDS = 0.1

@@ -15,15 +15,15 @@ from lmctl.config.groups import TrainConfig
 from lmctl.config.schema import BatchShape
 from lmctl.core import stop
 from lmctl.core.errors import OutOfMemory
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
 from lmctl.core.words import command
 from lmctl.plan import Plan
-from lmctl.run.unfinished import with_models
+from lmctl.train.unfinished import with_models
 
 if TYPE_CHECKING:
-    from lmctl.run.display import Display
-    from lmctl.run.prepare import Prepared
-    from lmctl.run.processes import Processes
+    from lmctl.parallel.processes import Processes
+    from lmctl.train.console import Display
+    from lmctl.train.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def check_legal(cfg: DictConfig) -> None:
 
 def train(run: Training) -> None:
     """Train here, or start the processes that do."""
-    from lmctl.run.display import Display, quiet_libraries
-    from lmctl.run.launch import is_worker, launch
-    from lmctl.run.resume import check_config, check_folder
+    from lmctl.parallel.launch import is_worker, launch
+    from lmctl.train.console import Display, quiet_libraries
+    from lmctl.train.resume import check_config, check_folder
 
     quiet_libraries()
     plan = run.plan
@@ -83,8 +83,8 @@ def train(run: Training) -> None:
 
 def train_here(run: Training) -> None:
     """Train in this process, which may be one of several that do."""
-    from lmctl.run.processes import Processes
-    from lmctl.run.resume import claimed
+    from lmctl.parallel.processes import Processes
+    from lmctl.train.resume import claimed
 
     processes = Processes(run.plan.runner.on_cpu())
     paths = processes.agree(run.paths)
@@ -95,10 +95,10 @@ def train_here(run: Training) -> None:
 
 def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     """Train in a directory that nobody else writes to."""
-    from lmctl.run.display import Display
-    from lmctl.run.remembered import remember
-    from lmctl.run.simulate import as_workers
-    from lmctl.run.teacher import asked
+    from lmctl.distill.cached_teacher import remember
+    from lmctl.distill.teacher import asked
+    from lmctl.parallel.simulate import as_workers
+    from lmctl.train.console import Display
 
     display = Display(silent=not processes.first)
     with display.watching():
@@ -114,12 +114,12 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
 
 def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:
     """The part of one worker."""
-    from lmctl.run.identity import Identity, models_in
-    from lmctl.run.machine import words
-    from lmctl.run.resume import resume
-    from lmctl.run.session import Session
-    from lmctl.run.summary import closing_words
-    from lmctl.run.trainer import Trainer
+    from lmctl.parallel.machine import words
+    from lmctl.train.identity import Identity, models_in
+    from lmctl.train.resume import resume
+    from lmctl.train.session import Session
+    from lmctl.train.summary import closing_words
+    from lmctl.train.trainer import Trainer
 
     say = display.say
     resolved, recorded = (
@@ -146,8 +146,8 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
 
 def prepared(plan: Plan, say: Callable[[str], None]) -> tuple[Plan, Prepared]:
     """The plan on the texts that it is trained on, the teacher's if it wants these; and tokenizer and tokens."""
-    from lmctl.run.prepare import prepare
-    from lmctl.use.texts import with_texts
+    from lmctl.distill.teacher_texts import with_texts
+    from lmctl.train.prepare import prepare
 
     plan = with_texts(plan, say)
     return plan, prepare(plan.tokenizer, plan.mix, plan.cache_dir, say)
@@ -157,9 +157,9 @@ def keep_answers(plan: Plan) -> None:
     """Keep the teacher's answers in the cache (teacher_cache=build), for runs to come."""
     import torch
 
-    from lmctl.run.display import Display
-    from lmctl.run.remembered import remember
-    from lmctl.run.teacher import asked
+    from lmctl.distill.cached_teacher import remember
+    from lmctl.distill.teacher import asked
+    from lmctl.train.console import Display
 
     display = Display()
     with display.watching():

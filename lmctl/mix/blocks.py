@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import DataError
 from lmctl.data.base import StreamPlace
 from lmctl.mix.order import Drawn, RowStream, Spot

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.augment.base import Augment
 from lmctl.core.component import Component
-from lmctl.core.curve import check_curve, curve_at, points_of
 from lmctl.core.errors import ConfigError
+from lmctl.core.piecewise import check_curve, curve_at, points_of
 from lmctl.data.base import Source
 from lmctl.model.base import A_FAMILY, NEAREST_MODEL, ModelSpec
 from lmctl.objective.base import Objective

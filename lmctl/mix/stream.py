@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmctl.core.batch import Batch, RowNumbers
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.mix.blocks import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.mix.order import Drawn, Rows, RowStream, Spot

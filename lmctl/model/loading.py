@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.foreign import modules
+from lmctl.core.pretrained_files import modules
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import network as networks
 from lmctl.model import rnn

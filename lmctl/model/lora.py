@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.restore import restored_copy
+from lmctl.core.model_copies import restored_copy
 from lmctl.model.network import TransformerNetwork
 
 

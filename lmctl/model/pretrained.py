@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lmctl.core.batch import Family
 from lmctl.core.component import MAY_CHANGE
-from lmctl.core.places import Place
+from lmctl.core.paths import Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import rnn
 from lmctl.model.artifact.reader import Artifact

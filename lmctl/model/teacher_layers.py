@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.batch import Family
 from lmctl.core.component import MAY_CHANGE
-from lmctl.core.places import Places
+from lmctl.core.paths import Places
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.artifact.reader import family_of, max_positions_of
 from lmctl.model.base import ModelSpec
-from lmctl.model.layers_kept import check_keep
+from lmctl.model.layer_selection import check_keep
 from lmctl.model.pretrained import TeacherModel
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class TeacherLayers(ModelSpec):
     @cached_property
     def config(self) -> Any:
         """Its transformers config, cut down."""
-        from lmctl.model.inherit import cut
+        from lmctl.model.copy_layers import cut
 
         config = deepcopy(self.whole.config)
         cut(config, "uniform" if self.keep is None else self.keep, self.layers, self.decoder_layers)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lmctl.core.batch import Batch, Family, Kind, LabelKind
-    from lmctl.core.draws import Draws
-    from lmctl.core.store import TokenStore
+    from lmctl.core.counter_rng import Draws
+    from lmctl.core.token_store import TokenStore
     from lmctl.core.vocabulary import Rewrite, Vocabulary
     from lmctl.model.base import Network
 
@@ -104,7 +104,7 @@ class Objective(Component):
     """Group `objective`: what is predicted from what.
 
     It calls no head for a loss, divides by nothing, and knows of no chunks, adversaries or teachers: see
-    `lmctl.run.learner`.
+    `lmctl.train.learner`.
     """
 
     carries_state: ClassVar[bool] = False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.objective.base import Material, Objective
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets
-from lmctl.core.draws import Draws
-from lmctl.core.store import TokenStore
+from lmctl.core.counter_rng import Draws
+from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective import label_scores
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective

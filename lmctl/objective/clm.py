@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind, Targets
-from lmctl.core.draws import Draws
-from lmctl.core.store import TokenStore
+from lmctl.core.counter_rng import Draws
+from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
 from lmctl.objective.full_rows import PackedRows

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import ConfigError
-from lmctl.core.store import TokenStore
+from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import NO_PIECE, Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
 from lmctl.objective.batching import mean_tokens, rectangle

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from lmctl.core.draws import Draws
-from lmctl.core.store import TokenStore
+from lmctl.core.counter_rng import Draws
+from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 GOLDEN = (math.sqrt(5) - 1) / 2

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmctl.core.draws import Draws
+from lmctl.core.counter_rng import Draws
 from lmctl.core.errors import DataError
 from lmctl.objective.base import Material
 from lmctl.objective.batching import rectangle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmctl.core.store import TokenStore
+from lmctl.core.token_store import TokenStore
 
 MOST_CONTINUATIONS = 1 << 20
 """Of a larger corpus second segments are borrowed from every n-th chunk only, so that memory stays bounded."""

@@ -68,7 +68,7 @@ class Int8Weights(LinearLayers):
         return StoredOptimizer(spec.optimiser(learner, device), stores, seed)
 
     def restore(self, model: nn.Module) -> nn.Module:
-        from lmctl.core.restore import restored_copy
+        from lmctl.core.model_copies import restored_copy
 
         return restored_copy(model)
 

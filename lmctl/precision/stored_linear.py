@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from lmctl.core.restore import InOwnForm
+from lmctl.core.model_copies import InOwnForm
 from lmctl.precision.arithmetic import as_matrix
 from lmctl.precision.counting import Kept, in_reference
 

@@ -1,4 +1,4 @@
-"""Where a run works. These only say what is wanted; `lmctl.run.launch` starts the processes."""
+"""Where a run works. These only say what is wanted; `lmctl.parallel.launch` starts the processes."""
 
 from __future__ import annotations
 

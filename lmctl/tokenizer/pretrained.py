@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import means_a_place, path_of
-from lmctl.core.foreign import tokenizer_of
 from lmctl.core.model_files import TOKENIZER_FILES, tokenizer_folder
-from lmctl.core.places import Place
+from lmctl.core.paths import Place
+from lmctl.core.pretrained_files import tokenizer_of
 from lmctl.tokenizer.base import TokenizerSpec
 
 if TYPE_CHECKING:

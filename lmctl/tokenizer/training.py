@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from lmctl.core.errors import DataError, DiskError
-from lmctl.core.parts import parts
 from lmctl.core.progress import stage
 from lmctl.core.stop import apart
+from lmctl.core.text_parts import parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

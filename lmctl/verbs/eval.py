@@ -15,19 +15,19 @@ from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
-from lmctl.core.places import Paths, run_of
+from lmctl.core.paths import Paths, run_of
 from lmctl.core.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from lmctl.core.batch import Row, Split
     from lmctl.data.base import Source
-    from lmctl.run.display import Display
-    from lmctl.use.comparison import Comparison
-    from lmctl.use.load import Loaded
-    from lmctl.use.numerics import Numerics
-    from lmctl.use.own import OwnTask
-    from lmctl.use.progress import Watch
-    from lmctl.use.suites.job import Figures
+    from lmctl.inference.comparison import Comparison
+    from lmctl.inference.load import Loaded
+    from lmctl.inference.number_formats import Numerics
+    from lmctl.inference.progress import Watch
+    from lmctl.inference.suites.job import Figures
+    from lmctl.inference.trained_on import OwnTask
+    from lmctl.train.console import Display
 
 
 class Eval(Verb[EvalConfig]):
@@ -47,8 +47,8 @@ class Eval(Verb[EvalConfig]):
         """Measure, print a table, and put the figures into eval.json beside those of other suites. With other number
         formats, a second table sets the model in these beside the model as it is."""
         from lmctl.config.build import prefixes
-        from lmctl.use.load import model_folder
-        from lmctl.use.numerics import Numerics
+        from lmctl.inference.load import model_folder
+        from lmctl.inference.number_formats import Numerics
 
         model_folder(config.model_path)  # a wrong one is refused at once, before libraries are read
         trusted, where, given = prefixes(config.trusted), config.runner, config.data
@@ -56,16 +56,16 @@ class Eval(Verb[EvalConfig]):
         numerics = Numerics(config.precision, config.quantize)
         numerics.check()
 
-        from lmctl.run.display import Display
-        from lmctl.use.own import own_tasks
+        from lmctl.inference.trained_on import own_tasks
+        from lmctl.train.console import Display
 
         display = Display()
         own = own_tasks(config.model_path, trusted, needed=given is None)
         display.say(begins(config, given, own))  # before libraries are read, which takes a while
 
-        from lmctl.run.display import quiet_libraries
-        from lmctl.use.learnt import unseen
-        from lmctl.use.load import device_of, load
+        from lmctl.inference.load import device_of, load
+        from lmctl.inference.training_overlap import unseen
+        from lmctl.train.console import quiet_libraries
 
         quiet_libraries()
         numerics.refuse(device_of(where))
@@ -101,9 +101,9 @@ class Measurement:
 
     def measure(self, name: str, task: str | None, source: Source, title: str) -> None:
         """Run one suite on the rows of `source`, write its figures under `title`, and print them."""
-        from lmctl.use.comparison import compare
-        from lmctl.use.progress import Watch
-        from lmctl.use.suites import job as suites
+        from lmctl.inference.comparison import compare
+        from lmctl.inference.progress import Watch
+        from lmctl.inference.suites import job as suites
 
         config, watch = self.config, Watch(self.display, name)
         rows = partial(_watched, watch, source, self.split, config.rows)
@@ -155,7 +155,7 @@ def planned(config: EvalConfig, loaded: Loaded, own: Mapping[str, OwnTask], give
     """What is to be measured: the suite that was asked for, or those that the model's own tasks call for; on the
     data that was named, or on the tasks' own. ConfigError if there is nothing."""
     from lmctl.data.pydocs import PyDocs
-    from lmctl.use.suites import job as suites
+    from lmctl.inference.suites import job as suites
 
     tasks = list(loaded.tasks or {})
     if config.task is not None and config.task not in tasks:

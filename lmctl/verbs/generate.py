@@ -13,7 +13,7 @@ from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, BEAMS, LENGTH, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.places import FreeText, Place
+from lmctl.core.paths import FreeText, Place
 from lmctl.runner.base import Where
 
 Prompt: TypeAlias = "tuple[int, str]"
@@ -96,9 +96,9 @@ class Generate(Verb[GenerateConfig]):
         """Print each prompt with its continuation; or with its masks filled, and the likeliest pieces for each."""
         prompts = _prompts(config)
 
-        from lmctl.run.display import quiet_libraries
-        from lmctl.use.heads import refuse_classifier
-        from lmctl.use.load import load
+        from lmctl.inference.heads import refuse_classifier
+        from lmctl.inference.load import load
+        from lmctl.train.console import quiet_libraries
 
         quiet_libraries()
         loaded = load(config.model_path, config.runner)
@@ -108,9 +108,9 @@ class Generate(Verb[GenerateConfig]):
             return
         import torch
 
-        from lmctl.run.display import Display
-        from lmctl.use.decode import complete
-        from lmctl.use.room import check_prompt
+        from lmctl.inference.decode import complete
+        from lmctl.inference.length_check import check_prompt
+        from lmctl.train.console import Display
 
         good = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
         say = Display().say
@@ -157,7 +157,7 @@ def goes_round(pieces: Sequence[int]) -> bool:
 
 
 def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> None:
-    from lmctl.use.fill import check_masks, fill
+    from lmctl.inference.fill import check_masks, fill
 
     if config.do_sample or config.beams > 1 or config.temperature is not None or config.top_p is not None:
         raise ConfigError(
@@ -174,8 +174,8 @@ def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> Non
 def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[[str, str], None]) -> Iterator[str]:
     """The prompts alone, each after `check(prompt, where)`: those of a file all before the first is answered, those
     of standard input as they come."""
-    from lmctl.use.lines import comes_once
-    from lmctl.use.room import Place
+    from lmctl.inference.length_check import Place
+    from lmctl.inference.lines import comes_once
 
     place = Place(config.file, typed=config.prompt is not None)
 
@@ -189,7 +189,7 @@ def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[
 
 def _prompts(config: GenerateConfig) -> Iterator[Prompt]:
     """At least one, each with the number of its line."""
-    from lmctl.use.lines import incoming, is_standard_input
+    from lmctl.inference.lines import incoming, is_standard_input
 
     example = 'prompt="The [MASK] statement", file=..., or lines on standard input'
     lines = iter([config.prompt]) if config.prompt is not None else incoming(config.file, "prompt", example)

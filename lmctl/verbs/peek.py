@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lmctl.core.batch import Batch, Split
     from lmctl.mix.mix import Task
-    from lmctl.run.prepare import Prepared
+    from lmctl.train.prepare import Prepared
 
 PIECES = ("mlm", "lm")
 """Terms of a loss that ask for pieces."""
@@ -40,7 +40,7 @@ class Peek(Verb[PeekConfig]):
 
     def read(self, cfg: DictConfig) -> PeekConfig:
         """As it stands, but with checkpoints in the place of runs that are not finished."""
-        from lmctl.run.unfinished import with_models
+        from lmctl.train.unfinished import with_models
 
         return super().read(with_models(cfg, lambda: self.check(cfg)))
 
@@ -53,8 +53,8 @@ class Peek(Verb[PeekConfig]):
 
         from rich.console import Console
 
-        from lmctl.run.display import Display, quiet_libraries
-        from lmctl.run.prepare import prepare
+        from lmctl.train.console import Display, quiet_libraries
+        from lmctl.train.prepare import prepare
 
         quiet_libraries()
         display = Display()
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, int, Iterator[Row]]]:
     """Of each task its name, how many rows it has, and the first of them in the order of the epoch."""
     from lmctl.mix.order import RowStream
-    from lmctl.run.assemble import examples_of
+    from lmctl.train.assemble import examples_of
 
     split = cast("Split", config.split)
     mix, family, batch = config.mix, config.model.family, config.batch

@@ -69,8 +69,8 @@ class PlanVerb(Verb[Request]):
         own on standard output besides."""
         from lmctl.config.mistakes import UnknownKey
         from lmctl.cost.show import print_one
-        from lmctl.run.display import quiet_libraries
-        from lmctl.run.unfinished import with_models
+        from lmctl.train.console import quiet_libraries
+        from lmctl.train.unfinished import with_models
 
         wanted = config.wanted
         _check_place(wanted.out)
@@ -97,8 +97,8 @@ class PlanVerb(Verb[Request]):
         known. Returns how many are not legal."""
         from lmctl.config.mistakes import UnknownKey
         from lmctl.cost.show import Cell, print_grid
-        from lmctl.run.display import quiet_libraries
-        from lmctl.run.unfinished import with_models
+        from lmctl.train.console import quiet_libraries
+        from lmctl.train.unfinished import with_models
 
         quiet_libraries()
         cells, out, as_json = [], None, False

@@ -18,13 +18,13 @@ from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.files import whole
 from lmctl.core.json_lines import encodable, line_of
-from lmctl.core.places import Paths, Place
+from lmctl.core.paths import Paths, Place
 from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
     from lmctl.data.base import Source
-    from lmctl.use.answers import Answer
-    from lmctl.use.new_rows import NewRow
+    from lmctl.inference.answers import Answer
+    from lmctl.inference.new_rows import NewRow
 
 SEPARATOR = ","
 """Between several labels of one row, as `data.label` reads them."""
@@ -82,10 +82,10 @@ class Predict(Verb[PredictConfig]):
     def run(self, config: PredictConfig) -> None:
         """Write one row for every row of the input, in its order; rows of any number stream through."""
         from lmctl.config.build import prefixes
-        from lmctl.use.inputs import EXAMPLE, placed
-        from lmctl.use.lines import is_standard_input
-        from lmctl.use.load import load, model_folder
-        from lmctl.use.new_rows import NewRows, files
+        from lmctl.inference.inputs import EXAMPLE, placed
+        from lmctl.inference.lines import is_standard_input
+        from lmctl.inference.load import load, model_folder
+        from lmctl.inference.new_rows import NewRows, files
 
         # What can be wrong with the command is said before libraries are read.
         model_folder(config.model_path)
@@ -97,10 +97,10 @@ class Predict(Verb[PredictConfig]):
         if stream is None:
             files(str(config.file))
 
-        from lmctl.run.display import Display, quiet_libraries
-        from lmctl.use.answers import answers, chosen_task, names_of
-        from lmctl.use.batches import POOL
-        from lmctl.use.heads import classifier_of
+        from lmctl.inference.answers import answers, chosen_task, names_of
+        from lmctl.inference.batches import POOL
+        from lmctl.inference.heads import classifier_of
+        from lmctl.train.console import Display, quiet_libraries
 
         quiet_libraries()
         say = Display().say
@@ -126,7 +126,7 @@ class Predict(Verb[PredictConfig]):
 
 def _learnt(model_path: str, task: str | None, trusted: tuple[str, ...]) -> Source | None:
     """What the model learnt `task` from, if it is a run's."""
-    from lmctl.use.own import own_tasks
+    from lmctl.inference.trained_on import own_tasks
 
     folder = Path(model_path)
     root = folder.parent if folder == Paths(folder.parent).model else folder

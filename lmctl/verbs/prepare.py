@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from lmctl.data.base import Source
-    from lmctl.run.prepare import Corpus, Prepared
+    from lmctl.train.prepare import Corpus, Prepared
 
 
 class Prepare(Verb[PrepareConfig]):
@@ -30,14 +30,14 @@ class Prepare(Verb[PrepareConfig]):
 
     def read(self, cfg: DictConfig) -> PrepareConfig:
         """As it stands, but with checkpoints in the place of runs that are not finished."""
-        from lmctl.run.unfinished import with_models
+        from lmctl.train.unfinished import with_models
 
         return super().read(with_models(cfg, lambda: self.check(cfg)))
 
     def run(self, config: PrepareConfig) -> None:
         """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
-        from lmctl.run.display import Display, quiet_libraries
-        from lmctl.run.prepare import prepare
+        from lmctl.train.console import Display, quiet_libraries
+        from lmctl.train.prepare import prepare
 
         quiet_libraries()
         display = Display()

@@ -16,13 +16,13 @@ from lmctl.config.use_schema import BATCH, CASE, CASES, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.json_lines import emit, parsed
-from lmctl.core.places import Place
+from lmctl.core.paths import Place
 from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
-    from lmctl.use.inputs import Placed
-    from lmctl.use.load import Loaded
-    from lmctl.use.nbest import Lists, Tuned
+    from lmctl.inference.inputs import Placed
+    from lmctl.inference.load import Loaded
+    from lmctl.inference.nbest import Lists, Tuned
 
 AS_TEXT = "mode=lines scores its lines as text, whatever they look like"
 MODES = ("auto", "lines", "pairs", "nbest")
@@ -68,7 +68,7 @@ class Score(Verb[ScoreConfig]):
 
     def run(self, config: ScoreConfig) -> None:
         """Print what the mode calls for; texts of any number stream through, except n-best lists."""
-        from lmctl.use.inputs import first_that_says, placed
+        from lmctl.inference.inputs import first_that_says, placed
 
         first, lines = first_that_says(placed(config.file))
         mode = config.mode
@@ -82,9 +82,9 @@ class Score(Verb[ScoreConfig]):
                 f"dev and out are for n-best lists, and this is mode={mode}", "mode=nbest, or leave them out"
             )
 
-        from lmctl.run.display import quiet_libraries
-        from lmctl.use.heads import refuse_classifier
-        from lmctl.use.load import load, need
+        from lmctl.inference.heads import refuse_classifier
+        from lmctl.inference.load import load, need
+        from lmctl.train.console import quiet_libraries
 
         quiet_libraries()
         loaded = load(config.model_path, config.runner)
@@ -111,7 +111,7 @@ def guess(line: Placed) -> str:
 
 def _mode_of(row: Any) -> str | None:
     """What an object is: an n-best list, a pair, or neither."""
-    from lmctl.use.pairs import KEYS
+    from lmctl.inference.pairs import KEYS
 
     if "hyps" in row:
         return "nbest"
@@ -130,8 +130,8 @@ def _all_alike(lines: Iterator[Placed]) -> Iterator[Placed]:
 
 def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """A table: log-probability in nats, pieces (the end counted), nats per piece, the line itself."""
-    from lmctl.use.case import cased
-    from lmctl.use.likelihood import texts
+    from lmctl.inference.case import cased
+    from lmctl.inference.likelihood import texts
 
     scored, shown = tee(line.text for line in lines)
     scores = texts(loaded, (cased(line, config.case) for line in scored), config.batch, loaded.row(config.seq_len))
@@ -149,8 +149,8 @@ def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
 
 def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """A table: both log-probabilities in nats, whether the good one is likelier, both sentences; then the accuracy."""
-    from lmctl.run.display import Display
-    from lmctl.use.pairs import judge, pairs_in
+    from lmctl.inference.pairs import judge, pairs_in
+    from lmctl.train.console import Display
 
     right = count = 0
     for verdict in judge(loaded, pairs_in(lines), config.batch, loaded.row(config.seq_len), config.case):
@@ -171,9 +171,9 @@ def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
 def _nbest(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """Word error rates on both sets, before and after; the chosen hypotheses go to `out`."""
     from lmctl.core.files import write_text
-    from lmctl.use.inputs import placed
-    from lmctl.use.lines import is_standard_input
-    from lmctl.use.nbest import collected, tune, with_lm
+    from lmctl.inference.inputs import placed
+    from lmctl.inference.lines import is_standard_input
+    from lmctl.inference.nbest import collected, tune, with_lm
 
     assert config.dev is not None
     name = "standard input" if is_standard_input(config.file) else str(config.file)
@@ -196,7 +196,7 @@ def _nbest(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
 
 
 def _rates(name: str, lists: Lists, tuned: Tuned) -> dict[str, Any]:
-    from lmctl.use.nbest import rescored
+    from lmctl.inference.nbest import rescored
 
     return {
         "set": name,

@@ -10,7 +10,7 @@ from lmctl.config.schema import positive
 from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, BEAMS, LENGTH, MODEL_PATH
 from lmctl.config.verb import Verb
-from lmctl.core.places import FreeText, Place
+from lmctl.core.paths import FreeText, Place
 from lmctl.runner.base import Where
 
 
@@ -45,15 +45,15 @@ class Translate(Verb[TranslateConfig]):
 
     def run(self, config: TranslateConfig) -> None:
         """Print the translation of each line; an empty line stays an empty line."""
-        from lmctl.use.lines import comes_once, incoming, lines_of
+        from lmctl.inference.lines import comes_once, incoming, lines_of
 
         lines = incoming(config.file, "text", "file=..., or lines on standard input")
 
-        from lmctl.run.display import Display, quiet_libraries
-        from lmctl.use.decode import translate
-        from lmctl.use.heads import refuse_classifier
-        from lmctl.use.load import load, need
-        from lmctl.use.room import Place, cut_lines
+        from lmctl.inference.decode import translate
+        from lmctl.inference.heads import refuse_classifier
+        from lmctl.inference.length_check import Place, cut_lines
+        from lmctl.inference.load import load, need
+        from lmctl.train.console import Display, quiet_libraries
 
         quiet_libraries()
         loaded = load(config.model_path, config.runner)

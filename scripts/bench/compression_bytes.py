@@ -60,11 +60,11 @@ def overrides(side: str, steps: int) -> list[str]:
 def work(args: argparse.Namespace) -> None:
     """One process of one side; the first one prints its figures as a line of JSON."""
     from lmctl.config.compose import Composer
+    from lmctl.parallel.processes import Processes
     from lmctl.plan import Plan
-    from lmctl.run.display import quiet_libraries
-    from lmctl.run.prepare import prepare
-    from lmctl.run.processes import Processes
-    from lmctl.run.trainer import Trainer
+    from lmctl.train.console import quiet_libraries
+    from lmctl.train.prepare import prepare
+    from lmctl.train.trainer import Trainer
 
     quiet_libraries()
     plan = Plan.from_config(Composer("train").task(overrides(args.worker, args.warmup + args.steps)))

@@ -83,9 +83,9 @@ def our_plan(name: str, work: Path, steps: int) -> Any:
 
 
 def our_trainer(name: str, work: Path, steps: int) -> Any:
-    from lmctl.run.prepare import prepare
-    from lmctl.run.processes import Processes
-    from lmctl.run.trainer import Trainer
+    from lmctl.parallel.processes import Processes
+    from lmctl.train.prepare import prepare
+    from lmctl.train.trainer import Trainer
 
     plan = our_plan(name, work, steps)
     prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
@@ -170,7 +170,7 @@ SIDES = {"lmctl": ours, "Trainer": theirs}
 def work_through(args: argparse.Namespace) -> None:
     """One side in this process: a line of JSON for each of its settings."""
     if args.side == "lmctl":
-        from lmctl.run.display import quiet_libraries
+        from lmctl.train.console import quiet_libraries
 
         quiet_libraries()
     for name in chosen(args):

@@ -9,11 +9,11 @@ from typing import Any
 from common import VOCABULARY_ROWS, Clock, heldout_loss, side_arguments
 
 from lmctl.config.compose import Composer
+from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
-from lmctl.run.display import quiet_libraries
-from lmctl.run.prepare import prepare
-from lmctl.run.processes import Processes
-from lmctl.run.trainer import Trainer
+from lmctl.train.console import quiet_libraries
+from lmctl.train.prepare import prepare
+from lmctl.train.trainer import Trainer
 
 
 def overrides(args: Namespace, cache: str) -> list[str]:

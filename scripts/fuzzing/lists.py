@@ -11,10 +11,10 @@ from random import Random
 import numpy as np
 
 from fuzzing.values import accident, text, value
-from lmctl.use.inputs import first_that_says, placed
-from lmctl.use.lines import incoming, lines_of
-from lmctl.use.nbest import Lists, collected, rescored, tune
-from lmctl.use.pairs import pairs_in
+from lmctl.inference.inputs import first_that_says, placed
+from lmctl.inference.lines import incoming, lines_of
+from lmctl.inference.nbest import Lists, collected, rescored, tune
+from lmctl.inference.pairs import pairs_in
 from lmctl.verbs.score import _all_alike, guess
 
 KEYS = ["id", "ref", "hyps", "good", "bad", "sentence_good", "sentence_bad", "text", "score", "x"]

@@ -21,15 +21,15 @@ from safetensors.torch import load_file, save_file
 
 from fuzzing.values import text
 from lmctl.core.errors import ConfigError
-from lmctl.core.foreign import tokenizer_of
 from lmctl.core.model_files import check_files
-from lmctl.run.display import quiet_libraries
-from lmctl.use.answers import chosen_task
-from lmctl.use.decode import complete, translate
-from lmctl.use.fill import check_masks, fill
-from lmctl.use.heads import classifier_of
-from lmctl.use.likelihood import texts
-from lmctl.use.room import check_prompt
+from lmctl.core.pretrained_files import tokenizer_of
+from lmctl.inference.answers import chosen_task
+from lmctl.inference.decode import complete, translate
+from lmctl.inference.fill import check_masks, fill
+from lmctl.inference.heads import classifier_of
+from lmctl.inference.length_check import check_prompt
+from lmctl.inference.likelihood import texts
+from lmctl.train.console import quiet_libraries
 
 KINDS = {
     "gpt2": ("GPT2LMHeadModel", "[SEP] $A"),

@@ -3,7 +3,7 @@
 It is in the format of Hugging Face (safetensors, config.json, tokenizer), so that plain transformers loads it; beside
 that, lmctl writes what the model was trained for (`core.model_files.TASKS`) and the heads that no transformers class
 has a place for (`EXTRA_HEADS`). Models from elsewhere have neither. Training goes on from one
-(`lmctl.model.loading`), the verbs that look at finished models use one (`lmctl.use.load`).
+(`lmctl.model.loading`), the verbs that look at finished models use one (`lmctl.inference.load`).
 """
 
 from lmctl.core.batch import LabelKind

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lmctl.core.batch import Family, LabelKind
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest, means_a_place, nearest_place, path_of
-from lmctl.core.foreign import check_fit, config_of, refuse_random, tokenizer_of, weights_of
 from lmctl.core.model_files import CONFIG, TaskNote, check_files, check_outline, header, near, tasks
-from lmctl.core.places import Paths
+from lmctl.core.paths import Paths
+from lmctl.core.pretrained_files import check_fit, config_of, refuse_random, tokenizer_of, weights_of
 from lmctl.core.words import command
 from lmctl.model import rnn
 from lmctl.model.artifact import EXTRA_HEADS, HEADS, PROBLEMS

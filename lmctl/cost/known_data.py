@@ -1,0 +1,140 @@
+"""What is known of a run's text without reading it: the true tokenizer and stores where the cache has them (or the
+tokenizer is one that exists), stand-ins of the size that is asked for elsewhere, and in words which is which.
+
+To find text in the cache its contents have to be hashed, so that is done for sources that come with Python or lmctl
+(`embedded`) only, unless reading is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lmctl.core.cache import found, root_of
+from lmctl.core.errors import DataError
+from lmctl.core.token_store import TokenStore
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.cost import synthetic_text as standin
+from lmctl.mix.mix import Mix, Task
+from lmctl.objective.base import Objective
+from lmctl.plan import Plan
+from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
+from lmctl.train.prepare import Corpus, Prepared, add_pieces, declared_labels, extra_pieces, store_key, tokenizer_key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+STANDIN_ROWS = 64
+"""Rows of text to stand for any number of them."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The text of a run, as far as it is known."""
+
+    prepared: Prepared
+    """`tokenizer` is None if it is not known."""
+    real: frozenset[str]
+    """Tasks whose rows are those of the data."""
+    assumed: tuple[str, ...]
+    """What was taken for granted, in words."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.prepared.vocabulary
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast | None:
+        return self.prepared.tokenizer
+
+
+def look(plan: Plan, read: bool, rows: int = STANDIN_ROWS) -> Known:
+    """What is known for `plan`; `read`: whether the user's data may be read (it is hashed, to be found in the cache).
+    Stand-ins have at least `rows` rows."""
+    root = root_of(plan.cache_dir)
+    texts = _fingerprints(plan.mix, read)
+    tokenizer = _tokenizer(root, plan, texts)
+    assumed = []
+    if tokenizer is not None:
+        pieces, print_ = vocabulary(tokenizer), content_fingerprint(tokenizer)
+    else:
+        extra = extra_pieces(plan.mix)
+        size = int(plan.tokenizer.identity()["vocab_size"]) + len(extra)
+        pieces, print_ = standin.vocabulary(size, len(extra)), "stand-in"
+        assumed.append(f"assumed: a vocabulary of {size:,} pieces, as many as tokenizer.vocab_size allows")
+    corpora, real = {}, set()
+    for name, task in plan.mix.tasks.items():
+        corpus = _corpus(root, task, texts.get(name), print_) if tokenizer is not None else None
+        if corpus is not None:
+            real.add(name)
+        else:
+            corpus = _standin(task, rows, plan.batch.seq_len, pieces)
+            assumed.append(f"assumed: {name} has rows of {plan.batch.seq_len} positions{_classes(task.objective)}")
+        corpora[name] = corpus
+    prepared = Prepared(cast("Any", tokenizer), pieces, corpora, {"tokenizer": print_})
+    return Known(prepared, frozenset(real), tuple(assumed))
+
+
+def _classes(objective: Objective) -> str:
+    return f", {standin.CLASSES} classes" if objective.label_kind in ("class", "classes") else ""
+
+
+def _fingerprints(mix: Mix, read: bool) -> dict[str, Mapping[str, Any]]:
+    """Of the sources that may be looked at, by task."""
+    texts: dict[str, Mapping[str, Any]] = {}
+    for name, task in mix.tasks.items():
+        if read or task.data.embedded:
+            try:
+                texts[name] = _fingerprint(repr(task.data), task.data)
+            except DataError:  # a plan can be made for data that is elsewhere
+                continue
+    return texts
+
+
+_prints: dict[str, Mapping[str, Any]] = {}
+
+
+def _fingerprint(name: str, source: Any) -> Mapping[str, Any]:
+    """A grid asks for the same ones again and again."""
+    if name not in _prints:
+        _prints[name] = source.fingerprint()
+    return _prints[name]
+
+
+def _tokenizer(root: Path, plan: Plan, texts: Mapping[str, Mapping[str, Any]]) -> PreTrainedTokenizerFast | None:
+    """The tokenizer of the run, if it exists."""
+    if "vocab_size" not in plan.tokenizer.identity():  # nothing is trained: it is read as it is
+        tokenizer = plan.tokenizer.obtain(iter(()))
+        add_pieces(tokenizer, extra_pieces(plan.mix))
+        return tokenizer
+    if set(texts) != set(plan.mix.tasks):
+        return None
+    folder = found(root, "tokenizer", tokenizer_key(plan.tokenizer, plan.mix, texts))
+    return None if folder is None else _load(folder)
+
+
+@cache
+def _load(folder: Path) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _corpus(root: Path, task: Task, text: Mapping[str, Any] | None, pieces: str) -> Corpus | None:
+    """The task's tokenised text, if the cache has it."""
+    if text is None:
+        return None
+    train = found(root, "tokens", store_key(task, text, "train", pieces, declared_labels(task)))
+    if train is None:
+        return None
+    store = TokenStore.open(train)
+    valid = found(root, "tokens", store_key(task, text, "valid", pieces, store.label_names))
+    return None if valid is None else Corpus(store, TokenStore.open(valid))
+
+
+def _standin(task: Task, rows: int, seq_len: int, pieces: Vocabulary) -> Corpus:
+    store = standin.store(task.objective.reads, task.objective.label_kind, rows, seq_len, pieces)
+    return Corpus(store, store)

@@ -1,0 +1,197 @@
+"""Counting the bytes of tensors while code runs, without the code knowing.
+
+Every tensor that an operation returns passes by `Live`, a dispatch mode; its storage is counted until it is freed
+(tensors that share one storage count once). Which operations run, and in which order their results are freed, is
+decided by autograd and by the modules themselves, so nothing about an architecture has to be known here. On tensors
+without contents (`torch._subclasses.FakeTensorMode`) this takes no memory and little time.
+
+What an operation allocates inside its kernel and frees again is not seen.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lmctl.train.precision_proof import HALF, CountDtypes
+
+WEIGHTS, GRADIENTS, STATES, FEEDBACK = "weights", "gradients", "optimiser states", "error feedback"
+ACTIVATIONS, LOGITS, ROWS, PASSING = "activations", "logits", "rows", "passing tensors"
+"""What a tensor is: kept for the backward pass; as wide as the vocabulary; what came in; anything else."""
+
+HEAP_BELOW = 32 << 20
+"""Bytes below which glibc comes to keep a block on its heap (the most that its mmap threshold grows to, malloc(3))."""
+
+LSTM_WORKSPACE = 15.5
+"""float32 values per row, position and hidden unit that oneDNN keeps of an LSTM layer for the backward pass. The one
+thing that has to be known here: tensors without contents say 0. Measured 15.3 to 16.5 (oneDNN in torch 2.13)."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The moment of most bytes."""
+
+    total: int = 0
+    by: dict[str, int] = field(default_factory=dict)
+    heap: int = 0
+    """Of the total, bytes in blocks below HEAP_BELOW."""
+    places: int = 0
+    """Bytes of a heap on which a block only ever takes the place of one of its own size: for every size below
+    HEAP_BELOW, the most there were at once."""
+    resting: int = 0
+    """Of these, bytes of blocks that were there all the time."""
+
+
+class Live(TorchDispatchMode):
+    """Inside it, every storage is counted from its birth to its death."""
+
+    def __init__(self, vocabulary: int) -> None:
+        """Floating-point tensors of two or more dimensions, the last of them `vocabulary`, are logits."""
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.peak = Peak()
+        self.most: dict[str, int] = {}
+        """The most bytes that each kind had at any time."""
+        self._now: dict[str, int] = {}
+        self._total = self._heap = self._resting = 0
+        self._kind: dict[int, str] = {}
+        self.products: set[tuple[Any, ...]] = set()
+        """Products of operands in half precision: operation and shapes."""
+        self._places: dict[int, list[int]] = {}
+        """By size below HEAP_BELOW, how many blocks there are, and the most there were."""
+        self._storages: dict[int, tuple[Any, int]] = {}
+        """By key, a weak reference to each storage that is alive, and its bytes."""
+        self._birth = PASSING
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.mkldnn_rnn_layer.default and not out[3].numel():
+            out = (*out[:3], self._workspace(out[0], training=args[-1]))
+        if func._schema.name in CountDtypes.PRODUCTS:
+            operands = [value for value in args if isinstance(value, Tensor)]
+            if any(value.dtype in HALF for value in operands):
+                self.products.add((func, *(value.shape for value in operands)))
+        for value in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(value, Tensor):
+                self._note(value)
+        return out
+
+    def _workspace(self, hidden: Tensor, training: bool) -> Tensor:
+        """What oneDNN keeps of one layer whose hidden states [L, R, H] are `hidden`."""
+        size = int(LSTM_WORKSPACE * hidden.numel() * 4) if training else 0
+        return torch.empty(size, dtype=torch.uint8, device=hidden.device)
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._kind:
+            return
+        kind = LOGITS if self._birth == PASSING and self._is_logits(tensor) else self._birth
+        self._kind[key], self._storages[key] = kind, (weakref.ref(storage), size)
+        self._add(kind, size)
+        self._place(size, 1)
+        weakref.finalize(storage, self._free, key).atexit = False
+        if self._total > self.peak.total:
+            self._peak()
+
+    def _peak(self) -> None:
+        self.peak = Peak(self._total, dict(self._now), self._heap)
+
+    def _is_logits(self, tensor: Tensor) -> bool:
+        return tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary and tensor.is_floating_point()
+
+    def _free(self, key: int) -> None:
+        _, size = self._storages.pop(key)
+        self._add(self._kind.pop(key), -size)
+        self._place(size, -1)
+
+    def _add(self, kind: str, size: int) -> None:
+        self._total += size
+        self._heap += size if abs(size) < HEAP_BELOW else 0
+        self._now[kind] = self._now.get(kind, 0) + size
+        self.most[kind] = max(self.most.get(kind, 0), self._now[kind])
+
+    def _place(self, size: int, more: int) -> None:
+        if size < HEAP_BELOW:
+            place = self._places.setdefault(size, [0, 0])
+            place[0] += more
+            place[1] = max(place)
+
+    def _taken(self) -> int:
+        return sum(size * most for size, (_, most) in self._places.items())
+
+    def seen(self) -> Peak:
+        """The peak since the last `restart`."""
+        return replace(self.peak, places=self._taken(), resting=self._resting)
+
+    def recount(self) -> None:
+        """See to storages whose size has been changed since they were made, which no operation tells."""
+        for key, (reference, before) in list(self._storages.items()):
+            storage = reference()
+            if storage is not None and storage.nbytes() != before:
+                self._add(self._kind[key], -before)
+                self._add(self._kind[key], storage.nbytes())
+                self._place(before, -1)
+                self._place(storage.nbytes(), 1)
+                self._storages[key] = (reference, storage.nbytes())
+
+    def call(self, tensor: Tensor, kind: str) -> Tensor:
+        """From now on the storage of `tensor` is of this kind, if it was of none in particular, or activations."""
+        key = tensor.untyped_storage()._cdata
+        before = self._kind.get(key)
+        if before in (PASSING, ACTIVATIONS):
+            size = self._storages[key][1]
+            self._add(before, -size)
+            self._add(kind, size)
+            self._kind[key] = kind
+        return tensor
+
+    def now(self, kind: str) -> int:
+        """Bytes of this kind at the moment."""
+        return self._now.get(kind, 0)
+
+    def restart(self) -> None:
+        """Look for the peak anew."""
+        self.recount()
+        self._peak()
+        self.most = dict(self._now)
+        for place in self._places.values():
+            place[1] = place[0]
+        self._resting = self._taken()
+
+    @contextmanager
+    def born(self, kind: str) -> Iterator[None]:
+        """Inside it, new storages are of this kind."""
+        before, self._birth = self._birth, kind
+        try:
+            yield
+        finally:
+            self._birth = before
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Inside it, what autograd keeps for the backward pass is called activations."""
+
+        def pack(tensor: Tensor) -> Tensor:
+            return self.call(tensor, ACTIVATIONS)
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            yield
+
+    def follow(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Know the gradients of `parameters` when they come."""
+
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                self.call(parameter.grad, GRADIENTS)
+
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(hook)

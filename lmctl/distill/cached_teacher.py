@@ -1,0 +1,163 @@
+"""A teacher that need not be there: its answers, asked for once, come from the cache (`lmctl.distill.logit_cache`).
+
+They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by the
+rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target they
+differ by what `lmctl.distill.compact_logits` leaves out, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmctl.core.batch import Batch
+from lmctl.core.cache import found, root_of
+from lmctl.distill.base import Answers, Teacher, TeacherOutput
+from lmctl.distill.logit_cache import KIND, CachedLogits, Maskings, build, find, identity
+from lmctl.distill.shared_vocabulary import SharedPieces
+from lmctl.distill.teacher import asked_at, check_labels, fingerprint, teacher_of, vocabularies
+from lmctl.mix.order import rows_draws
+from lmctl.model.network import LANGUAGE
+from lmctl.objective.base import Examples, Objective, Prediction
+from lmctl.plan import Plan
+from lmctl.train.assemble import examples_of
+from lmctl.train.prepare import Prepared
+from lmctl.train.static_masking import versions_of
+
+MOST_BYTES = 1 << 27
+"""Of logits that are in memory at a time while the teacher is asked."""
+SECONDS = 20
+"""Between lines that say how far it is."""
+
+
+class RememberedTeacher(Teacher):
+    """Answers from the cache."""
+
+    def __init__(
+        self, tasks: Mapping[str, Maskings], shared: SharedPieces, fingerprints: dict[str, str], device: torch.device
+    ) -> None:
+        self.tasks, self.shared, self.fingerprints, self.device = tasks, shared, fingerprints, device
+
+    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> Recalled:
+        maskings = self.tasks[batch.task]
+        return Recalled({term: maskings.answers(batch, term) for term in batch.targets}, self.shared, self.device)
+
+
+@dataclass(frozen=True)
+class Recalled(TeacherOutput):
+    """What it makes of one micro-batch: answers, nothing of the inside."""
+
+    logits: Mapping[str, CachedLogits]
+    """By term."""
+    shared: SharedPieces
+    device: torch.device
+
+    def answers(self, term: str, head: str, rows: slice) -> Answers:
+        logits, places = self.logits[term].of(rows, self.device), self.shared.of_student
+        if head not in LANGUAGE or head == "pair" or len(places) == len(self.shared.to_teacher):
+            return Answers(logits)
+        return Answers(logits, torch.from_numpy(places).to(self.device).expand(len(logits), -1))
+
+
+def remembered(
+    plan: Plan, prepared: Prepared, examples: Mapping[str, Examples], device: torch.device
+) -> RememberedTeacher:
+    """The teacher of `plan` from the cache; ConfigError if it was not asked about these rows."""
+    keys = keys_of(plan, prepared, examples)
+    tasks = {task: Maskings([find(_root(plan), key) for key in some]) for task, some in keys.items()}
+    _, shared = vocabularies(plan.teachers[0], prepared)
+    check_labels(plan, prepared, plan.teachers[0])
+    return RememberedTeacher(
+        tasks, shared, {"teacher": json.dumps([fingerprint(one) for one in plan.teachers])}, device
+    )
+
+
+def remember(plan: Plan, prepared: Prepared, device: torch.device, say: Callable[[str], None]) -> None:
+    """Ask the teacher about all rows that a run of `plan` will see, where the cache does not know its answers yet."""
+    live: Any = None
+    examples = examples_of(plan.mix, plan.model.family, plan.batch, prepared, "train", augmented=True)
+    for task, keys in keys_of(plan, prepared, examples).items():
+        draws = rows_draws(plan.seed, task)
+        for number, key in enumerate(keys, start=1):
+            if found(_root(plan), KIND, key) is None and live is None:
+                live = _Asked(plan, prepared, device)
+            progress = _Progress(f"teacher: {task}, masking {number} of {len(keys)}", len(examples[task]), say)
+            at_once = max(1, MOST_BYTES // (plan.batch.seq_len * 4 * prepared.vocabulary.size))
+            masking, hit = build(_root(plan), key, examples[task], draws, min(64, at_once), live, progress.tick)
+            targets = max(1, sum(masking.targets.values()))
+            say(
+                f"{progress.what}: {masking.rows:,} rows, {masking.bytes / 2**20:,.1f} MiB "
+                f"({masking.bytes / targets:,.0f} bytes per target), cache {'hit' if hit else 'miss: asked'}"
+            )
+
+
+class _Asked:
+    """The live teacher as what fills the cache."""
+
+    def __init__(self, plan: Plan, prepared: Prepared, device: torch.device) -> None:
+        self.live, self.device = teacher_of(plan, prepared, device), device
+        self.objectives: dict[str, Objective] = {name: task.objective for name, task in plan.mix.tasks.items()}
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        batch, objective = batch.to(self.device), self.objectives[batch.task]
+        heads = {term: objective.head(batch.task, term) for term in batch.targets}
+        view = self.live.read(batch, {term: (batch.inputs, at) for term, at in asked_at(objective, batch).items()})
+        return {term: view.answers(term, heads[term], slice(0, count)).logits for term, count in batch.counts().items()}
+
+
+class _Progress:
+    """Says from time to time how far something is."""
+
+    def __init__(self, what: str, total: int, say: Callable[[str], None]) -> None:
+        self.what, self.total, self.say, self.last = what, total, say, time.monotonic()
+
+    def tick(self, done: int) -> None:
+        if time.monotonic() - self.last > SECONDS:
+            self.say(f"{self.what}: {done:,} of {self.total:,} rows")
+            self.last = time.monotonic()
+
+
+def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) -> dict[str, list[dict[str, Any]]]:
+    """What the answers to each task's rows are found by, masking by masking."""
+    versions = versions_of(plan, examples)
+    assert versions is not None
+    teachers = [
+        {"weights": fingerprint(model), "vocabulary": _told(vocabularies(model, prepared)[1])}
+        for model in plan.teachers
+    ]
+    keys: dict[str, list[dict[str, Any]]] = {}
+    for name, task in plan.mix.tasks.items():
+        k = plan.teacher_cache_k if task.objective.label_kind is None else None
+        parts = {
+            "teacher": teachers,
+            "teacher_precision": repr(plan.distill.teacher_precision),
+            "task": name,
+            "text": prepared.fingerprints[name],
+            "tokenizer": prepared.fingerprints["tokenizer"],
+            "objective": repr(task.objective),
+            "augment": repr(task.augment),
+            "family": plan.model.family,
+            "seq_len": plan.batch.seq_len,
+            "seed": plan.seed,
+        }
+        if task.objective.carries_state:
+            parts["batch.size"] = plan.batch.rows  # it says which rows there are
+        keys[name] = [identity(masking, k, **parts) for masking in range(versions)]
+    return keys
+
+
+def _told(shared: SharedPieces) -> str:
+    """A vocabulary, as far as it matters."""
+    return hashlib.sha256(shared.to_teacher.tobytes()).hexdigest()
+
+
+def _root(plan: Plan) -> Path:
+    return root_of(plan.cache_dir)

@@ -1,0 +1,24 @@
+"""A student's first weights, where they come from its teacher (`student.from_teacher=`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmctl.distill.teacher import vocabularies
+from lmctl.model.copy_layers import inherit
+from lmctl.plan import Plan
+from lmctl.train.assemble import heads_of
+from lmctl.train.prepare import Prepared
+
+
+def begin(plan: Plan, prepared: Prepared, network: Any) -> list[str]:
+    """Copy what `plan` says of the teacher's layers into the new student `network`, on the CPU; says what. The teacher
+    is let go of again."""
+    keep = plan.student.from_teacher
+    if keep is None:
+        return []
+    model = plan.teachers[0]
+    known, shared = vocabularies(model, prepared)
+    teacher = model.load(known, heads_of(plan, prepared))
+    lines = inherit(network, teacher, keep, None if shared.same else shared.to_teacher)
+    return lines if shared.same else [*lines, shared.words()]

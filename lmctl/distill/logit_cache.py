@@ -1,0 +1,245 @@
+"""What a teacher answered, on disk: asked once, learnt from by every run that sees the same rows.
+
+A run sees a row otherwise in every epoch: other masks, other cuts. All of that is a function of (seed, epoch, row), so
+the answers of one epoch are one entry, a *masking*, of the content-addressed cache: found by the teacher's weights, the
+text, the tokenizer, the objective, the seed and the epoch, and by nothing else. Jobs of a sweep that differ in the
+student, the learning rate or the temperature share it; a longer run adds maskings to those that are there. An entry
+appears whole or not at all.
+
+A masking holds, per row, where its targets lie, a checksum of them, and per term the columns of
+`lmctl.distill.compact_logits`, memory-mapped.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmctl.core.batch import Batch
+from lmctl.core.cache import cached, found
+from lmctl.core.counter_rng import Draws
+from lmctl.core.errors import ConfigError, DataError, Stopped
+from lmctl.core.stop import Interrupted
+from lmctl.distill.compact_logits import Layout, compact, expand, layout
+from lmctl.objective.base import Examples
+
+KIND = "teacher"
+"""The shelf of the cache."""
+FORMAT = 2
+"""Part of every key: raise it when the layout or the meaning of an entry changes."""
+
+Answer: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]
+"""A teacher: by term its logits [N, V] for the targets of a batch."""
+
+
+class Masking:
+    """The answers to all rows as they are in one epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        meta = json.loads((folder / "meta.json").read_text())
+        self.layouts = {term: Layout(*values) for term, values in meta["layouts"].items()}
+        self.targets: dict[str, int] = meta["targets"]
+        self.rows: int = meta["rows"]
+        self.places = {term: np.load(folder / f"{term}.places.npy", mmap_mode="r") for term in self.layouts}
+        """By term int64 [rows, 2]: where each row's targets begin, and how many there are."""
+        self.checks = {term: np.load(folder / f"{term}.checks.npy", mmap_mode="r") for term in self.layouts}
+        """By term uint32 [rows]: what `checksums` says of them."""
+        self.columns = {
+            term: {
+                name: np.memmap(folder / f"{term}.{name}.bin", dtype=dtype, mode="r", shape=(self.targets[term], count))
+                for name, (dtype, count) in how.columns.items()
+            }
+            for term, how in self.layouts.items()
+            if self.targets[term]
+        }
+
+    @property
+    def bytes(self) -> int:
+        """Of the columns, on disk."""
+        return sum(self.targets[term] * how.bytes_per_target for term, how in self.layouts.items())
+
+
+class Maskings:
+    """Several epochs of answers, after which they come again from the first: `epoch` is found under `epoch % len`."""
+
+    def __init__(self, maskings: Sequence[Masking]) -> None:
+        self.maskings = maskings
+
+    def __len__(self) -> int:
+        return len(self.maskings)
+
+    @property
+    def bytes(self) -> int:
+        """Of all of them, on disk."""
+        return sum(masking.bytes for masking in self.maskings)
+
+    def answers(self, batch: Batch, term: str) -> CachedLogits:
+        """The teacher's answers to the targets of `term`, in the host's memory. DataError if the rows of `batch` are
+        not those that it saw."""
+        if batch.rows is None:
+            raise DataError("distill: these rows have no numbers, so the teacher's answers to them cannot be found")
+        numbers, epochs = batch.rows.numbers, batch.rows.epochs % len(self)
+        how = self.maskings[0].layouts[term]
+        sums, parts = checksums(batch, term), []
+        for row, (number, epoch) in enumerate(zip(numbers.tolist(), epochs.tolist(), strict=True)):
+            masking = self.maskings[epoch]
+            if masking.checks[term][number] != sums[row]:
+                raise DataError(
+                    f"distill: row {number} of epoch {epoch} of {batch.task} is not the one that the teacher saw",
+                    f"delete {KIND}/ in the cache and have it made again, or teacher_cache=off",
+                )
+            start, count = masking.places[term][number].tolist()
+            parts.append((masking, slice(start, start + count)))
+        columns = {
+            name: torch.from_numpy(_plain(np.concatenate([m.columns[term][name][where] for m, where in parts])))
+            for name in how.columns
+        }
+        return CachedLogits(columns, how)
+
+
+class CachedLogits(NamedTuple):
+    """Logits of N targets, as compact as they are kept."""
+
+    columns: dict[str, Tensor]
+    """[N, ...] each."""
+    how: Layout
+
+    def of(self, rows: slice, device: torch.device) -> Tensor:
+        """Those of some targets, float32 [n, V] on `device`."""
+        return expand({name: values[rows].to(device) for name, values in self.columns.items()}, self.how)
+
+
+def identity(masking: int, k: int | None, **parts: Any) -> dict[str, Any]:
+    """What an entry is found by: `parts` are JSON values by name (teacher, text, tokenizer, objective, seed, ...)."""
+    return {"format": FORMAT, "k": k, "masking": masking, **parts}
+
+
+def build(
+    root: Path,
+    key: Mapping[str, Any],
+    examples: Examples,
+    draws: Draws,
+    rows_at_once: int,
+    answer: Answer,
+    tick: Callable[[int], None] = lambda rows: None,
+) -> tuple[Masking, bool]:
+    """The entry of `key` (see `identity`), made with `answer` unless it is there; says whether it was (a hit).
+
+    `tick` hears how many rows are done. A signal ends it at once, without entry; with
+    `Stopped` if earlier maskings are kept.
+    """
+
+    def make(folder: Path) -> None:
+        lengths = examples.lengths
+        order = np.arange(len(examples)) if lengths is None else np.argsort(lengths, kind="stable")
+        writer = _Writer(folder, len(examples), key["k"])
+        for first in range(0, len(order), rows_at_once):
+            rows = order[first : first + rows_at_once]
+            batch = examples.collate(rows, np.full(len(rows), key["masking"]), draws)
+            writer.add(batch, rows, answer(batch))
+            tick(first + len(rows))
+        writer.finish()
+
+    try:
+        folder, hit = cached(root, KIND, key, make)
+    except Interrupted as signal:
+        if not key["masking"]:
+            raise
+        raise Stopped(
+            f"{signal.name} while the teacher was answering; finished maskings are kept, this one begins anew",
+            "run the same command again",
+        ) from None
+    return Masking(folder), hit
+
+
+def find(root: Path, key: Mapping[str, Any]) -> Masking:
+    """The entry of `key`; a ConfigError that says what is not the same in the nearest one that there is."""
+    folder = found(root, KIND, key)
+    if folder is not None:
+        return Masking(folder)
+    raise ConfigError(
+        f"teacher_cache=use: {nearest(root, key)}",
+        "make it: teacher_cache=build (or auto), with the same settings otherwise",
+    )
+
+
+def nearest(root: Path, key: Mapping[str, Any]) -> str:
+    """Why the cache in `root` has no entry of `key`, in words."""
+    others = [json.loads(path.read_text()) for path in sorted((root / KIND).glob("*/identity.json"))]
+    if not others:
+        return f"there are no answers of any teacher in {root}"
+    differing = [sorted(name for name in key.keys() | other.keys() if key.get(name) != other.get(name))
+                 for other in others]  # fmt: skip
+    fewest = min(differing, key=len)
+    return f"the nearest answers in {root} are of another {', another '.join(fewest)}"
+
+
+def rows_of_targets(batch: Batch, term: str) -> np.ndarray:
+    """int64 [N]: the row of the batch that each target of `term` belongs to, ascending."""
+    positions = batch.targets[term].positions.cpu().numpy()
+    side = batch.inputs.get("decoder_input_ids", batch.inputs["input_ids"])
+    rows, width = side.shape
+    # Of a whole row the position is the row's own number; every row has at least one target.
+    whole = len(positions) == rows and bool((positions == np.arange(rows)).all())
+    return positions if whole else positions // width
+
+
+def checksums(batch: Batch, term: str) -> np.ndarray:
+    """uint32 [R]: of the right answers of each row's targets."""
+    labels, rows = batch.targets[term].labels.cpu().numpy(), rows_of_targets(batch, term)
+    ends = np.searchsorted(rows, np.arange(len(batch.inputs["input_ids"]) + 1))
+    return np.array([zlib.crc32(labels[a:b].tobytes()) for a, b in pairwise(ends)], dtype=np.uint32)
+
+
+class _Writer:
+    """A masking in the making: rows come in any order."""
+
+    def __init__(self, folder: Path, rows: int, k: int | None) -> None:
+        self.folder, self.rows, self.k = folder, rows, k
+        self.layouts: dict[str, Layout] = {}
+        self.targets: dict[str, int] = {}
+        self.places: dict[str, np.ndarray] = {}
+        self.checks: dict[str, np.ndarray] = {}
+        self.files: dict[tuple[str, str], Any] = {}
+
+    def add(self, batch: Batch, rows: np.ndarray, answers: Mapping[str, Tensor]) -> None:
+        """The answers to the `rows` int64 [R] of `batch`."""
+        for term, logits in answers.items():
+            if term not in self.layouts:
+                self._begin(term, int(logits.shape[-1]))
+            counts = np.bincount(rows_of_targets(batch, term), minlength=len(rows))
+            starts = self.targets[term] + counts.cumsum() - counts
+            self.places[term][rows] = np.stack([starts, counts], axis=1)
+            self.checks[term][rows] = checksums(batch, term)
+            self.targets[term] += int(counts.sum())
+            for name, values in compact(logits, self.layouts[term]).items():
+                self.files[term, name].write(np.ascontiguousarray(values).tobytes())
+
+    def _begin(self, term: str, pieces: int) -> None:
+        self.layouts[term], self.targets[term] = layout(pieces, self.k), 0
+        self.places[term] = np.zeros((self.rows, 2), dtype=np.int64)
+        self.checks[term] = np.zeros(self.rows, dtype=np.uint32)
+        for name in self.layouts[term].columns:
+            self.files[term, name] = open(self.folder / f"{term}.{name}.bin", "wb")  # noqa: SIM115
+
+    def finish(self) -> None:
+        for file in self.files.values():
+            file.close()
+        for term in self.layouts:
+            np.save(self.folder / f"{term}.places.npy", self.places[term])
+            np.save(self.folder / f"{term}.checks.npy", self.checks[term])
+        meta = {"rows": self.rows, "targets": self.targets, "layouts": self.layouts}
+        (self.folder / "meta.json").write_text(json.dumps(meta))
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Without the unsigned types that torch hardly knows."""
+    return values.astype(np.int64) if values.dtype.kind == "u" else values

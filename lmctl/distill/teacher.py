@@ -1,0 +1,232 @@
+"""A teacher in memory: an ordinary model in inference mode, in a precision of its own, or several of them.
+
+It is no part of the student: not of its parameters, its checkpoints, what its processes exchange, or its export. What
+is compared are its answers at the student's targets: the trunk runs once for a micro-batch, heads when a chunk of
+answers is asked for. Answers of several teachers are averaged as logits, which is the geometric mean of their
+distributions (Hinton et al. 2015, section 2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmctl.core.batch import Batch
+from lmctl.core.errors import ConfigError
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.distill.activation_recorder import Inside
+from lmctl.distill.base import (
+    Anatomy,
+    Answers,
+    Distiller,
+    LogitLesson,
+    StateLesson,
+    States,
+    Teacher,
+    TeacherOutput,
+)
+from lmctl.distill.distillation_loss import real_by_stack
+from lmctl.distill.shared_vocabulary import SharedPieces, match
+from lmctl.model.network import LANGUAGE
+from lmctl.model.pretrained import TeacherModel
+from lmctl.objective.base import Objective, Prediction
+from lmctl.plan import Plan
+from lmctl.precision.base import Precision
+from lmctl.precision.fp32 import Fp32
+from lmctl.tokenizer.pretrained import Pretrained
+from lmctl.tokenizer.vocabulary import vocabulary
+from lmctl.train.assemble import heads_of
+from lmctl.train.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class One:
+    """One loaded teacher."""
+
+    network: Any
+    shared: SharedPieces
+    unknown: int
+    """What it reads in place of a piece that it does not have."""
+
+    def translated(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The rows by its own numbers. A recurrent teacher begins every row anew: nothing of it needs to be saved."""
+        inputs = {name: value for name, value in inputs.items() if name not in ("track", "fresh")}
+        if not self.shared.same:
+            for name in ("input_ids", "decoder_input_ids"):
+                if name in inputs:
+                    inputs[name] = self.shared.read(inputs[name], self.unknown)
+        return inputs
+
+    def answers(self, head: str, hidden: Tensor) -> Answers:
+        logits = self.network.head(head, hidden).float()
+        if head not in LANGUAGE or head == "pair":
+            return Answers(logits)
+        if self.shared.same:
+            return Answers(logits[..., : len(self.shared.to_student)])
+        places = self.shared.of_student
+        logits = logits.index_select(-1, torch.from_numpy(self.shared.of_teacher).to(logits.device))
+        if len(places) == len(self.shared.to_teacher):
+            return Answers(logits)
+        return Answers(logits, torch.from_numpy(places).to(logits.device).expand(len(logits), -1))
+
+
+class LiveTeacher(Teacher):
+    """One teacher, or several, read anew for every micro-batch."""
+
+    def __init__(
+        self,
+        teachers: Sequence[One],
+        precision: Precision,
+        device: torch.device,
+        inside: Inside | None,
+        fingerprints: dict[str, str],
+    ) -> None:
+        """`inside`: what looks into the only teacher, if a lesson wants to."""
+        self.teachers, self.precision, self.device = teachers, precision, device
+        self.inside, self.fingerprints = inside, fingerprints
+
+    @property
+    def anatomy(self) -> Anatomy | None:
+        return None if self.inside is None else self.inside.anatomy
+
+    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> Looked:
+        return self.read(batch, {term: (one.inputs, one.at) for term, one in predictions.items()})
+
+    def read(self, batch: Batch, asked: Mapping[str, tuple[Mapping[str, Tensor], Tensor | None]]) -> Looked:
+        """What the teachers make of `batch`: by term which inputs were encoded, and at which flattened positions its
+        targets lie (None: a summary of each row). Terms that ask about the same inputs share one pass."""
+        groups: dict[int, list[str]] = {}
+        for term, (inputs, _) in asked.items():
+            groups.setdefault(id(inputs), []).append(term)
+        hidden: dict[str, list[Tensor]] = {term: [] for term in asked}
+        states = None
+        for terms in groups.values():
+            inputs, places = asked[terms[0]][0], [asked[term][1] for term in terms]
+            read = None if places[0] is None else torch.cat([at for at in places if at is not None])
+            with self.computing(), nullcontext() if self.inside is None else self.inside.watching():
+                found = [one.network.encode(one.translated(inputs), read) for one in self.teachers]
+            if self.inside is not None:
+                states = self.inside.taken(real_by_stack(replace(batch, inputs=dict(inputs))))
+            sizes = [len(found[0]) if at is None else len(at) for at in places]
+            for parts in (one.split(sizes) for one in found):
+                for term, part in zip(terms, parts, strict=True):
+                    hidden[term].append(part)
+        return Looked(self, hidden, states)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside it, the teacher computes: without gradients, in its own precision whatever the student's is."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), self.precision.products(self.device):
+            yield
+
+
+@dataclass(frozen=True)
+class Looked(TeacherOutput):
+    """What live teachers make of one micro-batch."""
+
+    live: LiveTeacher
+    hidden: Mapping[str, Sequence[Tensor]]
+    """By term, of each teacher its states [N, H] at the targets."""
+    inner: States | None
+
+    @property
+    def states(self) -> States:
+        assert self.inner is not None
+        return self.inner
+
+    def answers(self, term: str, head: str, rows: slice) -> Answers:
+        with self.live.computing():
+            said = [
+                one.answers(head, hidden[rows])
+                for one, hidden in zip(self.live.teachers, self.hidden[term], strict=True)
+            ]
+            if len(said) == 1:
+                return said[0]
+            return said[0]._replace(logits=torch.stack([answers.logits for answers in said]).mean(dim=0))
+
+
+def asked_at(objective: Objective, batch: Batch) -> dict[str, Tensor | None]:
+    """By term, the flattened positions that a teacher is asked about in rows as they are; None: whole rows."""
+    rows = objective.label_kind is not None
+    return {term: None if rows else target.positions for term, target in batch.targets.items()}
+
+
+def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeacher:
+    """The teachers of `plan`, loaded; ConfigError if they cannot teach its tasks."""
+    rule, precision = plan.distill, plan.distill.teacher_precision or Fp32()
+    if (reason := precision.refuse(device)) is not None:
+        raise ConfigError(f"distill.teacher_precision: {reason}")
+    answering = any(isinstance(lesson, LogitLesson) for lesson in rule.lessons.values())
+    teachers, prints = [], []
+    for model in plan.teachers:
+        known, shared = vocabularies(model, prepared)
+        if answering:
+            check_labels(plan, prepared, model)
+        network = model.load(known, heads_of(plan, prepared))
+        _check_trained(model, network, answering)
+        precision.convert(network, device)
+        network.eval().requires_grad_(False)
+        teachers.append(One(network.to(device), shared, known.unk))
+        prints.append(fingerprint(model))
+    if len(teachers) > 1 and not all(one.shared.same for one in teachers):
+        raise ConfigError(
+            "distill: several teachers are averaged piece by piece, so all must have the student's vocabulary",
+            f"teacher={plan.teacher[0]}",
+        )
+    inside = watch(plan.distill, teachers[0].network)
+    return LiveTeacher(teachers, precision, device, inside, {"teacher": json.dumps(prints)})
+
+
+def asked(plan: Plan) -> bool:
+    """Whether a term of the lesson asks the teacher about rows while training."""
+    return any(isinstance(lesson, (LogitLesson, StateLesson)) for lesson in plan.distill.lessons.values())
+
+
+def vocabularies(model: TeacherModel, prepared: Prepared) -> tuple[Vocabulary, SharedPieces]:
+    """The teacher's vocabulary, and how the student's meets it."""
+    tokenizer = Pretrained(model.init_from).obtain(iter(()))
+    pieces = (tokenizer.get_vocab(), prepared.tokenizer.get_vocab())
+    return vocabulary(tokenizer), match(*pieces, where=model.init_from, unknown=tokenizer.unk_token)
+
+
+def watch(rule: Distiller, network: Any) -> Inside | None:
+    """What looks into a network as the lessons want it; None if none does."""
+    looking = [lesson for lesson in rule.lessons.values() if isinstance(lesson, StateLesson)]
+    return Inside(network, any(lesson.attends for lesson in looking)) if looking else None
+
+
+def fingerprint(model: TeacherModel) -> str:
+    """64 hex digits of the weights' files; of a hub model the commit."""
+    return model.artifact.fingerprint()
+
+
+def _check_trained(model: TeacherModel, network: Any, answering: bool) -> None:
+    """What was not trained has nothing to teach."""
+    prefix = network.model.base_model_prefix + "."
+    new = [name for name in network.untrained if answering or name.startswith(prefix)]
+    if new:
+        heads = sorted({name.rsplit(".", 1)[0] for name in new})
+        raise ConfigError(
+            f"teacher={model.init_from} was not trained for the tasks of this run: it has no {', '.join(heads[:3])}",
+            "the mix of its own run; or, whatever its heads are for, distill=hidden",
+        )
+
+
+def check_labels(plan: Plan, prepared: Prepared, model: TeacherModel) -> None:
+    """Classes are compared by their place, so they must be the same ones in the same order."""
+    for name, task in plan.mix.tasks.items():
+        if task.objective.label_kind not in ("class", "classes"):
+            continue
+        ours, theirs = list(prepared.corpora[name].train.label_names), model.artifact.labels(name)
+        if theirs is not None and theirs != ours:
+            raise ConfigError(
+                f"mix.tasks.{name} has the labels {', '.join(ours[:8])}, and teacher={model.init_from} "
+                f"{', '.join(theirs[:8])}",
+                "the labels of the data the teacher was trained on, in the same order; or distill=hidden",
+            )

@@ -1,0 +1,57 @@
+"""The masks of a prompt, filled by a masked language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lmctl.core.errors import DataError
+from lmctl.inference.length_check import check_prompt
+from lmctl.inference.likelihood import vocabulary_logits
+from lmctl.inference.load import Loaded
+
+
+def check_masks(loaded: Loaded, prompt: str, where: str) -> None:
+    """DataError, beginning with `where`, unless the prompt has a mask, and room in the model."""
+    if loaded.mask not in loaded.prompt(prompt):
+        name = loaded.tokenizer.mask_token
+        raise DataError(f"{where}the prompt has no {name}: {prompt!r}", f"write {name} where a word is missing")
+    check_prompt(loaded, prompt, where)
+
+
+def fill(loaded: Loaded, prompt: str, top_k: int) -> Iterator[str]:
+    """The prompt, which has masks, with its likeliest pieces (each mask on its own, the others unseen), then `top_k`
+    per mask."""
+    import torch
+
+    model, tokenizer = loaded.model, loaded.tokenizer
+    inputs = tokenizer(prompt, return_tensors="pt").to(loaded.device)
+    masks = (inputs["input_ids"][0] == loaded.mask).nonzero().flatten()
+    with torch.no_grad():
+        logits = vocabulary_logits(model(**loaded.arguments(inputs)))
+    known = logits[0, masks, : len(tokenizer)].float()  # the embedding may have rows that no piece uses
+    best = known.softmax(dim=-1).topk(min(top_k, known.shape[-1]))
+    words = [tokenizer.decode([piece]).strip().removeprefix("##") for piece in best.indices[:, 0].tolist()]
+    yield _filled(loaded, prompt, words)
+    for number, (values, pieces) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), start=1):
+        choices = "  ".join(
+            f"{piece} {value:.1%}" for piece, value in zip(tokenizer.convert_ids_to_tokens(pieces), values, strict=True)
+        )
+        yield f"  mask {number}: {choices}"
+
+
+def _filled(loaded: Loaded, prompt: str, words: list[str]) -> str:
+    """`prompt` with a word for each mask. Where the tokenizer saw masks is asked of it: some take any case for one, and
+    some the space before it."""
+    if not loaded.tokenizer.is_fast:
+        first, *rest = prompt.split(str(loaded.tokenizer.mask_token))
+        return first + "".join(word + text for word, text in zip(words, rest, strict=False))
+    framed = loaded.tokenizer(prompt, return_offsets_mapping=True)
+    spans = [
+        span for piece, span in zip(framed["input_ids"], framed["offset_mapping"], strict=True) if piece == loaded.mask
+    ]
+    filled, end = "", 0
+    for word, (start, stop) in zip(words, spans, strict=True):
+        gap = prompt[start:stop]
+        space = gap[: len(gap) - len(gap.lstrip())]
+        filled, end = filled + prompt[end:start] + space + word + gap[len(gap.rstrip()) :], stop
+    return filled + prompt[end:]

@@ -1,0 +1,166 @@
+"""How likely a model finds a text, piece by piece, in nats: causal, masked (pseudo-likelihood) and conditional."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from lmctl.inference.batches import by_length, in_pools
+from lmctl.inference.load import Loaded
+from lmctl.inference.windows import Window, windows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LogProbs = np.ndarray
+"""float64 [n]: the log-probability of each piece of a text."""
+
+Question: TypeAlias = "tuple[list[int], int]"
+"""A framed text and the place that is masked in it."""
+
+
+def causal(loaded: Loaded, texts: Iterable[list[int]], rows: int, length: int, stride: int) -> Iterator[LogProbs]:
+    """log p(piece | those before it) of each piece of each text and of the piece that ends it. A text longer than
+    the model reads at once is cut into windows."""
+
+    def cut() -> Iterator[Window]:
+        for pieces in texts:
+            yield from windows([loaded.begin, *pieces, loaded.end], length, stride)
+
+    parts: list[LogProbs] = []
+    # One window behind: a text is complete when the next one begins.
+    for window, scores in scored(loaded, cut(), rows):
+        if window.first and parts:
+            yield np.concatenate(parts)
+            parts = []
+        parts.append(scores)
+    if parts:
+        yield np.concatenate(parts)
+
+
+def scored(loaded: Loaded, stream: Iterable[Window], rows: int) -> Iterator[tuple[Window, LogProbs]]:
+    """Each window with the log-probabilities that it asks for, `rows` windows at a time."""
+
+    def answer(batch: list[Window]) -> list[tuple[Window, LogProbs]]:
+        return list(zip(batch, window_scores(loaded, batch), strict=True))
+
+    return by_length(stream, lambda window: len(window.ids), rows, answer)
+
+
+def window_scores(loaded: Loaded, batch: Sequence[Window]) -> list[LogProbs]:
+    """The log-probabilities asked for by each window; padding comes after the text, which a causal model cannot see."""
+    import torch
+
+    ids, mask = rectangle([window.ids for window in batch], loaded.pad)
+    ids, mask = ids.to(loaded.device), mask.to(loaded.device)
+    inputs = {"input_ids": ids[:, :-1]}
+    if not bool(mask.all()):
+        inputs["attention_mask"] = mask[:, :-1]
+    with torch.no_grad():
+        logits = loaded.model(**inputs, use_cache=False).logits
+    scores = target_scores(logits, ids[:, 1:])
+    return [
+        line[window.skip : len(window.ids) - 1] for line, window in zip(scores, batch, strict=True)
+    ]  # fmt: skip
+
+
+def carried(loaded: Loaded, stream: Iterable[Window]) -> Iterator[LogProbs]:
+    """The same for one text in windows without overlap, by a recurrent model that hands its state on."""
+    import torch
+
+    state = None
+    for window in stream:
+        ids = torch.tensor([window.ids], device=loaded.device)
+        with torch.no_grad():
+            output = loaded.model(input_ids=ids[:, :-1], state=None if window.first else state, use_cache=True)
+        state = output.state
+        yield target_scores(output.logits, ids[:, 1:])[0]
+
+
+def masked(loaded: Loaded, texts: Iterable[str], rows: int, length: int) -> Iterator[LogProbs]:
+    """log p(piece | all others) of each piece of each text, masked in turn (Salazar et al. 2020, section 2): their
+    sum is the pseudo-log-likelihood. Of a text longer than `length` positions each stretch is a text of its own."""
+    before, behind = loaded.frame
+    room = max(1, length - len(before) - len(behind))
+    for pool in in_pools(texts, rows):
+        questions: list[Question] = []
+        counts = []
+        for pieces in loaded.pieces(pool):
+            for start in range(0, len(pieces), room):
+                stretch = pieces[start : start + room]
+                ids = [*before, *stretch, *behind]
+                questions += [(ids, len(before) + place) for place in range(len(stretch))]
+            counts.append(len(pieces))
+        answers = by_length(questions, lambda question: len(question[0]), rows, lambda b: _masked_batch(loaded, b))
+        yield from np.split(np.fromiter(answers, np.float64), np.cumsum(counts)[:-1])
+
+
+def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:
+    """The log-probability of one masked place of each text."""
+    import torch
+
+    ids, mask = rectangle([ids for ids, _ in questions], loaded.pad)
+    lines, places = torch.arange(len(ids)), torch.tensor([place for _, place in questions])
+    wanted = ids[lines, places]
+    ids[lines, places] = loaded.mask
+    with torch.no_grad():
+        output = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device))
+    return list(target_scores(vocabulary_logits(output)[lines, places], wanted.to(loaded.device)).tolist())
+
+
+def conditional(loaded: Loaded, pairs: Iterable[tuple[str, str]], rows: int, length: int) -> Iterator[LogProbs]:
+    """log p(piece | source, pieces before it) of each piece of each target and of the piece that ends it. Pairs are
+    (source, target), each side cut to `length` positions."""
+    import torch
+
+    def answer(batch: list[tuple[str, str]]) -> list[LogProbs]:
+        source = loaded.framed([source for source, _ in batch], length=length)
+        targets = [[*ids[: length - 1], loaded.end] for ids in loaded.pieces([target for _, target in batch])]
+        start = loaded.model.config.decoder_start_token_id
+        ids, _ = rectangle([[loaded.pad if start is None else start, *target] for target in targets], loaded.pad)
+        ids = ids.to(loaded.device)
+        inputs = loaded.arguments({name: source[name] for name in ("input_ids", "attention_mask")})
+        with torch.no_grad():
+            logits = loaded.model(**inputs, decoder_input_ids=ids[:, :-1], use_cache=False).logits
+        scores = target_scores(logits, ids[:, 1:])
+        return [line[: len(target)] for line, target in zip(scores, targets, strict=True)]
+
+    return by_length(pairs, lambda pair: len(pair[0]) + len(pair[1]), rows, answer)
+
+
+def texts(loaded: Loaded, lines: Iterable[str], rows: int, length: int) -> Iterator[LogProbs]:
+    """Log-probabilities of texts by whichever of these a language model gives: causal, or masked."""
+    if loaded.family == "encoder":
+        return masked(loaded, lines, rows, length)
+    encoded = (ids for pool in in_pools(lines, rows) for ids in loaded.pieces(pool))
+    return causal(loaded, encoded, rows, length, max(1, length // 2))
+
+
+def vocabulary_logits(output: Any) -> Tensor:
+    """The logits over the vocabulary, by whichever name the model's output has for them."""
+    logits = getattr(output, "prediction_logits", None)
+    return output.logits if logits is None else logits
+
+
+def target_scores(logits: Tensor, targets: Tensor) -> LogProbs:
+    """log softmax of `logits` [..., V] at `targets` int64 [...], float64 on the host."""
+    import torch
+
+    flat = logits.reshape(-1, logits.shape[-1]).float()
+    nats = torch.nn.functional.cross_entropy(flat, targets.reshape(-1), reduction="none")
+    return -nats.reshape(targets.shape).double().cpu().numpy()
+
+
+def rectangle(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Texts one per row, padded at their ends: ids int64 [R, L] and which of them are real, int64 [R, L]."""
+    import torch
+
+    width = max(map(len, texts))
+    ids = torch.full((len(texts), width), pad)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text)
+        mask[row, : len(text)] = 1
+    return ids, mask

@@ -1,0 +1,227 @@
+"""A finished model and its tokenizer, from wherever: plain transformers, safetensors only, no code from elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lmctl.core.batch import Family, whole_text
+from lmctl.core.errors import ConfigError
+from lmctl.core.model_files import TaskNote
+from lmctl.core.pretrained_files import check_answers
+from lmctl.inference.number_formats import Numerics
+from lmctl.model.artifact.reader import Artifact, find
+from lmctl.model.generation import ends_of
+from lmctl.model.positions import positions
+from lmctl.runner.base import Where
+from lmctl.train.unfinished import model_in
+
+if TYPE_CHECKING:
+    import torch
+
+LONGEST = 1024
+"""Positions used where nobody names a number and the model sets a higher limit, or none."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode on its device, and what the verbs ask about it."""
+
+    artifact: Artifact
+    model: Any
+    tokenizer: Any
+    family: Family
+    classifies: bool
+    """Whether it labels texts instead of predicting words."""
+    labels: dict[str, int]
+    """Names of a classifier's classes and their places; empty otherwise."""
+    tasks: dict[str, TaskNote] | None = None
+    """lmctl's own note of what the model was trained for; None for foreign models."""
+    numerics: Numerics = field(default_factory=Numerics)
+    """The number formats that `model` was brought into, and in which it is to be called."""
+    report: list[str] = field(default_factory=list)
+    """What is worth saying about that."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies, or its id on a hub."""
+        return self.artifact.place
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @cached_property
+    def positions(self) -> int | None:
+        """Longest row that the model takes, special pieces included; None: any."""
+        limits = [positions(self.model, self.model.config), int(self.tokenizer.model_max_length)]
+        # Tokenizers that know no limit say 10**30.
+        return min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
+
+    def row(self, wanted: int | None = None) -> int:
+        """Positions per row: `wanted`, or LONGEST, or what the model takes if that is less."""
+        wanted = LONGEST if wanted is None else wanted
+        return wanted if self.positions is None else min(wanted, self.positions)
+
+    @property
+    def begin(self) -> int:
+        """The piece that a text begins with: bos, cls, or the one that ended the text before. An encoder's is cls,
+        whatever else its tokenizer knows."""
+        bos, cls = self.tokenizer.bos_token_id, self.tokenizer.cls_token_id
+        return _first(*((cls, bos) if self.family == "encoder" else (bos, cls)), self.end)
+
+    @property
+    def end(self) -> int:
+        """The piece that a text ends with: eos or sep; an encoder's is sep."""
+        eos, sep = self.tokenizer.eos_token_id, self.tokenizer.sep_token_id
+        found = _first(*((sep, eos) if self.family == "encoder" else (eos, sep)))
+        if found is None:
+            raise ConfigError(f"model_path={self.path}: its tokenizer has no eos or sep piece, so nothing ends a text")
+        return found
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """All pieces that end what the model writes: `end`, and of models from elsewhere what their files name."""
+        tokenizer = self.tokenizer
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        named = ends_of(self.model, {*special, *tokenizer.all_special_ids}) if self.tasks is None else set()
+        return sorted({self.end, *named})
+
+    @property
+    def mask(self) -> int:
+        """The piece that stands for a missing one."""
+        if self.tokenizer.mask_token_id is None:
+            raise ConfigError(f"model_path={self.path}: its tokenizer has no mask piece, so there are no masks to fill")
+        return int(self.tokenizer.mask_token_id)
+
+    @property
+    def pad(self) -> int:
+        """The piece that fills rows up."""
+        return _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+
+    @cached_property
+    def carries_state(self) -> bool:
+        """Whether the forward pass takes the `state` that the one before it returned."""
+        return "state" in inspect.signature(self.model.forward).parameters
+
+    @cached_property
+    def _plain(self) -> Any:
+        """The tokenizer for text in which "[SEP]" is text: it never becomes the special piece."""
+        backend = self.tokenizer.backend_tokenizer
+        copy = type(backend).from_str(backend.to_str())
+        copy.encode_special_tokens = True
+        copy.no_truncation()
+        copy.no_padding()
+        return copy
+
+    def pieces(self, texts: list[str]) -> list[list[int]]:
+        """The pieces of each text, nothing put around them."""
+        if not hasattr(self.tokenizer, "backend_tokenizer"):  # a tokenizer written in Python
+            return [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def prompt(self, text: str) -> list[int]:
+        """The pieces of a prompt, special ones in it included, framed as the tokenizer frames a text; but nothing ends
+        the prompt of a decoder, which is to go on. At least the piece that begins a text."""
+        framed = self.tokenizer(text, return_special_tokens_mask=True)
+        ids, added = list(framed["input_ids"]), list(framed["special_tokens_mask"])
+        while self.family == "decoder" and ids and added[-1]:
+            ids, added = ids[:-1], added[:-1]
+        return ids or [self.begin]
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before a text, and behind it."""
+        framed = self.tokenizer("a", return_special_tokens_mask=True)
+        ids, added = framed["input_ids"], framed["special_tokens_mask"]
+        first = next((place for place, special in enumerate(added) if not special), min(1, len(ids)))
+        last = next((place for place in range(len(ids), first, -1) if not added[place - 1]), first)
+        return list(ids[:first]), list(ids[last:])
+
+    @cached_property
+    def ends_sentences(self) -> bool:
+        """Whether the model learnt to predict an end behind every sentence, not only behind the document."""
+        return any(task.get("end_of") == "sentence" for task in (self.tasks or {}).values())
+
+    def document(self, sentences: list[str]) -> list[int]:
+        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences, and
+        read the text as it stands. The end of the document (of its last sentence) is not among them."""
+        parts = self.pieces(sentences if self.tasks is not None else [whole_text(sentences)])
+        if self.ends_sentences:
+            parts = [ids if place == 0 else [self.end, *ids] for place, ids in enumerate(parts)]
+        return [piece for ids in parts for piece in ids]
+
+    def framed(self, first: list[str], second: list[str] | None = None, length: int | None = None) -> Any:
+        """A batch as the model was trained to see it: special pieces around each text, or pair of texts, cut to
+        `length` and padded; tensors on the model's device. Text that spells a special piece is text."""
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.pad)
+        limits = {"truncation": "longest_first" if second else True, "max_length": length} if length else {}
+        batch = self.tokenizer(
+            first, second, padding=True, padding_side="right", return_tensors="pt", split_special_tokens=True, **limits
+        )
+        return batch.to(self.device)
+
+    def arguments(self, batch: Any) -> dict[str, Any]:
+        """Those parts of a batch that the model's forward pass takes."""
+        takes = inspect.signature(self.model.forward).parameters
+        return {name: value for name, value in batch.items() if name in takes}
+
+
+def device_of(where: Where) -> torch.device:
+    """The one device that inference runs on."""
+    import torch
+
+    return torch.device("cpu" if where.on_cpu() else "cuda")
+
+
+def model_folder(model_path: str) -> str:
+    """The directory that transformers loads, or the hub id: of a run its model/; of a run that is not finished, and of
+    a checkpoint, the model that is made of it, which is then said."""
+    return find("model_path", model_in(model_path, "model_path"))
+
+
+def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loaded:
+    """The model of a run, a directory or a hub id, in its own number format or in `numerics`; ConfigError if it cannot
+    be loaded, or has nothing that they could change."""
+    # A wrong place is refused at once, before libraries are read.
+    artifact = Artifact(f"model_path={model_path}", model_folder(model_path))
+
+    from torch import nn
+
+    from lmctl.train.deterministic import choose_kernels
+
+    device, config = device_of(where), artifact.config
+    if device.type == "cuda":
+        choose_kernels()
+    kind, family, classifies = artifact.auto_class()
+    model, tokenizer = artifact.finished(kind)
+    labels = {str(name): int(place) for place, name in config.id2label.items()} if classifies else {}
+    numerics = numerics or Numerics()
+    report = numerics.take(nn.ModuleDict({"model": model}), device)
+    model = model.to(device).eval()
+    loaded = Loaded(artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report)
+    if classifies and config.pad_token_id is None:  # decoders look for the last piece that is not padding
+        model.config.pad_token_id = loaded.pad
+    with numerics.products(device):
+        check_answers(artifact.asked, model)
+    return loaded
+
+
+def need(loaded: Loaded, families: Sequence[Family], what: str, classifiers: bool = False) -> None:
+    """ConfigError unless the model predicts words and is of one of `families`, or is a classifier, if those are asked
+    for; `what` is what only such models can do."""
+    if classifiers if loaded.classifies else loaded.family in families:
+        return
+    names = {"encoder": "a masked language model", "decoder": "a causal language model", "seq2seq": "a seq2seq"}
+    wanted = [names[family] for family in families] + ["a classifier"] * classifiers
+    kind = "a classifier" if loaded.classifies else names[loaded.family]
+    raise ConfigError(f"model_path={loaded.path} is {kind}, and {what} needs {' or '.join(wanted)}")
+
+
+def _first(*ids: int | None) -> Any:
+    """The first that there is, or None."""
+    return next((i for i in ids if i is not None), None)

@@ -1,0 +1,61 @@
+"""How far a measurement is, on standard error: rows read and batches that went through the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from lmctl.core.progress import duration
+from lmctl.train.console import PLAIN_SECONDS, Display
+
+T = TypeVar("T")
+
+
+class Watch:
+    """One measurement: a live line on a terminal, elsewhere a plain line now and then, which shows that it goes on."""
+
+    def __init__(self, display: Display, what: str) -> None:
+        self.display, self.what = display, what
+        self.read = self.batches = 0
+        self.begun = self.spoke = time.monotonic()
+        self._live: Progress | None = None
+        self._line: Any = None
+
+    @contextmanager
+    def over(self, model: Any) -> Iterator[Watch]:
+        """Watch what goes through `model`, a torch module, while the measurement lasts."""
+        console = self.display.console
+        hook = model.register_forward_hook(lambda *_: self._count(batches=1))
+        if console.is_terminal and not console.quiet:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            self._live = Progress(*columns, console=console, transient=True)
+            self._live.start()
+            self._line = self._live.add_task(self.words(), total=None)
+        try:
+            yield self
+        finally:
+            hook.remove()
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+
+    def rows(self, stream: Iterator[T]) -> Iterator[T]:
+        """The same rows, counted."""
+        for row in stream:
+            self._count(rows=1)
+            yield row
+
+    def words(self) -> str:
+        return f"{self.what}: {self.read:,} rows read, {self.batches:,} batches through the model"
+
+    def _count(self, rows: int = 0, batches: int = 0) -> None:
+        self.read, self.batches = self.read + rows, self.batches + batches
+        if self._live is not None:
+            self._live.update(self._line, description=self.words())
+        elif time.monotonic() - self.spoke >= PLAIN_SECONDS:
+            self.spoke = time.monotonic()
+            self.display.say(f"{self.words()}, {duration(self.spoke - self.begun)}")

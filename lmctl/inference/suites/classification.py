@@ -1,0 +1,144 @@
+"""`suite=classification`: how often a classifier is right; how well its numbers agree, if it gives numbers.
+
+All counts are kept per class, not per row; only Spearman's correlation keeps two numbers of each row.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+import numpy as np
+
+from lmctl.core.batch import Row
+from lmctl.core.errors import DataError
+from lmctl.core.suggest import nearest
+from lmctl.inference.batches import by_length
+from lmctl.inference.heads import Classifier, classifier_of
+from lmctl.inference.suites.job import Figures, Job, nothing
+
+SEPARATOR = ","
+"""Between the labels of one row, where several may hold and they come as one string."""
+
+
+def evaluate(job: Job) -> Figures:
+    """The metrics for the kind of labels that the model's head has."""
+    classifier = classifier_of(job.loaded, job.task)
+    kind = classifier.kind
+    answers = by_length(
+        answered(job, classifier),
+        lambda one: sum(map(len, one[0])),
+        job.config.batch,
+        lambda batch: _logits(classifier, batch, job.length),
+    )
+    classes = len(classifier.labels)
+    table = np.zeros((classes, classes), dtype=np.int64)
+    several = np.zeros((3, classes), dtype=np.int64)
+    exact = rows = 0
+    said, true = array("d"), array("d")
+    for logits, answer in answers:
+        rows += 1
+        if kind == "class":
+            table[int(answer[0]), int(logits.argmax())] += 1
+        elif kind == "classes":
+            guess, held = logits > 0, answer > 0.5
+            several += np.stack([guess & held, guess & ~held, ~guess & held])
+            exact += int((guess == held).all())
+        else:
+            said.append(float(logits[0]))
+            true.append(float(answer[0]))
+    if not rows:
+        raise nothing("classification")
+    if kind == "class":
+        return {**of_table(table), "rows": rows}
+    if kind == "classes":
+        return {"accuracy": exact / rows, **of_counts(several), "rows": rows}
+    return {**of_numbers(np.array(said), np.array(true)), "rows": rows}
+
+
+def of_table(table: np.ndarray) -> Figures:
+    """Metrics of a confusion matrix int64 [C, C] (true, said), by scikit-learn."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    true, said = (axis.reshape(-1) for axis in np.indices(table.shape))
+    weight, seen = table.reshape(-1), table.reshape(-1) > 0
+    true, said, weight = true[seen], said[seen], weight[seen]
+    return {
+        "accuracy": float(accuracy_score(true, said, sample_weight=weight)),
+        "macro_f1": float(f1_score(true, said, average="macro", sample_weight=weight, zero_division=0)),
+        "matthews": float(matthews_corrcoef(true, said, sample_weight=weight)),
+    }
+
+
+def of_counts(counts: np.ndarray) -> Figures:
+    """F1 of int64 [3, C]: per class how often it was rightly said, wrongly said, and missed. A class that never
+    occurs and is never said counts 0, as in scikit-learn."""
+    hit, wrong, missed = counts
+    below = 2 * hit + wrong + missed
+    each = np.divide(2 * hit, below, out=np.zeros(len(hit)), where=below > 0)
+    return {"micro_f1": float(2 * hit.sum() / max(1, below.sum())), "macro_f1": float(each.mean())}
+
+
+def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
+    """Correlations by scipy (0 where either never varies), and the mean squared error."""
+    from scipy.stats import pearsonr, spearmanr
+
+    varies = len(said) > 1 and np.ptp(said) > 0 and np.ptp(true) > 0
+    return {
+        "pearson": float(pearsonr(said, true).statistic) if varies else 0.0,
+        "spearman": float(spearmanr(said, true).statistic) if varies else 0.0,
+        "mean_squared_error": float(((said - true) ** 2).mean()),
+    }
+
+
+def answered(job: Job, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The texts of each row, and the right answer as an array: one class, one number, or zeros and ones [C]."""
+    for number, row in enumerate(job.rows(), start=1):
+        where = row.where or f"row {number}"
+        if row.label is None:
+            raise DataError(f"{where}: the row has no label", "say where labels are: data.label=COLUMN")
+        yield row.texts, _answer(classifier, row, where)
+
+
+def _answer(classifier: Classifier, row: Row, where: str) -> np.ndarray:
+    if classifier.kind == "number":
+        try:
+            return np.array([float(row.label)])  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise DataError(f"{where}: label {row.label!r} is not a number, which is what the model says") from None
+    if classifier.kind == "class":
+        if isinstance(row.label, list):
+            raise DataError(f"{where}: the row has a list of labels, and the model chooses one")
+        return np.array([_place(classifier, row.label, where)])
+    labels = row.label if isinstance(row.label, list) else _name(row.label).split(SEPARATOR)
+    answer = np.zeros(len(classifier.labels))
+    for label in labels:
+        if _name(label).strip():
+            answer[_place(classifier, _name(label).strip(), where)] = 1
+    return answer
+
+
+def _name(label: object) -> str:
+    """1.0, as some readers give whole numbers, is the class "1"."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def _place(classifier: Classifier, label: object, where: str) -> int:
+    name, known = _name(label), classifier.labels
+    # A model whose classes nobody named says LABEL_0, LABEL_1, ...: the data's numbers are meant.
+    for spelling in (name, f"LABEL_{name}"):
+        if spelling in known:
+            return known[spelling]
+    close = nearest(name, known)
+    raise DataError(
+        f"{where}: the model has no label {name!r}" + (f"; did you mean {close!r}?" if close else ""),
+        f"its labels: {', '.join(known)}",
+    )
+
+
+def _logits(
+    classifier: Classifier, batch: list[tuple[list[str], np.ndarray]], length: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each row's logits float64 [C] with its right answer."""
+    logits = classifier.logits([texts for texts, _ in batch], length)
+    return [(line, answer) for line, (_, answer) in zip(logits, batch, strict=True)]

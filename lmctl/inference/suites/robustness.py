@@ -1,0 +1,70 @@
+"""`suite=robustness`: the figures of the suite that the model calls for, under more and more noise.
+
+5, 10 and 20 % of the characters mistyped (half of them other keys, half of them swaps; `lmctl.core.typing_errors`), of
+the words left out, or of the words in a neighbour's place, in every text that the model reads: for translations the
+source alone. Each row is disturbed in the same way each time. Classifiers are also tried with embeddings shifted
+against them (`embedding_ball.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from lmctl.core.batch import Row, Written
+from lmctl.core.counter_rng import Draws
+from lmctl.core.typing_errors import drop_words, mistype, swap_words
+from lmctl.inference.suites.embedding_ball import in_the_ball
+from lmctl.inference.suites.job import Figures, Job, natural
+
+LEVELS = (0.05, 0.10, 0.20)
+
+Noise = Callable[[str, float, np.random.Generator], str]
+
+
+NOISES: dict[str, Noise] = {"typos": mistype, "dropped_words": drop_words, "swapped_words": swap_words}
+
+
+def evaluate(job: Job) -> Figures:
+    """`<metric>` of clean text, `<metric>_<noise>_<percent>` of disturbed text."""
+    suite = natural(job.loaded, job.task)
+    with TemporaryDirectory() as folder:  # translations of noise are not kept
+        # Pseudo-perplexity costs most of `mlm` and is not compared here.
+        job = replace(job, folder=Path(folder), config=replace(job.config, limit=1))
+        figures: Figures = {"suite": suite, **_numbers(suite, job)}
+        for name, noise in NOISES.items():
+            for level in LEVELS:
+                rows = _disturbed(job, noise, level, Draws(job.config.seed, f"eval/{name}"))
+                worse = _numbers(suite, replace(job, rows=rows))
+                figures |= {f"{metric}_{name}_{level * 100:.0f}": value for metric, value in worse.items()}
+    return figures | (in_the_ball(job) if suite == "classification" else {})
+
+
+KEPT = {
+    "perplexity": ("loss", "perplexity_per_word", "bits_per_byte"),
+    "mlm": ("loss", "accuracy"),
+    "classification": ("accuracy", "macro_f1", "matthews", "micro_f1", "pearson", "spearman"),
+    "translation": ("bleu", "chrf"),
+    "loss": ("loss",),
+}
+
+
+def _numbers(suite: str, job: Job) -> Figures:
+    figures: Figures = importlib.import_module(f"lmctl.inference.suites.{suite}").evaluate(job)
+    return {name: figures[name] for name in KEPT[suite] if name in figures}
+
+
+def _disturbed(job: Job, noise: Noise, level: float, draws: Draws) -> Callable[[], Iterator[Row]]:
+    def rows() -> Iterator[Row]:
+        for number, row in enumerate(job.rows()):
+            rng = draws.generator(round(level * 100), number)
+            read = 1 if job.yields == "parallel" else len(row.texts)
+            texts = [*(noise(text, level, rng) for text in row.texts[:read]), *row.texts[read:]]
+            yield row._replace(texts=row.texts.rewritten(texts) if isinstance(row.texts, Written) else texts)
+
+    return rows

@@ -1,0 +1,45 @@
+"""What a run of lmctl was trained on: its tasks with their data, as its config says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lmctl.config.build import build
+from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.core.files import path_of
+from lmctl.core.paths import Paths, run_of
+from lmctl.data.base import Source
+from lmctl.mix.mix import Mix
+from lmctl.objective.base import Objective
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    """One task of a run."""
+
+    source: Source
+    objective: Objective
+    seq_len: int
+
+
+def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[str, OwnTask]:
+    """The tasks of the run at `model_path`, by name; {} for anything but a run directory, and for a run whose
+    config cannot be read unless the tasks are `needed`."""
+    file = Paths(run_of(path_of(model_path))).config
+    if not file.is_file():
+        return {}
+    try:
+        cfg = cast(DictConfig, OmegaConf.load(file))
+        mix: Mix = build(cfg.mix, Mix, trusted=trusted)
+        return {name: OwnTask(task.data, task.objective, int(cfg.batch.seq_len)) for name, task in mix.tasks.items()}
+    except (OmegaConfBaseException, LmctlError, OSError, ValueError, TypeError) as error:
+        if not needed:
+            return {}
+        raise ConfigError(
+            f"{file} does not say what the model was trained on: {str(error).splitlines()[0]}",
+            "name the data: data=... data.path=...",
+        ) from error

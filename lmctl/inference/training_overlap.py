@@ -1,0 +1,190 @@
+"""Which rows of a text a model learnt from: told by what the rows say, not by how the text is called.
+
+`eval` on a run's own text measures what was held out. The text is the run's wherever it lies, whatever it is called and
+however it is split now; and if only a part of it is the run's, that part is left out.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast, get_type_hints
+
+from omegaconf import OmegaConf
+
+from lmctl.config.table import without_none
+from lmctl.core.batch import Kind, Row, Split
+from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.core.files import path_of
+from lmctl.core.paths import IsPlace, Paths, run_of
+from lmctl.data.base import Source
+from lmctl.inference.trained_on import own_tasks
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What to measure a model on."""
+
+    source: Source
+    split: str
+    """Which rows of it: `all` or `valid`."""
+    remark: str | None = None
+    """What to tell about it."""
+
+
+def unseen(model_path: str, trusted: tuple[str, ...], given: Source) -> Unseen:
+    """Those rows of `given` that the run at `model_path`, and the runs that it started from, did not learn from.
+    ConfigError if there are none."""
+    runs = _lineage(model_path)
+    tasks = [(task, print_) for place in runs for task, print_ in _tasks(place, trusted)]
+    if not tasks:
+        unknown = "whether the model learnt from these rows cannot be told: its run does not say which text it had"
+        return Unseen(given, "all", unknown if runs else None)
+    given_print = _plain(given.fingerprint())
+    for task, print_ in tasks:
+        if print_ == given_print:
+            return Unseen(given, "valid")
+        same = _at(task.source, given)
+        if same is not None and _print_of(same) == print_ and print_.get("columns") == given_print.get("columns"):
+            return Unseen(same, "valid", "it is the run's own text, and split as the run split it")
+    seen: set[bytes] = set()
+    missing = []
+    for task, print_ in tasks:
+        found = next((one for one in (task.source, _at(task.source, given)) if _is_here(one, print_)), None)
+        if found is None:
+            missing.append(task.name)
+        else:
+            seen.update(_digest(row) for row in found.rows("train"))
+    remark = None
+    if missing:
+        what = f"the text of its task{'s' * (len(missing) > 1)} {', '.join(dict.fromkeys(missing))}"
+        remark = f"whether the model learnt from some of these rows cannot be told: {what} is not here, or is streamed"
+    if not seen:
+        return Unseen(given, "all", remark)
+    rest = Rest(given, frozenset(seen))
+    kept, known = rest.counts()
+    if not known:
+        return Unseen(given, "all", remark)
+    if not kept:
+        raise ConfigError(
+            f"the model learnt from all {known:,} rows of these data, so nothing in them says how good it is",
+            "leave data= out to measure it on what its run held out; split=all measures these rows all the same",
+        )
+    left = f"{known:,} of {kept + known:,} rows are left out, because the model learnt from them"
+    return Unseen(rest, "all", f"{left}; {remark}" if remark else left)
+
+
+@dataclass(frozen=True)
+class Rest(Source):
+    """A source without the rows whose digests are in `seen`."""
+
+    original: Source
+    seen: frozenset[bytes]
+
+    @property
+    def yields(self) -> Kind:
+        return self.original.yields
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.original.label_names
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        seen = hashlib.sha256(b"".join(sorted(self.seen))).hexdigest()
+        return {"source": "rest", "original": dict(self.original.fingerprint()), "without": seen}
+
+    def rows(self, split: Split) -> Iterator[Row]:
+        return (row for row in self.original.rows(split) if _digest(row) not in self.seen)
+
+    def describe(self) -> str:
+        return self.original.describe()
+
+    def counts(self) -> tuple[int, int]:
+        """How many rows are kept, and how many are left out."""
+        counts = [0, 0]
+        splits: tuple[Split, ...] = ("train", "valid")
+        for split in splits:
+            for row in self.original.rows(split):
+                counts[_digest(row) in self.seen] += 1
+        return counts[0], counts[1]
+
+
+@dataclass(frozen=True)
+class _Task:
+    name: str
+    source: Source
+
+
+def _lineage(model_path: str) -> list[str]:
+    """The run, and the runs that it started from, one from the other."""
+    found: list[str] = []
+    place: Any = model_path
+    while isinstance(place, str) and place not in found and (file := Paths(run_of(path_of(place))).config).is_file():
+        found.append(place)
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        except Exception:  # not a config: whatever it is, it tells of no further run
+            break
+        place = config.get("init_from") if isinstance(config, dict) else None
+    return found
+
+
+def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[str, Any]]]:
+    """The tasks of a run, each with the fingerprint that its text had then."""
+    try:
+        prints = json.loads(Paths(run_of(path_of(place))).environment.read_text(encoding="utf-8"))["fingerprints"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name, task in own_tasks(place, trusted, needed=False).items():
+        try:
+            print_ = json.loads(prints[name])
+        except (ValueError, KeyError, TypeError):
+            continue
+        # What a teacher wrote for a student is written of a text.
+        yield _Task(name, task.source), print_.get("original", print_) if isinstance(print_, dict) else {}
+
+
+def _at(source: Source, given: Source) -> Source | None:
+    """`source` with the text of `given`: its training files, and its validation files if it has such; None if the two
+    are of different kinds, or of one that has no files."""
+    if type(source) is not type(given) or source.streamed:
+        return None
+    places = [key for key in _places(source) if getattr(source, key) is not None and getattr(given, key) is not None]
+    changes = {key: getattr(given, key) for key in places}
+    return cast("Source", replace(cast("Any", source), **changes)) if changes else None
+
+
+def _is_here(source: Source | None, print_: dict[str, Any]) -> bool:
+    """Whether `source` can be read without fetching it, and is what it was."""
+    if source is None or source.streamed:
+        return False
+    values = [str(path_of(value)) for key in _places(source) if (value := getattr(source, key)) is not None]
+    here = all(os.path.exists(value) or glob.glob(value) for value in values)
+    return here and _print_of(source) == print_
+
+
+def _places(source: Source) -> list[str]:
+    hints = get_type_hints(type(source), include_extras=True)
+    marked = [key for key, hint in hints.items() if IsPlace in getattr(without_none(hint), "__metadata__", ())]
+    return [field.name for field in fields(cast("Any", source)) if field.name in marked]
+
+
+def _print_of(source: Source) -> dict[str, Any] | None:
+    try:
+        return _plain(source.fingerprint())
+    except (LmctlError, OSError):
+        return None
+
+
+def _plain(print_: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from environment.json."""
+    return cast("dict[str, Any]", json.loads(json.dumps(dict(print_))))
+
+
+def _digest(row: Row) -> bytes:
+    """128 bits of what a row says, white space evened out, its label left aside."""
+    return hashlib.sha256(" ".join(" ".join(row.texts).split()).encode()).digest()[:16]

@@ -1,0 +1,65 @@
+"""What a run computes on: device, processes, threads, and who started them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmctl.parallel.processes import Processes
+
+
+def machine(processes: Processes) -> dict[str, Any]:
+    """Device, number of processes, threads of each, model of the CPU, launcher. Sums in floating point are made in an
+    order that depends on all of them, so that figures repeat to the last digit only where these are the same."""
+    return {
+        "device": device_name(processes.device),
+        "processes": 1 if processes.simulated else processes.world,
+        "threads": torch.get_num_threads(),
+        "cpu": cpu_model(),
+        "launched_by": launcher(),
+    }
+
+
+def words(machine: dict[str, Any]) -> str:
+    """One line of it."""
+    device = f"CPU ({machine['cpu']})" if machine["device"] == "cpu" else machine["device"]
+    count, threads = machine["processes"], machine["threads"]
+    started = "" if machine["launched_by"] == "nobody" else f", started by {machine['launched_by']}"
+    line = (
+        f"machine: {device}   {count} process{'es' if count > 1 else ''}, {threads} thread{'s' if threads > 1 else ''}"
+        f"{' each' if count > 1 else ''}{started}"
+    )
+    if machine["launched_by"] == "accelerate launch" and count == 1:
+        line += "; for more: runner=ddp runner.processes=2, or torchrun"
+    return line
+
+
+def launcher() -> str:
+    """What started this process, as the environment tells."""
+    if "LMCTL_LAUNCHED" in os.environ:
+        return "lmctl"
+    if any(name.startswith("ACCELERATE_") and name != "ACCELERATE_TORCH_DEVICE" for name in os.environ):
+        return "accelerate launch"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun"
+    if "SLURM_PROCID" in os.environ:
+        return "srun"
+    return "another launcher" if "WORLD_SIZE" in os.environ else "nobody"
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def cpu_model() -> str:
+    """The CPU's name, as Linux gives it; elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()

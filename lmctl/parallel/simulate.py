@@ -1,0 +1,157 @@
+"""Workers that are threads of one process: a run of W of them is, to the bit, what W processes would make of it.
+
+Each worker has all that a process has: weights, optimiser, rows, dropout, error feedback. One runs at a time, from one
+thing it has to say to the others to the next, then its neighbour; so random numbers are drawn in a fixed order, and
+every worker has generators of its own. What is said goes through letters that all have written before any is read.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from lmctl.compression.wire import Wire
+from lmctl.parallel.processes import Processes
+from lmctl.train.state import random_state, restore_random_state
+
+Result = TypeVar("Result")
+
+
+class Abandoned(BaseException):
+    """Another worker has failed, and says why."""
+
+
+class Baton:
+    """Whoever holds it runs."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self.turn, self.failed = world, 0, False
+        self.letters: list[Any] = [None] * world
+        self._changed = threading.Condition()
+        self._random = [random_state() for _ in range(world)]
+
+    def exchanged(self, rank: int, letter: Any) -> list[Any]:
+        """The letters of all workers, in the order of their ranks."""
+        self.letters[rank] = letter
+        self.pass_on(rank)  # when it comes back, all have written
+        self.take(rank)
+        found = list(self.letters)
+        self.pass_on(rank)  # and when it comes back once more, all have read
+        self.take(rank)
+        return found
+
+    def take(self, rank: int) -> None:
+        """Wait for the baton."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.turn == rank or self.failed)
+            if self.failed:
+                raise Abandoned
+        restore_random_state(self._random[rank])
+
+    def pass_on(self, rank: int) -> None:
+        """Let the next one run."""
+        self._random[rank] = random_state()
+        with self._changed:
+            self.turn = (rank + 1) % self.world
+            self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """Let all others end."""
+        with self._changed:
+            self.failed = True
+            self._changed.notify_all()
+
+
+class ThreadWire(Wire):
+    """Letters between threads."""
+
+    def __init__(self, rank: int, baton: Baton) -> None:
+        super().__init__(rank, baton.world)
+        self.baton = baton
+
+    def _summed(self, vector: Tensor) -> Tensor:
+        return torch.stack(self.baton.exchanged(self.rank, vector)).sum(dim=0)
+
+    def _swapped(self, messages: Tensor) -> Tensor:
+        return torch.stack([letter[self.rank] for letter in self.baton.exchanged(self.rank, messages)])
+
+    def _gathered(self, message: Tensor) -> Tensor:
+        return torch.stack(self.baton.exchanged(self.rank, message))
+
+
+class ThreadProcesses(Processes):
+    """One of the workers that a process plays."""
+
+    simulated = True
+
+    def __init__(self, played_by: Processes, rank: int, baton: Baton) -> None:
+        self.accelerator, self.device = played_by.accelerator, played_by.device
+        self.rank, self.world, self.baton = rank, baton.world, baton
+
+    def wire(self) -> Wire:
+        return ThreadWire(self.rank, self.baton)
+
+    def sum(self, values: list[float]) -> list[float]:
+        letters = self.baton.exchanged(self.rank, torch.tensor(values, dtype=torch.float64))
+        return torch.stack(letters).sum(dim=0).tolist()
+
+    def sum_of_processes(self, values: list[float]) -> list[float]:
+        return self.agree(values)
+
+    def add_up(self, tensor: Tensor) -> None:
+        total = torch.stack(self.baton.exchanged(self.rank, tensor)).sum(dim=0)
+        self.wait()  # nobody changes its own before all have added up
+        tensor.copy_(total)
+
+    def agree(self, value: Any) -> Any:
+        first = self.baton.exchanged(self.rank, value)[0]
+        return value if self.first else copy.deepcopy(first)
+
+    def wait(self) -> None:
+        self.baton.exchanged(self.rank, None)
+
+    def close(self) -> None:
+        """The threads end by themselves."""
+
+
+def in_turns(world: int, work: Callable[[int, Baton], Result]) -> list[Result]:
+    """What `work(rank, baton)` returns for each of `world` workers, which are threads. What the first one to fail
+    raises is raised here."""
+    baton = Baton(world)
+    results: dict[int, Result] = {}
+    errors: list[BaseException] = []
+
+    def run(rank: int) -> None:
+        try:
+            baton.take(rank)
+            results[rank] = work(rank, baton)
+            baton.pass_on(rank)
+        except Abandoned:
+            pass
+        except BaseException as error:
+            errors.append(error)
+            baton.give_up()
+
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [results[rank] for rank in range(world)]
+
+
+def simulate(world: int, processes: Processes, work: Callable[[Processes], Result]) -> Result:
+    """What `work` returns for the first of `world` workers, which this process plays."""
+    return in_turns(world, lambda rank, baton: work(ThreadProcesses(processes, rank, baton)))[0]
+
+
+def as_workers(count: int | None, processes: Processes, work: Callable[[Processes], Result]) -> Result:
+    """`work` by this process, or by each of the `count` workers that it plays; what it returns for the first."""
+    return work(processes) if count is None or count == 1 else simulate(count, processes, work)

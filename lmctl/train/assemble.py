@@ -1,0 +1,129 @@
+"""From a plan and its prepared text to what the trainer drives: examples of every task, and the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmctl.config.schema import BatchShape
+from lmctl.core.batch import Family, Split
+from lmctl.core.counter_rng import Draws
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.vocabulary import NO_PIECE
+from lmctl.mix.blocks import ReadBlock
+from lmctl.mix.mix import Mix
+from lmctl.model.base import no_dropout
+from lmctl.model.loading import DROPOUTS
+from lmctl.objective.base import Examples, Material
+from lmctl.plan import Plan
+from lmctl.tokenizer.pretrained import Pretrained
+from lmctl.train.blocks import BlockMaker
+from lmctl.train.prepare import Prepared
+
+
+def examples_of(
+    mix: Mix, family: Family, batch: BatchShape, prepared: Prepared, split: Split, augmented: bool
+) -> dict[str, Examples]:
+    """The rows of one split of every task, as a network of `family` reads them."""
+    return {name: _examples(mix, name, family, batch, prepared, split, augmented) for name in mix.tasks}
+
+
+def blocks_of(plan: Plan, prepared: Prepared) -> dict[str, ReadBlock]:
+    """How the blocks of each streamed task are read."""
+    readers: dict[str, ReadBlock] = {}
+    for name, task in plan.mix.tasks.items():
+        if task.data.streamed:
+            material = _material(plan.mix, name, plan.model.family, plan.batch, prepared, "train", augmented=True)
+            order = Draws(plan.seed, f"{name}/shards")
+            readers[name] = BlockMaker(task.data, task.objective, material, prepared.tokenizer.backend_tokenizer, order)
+    return readers
+
+
+def _material(
+    mix: Mix, name: str, family: Family, batch: BatchShape, prepared: Prepared, split: Split, augmented: bool
+) -> Material:
+    task, store = mix.tasks[name], getattr(prepared.corpora[name], split)
+    rewrite = None
+    if augmented and task.augment is not None:
+        rewrite = task.augment.rewriter(prepared.tokenizer, prepared.vocabulary)
+    return Material(name, store, prepared.vocabulary, family, batch.seq_len, batch.rows, rewrite)
+
+
+def _examples(
+    mix: Mix, name: str, family: Family, batch: BatchShape, prepared: Prepared, split: Split, augmented: bool
+) -> Examples:
+    task, material = mix.tasks[name], _material(mix, name, family, batch, prepared, split, augmented)
+    if family == "encoder" and task.objective.reads == "documents" and prepared.vocabulary.mask == NO_PIECE:
+        raise ConfigError("the tokenizer has no mask piece, so there is nothing to mask with", "tokenizer=wordpiece")
+    try:
+        examples = task.objective.examples(material)
+        if not len(examples):
+            raise DataError("the text is too short for a single row", "give more text, or a smaller batch.seq_len")
+    except DataError as error:
+        raise DataError(f"{name}, {split} split: {error}", error.hint) from error
+    return examples
+
+
+def heads_of(plan: Plan, prepared: Prepared) -> dict[str, int]:
+    """Every head that a task needs, with its number of outputs."""
+    heads: dict[str, int] = {}
+    for name, task in plan.mix.tasks.items():
+        heads |= task.objective.heads(name, prepared.corpora[name].train, prepared.vocabulary)
+    return heads
+
+
+def network_of(plan: Plan, prepared: Prepared) -> Any:
+    """The network with the heads of all tasks, on the CPU."""
+    check_pieces(plan, prepared)
+    network = plan.model.load(prepared.vocabulary, heads_of(plan, prepared))
+    if plan.gradient_checkpointing:
+        network.checkpoint_activations()
+    return network
+
+
+def check_pieces(plan: Plan, prepared: Prepared) -> None:
+    """A model that was trained already knows pieces by number: they must be the same pieces."""
+    path = plan.model.tokenizer_path
+    if path is None:
+        return
+    theirs, ours = Pretrained(path).obtain(iter(())).get_vocab(), prepared.tokenizer.get_vocab()
+    other = next((piece for piece, number in theirs.items() if ours.get(piece) != number), None)
+    if other is not None:
+        raise ConfigError(
+            f"the tokenizer of this run is not that of {path}: piece {other!r} is number {theirs[other]} there and "
+            f"{ours.get(other, 'missing')} here",
+            f"tokenizer=pretrained tokenizer.path={path}",
+        )
+
+
+def check_network(plan: Plan, network: Any) -> None:
+    """What can only be refused now that the network is known."""
+    if plan.adversary.needs_dropout:
+        modules = (m.p for m in network.model.modules() if isinstance(m, nn.Dropout))
+        rates = (getattr(network.model.config, name, None) for name in (*DROPOUTS, "weight_drop"))
+        if not any(modules) and not any(rates):
+            raise no_dropout(plan)
+
+
+def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, Examples]) -> None:
+    """What can only be refused now that processes, device and text are known."""
+    workers = plan.compression.workers(world, plan.optim, plan.clip_norm)
+    if plan.batch.rows % workers:
+        near = max(workers, plan.batch.rows // workers * workers)
+        who = "processes" if workers == world else "simulated workers"
+        raise ConfigError(
+            f"batch.size={plan.batch.rows} cannot be shared equally by {workers} {who}", f"nearest: {near}"
+        )
+    ordered = [name for name, some in examples.items() if some.tracks is not None]
+    if ordered and len(examples) > 1 and world > 1:
+        raise ConfigError(
+            f"mix.tasks.{ordered[0]} carries its state from row to row, which several tasks in several processes "
+            "cannot",
+            "trainer.processes=1, or objective: clm for this task",
+        )
+    reason = plan.precision.refuse(device)
+    if reason is not None:
+        raise ConfigError(f"precision: {reason}")

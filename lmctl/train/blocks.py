@@ -1,0 +1,52 @@
+"""From a block of a stream to the examples of a task: what `prepare` does with whole corpora, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lmctl.core.counter_rng import Draws
+from lmctl.core.errors import DataError
+from lmctl.core.token_store import TokenStore, store_in_memory
+from lmctl.data.base import Block, Source, StreamPlace
+from lmctl.mix.blocks import BlockOfExamples
+from lmctl.objective.base import Examples, Material, Objective
+from lmctl.train.labels import Labels, labelled
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class BlockMaker:
+    """Reads blocks for one task; a `ReadBlock` of lmctl/mix/blocks.py."""
+
+    source: Source
+    objective: Objective
+    material: Material
+    """Of the first block, whose labels are those of the task."""
+    tokenizer: Tokenizer
+    order: Draws
+    """For the order of the stream's parts."""
+
+    def __call__(self, epoch: int, at: StreamPlace | None) -> BlockOfExamples:
+        """DataError if the stream cannot be read, or if a row is bad or has an unknown label."""
+        block = self.source.block(epoch, at, self.order)
+        store = self._store(block)
+        return BlockOfExamples(self._examples(store) if len(store) else None, block.after)
+
+    def _store(self, block: Block) -> TokenStore:
+        kind, names = self.objective.label_kind, self.material.store.label_names
+        if kind is None:
+            return store_in_memory((row.texts for row in block.rows), self.tokenizer)
+        labels = Labels(kind, names, "the first block of the stream, from which the classes were taken")
+        skip = self.source.on_bad_row == "skip"
+        store = store_in_memory(labelled(block.rows, labels, skip, []), self.tokenizer)
+        return replace(store, labels=labels.arrays()[0], label_names=names)
+
+    def _examples(self, store: TokenStore) -> Examples | None:
+        try:
+            examples = self.objective.examples(replace(self.material, store=store))
+        except DataError:  # the last block of a pass may have too little text for a row
+            return None
+        return examples if len(examples) else None

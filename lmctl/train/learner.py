@@ -1,0 +1,246 @@
+"""The one module that is trained and wrapped: network, objectives and the losses between them, so that DDP's hooks see
+the whole forward pass, and `forward` is its only door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lmctl.adversary.divergence import divergence
+from lmctl.core.batch import Batch, Terms
+from lmctl.distill.distillation_loss import Lessons, LogitLoss, NoDistillation
+from lmctl.objective.base import Metric, Objective, Prediction
+from lmctl.precision.base import Precision
+from lmctl.train.dropout import DropoutStream
+from lmctl.train.losses import LOGITS_BYTES, chunks_of, weighed_losses, zero_loss
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a micro-batch is in its optimiser step."""
+
+    counts: Mapping[str, float]
+    """Targets of the step by `<task>/<term>`, per worker: gradients of workers are averaged."""
+    factor: float = 1.0
+    """What the losses of its task count for."""
+    progress: float = 0.0
+    """Share of the budget that is spent."""
+    scale: float = 1.0
+    """Of fp16's losses."""
+    every_parameter: bool = False
+    """Whether each parameter must get a gradient, if only of zeros."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of the network over the rows of a micro-batch."""
+
+    batch: Batch
+    weight: float = 1.0
+    """What its losses count for."""
+    replays: bool = False
+    """Whether it drops out what the pass before it dropped."""
+    fixed: bool = False
+    """Whether no gradient goes into it."""
+    entering: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
+    """What is in force while the network reads."""
+
+
+class Losses(NamedTuple):
+    """What `Learner.forward` gives."""
+
+    total: Tensor
+    """To go backward from."""
+    passes: Sequence[Terms]
+    """Of each pass, by term; detached, summed over targets."""
+    disagreement: Terms
+    """By term, how far the answers of the first two passes are apart; likewise."""
+
+
+class Learner(nn.Module):
+    """Network, objectives and the losses between them."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objectives: Mapping[str, Objective],
+        precision: Precision,
+        device: Any,
+        balance: nn.Module,
+        distillation: NoDistillation | None = None,
+    ) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.balance = balance
+        self.distillation = distillation or NoDistillation()
+        self.objectives, self.precision, self.device = dict(objectives), precision, device
+
+    def forward(self, passes: Sequence[Pass], share: Share, agree: float = 0.0) -> Losses:
+        """What a micro-batch adds to the loss of the step, from one pass or several; `agree` is what the distance
+        between the answers of the first two counts for. Without a pass, a loss of 0 that every parameter takes part in.
+
+        Each term is divided by its count in the whole step, so that the sum over all micro-batches is the mean over the
+        step's targets however they were split.
+        """
+        parts = [zero_loss(self.parameters())] if share.every_parameter or not passes else []
+        if not passes:
+            return Losses(parts[0] * share.scale, [], {})
+        dropout = DropoutStream(self.device, [one.replays for one in passes])
+        predictions, lessons = [], []
+        for number, one in enumerate(passes):
+            with dropout.reading(number), torch.set_grad_enabled(torch.is_grad_enabled() and not one.fixed):
+                found, taught = self._read(one, share.progress)
+            predictions.append(found)
+            lessons.append(taught)
+        batch = passes[0].batch
+        values: list[Terms] = [{} for _ in passes]
+        apart: Terms = {}
+        totals: list[Tensor] = []
+        for term in predictions[0]:
+            compared = _Compared(self, passes, predictions, lessons, dropout, term, agree)
+            count = share.counts[f"{batch.task}/{term}"] or 1.0  # without targets anywhere it is an empty sum
+            weights = [weight * share.factor / count * share.scale for weight in compared.weights]
+            with self.products():
+                total, sums = weighed_losses(compared, weights, compared.hidden, compared.parameters, compared.chunks)
+            here = sum(one.weight for one in passes) * len(compared.labels[0])
+            part = share.factor * here / count * share.scale
+            totals.append(self.balance(f"{batch.task}/{term}", total, part))
+            for (place, name), value in zip(compared.names, sums.unbind(), strict=True):
+                (apart if place is None else values[place])[name] = value
+        for number, (one, taught) in enumerate(zip(passes, lessons, strict=True)):
+            for name, (weight, distance) in taught.states.items():
+                values[number][name] = distance.detach()
+                count = share.counts[f"{batch.task}/{name}"] or 1.0
+                totals.append(distance * (one.weight * weight * share.factor / count * share.scale))
+        totals += parts
+        return Losses(sum(totals[1:], totals[0]), values, apart)
+
+    def _read(self, one: Pass, progress: float) -> tuple[dict[str, Prediction], Lessons]:
+        """What the network makes of the rows, and what is to be learnt from a teacher about them."""
+        with one.entering(), self.products(), self.distillation.recording():
+            predictions = self.objectives[one.batch.task].predict(self.network, one.batch)
+        states = self.distillation.recorded(one.batch)
+        if not one.weight:
+            return predictions, Lessons()
+        return predictions, self.distillation.lessons(one.batch, predictions, states, progress)
+
+    def products(self) -> AbstractContextManager[Any]:
+        """Inside it, matrix products are those of the run's precision (autocast, for half precision)."""
+        return self.precision.products(self.device)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """What the terms of `batch` are summed over: numbers of targets, or of whatever else a lesson looks at."""
+        return batch.counts() | self.distillation.counts(batch)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of the network from the embeddings up to the heads."""
+        groups: list[list[nn.Parameter]] = self.network.layers()
+        return groups
+
+    def stacks(self) -> dict[str, list[nn.Module]]:
+        """The network's layers from the lowest to the highest; of an encoder with a decoder, of each."""
+        stacks: dict[str, list[nn.Module]] = self.network.stacks()
+        return stacks
+
+    def logits(self, batch: Batch) -> dict[str, Tensor]:
+        """By term, all logits [N, C] that the losses of `batch` ask for, in whatever precision is in force."""
+        predictions = self.objectives[batch.task].predict(self.network, batch)
+        return {term: self.network.head(one.head, one.hidden) for term, one in predictions.items()}
+
+    def task_losses(self, batch: Batch) -> Terms:
+        """By term the objective's own loss of `batch`, summed, in whatever precision is in force."""
+        objective = self.objectives[batch.task]
+        return {
+            term: objective.loss(term, self.network.head(one.head, one.hidden), one.labels)
+            for term, one in objective.predict(self.network, batch).items()
+        }
+
+    @torch.no_grad()
+    def metrics(self, batch: Batch) -> dict[str, dict[str, Metric]]:
+        """The metrics of a validation batch, by term and name."""
+        objective, found = self.objectives[batch.task], {}
+        with self.products():
+            for term, one in objective.predict(self.network, batch).items():
+                parts = [
+                    objective.metrics(term, self.network.head(one.head, one.hidden[rows]), one.labels[rows])
+                    for rows in self.chunks(one)
+                ]
+                found[term] = {name: _added([part[name] for part in parts]) for name in parts[0]}
+        return found
+
+    def chunks(self, prediction: Prediction, passes: int = 1) -> list[slice]:
+        """The targets of a prediction in chunks, so that the logits of a chunk fit into memory."""
+        most = self.distillation.chunk_bytes or LOGITS_BYTES // passes
+        return chunks_of(len(prediction.labels), self.network.head_width(prediction.head), most)
+
+
+def _added(parts: Sequence[Metric]) -> Metric:
+    """A metric of all chunks."""
+    first, *others = parts
+    for other in others:
+        first = replace(first, sum=first.sum + other.sum, count=first.count + other.count)
+    return first
+
+
+class _Compared:
+    """The losses that look at the logits of one term: of every pass the objective's and a teacher's, and how far two
+    passes are apart."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        passes: Sequence[Pass],
+        predictions: Sequence[Mapping[str, Prediction]],
+        lessons: Sequence[Lessons],
+        dropout: DropoutStream,
+        term: str,
+        agree: float,
+    ) -> None:
+        self.learner, self.dropout, self.term = learner, dropout, term
+        self.objective = learner.objectives[passes[0].batch.task]
+        self.predictions = [one[term] for one in predictions]
+        self.head = self.predictions[0].head
+        self.hidden = [one.hidden for one in self.predictions]
+        self.labels = [one.labels for one in self.predictions]
+        self.parameters = learner.network.head_parameters(self.head)
+        self.chunks = learner.chunks(self.predictions[0], len(passes))
+        self.names: list[tuple[int | None, str]] = []
+        """Of every loss, which pass it is of (None: of two) and its name."""
+        self.weights: list[float] = []
+        self.taught: list[Mapping[str, tuple[float, LogitLoss]]] = [one.logits.get(term, {}) for one in lessons]
+        self.passes = passes
+        for number, (one, taught) in enumerate(zip(passes, lessons, strict=True)):
+            if one.weight:
+                self._name(number, term, one.weight * taught.task_weight)
+                for name, (weight, _) in self.taught[number].items():
+                    self._name(number, name, one.weight * weight)
+        self.agree = agree
+        if agree:
+            self._name(None, term, agree)
+
+    def _name(self, number: int | None, name: str, weight: float) -> None:
+        self.names.append((number, name))
+        self.weights.append(weight)
+
+    def __call__(self, hidden: Sequence[Tensor], rows: slice) -> list[Tensor]:
+        """The losses of the targets `rows`, from the states [n, H] of each pass."""
+        losses, logits = [], []
+        for number, states in enumerate(hidden):
+            learns = torch.is_grad_enabled() and not self.passes[number].fixed
+            with self.dropout.answering(number), torch.set_grad_enabled(learns):
+                logits.append(self.learner.network.head(self.head, states))
+        for number, values in enumerate(logits):
+            if not self.passes[number].weight:
+                continue
+            losses.append(self.objective.loss(self.term, values, self.labels[number][rows]))
+            for _, lesson in self.taught[number].values():
+                with self.learner.products():  # again: what the teacher switched for itself is switched back
+                    losses.append(lesson(values, rows))
+        if self.agree:
+            losses.append(divergence(logits[0], logits[1], self.labels[0][rows]))
+        return losses

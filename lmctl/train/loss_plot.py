@@ -1,0 +1,139 @@
+"""plots/loss.png: losses and accuracies over steps and tokens, with the baseline that was to be beaten."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmctl.core.paths import Paths
+
+LEAST_SECONDS = 10.0
+"""Between two plots of a run that goes on; besides, drawing may take a share of 1 / DRAWING of the time."""
+DRAWING = 50
+WINDOW = 25
+"""Of the log points, one in so many is what the training curve is smoothed over, on either side."""
+EARLY = 0.1
+"""The first part of a run, whose steep fall would leave no room for the rest."""
+
+
+class Plotter:
+    """Draws the plot of a run while it goes on. A plot that cannot be drawn is no reason to lose a run."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self._next = time.monotonic() + LEAST_SECONDS
+
+    def draw_now_and_then(self, baseline: dict[str, float]) -> None:
+        """Draw unless that was done a moment ago."""
+        if time.monotonic() >= self._next:
+            self.draw(baseline)
+
+    def draw(self, baseline: dict[str, float]) -> None:
+        """Draw what the record holds."""
+        began = time.monotonic()
+        try:
+            plot_losses(self.paths, baseline)
+        except Exception:  # fonts, back ends, a full disk: whatever it is, training matters more than its picture
+            self._next = float("inf")
+            return
+        now = time.monotonic()
+        self._next = now + max(LEAST_SECONDS, DRAWING * (now - began))
+
+
+def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
+    """Draw one panel per loss term of metrics.jsonl, and below it one for its accuracy, if there is one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    lines = [json.loads(line) for line in paths.metrics.read_text(encoding="utf-8").splitlines()]
+    names = sorted({key for line in lines for key in line if key.startswith("loss/")})
+    scores = {name: f"{name.removeprefix('loss/')}_accuracy" for name in names}
+    scored = {name for name, score in scores.items() if any(score in line for line in lines)}
+    tall = 2 if scored else 1
+    figure, panels = plt.subplots(tall, len(names), figsize=(5.2 * len(names), 0.6 + 3.4 * tall), squeeze=False)
+    try:
+        for column, name in enumerate(names):
+            _panel(panels[0][column], lines, name, baseline.get(name.removeprefix("loss/")))
+            if name in scored:
+                _panel(panels[1][column], lines, scores[name], baseline.get(scores[name]))
+            elif tall > 1:
+                panels[1][column].set_axis_off()
+        figure.suptitle(_plain(paths.root.resolve().name))
+        figure.tight_layout()
+        paths.plot.parent.mkdir(exist_ok=True)
+        partial = paths.plot.with_name(f".{paths.plot.name}")
+        figure.savefig(partial, dpi=110, metadata={"Software": None}, format="png")
+        os.replace(partial, Path(paths.plot))
+    finally:
+        plt.close(figure)
+
+
+def _panel(panel: Any, lines: Sequence[dict[str, Any]], name: str, guess: float | None) -> None:
+    """One figure: training as it was and smoothed, validation, what a guess reaches."""
+    train = _points(lines, "train", name)
+    valid = [
+        _points(list(part), "valid", name)  # those on other rows are another curve
+        for _, part in groupby((line for line in lines if line["split"] == "valid"), lambda line: line.get("rows"))
+    ]
+    shown: list[np.ndarray] = []
+    if len(train):
+        smooth = np.column_stack([train[:, 0], smoothed(train[:, 1])])
+        panel.plot(*train.T, color="C0", alpha=0.25, linewidth=0.8)
+        panel.plot(*smooth.T, color="C0", label="train (smoothed)")
+        shown.append(smooth)
+    for number, points in enumerate(part for part in valid if len(part)):
+        panel.plot(*points.T, color="C1", marker="o", markersize=3, label=None if number else "valid")
+        shown.append(points)
+    if guess is not None:
+        panel.axhline(guess, linestyle="--", color="grey", label="baseline, not looking at the text")
+    if (limits := _limits(shown, guess)) is not None:
+        panel.set_ylim(*limits)
+    per_step = next((line["tokens"] / line["step"] for line in reversed(lines) if line["step"]), 0)
+    if per_step:
+        panel.secondary_xaxis("top", functions=(lambda x: x * per_step, lambda x: x / per_step)).set_xlabel("tokens")
+    loss = name.startswith("loss/")
+    panel.set(xlabel="step", ylabel="loss per target" if loss else "share right")
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.set_title(_plain(name.removeprefix("loss/")))
+    panel.legend()
+
+
+def _points(lines: Sequence[dict[str, Any]], split: str, name: str) -> np.ndarray:
+    """float64 [n, 2]: steps and values that are finite."""
+    found = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
+    points = np.array(found, dtype=np.float64).reshape(-1, 2)
+    return points[np.isfinite(points[:, 1])]
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """float64 [n]: the mean of each value and its neighbours on both sides, as many as there are on both."""
+    reach, last = len(values) // WINDOW, len(values) - 1
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    half = np.minimum(reach, np.minimum(places, last - places))
+    return (sums[places + half + 1] - sums[places - half]) / (2 * half + 1)
+
+
+def _limits(curves: Sequence[np.ndarray], guess: float | None) -> tuple[float, float] | None:
+    """The heights to show: of everything but the early part of the run. None: all, because there is not more."""
+    last = max((curve[-1, 0] for curve in curves), default=0.0)
+    late = np.concatenate([curve[curve[:, 0] >= EARLY * last, 1] for curve in curves] or [np.empty(0)])
+    if len(late) < 4:
+        return None
+    low, high = (f([*late, *([] if guess is None else [guess])]) for f in (min, max))
+    margin = 0.08 * (high - low) or 0.05
+    return low - margin, high + margin
+
+
+def _plain(text: str) -> str:
+    """Names as they are: a dollar sign begins no formula."""
+    return text.replace("$", r"\$")

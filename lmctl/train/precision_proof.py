@@ -1,0 +1,191 @@
+"""The self-proof of a precision on the run's first batch.
+
+Several libraries' low-precision modes were seen to do nothing without saying so. So before the first step one
+batch is run forward in the run's precision and in fp32: the low-precision products are counted (more than none),
+the logits must differ, and not by more than a stated signal-to-noise ratio allows. Where weights are stored in a
+low precision they are counted too, and compared with the float weights they were made from. Then every linear layer's
+products, gradients and update are looked at one by one (`proof_layers.py`). After the first step at more than a
+hundredth of the learning rate some weight must have changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lmctl.core.batch import Batch
+from lmctl.core.errors import LmctlError
+from lmctl.parallel.strategy import checksum
+from lmctl.precision.counting import counting, storage
+from lmctl.train.learner import Learner
+from lmctl.train.precision_proof_layers import Finding, findings
+from lmctl.train.trainer import StepReport, Trainer
+
+HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+ROWS = 8
+"""Rows of the first batch that are enough to tell."""
+LEARNT_FROM = 4
+"""Of these, rows that gradients are looked at of: with what is kept of them, less than a step takes. Never more than a
+micro-batch has, and one only where activations do not fit into memory."""
+SLOPE = 0.1
+"""How far from 1 the slope of a layer's product, gradient or update on float32's may be. Honest formats were within
+0.025: fp8 0.015, int8 0.002, bf16 with Kahan's sum 0.023."""
+
+
+def prove(trainer: Trainer) -> dict[str, Any]:
+    """The dtype table of the run with its proof; raises if a low precision does nothing, or too much."""
+    device, precision = trainer.processes.device, trainer.plan.precision
+    table: dict[str, Any] = dict(precision.table(device))
+    if trainer.plan.optim.state_bits == 8:
+        table["optimiser"] = "8 bits, fp32 where a tensor has less than 4096 elements"
+    task = next(iter(trainer.stream.streams))
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        reference, logits, products = both_ways(trainer.learner, trainer.stream.first(task, ROWS).to(device))
+    noise = float((logits - reference).norm() / reference.norm())
+    decibel = float("inf") if noise == 0 else -20 * float(torch.log10(torch.tensor(noise)))
+    table["half_products"] = products["bf16"] + products["fp16"]
+    table["low_products"] = dict(products)
+    table["signal_to_noise_db"] = None if noise == 0 else round(decibel, 1)
+    said = []
+    if precision.product is not None:
+        number, what = products[precision.product], WORDS.get(precision.product, precision.product)
+        if number == 0 or noise == 0:
+            raise LmctlError(f"precision: asked for {table['compute']}, but the first batch was computed in fp32")
+        _loud_enough(trainer, table["compute"], decibel)
+        said.append(f"{number} {what} products in the first forward pass, {decibel:.0f} dB from fp32")
+    if precision.storage is not None:
+        kept = storage(trainer.network, precision.storage)
+        if kept.elements == 0:
+            raise LmctlError(f"precision: asked for weights stored as {precision.storage}, but there are none")
+        _loud_enough(trainer, f"storage as {precision.storage}", kept.decibel)
+        table["stored_weights"], table["storage_db"] = kept.elements, round(kept.decibel, 1)
+        said.append(f"{kept.elements:,} weights stored as {precision.storage}, {kept.decibel:.0f} dB from float")
+    with torch.random.fork_rng(devices=cuda):
+        layers = _layers(trainer, task)
+    if layers:
+        table["layers"] = len({one.layer for one in layers})
+        table["layer_slopes"] = [round(pick(one.slope for one in layers), 4) for pick in (min, max)]
+        said.append(
+            f"products, gradients and updates of {table['layers']} linear layers {table['layer_slopes'][0]:.3f} to "
+            f"{table['layer_slopes'][1]:.3f} times those of fp32"
+        )
+    table["proof"] = "; ".join(said) or "no half-precision product in the first forward pass"
+    return table
+
+
+def both_ways(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[str]]:
+    """All logits that the loss of `batch` asks for, float32 [n], in fp32 and in the run's precision, and the products
+    of the second pass by kind."""
+    device, precision = learner.device, learner.precision
+    learner.eval()
+    # Compiled code would neither be counted nor, once a mode has watched it, be used in training.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with precision.reference(device):
+            reference = _logits(learner, batch)
+        with counting() as products, precision.products(device), CountDtypes(products):
+            logits = _logits(learner, batch)
+    learner.train()
+    return reference, logits, products
+
+
+def _layers(trainer: Trainer, task: str) -> list[Finding]:
+    """What was found of each linear layer, all of it good (else LmctlError); nothing where nothing is to be proven. A
+    run that goes on was found good when it began."""
+    plan, learner, processes = trainer.plan, trainer.learner, trainer.processes
+    if trainer.state.window or (plan.precision.product is None and plan.precision.storage is None):
+        return []
+    micro = 1 if plan.gradient_checkpointing else plan.batch.micro or plan.batch.rows // processes.world
+    batch = trainer.stream.first(task, min(LEARNT_FROM, max(1, micro))).to(processes.device)
+    learner.eval()
+    with torch.compiler.set_stance("force_eager"):
+        found = list(findings(learner, batch, plan.optim, plan.seed))
+    learner.train()
+    for one in found:
+        _good(one, plan.precision.least_decibel)
+    return found
+
+
+def _good(one: Finding, least: float) -> None:
+    """LmctlError if it is not what rounding leaves of what is right."""
+    # Gradients have heavier tails than outputs, so scales fit them less; updates are rounded on purpose.
+    least = {"output": least, "update": -math.inf}.get(one.what, least / 2)
+    if not abs(one.slope - 1) <= SLOPE:  # also if it is not a number
+        wrong = f"is {one.slope:.2f} times that of fp32 (rounding leaves {1 - SLOPE:g} to {1 + SLOPE:g})"
+    elif one.decibel < least:
+        wrong = f"differs too much from that of fp32 ({one.decibel:.0f} dB, below {least:.0f})"
+    else:
+        return
+    raise LmctlError(f"precision: the {one.what} of {one.layer} {wrong}", NEAREST)
+
+
+FELT = 0.01
+"""Of the peak learning rate: below it, early in a warm-up, a step may be too small for every weight."""
+
+
+class FirstStep:
+    """Watches whether the first steps that are taken change anything."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.before: list[int] | None = checksum(trainer.learner) if trainer.state.step == 0 else None
+
+    def look(self, report: StepReport) -> None:
+        """LmctlError if `report` is of the first step that can be felt, there was a gradient, and every weight is what
+        it was at the beginning."""
+        if self.before is None or not report.taken or report.lr < FELT * self.trainer.plan.optim.lr:
+            return
+        before, self.before = self.before, None
+        if float(report.grad_norm) > 0 and checksum(self.trainer.learner) == before:
+            raise LmctlError(
+                f"step {report.step} changed no weight, though the gradient's norm is {float(report.grad_norm):.3g}",
+                "precision=fp32, or another optim=",
+            )
+
+
+NEAREST = "nearest: precision=bf16; or leave layers in float with precision.exclude, where there is such a key"
+WORDS = {"bf16": "half-precision", "fp16": "half-precision"}
+
+
+def _loud_enough(trainer: Trainer, what: str, decibel: float) -> None:
+    """A run that goes on was found good when it began, and must not be lost to what its weights have become."""
+    least = trainer.plan.precision.least_decibel
+    if trainer.state.window == 0 and not decibel >= least:  # also if it is not a number
+        raise LmctlError(
+            f"precision: {what} differs too much from fp32 ({decibel:.0f} dB, below {least:.0f})",
+            NEAREST,
+        )
+
+
+def _logits(learner: Learner, batch: Batch) -> Tensor:
+    inputs = {name: value for name, value in batch.inputs.items() if name not in ("track", "fresh")}
+    found = learner.logits(replace(batch, inputs=inputs)).values()
+    return torch.cat([logits.float().reshape(-1) for logits in found])
+
+
+class CountDtypes(TorchDispatchMode):
+    """Counts, below autocast, the products that show by themselves what they are: those of operands in half
+    precision, and those of float32 operands while torch is free to use TF32."""
+
+    PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear")
+
+    def __init__(self, counter: Counter[str]) -> None:
+        super().__init__()
+        self.counter = counter
+        self.tf32 = torch.get_float32_matmul_precision() != "highest"
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name in self.PRODUCTS:
+            operands = [a for a in args if isinstance(a, Tensor)]
+            half = next((HALF[a.dtype] for a in operands if a.dtype in HALF), None)
+            if half is not None:
+                self.counter[half] += 1
+            elif self.tf32 and operands[0].is_cuda:
+                self.counter["tf32"] += 1
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,219 @@
+"""The self-proof of a precision, layer by layer: products, gradients and an update, against float32.
+
+One pass forward and backward in float32 gives every linear layer an input and an output gradient of its own. With
+these each layer is asked, by itself, for its three products (output, input gradient, weight gradient) in the run's
+precision, and then for one step of the run's optimiser; both are compared with what plain float32 matrices give. So a
+fault is found where it is, however little of it is to be seen in the logits of a network that has not learnt yet.
+
+Two things are told apart. Rounding, to nearest or stochastically, is noise: it leaves the slope of what was computed on
+what is right at 1, and a format has so much of it as it has. A product that is negated, scaled or not computed, and an
+update that is not written, have another slope.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmctl.core.batch import Batch
+from lmctl.precision.choice import KINDS
+from lmctl.precision.stored_linear import StoredWeight
+from lmctl.train.learner import Learner
+
+STEP = 0.05
+"""Of a weight's own size is the update that is tried, whatever the run's learning rate: far above one step of any grid,
+so that noise says little."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How something that was computed in a low precision compares with float32."""
+
+    layer: str
+    what: str
+    """"output", "input gradient", "weight gradient" or "update"."""
+    slope: float
+    """Of the low precision on float32, by least squares: 1 if it is right but for noise."""
+    decibel: float
+    """Signal to noise."""
+
+    @classmethod
+    def of(cls, layer: str, what: str, low: Tensor, right: Tensor) -> Finding | None:
+        """None where there is nothing to compare: what is right is zero all over."""
+        low, right = low.detach().float().reshape(-1), right.detach().float().reshape(-1)
+        signal, noise = float(right.norm()), float((low - right).norm())
+        if signal == 0:
+            return None
+        decibel = (
+            20 * math.log10(signal / noise) if noise and math.isfinite(noise) else -math.inf if noise else math.inf
+        )
+        return cls(layer, what, float((low / signal) @ (right / signal)), decibel)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What went through one layer."""
+
+    name: str
+    layer: Any
+    x: Tensor
+    """[..., I], as it came."""
+    gradient: Tensor | None
+    """[..., O] of the output; None if nothing below the layer, and not the layer itself, learns."""
+
+
+def findings(learner: Learner, batch: Batch, optim: Any, seed: int) -> Iterator[Finding]:
+    """Everything about every linear layer that `batch` goes through. Weights and gradients are left as they were,
+    random numbers are used up. `optim` is the run's update rule, `seed` the run's. Steps are tried on every weight that
+    is kept in a low precision, and on one of the others, which are all alike."""
+    plain = False
+    for seen in _passes(learner, batch):
+        yield from _products(learner, seen)
+        if seen.gradient is None or not seen.layer.weight.requires_grad or (plain and not _stored(seen.layer)):
+            continue
+        plain = plain or not _stored(seen.layer)
+        yield from _update(learner, seen, optim, seed)
+
+
+def _passes(learner: Learner, batch: Batch) -> list[Seen]:
+    """One pass in float32, forward and backward."""
+    inputs: dict[str, tuple[Any, Tensor]] = {}
+    gradients: dict[str, Tensor] = {}
+    hooks = []
+
+    def watch(name: str) -> Any:
+        def hook(layer: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if name not in inputs:  # a layer that is used several times is looked at once
+                inputs[name] = (layer, args[0].detach())
+                if output.requires_grad:
+                    output.register_hook(lambda gradient: gradients.__setitem__(name, gradient.detach()))
+
+        return hook
+
+    for name, module in learner.network.named_modules():
+        if isinstance(module, KINDS):
+            hooks.append(module.register_forward_hook(watch(name)))
+    # A recurrent row that begins anew needs no track; and cuDNN's recurrent layers learn in training mode only.
+    batch = replace(batch, inputs={name: v for name, v in batch.inputs.items() if name not in ("track", "fresh")})
+    kernels = torch.backends.cudnn.flags(enabled=False)
+    try:
+        with torch.enable_grad(), learner.precision.reference(learner.device), kernels:
+            terms = learner.task_losses(batch)
+            counts = batch.counts()
+            loss = torch.stack([value.float() / max(1, counts[term]) for term, value in terms.items()]).sum()
+            torch.autograd.grad(loss, [p for p in learner.parameters() if p.requires_grad], allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [Seen(name, layer, x, gradients.get(name)) for name, (layer, x) in inputs.items()]
+
+
+def _products(learner: Learner, seen: Seen) -> Iterator[Finding]:
+    """The three products of a layer."""
+    layer, x = seen.layer, seen.x.clone().requires_grad_()
+    with torch.enable_grad(), learner.precision.products(learner.device):
+        y = layer(x)
+    with learner.precision.reference(learner.device):
+        weight, rows = _weight(layer), _rows(seen.x)
+        output = y.float() if layer.bias is None else y.float() - layer.bias.float()
+        found = [Finding.of(seen.name, "output", output, rows @ weight.t())]
+        if seen.gradient is not None:
+            gradient = _unit(seen.gradient)
+            learns = [layer.weight] if layer.weight.requires_grad else []
+            gx, *gw = torch.autograd.grad(y, [x, *learns], gradient.to(y.dtype))
+            found.append(Finding.of(seen.name, "input gradient", gx, _rows(gradient) @ weight))
+            right = _rows(gradient).t() @ rows
+            found += [Finding.of(seen.name, "weight gradient", _as(layer, low), right) for low in gw]
+    yield from (one for one in found if one is not None)
+
+
+def _update(learner: Learner, seen: Seen, optim: Any, seed: int) -> Iterator[Finding]:
+    """One step of the optimiser on this layer's weight, and on the same in float32, with one gradient as the layer has
+    it: how it was rounded is found above, and a rule need not be continuous (Muon lifts what is next to nothing)."""
+    layer, device = seen.layer, learner.device
+    assert seen.gradient is not None
+    before = _weight(layer).clone()
+    gradient = _as(layer, _rows(_unit(seen.gradient)).t() @ _rows(seen.x)).to(layer.weight.dtype)
+    plain = nn.Linear(before.shape[1], before.shape[0], bias=False, device=device)
+    plain.weight.data.copy_(before)
+    _step(optim.optimiser(Alone(plain), device), plain.weight, _as(layer, gradient).float(), 1.0)
+    right = plain.weight.detach() - before
+    size, weight = float(right.norm()), float(before.norm())
+    if size == 0 and gradient.any():  # the optimiser itself does nothing
+        yield Finding(seen.name, "update", 0.0, 0.0)
+    if size == 0 or weight == 0:
+        return
+    rate = STEP * weight / size
+    with _as_it_was(layer):
+        optimizer = learner.precision.optimiser(optim, Alone(layer), device, seed)
+        _step(optimizer, layer.weight, gradient, rate)
+        moved = _weight(layer) - before
+    found = Finding.of(seen.name, "update", moved, right * rate)
+    yield from () if found is None else (found,)
+
+
+class Alone(nn.Module):
+    """A layer as a network of its own, for an optimiser."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        return [list(self.layer.parameters())]
+
+    def stacks(self) -> dict[str, list[nn.Module]]:
+        return {"layers": [self.layer]}
+
+
+@contextmanager
+def _as_it_was(layer: Any) -> Iterator[None]:
+    """Puts back, bit by bit, what a step inside has changed of the layer."""
+    tensors = [*layer.buffers(), *(p for p in layer.parameters() if p.untyped_storage().size())]
+    kept, gradient = [tensor.detach().clone() for tensor in tensors], layer.weight.grad
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept, strict=True):
+                tensor.copy_(value)
+        layer.weight.grad = gradient
+
+
+def _step(optimizer: Any, weight: Any, gradient: Tensor, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    weight.grad = gradient.contiguous()
+    optimizer.step()
+
+
+def _weight(layer: Any) -> Tensor:
+    """What a layer's weight stands for, float32 [O, I]."""
+    return _as(layer, layer.read() if isinstance(layer, StoredWeight) else layer.weight.detach().float())
+
+
+def _stored(layer: Any) -> bool:
+    """Whether its weight is kept in anything but float32."""
+    return isinstance(layer, StoredWeight) or layer.weight.dtype != torch.float32
+
+
+def _as(layer: Any, weight: Tensor) -> Tensor:
+    """A weight [O, I] as the layer has it, and back: GPT-2's `Conv1D` has [I, O]."""
+    return weight if isinstance(layer, nn.Linear) else weight.t()
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.detach().float().reshape(-1, x.shape[-1])
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Times the power of two that brings its largest value to about 1, as a loss scale would: products are linear in
+    it, and fp16 has no numbers below 6e-8."""
+    largest = float(gradient.abs().max())
+    return gradient.float() * 2.0 ** -torch.frexp(torch.tensor(largest)).exponent.item() if largest else gradient

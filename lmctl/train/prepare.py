@@ -1,0 +1,251 @@
+"""From the plan's text to token stores: split, train the tokenizer, tokenise, each kept in the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmctl.core import progress
+from lmctl.core.batch import Split
+from lmctl.core.cache import cached, root_of
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.token_store import FORMAT, TokenStore, add_labels, write_store
+from lmctl.core.vocabulary import Vocabulary
+from lmctl.data.base import Source
+from lmctl.data.columns import Columns
+from lmctl.mix.mix import Mix, Task
+from lmctl.objective.base import Objective
+from lmctl.objective.pairs import no_pairs
+from lmctl.tokenizer.base import TokenizerSpec
+from lmctl.tokenizer.pretrained import Pretrained
+from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
+from lmctl.train.labels import Labels, check_repeated, labelled, one_label
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One task's text, tokenised."""
+
+    train: TokenStore
+    valid: TokenStore
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs of text."""
+
+    tokenizer: PreTrainedTokenizerFast
+    vocabulary: Vocabulary
+    corpora: dict[str, Corpus]
+    """By task; of a streamed source `train` is the first block."""
+    fingerprints: dict[str, str]
+    """Of the tokenizer and of each task's text; a run resumes only on the same ones."""
+
+
+def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> Prepared:
+    """Tokenizer and stores for the tasks of a run, made or found in the cache; `say` hears which."""
+    root = root_of(cache_dir)
+    for name, task in mix.tasks.items():
+        check_kind(name, task, len(mix.tasks) == 1)
+    texts, sizes = {}, {}
+    for name, task in mix.tasks.items():
+        with progress.stage(f"{name}: looking for it in the cache") as stage:
+            texts[name] = dict(task.data.fingerprint())
+        sizes[name] = stage.total  # every reading is of as many bytes
+    tokenizer = _tokenizer(root, spec, mix, texts, sizes, say)
+    pieces = content_fingerprint(tokenizer)
+    corpora = {}
+    for name, task in mix.tasks.items():
+        text = texts[name]
+        train = _store(root, name, task, text, sizes[name], "train", tokenizer, pieces, None, say)
+        _check_labels(name, task.objective, train)
+        valid = _store(root, name, task, text, sizes[name], "valid", tokenizer, pieces, train.label_names, say)
+        corpora[name] = Corpus(train, valid)
+    fingerprints = {"tokenizer": pieces} | {task: json.dumps(text, sort_keys=True) for task, text in texts.items()}
+    return Prepared(tokenizer, vocabulary(tokenizer), corpora, fingerprints)
+
+
+NEAREST = {
+    "documents": "running text: data=text data.path=...",
+    "labelled": "text with labels: data=table data.path=FILE data.text=COLUMN data.label=COLUMN",
+    "parallel": "text with its translation: data=parallel data.source=FILE data.target=FILE",
+}
+
+
+def check_kind(name: str, task: Task, alone: bool) -> None:
+    """ConfigError if the task's source has other rows than its objective reads; `alone`: it is the mix's only task."""
+    wanted, given = task.objective.reads, task.data.yields
+    if wanted != given:
+        own = None
+        if wanted == "labelled" and isinstance(task.data, Columns):
+            own = task.data.how_to_label("" if alone else f"mix.tasks.{name}.")
+        raise ConfigError(
+            f"mix.tasks.{name}: {type(task.objective).__name__} reads {wanted} rows, and {type(task.data).__name__} "
+            f"as configured yields {given}",
+            own or NEAREST[wanted],
+        )
+
+
+def _check_labels(name: str, objective: Objective, train: TokenStore) -> None:
+    if objective.label_kind in ("class", "classes") and len(train.label_names) < 2:
+        raise one_label(name, train.label_names[0] if train.label_names else None)
+
+
+def _tokenizer(
+    root: Path, spec: TokenizerSpec, mix: Mix, texts: dict[str, dict[str, Any]], sizes: Mapping[str, int], say: Say
+) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    extra = extra_pieces(mix)
+
+    def sentences() -> Iterator[str]:
+        for task in mix.tasks.values():
+            yield from chain.from_iterable(row.texts for row in progress.counted(task.data.rows("train")))
+
+    def make(folder: Path) -> None:
+        for name, task in mix.tasks.items():
+            with progress.stage(f"{name}: reading", sizes[name], noun=_noun(task)):
+                _look(name, task)
+        nouns = {_noun(task) for task in mix.tasks.values()}
+        with progress.stage(
+            "tokenizer: reading", sum(sizes.values()), noun=nouns.pop() if len(nouns) == 1 else "documents and rows"
+        ):
+            tokenizer = spec.obtain(sentences())
+        add_pieces(tokenizer, extra)
+        tokenizer.save_pretrained(folder)
+
+    folder, hit = cached(root, "tokenizer", tokenizer_key(spec, mix, texts), make)
+    if not hit:  # on a hit the text need not be read at all
+        for name, task in mix.tasks.items():
+            say(f"{name}: {task.data.describe()}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    wanted = spec.identity().get("vocab_size")
+    short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
+    origin = f"those of {spec.path}" if isinstance(spec, Pretrained) else _found(hit)
+    say(
+        "\n  ".join(
+            [f"tokenizer: {len(tokenizer):,} pieces{short}, {origin}", *tokenizer.init_kwargs.get("lmctl_notes", [])]
+        )
+    )
+    return tokenizer
+
+
+def _look(name: str, task: Task) -> None:
+    """Before anything that takes long: DataError if the labels of a task are none, or if all of its documents are too
+    short. Reads the whole source once, as whoever splits it must."""
+    if task.data.streamed:
+        return
+    rows = progress.counted(task.data.rows("train"))
+    if task.objective.label_kind is not None and declared_labels(task) is None:
+        check_repeated(rows, task.objective.label_kind, name)
+    elif task.objective.pairs_sentences and all(len(row.texts) < 2 for row in rows):
+        raise no_pairs()
+    else:
+        next(rows, None)
+
+
+def extra_pieces(mix: Mix) -> list[str]:
+    """The special pieces that the objectives of `mix` need besides the usual five, each once."""
+    return list(dict.fromkeys(piece for task in mix.tasks.values() for piece in task.objective.pieces))
+
+
+def add_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> None:
+    """Make those of `pieces` that `tokenizer` lacks special pieces of it."""
+    known = tokenizer.get_vocab()
+    if missing := [piece for piece in pieces if piece not in known]:
+        tokenizer.add_tokens(missing, special_tokens=True)
+
+
+def tokenizer_key(spec: TokenizerSpec, mix: Mix, texts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What determines the tokenizer of a run; `texts` are the fingerprints of the tasks' sources."""
+    extra = extra_pieces(mix)
+    key = {"spec": dict(spec.identity()), "texts": sorted(map(_canonical, texts.values()))}
+    return key | ({"extra": extra} if extra else {})
+
+
+def declared_labels(task: Task) -> tuple[str, ...] | None:
+    """The classes that the task's source knows beforehand, if it does."""
+    return task.data.label_names or None
+
+
+def store_key(
+    task: Task, text: Mapping[str, Any], split: Split, pieces: str, label_names: Sequence[str] | None
+) -> dict[str, Any]:
+    """What determines one split's store: `text` is the source's fingerprint, `pieces` the tokenizer's; validation
+    takes the names of its labels from the training split."""
+    key: dict[str, Any] = {"format": FORMAT, "text": dict(text), "split": split, "tokenizer": pieces}
+    if task.objective.label_kind is not None:
+        key |= {"labels": task.objective.label_kind, "names": None if label_names is None else list(label_names)}
+    return key
+
+
+def _store(
+    root: Path,
+    name: str,
+    task: Task,
+    text: dict[str, Any],
+    size: int,
+    split: Split,
+    tokenizer: PreTrainedTokenizerFast,
+    pieces: str,
+    label_names: Sequence[str] | None,
+    say: Say,
+) -> TokenStore:
+    kind, what = task.objective.label_kind, _noun(task)
+    labels = None
+    if kind is not None:
+        if split == "train":
+            label_names = declared_labels(task)
+        labels = Labels(kind, label_names)
+
+    def make(folder: Path) -> None:
+        left_out: list[str] = []
+        with progress.stage(f"{name}: reading", size, noun=what):
+            next(task.data.rows(split), None)  # unless it is split already, it is now
+        with progress.stage(f"{name}/{split}: tokenising", size, noun=what):
+            write_store(folder, _documents(task.data, split, labels, left_out), tokenizer.backend_tokenizer)
+        if labels is not None:
+            add_labels(folder, *labels.arrays())
+        if left_out:
+            rows = f"{len(left_out):,} row{'s' * (len(left_out) != 1)}"
+            say(f"{name}/{split}: {rows} left out for their labels, the first: {left_out[0]}")
+
+    folder, hit = cached(root, "tokens", store_key(task, text, split, pieces, label_names), make)
+    store = TokenStore.open(folder)
+    if not len(store):
+        raise DataError(f"the {split} split of {name} has no tokens", "give more text")
+    classes = f", {len(store.label_names):,} classes" if store.label_names else ""
+    part = ", first block" if split == "train" and task.data.streamed else ""
+    say(
+        f"{name}/{split}{part}: {len(store.documents) - 1:,} {what}, {len(store.sentences) - 1:,} "
+        f"{'sentences' if what == 'documents' else 'texts'}{classes}, {len(store):,} tokens, {_found(hit)}"
+    )
+    return store
+
+
+def _documents(source: Source, split: Split, labels: Labels | None, left_out: list[str]) -> Iterator[list[str]]:
+    rows = progress.counted(source.rows(split))
+    if labels is None:
+        return (row.texts for row in rows)
+    return labelled(rows, labels, source.on_bad_row == "skip", left_out)
+
+
+def _noun(task: Task) -> str:
+    return "documents" if task.objective.reads == "documents" else "rows"
+
+
+def _found(hit: bool) -> str:
+    return "cache hit" if hit else "cache miss: built"
+
+
+def _canonical(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,47 @@
+"""From a plan and its network to the optimiser step: losses, precision, strategy and optimiser put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmctl.core.batch import Batch
+from lmctl.distill.base import Teacher
+from lmctl.distill.distillation_loss import Distillation, NoDistillation
+from lmctl.distill.teacher import watch
+from lmctl.parallel.strategy import Strategy
+from lmctl.plan import Plan
+from lmctl.train.assemble import check_network
+from lmctl.train.learner import Learner
+from lmctl.train.loss_balance import Fixed, Uncertainty
+from lmctl.train.perturbations import Perturbations
+from lmctl.train.step import TrainStep
+
+
+def train_step(
+    plan: Plan,
+    network: Any,
+    teacher: Teacher | None,
+    examples: Sequence[Batch],
+    strategy: Strategy,
+    perturbations: Perturbations,
+) -> tuple[TrainStep, list[str]]:
+    """The optimiser step of `plan` over `network`, with all that it is trained with, on the device of `strategy`; and
+    what the precision did to the network, in words. `examples` is a batch of every task."""
+    device, objectives = strategy.processes.device, {name: task.objective for name, task in plan.mix.tasks.items()}
+    check_network(plan, network)
+    converted = plan.precision.convert(network, device)
+    losses = [f"{batch.task}/{term}" for batch in examples for term in batch.targets]
+    squared = [name for name in losses if objectives[name.rsplit("/", 1)[0]].label_kind == "number"]
+    balance = Uncertainty(losses, squared) if plan.mix.balance == "uncertainty" else Fixed()
+    distillation = NoDistillation()
+    if teacher is not None:
+        distillation = Distillation(teacher, plan.distill, objectives, watch(plan.distill, network))
+    learner = Learner(network, objectives, plan.precision, device, balance, distillation).to(device).train()
+    if plan.compile:
+        network.compile_body()
+    strategy.prepare(learner)
+    optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
+    scaler = plan.precision.scaler(device)
+    step = TrainStep(learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm)
+    return step, converted

@@ -1,0 +1,216 @@
+"""Micro-batches in, one optimiser step out.
+
+for batch in micro-batches:               gradient accumulation; gradients cross the network on the last pass only
+    adversary.forward_backward(batch)     one call of the learner for a run without an adversary
+        learner(passes).total.backward()
+strategy.reduce_gradients()               unless the backward pass has averaged them already
+unscale, clip, optimizer.step()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmctl.adversary.base import Adversary, LossReport, View
+from lmctl.core.batch import Batch, Terms
+from lmctl.core.errors import LmctlError
+from lmctl.mix.stream import Window
+from lmctl.parallel.strategy import Strategy
+from lmctl.precision.scaling import LossScaler
+from lmctl.train.deterministic import deterministic
+from lmctl.train.dropout import dropout_state, set_dropout_state
+from lmctl.train.learner import Learner, Pass, Share
+from lmctl.train.perturbations import Perturbations
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a step is taken."""
+
+    step: int
+    """Steps taken before."""
+    window: int
+    """Steps before, those included that fp16 skipped."""
+    progress: float
+    """Share of the budget that is spent."""
+    lr: float
+    """Learning rate of the step, before factors of parameter groups."""
+
+
+class Sums:
+    """Sums and counts by name, over the micro-batches of a step; tensors stay on the device."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Any] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, task: str, terms: Terms, counts: Mapping[str, int]) -> None:
+        for term, value in terms.items():
+            name = f"{task}/{term}"
+            self.totals[name] = self.totals.get(name, 0.0) + value.double()
+            self.counts[name] = self.counts.get(name, 0) + counts[term]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimiser step, or one that was not taken. Tensors stay on the device; reading them waits for it."""
+
+    taken: bool
+    grad_norm: Tensor
+    losses: Sums
+    """Of this process, by `<task>/<term>`."""
+    adversarial: Sums
+    """What the adversary reports."""
+    micro_batches: int
+    passes: int
+
+
+class TrainStep:
+    """Micro-batches in, one optimiser step out."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        optimizer: torch.optim.Optimizer,
+        scaler: LossScaler,
+        strategy: Strategy,
+        adversary: Adversary,
+        perturbations: Perturbations,
+        clip_norm: float | None,
+    ) -> None:
+        """`strategy` has prepared `learner`."""
+        self.learner, self.optimizer, self.scaler, self.strategy = learner, optimizer, scaler, strategy
+        self.adversary, self.perturbations, self.clip_norm = adversary, perturbations, clip_norm
+        self.several_tasks = len(learner.objectives) > 1
+
+    def __call__(self, window: Window, counts: Mapping[str, float], moment: Moment) -> StepResult:
+        """`window`: this worker's micro-batches; `counts`: targets of the step by `<task>/<term>`, over all workers."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = moment.lr * group.get("lr_factor", 1.0)
+        losses, adversarial, micro_batches, passes = Sums(), Sums(), 0, 0
+        scale = self.scaler.value
+        mean_counts = self.strategy.mean_counts(counts)
+        for number, batch in enumerate(window.batches, start=1):
+            last = number == len(window.batches)
+            factor, every = window.factors[batch.task], self.several_tasks and last
+            share = Share(mean_counts, factor, moment.progress, scale, every_parameter=every)
+            micro = MicroBatch(self, batch, share, moment.window, last)
+            outcome = self.adversary.forward_backward(micro)
+            micro.check_ended()
+            micro_batches, passes = micro_batches + 1, passes + micro.passes
+            sizes = self.learner.counts(batch)
+            shown = {t: v for t, v in outcome.losses.items() if not (batch.own and t in batch.targets)}
+            losses.add(batch.task, shown, sizes)
+            adversarial.add(batch.task, outcome.adversarial, sizes)
+        if not window.batches:  # fewer rows than workers; the others wait for these gradients all the same
+            self.strategy.forward([], Share(mean_counts, scale=scale)).total.backward()
+        self.strategy.reduce_gradients(scale, moment.step)
+        self.scaler.unscale(self.optimizer)
+        norm = self.strategy.clip_grad_norm(self.clip_norm, waits=not self.scaler.decides_on_device(self.optimizer))
+        taken = self.scaler.step(self.optimizer, norm)
+        self.strategy.after_step()
+        return StepResult(taken, norm, losses, adversarial, micro_batches, passes)
+
+    def zero_grad(self) -> None:
+        """Let go of the gradients, which are kept until whoever looks for one that is not finite has seen them."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class MicroBatch:
+    """One micro-batch in the hands of an adversary: an `AttackedBatch`."""
+
+    def __init__(self, step: TrainStep, origin: Batch, share: Share, window: int, last: bool) -> None:
+        """`origin` in the host's memory; `last` if no other micro-batch of its worker follows in this step."""
+        self.step, self.origin, self.share, self.window, self.last = step, origin, share, window, last
+        self.passes = 0
+        """Forward and backward."""
+        self.read = False
+        """Whether the network has read it."""
+        self.ended = False
+        self._dropout: Tensor | None = None
+        self._before: Any = None
+        """What a recurrent network carried before the first pass."""
+        self._after: Any = None
+        """What it carried after it, which is what the next micro-batch goes on from."""
+
+    @cached_property
+    def batch(self) -> Batch:
+        return self.origin.to(self.step.learner.device)
+
+    @cached_property
+    def _shiftable(self) -> Tensor:
+        return self.step.perturbations.real(self.origin)[..., None].to(self.step.learner.device)
+
+    def zeros(self) -> Tensor:
+        return self.step.perturbations.zeros(self.origin)
+
+    def random_shift(self) -> Tensor:
+        return self.step.perturbations.random_shift(self.origin, self.window)
+
+    def forward_backward(self, *views: View, agree: float = 0.0, last: bool = False) -> LossReport:
+        if self.ended:
+            raise LmctlError("adversary: another pass was asked for after the last one")
+        self.ended = last
+        share = self.share if last else replace(self.share, every_parameter=False)
+        with self.step.strategy.accumulate(last=last and self.last):
+            losses = self.step.strategy.forward(self._passes(views), share, agree)
+            with deterministic(self.step.learner.device):
+                losses.total.backward()
+        return LossReport(losses.passes, losses.disagreement)
+
+    def gradient(self, shift: Tensor, *views: View, agree: float = 0.0) -> Tensor:
+        share = replace(self.share, every_parameter=False)
+        total = self.step.learner(self._passes(views), share, agree).total
+        with deterministic(self.step.learner.device):
+            return torch.autograd.grad(total, shift)[0]
+
+    def check_ended(self) -> None:
+        """LmctlError unless there was a last pass."""
+        if not self.ended:
+            adversary = type(self.step.adversary).__name__
+            raise LmctlError(f"adversary: {adversary} made no last pass, so no gradients were exchanged")
+
+    def _passes(self, views: Sequence[View]) -> list[Pass]:
+        """The passes of one call of the learner."""
+        if self._dropout is None:
+            self._dropout = dropout_state(self.step.learner.device)
+        elif not views[0].fresh:
+            set_dropout_state(self._dropout, self.step.learner.device)
+        return [
+            Pass(self._rows(view), view.weight, number > 0 and not view.fresh, view.fixed, partial(self._read, view))
+            for number, view in enumerate(views)
+        ]
+
+    def _rows(self, view: View) -> Batch:
+        if view.augment is None:
+            return self.batch
+        changed = self.step.perturbations.rewritten(self.origin, view.augment, self.window)
+        return changed.to(self.step.learner.device)
+
+    @contextmanager
+    def _read(self, view: View) -> Iterator[None]:
+        """Inside it, the network reads a view: its embeddings are shifted, and a recurrent network goes on from the
+        state that it had before the first pass, and is left in the one that it had after that."""
+        network, first, self.read = self.step.learner.network, not self.read, True
+        self.passes += not view.fixed
+        if first:
+            self._before = network.memory()
+        else:
+            network.recall(self._before)
+        with self._shifted(view):
+            yield
+        if first:
+            self._after = network.memory()
+        network.recall(self._after)
+
+    def _shifted(self, view: View) -> AbstractContextManager[Any]:
+        if view.shift is None:
+            return nullcontext()
+        return self.step.perturbations.embeddings.shifted(view.shift * self._shiftable)

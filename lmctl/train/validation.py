@@ -1,0 +1,232 @@
+"""Validation: fixed rows, fixed masks, sums and counts only, shared out over the processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from lmctl.core.batch import Batch
+from lmctl.core.counter_rng import Draws
+from lmctl.core.token_store import TokenStore
+from lmctl.mix.order import Drawn
+from lmctl.mix.stream import batched
+from lmctl.objective.base import LOSS, Examples, Metric, Objective
+from lmctl.parallel.processes import Processes
+from lmctl.train.confidence import about_mean, wilson
+from lmctl.train.learner import Learner
+
+VALID_SEED = 0
+"""Validation masks do not depend on the run's seed, so that runs can be compared."""
+
+FEWEST_GROUPS = 6
+"""Micro-batches below which their spread says too little."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a figure of a validation is."""
+
+    term: str
+    """The `<task>/<term>` over whose targets it counts."""
+    higher_is_better: bool
+    share: bool
+    """Whether it is a share of trials: every target counts 0 or 1."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a validation found."""
+
+    figures: dict[str, float]
+    """Every loss and metric per target, as `<task>/<term>` and `<task>/<term>_<metric>`, and `loss`, the sum of the
+    losses."""
+    about: dict[str, About]
+    """What each of them is, `loss` included."""
+    targets: dict[str, int]
+    """Of how many targets each figure is."""
+    intervals: dict[str, tuple[float, float]]
+    """The 95 % interval of each figure that is a mean over rows: how much it would differ on other rows like these."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation rows of every task."""
+
+    examples: Mapping[str, Examples]
+    objectives: Mapping[str, Objective]
+    rows: int | None
+    micro: int
+    processes: Processes
+
+    def _batches(self, task: str) -> Iterator[Batch]:
+        examples = self.examples[task]
+        rows = np.arange(len(examples))
+        draws = Draws(VALID_SEED, f"{task}/valid")
+        if self.rows is not None and self.rows < len(rows):
+            some = np.sort(draws.permutation(0, len(rows))[: self.rows])
+            rows = some if examples.tracks is None else rows[: self.rows]
+        for mine in self._mine(examples, rows):
+            yield from batched(Drawn(examples, mine, np.zeros_like(mine)), self.micro, draws)
+
+    def _mine(self, examples: Examples, rows: np.ndarray) -> list[np.ndarray]:
+        """This process's share of `rows` int64 [n], in pieces that never share a batch. Where rows go on
+        from each other it is whole tracks, as in training, read segment by segment."""
+        rank, world = self.processes.rank, self.processes.world
+        tracks = examples.tracks
+        if tracks is None:
+            return [np.array_split(rows, world)[rank]]
+        mine = rows[rows % tracks * world // tracks == rank]
+        return np.split(mine, np.flatnonzero(np.diff(mine // tracks)) + 1)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows of each task are read."""
+        lengths = {task: len(some) for task, some in self.examples.items()}
+        return {task: n if self.rows is None else min(n, self.rows) for task, n in lengths.items()}
+
+    def measured(self, learner: Learner) -> Measured:
+        """Every loss and metric of the learner's, with how sure it is."""
+        sums = {task: Sums() for task in self.examples}
+        learner.eval()
+        for task in self.examples:
+            for batch in self._batches(task):
+                sums[task].add(learner.metrics(batch.to(self.processes.device)))
+        learner.train()
+        return self._measured(sums)
+
+    def scores(self, learner: Learner) -> dict[str, float]:
+        """The figures of `measured`."""
+        return self.measured(learner).figures
+
+    def baseline(self, train: Mapping[str, TokenStore]) -> dict[str, float]:
+        """The same figures for a guess that never looks at the text. Of pieces it knows how often they are in the
+        training split; of labels, how often they are among these very rows: the best that one answer for all of them
+        can reach, which is what a model has to beat on them."""
+        sums = {task: Sums() for task in self.examples}
+        for task, objective in self.objectives.items():
+            known = train[task] if objective.label_kind is None else self._labels(task, train[task])
+            for batch in self._batches(task):
+                targets = batch.targets.items()
+                sums[task].add({term: objective.baseline(term, target.labels, known) for term, target in targets})
+        return self._measured(sums).figures
+
+    def _labels(self, task: str, train: TokenStore) -> TokenStore:
+        """`train` with the labels of the rows that are validated on, in all processes, in place of its own."""
+        whole = replace(self, processes=Alone())  # type: ignore[arg-type]
+        labels = [term.labels for batch in whole._batches(task) for term in batch.targets.values()]
+        return replace(train, labels=torch.cat(labels).numpy())
+
+    def _measured(self, sums: Mapping[str, Sums]) -> Measured:
+        figures: dict[str, float] = {}
+        about: dict[str, About] = {}
+        targets: dict[str, int] = {}
+        intervals: dict[str, tuple[float, float]] = {}
+        rows = self.counts
+        for task in self.objectives:
+            for name, one in sums[task].figures(self.processes).items():
+                name = f"{task}/{name}"
+                figures[name], targets[name] = one.value, int(one.count)
+                about[name] = About(f"{task}/{one.kind.term}", one.kind.higher_is_better, one.kind.share)
+                if (interval := one.interval(rows[task])) is not None:
+                    intervals[name] = interval
+        loss = sum(figures[name] for name, kind in about.items() if name == kind.term)
+        return Measured({"loss": loss} | figures, {"loss": About("loss", False, False)} | about, targets, intervals)
+
+
+class Alone:
+    """A process that shares its rows with nobody."""
+
+    rank, world = 0, 1
+
+
+class Kind(NamedTuple):
+    """What is summed under a name."""
+
+    term: str
+    higher_is_better: bool
+    share: bool
+    finish: Callable[[np.ndarray], float] | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric over all targets of its term, and how sure its mean is."""
+
+    kind: Kind
+    value: float
+    count: float
+    error: float
+    """Standard error of a mean over rows drawn like these, groups of which (the micro-batches) are taken to be
+    independent: that of a ratio of two sums (Cochran 1977, section 6.3)."""
+    groups: int
+
+    def interval(self, rows: int) -> tuple[float, float] | None:
+        """Wilson's where every row is one trial; else the mean's own; None where there is no mean, or too few
+        groups."""
+        if self.kind.finish is not None:
+            return None
+        if self.kind.share and self.count == rows:
+            return wilson(self.value, self.count)
+        if self.groups < FEWEST_GROUPS:
+            return None
+        low, high = about_mean(self.value, self.error, self.groups)
+        return max(0.0, low), min(1.0, high) if self.kind.share else high
+
+
+class Sums:
+    """Sums and counts of the metrics of one task, by name; memory does not grow with the data."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, Kind] = {}
+        self.totals: dict[str, np.ndarray] = {}
+        self.counts: dict[str, float] = {}
+        self.squares: dict[str, np.ndarray] = {}
+        """Of scalars, float64 [4]: batches, and the sums over batches of total^2, total * count and count^2."""
+
+    def add(self, metrics: Mapping[str, Mapping[str, Metric]]) -> None:
+        """Add the metrics of one batch, by term and name."""
+        for term, some in metrics.items():
+            for name, metric in some.items():
+                name = term if name == LOSS else f"{term}_{name}"
+                total, count = _array(metric.sum), metric.count
+                self.kinds[name] = Kind(term, metric.higher_is_better, metric.share, metric.finish, total.shape)
+                self.totals[name] = self.totals.get(name, 0.0) + total
+                self.counts[name] = self.counts.get(name, 0.0) + count
+                if not total.shape and count:
+                    squares = np.array([1.0, total * total, total * count, count * count])
+                    self.squares[name] = self.squares.get(name, 0.0) + squares
+
+    def figures(self, processes: Processes) -> dict[str, Figure]:
+        """Every metric that has targets, over all processes."""
+        # A process may have had no rows, so the names are those of the first one.
+        kinds: dict[str, Kind] = processes.agree(dict(sorted(self.kinds.items())))
+        flat: list[float] = []
+        for name, kind in kinds.items():
+            flat += [self.counts.get(name, 0.0), *self.squares.get(name, np.zeros(4)).tolist()]
+            flat += np.ravel(self.totals.get(name, np.zeros(kind.shape))).tolist()
+        added, found = processes.sum(flat), {}
+        for name, kind in kinds.items():
+            size = 5 + int(np.prod(kind.shape))
+            (count, groups, totals, products, counts), values = added[:5], added[5:size]
+            added = added[size:]
+            if not count:
+                continue
+            mean = np.array(values).reshape(kind.shape) / count
+            value, error = float(mean) if kind.finish is None else kind.finish(mean), 0.0
+            if groups > 1:
+                spread = max(0.0, totals - 2 * value * products + value * value * counts)
+                error = math.sqrt(groups / (groups - 1) * spread) / count
+            found[name] = Figure(kind, value, count, error, int(groups))
+        return found
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().double().cpu().numpy()
+    return np.asarray(value, dtype=np.float64)

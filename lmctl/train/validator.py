@@ -1,0 +1,132 @@
+"""The validations of a run: when they are due, which of them was the best, and of which weights the newest is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from lmctl.core.errors import ConfigError
+from lmctl.core.suggest import did_you_mean
+from lmctl.train.trainer import Trainer
+from lmctl.train.validation import Measured
+
+VALIDATIONS = 10
+"""In the budget, unless eval.every says otherwise."""
+LEAST_TRAINED = 2
+"""Without eval.every, so many rows are trained on for each row of a validation before the next one comes. A row that is
+validated on costs about a third of one that is trained on (no backward pass), so that validations between the first
+and the last take a seventh of the time at the most."""
+
+
+class Validator:
+    """Validates the trainer's learner, and keeps in its state what has to survive an interruption."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.baseline: dict[str, float] = {}
+        self.newest: Measured | None = None
+        """What this process measured last; None until it has."""
+        self._tenths = 0
+
+    def begin(self) -> list[str]:
+        """Compute the baseline, and validate unless the run was validated before on the rows it will go on with; says
+        what a person should know of that. ConfigError if early stopping watches a figure that there is not."""
+        trainer, state = self.trainer, self.trainer.state
+        self._tenths = math.floor(trainer.spent() * VALIDATIONS)
+        stores = {task: corpus.train for task, corpus in trainer.prepared.corpora.items()}
+        self.baseline = trainer.validation.baseline(stores)
+        words, before, now = [], state.validated.get("rows"), trainer.validation.counts
+        if state.valid and before is not None and before != now:
+            words.append(
+                f"eval.rows: validation reads {_rows(now)} from here on, and read {_rows(before)} before: the figures "
+                "before and after cannot be compared"
+            )
+            state.best, state.stale, state.valid = None, 0, {}
+        if not state.valid or "about" not in state.validated:
+            self._measure()
+        self._check_metric()
+        return words
+
+    def _check_metric(self) -> None:
+        metric, state = self.trainer.plan.early_stop.metric, self.trainer.state
+        if metric not in state.valid:
+            choices = did_you_mean(metric, state.valid)
+            raise ConfigError(f"early_stop.metric={metric}: validation has no such figure{choices}")
+        if state.best is not None and state.best["metric"] != metric:
+            state.best, state.stale = None, 0  # figures of another kind cannot be compared
+
+    @property
+    def current(self) -> bool:
+        """Whether the newest validation is of the weights as they are, on the rows that this run validates on."""
+        seen, state = self.trainer.state.validated, self.trainer.state
+        return seen.get("window") == state.window and seen.get("rows") == self.trainer.validation.counts
+
+    def moment(self, spent: float) -> bool:
+        """Whether this step is one that validations are planned for, now that `spent` of the budget is spent."""
+        every = self.trainer.plan.eval.every
+        if every is not None:
+            return self.trainer.state.step % every == 0
+        before, self._tenths = self._tenths, math.floor(spent * VALIDATIONS)
+        return self._tenths > before
+
+    def worth_it(self) -> bool:
+        """Whether enough was trained since the last validation for another one; always where eval.every is given."""
+        state, plan = self.trainer.state, self.trainer.plan
+        trained = (state.window - state.validated.get("window", 0)) * plan.batch.rows
+        return plan.eval.every is not None or trained >= LEAST_TRAINED * sum(self.trainer.validation.counts.values())
+
+    def validate(self) -> bool:
+        """Validate the weights as they are; says whether they are the best so far."""
+        self._measure()
+        return self.judge()
+
+    def judge(self) -> bool:
+        """Compare the newest validation with the best one before it; says whether it is better."""
+        state, rule = self.trainer.state, self.trainer.plan.early_stop
+        value = state.valid[rule.metric]
+        sign = 1 if state.validated["about"][rule.metric]["higher_is_better"] else -1
+        if state.best is None or sign * (value - state.best["value"]) > rule.min_delta:
+            state.best, state.stale = {"step": state.step, "metric": rule.metric, "value": value}, 0
+            return True
+        state.stale += 1
+        return False
+
+    def measure_step(self, step: int) -> None:
+        """Measure weights that were loaded from an earlier step."""
+        self._measure()
+        self.trainer.state.validated |= {"window": None, "step": step}  # no window of this run's
+
+    def remeasure(self) -> None:
+        """Measure the weights that the newest validation is of once more, in this process."""
+        self._measure()
+
+    def _measure(self) -> None:
+        trainer, state = self.trainer, self.trainer.state
+        self.newest = trainer.validation.measured(trainer.learner)
+        state.valid = self.newest.figures
+        about = {name: asdict(one) for name, one in self.newest.about.items()}
+        rows = trainer.validation.counts
+        state.validated = {"window": state.window, "step": state.step, "rows": rows, "about": about}
+
+    def line(self) -> dict[str, Any]:
+        """The newest validation as a line of the record."""
+        state = self.trainer.state
+        line: dict[str, Any] = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
+        line |= {"split": "valid", "loss": state.valid["loss"]}
+        line |= {(f"loss/{n}" if n in self.trainer.terms else n): v for n, v in state.valid.items() if n != "loss"}
+        return line | {"rows": sum(state.validated["rows"].values())}
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json says of the newest validation besides its figures."""
+        seen, newest = self.trainer.state.validated, self.newest
+        about = {"valid_step": seen.get("step"), "valid_rows": seen.get("rows", {})}
+        about["valid_metrics"] = seen.get("about", {})
+        if newest is not None:
+            about["valid_targets"] = newest.targets
+            about["valid_interval"] = {name: list(pair) for name, pair in newest.intervals.items()}
+        return about
+
+
+def _rows(counts: dict[str, int]) -> str:
+    return f"{sum(counts.values()):,} rows"
