@@ -14,7 +14,7 @@ from lmctl.config.groups import Run, TrainConfig
 from lmctl.config.table import groups_of, rows
 from lmctl.core.component import Component
 from lmctl.core.errors import ConfigError, together
-from lmctl.distill.rules import check_lesson
+from lmctl.distill.rules import check_distillation
 from lmctl.model.layer_selection import check_start
 from lmctl.model.pretrained import TeacherModel
 
@@ -36,7 +36,7 @@ class Plan(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.distill.lessons:  # first, because a student's defaults come from its teacher
+        if self.distill.terms:  # first, because a student's defaults come from its teacher
             for teacher in self.teachers:
                 _ = teacher.place
         if (error := together(self._mistakes())) is not None:
@@ -57,7 +57,7 @@ class Plan(Run):
             yield component.check
         if self.student.from_teacher is not None:
             yield check_start
-        yield check_lesson
+        yield check_distillation
 
     @property
     def verb(self) -> str:

@@ -11,7 +11,7 @@ from lmctl.core.paths import Paths
 from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.console import Display
+from lmctl.train.display import Display
 from lmctl.train.identity import Identity
 from lmctl.train.prepare import Prepared
 from lmctl.train.session import Session

@@ -22,7 +22,7 @@ from lmctl.adversary.smart import Smart
 from lmctl.augment.word_dropout import WordDropout
 from lmctl.config.schema import Budget
 from lmctl.core.batch import Batch
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.mix.stream import Position
 from lmctl.objective.base import Material
 from lmctl.objective.clm import CausalLM
@@ -217,7 +217,7 @@ def test_documents_that_share_a_row_have_padding_too():
     store = text_of("clm").corpora["corpus"].train
     rewrite = WordDropout(0.4).rewriter(tokenizer(), vocabulary())
     examples = CausalLM().examples(Material("corpus", store, vocabulary(), "decoder", 32, 8, rewrite))
-    batch = examples.collate(np.arange(8), np.zeros(8, dtype=np.int64), Draws(0, "rows"))
+    batch = examples.collate(np.arange(8), np.zeros(8, dtype=np.int64), CounterRng(0, "rows"))
     assert "documents" in batch.inputs
     assert real_positions(batch).sum() == batch.tokens < batch.inputs["input_ids"].numel()
 

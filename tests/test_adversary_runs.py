@@ -32,7 +32,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16
-from lmctl.train.console import Display
+from lmctl.train.display import Display
 from lmctl.train.identity import Identity
 from lmctl.train.learner import Share
 from lmctl.train.session import Session

@@ -8,7 +8,7 @@ import torch
 from small import learner_of, prepared, vocabulary
 from transformers import BertForMaskedLM
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.model.bert import Bert
 from lmctl.objective.base import Material
 from lmctl.objective.mlm import MaskedLM
@@ -19,7 +19,7 @@ SIZE = Bert(3, 32, 4, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)
 
 def batch_of(objective, rows: int = 6):
     examples = objective.examples(Material("corpus", prepared().corpora["corpus"].train, vocabulary(), "encoder", 48))
-    return examples.collate(np.arange(rows), np.zeros(rows, dtype=int), Draws(0, "test"))
+    return examples.collate(np.arange(rows), np.zeros(rows, dtype=int), CounterRng(0, "test"))
 
 
 def heads_of(objective) -> dict[str, int]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lmctl.compression.coding import decode_positions, encode_positions, positions_size
 from lmctl.compression.compressor import Compressor
-from lmctl.compression.error_feedback import Memory
+from lmctl.compression.error_feedback import ErrorFeedback
 from lmctl.compression.layout import layout_of
 from lmctl.compression.none import Uncompressed
 from lmctl.compression.powersgd import PowerSgd
@@ -129,7 +129,7 @@ def test_a_sampled_threshold_finds_the_same(shape, density):
 
 def test_memory_is_the_papers_algorithm():
     """u = m u + g, v = v + u; what is sent leaves v, and u is forgotten there (Lin et al. 2018, algorithm 4)."""
-    memory = Memory(3, torch.device("cpu"), feedback=True, momentum=0.5, mask=True)
+    memory = ErrorFeedback(3, torch.device("cpu"), feedback=True, momentum=0.5, mask=True)
     fine = torch.tensor(True)
     v = memory.add(torch.tensor([4.0, 1.0, 0.5]))
     memory.sent(v, torch.tensor([0]), torch.tensor([3.0]))

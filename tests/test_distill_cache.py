@@ -12,7 +12,7 @@ from small import documents, plan, store, vocabulary
 
 from lmctl.core import stop
 from lmctl.core.batch import Batch, Targets
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, Stopped
 from lmctl.distill.compact_logits import compact, expand, layout
 from lmctl.distill.logit_cache import KIND, Masking, Maskings, build, checksums, find, identity, rows_of_targets
@@ -43,7 +43,7 @@ def teacher(batch):
 
 
 def keep(root, some, k=None, masking=0, answer=teacher, at_once=5, **parts):
-    return build(root, identity(masking, k, **(PARTS | parts)), some, Draws(1, "corpus/rows"), at_once, answer)
+    return build(root, identity(masking, k, **(PARTS | parts)), some, CounterRng(1, "corpus/rows"), at_once, answer)
 
 
 def columns(logits, how):
@@ -99,9 +99,9 @@ def test_any_batch_finds_the_answers_to_its_rows(tmp_path, objective):
     rng = np.random.default_rng(0)
     for _ in range(5):
         rows = rng.choice(len(some), min(6, len(some)), replace=False)
-        batch = collated(some, rows, rng.integers(0, 6, len(rows)), Draws(1, "corpus/rows"))
+        batch = collated(some, rows, rng.integers(0, 6, len(rows)), CounterRng(1, "corpus/rows"))
         # Epochs beyond the maskings come back as those that were kept: a run lets them repeat.
-        batch = collated(some, rows, batch.rows.epochs % 2, Draws(1, "corpus/rows"))
+        batch = collated(some, rows, batch.rows.epochs % 2, CounterRng(1, "corpus/rows"))
         again = replace(batch, rows=batch.rows._replace(epochs=batch.rows.epochs + 2))
         for term, logits in teacher(batch).items():
             assert torch.equal(found(maskings, batch, term), logits)
@@ -124,7 +124,7 @@ def test_a_run_finds_its_own_rows(tmp_path):
 
 def test_rows_of_targets_by_the_slow_way():
     some = examples()
-    batch = collated(some, np.arange(4), np.zeros(4, dtype=np.int64), Draws(1, "corpus/rows"))
+    batch = collated(some, np.arange(4), np.zeros(4, dtype=np.int64), CounterRng(1, "corpus/rows"))
     width = batch.inputs["input_ids"].shape[1]
     assert rows_of_targets(batch, "mlm").tolist() == [int(p) // width for p in batch.targets["mlm"].positions]
     assert rows_of_targets(batch, "nsp").tolist() == [0, 1, 2, 3]
@@ -178,7 +178,7 @@ def test_an_empty_cache_says_so(tmp_path):
 def test_rows_that_the_teacher_did_not_see_are_noticed(tmp_path):
     some = examples()
     maskings = Maskings([keep(tmp_path, some)[0]])
-    batch = collated(some, np.arange(3), np.zeros(3, dtype=np.int64), Draws(2, "corpus/rows"))  # another seed
+    batch = collated(some, np.arange(3), np.zeros(3, dtype=np.int64), CounterRng(2, "corpus/rows"))  # another seed
     with pytest.raises(DataError, match="row 0 of epoch 0 of corpus is not the one that the teacher saw"):
         maskings.answers(batch, "mlm")
     with pytest.raises(DataError, match="no numbers"):
@@ -201,5 +201,5 @@ def test_an_interrupted_teacher_leaves_nothing_and_finished_maskings_stay(tmp_pa
     assert [len(list(folder.glob("identity.json"))) for folder in folders] == [1]
     fresh, hit = keep(tmp_path, some, masking=1)
     assert not hit
-    batch = collated(some, np.arange(3), np.ones(3, dtype=np.int64), Draws(1, "corpus/rows"))
+    batch = collated(some, np.arange(3), np.ones(3, dtype=np.int64), CounterRng(1, "corpus/rows"))
     assert torch.equal(found(Maskings([Masking(folders[0]), fresh]), batch, "mlm"), teacher(batch)["mlm"])

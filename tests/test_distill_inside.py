@@ -1,4 +1,4 @@
-"""What is seen inside of networks is what transformers reports; comparisons of it are formulas written out."""
+"""What is seen recorder of networks is what transformers reports; comparisons of it are formulas written out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from small import vocabulary
 from small_teachers import MODELS, heads_for
 
 from lmctl.core.errors import ConfigError
-from lmctl.distill.activation_recorder import Inside
+from lmctl.distill.activation_recorder import ActivationRecorder
 from lmctl.distill.attention import Attention
-from lmctl.distill.base import Anatomy, Attended, States
+from lmctl.distill.base import AttentionInputs, ModelShape, States
 from lmctl.distill.feature_losses import _allowed, _logs, _scores
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.layer_map import matched
@@ -38,22 +38,22 @@ def rows(sides: int) -> dict[str, torch.Tensor]:
     return batch | ({"decoder_input_ids": ids.flip(0), "decoder_attention_mask": mask.flip(0)} if sides == 2 else {})
 
 
-def looked(kind: str, attends: bool) -> tuple[Inside, States, dict[str, torch.Tensor]]:
+def looked(kind: str, attends: bool) -> tuple[ActivationRecorder, States, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     network = MODELS[kind].load(vocabulary(), heads_for(KINDS[kind])).eval()
-    inside, batch = Inside(network, attends), rows(2 if kind in ("t5", "marian") else 1)
-    with inside.watching():
+    recorder, batch = ActivationRecorder(network, attends), rows(2 if kind in ("t5", "marian") else 1)
+    with recorder.recording():
         network.encode(batch, None if kind == "bilstm" else torch.arange(36))
     masks = {"layers": batch["attention_mask"]}
-    if len(inside.stacks) == 2:
+    if len(recorder.stacks) == 2:
         masks = {"encoder": batch["attention_mask"], "decoder": batch["decoder_attention_mask"]}
-    return inside, inside.taken(masks), batch
+    return recorder, recorder.pop(masks), batch
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "gpt2", "llama", "t5", "marian"])
 def test_hidden_states_and_attention_are_those_that_transformers_reports(kind):
-    inside, states, batch = looked(kind, attends=True)
-    model = inside.network.pretrained()
+    recorder, states, batch = looked(kind, attends=True)
+    model = recorder.network.pretrained()
     model.set_attn_implementation("eager")
     with torch.no_grad():
         told = model(**batch, output_hidden_states=True, output_attentions=True)
@@ -75,44 +75,46 @@ def test_watching_changes_nothing_and_leaves_nothing_behind():
     torch.manual_seed(0)
     network, batch = MODELS["bert"].load(vocabulary(), heads_for("mlm")).eval(), rows(1)
     before = network.encode(batch, torch.arange(5))
-    inside = Inside(network, attends=True)
-    with inside.watching():
+    recorder = ActivationRecorder(network, attends=True)
+    with recorder.recording():
         during = network.encode(batch, torch.arange(5))
-    inside.taken({"layers": batch["attention_mask"]})
+    recorder.pop({"layers": batch["attention_mask"]})
     torch.testing.assert_close(during, before)
     torch.testing.assert_close(network.encode(batch, torch.arange(5)), before)
-    assert inside._hidden is None
+    assert recorder._hidden is None
 
 
 @pytest.mark.parametrize("kind", ["lstm", "bilstm"])
 def test_recurrent_networks_show_their_layers_and_no_attention(kind):
-    inside, states, _ = looked(kind, attends=False)
-    assert inside.anatomy.heads == 0
-    assert [h.shape for h in states.hidden["layers"]] == [(3, 12, 32), (3, 12, inside.anatomy.width)]
+    recorder, states, _ = looked(kind, attends=False)
+    assert recorder.model_shape.heads == 0
+    assert [h.shape for h in states.hidden["layers"]] == [(3, 12, 32), (3, 12, recorder.model_shape.width)]
     with pytest.raises(ConfigError, match="has no attention maps"):
-        Attention().pupil(inside.anatomy, Anatomy("Bert", {"layers": 3}, 48, 4))
+        Attention().build(recorder.model_shape, ModelShape("Bert", {"layers": 3}, 48, 4))
     if kind == "bilstm":
         with pytest.raises(ConfigError, match="are 32 wide and its hidden states 64"):
-            Hidden(embeddings=True).pupil(inside.anatomy, Anatomy("Bert", {"layers": 3}, 48, 4))
+            Hidden(embeddings=True).build(recorder.model_shape, ModelShape("Bert", {"layers": 3}, 48, 4))
 
 
-def anatomies() -> tuple[Anatomy, Anatomy]:
-    return Anatomy("Student", {"layers": 2}, 8, 2), Anatomy("Teacher", {"layers": 4}, 12, 2)
+def anatomies() -> tuple[ModelShape, ModelShape]:
+    return ModelShape("Student", {"layers": 2}, 8, 2), ModelShape("Teacher", {"layers": 4}, 12, 2)
 
 
-def states(anatomy: Anatomy, seed: int) -> States:
+def states(shape: ModelShape, seed: int) -> States:
     generator = torch.Generator().manual_seed(seed)
-    length, width = 5, anatomy.width // anatomy.heads
-    layers = anatomy.layers["layers"]
+    length, width = 5, shape.width // shape.heads
+    layers = shape.layers["layers"]
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(2, *shape, generator=generator).requires_grad_()
 
-    heads = (anatomy.heads, length, width)
+    heads = (shape.heads, length, width)
     real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    attended = [Attended(draw(*heads), draw(*heads), draw(*heads), width**-0.5, None, None) for _ in range(layers)]
+    attended = [
+        AttentionInputs(draw(*heads), draw(*heads), draw(*heads), width**-0.5, None, None) for _ in range(layers)
+    ]
     return States(
-        {"layers": [draw(length, anatomy.width) for _ in range(layers + 1)]}, {"layers": attended}, {"layers": real}
+        {"layers": [draw(length, shape.width) for _ in range(layers + 1)]}, {"layers": attended}, {"layers": real}
     )
 
 
@@ -129,7 +131,7 @@ def test_hidden_states(metric):
     student, teacher = anatomies()
     ours, theirs = states(student, 0), states(teacher, 1)
     torch.manual_seed(0)
-    pupil = Hidden(metric=metric, embeddings=True).pupil(student, teacher)
+    pupil = Hidden(metric=metric, embeddings=True).build(student, teacher)
     total = 0.0
     for t, s in [(0, 0), (2, 1), (4, 2)]:
         project = pupil.projections[f"layers_{t}_{s}"]
@@ -152,7 +154,7 @@ def test_hidden_states(metric):
 def test_attention_maps(metric):
     student, teacher = anatomies()
     ours, theirs = states(student, 0), states(teacher, 1)
-    pupil = Attention(metric=metric, layer_map="last", values=metric == "kl").pupil(student, teacher)
+    pupil = Attention(metric=metric, layer_map="last", values=metric == "kl").build(student, teacher)
     one, other = (
         ours.attended["layers"][0],
         theirs.attended["layers"][2],
@@ -183,9 +185,9 @@ def test_attention_maps(metric):
 
 def test_relations_of_one_layer_in_heads_of_their_own():
     """MiniLMv2, equation 4: heads are put side by side and cut anew."""
-    student, teacher = Anatomy("Student", {"layers": 2}, 8, 2), Anatomy("Teacher", {"layers": 4}, 12, 3)
+    student, teacher = ModelShape("Student", {"layers": 2}, 8, 2), ModelShape("Teacher", {"layers": 4}, 12, 3)
     ours, theirs = states(student, 0), states(teacher, 1)
-    pupil = MiniLM(relations=["query", "attention"], relation_heads=4, teacher_layer=3).pupil(student, teacher)
+    pupil = MiniLM(relations=["query", "attention"], relation_heads=4, teacher_layer=3).build(student, teacher)
     one, other = ours.attended["layers"][1], theirs.attended["layers"][2]
 
     def vector(part: torch.Tensor, row: int, place: int, head: int) -> torch.Tensor:
@@ -214,18 +216,18 @@ def test_causal_attention_is_compared_where_it_looks():
     below = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
     for some in (ours, theirs):
         some.attended["layers"][:] = [a._replace(allowed=below) for a in some.attended["layers"]]
-    before = Attention().pupil(student, teacher)(ours, theirs).item()
+    before = Attention().build(student, teacher)(ours, theirs).item()
     with torch.no_grad():
         for some in (ours, theirs):  # the last key is seen by the last query alone, where it is real
             for a in some.attended["layers"]:
                 a.key[1, :, 2] += 5.0
                 a.query[1, :, 2] *= 0.0
-    masked = Attention().pupil(student, teacher)(ours, theirs).item()
+    masked = Attention().build(student, teacher)(ours, theirs).item()
     assert masked != pytest.approx(before)
     with torch.no_grad():
         for a in ours.attended["layers"]:
             a.key[1, :, 2] += 50.0  # no query that counts can tell
-    assert Attention().pupil(student, teacher)(ours, theirs).item() == pytest.approx(masked)
+    assert Attention().build(student, teacher)(ours, theirs).item() == pytest.approx(masked)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,7 @@ def test_causal_attention_is_compared_where_it_looks():
     ],
 )
 def test_layer_maps(layer_map, layers, pairs):
-    theirs, ours = (Anatomy("Net", {"layers": number}, 8, 2) for number in layers)
+    theirs, ours = (ModelShape("Net", {"layers": number}, 8, 2) for number in layers)
     assert matched(layer_map, theirs, ours, lowest=0) == {"layers": pairs}
 
 
@@ -256,13 +258,13 @@ def test_layer_maps(layer_map, layers, pairs):
 )
 def test_layers_that_do_not_exist_are_refused(lesson, words):
     with pytest.raises(ConfigError, match=words):
-        lesson.pupil(*anatomies())
+        lesson.build(*anatomies())
 
 
 def test_heads_are_compared_one_by_one():
     student, teacher = anatomies()
     with pytest.raises(ConfigError, match="the teacher has 3 heads, the student 2") as error:
-        Attention().pupil(student, teacher._replace(heads=3))
+        Attention().build(student, teacher._replace(heads=3))
     assert "distill=minilm" in error.value.hint
     with pytest.raises(ValueError, match="layer_map must be one of"):
         Hidden(layer_map="first")

@@ -1,4 +1,4 @@
-"""Lessons in the runner: a step by hand, however it is cut, any teacher for any student, resumed to the bit."""
+"""Distillation in the trainer: a step by hand, however it is cut, any teacher for any student, resumed to the bit."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_step_is_adam_on_the_weighed_sum_of_all_terms(alone, teachers):
     by_hand = Trainer(*taught("mlm", place, **changes), alone)
     assert torch.equal(weights(runner), weights(by_hand))
     list(runner.steps())
-    network, pupil = by_hand.network, by_hand.learner.distillation.pupils["hidden"]
+    network, pupil = by_hand.network, by_hand.learner.distillation.feature_losses["hidden"]
     model, big = network.pretrained(), BertForMaskedLM.from_pretrained(place).eval()
     every = list(by_hand.learner.parameters())
     groups = [

@@ -27,7 +27,7 @@ from lmctl.config.groups import TrainConfig
 from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
-from lmctl.distill.cached_teacher import RememberedTeacher, keys_of, remember
+from lmctl.distill.cached_teacher import CachedTeacher, fill_cache, keys_of
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.mix.mix import Mix, Task
@@ -36,7 +36,7 @@ from lmctl.objective.mlm import MaskedLM
 from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.train.assemble import examples_of
-from lmctl.train.console import Display
+from lmctl.train.display import Display
 from lmctl.train.identity import Identity
 from lmctl.train.session import Session
 from lmctl.train.trainer import Trainer
@@ -237,12 +237,12 @@ def test_answers_come_from_where_they_are_said_to(teachers: list[Path], tmp_path
 
     def remembers(kind: str) -> bool:
         runner = Trainer(taught(teachers[0], teacher_cache=kind, **here), prepared(), alone())
-        return isinstance(runner.learner.distillation.teacher, RememberedTeacher)
+        return isinstance(runner.learner.distillation.teacher, CachedTeacher)
 
     assert not remembers("off")
     with pytest.raises(ConfigError):
         remembers("use")
-    remember(taught(teachers[0], teacher_cache="build", **here), prepared(), torch.device("cpu"), lambda line: None)
+    fill_cache(taught(teachers[0], teacher_cache="build", **here), prepared(), torch.device("cpu"), lambda line: None)
     assert remembers("use")
     assert remembers("auto")
 

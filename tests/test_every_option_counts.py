@@ -18,7 +18,7 @@ from small import documents, store, tokenizer
 from small_tasks import labelled, parallel
 from test_mix import Numbers
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.mix.mix import Mix, Sampling, Task
@@ -84,7 +84,7 @@ def seen_of(objective: Any) -> list[np.ndarray]:
     """The first batch, and its losses."""
     family = objective.families[0]
     examples = objective.examples(Material("task", text_for(objective), VOCABULARY, family, 24, batch_rows=4))
-    batch = examples.collate(np.arange(4), np.zeros(4, dtype=int), Draws(0, "rows"))
+    batch = examples.collate(np.arange(4), np.zeros(4, dtype=int), CounterRng(0, "rows"))
     seen = [tensor.numpy() for tensor in batch.inputs.values()]
     seen += [tensor.numpy() for target in batch.targets.values() for tensor in (target.positions, target.labels)]
     if getattr(objective, "labels", "class") == "class":

@@ -197,7 +197,7 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch):
 
 ON_THE_HUB = """
 import json, sys
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import LmctlError
 from lmctl.data.hub import Hub
 
@@ -207,7 +207,7 @@ def seen(**options):
         rows = [*source.rows("train"), *source.rows("valid")]
         at, left = {}, []
         while source.streamed and at is not None:
-            block = source.block(0, at or None, Draws(1, "shards"))
+            block = source.block(0, at or None, CounterRng(1, "shards"))
             at, left = block.after, left + block.rows
         return [len(rows), len(left), rows[0].label, source.fingerprint()]
     except LmctlError as error:

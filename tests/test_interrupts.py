@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lmctl.core import progress, stop
-from lmctl.train.console import Display
+from lmctl.train.display import Display
 from tests.command import SMALL, command, environment
 
 SECONDS = 20

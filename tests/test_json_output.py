@@ -123,7 +123,7 @@ def test_eval_says_at_once_what_it_does(gpt2, tmp_path, capsys, monkeypatch):
 
 def test_progress_counts_rows_and_batches(capsys, monkeypatch):
     from lmctl.inference import progress
-    from lmctl.train.console import Display
+    from lmctl.train.display import Display
 
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     model = torch.nn.Linear(2, 2)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import vocabulary
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.objective.masking import mask_tokens
 
 VOCABULARY = vocabulary()
@@ -22,7 +22,7 @@ def rows(count: int, length: int, seed: int = 0) -> np.ndarray:
 
 
 def uniforms(ids: np.ndarray, seed: int = 0) -> np.ndarray:
-    draws = Draws(seed, "test")
+    draws = CounterRng(seed, "test")
     return draws.uniforms(np.zeros(len(ids), dtype=int), np.arange(len(ids)), 3 * ids.shape[1])
 
 

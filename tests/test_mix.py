@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.batch import Batch, Targets
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.order import RowStream
 from lmctl.mix.stream import MixStream, Position
@@ -35,7 +35,7 @@ class Numbers(Examples):
     def tokens_per_row(self) -> float:
         return self.width
 
-    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         ids = torch.from_numpy(np.stack([rows, epochs], axis=1))
         positions = torch.arange(len(rows))
         return Batch(self.task, {"input_ids": ids}, {"lm": Targets(positions, positions)}, int(len(rows) * self.width))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.mix.mix import Mix, Sampling, Task
 from lmctl.mix.stream import MixStream, Position
 from lmctl.model.gpt2 import Gpt2
@@ -113,7 +113,7 @@ def test_tokens_per_row_are_those_of_the_rows(kind):
         vocabulary = replace(vocabulary, sentinels=np.arange(5, 30))
     rows = objective.examples(Material("corpus", text.corpora["corpus"].train, vocabulary, family, seq_len))
     numbers = np.arange(len(rows))
-    tokens = [rows.collate(numbers, np.full_like(numbers, e), Draws(3, "x")).tokens for e in range(8)]
+    tokens = [rows.collate(numbers, np.full_like(numbers, e), CounterRng(3, "x")).tokens for e in range(8)]
     assert rows.tokens_per_row == pytest.approx(np.mean(tokens) / len(rows), rel=0.03)
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from small import documents, store, tokenizer, vocabulary
 from torch import nn
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Material
@@ -31,7 +31,7 @@ TEXT = store(documents(30))
 
 def collate(objective, text: TokenStore, family: str, rows: range, seq_len: int = 24, vocabulary=V, epoch: int = 0):
     examples = objective.examples(Material("task", text, vocabulary, family, seq_len))  # type: ignore[arg-type]
-    return examples.collate(np.array(rows), np.full(len(rows), epoch), Draws(0, "rows"))
+    return examples.collate(np.array(rows), np.full(len(rows), epoch), CounterRng(0, "rows"))
 
 
 def test_causal_rows_are_the_stream_and_their_targets_the_next_pieces():

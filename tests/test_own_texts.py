@@ -14,11 +14,11 @@ from taught import weights
 
 from lmctl.cli.main import main
 from lmctl.config.schema import Budget
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.distill.on_policy import OnPolicy
-from lmctl.distill.on_policy_rollout import Noisy, whole_rows
+from lmctl.distill.on_policy_rollout import GumbelNoise, whole_rows
 from lmctl.mix.stream import Position, Window
 from lmctl.model.base import ModelSpec
 from lmctl.model.gpt2 import Gpt2
@@ -63,7 +63,7 @@ def test_the_largest_noisy_logit_is_a_draw():
     logits = torch.tensor([[2.0, 0.0, 1.0, -1.0, 0.5]]).expand(20000, -1)
     small = replace(vocabulary(), size=4, pad=3, sep=3)
     for temperature in (1.0, 2.0):
-        drawn = Noisy(range(20000), temperature, small, "cpu")(None, logits).argmax(dim=-1)
+        drawn = GumbelNoise(range(20000), temperature, small, "cpu")(None, logits).argmax(dim=-1)
         wanted = (logits[0, :4] / temperature).softmax(-1)  # the fifth is beyond the vocabulary
         found = torch.bincount(drawn, minlength=5)[:4] / 20000
         assert (found - wanted).abs().max() < 0.015
@@ -73,15 +73,15 @@ def test_continuations_by_the_slow_way(teachers):
     """Piece by piece, without a cache, each row alone, every piece seeing its own document only."""
     runner = running(teachers)
     given = window(runner)
-    after = runner.own_texts.rewritten(given, 3)
+    after = runner.rollout.rewritten(given, 3)
     (before,), (batch,) = given.batches, after.batches
     rows, real = whole_rows(before)
     stays = int(0.5 * real.min())
-    draws = Draws(1, "on_policy").named("pieces")
+    draws = CounterRng(1, "on_policy").named("pieces")
     generators = row_generators(before, real_positions(before), draws, 3)
     found, _ = whole_rows(batch)
     for row, generator in enumerate(generators):
-        noise = Noisy([int(generator.integers(1 << 62))], 1.0, vocabulary(), "cpu")
+        noise = GumbelNoise([int(generator.integers(1 << 62))], 1.0, vocabulary(), "cpu")
         pieces = rows[row, :stays].tolist()
         start = max([place for place, piece in enumerate(pieces) if piece == SEP], default=0)
         while len(pieces) < rows.shape[1]:
@@ -96,9 +96,9 @@ def test_continuations_by_the_slow_way(teachers):
         # Asked about: every piece of its own, and no other.
         own = [p % 32 for p in batch.targets["lm"].positions.tolist() if p // 32 == row]
         assert own == list(range(stays - 1, len(pieces) - 1))
-    assert batch.own
+    assert batch.generated
     assert batch.rows is None
-    assert not before.own
+    assert not before.generated
 
 
 def test_what_a_student_from_elsewhere_brings_along_does_not_write(teachers):
@@ -106,7 +106,7 @@ def test_what_a_student_from_elsewhere_brings_along_does_not_write(teachers):
     plain, brought = running(teachers), running(teachers)
     config = brought.network.pretrained().generation_config
     config.suppress_tokens, config.repetition_penalty = list(range(5, 60)), 9.0
-    found = [whole_rows(runner.own_texts.rewritten(window(runner), 3).batches[0])[0] for runner in (plain, brought)]
+    found = [whole_rows(runner.rollout.rewritten(window(runner), 3).batches[0])[0] for runner in (plain, brought)]
     assert np.array_equal(*found)
     assert (found[0] >= 5).any()
     assert brought.network.pretrained().generation_config is config
@@ -115,7 +115,7 @@ def test_what_a_student_from_elsewhere_brings_along_does_not_write(teachers):
 def test_translations_end_where_they_end(teachers):
     runner = running(teachers, "translate")
     given = window(runner)
-    after = runner.own_texts.rewritten(given, 0)
+    after = runner.rollout.rewritten(given, 0)
     (before,), (batch,) = given.batches, after.batches
     assert torch.equal(batch.inputs["input_ids"], before.inputs["input_ids"])
     width = batch.inputs["decoder_input_ids"].shape[1]
@@ -131,7 +131,7 @@ def test_the_lesson_is_the_divergence_on_the_students_own_pieces(teachers):
     """The first step's term, by hand; the objective's loss is left out, whatever it would count for."""
     runner, again = running(teachers, hard=1.0), running(teachers, hard=1.0)
     report = next(runner.steps())
-    after = again.own_texts.rewritten(window(again), 0)
+    after = again.rollout.rewritten(window(again), 0)
     (batch,) = after.batches
     positions = batch.targets["lm"].positions
     networks = again.network, again.learner.distillation.teacher.teachers[0].network
@@ -149,12 +149,12 @@ def test_the_lesson_is_the_divergence_on_the_students_own_pieces(teachers):
 
 
 def test_a_lot_for_every_step(teachers):
-    own = running(teachers, share=0.3).own_texts
-    turns = [own.turn(step) for step in range(1000)]
+    own = running(teachers, share=0.3).rollout
+    turns = [own.is_rollout_step(step) for step in range(1000)]
     assert 0.25 < np.mean(turns) < 0.35
     runner = running(teachers, share=0.5, budget=Budget(steps=8))
     seen = ["corpus/lm" in report.counts for report in runner.steps()]
-    assert seen == [not runner.own_texts.turn(step) for step in range(8)]
+    assert seen == [not runner.rollout.is_rollout_step(step) for step in range(8)]
     assert len(set(seen)) == 2
 
 
@@ -178,15 +178,15 @@ def test_what_a_row_keeps_and_writes_does_not_depend_on_its_company(teachers, mo
     """With texts that lose words, so that rows differ in length."""
     how = OnPolicy(share=1.0, prompt=0.3, max_new_tokens=room)
     runner = running(teachers, how=how, model=model)
-    material = runner.own_texts.examples["corpus"].material
+    material = runner.rollout.examples["corpus"].material
     vary = replace(material, rewrite=lambda ids, generator: ids[: int(generator.integers(10, len(ids)))])
     examples = runner.learner.objectives["corpus"].examples(vary)
-    runner.own_texts.examples = {"corpus": examples}
-    rows, draws = np.arange(6), Draws(1, "x")
+    runner.rollout.examples = {"corpus": examples}
+    rows, draws = np.arange(6), CounterRng(1, "x")
 
     def written(some: np.ndarray) -> list[tuple[list[int], int]]:
         given = Window([examples.collate(some, np.zeros_like(some), draws)], {}, Position())
-        after = runner.own_texts.rewritten(given, 4)
+        after = runner.rollout.rewritten(given, 4)
         (batch,) = after.batches
         whole, _ = whole_rows(batch)
         width = batch.inputs["input_ids"].shape[1]
@@ -213,7 +213,7 @@ def test_what_a_row_keeps_and_writes_does_not_depend_on_its_company(teachers, mo
 def test_without_turns_it_is_the_lesson_alone(teachers):
     never = running(teachers, share=0.0, hard=0.5)
     plain = running(teachers, share=0.0, hard=0.5)
-    plain.own_texts = None
+    plain.rollout = None
     for runner in (never, plain):
         list(runner.steps())
     assert torch.equal(weights(never), weights(plain))

@@ -12,7 +12,7 @@ from small import plan as small_plan
 from transformers import AutoModelForCausalLM
 
 from lmctl.config.schema import Evaluation
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
@@ -117,7 +117,7 @@ def test_dropped_weights_and_locked_units():
 def test_rows_go_through_the_stream_once_in_order():
     text = store(documents(12))
     rows = StreamedLM("sentence").examples(Material("corpus", text, V, "decoder", 10, batch_rows=3))
-    batch = rows.collate(np.arange(len(rows)), np.zeros(len(rows), dtype=int), Draws(0, "x"))
+    batch = rows.collate(np.arange(len(rows)), np.zeros(len(rows), dtype=int), CounterRng(0, "x"))
     pieces = batch.inputs["input_ids"].reshape(rows.segments, 3, 10).permute(1, 0, 2).reshape(3, -1)
     per_track = len(rows.stream) // 3
     expected = np.stack([rows.stream[t * per_track : t * per_track + rows.segments * 10] for t in range(3)])
@@ -154,7 +154,7 @@ def test_validation_reads_every_track_in_order_whatever_a_batch_holds(micro: int
     examples, network = runner.validation.examples["corpus"], runner.network.eval()
     rows = np.arange(len(examples))
     assert examples.segments > 2
-    whole = examples.collate(rows, np.zeros_like(rows), Draws(0, "x"))
+    whole = examples.collate(rows, np.zeros_like(rows), CounterRng(0, "x"))
     pieces, labels = (
         ids.reshape(-1, examples.tracks, 8).permute(1, 0, 2).reshape(examples.tracks, -1)
         for ids in (whole.inputs["input_ids"], whole.targets["lm"].labels)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier
 from small import documents, store, vocabulary
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.core.token_store import TokenStore
 from lmctl.objective.base import Material
@@ -35,7 +35,7 @@ def material(text, seq_len: int, **changes) -> Material:
 
 def full(rows: FullRows, epoch: int) -> np.ndarray:
     """All rows of one epoch, int64 [R, L]."""
-    return rows.gather(np.arange(len(rows)), np.full(len(rows), epoch), None, Draws(0, "rows"))[0]
+    return rows.gather(np.arange(len(rows)), np.full(len(rows), epoch), None, CounterRng(0, "rows"))[0]
 
 
 def stream() -> list[int]:
@@ -73,8 +73,8 @@ def test_a_corpus_shorter_than_a_row_is_one_short_row():
 
 
 def gather(pairs: Pairs, rows: np.ndarray, coins: int = 64, seed: int = 0):
-    draws = Draws(seed, "pairs").uniforms(np.zeros(len(rows), dtype=int), rows, DRAWS_PER_ROW + coins)
-    return pairs.gather(rows, np.zeros(len(rows), dtype=int), draws, Draws(seed, "pairs"))
+    draws = CounterRng(seed, "pairs").uniforms(np.zeros(len(rows), dtype=int), rows, DRAWS_PER_ROW + coins)
+    return pairs.gather(rows, np.zeros(len(rows), dtype=int), draws, CounterRng(seed, "pairs"))
 
 
 def segments(batch, row: int) -> tuple[list[int], list[int]]:
@@ -185,7 +185,7 @@ def test_a_second_segment_by_itself_comes_as_often_under_either_label():
     begins: dict[int, list[int]] = {IS_NEXT: [], IS_RANDOM: []}
     numbers = np.arange(len(pairs))
     for seed in range(600):
-        draws = Draws(seed, "pairs").uniforms(np.zeros_like(numbers), numbers, 4).T
+        draws = CounterRng(seed, "pairs").uniforms(np.zeros_like(numbers), numbers, 4).T
         found = pairs.segments(numbers, draws)
         for label in begins:
             places = corpus.sentences.searchsorted(found.begin[1, found.labels == label])
@@ -252,7 +252,7 @@ def test_an_augmentation_is_drawn_anew_in_every_epoch_and_for_every_row():
     def reverse_some(pieces, generator):
         return pieces[::-1] if generator.random() < 0.5 else pieces[: max(1, len(pieces) // 2)]
 
-    rows, draws = FullRows(TEXT, VOCABULARY, 20), Draws(0, "rows")
+    rows, draws = FullRows(TEXT, VOCABULARY, 20), CounterRng(0, "rows")
     numbers = np.arange(len(rows))
     ids, lengths = rows.gather(numbers, np.zeros_like(numbers), reverse_some, draws)
     assert set(lengths.tolist()) == {11, 20}

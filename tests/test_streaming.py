@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from lmctl.config.schema import Budget
 from lmctl.core.batch import Batch
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.token_store import TokenStore, store_in_memory
 from lmctl.data.hub import Hub
@@ -162,7 +162,7 @@ def test_shards_come_in_another_order_in_later_passes(path: str):
     for epoch in range(3):
         at: dict[str, Any] | None = {}
         while at is not None:
-            block = hub.block(epoch, at or None, Draws(3, "t0/shards"))
+            block = hub.block(epoch, at or None, CounterRng(3, "t0/shards"))
             places.append((epoch, [row.where for row in block.rows]))
             at = block.after
     by_pass = [[where for epoch, block in places if epoch == number for where in block] for number in range(3)]

@@ -57,7 +57,7 @@ def test_the_run_begins_with_the_teachers_layers(teacher):
         name = "model.bert.encoder.layer.%d.output.dense.weight"
         assert torch.equal(ours[name % place], theirs[name % layer])
     assert torch.equal(ours["model.cls.predictions.bias"], theirs["model.cls.predictions.bias"])
-    assert "layers of the teacher: bert.encoder.layer 0, 2" in runner.begun
+    assert "layers of the teacher: bert.encoder.layer 0, 2" in runner.copied_layers
     assert len(list(runner.steps())) == 5
     # The control begins there, too, and has no lesson; nor is the teacher kept.
     alone = runner_of(taught(teacher, model=TeacherLayers(str(teacher), 2), student=Student([0, 2])))
@@ -77,7 +77,7 @@ def test_pieces_under_other_numbers_make_no_difference(teacher, tmp_path):
         for place in (teacher, other)
     ]
     assert torch.equal(weights(runs[0]), weights(runs[1]))
-    assert "the same 85 pieces under other numbers" in runs[1].begun[-1]
+    assert "the same 85 pieces under other numbers" in runs[1].copied_layers[-1]
     for one, two in zip(runs[0].steps(), runs[1].steps(), strict=True):
         for name in one.losses.totals:
             assert float(one.losses.totals[name]) == pytest.approx(float(two.losses.totals[name]), rel=1e-4)

@@ -18,10 +18,10 @@ from taught import BIG, runner_of, save_teacher, taught, weights
 from lmctl.augment.char_noise import CharNoise
 from lmctl.cli.main import main
 from lmctl.config.schema import BatchShape, Budget, Evaluation, Logging
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.distill import cached_teacher as remembered
-from lmctl.distill.cached_teacher import remember
+from lmctl.distill import cached_teacher as cached_teacher
+from lmctl.distill.cached_teacher import fill_cache
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
@@ -45,7 +45,7 @@ def cache(tmp_path_factory) -> str:
 def kept(teacher, cache, **changes):
     """A plan with all that it will ask for in the cache."""
     some = taught(teacher, cache_dir=cache, teacher_cache="auto", **{"maskings": 2, "teacher_cache_k": None} | changes)
-    remember(some, prepared(), CPU, lambda line: None)
+    fill_cache(some, prepared(), CPU, lambda line: None)
     return some
 
 
@@ -79,9 +79,9 @@ def test_the_teacher_is_never_loaded(teacher, cache, monkeypatch):
     def never(*_):
         raise AssertionError("the teacher was loaded")
 
-    monkeypatch.setattr(remembered, "teacher_of", never)
+    monkeypatch.setattr(cached_teacher, "teacher_of", never)
     monkeypatch.setattr("lmctl.train.trainer.teacher_of", never)
-    remember(some, prepared(), CPU, lambda line: None)
+    fill_cache(some, prepared(), CPU, lambda line: None)
     assert len(list(runner_of(some).steps())) == 5
     # Nor by a job of a sweep that differs in what the answers do not depend on.
     other = taught(teacher, cache_dir=cache, teacher_cache="use", maskings=1, teacher_cache_k=None, size=4, hard=0.0)
@@ -104,7 +104,7 @@ def test_several_terms_and_an_interruption(tmp_path, cache):
 
 def test_rows_come_again_as_they_were():
     examples = runner_of(plan()).stream.streams["corpus"].examples
-    some, draws, rows = Repeating(examples, 3), Draws(1, "corpus/rows"), np.arange(4)
+    some, draws, rows = Repeating(examples, 3), CounterRng(1, "corpus/rows"), np.arange(4)
     for epoch in (0, 2, 4, 9):
         one, other = (e.collate(rows, np.full(4, n), draws) for e, n in ((some, epoch), (examples, epoch % 3)))
         assert torch.equal(one.inputs["input_ids"], other.inputs["input_ids"])
@@ -149,7 +149,7 @@ def test_answers_about_other_rows_are_not_taken(teacher, tmp_path):
 
 def test_a_cache_of_rows_that_changed_is_noticed_while_training(teacher, cache):
     runner = runner_of(kept(teacher, cache))
-    runner.stream.streams["corpus"].draws = Draws(5, "something else")
+    runner.stream.streams["corpus"].draws = CounterRng(5, "something else")
     with pytest.raises(DataError, match="is not the one that the teacher saw"):
         next(runner.steps())
 
@@ -215,7 +215,7 @@ def test_what_is_kept_is_told_by_all_that_decides_it(teacher, tmp_path):
     (task,), rows = some.mix.tasks.values(), {"corpus": range(100)}
 
     def keys(own=some, text=None) -> str:
-        return json.dumps(remembered.keys_of(own, text or prepared(), rows)["corpus"][0], sort_keys=True)
+        return json.dumps(cached_teacher.keys_of(own, text or prepared(), rows)["corpus"][0], sort_keys=True)
 
     def with_task(**changes) -> Plan:
         return replace(some, mix=replace(some.mix, tasks={"corpus": replace(task, **changes)}))
@@ -240,7 +240,7 @@ def test_what_is_kept_is_told_by_all_that_decides_it(teacher, tmp_path):
     for name, own in different.items():
         text = prepared() if name != "name" else _named(prepared(), "other")
         names = {"other": range(100)} if name == "name" else rows
-        found[name] = json.dumps(next(iter(remembered.keys_of(own, text, names).values()))[0], sort_keys=True)
+        found[name] = json.dumps(next(iter(cached_teacher.keys_of(own, text, names).values()))[0], sort_keys=True)
     assert before not in found.values()
     assert len(set(found.values())) == len(found)
     for changed in ("corpus", "tokenizer"):

@@ -110,6 +110,6 @@ def seen(runner: Trainer) -> Seen:
         state.micro_batches,
         state.passes,
         runner.step.scaler.value,
-        runner.begun,
+        runner.copied_layers,
     ]
     return Seen(weights(runner).numpy().tobytes(), said)

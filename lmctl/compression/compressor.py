@@ -10,7 +10,7 @@ from lmctl.compression.quantise import Fp32, Quantiser
 from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lmctl.compression.error_feedback import Memory
+    from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.wire import Wire
@@ -89,7 +89,7 @@ class Compressor(Option):
         feedback = "error feedback" if self.error_feedback else "no error feedback"
         return f"{pruned}in {type(self.quantise).__name__.lower()}, {feedback}"
 
-    def method(self, layout: Layout, wire: Wire, memory: Memory) -> Method:
+    def method(self, layout: Layout, wire: Wire, memory: ErrorFeedback) -> Method:
         if self.density < 1:
             from lmctl.compression.sparse import Pruned
 

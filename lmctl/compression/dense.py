@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmctl.compression.error_feedback import Memory
+from lmctl.compression.error_feedback import ErrorFeedback
 from lmctl.compression.layout import Part, cut, size
 from lmctl.compression.quantise import Quantiser
 from lmctl.compression.wire import Wire
@@ -24,7 +24,7 @@ from lmctl.compression.wire import Wire
 class Dense:
     """Quantise, remember the rest."""
 
-    def __init__(self, parts: list[Part], wire: Wire, quantise: Quantiser, memory: Memory) -> None:
+    def __init__(self, parts: list[Part], wire: Wire, quantise: Quantiser, memory: ErrorFeedback) -> None:
         self.parts, self.wire, self.quantise, self.memory = parts, wire, quantise, memory
         self.pieces = cut(parts)
         self.shares = [-(-size(piece) // wire.world) for piece in self.pieces]

@@ -22,7 +22,7 @@ from torch import Tensor
 from lmctl.compression.layout import Part
 
 
-class Memory:
+class ErrorFeedback:
     """Residual and velocity of one worker, float32 [n] each, where they are wanted."""
 
     def __init__(self, n: int, device: torch.device, feedback: bool, momentum: float, mask: bool) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmctl.compression.error_feedback import Memory
+from lmctl.compression.error_feedback import ErrorFeedback
 from lmctl.compression.layout import Part, matrix_shape
 from lmctl.compression.wire import Wire
 
@@ -25,7 +25,7 @@ from lmctl.compression.wire import Wire
 class LowRank:
     """PowerSGD at work."""
 
-    def __init__(self, parts: list[Part], wire: Wire, rank: int, warm_start: bool, memory: Memory) -> None:
+    def __init__(self, parts: list[Part], wire: Wire, rank: int, warm_start: bool, memory: ErrorFeedback) -> None:
         self.parts, self.wire, self.warm_start, self.memory = parts, wire, warm_start, memory
         self.shapes = [matrix_shape(part.shape) for part in parts]
         self.ranks = [min(rank, *shape) for shape in self.shapes]

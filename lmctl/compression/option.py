@@ -13,7 +13,7 @@ from lmctl.core.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from lmctl.compression.error_feedback import Memory
+    from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import CompressedExchange, Method
     from lmctl.compression.layout import Layout
     from lmctl.compression.wire import Wire
@@ -70,13 +70,13 @@ class Option(GradCompressor):
         return replace(self, simulate_workers=1)
 
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> CompressedExchange:
-        from lmctl.compression.error_feedback import Memory
+        from lmctl.compression.error_feedback import ErrorFeedback
         from lmctl.compression.exchange import CompressedExchange
         from lmctl.compression.layout import layout_of, size
 
         layout = layout_of(learner, self.dense_below, self.exclude, self.pays)
         n, momentum, mask = size(layout.compressed), *self.correction
-        memory = Memory(n, layout.device, self.error_feedback, momentum, mask)
+        memory = ErrorFeedback(n, layout.device, self.error_feedback, momentum, mask)
         # Gradients are those of the mean, W times a worker's share of it: so is the norm.
         clip = clip_norm * wire.world**0.5 if self.local_clip and clip_norm is not None else None
         method = self.method(layout, wire, memory)
@@ -97,5 +97,5 @@ class Option(GradCompressor):
         return True
 
     @abstractmethod
-    def method(self, layout: Layout, wire: Wire, memory: Memory) -> Method:
+    def method(self, layout: Layout, wire: Wire, memory: ErrorFeedback) -> Method:
         """The compressor at work, on `layout.compressed`."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lmctl.compression.coding import decode_positions, encode_positions, positions_size
-from lmctl.compression.error_feedback import Memory
+from lmctl.compression.error_feedback import ErrorFeedback
 from lmctl.compression.layout import Part, cut, size
 from lmctl.compression.quantise import Quantiser
 from lmctl.compression.top_k import survivors
@@ -33,7 +33,7 @@ class Pruned:
         density: Callable[[int], float],
         sampled: bool,
         quantise: Quantiser,
-        memory: Memory,
+        memory: ErrorFeedback,
     ) -> None:
         """`density`: the share of the values that is sent, by step."""
         self.parts, self.wire = parts, wire

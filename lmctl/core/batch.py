@@ -148,7 +148,7 @@ class Batch:
     """Real tokens in the batch, padding not counted."""
     rows: RowNumbers | None = None
     """Where the rows can be found again by their numbers."""
-    own: bool = False
+    generated: bool = False
     """Whether the student wrote what is asked about: a teacher's opinion of it counts then, the text does not."""
 
     def counts(self) -> dict[str, int]:

@@ -15,15 +15,15 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Draws:
+class CounterRng:
     """The random numbers of one purpose (`"corpus/train"`, say) under one seed."""
 
     seed: int
     purpose: str
 
-    def named(self, suffix: str) -> Draws:
+    def named(self, suffix: str) -> CounterRng:
         """The numbers of another purpose under the same seed."""
-        return Draws(self.seed, f"{self.purpose}/{suffix}")
+        return CounterRng(self.seed, f"{self.purpose}/{suffix}")
 
     def generator(self, epoch: int, row: int) -> np.random.Generator:
         """A generator of its own for one row of one epoch, where nobody knows how many numbers will be needed."""

@@ -1,7 +1,7 @@
 """A rehearsal of the optimiser step: `lmctl.train.step.TrainStep` itself, with stand-ins for what it has around it.
 
 Learner, precision, optimiser, exchange, adversary and step are the run's own. Stand-ins are its processes (`Alone`),
-DDP (`PaperDdp`), the network between workers (`PaperWire`), and rows, which the adversary may ask for noise.
+DDP (`FakeDdp`), the network between workers (`FakeWire`), and rows, which the adversary may ask for noise.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Stage:
         with torch.device(run.paper):
             network = build(run.plan, run.known, checkpointing)
             rows = [sample.batch for sample in samples.values()]
-            perturbations = PaperPerturbations(network, run.paper)
+            perturbations = FakePerturbations(network, run.paper)
             self.step, _ = train_step(self.plan, network, None, rows, strategy, perturbations)
         self.learner = self.step.learner
         terms = [f"{batch.task}/{term}" for batch in rows for term in self.learner.counts(batch)]
@@ -105,7 +105,7 @@ class Stage:
         processes: Any = Alone(run.workers, run.paper, run.world == 1 and run.workers > 1)
         if plan.compression.sends or processes.simulated:
             return Exchanged(processes, plan.compression, plan.clip_norm)
-        return PaperDdp(processes, self.live) if run.world > 1 else Single(processes)
+        return FakeDdp(processes, self.live) if run.world > 1 else Single(processes)
 
     def export(self) -> None:
         """Make room for a plain copy of the network, which is what stored weights, and those under adapters, are
@@ -131,7 +131,7 @@ class Alone:
         self.world, self.device, self.simulated = world, device, simulated
 
     def wire(self) -> Wire:
-        return PaperWire(0, self.world)
+        return FakeWire(0, self.world)
 
     def sum(self, values: list[float]) -> list[float]:
         return values
@@ -140,7 +140,7 @@ class Alone:
         return value
 
 
-class PaperDdp(Single):
+class FakeDdp(Single):
     """DDP: a bucket for every gradient, there from the beginning. In the pass that exchanges gradients each goes into
     its bucket as soon as it is there (`gradient_as_bucket_view`)."""
 
@@ -168,7 +168,7 @@ class PaperDdp(Single):
             parameter.grad = self.buckets[parameter]
 
 
-class PaperWire(Wire):
+class FakeWire(Wire):
     """Counts what would be sent."""
 
     def _summed(self, vector: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class PaperWire(Wire):
         return message.new_empty((self.world, len(message)))
 
 
-class PaperPerturbations(Perturbations):
+class FakePerturbations(Perturbations):
     """Rows without text."""
 
     def random_shift(self, batch: Batch, window: int) -> Tensor:

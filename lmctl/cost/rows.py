@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lmctl.core.batch import Batch, Targets
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.cost.known_data import STANDIN_ROWS, Known
 from lmctl.objective.base import Examples
 from lmctl.plan import Plan
@@ -91,7 +91,7 @@ def samples(plan: Plan, examples: dict[str, Examples], world: int) -> dict[str, 
             numbers = np.argsort(-lengths, kind="stable")[:count]
         else:
             numbers = np.arange(count) * (1 if some.tracks is not None else max(1, len(some) // count))
-        batch = some.collate(numbers, np.zeros_like(numbers), Draws(plan.seed, f"{task}/rows"))
+        batch = some.collate(numbers, np.zeros_like(numbers), CounterRng(plan.seed, f"{task}/rows"))
         made[task] = Sample(batch, rows, mean, float(some.tokens_per_row), _shapes(some, count, plan.seed))
     return made
 
@@ -103,7 +103,7 @@ def _shapes(some: Examples, count: int, seed: int) -> int:
     found = set()
     for number, generator in enumerate(map(np.random.default_rng, range(DRAWN))):
         rows = generator.integers(0, len(some), count)
-        batch = some.collate(rows, np.full(count, number), Draws(seed, "shapes"))
+        batch = some.collate(rows, np.full(count, number), CounterRng(seed, "shapes"))
         found.add((*(t.shape for t in batch.inputs.values()), *batch.counts().values()))
     return len(found)
 

@@ -14,7 +14,7 @@ from lmctl.core.progress import duration
 from lmctl.cost.budget import Spending
 from lmctl.cost.estimate import Estimate
 from lmctl.cost.memory_tracker import ACTIVATIONS
-from lmctl.train.console import print_whole
+from lmctl.train.display import print_whole
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
         teachers = [t.outline(known.vocabulary, heads_of(plan, known.prepared)) for t in plan.teachers]
         if plan.student.from_teacher is not None:
             origins(outline, teachers[0], plan.student.from_teacher)
-    asked = teachers if plan.distill.lessons and plan.teacher_cache != "use" else []
+    asked = teachers if plan.distill.terms and plan.teacher_cache != "use" else []
     return Checked(plan, known, examples, world, device, outline, asked, machine)
 
 

@@ -11,7 +11,7 @@ from lmctl.core.component import Component
 
 if TYPE_CHECKING:
     from lmctl.core.batch import Kind, Row, Split
-    from lmctl.core.counter_rng import Draws
+    from lmctl.core.counter_rng import CounterRng
 
 StreamPlace: TypeAlias = "dict[str, Any]"
 """Where a source stands in its stream, as JSON: what it needs to find the place again."""
@@ -73,7 +73,7 @@ class Source(Component):
         them is ever at hand. All that must be finite comes from the first block: `rows("train")` yields that only."""
         return False
 
-    def block(self, epoch: int, at: StreamPlace | None, order: Draws) -> Block:
+    def block(self, epoch: int, at: StreamPlace | None, order: CounterRng) -> Block:
         """Of a streamed source the block of pass `epoch` over the stream that begins at `at`, None being its beginning:
         the same rows for the same arguments in every process. Parts of the stream may come in another order in every
         pass, drawn from `order`, but for the first one. DataError if it cannot be read, or if a row is bad."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Optional
 
 from lmctl.core.batch import Row
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Place
 from lmctl.core.suggest import did_you_mean
@@ -163,7 +163,7 @@ class Hub(Columns):
         """What the validation rows say, to be left out of training wherever it comes in the stream."""
         return frozenset(digest(row, self.sides) for row in self._partition.rows("valid"))
 
-    def block(self, epoch: int, at: StreamPlace | None, order: Draws) -> Block:
+    def block(self, epoch: int, at: StreamPlace | None, order: CounterRng) -> Block:
         records = self._first
         if (epoch, at) != (0, None):
             records = self._reader.block(self.buffer, epoch, at, order)

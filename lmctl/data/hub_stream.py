@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.data.base import StreamPlace
 from lmctl.data.hub_dataset import explained
 from lmctl.data.records import Record
@@ -30,12 +30,12 @@ class BlockReader:
         """`name` stands for the split in messages; `open_stream` gives the dataset anew."""
         self.name, self.open_stream = name, open_stream
         self._coming: Iterator[tuple[str, Record]] = iter(())
-        self._next: tuple[int, StreamPlace | None, Draws | None] | None = None
+        self._next: tuple[int, StreamPlace | None, CounterRng | None] | None = None
         """What `_coming` is about to yield."""
         self._at: dict[str, int] = {}
         self._shard: Any = None
 
-    def block(self, count: int, epoch: int, at: StreamPlace | None, order: Draws | None) -> Records:
+    def block(self, count: int, epoch: int, at: StreamPlace | None, order: CounterRng | None) -> Records:
         """At most `count` records of pass `epoch` from `at` on (None: its beginning); fewer only at the end."""
         key = (epoch, at, order if epoch else None)
         if key != self._next:
@@ -48,7 +48,7 @@ class BlockReader:
             self._next = (epoch, after, key[2])
         return Records(found, after)
 
-    def _records(self, epoch: int, at: StreamPlace | None, order: Draws | None) -> Iterator[tuple[str, Record]]:
+    def _records(self, epoch: int, at: StreamPlace | None, order: CounterRng | None) -> Iterator[tuple[str, Record]]:
         whole = self.open_stream()
         shards = list(range(whole.num_shards))
         if epoch and order is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lmctl.core.errors import LmctlError
-from lmctl.distill.base import Anatomy, Attended, States
+from lmctl.distill.base import AttentionInputs, ModelShape, States
 
 IMPLEMENTATION = "sdpa"
 """Under which name all networks of lmctl find their attention."""
@@ -23,17 +23,17 @@ CROSS = ("cross", "encoder_attn", "EncDecAttention")
 """Parts of the names of attention to the other side."""
 
 
-class Inside:
+class ActivationRecorder:
     """Hooks wait in a network from now on; they take things down while `watching`."""
 
     def __init__(self, network: Any, attends: bool) -> None:
         """`attends`: attention is taken down, too."""
         self.network, self.attends = network, attends
-        self.stacks: dict[str, list[nn.Module]] = network.to_be_seen()
+        self.stacks: dict[str, list[nn.Module]] = network.recordable_stacks()
         self._hidden: dict[str, list[Tensor | None]] | None = None
-        self._attended: dict[str, list[Attended | None]] = {}
+        self._attended: dict[str, list[AttentionInputs | None]] = {}
         self._places: dict[int, tuple[str, int]] = {}
-        network.read_everywhere()
+        network.compute_every_position()
         for stack, layers in self.stacks.items():
             layers[0].register_forward_pre_hook(self._before(stack), with_kwargs=True)
             for place, layer in enumerate(layers):
@@ -43,14 +43,14 @@ class Inside:
                         self._places[id(module)] = (stack, place)
 
     @property
-    def anatomy(self) -> Anatomy:
+    def model_shape(self) -> ModelShape:
         config = self.network.model.config
         recurrent = not hasattr(config, "num_attention_heads")
         layers = {stack: len(layers) for stack, layers in self.stacks.items()}
         heads = 0 if recurrent else int(config.num_attention_heads)
         width, embedding = int(config.hidden_size), int(self.network.word_embeddings().embedding_dim)
         other = None if embedding == width else embedding
-        return Anatomy(type(self.network.model).__name__, layers, width, heads, other)
+        return ModelShape(type(self.network.model).__name__, layers, width, heads, other)
 
     def _before(self, stack: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -67,7 +67,7 @@ class Inside:
         return hook
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """Inside it, what a forward pass does is taken down."""
         self._hidden = {stack: [None] * (len(layers) + 1) for stack, layers in self.stacks.items()}
         self._attended = {stack: [None] * len(layers) for stack, layers in self.stacks.items()}
@@ -80,7 +80,7 @@ class Inside:
             if self.attends:
                 ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = original
 
-    def taken(self, real: Mapping[str, Tensor]) -> States:
+    def pop(self, real: Mapping[str, Tensor]) -> States:
         """What was taken down last, and no longer; `real` bool [R, L] by stack is what is not padding."""
         hidden, attended = self._hidden, self._attended
         assert hidden is not None
@@ -105,7 +105,7 @@ class Inside:
         return attend
 
 
-def _taken_down(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: Any) -> Attended:
+def _taken_down(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: Any) -> AttentionInputs:
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # several heads of queries share one of keys
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
@@ -121,4 +121,4 @@ def _taken_down(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: An
         allowed = mask
     else:  # what is added is 0, or so low that nothing is left
         allowed = mask > torch.finfo(mask.dtype).min / 2
-    return Attended(query, key, value, query.shape[-1] ** -0.5 if scale is None else float(scale), allowed, bias)
+    return AttentionInputs(query, key, value, query.shape[-1] ** -0.5 if scale is None else float(scale), allowed, bias)

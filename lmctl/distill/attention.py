@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.distill.base import Anatomy, StateLesson
+from lmctl.distill.base import FeatureLoss, ModelShape
 from lmctl.distill.layer_map import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
-    from lmctl.distill.feature_losses import AttentionPupil
+    from lmctl.distill.feature_losses import AttentionLoss
 
 METRICS = ("kl", "mse", "scores")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attention(Weighted, StateLesson):
+class Attention(Weighted, FeatureLoss):
     """How far the attention of matched layers is apart, head by head, mean over heads and pairs of layers, summed over
     positions. `kl`: the divergence of a position's map from the teacher's. `mse`: the mean squared difference of the
     maps. `scores`: that of the scores before the softmax, as TinyBERT does it. With `values` the divergence of the
@@ -36,8 +36,8 @@ class Attention(Weighted, StateLesson):
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
 
-    def pupil(self, student: Anatomy, teacher: Anatomy) -> AttentionPupil:
-        from lmctl.distill.feature_losses import AttentionPupil
+    def build(self, student: ModelShape, teacher: ModelShape) -> AttentionLoss:
+        from lmctl.distill.feature_losses import AttentionLoss
 
         check_seen("attention", teacher, student, attends=True)
         if student.heads != teacher.heads:
@@ -46,4 +46,4 @@ class Attention(Weighted, StateLesson):
                 f"{student.heads}",
                 f"model.heads={teacher.heads}, or distill=minilm, which cuts both into the same number of heads",
             )
-        return AttentionPupil(matched(self.layer_map, teacher, student, lowest=1), self.metric, self.values)
+        return AttentionLoss(matched(self.layer_map, teacher, student, lowest=1), self.metric, self.values)

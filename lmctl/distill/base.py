@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Answers(NamedTuple):
-    """What a teacher says of n targets of one term."""
+    """A teacher's logits for n targets of one term."""
 
     logits: Tensor
     """float32 [n, K]."""
@@ -28,35 +28,35 @@ class Answers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a lesson is about, besides the numbers."""
+class LossContext:
+    """What a distillation loss is told besides the logits."""
 
     kind: LabelKind
-    """What the answers are: one class (or piece) of several, any number of classes, a number."""
+    """What the logits are of: one class (or piece) of several, any number of classes, a number."""
     progress: float
     """Share of the budget that is spent."""
 
 
-class Lesson(Component):
-    """One term of the lesson: a `LogitLesson`, a `StateLesson`, or one that changes the texts."""
+class DistillTerm(Component):
+    """One term of `distill.terms`: a loss on logits or on features, or one that changes the texts."""
 
     @abstractmethod
     def weight_at(self, progress: float) -> float:
         """What the term counts for when `progress` of the budget, from 0 to 1, is spent."""
 
 
-class LogitLesson(Lesson):
-    """A term that compares answers, target by target."""
+class LogitLoss(DistillTerm):
+    """A loss between the student's and the teacher's logits, target by target (KD loss, "soft targets")."""
 
     @abstractmethod
-    def apart(self, student: Tensor, teacher: Answers, asked: Asked) -> Tensor:
-        """How far the student's logits float32 [n, C] are from the teacher's answers, summed over the targets; a
-        scalar with a gradient for the student. Whatever it gives for two halves of the targets adds up to what it
-        gives for all: it is asked in chunks."""
+    def loss(self, student: Tensor, teacher: Answers, context: LossContext) -> Tensor:
+        """The loss of the student's logits float32 [n, C] against the teacher's, summed over the targets; a scalar with
+        a gradient for the student. It is called in chunks, so the losses of two halves of the targets must add up to
+        the loss of all."""
 
 
-class Anatomy(NamedTuple):
-    """What there is to see of a network's inside, for whoever matches layers."""
+class ModelShape(NamedTuple):
+    """Layers, width and heads of a network, for matching a student's layers with a teacher's."""
 
     what: str
     """The network's name, for messages."""
@@ -65,13 +65,13 @@ class Anatomy(NamedTuple):
     width: int
     """Units of a hidden state."""
     heads: int
-    """Attention heads; 0 where there is no attention to be seen."""
+    """Attention heads; 0 where no attention can be recorded."""
     embedding: int | None = None
     """Units of what goes into the first layer, where they are not `width`."""
 
 
-class Attended(NamedTuple):
-    """What the self-attention of one layer computed with."""
+class AttentionInputs(NamedTuple):
+    """Inputs of one layer's self-attention."""
 
     query: Tensor
     """[R, A, L, D], as keys and values are: A heads of D units, rotated where positions are rotated in."""
@@ -87,37 +87,35 @@ class Attended(NamedTuple):
 
 @dataclass(frozen=True)
 class States:
-    """What was seen inside of a network while it read a batch."""
+    """Hidden states and attention inputs, recorded during one forward pass."""
 
     hidden: dict[str, list[Tensor]]
     """By stack: [R, L, H] the embeddings, then what each layer gave."""
-    attended: dict[str, list[Attended]]
-    """By stack, layer by layer; empty unless it was asked for."""
+    attended: dict[str, list[AttentionInputs]]
+    """By stack, one per layer; empty unless attention was recorded."""
     real: dict[str, Tensor]
     """By stack: bool [R, L], what is not padding."""
 
 
-class StateLesson(Lesson):
-    """A term that compares what happens inside of the networks."""
+class FeatureLoss(DistillTerm):
+    """A loss between inner states of student and teacher (feature distillation): hidden states or attention."""
 
     attends: ClassVar[bool] = False
-    """Whether it looks at attention, too."""
+    """Whether it needs attention inputs besides hidden states."""
 
     @abstractmethod
-    def pupil(self, student: Anatomy, teacher: Anatomy) -> Any:
-        """An `nn.Module` of (student: States, teacher: States): how far they are apart, summed over real positions,
-        a scalar. It owns what is learned for the comparison alone, such as projections. ConfigError if these two
-        cannot be compared. Its `shown` are lines for people: what is compared with what."""
+    def build(self, student: ModelShape, teacher: ModelShape) -> Any:
+        """The `nn.Module` that computes it from (student: States, teacher: States): a scalar, summed over real
+        positions. It owns parameters that are learnt for the loss alone, such as projections. Its `shown` are lines
+        for people: which layers are compared. Raises ConfigError if the two networks cannot be compared."""
 
 
 class Distiller(Component):
-    """Group `distill`: what a student learns from its teacher, besides what the text says. Defaults are those of a run
-    without a teacher."""
+    """Group `distill`: the losses that a student learns by from its teacher, besides the objective's own. Defaults are
+    those of a run without a teacher."""
 
-    @property
-    @abstractmethod
-    def lessons(self) -> Mapping[str, Lesson]:
-        """The terms by name; none: there is no teacher."""
+    terms: Mapping[str, DistillTerm]
+    """By name; none: there is no teacher."""
 
     @property
     def teacher_precision(self) -> Precision | None:
@@ -134,36 +132,36 @@ class Distiller(Component):
         """Bytes of one network's logits that are in memory at a time; None: as without a teacher."""
         return None
 
-    def hard_at(self, progress: float) -> float:
-        """What the objective's own losses count for when `progress` of the budget is spent."""
+    def task_weight_at(self, progress: float) -> float:
+        """Weight of the objective's own (hard-label) losses when `progress` of the budget is spent."""
         return 1.0
 
 
 class TeacherOutput(ABC):
-    """What a teacher makes of one micro-batch."""
+    """A teacher's logits and states for one micro-batch."""
 
     @abstractmethod
     def answers(self, term: str, head: str, rows: slice) -> Answers:
-        """Its answers to the targets `rows` of a term, which the student gives with its `head`."""
+        """Its logits for the targets `rows` of a term, for which the student uses its `head`."""
 
     @property
     def states(self) -> States:
-        """Its inside, if the lessons look at that."""
+        """Its recorded states, if a feature loss needs them."""
         raise NotImplementedError
 
 
 class Teacher(ABC):
-    """Who is asked for every micro-batch: a model, or the answers that one gave earlier."""
+    """Where a run gets a teacher's outputs from: a model in memory, or a cache of its logits."""
 
     fingerprints: Mapping[str, str]
     """What must be the same for a run to go on."""
 
     @property
-    def anatomy(self) -> Anatomy | None:
-        """What is to be seen of its inside; None if nobody looks there."""
+    def model_shape(self) -> ModelShape | None:
+        """Layers and widths of the teacher; None if no feature loss needs them."""
         return None
 
     @abstractmethod
     def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
-        """Read a micro-batch, on its device: what the student's `predictions` say was encoded, no shift on the
-        embeddings, and at the same targets."""
+        """Its outputs for a micro-batch on its device: for the inputs that the student's `predictions` encoded, at the
+        same targets, without an adversary's shift on the embeddings."""

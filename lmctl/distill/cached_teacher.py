@@ -1,4 +1,4 @@
-"""A teacher that need not be there: its answers, asked for once, come from the cache (`lmctl.distill.logit_cache`).
+"""A teacher whose logits come from the cache (`lmctl.distill.logit_cache`): it is run once, and need not be loaded.
 
 They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by the
 rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target they
@@ -38,22 +38,22 @@ SECONDS = 20
 """Between lines that say how far it is."""
 
 
-class RememberedTeacher(Teacher):
-    """Answers from the cache."""
+class CachedTeacher(Teacher):
+    """Logits from the cache instead of a forward pass."""
 
     def __init__(
         self, tasks: Mapping[str, Maskings], shared: SharedPieces, fingerprints: dict[str, str], device: torch.device
     ) -> None:
         self.tasks, self.shared, self.fingerprints, self.device = tasks, shared, fingerprints, device
 
-    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> Recalled:
+    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> CachedOutput:
         maskings = self.tasks[batch.task]
-        return Recalled({term: maskings.answers(batch, term) for term in batch.targets}, self.shared, self.device)
+        return CachedOutput({term: maskings.answers(batch, term) for term in batch.targets}, self.shared, self.device)
 
 
 @dataclass(frozen=True)
-class Recalled(TeacherOutput):
-    """What it makes of one micro-batch: answers, nothing of the inside."""
+class CachedOutput(TeacherOutput):
+    """Cached logits of one micro-batch; inner states are not cached."""
 
     logits: Mapping[str, CachedLogits]
     """By term."""
@@ -67,21 +67,19 @@ class Recalled(TeacherOutput):
         return Answers(logits, torch.from_numpy(places).to(self.device).expand(len(logits), -1))
 
 
-def remembered(
+def cached_teacher(
     plan: Plan, prepared: Prepared, examples: Mapping[str, Examples], device: torch.device
-) -> RememberedTeacher:
-    """The teacher of `plan` from the cache; ConfigError if it was not asked about these rows."""
+) -> CachedTeacher:
+    """The teacher of `plan` from the cache; ConfigError if it has no logits for these rows."""
     keys = keys_of(plan, prepared, examples)
     tasks = {task: Maskings([find(_root(plan), key) for key in some]) for task, some in keys.items()}
     _, shared = vocabularies(plan.teachers[0], prepared)
     check_labels(plan, prepared, plan.teachers[0])
-    return RememberedTeacher(
-        tasks, shared, {"teacher": json.dumps([fingerprint(one) for one in plan.teachers])}, device
-    )
+    return CachedTeacher(tasks, shared, {"teacher": json.dumps([fingerprint(one) for one in plan.teachers])}, device)
 
 
-def remember(plan: Plan, prepared: Prepared, device: torch.device, say: Callable[[str], None]) -> None:
-    """Ask the teacher about all rows that a run of `plan` will see, where the cache does not know its answers yet."""
+def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callable[[str], None]) -> None:
+    """Compute and cache the teacher's logits for all rows that a run of `plan` will see, unless they are there."""
     live: Any = None
     examples = examples_of(plan.mix, plan.model.family, plan.batch, prepared, "train", augmented=True)
     for task, keys in keys_of(plan, prepared, examples).items():
@@ -100,7 +98,7 @@ def remember(plan: Plan, prepared: Prepared, device: torch.device, say: Callable
 
 
 class _Asked:
-    """The live teacher as what fills the cache."""
+    """The teacher in memory, as what fills the cache."""
 
     def __init__(self, plan: Plan, prepared: Prepared, device: torch.device) -> None:
         self.live, self.device = teacher_of(plan, prepared, device), device
@@ -126,7 +124,7 @@ class _Progress:
 
 
 def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) -> dict[str, list[dict[str, Any]]]:
-    """What the answers to each task's rows are found by, masking by masking."""
+    """Cache keys of each task's rows, one per masking (epoch)."""
     versions = versions_of(plan, examples)
     assert versions is not None
     teachers = [
@@ -155,7 +153,7 @@ def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) ->
 
 
 def _told(shared: SharedPieces) -> str:
-    """A vocabulary, as far as it matters."""
+    """A hash of how the two vocabularies map: the only part of them that the logits depend on."""
     return hashlib.sha256(shared.to_teacher.tobytes()).hexdigest()
 
 

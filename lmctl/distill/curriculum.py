@@ -1,22 +1,21 @@
-"""What is learnt from the teacher, and what from the text: a sum of named terms, each with its weight."""
+"""The total loss of a student: a weighted sum of the objective's own losses and named distillation losses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from lmctl.core.component import MAY_CHANGE
 from lmctl.core.piecewise import check_curve, curve_at, points_of
-from lmctl.distill.base import Distiller, Lesson
+from lmctl.distill.base import Distiller, DistillTerm
 from lmctl.precision.base import Precision
 
 
 @dataclass(frozen=True)
 class Curriculum(Distiller):
-    """loss = hard * (the objective's own) + the sum of weight * (term of the lesson)."""
+    """loss = hard * (the objective's own) + sum over terms of weight * (distillation loss)."""
 
-    terms: dict[str, Lesson]
+    terms: dict[str, DistillTerm]
     teacher_precision: Optional[Precision] = None
     """None: float32."""
     hard: Any = 1.0
@@ -36,12 +35,8 @@ class Curriculum(Distiller):
             raise ValueError(f"hard must not be negative, got {self.hard}")
 
     @property
-    def lessons(self) -> Mapping[str, Lesson]:
-        return self.terms
-
-    @property
     def chunk_bytes(self) -> int:
         return int(self.chunk_mb * 2**20)
 
-    def hard_at(self, progress: float) -> float:
+    def task_weight_at(self, progress: float) -> float:
         return curve_at(points_of("hard", self.hard), progress, self.between)

@@ -1,7 +1,7 @@
-"""What a micro-batch is learnt from besides its labels: nothing, or what a teacher makes of the same rows.
+"""The distillation losses of a micro-batch: none, or those against a teacher's outputs for the same rows.
 
-A teacher is asked about exactly what the student's predictions encoded. Its answers are compared with the student's
-where the student's heads run (`losses.py`); hidden states and attention are compared here, as a whole.
+The teacher reads exactly what the student's predictions encoded. Losses on logits run where the student's heads run,
+chunk by chunk (`lmctl/train/losses.py`); losses on hidden states and attention are computed here, for all positions.
 """
 
 from __future__ import annotations
@@ -15,121 +15,121 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.batch import Batch, LabelKind
-from lmctl.distill.activation_recorder import Inside
-from lmctl.distill.base import Asked, Distiller, LogitLesson, StateLesson, States, Teacher, TeacherOutput
+from lmctl.distill.activation_recorder import ActivationRecorder
+from lmctl.distill.base import Distiller, FeatureLoss, LogitLoss, LossContext, States, Teacher, TeacherOutput
 from lmctl.objective.base import Objective, Prediction
 from lmctl.train.losses import zero_loss
 from lmctl.train.rows import real_positions
 
 PREFIX = "distill_"
-"""Before the names of a lesson's terms."""
+"""Before the names of distillation losses in the record."""
 
-LogitLoss: TypeAlias = Callable[[Tensor, slice], Tensor]
+TargetLoss: TypeAlias = Callable[[Tensor, slice], Tensor]
 """(the student's logits [n, C] at the targets `rows`, which these are) -> a loss, summed over them."""
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What is learnt from one micro-batch besides its labels."""
+class DistillLosses:
+    """What the losses of one micro-batch are made of when there is a teacher."""
 
     task_weight: float = 1.0
     """What the objective's own losses count for."""
-    logits: Mapping[str, Mapping[str, tuple[float, LogitLoss]]] = field(default_factory=dict)
-    """By term of the objective: by name what is learnt from its logits, and what it counts for."""
+    logits: Mapping[str, Mapping[str, tuple[float, TargetLoss]]] = field(default_factory=dict)
+    """By term of the objective, by name: weight of a loss on the logits, and the loss."""
     states: Mapping[str, tuple[float, Tensor]] = field(default_factory=dict)
-    """By name: how far inner states are apart, summed over real positions, and what that counts for."""
+    """By name: weight of a feature loss, and its value, summed over real positions."""
 
 
 class NoDistillation(nn.Module):
-    """The labels say all."""
+    """A run without a teacher: the objective's own losses only."""
 
     shown: Sequence[str] = ()
-    """What of the teacher's is compared with what of the student's, for people."""
+    """Which layers are compared with which, for people."""
     chunk_bytes: int | None = None
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """What the terms of the lessons are summed over, besides those of the objective."""
+        """Number of targets or positions that each distillation loss is summed over."""
         return {}
 
     def recording(self) -> AbstractContextManager[Any]:
-        """Inside it, what a forward pass of the student does is recorded, if a lesson looks there."""
+        """Inside it, the student's forward pass is recorded, if a feature loss needs that."""
         return nullcontext()
 
     def recorded(self, batch: Batch) -> States | None:
-        """What was recorded last."""
+        """The states that were recorded last."""
         return None
 
-    def lessons(
+    def losses(
         self, batch: Batch, predictions: Mapping[str, Prediction], states: States | None, progress: float
-    ) -> Lessons:
-        """What a teacher adds to the losses of `batch`, when `progress` of the budget is spent."""
-        return Lessons()
+    ) -> DistillLosses:
+        """The distillation losses of `batch`, when `progress` of the budget is spent."""
+        return DistillLosses()
 
 
 class Distillation(NoDistillation):
-    """A teacher's lesson, as a distiller words it."""
+    """A teacher, and the losses against its outputs."""
 
     def __init__(
         self,
         teacher: Teacher,
         rule: Distiller,
         objectives: Mapping[str, Objective],
-        inside: Inside | None,
+        recorder: ActivationRecorder | None,
     ) -> None:
-        """`inside`: what records the student's layers, if a term looks at them."""
+        """`recorder`: what records the student's layers, if a term looks at them."""
         super().__init__()
-        self.teacher, self.rule, self.inside = teacher, rule, inside
+        self.teacher, self.rule, self.recorder = teacher, rule, recorder
         self.chunk_bytes = rule.chunk_bytes
         self.kinds: dict[str, LabelKind] = {name: o.label_kind or "class" for name, o in objectives.items()}
-        self.comparing = {n: t for n, t in rule.lessons.items() if isinstance(t, LogitLesson)}
-        self.pupils = nn.ModuleDict()
+        self.logit_losses = {n: t for n, t in rule.terms.items() if isinstance(t, LogitLoss)}
+        self.feature_losses = nn.ModuleDict()
         self.shown = []
-        for name, lesson in rule.lessons.items():
-            if inside is not None and isinstance(lesson, StateLesson):
-                assert teacher.anatomy is not None
-                self.pupils[name] = pupil = lesson.pupil(inside.anatomy, teacher.anatomy)
-                self.shown += [f"{name}: {line}" for line in pupil.shown]
+        for name, term in rule.terms.items():
+            if recorder is not None and isinstance(term, FeatureLoss):
+                assert teacher.model_shape is not None
+                self.feature_losses[name] = module = term.build(recorder.model_shape, teacher.model_shape)
+                self.shown += [f"{name}: {line}" for line in module.shown]
         self._looked: tuple[Any, TeacherOutput] | None = None
 
     def _label(self, name: str, term: str, batch: Batch) -> str:
-        """The name of a term of the lesson about the targets of `term`."""
+        """The name of a distillation loss on the targets of `term`."""
         return f"{PREFIX}{name}" if len(batch.targets) == 1 else f"{PREFIX}{name}_{term}"
 
     def counts(self, batch: Batch) -> dict[str, int]:
         counts = batch.counts()
-        answers = {self._label(name, term, batch): counts[term] for name in self.comparing for term in counts}
-        return answers | {f"{PREFIX}{name}": batch.tokens for name in self.pupils}
+        answers = {self._label(name, term, batch): counts[term] for name in self.logit_losses for term in counts}
+        return answers | {f"{PREFIX}{name}": batch.tokens for name in self.feature_losses}
 
     def recording(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.inside is None else self.inside.watching()
+        return nullcontext() if self.recorder is None else self.recorder.recording()
 
     def recorded(self, batch: Batch) -> States | None:
-        return None if self.inside is None else self.inside.taken(real_by_stack(batch))
+        return None if self.recorder is None else self.recorder.pop(real_positions_by_stack(batch))
 
-    def lessons(
+    def losses(
         self, batch: Batch, predictions: Mapping[str, Prediction], states: States | None, progress: float
-    ) -> Lessons:
+    ) -> DistillLosses:
         output = self._look(batch, predictions)
-        asked = Asked(self.kinds[batch.task], progress)
+        context = LossContext(self.kinds[batch.task], progress)
 
-        def compared(lesson: LogitLesson, term: str, head: str) -> LogitLoss:
-            return lambda logits, rows: lesson.apart(logits.float(), output.answers(term, head, rows), asked)
+        def on_chunk(loss: LogitLoss, term: str, head: str) -> TargetLoss:
+            return lambda logits, rows: loss.loss(logits.float(), output.answers(term, head, rows), context)
 
         logits = {
             term: {
-                self._label(name, term, batch): (lesson.weight_at(progress), compared(lesson, term, prediction.head))
-                for name, lesson in self.comparing.items()
+                self._label(name, term, batch): (loss.weight_at(progress), on_chunk(loss, term, prediction.head))
+                for name, loss in self.logit_losses.items()
             }
             for term, prediction in predictions.items()
         }
         inner = {}
-        for name, pupil in self.pupils.items():
-            weight = self.rule.lessons[name].weight_at(progress)
-            inner[f"{PREFIX}{name}"] = weight, _apart(pupil, states, output.states, weight)
-        return Lessons(0.0 if batch.own else self.rule.hard_at(progress), logits, inner)
+        for name, pupil in self.feature_losses.items():
+            weight = self.rule.terms[name].weight_at(progress)
+            inner[f"{PREFIX}{name}"] = weight, _feature_loss(pupil, states, output.states, weight)
+        return DistillLosses(0.0 if batch.generated else self.rule.task_weight_at(progress), logits, inner)
 
     def _look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
-        """What the teacher makes of what was encoded, once for all passes over the same."""
+        """The teacher's outputs, computed once for all passes over the same inputs."""
         inputs = [prediction.inputs for prediction in predictions.values()]
         known = self._looked
         if known is not None and len(known[0]) == len(inputs) and all(map(_same, known[0], inputs)):
@@ -144,15 +144,14 @@ def _same(one: object, other: object) -> bool:
     return one is other
 
 
-def _apart(pupil: nn.Module, ours: Any, theirs: Any, weight: float) -> Tensor:
-    """What a comparison of states gives, in float32 whatever the states are; where it does not count, without a
-    backward pass."""
+def _feature_loss(pupil: nn.Module, ours: Any, theirs: Any, weight: float) -> Tensor:
+    """A feature loss, in float32 whatever the states are; at weight 0 without a backward pass."""
     with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
         apart: Tensor = pupil(ours, theirs)
     return apart if weight != 0 else apart + zero_loss(pupil.parameters())
 
 
-def real_by_stack(batch: Batch) -> dict[str, Tensor]:
+def real_positions_by_stack(batch: Batch) -> dict[str, Tensor]:
     """bool [R, L] by stack of layers: what is not padding."""
     if "decoder_input_ids" not in batch.inputs:
         return {"layers": real_positions(batch)}

@@ -1,4 +1,4 @@
-"""The comparisons of hidden states and attention, each a module, because some learn projections.
+"""Losses on hidden states and attention, each a module, because some learn projections.
 
 Shapes as in `States`: R rows, L positions, H units, A heads. All losses are sums over the real positions of the student
 (which are the teacher's).
@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmctl.distill.base import Attended, States
+from lmctl.distill.base import AttentionInputs, States
 
 Pairs = Mapping[str, Sequence[tuple[int, int]]]
 """(teacher's layer, student's layer) by stack."""
 
 
-class HiddenPupil(nn.Module):
-    """How far hidden states of pairs of layers are apart."""
+class HiddenStateLoss(nn.Module):
+    """Distance of hidden states, over pairs of layers (mean squared error or cosine)."""
 
     def __init__(self, pairs: Pairs, ours: int, theirs: int, metric: str) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class HiddenPupil(nn.Module):
         return total / self.number
 
 
-class AttentionPupil(nn.Module):
-    """How far the attention of pairs of layers is apart, head by head."""
+class AttentionLoss(nn.Module):
+    """Distance of attention maps or scores, head by head, over pairs of layers."""
 
     def __init__(self, pairs: Pairs, metric: str, values: bool) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class AttentionPupil(nn.Module):
         return total / self.number
 
 
-class RelationPupil(nn.Module):
-    """How far the relations of positions in one layer are apart, in relation heads."""
+class RelationLoss(nn.Module):
+    """Divergence of self-attention relations in relation heads (MiniLM)."""
 
     def __init__(self, pairs: Pairs, relations: Sequence[str], heads: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class RelationPupil(nn.Module):
                     total = total + _divergence(one, other, allowed, real)
         return total / len(self.pairs)
 
-    def _related(self, one: Attended, relation: str) -> Tensor:
+    def _related(self, one: AttentionInputs, relation: str) -> Tensor:
         """[R, heads, L, L] before the softmax."""
         left = one.query if relation == "attention" else getattr(one, relation)
         right = one.key if relation == "attention" else left
@@ -132,19 +132,19 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
     return left.float() @ right.float().transpose(-1, -2)
 
 
-def _scores(one: Attended) -> Tensor:
+def _scores(one: AttentionInputs) -> Tensor:
     """What the softmax of the attention is taken of, before it is masked: float32 [R, A, L, L]."""
     scores = _products(one.query, one.key) * one.scale
     return scores if one.bias is None else scores + one.bias.float()
 
 
-def _allowed(one: Attended, real: Tensor) -> Tensor:
+def _allowed(one: AttentionInputs, real: Tensor) -> Tensor:
     """bool [R, 1, L, L]: who may look at whom, and nobody at padding."""
     keys = real[:, None, None, :].expand(-1, 1, real.shape[1], -1)
     return keys if one.allowed is None else keys & one.allowed
 
 
-def _shared(one: Attended, real: Tensor) -> Tensor:
+def _shared(one: AttentionInputs, real: Tensor) -> Tensor:
     """The same for all heads: who may look at whom with any of them, bool [R, 1, L, L]."""
     return _allowed(one, real).any(dim=1, keepdim=True)
 

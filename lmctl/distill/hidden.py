@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.distill.base import Anatomy, StateLesson
+from lmctl.distill.base import FeatureLoss, ModelShape
 from lmctl.distill.layer_map import check_map, check_seen, matched
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
-    from lmctl.distill.feature_losses import HiddenPupil
+    from lmctl.distill.feature_losses import HiddenStateLoss
 
 METRICS = ("mse", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hidden(Weighted, StateLesson):
+class Hidden(Weighted, FeatureLoss):
     """How far hidden states are apart. `mse`: the mean squared difference. `cosine`: 1 minus their cosine, which is
     half the squared difference of normalised states that PKD takes. Where widths differ the student's states are
     projected by a matrix that is learned for each pair of layers."""
@@ -38,8 +38,8 @@ class Hidden(Weighted, StateLesson):
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
 
-    def pupil(self, student: Anatomy, teacher: Anatomy) -> HiddenPupil:
-        from lmctl.distill.feature_losses import HiddenPupil
+    def build(self, student: ModelShape, teacher: ModelShape) -> HiddenStateLoss:
+        from lmctl.distill.feature_losses import HiddenStateLoss
 
         check_seen("hidden", teacher, student, attends=False)
         pairs = matched(self.layer_map, teacher, student, lowest=0)
@@ -52,4 +52,4 @@ class Hidden(Weighted, StateLesson):
                     f"its hidden states {who.width}",
                     "nearest: embeddings=false, and no layer 0 in layer_map",
                 )
-        return HiddenPupil(pairs, student.width, teacher.width, self.metric)
+        return HiddenStateLoss(pairs, student.width, teacher.width, self.metric)

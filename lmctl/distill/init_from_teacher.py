@@ -11,7 +11,7 @@ from lmctl.train.assemble import heads_of
 from lmctl.train.prepare import Prepared
 
 
-def begin(plan: Plan, prepared: Prepared, network: Any) -> list[str]:
+def init_from_teacher(plan: Plan, prepared: Prepared, network: Any) -> list[str]:
     """Copy what `plan` says of the teacher's layers into the new student `network`, on the CPU; says what. The teacher
     is let go of again."""
     keep = plan.student.from_teacher

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.distill.base import Anatomy
+from lmctl.distill.base import ModelShape
 
 MAPS = ("uniform", "skip", "last")
 
@@ -26,7 +26,7 @@ def _is_pair(pair: Any) -> bool:
     return isinstance(pair, Sequence) and len(pair) == 2 and all(type(layer) is int for layer in pair)
 
 
-def matched(layer_map: Any, teacher: Anatomy, student: Anatomy, lowest: int) -> dict[str, list[tuple[int, int]]]:
+def matched(layer_map: Any, teacher: ModelShape, student: ModelShape, lowest: int) -> dict[str, list[tuple[int, int]]]:
     """(teacher's layer, student's layer) by stack, counted from 1; 0 are the embeddings, -1 is the last one. `lowest`
     is 0 where embeddings count. ConfigError if there is no such layer.
 
@@ -41,7 +41,7 @@ def matched(layer_map: Any, teacher: Anatomy, student: Anatomy, lowest: int) -> 
 
 
 def _pairs(
-    layer_map: Any, theirs: int, ours: int, lowest: int, stack: str, teacher: Anatomy, student: Anatomy
+    layer_map: Any, theirs: int, ours: int, lowest: int, stack: str, teacher: ModelShape, student: ModelShape
 ) -> list[tuple[int, int]]:
     if layer_map == "uniform" or (isinstance(layer_map, str) and ours == 1):
         return [(max(1, round(layer * theirs / ours)), layer) for layer in range(1, ours + 1)]
@@ -65,7 +65,7 @@ def _pairs(
     return pairs
 
 
-def check_seen(what: str, teacher: Anatomy, student: Anatomy, attends: bool) -> None:
+def check_seen(what: str, teacher: ModelShape, student: ModelShape, attends: bool) -> None:
     """ConfigError unless both have what is to be compared."""
     for who in (student, teacher):
         if not who.layers:

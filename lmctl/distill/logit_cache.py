@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lmctl.core.batch import Batch
 from lmctl.core.cache import cached, found
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, Stopped
 from lmctl.core.stop import Interrupted
 from lmctl.distill.compact_logits import Layout, compact, expand, layout
@@ -126,7 +126,7 @@ def build(
     root: Path,
     key: Mapping[str, Any],
     examples: Examples,
-    draws: Draws,
+    draws: CounterRng,
     rows_at_once: int,
     answer: Answer,
     tick: Callable[[int], None] = lambda rows: None,

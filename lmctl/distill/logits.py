@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.piecewise import check_curve, curve_at, points_of
-from lmctl.distill.base import Answers, Asked, LogitLesson
+from lmctl.distill.base import Answers, LogitLoss, LossContext
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ DIVERGENCES = ("forward", "reverse", "js")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logits(Weighted, LogitLesson):
+class Logits(Weighted, LogitLoss):
     """T^2 times the divergence of the student's distribution from the teacher's.
 
     `forward`: KL(teacher, student), which covers all that the teacher finds possible (Hinton et al. 2015). `reverse`:
@@ -49,14 +49,14 @@ class Logits(Weighted, LogitLesson):
         if self.top_k is not None and self.top_k < 2:
             raise ValueError(f"top_k must be at least 2 (of one piece the probability is always 1), got {self.top_k}")
 
-    def apart(self, student: Tensor, teacher: Answers, asked: Asked) -> Tensor:
+    def loss(self, student: Tensor, teacher: Answers, context: LossContext) -> Tensor:
         from lmctl.distill import divergence
 
-        ours, theirs = divergence.aligned(student, teacher, self.top_k if asked.kind == "class" else None)
-        if asked.kind == "number":
+        ours, theirs = divergence.aligned(student, teacher, self.top_k if context.kind == "class" else None)
+        if context.kind == "number":
             return ((ours - theirs) ** 2).sum()
-        temperature = curve_at(points_of("temperature", self.temperature), asked.progress, self.between)
-        logs = divergence.of_each_class if asked.kind == "classes" else divergence.of_one_class
+        temperature = curve_at(points_of("temperature", self.temperature), context.progress, self.between)
+        logs = divergence.of_each_class if context.kind == "classes" else divergence.of_one_class
         q, p = logs(ours / temperature), logs(theirs / temperature)
         if self.divergence == "js":
             return temperature**2 * divergence.jensen_shannon(q, p, self.beta)

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
 from lmctl.core.errors import ConfigError
-from lmctl.distill.base import Anatomy, StateLesson
+from lmctl.distill.base import FeatureLoss, ModelShape
 from lmctl.distill.layer_map import check_seen, matched
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
-    from lmctl.distill.feature_losses import RelationPupil
+    from lmctl.distill.feature_losses import RelationLoss
 
 RELATIONS = ("query", "key", "value", "attention")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiniLM(Weighted, StateLesson):
+class MiniLM(Weighted, FeatureLoss):
     """The sum over `relations` of the divergence of the student's from the teacher's, mean over relation heads, summed
     over positions. `query`, `key`, `value`: relations of each with itself (MiniLMv2); `attention`: of queries with
     keys (MiniLM, with `value`)."""
@@ -44,8 +44,8 @@ class MiniLM(Weighted, StateLesson):
         if self.relation_heads is not None and self.relation_heads < 1:
             raise ValueError(f"relation_heads must be above 0, got {self.relation_heads}")
 
-    def pupil(self, student: Anatomy, teacher: Anatomy) -> RelationPupil:
-        from lmctl.distill.feature_losses import RelationPupil
+    def build(self, student: ModelShape, teacher: ModelShape) -> RelationLoss:
+        from lmctl.distill.feature_losses import RelationLoss
 
         check_seen("minilm", teacher, student, attends=True)
         heads = self.relation_heads or teacher.heads
@@ -57,4 +57,4 @@ class MiniLM(Weighted, StateLesson):
                     f"nearest: distill.terms.minilm.relation_heads={near}",
                 )
         pairs = matched([[self.teacher_layer, self.student_layer]], teacher, student, lowest=1)
-        return RelationPupil(pairs, tuple(self.relations), heads)
+        return RelationLoss(pairs, tuple(self.relations), heads)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from lmctl.distill.base import Distiller, Lesson
+from lmctl.distill.base import Distiller, DistillTerm
 
 
 @dataclass(frozen=True)
 class NoTeacher(Distiller):
-    """The text says all."""
+    """A run without a teacher: the objective's own losses only."""
 
-    @property
-    def lessons(self) -> Mapping[str, Lesson]:
-        return {}
+    terms = MappingProxyType[str, DistillTerm]({})

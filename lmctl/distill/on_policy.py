@@ -3,7 +3,7 @@ distillation of language models", GKD, algorithm 1).
 
 What a student meets when it writes is its own mistakes, not the data. So in a share of the steps, drawn by lot for
 each, it writes the texts itself: a continuation behind the first part of a row, or the whole target of a translation.
-The lesson's divergences then run over its own pieces, and the objective's loss, which would have it imitate itself, is
+The distillation losses then run over its own pieces, and the objective's loss, which would have it imitate itself, is
 left out. No gradient goes through the drawing, as in the paper.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from lmctl.distill.base import Lesson
+from lmctl.distill.base import DistillTerm
 
 
 @dataclass(frozen=True)
-class OnPolicy(Lesson):
+class OnPolicy(DistillTerm):
     """How often, and how, the student writes."""
 
     share: float = 0.5

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.batch import Batch
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.paths import Paths
 from lmctl.distill.base import Answers
-from lmctl.distill.teacher import LiveTeacher, teacher_of
+from lmctl.distill.teacher import TeacherEnsemble, teacher_of
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.base import Examples
 from lmctl.parallel.processes import Processes
@@ -38,10 +38,10 @@ SECONDS = 2.0
 PASSES = 3
 
 
-class Faculty(nn.Module):
-    """The teachers of a run as a network of the student's kind: the average of their answers."""
+class EnsembleNetwork(nn.Module):
+    """The teachers of a run as one network: the average of their logits."""
 
-    def __init__(self, live: LiveTeacher) -> None:
+    def __init__(self, live: TeacherEnsemble) -> None:
         super().__init__()
         self.live = live
         self.networks = nn.ModuleList(one.network for one in live.teachers)
@@ -65,14 +65,14 @@ class Faculty(nn.Module):
         return torch.stack([answers.logits for answers in said]).mean(dim=0)
 
 
-def compared(
+def measure_gap(
     plan: Plan, prepared: Prepared, run: Paths, summary: dict[str, Any], control: dict[str, Any] | None
 ) -> dict[str, Any]:
     """What summary.json says of teacher, control and gap, for a student that is finished in `run` with `summary`;
     `control` is the summary of the student without a teacher."""
     processes = Processes(plan.runner.on_cpu())
     live = teacher_of(plan, prepared, processes.device)
-    faculty = Faculty(live)
+    ensemble = EnsembleNetwork(live)
     student = Pretrained(str(run.root)).load(prepared.vocabulary, heads_of(plan, prepared)).to(processes.device)
     objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
     family, micro = plan.model.family, plan.batch.micro or plan.batch.rows
@@ -82,14 +82,14 @@ def compared(
     def learner(network: nn.Module, precision: Precision) -> Learner:
         return Learner(network, objectives, precision, processes.device, Fixed()).eval()
 
-    both = [learner(faculty, live.precision), learner(student, Fp32())]
+    both = [learner(ensemble, live.precision), learner(student, Fp32())]
     theirs, ours = _latencies(plan, valid, both)
-    seen = validation.measured(both[0]) if faculty.complete else None
+    seen = validation.measured(both[0]) if ensemble.complete else None
     found: dict[str, Any] = {
         "teacher": {
             "path": plan.teacher[0] if len(plan.teacher) == 1 else list(plan.teacher),
-            "parameters": sum(p.numel() for p in faculty.parameters()),
-            "model_bytes": weight_bytes(faculty),
+            "parameters": sum(p.numel() for p in ensemble.parameters()),
+            "model_bytes": weight_bytes(ensemble),
             "valid": seen.figures if seen else {},
             "ms_per_row": theirs,
         },
@@ -128,7 +128,7 @@ def _latencies(plan: Plan, valid: Mapping[str, Examples], learners: list[Learner
         start, number = time.monotonic(), 0
         while number <= PASSES or time.monotonic() - start < SECONDS:
             rows = np.sort((np.arange(size) + number * size) % len(examples))
-            batch = _fresh(examples.collate(rows, np.zeros_like(rows), Draws(0, f"{task}/valid")))
+            batch = _fresh(examples.collate(rows, np.zeros_like(rows), CounterRng(0, f"{task}/valid")))
             for learner, taken in zip(learners, times, strict=True):
                 taken.append(_milliseconds(learner, batch.to(learner.device)) / size)
             number += 1

@@ -1,4 +1,4 @@
-"""What goes with what in a lesson: the rules, before there is any work."""
+"""Which distillation terms go with which teacher, student, tasks and cache; checked before any work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lmctl.core.batch import Family
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
-from lmctl.distill.base import Lesson, LogitLesson, StateLesson
+from lmctl.distill.base import DistillTerm, FeatureLoss, LogitLoss
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.distill.texts import TeacherTexts
 from lmctl.model.base import A_FAMILY, NEAREST_MIX, NEAREST_MODEL, ModelSpec
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 TEACHER_CACHES = ("off", "build", "use", "auto")
 
 
-def check_lesson(plan: Plan) -> Iterator[ConfigError]:
+def check_distillation(plan: Plan) -> Iterator[ConfigError]:
     """Why what is to be learnt from the teacher does not go with teacher, student, tasks and cache."""
-    check_keeping(plan.teacher_cache, plan.teacher_cache_k, plan.maskings, plan.distill.lessons, plan.mix.streams)
-    if not plan.distill.lessons:
+    check_cache(plan.teacher_cache, plan.teacher_cache_k, plan.maskings, plan.distill.terms, plan.mix.streams)
+    if not plan.distill.terms:
         if plan.teacher and plan.student.from_teacher is None:
             yield ConfigError(
                 f"teacher={plan.teacher[0]}: with distill=none nothing is learnt from it", "distill=logits"
@@ -33,8 +33,8 @@ def check_lesson(plan: Plan) -> Iterator[ConfigError]:
         yield ConfigError("distill: there is no teacher", "teacher=RUN, a model directory or a hub id; or distill=none")
         return
     objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
-    check_writing(plan.distill.lessons, plan.teacher, plan.model.family, objectives)
-    inner = [name for name, lesson in plan.distill.lessons.items() if isinstance(lesson, StateLesson)]
+    check_generation(plan.distill.terms, plan.teacher, plan.model.family, objectives)
+    inner = [name for name, term in plan.distill.terms.items() if isinstance(term, FeatureLoss)]
     if inner and len(plan.teacher) > 1:
         yield ConfigError(
             f"distill: {inner[0]} looks into the teacher, and there are {len(plan.teacher)}",
@@ -68,10 +68,10 @@ def check_teacher(plan: Plan, place: str | None, teacher: ModelSpec) -> Iterator
         )
 
 
-def check_keeping(
-    mode: str, k: int | None, maskings: int | None, lessons: Mapping[str, Lesson], streams: Sequence[str]
+def check_cache(
+    mode: str, k: int | None, maskings: int | None, terms: Mapping[str, DistillTerm], streams: Sequence[str]
 ) -> None:
-    """ConfigError unless `teacher_cache=mode`, `teacher_cache_k` and `maskings` go with the lessons and with the tasks
+    """ConfigError unless `teacher_cache=mode`, `teacher_cache_k` and `maskings` go with the terms and the tasks
     that are streamed: only answers, and only to rows that come again, can be kept."""
     if mode not in TEACHER_CACHES:
         raise ConfigError(f"teacher_cache={mode} is none of its values{did_you_mean(mode, TEACHER_CACHES)}")
@@ -83,10 +83,10 @@ def check_keeping(
             f"maskings={maskings}: mix.tasks.{streams[0]} is streamed, so its rows do not come again",
             "data.streaming=false, or maskings=null",
         )
-    if mode == "off" or not lessons:
+    if mode == "off" or not terms:
         return
-    inner = [name for name, lesson in lessons.items() if isinstance(lesson, StateLesson)]
-    own = [name for name, lesson in lessons.items() if isinstance(lesson, OnPolicy)]
+    inner = [name for name, term in terms.items() if isinstance(term, FeatureLoss)]
+    own = [name for name, term in terms.items() if isinstance(term, OnPolicy)]
     if not inner and not streams and not own:
         return
     reason = f"mix.tasks.{streams[0]} is streamed, so its rows do not come again" if streams else ""
@@ -97,14 +97,14 @@ def check_keeping(
     raise ConfigError(f"teacher_cache={mode}: {reason}", "teacher_cache=off, or distill=logits")
 
 
-def check_writing(
-    lessons: Mapping[str, Lesson], teachers: Sequence[str], family: Family, objectives: Mapping[str, Objective]
+def check_generation(
+    terms: Mapping[str, DistillTerm], teachers: Sequence[str], family: Family, objectives: Mapping[str, Objective]
 ) -> None:
-    """ConfigError unless teacher and student can write what the lessons want of them; `objectives` by task."""
-    writing = [name for name, lesson in lessons.items() if isinstance(lesson, (TeacherTexts, OnPolicy))]
+    """ConfigError unless teacher and student can generate the texts that the terms need; `objectives` by task."""
+    writing = [name for name, term in terms.items() if isinstance(term, (TeacherTexts, OnPolicy))]
     if not writing:
         return
-    texts = [name for name in writing if isinstance(lessons[name], TeacherTexts)]
+    texts = [name for name in writing if isinstance(terms[name], TeacherTexts)]
     if family == "encoder":
         raise ConfigError(
             f"distill: {writing[0]} is about texts that are written, and an encoder writes none",
@@ -115,7 +115,7 @@ def check_writing(
             f"distill: {texts[0]} learns what one teacher writes, and there are {len(teachers)}",
             f"teacher={teachers[0]}, or distill=logits, which averages the answers of several",
         )
-    if not texts and not any(isinstance(lesson, LogitLesson) for lesson in lessons.values()):
+    if not texts and not any(isinstance(term, LogitLoss) for term in terms.values()):
         raise ConfigError(
             f"distill: {writing[0]} has the student write, and no term says what to learn from that",
             "distill=on_policy has one; or distill=[logits,on_policy]",

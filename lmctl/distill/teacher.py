@@ -20,18 +20,18 @@ from torch import Tensor
 from lmctl.core.batch import Batch
 from lmctl.core.errors import ConfigError
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.distill.activation_recorder import Inside
+from lmctl.distill.activation_recorder import ActivationRecorder
 from lmctl.distill.base import (
-    Anatomy,
     Answers,
     Distiller,
-    LogitLesson,
-    StateLesson,
+    FeatureLoss,
+    LogitLoss,
+    ModelShape,
     States,
     Teacher,
     TeacherOutput,
 )
-from lmctl.distill.distillation_loss import real_by_stack
+from lmctl.distill.distillation_loss import real_positions_by_stack
 from lmctl.distill.shared_vocabulary import SharedPieces, match
 from lmctl.model.network import LANGUAGE
 from lmctl.model.pretrained import TeacherModel
@@ -46,7 +46,7 @@ from lmctl.train.prepare import Prepared
 
 
 @dataclass(frozen=True)
-class One:
+class TeacherNetwork:
     """One loaded teacher."""
 
     network: Any
@@ -76,29 +76,29 @@ class One:
         return Answers(logits, torch.from_numpy(places).to(logits.device).expand(len(logits), -1))
 
 
-class LiveTeacher(Teacher):
+class TeacherEnsemble(Teacher):
     """One teacher, or several, read anew for every micro-batch."""
 
     def __init__(
         self,
-        teachers: Sequence[One],
+        teachers: Sequence[TeacherNetwork],
         precision: Precision,
         device: torch.device,
-        inside: Inside | None,
+        recorder: ActivationRecorder | None,
         fingerprints: dict[str, str],
     ) -> None:
-        """`inside`: what looks into the only teacher, if a lesson wants to."""
+        """`recorder`: of the only teacher, if a feature loss needs its states."""
         self.teachers, self.precision, self.device = teachers, precision, device
-        self.inside, self.fingerprints = inside, fingerprints
+        self.recorder, self.fingerprints = recorder, fingerprints
 
     @property
-    def anatomy(self) -> Anatomy | None:
-        return None if self.inside is None else self.inside.anatomy
+    def model_shape(self) -> ModelShape | None:
+        return None if self.recorder is None else self.recorder.model_shape
 
-    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> Looked:
+    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> EnsembleOutput:
         return self.read(batch, {term: (one.inputs, one.at) for term, one in predictions.items()})
 
-    def read(self, batch: Batch, asked: Mapping[str, tuple[Mapping[str, Tensor], Tensor | None]]) -> Looked:
+    def read(self, batch: Batch, asked: Mapping[str, tuple[Mapping[str, Tensor], Tensor | None]]) -> EnsembleOutput:
         """What the teachers make of `batch`: by term which inputs were encoded, and at which flattened positions its
         targets lie (None: a summary of each row). Terms that ask about the same inputs share one pass."""
         groups: dict[int, list[str]] = {}
@@ -109,15 +109,15 @@ class LiveTeacher(Teacher):
         for terms in groups.values():
             inputs, places = asked[terms[0]][0], [asked[term][1] for term in terms]
             read = None if places[0] is None else torch.cat([at for at in places if at is not None])
-            with self.computing(), nullcontext() if self.inside is None else self.inside.watching():
+            with self.computing(), nullcontext() if self.recorder is None else self.recorder.recording():
                 found = [one.network.encode(one.translated(inputs), read) for one in self.teachers]
-            if self.inside is not None:
-                states = self.inside.taken(real_by_stack(replace(batch, inputs=dict(inputs))))
+            if self.recorder is not None:
+                states = self.recorder.pop(real_positions_by_stack(replace(batch, inputs=dict(inputs))))
             sizes = [len(found[0]) if at is None else len(at) for at in places]
             for parts in (one.split(sizes) for one in found):
                 for term, part in zip(terms, parts, strict=True):
                     hidden[term].append(part)
-        return Looked(self, hidden, states)
+        return EnsembleOutput(self, hidden, states)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -127,10 +127,10 @@ class LiveTeacher(Teacher):
 
 
 @dataclass(frozen=True)
-class Looked(TeacherOutput):
+class EnsembleOutput(TeacherOutput):
     """What live teachers make of one micro-batch."""
 
-    live: LiveTeacher
+    live: TeacherEnsemble
     hidden: Mapping[str, Sequence[Tensor]]
     """By term, of each teacher its states [N, H] at the targets."""
     inner: States | None
@@ -157,12 +157,12 @@ def asked_at(objective: Objective, batch: Batch) -> dict[str, Tensor | None]:
     return {term: None if rows else target.positions for term, target in batch.targets.items()}
 
 
-def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeacher:
+def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> TeacherEnsemble:
     """The teachers of `plan`, loaded; ConfigError if they cannot teach its tasks."""
     rule, precision = plan.distill, plan.distill.teacher_precision or Fp32()
     if (reason := precision.refuse(device)) is not None:
         raise ConfigError(f"distill.teacher_precision: {reason}")
-    answering = any(isinstance(lesson, LogitLesson) for lesson in rule.lessons.values())
+    answering = any(isinstance(term, LogitLoss) for term in rule.terms.values())
     teachers, prints = [], []
     for model in plan.teachers:
         known, shared = vocabularies(model, prepared)
@@ -172,20 +172,20 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> LiveTeac
         _check_trained(model, network, answering)
         precision.convert(network, device)
         network.eval().requires_grad_(False)
-        teachers.append(One(network.to(device), shared, known.unk))
+        teachers.append(TeacherNetwork(network.to(device), shared, known.unk))
         prints.append(fingerprint(model))
     if len(teachers) > 1 and not all(one.shared.same for one in teachers):
         raise ConfigError(
             "distill: several teachers are averaged piece by piece, so all must have the student's vocabulary",
             f"teacher={plan.teacher[0]}",
         )
-    inside = watch(plan.distill, teachers[0].network)
-    return LiveTeacher(teachers, precision, device, inside, {"teacher": json.dumps(prints)})
+    recorder = recorder_for(plan.distill, teachers[0].network)
+    return TeacherEnsemble(teachers, precision, device, recorder, {"teacher": json.dumps(prints)})
 
 
-def asked(plan: Plan) -> bool:
-    """Whether a term of the lesson asks the teacher about rows while training."""
-    return any(isinstance(lesson, (LogitLesson, StateLesson)) for lesson in plan.distill.lessons.values())
+def asks_teacher(plan: Plan) -> bool:
+    """Whether a distillation loss needs the teacher's outputs during training."""
+    return any(isinstance(term, (LogitLoss, FeatureLoss)) for term in plan.distill.terms.values())
 
 
 def vocabularies(model: TeacherModel, prepared: Prepared) -> tuple[Vocabulary, SharedPieces]:
@@ -195,10 +195,10 @@ def vocabularies(model: TeacherModel, prepared: Prepared) -> tuple[Vocabulary, S
     return vocabulary(tokenizer), match(*pieces, where=model.init_from, unknown=tokenizer.unk_token)
 
 
-def watch(rule: Distiller, network: Any) -> Inside | None:
-    """What looks into a network as the lessons want it; None if none does."""
-    looking = [lesson for lesson in rule.lessons.values() if isinstance(lesson, StateLesson)]
-    return Inside(network, any(lesson.attends for lesson in looking)) if looking else None
+def recorder_for(rule: Distiller, network: Any) -> ActivationRecorder | None:
+    """Records what the feature losses need of a network; None if there are none."""
+    losses = [term for term in rule.terms.values() if isinstance(term, FeatureLoss)]
+    return ActivationRecorder(network, any(loss.attends for loss in losses)) if losses else None
 
 
 def fingerprint(model: TeacherModel) -> str:

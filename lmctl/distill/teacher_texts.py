@@ -15,7 +15,7 @@ from typing import Any
 
 from lmctl.core.batch import Row
 from lmctl.core.cache import cached, root_of
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.core.stop import Interrupted
 from lmctl.data.base import Source
@@ -37,8 +37,8 @@ BLOCK = 1000
 
 
 def with_texts(plan: Plan, say: Callable[[str], None]) -> Plan:
-    """`plan` on the texts of its teacher, if a term of its lesson wants these."""
-    how = next((lesson for lesson in plan.distill.lessons.values() if isinstance(lesson, TeacherTexts)), None)
+    """`plan` on the texts of its teacher, if `distill.terms` has a term that trains on them."""
+    how = next((term for term in plan.distill.terms.values() if isinstance(term, TeacherTexts)), None)
     if how is None:
         return plan
     model, root = plan.teachers[0], root_of(plan.cache_dir)
@@ -103,7 +103,7 @@ def written(
         import torch
 
         loaded = open_teacher()
-        torch.manual_seed(int(Draws(seed, "teacher's texts").generator(0, number).integers(1 << 63)))
+        torch.manual_seed(int(CounterRng(seed, "teacher's texts").generator(0, number).integers(1 << 63)))
         with open(folder / "texts.jsonl", "w", encoding="utf-8") as out:
             for texts in _texts(loaded, source.yields, block, how):
                 out.write(json.dumps(texts, ensure_ascii=False) + "\n")

@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from lmctl.distill.base import Lesson
+from lmctl.distill.base import DistillTerm
 
 
 @dataclass(frozen=True)
-class TeacherTexts(Lesson):
+class TeacherTexts(DistillTerm):
     """How the teacher writes."""
 
     beams: int = 5

@@ -1,4 +1,4 @@
-"""What all terms of a lesson have: a weight that may change over the budget."""
+"""What all distillation losses have: a weight that may change over the budget."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lmctl.core.progress import duration
-from lmctl.train.console import PLAIN_SECONDS, Display
+from lmctl.train.display import PLAIN_SECONDS, Display
 
 T = TypeVar("T")
 

@@ -35,8 +35,8 @@ def distill(student: Training) -> dict[str, Any]:
 def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
     """Measure the teacher on the student's held-out rows, and both of them with a clock; complete the student's
     summary, and print what came out. `baseline` is the run of the same student without a teacher, if there is one."""
-    from lmctl.distill.report import compared, sentences
-    from lmctl.train.console import Display, quiet_libraries
+    from lmctl.distill.report import measure_gap, sentences
+    from lmctl.train.display import Display, quiet_libraries
     from lmctl.train.prepare import prepare
     from lmctl.train.record import summary_of
 
@@ -47,7 +47,7 @@ def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
     texts = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda line: None)
     alone = None if baseline is None else summary_of(baseline) | {"run_dir": str(baseline.root)}
     summary = summary_of(paths)
-    summary |= compared(plan, texts, paths, summary, alone)
+    summary |= measure_gap(plan, texts, paths, summary, alone)
     write_json(paths.summary, summary)
     for line in sentences(summary):
         display.say(line)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmctl.jobs.job import Job
-from lmctl.train.console import print_whole
+from lmctl.train.display import print_whole
 
 SEED = "seed="
 MOST_FIGURES = 6

@@ -22,7 +22,7 @@ from lmctl.train.unfinished import with_models
 
 if TYPE_CHECKING:
     from lmctl.parallel.processes import Processes
-    from lmctl.train.console import Display
+    from lmctl.train.display import Display
     from lmctl.train.prepare import Prepared
 
 
@@ -59,12 +59,12 @@ def check_legal(cfg: DictConfig) -> None:
 def train(run: Training) -> None:
     """Train here, or start the processes that do."""
     from lmctl.parallel.launch import is_worker, launch
-    from lmctl.train.console import Display, quiet_libraries
+    from lmctl.train.display import Display, quiet_libraries
     from lmctl.train.resume import check_config, check_folder
 
     quiet_libraries()
     plan = run.plan
-    if plan.teacher_cache == "build" and plan.distill.lessons:
+    if plan.teacher_cache == "build" and plan.distill.terms:
         keep_answers(plan)
         return
     if not is_worker():
@@ -95,16 +95,16 @@ def train_here(run: Training) -> None:
 
 def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     """Train in a directory that nobody else writes to."""
-    from lmctl.distill.cached_teacher import remember
-    from lmctl.distill.teacher import asked
+    from lmctl.distill.cached_teacher import fill_cache
+    from lmctl.distill.teacher import asks_teacher
     from lmctl.parallel.simulate import as_workers
-    from lmctl.train.console import Display
+    from lmctl.train.display import Display
 
     display = Display(silent=not processes.first)
     with display.watching():
         plan, texts = prepared(run.plan, display.say)
-    if plan.teacher_cache == "auto" and asked(plan):
-        remember(plan, texts, processes.device, display.say)
+    if plan.teacher_cache == "auto" and asks_teacher(plan):
+        fill_cache(plan, texts, processes.device, display.say)
 
     def work(worker: Processes) -> None:
         _train_as(worker, plan, texts, paths, run.cfg, display if worker.first else Display(silent=True))
@@ -130,7 +130,7 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
         identity = Identity(resolved, trainer.fingerprints | models_in(resolved), worker.world)
         for line in trainer.network.report:
             say(f"init_from: {line}")
-        for line in trainer.begun:
+        for line in trainer.copied_layers:
             say(f"student: {line}")
         if resume(plan, paths, trainer, identity, say):
             return
@@ -157,15 +157,15 @@ def keep_answers(plan: Plan) -> None:
     """Keep the teacher's answers in the cache (teacher_cache=build), for runs to come."""
     import torch
 
-    from lmctl.distill.cached_teacher import remember
-    from lmctl.distill.teacher import asked
-    from lmctl.train.console import Display
+    from lmctl.distill.cached_teacher import fill_cache
+    from lmctl.distill.teacher import asks_teacher
+    from lmctl.train.display import Display
 
     display = Display()
     with display.watching():
         plan, texts = prepared(plan, display.say)
-    if asked(plan):
-        remember(plan, texts, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), display.say)
+    if asks_teacher(plan):
+        fill_cache(plan, texts, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), display.say)
     display.say("learn from them: the same command with teacher_cache=use")
 
 

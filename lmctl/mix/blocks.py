@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.data.base import StreamPlace
 from lmctl.mix.order import Drawn, RowStream, Spot
@@ -90,7 +90,7 @@ class BlockStream:
         """`first`: the examples of the first block, to look at (not drawn from)."""
         self.examples, self.read = first, read
         self._order: Callable[[Examples], RowStream] = lambda some: RowStream(some, seed, task, bucket, bucket_tokens)
-        self.draws: Draws = self._order(first).draws
+        self.draws: CounterRng = self._order(first).draws
         self._held: Held | None = None
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.objective.base import Examples
 
 POOL = 64
@@ -41,7 +41,7 @@ class Drawn(NamedTuple):
 class Rows(Protocol):
     """The rows of one task, without end."""
 
-    draws: Draws
+    draws: CounterRng
     """What the rows themselves are drawn with."""
 
     @property
@@ -62,9 +62,9 @@ class Rows(Protocol):
         ...
 
 
-def rows_draws(seed: int, task: str) -> Draws:
+def rows_draws(seed: int, task: str) -> CounterRng:
     """What the rows of a task themselves are drawn with, whatever order they come in."""
-    return Draws(seed, f"{task}/rows")
+    return CounterRng(seed, f"{task}/rows")
 
 
 class RowStream:
@@ -78,7 +78,7 @@ class RowStream:
         self, examples: Examples, seed: int, task: str, bucket: int = 1, bucket_tokens: int | None = None
     ) -> None:
         self.examples, self.bucket, self.bucket_tokens = examples, bucket, bucket_tokens
-        self.order, self.draws = Draws(seed, f"{task}/order"), rows_draws(seed, task)
+        self.order, self.draws = CounterRng(seed, f"{task}/order"), rows_draws(seed, task)
         self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
         self._ends = np.empty(0, dtype=np.int64)
 

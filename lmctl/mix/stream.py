@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmctl.core.batch import Batch, RowNumbers
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.mix.blocks import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.mix.order import Drawn, Rows, RowStream, Spot
@@ -140,7 +140,7 @@ class MixStream:
         return counts, {task: due - counts[task] for task, due in owed.items()}
 
 
-def batched(drawn: Drawn, micro: int, draws: Draws) -> Iterator[Batch]:
+def batched(drawn: Drawn, micro: int, draws: CounterRng) -> Iterator[Batch]:
     """The rows in batches of at most `micro` rows."""
     examples, rows, epochs = drawn
     for start in range(0, len(rows), micro):
@@ -148,6 +148,6 @@ def batched(drawn: Drawn, micro: int, draws: Draws) -> Iterator[Batch]:
         yield collated(examples, rows[piece], epochs[piece], draws)
 
 
-def collated(examples: Examples, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+def collated(examples: Examples, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
     """The batch of `rows` int64 [R], each as it is in its own epoch; it knows their numbers."""
     return replace(examples.collate(rows, epochs, draws), rows=RowNumbers(rows, epochs))

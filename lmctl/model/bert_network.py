@@ -71,7 +71,7 @@ class BertNetwork(TransformerNetwork):
     def classify(self, hidden: Tensor) -> Tensor:
         return self.model.classifier(self.model.dropout(hidden))
 
-    def read_everywhere(self) -> None:
+    def compute_every_position(self) -> None:
         self.whole = True
 
     def checkpoint_activations(self) -> None:

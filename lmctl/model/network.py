@@ -132,11 +132,11 @@ class TransformerNetwork(nn.Module):
         stacks = [list(m) for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
         return {"layers": max(stacks, key=len)}
 
-    def to_be_seen(self) -> dict[str, list[nn.Module]]:
+    def recordable_stacks(self) -> dict[str, list[nn.Module]]:
         """Those of its `stacks` whose layers give hidden states [R, L, H] by themselves."""
         return self.stacks()
 
-    def read_everywhere(self) -> None:
+    def compute_every_position(self) -> None:
         """Let every layer compute all of its positions from now on, whoever reads them: somebody watches."""
 
     def _depths(self) -> Sequence[Sequence[nn.Module]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lmctl.core.batch import Batch, Family, Kind, LabelKind
-    from lmctl.core.counter_rng import Draws
+    from lmctl.core.counter_rng import CounterRng
     from lmctl.core.token_store import TokenStore
     from lmctl.core.vocabulary import Rewrite, Vocabulary
     from lmctl.model.base import Network
@@ -61,7 +61,7 @@ class Examples(ABC):
         be counted."""
 
     @abstractmethod
-    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         """Rows int64 [R], each as it is in its own epoch (int64 [R]); all randomness comes from `draws`."""
 
 

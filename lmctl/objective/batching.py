@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.objective.base import Material, Objective
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def shifted_right(labels: np.ndarray, start: int) -> np.ndarray:
     return inputs
 
 
-def texts_of(material: Material, row: int, epoch: int, draws: Draws, rewritten: int) -> list[np.ndarray]:
+def texts_of(material: Material, row: int, epoch: int, draws: CounterRng, rewritten: int) -> list[np.ndarray]:
     """The texts of a row of the store as pieces int64 [n]; the first `rewritten` of them augmented."""
     store = material.store
     first, last = int(store.documents[row]), int(store.documents[row + 1])
@@ -75,4 +75,4 @@ def mean_tokens(objective: Objective, material: Material) -> float:
     examples = objective.examples(replace(material, rewrite=None))
     total = len(examples) * -(-SAMPLE // len(examples))
     epochs, rows = np.divmod(np.linspace(0, total - 1, SAMPLE).astype(np.int64), len(examples))
-    return examples.collate(rows, epochs, Draws(0, "tokens per row")).tokens / SAMPLE
+    return examples.collate(rows, epochs, CounterRng(0, "tokens per row")).tokens / SAMPLE

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind, Targets
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
@@ -58,7 +58,7 @@ class NextPieceRows(Examples):
     def tokens_per_row(self) -> float:
         return float(self.rows.width - 1)
 
-    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws)
         return next_piece_batch(self.material, ids, lengths, self.objective.separate_documents)
 

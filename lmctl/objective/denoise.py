@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import NO_PIECE, Vocabulary
@@ -82,7 +82,7 @@ class CorruptedRows(Examples):
     def tokens_per_row(self) -> float:
         return mean_tokens(self.objective, self.material)
 
-    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws)
         pairs = [
             self._corrupted(ids[place, : lengths[place]], draws.generator(epoch, row))

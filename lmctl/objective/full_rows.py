@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
@@ -43,7 +43,7 @@ class PackedRows:
         return np.where(separator, self.vocabulary.sep, self.store.tokens[token]).astype(np.int64)
 
     def gather(
-        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: Draws
+        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: CounterRng
     ) -> tuple[np.ndarray, np.ndarray]:
         """The rows, int64 [R, width], and how many pieces of each are real, int64 [R]: an augmentation may leave
         fewer, and the rest is padding."""
@@ -74,7 +74,7 @@ class FullRows:
         return self.packed.width
 
     def gather(
-        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: Draws
+        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: CounterRng
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `PackedRows.gather`, special pieces included."""
         body, lengths = self.packed.gather(rows, epochs, rewrite, draws)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind, Targets
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
@@ -81,7 +81,7 @@ class MaskedPairs(Examples):
     def tokens_per_row(self) -> float:
         return mean_tokens(self.objective, self.material)
 
-    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         import torch
 
         # One line of numbers per row, laid out for the longest row there can be: what a row draws must not depend

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.objective.base import Material
 from lmctl.objective.batching import rectangle
@@ -90,7 +90,7 @@ class Pairs(ABC):
     def __len__(self) -> int:
         return len(self.first)
 
-    def gather(self, rows: np.ndarray, epochs: np.ndarray, uniforms: np.ndarray, draws: Draws) -> PairRows:
+    def gather(self, rows: np.ndarray, epochs: np.ndarray, uniforms: np.ndarray, draws: CounterRng) -> PairRows:
         """Pairs of the chunks `rows` int64 [R], drawn with `uniforms` float64 [R, DRAWS_PER_ROW + coins]; `draws`
         are for the augmentation, if there is one."""
         *choices, shortness, length = uniforms[:, :DRAWS_PER_ROW].T

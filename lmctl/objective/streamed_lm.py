@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind, Targets
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
@@ -86,7 +86,7 @@ class Tracks(Examples):
     def tokens_per_row(self) -> float:
         return float(self.material.seq_len)
 
-    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         import torch
 
         tracks, length = self.material.batch_rows, self.material.seq_len

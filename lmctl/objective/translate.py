@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind, Targets
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
@@ -71,7 +71,7 @@ class ParallelRows(Examples):
     def tokens_per_row(self) -> float:
         return float(np.minimum(text_lengths(self.material) + 1, self.material.seq_len).sum(axis=1).mean())
 
-    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         room, vocabulary = self.material.seq_len - 1, self.material.vocabulary
         pairs = [
             [np.append(text[:room], vocabulary.sep) for text in texts_of(self.material, row, epoch, draws, 1)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from lmctl.config.schema import BatchShape
 from lmctl.core.batch import Family, Split
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.vocabulary import NO_PIECE
 from lmctl.mix.blocks import ReadBlock
@@ -37,7 +37,7 @@ def blocks_of(plan: Plan, prepared: Prepared) -> dict[str, ReadBlock]:
     for name, task in plan.mix.tasks.items():
         if task.data.streamed:
             material = _material(plan.mix, name, plan.model.family, plan.batch, prepared, "train", augmented=True)
-            order = Draws(plan.seed, f"{name}/shards")
+            order = CounterRng(plan.seed, f"{name}/shards")
             readers[name] = BlockMaker(task.data, task.objective, material, prepared.tokenizer.backend_tokenizer, order)
     return readers
 

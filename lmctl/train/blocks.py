@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.core.token_store import TokenStore, store_in_memory
 from lmctl.data.base import Block, Source, StreamPlace
@@ -26,7 +26,7 @@ class BlockMaker:
     material: Material
     """Of the first block, whose labels are those of the task."""
     tokenizer: Tokenizer
-    order: Draws
+    order: CounterRng
     """For the order of the stream's parts."""
 
     def __call__(self, epoch: int, at: StreamPlace | None) -> BlockOfExamples:

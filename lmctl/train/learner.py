@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lmctl.adversary.divergence import divergence
 from lmctl.core.batch import Batch, Terms
-from lmctl.distill.distillation_loss import Lessons, LogitLoss, NoDistillation
+from lmctl.distill.distillation_loss import DistillLosses, NoDistillation, TargetLoss
 from lmctl.objective.base import Metric, Objective, Prediction
 from lmctl.precision.base import Precision
 from lmctl.train.dropout import DropoutStream
@@ -91,18 +91,18 @@ class Learner(nn.Module):
         if not passes:
             return Losses(parts[0] * share.scale, [], {})
         dropout = DropoutStream(self.device, [one.replays for one in passes])
-        predictions, lessons = [], []
+        predictions, distilled = [], []
         for number, one in enumerate(passes):
             with dropout.reading(number), torch.set_grad_enabled(torch.is_grad_enabled() and not one.fixed):
-                found, taught = self._read(one, share.progress)
+                found, extra = self._read(one, share.progress)
             predictions.append(found)
-            lessons.append(taught)
+            distilled.append(extra)
         batch = passes[0].batch
         values: list[Terms] = [{} for _ in passes]
         apart: Terms = {}
         totals: list[Tensor] = []
         for term in predictions[0]:
-            compared = _Compared(self, passes, predictions, lessons, dropout, term, agree)
+            compared = _TermLosses(self, passes, predictions, distilled, dropout, term, agree)
             count = share.counts[f"{batch.task}/{term}"] or 1.0  # without targets anywhere it is an empty sum
             weights = [weight * share.factor / count * share.scale for weight in compared.weights]
             with self.products():
@@ -112,29 +112,29 @@ class Learner(nn.Module):
             totals.append(self.balance(f"{batch.task}/{term}", total, part))
             for (place, name), value in zip(compared.names, sums.unbind(), strict=True):
                 (apart if place is None else values[place])[name] = value
-        for number, (one, taught) in enumerate(zip(passes, lessons, strict=True)):
-            for name, (weight, distance) in taught.states.items():
+        for number, (one, extra) in enumerate(zip(passes, distilled, strict=True)):
+            for name, (weight, distance) in extra.states.items():
                 values[number][name] = distance.detach()
                 count = share.counts[f"{batch.task}/{name}"] or 1.0
                 totals.append(distance * (one.weight * weight * share.factor / count * share.scale))
         totals += parts
         return Losses(sum(totals[1:], totals[0]), values, apart)
 
-    def _read(self, one: Pass, progress: float) -> tuple[dict[str, Prediction], Lessons]:
-        """What the network makes of the rows, and what is to be learnt from a teacher about them."""
+    def _read(self, one: Pass, progress: float) -> tuple[dict[str, Prediction], DistillLosses]:
+        """What the network makes of the rows, and the distillation losses on them."""
         with one.entering(), self.products(), self.distillation.recording():
             predictions = self.objectives[one.batch.task].predict(self.network, one.batch)
         states = self.distillation.recorded(one.batch)
         if not one.weight:
-            return predictions, Lessons()
-        return predictions, self.distillation.lessons(one.batch, predictions, states, progress)
+            return predictions, DistillLosses()
+        return predictions, self.distillation.losses(one.batch, predictions, states, progress)
 
     def products(self) -> AbstractContextManager[Any]:
         """Inside it, matrix products are those of the run's precision (autocast, for half precision)."""
         return self.precision.products(self.device)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """What the terms of `batch` are summed over: numbers of targets, or of whatever else a lesson looks at."""
+        """What the terms of `batch` are summed over: numbers of targets, or of positions for feature losses."""
         return batch.counts() | self.distillation.counts(batch)
 
     def layers(self) -> list[list[nn.Parameter]]:
@@ -187,7 +187,7 @@ def _added(parts: Sequence[Metric]) -> Metric:
     return first
 
 
-class _Compared:
+class _TermLosses:
     """The losses that look at the logits of one term: of every pass the objective's and a teacher's, and how far two
     passes are apart."""
 
@@ -196,7 +196,7 @@ class _Compared:
         learner: Learner,
         passes: Sequence[Pass],
         predictions: Sequence[Mapping[str, Prediction]],
-        lessons: Sequence[Lessons],
+        distilled: Sequence[DistillLosses],
         dropout: DropoutStream,
         term: str,
         agree: float,
@@ -212,11 +212,11 @@ class _Compared:
         self.names: list[tuple[int | None, str]] = []
         """Of every loss, which pass it is of (None: of two) and its name."""
         self.weights: list[float] = []
-        self.taught: list[Mapping[str, tuple[float, LogitLoss]]] = [one.logits.get(term, {}) for one in lessons]
+        self.taught: list[Mapping[str, tuple[float, TargetLoss]]] = [one.logits.get(term, {}) for one in distilled]
         self.passes = passes
-        for number, (one, taught) in enumerate(zip(passes, lessons, strict=True)):
+        for number, (one, extra) in enumerate(zip(passes, distilled, strict=True)):
             if one.weight:
-                self._name(number, term, one.weight * taught.task_weight)
+                self._name(number, term, one.weight * extra.task_weight)
                 for name, (weight, _) in self.taught[number].items():
                     self._name(number, name, one.weight * weight)
         self.agree = agree
@@ -238,9 +238,9 @@ class _Compared:
             if not self.passes[number].weight:
                 continue
             losses.append(self.objective.loss(self.term, values, self.labels[number][rows]))
-            for _, lesson in self.taught[number].values():
+            for _, distill_loss in self.taught[number].values():
                 with self.learner.products():  # again: what the teacher switched for itself is switched back
-                    losses.append(lesson(values, rows))
+                    losses.append(distill_loss(values, rows))
         if self.agree:
             losses.append(divergence(logits[0], logits[1], self.labels[0][rows]))
         return losses

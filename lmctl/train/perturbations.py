@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lmctl.augment.base import Augment
 from lmctl.core.batch import Batch
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.vocabulary import Rewrite
 from lmctl.plan import Plan
@@ -98,7 +98,7 @@ class TextPerturbations(Perturbations):
         return rewriting(batch, self.real(batch), self._generators("noise", batch, window))
 
     def _generators(self, purpose: str, batch: Batch, window: int) -> list[np.random.Generator]:
-        draws = Draws(self.plan.seed, f"{batch.task}/adversary/{purpose}")
+        draws = CounterRng(self.plan.seed, f"{batch.task}/adversary/{purpose}")
         return row_generators(batch, self.real(batch), draws, window)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmctl.core.batch import Batch
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 
 
 def real_positions(batch: Batch) -> Tensor:
@@ -20,7 +20,7 @@ def real_positions(batch: Batch) -> Tensor:
     return torch.ones_like(batch.inputs["input_ids"], dtype=torch.bool) if mask is None else mask
 
 
-def row_generators(batch: Batch, real: Tensor, draws: Draws, window: int) -> list[np.random.Generator]:
+def row_generators(batch: Batch, real: Tensor, draws: CounterRng, window: int) -> list[np.random.Generator]:
     """One per row of a batch in the host's memory, by what stands in the row: in whatever micro-batch, and in whatever
     process, it draws the same numbers, and others in every window."""
     rows = (pieces[kept].numpy().tobytes() for pieces, kept in zip(batch.inputs["input_ids"], real, strict=True))

@@ -19,7 +19,7 @@ from lmctl.parallel.machine import machine
 from lmctl.train import malloc_trim as heap
 from lmctl.train.checkpoint import Checkpoints, read, verify
 from lmctl.train.confidence import guess
-from lmctl.train.console import Display
+from lmctl.train.display import Display
 from lmctl.train.export import export, write_template
 from lmctl.train.identity import Identity
 from lmctl.train.loss_plot import Plotter

@@ -8,7 +8,7 @@ from typing import Any
 from lmctl.core.batch import Batch
 from lmctl.distill.base import Teacher
 from lmctl.distill.distillation_loss import Distillation, NoDistillation
-from lmctl.distill.teacher import watch
+from lmctl.distill.teacher import recorder_for
 from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
 from lmctl.train.assemble import check_network
@@ -36,7 +36,7 @@ def train_step(
     balance = Uncertainty(losses, squared) if plan.mix.balance == "uncertainty" else Fixed()
     distillation = NoDistillation()
     if teacher is not None:
-        distillation = Distillation(teacher, plan.distill, objectives, watch(plan.distill, network))
+        distillation = Distillation(teacher, plan.distill, objectives, recorder_for(plan.distill, network))
     learner = Learner(network, objectives, plan.precision, device, balance, distillation).to(device).train()
     if plan.compile:
         network.compile_body()

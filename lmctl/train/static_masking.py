@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmctl.core.batch import Batch
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
-from lmctl.distill.teacher import asked
+from lmctl.distill.teacher import asks_teacher
 from lmctl.objective.base import Examples, Material
 from lmctl.plan import Plan
 
@@ -46,7 +46,7 @@ class Repeating(Examples):
     def tokens_per_row(self) -> float:
         return self.examples.tokens_per_row
 
-    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: Draws) -> Batch:
+    def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         return self.examples.collate(rows, epochs % self.versions, draws)
 
 
@@ -60,7 +60,7 @@ def repeating(examples: Mapping[str, Examples], versions: int | None) -> dict[st
 def versions_of(plan: Plan, examples: Mapping[str, Examples]) -> int | None:
     """How many versions of its rows a run sees, if they repeat: what `maskings` says; else, where a teacher's answers
     are kept, as many as the budget has epochs. ConfigError if nobody can tell."""
-    if plan.maskings is not None or not asked(plan) or plan.teacher_cache == "off":
+    if plan.maskings is not None or not asks_teacher(plan) or plan.teacher_cache == "off":
         return plan.maskings
     budget, epochs = plan.budget, []
     if budget.epochs is not None:

@@ -106,7 +106,7 @@ class TrainStep:
             micro.check_ended()
             micro_batches, passes = micro_batches + 1, passes + micro.passes
             sizes = self.learner.counts(batch)
-            shown = {t: v for t, v in outcome.losses.items() if not (batch.own and t in batch.targets)}
+            shown = {t: v for t, v in outcome.losses.items() if not (batch.generated and t in batch.targets)}
             losses.add(batch.task, shown, sizes)
             adversarial.add(batch.task, outcome.adversarial, sizes)
         if not window.batches:  # fewer rows than workers; the others wait for these gradients all the same

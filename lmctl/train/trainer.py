@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from lmctl.core import stop
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, Diverged, LmctlError
 from lmctl.distill.base import Teacher
-from lmctl.distill.cached_teacher import remembered
-from lmctl.distill.init_from_teacher import begin
+from lmctl.distill.cached_teacher import cached_teacher
+from lmctl.distill.init_from_teacher import init_from_teacher
 from lmctl.distill.on_policy import OnPolicy
-from lmctl.distill.on_policy_rollout import OwnTexts
-from lmctl.distill.teacher import asked, teacher_of
+from lmctl.distill.on_policy_rollout import OnPolicyRollout
+from lmctl.distill.teacher import asks_teacher, teacher_of
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.strategy import Strategy, strategy_of
@@ -72,7 +72,7 @@ class Step(NamedTuple):
 class Trainer:
     """A plan with everything in memory: model, optimiser, data position."""
 
-    own_texts: OwnTexts | None = None
+    rollout: OnPolicyRollout | None = None
     """Where the student learns from what it writes itself."""
 
     def __init__(self, plan: Plan, prepared: Prepared, processes: Processes) -> None:
@@ -87,14 +87,14 @@ class Trainer:
         if plan.compression.simulate_workers not in (None, processes.world):
             raise LmctlError("the workers of a simulated run are played by lmctl.parallel.simulate.as_workers")
         teacher: Teacher | None = None
-        if asked(plan) and plan.teacher_cache == "off":
+        if asks_teacher(plan) and plan.teacher_cache == "off":
             teacher = teacher_of(plan, prepared, device)
-        elif asked(plan):
-            teacher = remembered(plan, prepared, train, device)
+        elif asks_teacher(plan):
+            teacher = cached_teacher(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
         seed_everything(plan.seed)  # after the teacher: the student begins as it would without one
         network = network_of(plan, prepared)
-        self.begun = begin(plan, prepared, network)
+        self.copied_layers = init_from_teacher(plan, prepared, network)
         """What the student took over from its teacher, in words."""
         self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks_of(plan, prepared))
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
@@ -106,17 +106,17 @@ class Trainer:
         """The optimiser step, and what the precision did to the network, in words."""
         self.losses = [f"{batch.task}/{term}" for batch in first for term in batch.targets]
         """Every `<task>/<term>` of the objectives."""
-        lessons = [f"{batch.task}/{term}" for batch in first for term in self.learner.distillation.counts(batch)]
-        self.terms = [*self.losses, *lessons]
-        """Those of the objectives, and those of the lesson."""
-        writes = [lesson for lesson in plan.distill.lessons.values() if isinstance(lesson, OnPolicy)]
+        distilled = [f"{batch.task}/{term}" for batch in first for term in self.learner.distillation.counts(batch)]
+        self.terms = [*self.losses, *distilled]
+        """Those of the objectives, and the distillation losses."""
+        writes = [term for term in plan.distill.terms.values() if isinstance(term, OnPolicy)]
         if writes:
-            self.own_texts = OwnTexts(writes[0], self.learner, train, family, plan.seed)
+            self.rollout = OnPolicyRollout(writes[0], self.learner, train, family, plan.seed)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, micro, processes)
         # From here on the global generators serve dropout, and rounding in training, only: other numbers in every
         # process and under every seed.
-        seed_everything(int(Draws(plan.seed, "dropout").generator(0, processes.rank).integers(1 << 63)))
+        seed_everything(int(CounterRng(plan.seed, "dropout").generator(0, processes.rank).integers(1 << 63)))
         self._clock = (time.monotonic(), time.process_time())
 
     @property
@@ -158,8 +158,8 @@ class Trainer:
             coming = fetch(Position.from_state(self.state.position), self.spent())
             while self.spent() < 1:
                 window = coming.result()
-                if self.own_texts is not None:
-                    window = self.own_texts.rewritten(window, self.state.window)
+                if self.rollout is not None:
+                    window = self.rollout.rewritten(window, self.state.window)
                 counts, tokens = self._agree(window)
                 if self.stopped_by is not None:
                     return
@@ -205,7 +205,7 @@ class Trainer:
 
     def _step(self, window: Window, counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
         plan, state, step = self.plan, self.state, self.step
-        own = self.own_texts is not None and self.own_texts.turn(state.window)
+        own = self.rollout is not None and self.rollout.is_rollout_step(state.window)
         middle = self.spent(self._next(window.after, tokens), part=0.5)
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(middle, 1e-9)))
         moment = Moment(state.step, state.window, min(1.0, self.spent()), lr)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lmctl.core.batch import Batch
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.mix.order import Drawn
 from lmctl.mix.stream import batched
@@ -66,7 +66,7 @@ class Validation:
     def _batches(self, task: str) -> Iterator[Batch]:
         examples = self.examples[task]
         rows = np.arange(len(examples))
-        draws = Draws(VALID_SEED, f"{task}/valid")
+        draws = CounterRng(VALID_SEED, f"{task}/valid")
         if self.rows is not None and self.rows < len(rows):
             some = np.sort(draws.permutation(0, len(rows))[: self.rows])
             rows = some if examples.tracks is None else rows[: self.rows]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lmctl.inference.progress import Watch
     from lmctl.inference.suites.job import Figures
     from lmctl.inference.trained_on import OwnTask
-    from lmctl.train.console import Display
+    from lmctl.train.display import Display
 
 
 class Eval(Verb[EvalConfig]):
@@ -57,7 +57,7 @@ class Eval(Verb[EvalConfig]):
         numerics.check()
 
         from lmctl.inference.trained_on import own_tasks
-        from lmctl.train.console import Display
+        from lmctl.train.display import Display
 
         display = Display()
         own = own_tasks(config.model_path, trusted, needed=given is None)
@@ -65,7 +65,7 @@ class Eval(Verb[EvalConfig]):
 
         from lmctl.inference.load import device_of, load
         from lmctl.inference.training_overlap import unseen
-        from lmctl.train.console import quiet_libraries
+        from lmctl.train.display import quiet_libraries
 
         quiet_libraries()
         numerics.refuse(device_of(where))

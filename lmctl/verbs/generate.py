@@ -98,7 +98,7 @@ class Generate(Verb[GenerateConfig]):
 
         from lmctl.inference.heads import refuse_classifier
         from lmctl.inference.load import load
-        from lmctl.train.console import quiet_libraries
+        from lmctl.train.display import quiet_libraries
 
         quiet_libraries()
         loaded = load(config.model_path, config.runner)
@@ -110,7 +110,7 @@ class Generate(Verb[GenerateConfig]):
 
         from lmctl.inference.decode import complete
         from lmctl.inference.length_check import check_prompt
-        from lmctl.train.console import Display
+        from lmctl.train.display import Display
 
         good = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
         say = Display().say

@@ -53,7 +53,7 @@ class Peek(Verb[PeekConfig]):
 
         from rich.console import Console
 
-        from lmctl.train.console import Display, quiet_libraries
+        from lmctl.train.display import Display, quiet_libraries
         from lmctl.train.prepare import prepare
 
         quiet_libraries()

@@ -69,7 +69,7 @@ class PlanVerb(Verb[Request]):
         own on standard output besides."""
         from lmctl.config.mistakes import UnknownKey
         from lmctl.cost.show import print_one
-        from lmctl.train.console import quiet_libraries
+        from lmctl.train.display import quiet_libraries
         from lmctl.train.unfinished import with_models
 
         wanted = config.wanted
@@ -97,7 +97,7 @@ class PlanVerb(Verb[Request]):
         known. Returns how many are not legal."""
         from lmctl.config.mistakes import UnknownKey
         from lmctl.cost.show import Cell, print_grid
-        from lmctl.train.console import quiet_libraries
+        from lmctl.train.display import quiet_libraries
         from lmctl.train.unfinished import with_models
 
         quiet_libraries()

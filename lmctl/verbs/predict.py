@@ -100,7 +100,7 @@ class Predict(Verb[PredictConfig]):
         from lmctl.inference.answers import answers, chosen_task, names_of
         from lmctl.inference.batches import POOL
         from lmctl.inference.heads import classifier_of
-        from lmctl.train.console import Display, quiet_libraries
+        from lmctl.train.display import Display, quiet_libraries
 
         quiet_libraries()
         say = Display().say

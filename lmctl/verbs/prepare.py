@@ -36,7 +36,7 @@ class Prepare(Verb[PrepareConfig]):
 
     def run(self, config: PrepareConfig) -> None:
         """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
-        from lmctl.train.console import Display, quiet_libraries
+        from lmctl.train.display import Display, quiet_libraries
         from lmctl.train.prepare import prepare
 
         quiet_libraries()

@@ -84,7 +84,7 @@ class Score(Verb[ScoreConfig]):
 
         from lmctl.inference.heads import refuse_classifier
         from lmctl.inference.load import load, need
-        from lmctl.train.console import quiet_libraries
+        from lmctl.train.display import quiet_libraries
 
         quiet_libraries()
         loaded = load(config.model_path, config.runner)
@@ -150,7 +150,7 @@ def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
 def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """A table: both log-probabilities in nats, whether the good one is likelier, both sentences; then the accuracy."""
     from lmctl.inference.pairs import judge, pairs_in
-    from lmctl.train.console import Display
+    from lmctl.train.display import Display
 
     right = count = 0
     for verdict in judge(loaded, pairs_in(lines), config.batch, loaded.row(config.seq_len), config.case):

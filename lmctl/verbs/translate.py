@@ -53,7 +53,7 @@ class Translate(Verb[TranslateConfig]):
         from lmctl.inference.heads import refuse_classifier
         from lmctl.inference.length_check import Place, cut_lines
         from lmctl.inference.load import load, need
-        from lmctl.train.console import Display, quiet_libraries
+        from lmctl.train.display import Display, quiet_libraries
 
         quiet_libraries()
         loaded = load(config.model_path, config.runner)

@@ -62,7 +62,7 @@ def work(args: argparse.Namespace) -> None:
     from lmctl.config.compose import Composer
     from lmctl.parallel.processes import Processes
     from lmctl.plan import Plan
-    from lmctl.train.console import quiet_libraries
+    from lmctl.train.display import quiet_libraries
     from lmctl.train.prepare import prepare
     from lmctl.train.trainer import Trainer
 

@@ -1,8 +1,8 @@
 """What lmctl does on a GPU: some hundred commands of the command line, each in a process of its own, many at a time.
 
-Every kind of model, mix, precision, lesson, adversary and compression is trained for some steps, and models are used;
-runs that are stopped and resumed must end with the same bits as undisturbed ones; `lmctl plan` is compared with the
-memory that torch allocated; the same run on the CPU must learn the same.
+Every kind of model, mix, precision, distillation, adversary and compression is trained for some steps, and models are
+used; runs that are stopped and resumed must end with the same bits as undisturbed ones; `lmctl plan` is compared
+with the memory that torch allocated; the same run on the CPU must learn the same.
 
     python scripts/bench/gpu_cells.py --out DIR                    # 5 minutes on 16 cores; a table on standard output
     python scripts/bench/gpu_cells.py --out DIR --only int8 resume # cells whose names contain one of these, and theirs

@@ -58,7 +58,7 @@ TRAINED = {
     "lstm, conflict": "mix=clm_stream mix.conflict_every=10",
     "curriculum": "mix=curriculum",
     "fine-tuned": "mix=classify init_from=runs/fp32 optim.layer_decay=0.8",
-    # lessons
+    # distillation
     "distill": "distill teacher=runs/fp32 distill.control=true",
     "distill, logits and hidden": "distill teacher=runs/fp32 distill=[logits,hidden] distill.control=false",
     "distill, attention": "distill teacher=runs/fp32 distill=attention distill.control=false",

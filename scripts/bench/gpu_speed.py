@@ -170,7 +170,7 @@ SIDES = {"lmctl": ours, "Trainer": theirs}
 def work_through(args: argparse.Namespace) -> None:
     """One side in this process: a line of JSON for each of its settings."""
     if args.side == "lmctl":
-        from lmctl.train.console import quiet_libraries
+        from lmctl.train.display import quiet_libraries
 
         quiet_libraries()
     for name in chosen(args):

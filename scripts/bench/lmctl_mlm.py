@@ -11,7 +11,7 @@ from common import VOCABULARY_ROWS, Clock, heldout_loss, side_arguments
 from lmctl.config.compose import Composer
 from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
-from lmctl.train.console import quiet_libraries
+from lmctl.train.display import quiet_libraries
 from lmctl.train.prepare import prepare
 from lmctl.train.trainer import Trainer
 

@@ -29,7 +29,7 @@ from lmctl.inference.fill import check_masks, fill
 from lmctl.inference.heads import classifier_of
 from lmctl.inference.length_check import check_prompt
 from lmctl.inference.likelihood import texts
-from lmctl.train.console import quiet_libraries
+from lmctl.train.display import quiet_libraries
 
 KINDS = {
     "gpt2": ("GPT2LMHeadModel", "[SEP] $A"),

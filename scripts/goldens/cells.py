@@ -1,4 +1,4 @@
-"""What is run: every kind of model, mix, precision, compression, adversary, lesson and use, each for a few steps.
+"""What is run: every kind of model, mix, precision, compression, adversary, distillation and use, each for a few steps.
 
 A cell is a line or several, run one after the other in the folder of `inputs.py`. Each line is what follows `lmctl`;
 one that begins with `kill` is killed after its first checkpoint. A run is written to runs/NAME of its cell unless the
@@ -121,7 +121,7 @@ ADVERSARIES = {
     "adversary/smart": f"{TRANSLATE} adversary=smart",
     "adversary/two_processes": f"{PAIR} adversary=fgm batch.micro=2 compression=int8",
 }
-LESSONS = {
+DISTILLATIONS = {
     "distill/logits": f"{OF_BERT} distill=logits",
     "distill/hidden": f"{OF_BERT} distill=[logits,hidden] distill.terms.logits.divergence=js batch.micro=4",
     "distill/attention": f"{OF_BERT} distill=attention distill.terms.attention.values=true",
@@ -238,7 +238,7 @@ LOOKS = {
     ],
 }
 
-_GROUPS = (TEACHERS, MIXES, HOW, AUGMENTS, PRECISIONS, COMPRESSIONS, ADVERSARIES, LESSONS, RESUMED, USES, LOOKS)
+_GROUPS = (TEACHERS, MIXES, HOW, AUGMENTS, PRECISIONS, COMPRESSIONS, ADVERSARIES, DISTILLATIONS, RESUMED, USES, LOOKS)
 CELLS: dict[str, list[str]] = {
     name: [lines] if isinstance(lines, str) else lines for group in _GROUPS for name, lines in group.items()
 }

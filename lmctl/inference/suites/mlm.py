@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.typing_errors import words
 from lmctl.inference.batches import by_length
 from lmctl.inference.likelihood import masked, rectangle, target_scores, vocabulary_logits
@@ -26,7 +26,7 @@ SHARE = 0.15
 
 def evaluate(job: Job) -> Figures:
     """Loss in nats and accuracy at masked places, pseudo-perplexity, next-sentence accuracy."""
-    loaded, draws = job.loaded, Draws(job.config.seed, "eval/mlm")
+    loaded, draws = job.loaded, CounterRng(job.config.seed, "eval/mlm")
     count = nats = right = 0.0
     answers = by_length(
         enumerate(_rows(job)),
@@ -50,7 +50,7 @@ def _rows(job: Job) -> Iterator[list[int]]:
         yield from (pieces[start : start + room] for start in range(0, len(pieces), room))
 
 
-def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: Draws) -> list[tuple[int, float, int]]:
+def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: CounterRng) -> list[tuple[int, float, int]]:
     """Per row: how many places were masked, their loss, and how many were filled right."""
     import torch
 

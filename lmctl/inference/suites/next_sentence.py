@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.inference.batches import by_length
 from lmctl.inference.likelihood import rectangle
 from lmctl.inference.load import Loaded
@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     """Whether `second` is of another document."""
 
 
-def next_sentence(job: Job, draws: Draws) -> Figures:
+def next_sentence(job: Job, draws: CounterRng) -> Figures:
     """Accuracy over all documents of two sentences and more; nothing if the model was not trained for it."""
     if not _trained_for_it(job.loaded):
         return {}
@@ -47,7 +47,7 @@ def _trained_for_it(loaded: Loaded) -> bool:
     return loaded.tasks is None or any("NextSentence" in task["objective"] for task in loaded.tasks.values())
 
 
-def _pairs(job: Job, draws: Draws) -> Iterator[Pair]:
+def _pairs(job: Job, draws: CounterRng) -> Iterator[Pair]:
     room = (job.length - 3) // 2
     before: list[int] | None = None
     for number, row in enumerate(job.rows()):

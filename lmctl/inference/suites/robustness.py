@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from lmctl.core.batch import Row, Written
-from lmctl.core.counter_rng import Draws
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.typing_errors import drop_words, mistype, swap_words
 from lmctl.inference.suites.embedding_ball import in_the_ball
 from lmctl.inference.suites.job import Figures, Job, natural
@@ -39,7 +39,7 @@ def evaluate(job: Job) -> Figures:
         figures: Figures = {"suite": suite, **_numbers(suite, job)}
         for name, noise in NOISES.items():
             for level in LEVELS:
-                rows = _disturbed(job, noise, level, Draws(job.config.seed, f"eval/{name}"))
+                rows = _disturbed(job, noise, level, CounterRng(job.config.seed, f"eval/{name}"))
                 worse = _numbers(suite, replace(job, rows=rows))
                 figures |= {f"{metric}_{name}_{level * 100:.0f}": value for metric, value in worse.items()}
     return figures | (in_the_ball(job) if suite == "classification" else {})
@@ -59,7 +59,7 @@ def _numbers(suite: str, job: Job) -> Figures:
     return {name: figures[name] for name in KEPT[suite] if name in figures}
 
 
-def _disturbed(job: Job, noise: Noise, level: float, draws: Draws) -> Callable[[], Iterator[Row]]:
+def _disturbed(job: Job, noise: Noise, level: float, draws: CounterRng) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
         for number, row in enumerate(job.rows()):
             rng = draws.generator(round(level * 100), number)

@@ -97,7 +97,7 @@ class RecurrentClassifierNetwork(TransformerNetwork):
     def classifier_modules(self) -> list[nn.Module]:
         return [self.model.classifier]
 
-    def to_be_seen(self) -> dict[str, list[nn.Module]]:
+    def recordable_stacks(self) -> dict[str, list[nn.Module]]:
         """Packed rows go through the layers, so that only the whole of them can be watched, as one."""
         return {"layers": [self.model.model.layers]}
 
@@ -108,7 +108,7 @@ class RecurrentClassifierNetwork(TransformerNetwork):
 class RecurrentSeq2Seq(Seq2Seq):
     """`RecurrentForConditionalGeneration`."""
 
-    def to_be_seen(self) -> dict[str, list[nn.Module]]:
+    def recordable_stacks(self) -> dict[str, list[nn.Module]]:
         """Its decoder goes position by position through all layers."""
         return {}
 
