@@ -32,7 +32,6 @@ from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32
 from lmctl.runner.places import Cpu
 from lmctl.train.learner import Learner
-from lmctl.train.loss_balance import Fixed
 from lmctl.train.prepare import Corpus, Prepared
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -144,7 +143,7 @@ def plan(**changes: Any) -> Plan:
 
 def learner_of(network: Any, objective: Objective, task: str = "corpus") -> Learner:
     """What trains `network` on one task in float32."""
-    return Learner(network, {task: objective}, Fp32(), torch.device("cpu"), Fixed())
+    return Learner(network, {task: objective}, Fp32(), torch.device("cpu"))
 
 
 def poison(trainer: Any, value: float, number: int | None = None) -> None:

@@ -36,7 +36,6 @@ from lmctl.precision.fp32 import Fp32
 from lmctl.runner.places import Ddp
 from lmctl.train.assemble import heads_of
 from lmctl.train.learner import Learner, Pass, Share
-from lmctl.train.loss_balance import Fixed
 from lmctl.verbs.plan import Request
 
 MIXES = ("mlm_nsp", "mlm", "clm", "denoise", "translate", "clm_stream", "classify")
@@ -152,7 +151,7 @@ def test_activations_are_what_autograd_really_keeps(model: Any, objective: Any, 
 
     def learner_of() -> Learner:
         network = build(run.plan, run.known, checkpointing)
-        return Learner(network, {"corpus": objective}, precision, run.device, Fixed()).train()
+        return Learner(network, {"corpus": objective}, precision, run.device).train()
 
     real, share = learner_of(), Share({f"corpus/{term}": 1.0 for term in sample.batch.targets})
     with kept(real, sample.batch) as on_cpu:

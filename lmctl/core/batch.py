@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple, SupportsIndex, TypeAlias, overload
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from torch import Tensor
 
@@ -166,3 +167,21 @@ class Batch:
         targets = {name: Targets(move(t.positions), move(t.labels)) for name, t in self.targets.items()}
         inputs = {name: move(t) for name, t in self.inputs.items()}
         return replace(self, inputs=inputs, targets=targets)
+
+
+def padding_mask(name: str, lengths: np.ndarray, width: int) -> dict[str, Tensor]:
+    """`{name: bool [R, width]}`, true where rows of `lengths` int64 [R] have pieces; nothing if all are full."""
+    import torch
+
+    if (lengths >= width).all():
+        return {}
+    return {name: torch.from_numpy(np.arange(width) < lengths[:, None])}
+
+
+def rectangle(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of different lengths as int64 [R, longest], filled up at the end, and their lengths int64 [R]."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    ids = np.full((len(rows), int(lengths.max(initial=0))), pad, dtype=np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+    return ids, lengths

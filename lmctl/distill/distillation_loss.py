@@ -6,10 +6,9 @@ chunk by chunk (`lmctl/train/losses.py`); losses on hidden states and attention 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,52 +17,12 @@ from lmctl.core.batch import Batch, LabelKind
 from lmctl.distill.activation_recorder import ActivationRecorder
 from lmctl.distill.base import Distiller, FeatureLoss, LogitLoss, LossContext, States, Teacher, TeacherOutput
 from lmctl.objective.base import Objective, Prediction
+from lmctl.train.learner import DistillLosses, NoDistillation, TargetLoss
 from lmctl.train.losses import zero_loss
 from lmctl.train.rows import real_positions
 
 PREFIX = "distill_"
 """Before the names of distillation losses in the record."""
-
-TargetLoss: TypeAlias = Callable[[Tensor, slice], Tensor]
-"""(the student's logits [n, C] at the targets `rows`, which these are) -> a loss, summed over them."""
-
-
-@dataclass(frozen=True)
-class DistillLosses:
-    """What the losses of one micro-batch are made of when there is a teacher."""
-
-    task_weight: float = 1.0
-    """What the objective's own losses count for."""
-    logits: Mapping[str, Mapping[str, tuple[float, TargetLoss]]] = field(default_factory=dict)
-    """By term of the objective, by name: weight of a loss on the logits, and the loss."""
-    states: Mapping[str, tuple[float, Tensor]] = field(default_factory=dict)
-    """By name: weight of a feature loss, and its value, summed over real positions."""
-
-
-class NoDistillation(nn.Module):
-    """A run without a teacher: the objective's own losses only."""
-
-    shown: Sequence[str] = ()
-    """Which layers are compared with which, for people."""
-    chunk_bytes: int | None = None
-
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """Number of targets or positions that each distillation loss is summed over."""
-        return {}
-
-    def recording(self) -> AbstractContextManager[Any]:
-        """Inside it, the student's forward pass is recorded, if a feature loss needs that."""
-        return nullcontext()
-
-    def recorded(self, batch: Batch) -> States | None:
-        """The states that were recorded last."""
-        return None
-
-    def losses(
-        self, batch: Batch, predictions: Mapping[str, Prediction], states: States | None, progress: float
-    ) -> DistillLosses:
-        """The distillation losses of `batch`, when `progress` of the budget is spent."""
-        return DistillLosses()
 
 
 class Distillation(NoDistillation):

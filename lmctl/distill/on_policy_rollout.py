@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmctl.core.batch import Batch, Family
+from lmctl.core.batch import Batch, Family, rectangle
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import Window
 from lmctl.model.generation import generate
 from lmctl.objective.base import Examples, Material
-from lmctl.objective.batching import rectangle
 from lmctl.objective.clm import next_piece_batch
 from lmctl.objective.translate import seq2seq_batch
 from lmctl.train.learner import Learner

@@ -28,7 +28,6 @@ from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.train.assemble import examples_of, heads_of
 from lmctl.train.learner import Learner
-from lmctl.train.loss_balance import Fixed
 from lmctl.train.prepare import Prepared
 from lmctl.train.validation import Validation
 from lmctl.train.weight_memory import weight_bytes
@@ -80,7 +79,7 @@ def measure_gap(
     validation = Validation(valid, objectives, plan.eval.rows, micro, processes)
 
     def learner(network: nn.Module, precision: Precision) -> Learner:
-        return Learner(network, objectives, precision, processes.device, Fixed()).eval()
+        return Learner(network, objectives, precision, processes.device).eval()
 
     both = [learner(ensemble, live.precision), learner(student, Fp32())]
     theirs, ours = _latencies(plan, valid, both)

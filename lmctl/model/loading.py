@@ -9,8 +9,8 @@ from typing import Any
 from lmctl.core.errors import ConfigError
 from lmctl.core.pretrained_files import modules
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.model import encoders, rnn
 from lmctl.model import network as networks
-from lmctl.model import rnn
 from lmctl.model.artifact.reader import Artifact, family_of
 from lmctl.model.bert import bert_class
 from lmctl.model.bert_network import BertNetwork
@@ -18,10 +18,10 @@ from lmctl.model.rnn.networks import RecurrentClassifierNetwork, RecurrentNetwor
 
 ENCODERS = {
     "bert": BertNetwork,
-    "modernbert": networks.ModernBertEncoder,
-    "roberta": networks.RobertaEncoder,
-    "xlm-roberta": networks.RobertaEncoder,
-    "distilbert": networks.DistilBertEncoder,
+    "modernbert": encoders.ModernBertEncoder,
+    "roberta": encoders.RobertaEncoder,
+    "xlm-roberta": encoders.RobertaEncoder,
+    "distilbert": encoders.DistilBertEncoder,
     rnn.CLASSIFIER: RecurrentClassifierNetwork,
 }
 """Encoders differ in how their heads hang on; decoders and encoder-decoders do not."""
@@ -106,7 +106,7 @@ def _classes(asked: str, config: Any, heads: Mapping[str, int]) -> tuple[Any, ty
     if kind == "bert":
         return bert_class(heads), BertNetwork
     if "pair" in heads:
-        raise networks.no_pair_head(kind)
+        raise encoders.no_pair_head(kind)
     return AutoModelForMaskedLM if language else AutoModelForSequenceClassification, ENCODERS[kind]
 
 

@@ -12,7 +12,7 @@ from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
-    from lmctl.model.network import ModernBertEncoder
+    from lmctl.model.encoders import ModernBertEncoder
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ModernBert(ModelSpec):
         none; ConfigError for a head that wants pairs of segments."""
         from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertForSequenceClassification
 
-        from lmctl.model.network import ModernBertEncoder, no_pair_head
+        from lmctl.model.encoders import ModernBertEncoder, no_pair_head
 
         if "pair" in heads:
             raise no_pair_head("ModernBERT")

@@ -187,78 +187,6 @@ class Decoder(TransformerNetwork):
     """GPT-2, Llama and their kin: `...ForCausalLM`, or `...ForSequenceClassification` over the last position."""
 
 
-class ModernBertEncoder(TransformerNetwork):
-    """ModernBERT: its head before the vocabulary, and before the classifier over the first (or mean) position."""
-
-    def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("ModernBERT")
-        return self.model.decoder(self.model.head(hidden))
-
-    def language_modules(self, name: str) -> list[nn.Module]:
-        return [self.model.head, self.model.decoder]
-
-    def classifier_modules(self) -> list[nn.Module]:
-        return [self.model.head, self.model.classifier]
-
-    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        if self.model.config.classifier_pooling == "cls":
-            return hidden[:, 0]
-        mask = inputs.get("attention_mask")
-        if mask is None:
-            return hidden.mean(dim=1)
-        return (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-
-    def classify(self, hidden: Tensor) -> Tensor:
-        return self.model.classifier(self.model.drop(self.model.head(hidden)))
-
-
-class RobertaEncoder(TransformerNetwork):
-    """RoBERTa and XLM-R: `lm_head`, or a classifier with a layer of its own over the first position."""
-
-    def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("RoBERTa")
-        return self.model.lm_head(hidden)
-
-    def language_modules(self, name: str) -> list[nn.Module]:
-        return [self.model.lm_head]
-
-    def classifier_modules(self) -> list[nn.Module]:
-        return [self.model.classifier]
-
-    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return hidden[:, 0]
-
-    def classify(self, hidden: Tensor) -> Tensor:
-        return self.model.classifier(hidden[:, None])
-
-
-class DistilBertEncoder(TransformerNetwork):
-    """DistilBERT."""
-
-    def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return super().hidden({name: value for name, value in inputs.items() if name != "token_type_ids"})
-
-    def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("DistilBERT")
-        model = self.model
-        return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden))))
-
-    def language_modules(self, name: str) -> list[nn.Module]:
-        return [self.model.vocab_transform, self.model.vocab_layer_norm, self.model.vocab_projector]
-
-    def classifier_modules(self) -> list[nn.Module]:
-        return [self.model.pre_classifier, self.model.classifier]
-
-    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return hidden[:, 0]
-
-    def classify(self, hidden: Tensor) -> Tensor:
-        return self.model.classifier(self.model.dropout(torch.relu(self.model.pre_classifier(hidden))))
-
-
 class Seq2Seq(TransformerNetwork):
     """An encoder with a decoder; hidden states are the decoder's."""
 
@@ -312,8 +240,3 @@ def _attention_mask(inputs: Mapping[str, Tensor]) -> Tensor | None:
 def _head_dropout(config: Any) -> float:
     names = ("classifier_dropout", "summary_first_dropout", "hidden_dropout_prob", "attention_dropout")
     return next((float(v) for name in names if isinstance(v := getattr(config, name, None), (int, float))), 0.0)
-
-
-def no_pair_head(kind: str) -> ConfigError:
-    """The error for next-sentence prediction (or sentence order) on a model that has no place for it."""
-    return ConfigError(f"{kind} has no head for pairs of segments", "nearest: mix=mlm, or model=bert_tiny")

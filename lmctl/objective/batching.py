@@ -1,36 +1,13 @@
-"""From lists of pieces to rectangles with masks."""
+"""Rows of a store as texts, their lengths, and how many tokens a row has."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmctl.core.counter_rng import CounterRng
 from lmctl.objective.base import Material, Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-def padding_mask(name: str, lengths: np.ndarray, width: int) -> dict[str, Tensor]:
-    """`{name: bool [R, width]}`, true where rows of `lengths` int64 [R] have pieces; nothing if all are full."""
-    import torch
-
-    if (lengths >= width).all():
-        return {}
-    return {name: torch.from_numpy(np.arange(width) < lengths[:, None])}
-
-
-def rectangle(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of different lengths as int64 [R, longest], filled up at the end, and their lengths int64 [R]."""
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    ids = np.full((len(rows), int(lengths.max(initial=0))), pad, dtype=np.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-    return ids, lengths
 
 
 def shifted_right(labels: np.ndarray, start: int) -> np.ndarray:

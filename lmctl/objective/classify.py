@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets
+from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, padding_mask, rectangle
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective import label_scores
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
-from lmctl.objective.batching import padding_mask, rectangle, text_lengths, texts_of
+from lmctl.objective.batching import text_lengths, texts_of
 
 if TYPE_CHECKING:
     from torch import Tensor

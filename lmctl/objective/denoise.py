@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind
+from lmctl.core.batch import Batch, Family, Kind, rectangle
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import NO_PIECE, Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
-from lmctl.objective.batching import mean_tokens, rectangle
+from lmctl.objective.batching import mean_tokens
 from lmctl.objective.full_rows import PackedRows
 from lmctl.objective.scoring import unigram_baseline
 from lmctl.objective.translate import seq2seq_batch

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, Targets
+from lmctl.core.batch import Batch, Family, Kind, Targets, padding_mask
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
-from lmctl.objective.batching import mean_tokens, padding_mask
+from lmctl.objective.batching import mean_tokens
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.pairs import DRAWS_PER_ROW, Pairs
 from lmctl.objective.scoring import unigram_baseline

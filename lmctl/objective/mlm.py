@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, Targets
+from lmctl.core.batch import Batch, Family, Kind, Targets, padding_mask
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
-from lmctl.objective.batching import padding_mask
 from lmctl.objective.full_rows import FullRows
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.scoring import unigram_baseline

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lmctl.core.batch import rectangle
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.objective.base import Material
-from lmctl.objective.batching import rectangle
 from lmctl.objective.segments import Continuations, chunks, cut, shortened
 
 IS_NEXT, IS_RANDOM = 0, 1

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, Targets
+from lmctl.core.batch import Batch, Family, Kind, Targets, padding_mask, rectangle
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
-from lmctl.objective.batching import padding_mask, rectangle, shifted_right, text_lengths, texts_of
+from lmctl.objective.batching import shifted_right, text_lengths, texts_of
 from lmctl.objective.scoring import unigram_baseline
 
 if TYPE_CHECKING:

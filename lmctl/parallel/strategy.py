@@ -9,7 +9,7 @@ threads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from lmctl.compression.base import Exchange, GradCompressor
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.core.errors import LmctlError
 from lmctl.parallel.processes import Processes
-from lmctl.train.learner import Learner, Losses, Pass, Share
+from lmctl.train.learner import Learner
 
 
 class Strategy(ABC):
@@ -42,13 +42,14 @@ class Strategy(ABC):
         """Take charge of `learner`, which is on its device, before an optimiser is made of its parameters. LmctlError
         if workers do not begin with the same weights."""
 
-    @abstractmethod
-    def forward(self, passes: Sequence[Pass], share: Share, agree: float = 0.0) -> Losses:
-        """`Learner.forward`."""
-
     @property
     @abstractmethod
     def learner(self) -> Learner: ...
+
+    @property
+    def module(self) -> nn.Module:
+        """What to call for a forward pass: the learner, or what wraps it."""
+        return self.learner
 
     @property
     def workers(self) -> int:
@@ -113,10 +114,6 @@ class Single(Strategy):
     def learner(self) -> Learner:
         return self._learner
 
-    def forward(self, passes: Sequence[Pass], share: Share, agree: float = 0.0) -> Losses:
-        losses: Losses = self.learner(passes, share, agree)
-        return losses
-
 
 @dataclass
 class Wrapping(DistributedDataParallelKwargs):
@@ -140,9 +137,9 @@ class Ddp(Single):
         self.sent = all_reduce_bytes(sum(p.numel() * p.element_size() for p in learns), self.workers)
         self.dense = all_reduce_bytes(sum(4 * p.numel() for p in learns), self.workers)
 
-    def forward(self, passes: Sequence[Pass], share: Share, agree: float = 0.0) -> Losses:
-        losses: Losses = self.wrapped(passes, share, agree)
-        return losses
+    @property
+    def module(self) -> nn.Module:
+        return self.wrapped
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
         # DDP decides in the forward pass, so both passes are inside.

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lmctl.adversary.divergence import divergence
 from lmctl.core.batch import Batch, Terms
-from lmctl.distill.distillation_loss import DistillLosses, NoDistillation, TargetLoss
+from lmctl.distill.base import States
 from lmctl.objective.base import Metric, Objective, Prediction
 from lmctl.precision.base import Precision
 from lmctl.train.dropout import DropoutStream
@@ -62,6 +62,48 @@ class Losses(NamedTuple):
     """By term, how far the answers of the first two passes are apart; likewise."""
 
 
+TargetLoss: TypeAlias = Callable[[Tensor, slice], Tensor]
+"""(the student's logits [n, C] at the targets `rows`, which these are) -> a loss, summed over them."""
+
+
+@dataclass(frozen=True)
+class DistillLosses:
+    """What the losses of one micro-batch are made of when there is a teacher."""
+
+    task_weight: float = 1.0
+    """What the objective's own losses count for."""
+    logits: Mapping[str, Mapping[str, tuple[float, TargetLoss]]] = field(default_factory=dict)
+    """By term of the objective, by name: weight of a loss on the logits, and the loss."""
+    states: Mapping[str, tuple[float, Tensor]] = field(default_factory=dict)
+    """By name: weight of a feature loss, and its value, summed over real positions."""
+
+
+class NoDistillation(nn.Module):
+    """A run without a teacher: the objective's own losses only."""
+
+    shown: Sequence[str] = ()
+    """Which layers are compared with which, for people."""
+    chunk_bytes: int | None = None
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Number of targets or positions that each distillation loss is summed over."""
+        return {}
+
+    def recording(self) -> AbstractContextManager[Any]:
+        """Inside it, the student's forward pass is recorded, if a feature loss needs that."""
+        return nullcontext()
+
+    def recorded(self, batch: Batch) -> States | None:
+        """The states that were recorded last."""
+        return None
+
+    def losses(
+        self, batch: Batch, predictions: Mapping[str, Prediction], states: States | None, progress: float
+    ) -> DistillLosses:
+        """The distillation losses of `batch`, when `progress` of the budget is spent."""
+        return DistillLosses()
+
+
 class Learner(nn.Module):
     """Network, objectives and the losses between them."""
 
@@ -71,9 +113,10 @@ class Learner(nn.Module):
         objectives: Mapping[str, Objective],
         precision: Precision,
         device: Any,
-        balance: nn.Module,
+        balance: nn.Module | None = None,
         distillation: NoDistillation | None = None,
     ) -> None:
+        """`balance`: learnt weights of the losses (`lmctl/train/loss_balance.py`); None: what the mix says."""
         super().__init__()
         self.network: Any = network
         self.balance = balance
@@ -107,9 +150,10 @@ class Learner(nn.Module):
             weights = [weight * share.factor / count * share.scale for weight in compared.weights]
             with self.products():
                 total, sums = weighed_losses(compared, weights, compared.hidden, compared.parameters, compared.chunks)
-            here = sum(one.weight for one in passes) * len(compared.labels[0])
-            part = share.factor * here / count * share.scale
-            totals.append(self.balance(f"{batch.task}/{term}", total, part))
+            if self.balance is not None:
+                here = sum(one.weight for one in passes) * len(compared.labels[0])
+                total = self.balance(f"{batch.task}/{term}", total, share.factor * here / count * share.scale)
+            totals.append(total)
             for (place, name), value in zip(compared.names, sums.unbind(), strict=True):
                 (apart if place is None else values[place])[name] = value
         for number, (one, extra) in enumerate(zip(passes, distilled, strict=True)):

@@ -1,4 +1,4 @@
-"""What the losses of a mix count for against each other, besides the weights of their tasks."""
+"""Learnt weights of the losses of a mix (`mix.balance`), besides the weights of their tasks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ from collections.abc import Container
 
 import torch
 from torch import Tensor, nn
-
-
-class Fixed(nn.Module):
-    """Losses count for what the mix says."""
-
-    def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
-        """`loss`: this micro-batch's part of the mean of a term (and of what a teacher adds about its targets), times
-        what its task counts for; `part`: the share of the term's targets it has, times the same."""
-        return loss
 
 
 class Uncertainty(nn.Module):
@@ -31,6 +22,8 @@ class Uncertainty(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(len(names)))
 
     def forward(self, name: str, loss: Tensor, part: float) -> Tensor:
-        """As `Fixed.forward`; the regulariser is shared out over the micro-batches as `part` says."""
+        """The weighed loss and its share of the regulariser. `loss`: this micro-batch's part of the mean of a term (and
+        of what a teacher adds about its targets), times what its task counts for; `part`: the share of the term's
+        targets it has, times the same."""
         s = self.log_variance[self.places[name]]
         return self.halved[name] * torch.exp(-s) * loss + part * s / 2

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from lmctl.augment.words import word_numbers
-from lmctl.core.batch import Batch, Targets
+from lmctl.core.batch import Batch, Targets, padding_mask, rectangle
 from lmctl.core.vocabulary import Rewrite, Vocabulary
-from lmctl.objective.batching import padding_mask, rectangle
 
 
 class Row(NamedTuple):

@@ -134,19 +134,21 @@ class FirstStep:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.before: list[int] | None = checksum(trainer.learner) if trainer.state.step == 0 else None
+        self.before = checksum(trainer.learner) if trainer.state.step == 0 else None
 
-    def look(self, report: StepReport) -> None:
-        """LmctlError if `report` is of the first step that can be felt, there was a gradient, and every weight is what
-        it was at the beginning."""
-        if self.before is None or not report.taken or report.lr < FELT * self.trainer.plan.optim.lr:
-            return
-        before, self.before = self.before, None
-        if float(report.grad_norm) > 0 and checksum(self.trainer.learner) == before:
+    def felt(self, report: StepReport) -> bool:
+        """Whether there is nothing more to watch: `report` is of the first step that can be felt. LmctlError if there
+        was a gradient then, and every weight is what it was at the beginning."""
+        if self.before is None:  # the run goes on from a later step
+            return True
+        if not report.taken or report.lr < FELT * self.trainer.plan.optim.lr:
+            return False
+        if float(report.grad_norm) > 0 and checksum(self.trainer.learner) == self.before:
             raise LmctlError(
                 f"step {report.step} changed no weight, though the gradient's norm is {float(report.grad_norm):.3g}",
                 "precision=fp32, or another optim=",
             )
+        return True
 
 
 NEAREST = "nearest: precision=bf16; or leave layers in float with precision.exclude, where there is such a key"

@@ -65,9 +65,10 @@ class Session:
             with self._not_training():
                 self._begin()
             self.display.start()
-            first = FirstStep(self.trainer)
+            first: FirstStep | None = FirstStep(self.trainer)
             for report in self.trainer.steps():
-                first.look(report)
+                if first is not None and first.felt(report):
+                    first = None
                 if self._after(report):
                     break
             if self.trainer.stopped_by is not None:

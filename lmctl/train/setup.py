@@ -7,13 +7,13 @@ from typing import Any
 
 from lmctl.core.batch import Batch
 from lmctl.distill.base import Teacher
-from lmctl.distill.distillation_loss import Distillation, NoDistillation
+from lmctl.distill.distillation_loss import Distillation
 from lmctl.distill.teacher import recorder_for
 from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
 from lmctl.train.assemble import check_network
 from lmctl.train.learner import Learner
-from lmctl.train.loss_balance import Fixed, Uncertainty
+from lmctl.train.loss_balance import Uncertainty
 from lmctl.train.perturbations import Perturbations
 from lmctl.train.step import TrainStep
 
@@ -33,8 +33,8 @@ def train_step(
     converted = plan.precision.convert(network, device)
     losses = [f"{batch.task}/{term}" for batch in examples for term in batch.targets]
     squared = [name for name in losses if objectives[name.rsplit("/", 1)[0]].label_kind == "number"]
-    balance = Uncertainty(losses, squared) if plan.mix.balance == "uncertainty" else Fixed()
-    distillation = NoDistillation()
+    balance = Uncertainty(losses, squared) if plan.mix.balance == "uncertainty" else None
+    distillation = None
     if teacher is not None:
         distillation = Distillation(teacher, plan.distill, objectives, recorder_for(plan.distill, network))
     learner = Learner(network, objectives, plan.precision, device, balance, distillation).to(device).train()

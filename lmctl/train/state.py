@@ -70,6 +70,13 @@ class TrainState:
 OWN = ("cpu_seconds", "pending")
 
 
+def seed_everything(seed: int) -> None:
+    """Seed every global generator."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """Every generator's state, as tensors and lists that `torch.load(weights_only=True)` takes."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)

@@ -26,7 +26,7 @@ from lmctl.parallel.strategy import Strategy
 from lmctl.precision.scaling import LossScaler
 from lmctl.train.deterministic import deterministic
 from lmctl.train.dropout import dropout_state, set_dropout_state
-from lmctl.train.learner import Learner, Pass, Share
+from lmctl.train.learner import Learner, Losses, Pass, Share
 from lmctl.train.perturbations import Perturbations
 
 
@@ -110,7 +110,7 @@ class TrainStep:
             losses.add(batch.task, shown, sizes)
             adversarial.add(batch.task, outcome.adversarial, sizes)
         if not window.batches:  # fewer rows than workers; the others wait for these gradients all the same
-            self.strategy.forward([], Share(mean_counts, scale=scale)).total.backward()
+            self.strategy.module([], Share(mean_counts, scale=scale)).total.backward()
         self.strategy.reduce_gradients(scale, moment.step)
         self.scaler.unscale(self.optimizer)
         norm = self.strategy.clip_grad_norm(self.clip_norm, waits=not self.scaler.decides_on_device(self.optimizer))
@@ -160,14 +160,14 @@ class MicroBatch:
         self.ended = last
         share = self.share if last else replace(self.share, every_parameter=False)
         with self.step.strategy.accumulate(last=last and self.last):
-            losses = self.step.strategy.forward(self._passes(views), share, agree)
+            losses: Losses = self.step.strategy.module(self._passes(views, last), share, agree)
             with deterministic(self.step.learner.device):
                 losses.total.backward()
         return LossReport(losses.passes, losses.disagreement)
 
     def gradient(self, shift: Tensor, *views: View, agree: float = 0.0) -> Tensor:
         share = replace(self.share, every_parameter=False)
-        total = self.step.learner(self._passes(views), share, agree).total
+        total = self.step.learner(self._passes(views, last=False), share, agree).total
         with deterministic(self.step.learner.device):
             return torch.autograd.grad(total, shift)[0]
 
@@ -177,10 +177,11 @@ class MicroBatch:
             adversary = type(self.step.adversary).__name__
             raise LmctlError(f"adversary: {adversary} made no last pass, so no gradients were exchanged")
 
-    def _passes(self, views: Sequence[View]) -> list[Pass]:
-        """The passes of one call of the learner."""
+    def _passes(self, views: Sequence[View], last: bool) -> list[Pass]:
+        """The passes of one call of the learner, the `last` one or not."""
         if self._dropout is None:
-            self._dropout = dropout_state(self.step.learner.device)
+            if not last:  # another call will replay it
+                self._dropout = dropout_state(self.step.learner.device)
         elif not views[0].fresh:
             set_dropout_state(self._dropout, self.step.learner.device)
         return [

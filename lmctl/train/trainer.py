@@ -6,14 +6,12 @@ It writes nothing and prints nothing; `lmctl.train.session` does.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +35,7 @@ from lmctl.train.learner import Learner
 from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
 from lmctl.train.setup import train_step
-from lmctl.train.state import TrainState, random_state, restore_random_state
+from lmctl.train.state import TrainState, random_state, restore_random_state, seed_everything
 from lmctl.train.static_masking import repeating, versions_of
 from lmctl.train.step import Moment, StepResult
 from lmctl.train.validation import Validation
@@ -60,13 +58,13 @@ class StepReport(StepResult):
     """Between the tasks' gradients, by `<task>|<task>`, in the steps that look at them; over all processes."""
 
 
-class Step(NamedTuple):
-    """What an optimiser step spends of the budget."""
+class Spent(NamedTuple):
+    """What is spent of a budget, or may be."""
 
-    steps: int
-    tokens: int
+    steps: float = 0
+    tokens: float = 0
     """Real ones, of all tasks and processes."""
-    rows: int
+    rows: float = 0
 
 
 class Trainer:
@@ -97,6 +95,9 @@ class Trainer:
         self.copied_layers = init_from_teacher(plan, prepared, network)
         """What the student took over from its teacher, in words."""
         self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks_of(plan, prepared))
+        budget = plan.budget
+        self.limits = Spent(budget.most_steps or 0, budget.tokens or 0, (budget.epochs or 0) * self.stream.total)
+        """Where the budget ends, in each unit that it limits; 0: in that one it does not."""
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
         """What a run goes on with only if it is the same: tokenizer, texts, teacher."""
         first = [self.stream.first(task, 1) for task in self.stream.streams]
@@ -131,18 +132,14 @@ class Trainer:
     def strategy(self) -> Strategy:
         return self.step.strategy
 
-    def spent(self, of: Step | None = None, part: float = 1.0) -> float:
-        """Share of the budget that is spent (1 or more: done), or will be when `part` of the step `of` is taken. But
-        for budget.minutes it is the same whether or not the run was interrupted on the way."""
-        budget, state, more = self.plan.budget, self.state, of or Step(0, 0, 0)
-        return max(
-            (state.step + part * more.steps) / budget.most_steps if budget.most_steps else 0.0,
-            (state.tokens + part * more.tokens) / budget.tokens if budget.tokens else 0.0,
-            (self._rows(state.position) + part * more.rows) / (budget.epochs * self.stream.total)
-            if budget.epochs
-            else 0.0,
-            state.seconds / (60 * budget.minutes) if budget.minutes else 0.0,
-        )
+    def spent(self, coming: Spent | None = None, part: float = 1.0) -> float:
+        """Share of the budget that is spent (1 or more: done), or will be when `part` of what is `coming` is. But for
+        budget.minutes it is the same whether or not the run was interrupted on the way."""
+        state, minutes = self.state, self.plan.budget.minutes
+        before = Spent(state.step, state.tokens, self._rows(state.position))
+        amounts = zip(before, coming or Spent(), self.limits, strict=True)
+        shares = [(done + part * more) / limit for done, more, limit in amounts if limit]
+        return max([*shares, state.seconds / (60 * minutes)] if minutes else shares)
 
     def _rows(self, position: Mapping[str, Any]) -> int:
         """Rows of all tasks drawn."""
@@ -170,9 +167,9 @@ class Trainer:
                     coming = fetch(after, self.spent())
                 yield report
 
-    def _next(self, after: Position, tokens: Mapping[str, int]) -> Step:
+    def _next(self, after: Position, tokens: Mapping[str, int]) -> Spent:
         """What the step that ends at `after` spends if it is taken."""
-        return Step(1, sum(tokens.values()), sum(after.rows.values()) - self._rows(self.state.position))
+        return Spent(1, sum(tokens.values()), sum(after.rows.values()) - self._rows(self.state.position))
 
     def _window(self, at: Position, progress: float) -> Window:
         """This worker's part of the window at `at`."""
@@ -254,7 +251,7 @@ class Trainer:
             "progress": self.state.shared(),
             "optimizer": self.step.optimizer.state_dict(),
             "scaler": self.step.scaler.state_dict(),
-            "balance": self.learner.balance.state_dict(),
+            "balance": {} if self.learner.balance is None else self.learner.balance.state_dict(),
             "teaching": self.learner.distillation.state_dict(),
         }
 
@@ -280,7 +277,8 @@ class Trainer:
             raise ConfigError(f"resume: the checkpoint's weights do not fit the model ({(absent + unexpected)[0]})")
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
-        self.learner.balance.load_state_dict(state["balance"])
+        if self.learner.balance is not None:
+            self.learner.balance.load_state_dict(state["balance"])
         self.learner.distillation.load_state_dict(state.get("teaching", {}))
         own = dict(own or {})
         saved_random, carried, exchange = (own.pop(name, None) for name in ("random", "carried", "exchange"))
@@ -292,12 +290,6 @@ class Trainer:
         if saved_random is not None:
             restore_random_state(saved_random)
         self._clock = (time.monotonic(), time.process_time())
-
-
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _finite(gradient: Tensor | None) -> bool:

@@ -20,7 +20,6 @@ from lmctl.precision.fp32 import Fp32
 from lmctl.tokenizer.vocabulary import vocabulary
 from lmctl.train.labels import Labels
 from lmctl.train.learner import Learner
-from lmctl.train.loss_balance import Fixed
 from lmctl.train.validation import Validation
 
 
@@ -40,7 +39,7 @@ def evaluate(job: Job) -> Figures:
         alone, device = Processes(job.loaded.device.type == "cpu"), job.loaded.device
         precision = job.loaded.numerics.precision or Fp32()
         validation = Validation({task: examples}, {task: objective}, None, job.config.batch, alone)
-        figures = validation.scores(Learner(network, {task: objective}, precision, device, Fixed()))
+        figures = validation.scores(Learner(network, {task: objective}, precision, device))
     named: Figures = {name.removeprefix(f"{task}/"): value for name, value in figures.items()}
     return {**named, "rows": len(examples), "tokens": len(store)}
 
