@@ -33,7 +33,7 @@ from pathlib import Path
 from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT), str(ROOT / "tests/helpers")]
 for name, value in {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
                     "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}.items():  # fmt: skip
     os.environ.setdefault(name, value)

@@ -3,7 +3,7 @@
 #
 #   ./scripts/test.sh                        everything but the slow ones
 #   ./scripts/test.sh -m slow                the slow ones
-#   ./scripts/test.sh tests/test_install.py  whatever pytest understands
+#   ./scripts/test.sh tests/project/test_install.py  whatever pytest understands
 #   ./scripts/test.sh -n 0 -x                one process instead of two
 set -eu
 

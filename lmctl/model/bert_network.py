@@ -3,7 +3,7 @@
 A masked-language model is read at 15 % of its positions. The vocabulary projection, the costliest part of a small
 BERT, is computed there alone, and so are the output projection and the feed-forward half of the last layer, whose
 other positions feed nothing (the `subset_idx` of MosaicBERT, Portes et al. 2023, section 3). Both are exact: logits
-and gradients equal those of `BertForPreTraining` (tests/test_bert.py holds them to it).
+and gradients equal those of `BertForPreTraining` (tests/model/test_bert.py holds them to it).
 """
 
 from __future__ import annotations

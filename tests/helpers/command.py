@@ -1,0 +1,89 @@
+"""Running lmctl as its users do: in a process of its own, on text in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT, HELPERS = Path(__file__).parents[2], Path(__file__).parent
+TIMING = {"seconds", "tokens_per_s", "peak_memory_bytes"}
+"""Keys of metrics.jsonl that depend on the clock or the machine."""
+
+SMALL = [
+    "data=text",
+    "tokenizer.vocab_size=300",
+    "model=bert_tiny",
+    "model.hidden=32",
+    "model.feed_forward=64",
+    "batch.size=8",
+    "batch.seq_len=32",
+    "eval.rows=16",
+    "log.every=3",
+    "runner=cpu",
+]
+"""Overrides for a run of seconds; `data.path=` comes on top."""
+
+
+def environment(cache: Path, **changes: str) -> dict[str, str]:
+    """This environment with a cache of the test's own, and one thread, so that sums are made in one order."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    own = {"LMCTL_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "200"}
+    return {**os.environ, **own, **changes}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "lmctl", *arguments]
+
+
+def lmctl(*arguments: str, cwd: Path, cache: Path | None = None, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    """Run `lmctl arguments` to its end."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(cache or cwd / "cache"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        **{"stdin": subprocess.DEVNULL} | kwargs,
+    )
+
+
+def succeed(*arguments: str, cwd: Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`lmctl arguments`, which must end with 0."""
+    done = lmctl(*arguments, cwd=cwd, cache=cache)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def write_documents(path: Path, count: int = 30, seed: int = 0) -> Path:
+    """A BERT-style file: one sentence per line, a blank line between documents."""
+    rng = random.Random(seed)
+    subjects = ["the cat", "a dog", "my neighbour", "the old sailor", "that machine", "our teacher"]
+    verbs = ["sees", "likes", "follows", "remembers", "forgets", "repairs"]
+    objects = ["the river", "a red house", "some music", "the long road", "two apples", "an idea", "the winter"]
+    documents = []
+    for number in range(count):
+        favourite = rng.sample(objects, 3)
+        lines = [
+            f"{rng.choice(subjects).capitalize()} {rng.choice(verbs)} {rng.choice(favourite)} {number % 10}."
+            for _ in range(rng.randrange(4, 12))
+        ]
+        documents.append("\n".join(lines))
+    path.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+    return path
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what the clock decides."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMING} for line in lines]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())

@@ -1,0 +1,223 @@
+"""Weights that are stored in int8 or bf16: nothing float remains, any optimiser steps on them, and all ranks alike."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+from small import plan, prepared
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lmctl.config.schema import Budget
+from lmctl.core.errors import ConfigError
+from lmctl.core.model_copies import restored_copy
+from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
+from lmctl.optim.adamw import AdamW
+from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
+from lmctl.precision.codecs import Int8Rows, Int8RowsAndProducts
+from lmctl.precision.int8_full import Int8Full
+from lmctl.precision.int8_weights import Int8Weights
+from lmctl.precision.stored_linear import LayerStore, StoredLinear, keep
+from lmctl.precision.stored_optimiser import StoredOptimizer
+from lmctl.train.trainer import Trainer
+
+KINDS = pytest.mark.parametrize("kind", ["linear", "conv1d"])
+
+
+def layer_of(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(64, 48) if kind == "linear" else Conv1D(48, 64)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.detach().double() - b.detach().double()).norm() / b.detach().double().norm())
+
+
+@KINDS
+def test_the_float_weight_is_gone_and_products_are_those_of_the_stored_one(kind):
+    layer = layer_of(kind)
+    x, upstream = torch.randn(3, 5, 64, requires_grad=True), torch.randn(3, 5, 48)
+    keep(layer, Int8Rows("fp32", False))
+    plain = layer.restored()
+    assert type(plain) in (nn.Linear, Conv1D)
+    expected = torch.autograd.grad(plain(x), [x, plain.weight, plain.bias], upstream)
+    assert layer.weight.untyped_storage().size() == 0
+    y = layer(x)
+    assert layer.weight.shape == plain.weight.shape
+    assert torch.allclose(y, plain(x), atol=1e-6)
+    y.backward(upstream)
+    for ours, theirs in zip((x.grad, layer.weight.grad, layer.bias.grad), expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert layer.kept.noise / layer.kept.signal < 1e-4
+
+
+@KINDS
+def test_int8_products_of_stored_weights_are_near(kind):
+    layer = layer_of(kind)
+    x, upstream = torch.randn(3, 5, 64, requires_grad=True), torch.randn(3, 5, 48)
+    exact = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight], upstream)]
+    keep(layer, Int8RowsAndProducts("fp32", False, False))
+    ours = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight], upstream)]
+    for a, b in zip(ours, exact, strict=True):
+        assert 1e-3 < relative(a, b) < 0.03
+
+
+def test_gradients_come_in_bf16_where_wanted():
+    layer = layer_of("linear")
+    keep(layer, Int8Rows("fp32", False), torch.bfloat16)
+    layer(torch.randn(4, 64)).sum().backward()
+    assert layer.weight.grad.dtype == torch.bfloat16
+    assert layer.bias.grad.dtype == torch.float32
+
+
+def test_state_is_plain_tensors_and_comes_back(tmp_path: Path):
+    one, two = nn.Sequential(layer_of("linear")), nn.Sequential(nn.Linear(64, 48))
+    for network in (one, two):
+        keep(network[0], Int8Rows("fp32", False))
+    save_file(one.state_dict(), tmp_path / "x.safetensors")
+    state = load_file(tmp_path / "x.safetensors")
+    assert {name: value.dtype for name, value in state.items()} == {
+        "0.weight_int8": torch.int8,
+        "0.weight_scale": torch.float32,
+        "0.bias": torch.float32,
+    }
+    x = torch.randn(4, 64)
+    assert two.load_state_dict(state, strict=True).missing_keys == []
+    assert torch.equal(one(x), two(x))
+    before = torch.get_rng_state()
+    assert torch.equal(restored_copy(one)(x), one(x))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert type(restored_copy(one)[0]) is nn.Linear
+
+
+CPU = torch.device("cpu")
+OPTIMISERS = {
+    "adamw": lambda network: AdamW(lr=1e-2).optimiser(network, CPU),
+    "sgd": lambda network: Sgd(lr=0.1, momentum=0.9).optimiser(network, CPU),
+    "plain adamw": lambda network: torch.optim.AdamW(network.parameters(), lr=1e-2),
+    "rmsprop": lambda network: torch.optim.RMSprop(network.parameters(), lr=1e-2),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_any_optimiser_steps_as_on_float_weights(name):
+    """One step is the float step on the stored weight, rounded to one of the two neighbours; what is not stored moves
+    as ever."""
+    network = nn.Sequential(layer_of("linear"), nn.Linear(48, 8))
+    keep(network[0], Int8Rows("fp32", False))
+    twin, make = restored_copy(network), OPTIMISERS[name]
+    ours = StoredOptimizer(make(network), [LayerStore(network[0])], seed=1)
+    theirs = make(twin)
+    x = torch.randn(16, 64)
+    for _ in range(3):
+        with torch.no_grad():
+            twin[0].weight.copy_(network[0].read())
+        for one, optimizer in ((network, ours), (twin, theirs)):
+            optimizer.zero_grad()
+            one(x).square().sum().backward()
+            optimizer.step()
+        step = network[0].weight_scale[:, None]
+        assert ((network[0].read() - twin[0].weight).abs() <= step * 1.0001).all()
+        assert torch.allclose(network[1].weight, twin[1].weight, atol=1e-5)
+        assert network[0].weight.untyped_storage().size() == 0
+    assert all(work.numel() == 0 for _, work, _ in ours._entries)
+
+
+def test_small_updates_arrive_on_average():
+    """A step of a hundredth of the grid, a thousand times: rounding to nearest would stay where it is."""
+    layer = nn.Linear(64, 64, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(0.5)
+        layer.weight[:, 0] = 1.0
+    keep(layer, Int8Rows("fp32", False))
+    optimizer = StoredOptimizer(torch.optim.SGD(layer.parameters(), lr=1.0), [LayerStore(layer)], seed=3)
+    gradient = torch.full((64, 64), 0.01 / 127)
+    gradient[:, 0] = 0.0
+    before = float(layer.read()[:, 1:].mean())
+    for _ in range(1000):
+        layer.weight.grad = gradient.clone()
+        optimizer.step()
+    assert float(layer.read()[:, 1:].mean()) == pytest.approx(before - 1000 * 0.01 / 127, abs=2e-3)
+
+
+def test_the_seed_the_step_and_the_number_make_the_noise():
+    layer = nn.Linear(8, 8)
+    keep(layer, Int8Rows("fp32", False))
+    optimizer = StoredOptimizer(torch.optim.SGD(layer.parameters()), [LayerStore(layer)], seed=3)
+    like = torch.empty(64, 64)
+    first = optimizer._noise(like, 0)
+    assert torch.equal(first, optimizer._noise(like, 0))
+    assert not torch.equal(first, optimizer._noise(like, 1))
+    optimizer.taken += 1
+    assert not torch.equal(first, optimizer._noise(like, 0))
+
+
+def test_a_device_decides_about_found_inf_through_the_wrapper():
+    layer = nn.Linear(8, 8)
+    keep(layer, Int8Rows("fp32", False))
+    fused = torch.optim.AdamW(layer.parameters(), fused=True)
+    optimizer = StoredOptimizer(fused, [LayerStore(layer)], seed=3)
+    assert optimizer._step_supports_amp_scaling
+    optimizer.grad_scale, optimizer.found_inf = None, torch.ones(())
+    before = layer(torch.eye(8)).clone()
+    layer(torch.randn(4, 8)).sum().backward()
+    optimizer.step()
+    assert torch.equal(layer(torch.eye(8)), before)
+    assert fused.found_inf is optimizer.found_inf
+
+
+def test_it_moves_without_its_weight():
+    network = nn.Sequential(layer_of("conv1d"))
+    names = [name for name, _ in network.named_parameters()]
+    keep(network[0], Int8Rows("fp32", False))
+    moved = network.to("meta")
+    assert [name for name, _ in moved.named_parameters()] == names
+    assert {tensor.device.type for tensor in (*moved.parameters(), *moved.buffers())} == {"meta"}
+    assert moved[0].weight.shape == (64, 48)
+
+
+def test_compile_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"int8_weights keeps weights where torch\.compile does not look"):
+        plan(precision=Int8Weights(), compile=True)
+
+
+def _one_of_two(rank: int, folder: str, names: list[str]) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "localhost"}
+    os.environ |= {"MASTER_PORT": (Path(folder) / "port").read_text(), "OMP_NUM_THREADS": "1"}
+    from precisions import PRECISIONS
+
+    processes = Processes(on_cpu=True)
+    changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=4)}
+    for name in names:
+        runner = Trainer(plan(precision=PRECISIONS[name], **changes), prepared(), processes)
+        assert [report.taken for report in runner.steps()] == [True] * 4
+        torch.save(copy.deepcopy(runner.network.state_dict()), Path(folder) / f"{name}-{rank}.pt")
+    processes.close()
+
+
+def test_two_processes_keep_the_same_bits(tmp_path):
+    names = ["int8_full", "bf16_pure", "int8_weights_bf16"]
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+    mp.spawn(_one_of_two, args=(str(tmp_path), names), nprocs=2)
+    for name in names:
+        one, two = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(2))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+
+
+def test_stored_layers_are_in_every_precision_that_stores():
+    alone = Processes(on_cpu=True)
+    for option in (Int8Weights(), Int8Full()):
+        network = Trainer(plan(precision=option), prepared(), alone).network
+        assert sum(isinstance(module, StoredLinear) for module in network.modules()) == 12

@@ -1,0 +1,115 @@
+"""The wheel: it carries the YAML, and the command runs from it with the checkout out of sight."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pip(*arguments: str | Path) -> None:
+    """Run pip without a network and without dependencies; its output is shown when it fails."""
+    command = [sys.executable, "-m", "pip", *map(str, arguments), "--no-deps", "--no-index"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", ROOT, "--no-build-isolation", "--wheel-dir", folder)
+    (built,) = folder.glob("lmctl-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's contents, as pip lays them out."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip("install", wheel, "--target", folder)
+    return folder
+
+
+def run_python(installed: Path, away: Path, *arguments: str) -> str:
+    """Run Python from an unrelated directory, the installed folder first on the path, and return what it prints."""
+    away.mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(installed), "COLUMNS": "120", "NO_COLOR": "1"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=away, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_wheel_carries_every_option(wheel: Path) -> None:
+    expected = {f"lmctl/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "lmctl").rglob("*.py")}
+    with zipfile.ZipFile(wheel) as archive:
+        assert sorted(expected - set(archive.namelist())) == []
+
+
+def test_wheel_holds_the_package_only(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name.split("/")[0].split("-")[0] for name in archive.namelist()} == {"lmctl"}
+
+
+def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:
+    where = run_python(installed, tmp_path / "away", "-c", "import lmctl; print(lmctl.__file__)")
+    assert Path(where.strip()) == installed / "lmctl" / "__init__.py"
+
+
+def test_command_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    assert "train" in run_python(installed, away, "-m", "lmctl", "--help")
+    groups = run_python(installed, away, "-m", "lmctl", "list")
+    for group in ("model", "precision", "mix"):
+        assert group in groups
+    assert "bert_tiny" in run_python(installed, away, "-m", "lmctl", "list", "model")
+    assert list(away.iterdir()) == [], "asking for help leaves no files behind"
+
+
+def imported_names() -> set[str]:
+    """The top-level modules that the package imports anywhere, inside functions included."""
+    names = set()
+    for path in (ROOT / "lmctl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"lmctl"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
+    declared = {normal(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"] + extras}
+    distributions = packages_distributions()
+    undeclared = {
+        name for name in imported_names() if not declared & {normal(dist) for dist in distributions.get(name, [name])}
+    }
+    assert sorted(undeclared) == []
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
+    wanted = {normal(re.split(r"[^\w.-]", line)[0]) for line in lines}
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {normal(line.split("==")[0]) for line in pins if "==" in line}
+    assert sorted(wanted - pinned) == []
+
+
+def normal(name: str) -> str:
+    """A distribution's name as packaging compares them."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,367 @@
+"""Tokenizers: trained alike in every process, saved and loaded unchanged, known to the rest by their vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from lmctl.core.errors import ConfigError, DataError, DiskError
+from lmctl.mix.mix import Mix, Task
+from lmctl.objective.clm import CausalLM
+from lmctl.objective.denoise import Denoise
+from lmctl.objective.mlm import MaskedLM
+from lmctl.tokenizer import training
+from lmctl.tokenizer.base import TokenizerSpec
+from lmctl.tokenizer.bpe import Bpe
+from lmctl.tokenizer.char import Char
+from lmctl.tokenizer.pretrained import Pretrained
+from lmctl.tokenizer.training import SPECIAL, reread
+from lmctl.tokenizer.unigram import Unigram
+from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
+from lmctl.tokenizer.word import Word
+from lmctl.tokenizer.wordpiece import WordPiece
+from lmctl.train.prepare import tokenizer_key
+
+ROOT = Path(__file__).parents[2]
+
+SENTENCES = [
+    f"{subject} {verb} the {kind} {thing}, and nobody {verb} it."
+    for subject in ("The reader", "A walker", "Some painter", "Every thinker")
+    for verb in ("painted", "walked", "readied", "rethinks", "unpacks")
+    for kind in ("readable", "unpainted", "walking", "thinnest")
+    for thing in ("pictures", "packages", "thoughts")
+] + ["今天天气很好，我们去公园。", "他们今天去看书。"] * 10
+
+SMALL: dict[str, Any] = {
+    "wordpiece": WordPiece(vocab_size=160),
+    "bpe": Bpe(vocab_size=400),
+    "unigram": Unigram(vocab_size=160),
+    "char": Char(vocab_size=160),
+    "word": Word(vocab_size=160),
+}
+
+
+@pytest.fixture(params=sorted(SMALL))
+def spec(request):
+    return SMALL[request.param]
+
+
+@pytest.mark.parametrize("option", sorted((ROOT / "conf" / "tokenizer").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_yaml_shows_every_field(option):
+    values = OmegaConf.to_container(OmegaConf.load(option))
+    assert isinstance(values, dict)
+    module, _, name = values.pop("_target_").rpartition(".")
+    fields = dataclasses.fields(getattr(importlib.import_module(module), name))
+    assert list(values) == [field.name for field in fields]
+    for field in fields:
+        if field.default is not dataclasses.MISSING:
+            assert values[field.name] == field.default
+    assert option.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_every_kind_is_a_tokenizer_spec(spec):
+    assert isinstance(spec, TokenizerSpec)
+
+
+def test_special_pieces_and_frames(spec):
+    tokenizer = spec.obtain(iter(SENTENCES))
+    assert len(tokenizer) <= spec.vocab_size
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL)) == [0, 1, 2, 3, 4]
+    assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
+    one = tokenizer("The reader walked.")
+    assert one["input_ids"][0] == 2
+    assert one["input_ids"][-1] == 3
+    two = tokenizer("The reader walked.", "A painter.")
+    second = len(two["input_ids"]) - len(one["input_ids"])
+    assert two["input_ids"][: len(one["input_ids"])] == one["input_ids"]
+    assert two["input_ids"][-1] == 3
+    assert two["token_type_ids"] == [0] * len(one["input_ids"]) + [1] * second
+    assert 4 in tokenizer("The [MASK] walked.")["input_ids"]
+
+
+def test_decoding_is_readable(spec):
+    tokenizer = spec.obtain(iter(SENTENCES))
+    text = "The reader walked the walking pictures, and nobody walked it."
+    decoded = tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True)
+    assert decoded == (text.lower() if isinstance(spec, WordPiece) else text)
+
+
+def test_saved_and_loaded_it_encodes_the_same(spec, tmp_path):
+    tokenizer = spec.obtain(iter(SENTENCES))
+    tokenizer.save_pretrained(tmp_path / "model")
+    texts = [*SENTENCES[::40], "Ünknown wörds 龍 !", "the [MASK] reader"]
+    for loaded in (AutoTokenizer.from_pretrained(tmp_path / "model"), Pretrained(str(tmp_path)).obtain(iter(()))):
+        assert loaded(texts, texts[::-1]).data == tokenizer(texts, texts[::-1]).data
+        assert content_fingerprint(loaded) == content_fingerprint(tokenizer)
+        before, after = vocabulary(tokenizer), vocabulary(loaded)
+        assert (before.size, before.mask, before.unk) == (after.size, after.mask, after.unk)
+        assert (before.continues == after.continues).all()
+        assert loaded.model_max_length > 1 << 30
+
+
+def test_a_call_does_not_change_the_fingerprint(spec):
+    tokenizer = spec.obtain(iter(SENTENCES))
+    before = content_fingerprint(tokenizer)
+    tokenizer(["a", "longer text"], padding=True, truncation=True, max_length=8)
+    assert content_fingerprint(tokenizer) == before
+    assert content_fingerprint(spec.obtain(iter(SENTENCES[:50]))) != before
+
+
+def test_two_processes_train_the_same():
+    code = """
+from tests.test_tokenizers import SENTENCES, SMALL
+import random
+from lmctl.tokenizer.vocabulary import content_fingerprint
+for spec in SMALL.values():
+    print(spec, content_fingerprint(spec.obtain(iter(SENTENCES))))
+letters = random.Random(0)  # Full of ties.
+ties = ["".join(letters.choices("abcdefgh ", k=200)) for _ in range(100)]
+for name in ("wordpiece", "bpe", "char", "word"):
+    print(name, content_fingerprint(SMALL[name].obtain(iter(ties))))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**environment, "PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": parallel},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed, parallel in (("1", "true"), ("2", "false"))
+    ]
+    first, second = (process.communicate(timeout=120)[0] for process in running)
+    assert len(first.splitlines()) == len(SMALL) + 4
+    assert first == second
+
+
+@pytest.mark.parametrize("sentences", [["a"], ["hello world"], ["好"], ["one two three."] * 3], ids=str)
+def test_a_tiny_text_gives_a_small_vocabulary(spec, sentences):
+    tokenizer = dataclasses.replace(spec, vocab_size=8192).obtain(iter(sentences))
+    assert len(SPECIAL) <= len(tokenizer) < 300
+    assert tokenizer(sentences[0])["input_ids"]
+
+
+def test_more_characters_than_pieces(spec):
+    wide = ["".join(chr(0x4E00 + n) for n in range(start, start + 50)) for start in range(0, 2000, 50)]
+    wide += [f"{chr(0x400 + n)}{chr(0x401 + n)}x" for n in range(80)]
+    tokenizer = spec.obtain(iter(wide + SENTENCES))
+    assert len(tokenizer) <= spec.vocab_size
+    assert tokenizer(wide[-1])["input_ids"]
+
+
+def test_no_text(spec):
+    with pytest.raises(DataError, match="no text"):
+        spec.obtain(iter(()))
+
+
+def test_options_change_the_identity():
+    specs: list[TokenizerSpec] = [*SMALL.values(), WordPiece()]
+    specs += [WordPiece(lowercase=False), Word(punctuation=False), Char(min_frequency=2)]
+    identities = [repr(sorted(spec.identity().items())) for spec in specs]
+    assert len(set(identities)) == len(identities)
+    assert WordPiece().identity() == WordPiece().identity()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: WordPiece(vocab_size=5), lambda: Bpe(vocab_size=200), lambda: Word(min_frequency=0)]
+)
+def test_bad_options(make):
+    with pytest.raises(ValueError, match=r"(vocab_size|min_frequency) must be at least"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (WordPiece(vocab_size=160), ["unpacks", "the", "unthinkable", "thinnest", ",", "今", "天"]),
+        (Bpe(vocab_size=400), ["unpacks", "the", "unthinkable", "thinnest", ",", "nobody"]),
+        (Unigram(vocab_size=160), ["unpacks", "the", "unthinkable", "thinnest", ",", "nobody"]),
+        (Word(vocab_size=160), ["unpacks", "the", "unthinkable", "thinnest", ",", "今", "天"]),
+    ],
+    ids=["wordpiece", "bpe", "unigram", "word"],
+)
+def test_words_begin_where_they_should(spec, words):
+    tokenizer = spec.obtain(iter(SENTENCES))
+    known = vocabulary(tokenizer)
+    text = " ".join(words).replace(" ,", ",")
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids = np.array(encoding["input_ids"])
+    starts = ~known.continues[ids]
+    grouped: list[str] = []
+    for start, (begin, end) in zip(starts, encoding["offset_mapping"], strict=True):
+        if start or not grouped:
+            grouped.append("")
+        grouped[-1] += text[begin:end]
+    assert [word for word in map(str.strip, grouped) if word] == words
+    if not isinstance(spec, Word):
+        assert known.continues[ids].any()
+
+
+def test_every_character_is_its_own_word():
+    known = vocabulary(Char().obtain(iter(SENTENCES)))
+    assert not known.continues.any()
+    assert known.special.nonzero()[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_tokenizer_without_the_special_pieces_is_refused(tmp_path):
+    bare = Tokenizer(models.WordLevel({"a": 0, "<pad>": 1}, unk_token="a"))
+    bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=bare, pad_token="<pad>").save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="no sep or eos token") as caught:
+        vocabulary(Pretrained(str(tmp_path)).obtain(iter(())))
+    assert "tokenizer=wordpiece" in str(caught.value.hint)
+
+
+def test_pretrained_paths(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        Pretrained(str(tmp_path / "missing")).identity()
+    with pytest.raises(ConfigError, match="has no tokenizer"):
+        Pretrained(str(tmp_path)).identity()
+    WordPiece(vocab_size=100).obtain(iter(SENTENCES)).save_pretrained(tmp_path / "model")
+    before = Pretrained(str(tmp_path)).identity()
+    assert before == Pretrained(str(tmp_path / "model")).identity()
+    WordPiece(vocab_size=120).obtain(iter(SENTENCES)).save_pretrained(tmp_path / "model")
+    assert Pretrained(str(tmp_path)).identity() != before
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"tokenizer.json is damaged"):
+        Pretrained(str(tmp_path)).obtain(iter(()))
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        Pretrained("nobody/has-this-model").obtain(iter(()))
+
+
+def test_line_breaks_are_characters_like_others():
+    tokenizer = Char().obtain(iter(["To be,\n", "\n", "or not.\n"]))
+    assert "\n" in tokenizer.get_vocab()
+    assert tokenizer.decode(tokenizer("be\n\nor", add_special_tokens=False)["input_ids"]) == "be\n\nor"
+
+
+def test_an_error_of_whoever_reads_the_text_is_not_one_of_the_temporary_file(monkeypatch):
+    def damaged():
+        yield "A sentence."
+        raise OSError("damaged")
+
+    with pytest.raises(OSError, match=r"^damaged$"), reread(damaged(), 100):
+        pass
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda *a, **k: Full())
+    with pytest.raises(DiskError, match="no room for training text"), reread(["A sentence."], 100):
+        pass
+
+
+def test_the_key_follows_the_pieces_that_objectives_add():
+    """T5 after BERT on one text must not meet a tokenizer without sentinels."""
+    texts = {"corpus": {"files": "the same"}}
+
+    def key(*objectives: Any) -> str:
+        tasks = {f"t{number}": Task(objective, None) for number, objective in enumerate(objectives)}  # type: ignore[arg-type]
+        return json.dumps(tokenizer_key(WordPiece(), Mix(tasks), texts), sort_keys=True)
+
+    assert Denoise().pieces
+    assert key(MaskedLM()) == key(MaskedLM(mask_rate=0.3)) == key(CausalLM())
+    others = {key(MaskedLM()), key(Denoise()), key(Denoise("bart")), key(MaskedLM(), Denoise())}
+    assert key(Denoise("bart")) == key(MaskedLM())
+    assert len(others) == 2
+    assert key(MaskedLM()) != json.dumps(
+        tokenizer_key(WordPiece(), Mix({"t0": Task(MaskedLM(), None)}), {"corpus": {}})
+    )  # type: ignore[arg-type]
+
+
+OTHER = {"vocab_size": 40, "lowercase": True, "min_frequency": 40, "punctuation": False}
+"""Another legal value of each field than those of `SMALL`, which matters on `SENTENCES`."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [(kind, field.name) for kind, spec in SMALL.items() for field in dataclasses.fields(spec)]
+)
+def test_every_field_changes_the_tokenizer(kind, field):
+    spec = SMALL[kind]
+    other = not getattr(spec, field) if isinstance(getattr(spec, field), bool) else OTHER[field]
+    if kind == "bpe" and field == "vocab_size":
+        other = 300
+    changed = dataclasses.replace(spec, **{field: other})
+    assert changed.identity() != spec.identity()
+    texts = [*SENTENCES, "Crème BRÛLÉE don't"] * 2
+    assert content_fingerprint(changed.obtain(iter(texts))) != content_fingerprint(spec.obtain(iter(texts)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["में आप हिन्दी बोलते हैं", "ฉันกินข้าวที่บ้าน", "বাংলা ভাষা", "がぎぐげご パン", "הַיֶּלֶד הוֹלֵךְ", "한국어 문장입니다"],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_lower_casing_keeps_what_is_no_accent(text, form):
+    text = unicodedata.normalize(form, text)
+    tokenizer = WordPiece(vocab_size=300).obtain(iter([text] * 5))
+    assert "".join(tokenizer.tokenize(text)).replace("##", "") == unicodedata.normalize("NFC", text).replace(" ", "")
+    assert "lmctl_notes" not in tokenizer.init_kwargs
+
+
+def test_accents_that_go_are_spoken_of_where_there_are_many(tmp_path):
+    few, many = "The café is open on all days of the week but Sunday.", "Tôi đang học tiếng Việt ở trường đại học"
+    tokenizer = WordPiece().obtain(iter([many] * 3))
+    assert tokenizer.tokenize("Tiếng Việt") == ["tieng", "viet"]
+    tokenizer.save_pretrained(tmp_path)
+    (note,) = AutoTokenizer.from_pretrained(tmp_path).init_kwargs["lmctl_notes"]
+    assert "tokenizer.lowercase=false keeps them" in note
+    assert "lmctl_notes" not in WordPiece().obtain(iter([few] * 3)).init_kwargs
+    cased = WordPiece(lowercase=False).obtain(iter([many] * 3))
+    assert cased.tokenize(many) == many.split()
+    assert "lmctl_notes" not in cased.init_kwargs
+
+
+def test_decomposed_text_with_more_characters_than_fit(spec):
+    syllables = [chr(0xAC00 + 37 * n) for n in range(250)]
+    lines = ["".join(syllables[n : n + 5]) + " 豈 更" for n in range(0, 250, 5)]
+    decomposed = [unicodedata.normalize("NFD", line) for line in lines]
+    spec = dataclasses.replace(spec, vocab_size=400 if isinstance(spec, Bpe) else 100)
+    tokenizer = spec.obtain(iter(decomposed))
+    assert len(tokenizer) <= spec.vocab_size
+    assert (
+        tokenizer(decomposed).input_ids == tokenizer([unicodedata.normalize("NFC", line) for line in lines]).input_ids
+    )
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_word_without_end_does_not_hold_training_up(kind):
+    """Base64 or DNA; the trainers' own time is quadratic in a word's length, some hours for this one."""
+    spec = {"wordpiece": WordPiece(), "bpe": Bpe(vocab_size=2000)}[kind]
+    letters = random.Random(3).choices("ACGT", k=1_000_000)
+    assert len(spec.obtain(iter(["some words", "".join(letters), "some words"]))) > 5
+
+
+def test_of_much_text_a_sample_is_enough(monkeypatch, spec, tmp_path):
+    monkeypatch.setattr(training, "CHARACTERS", 20_000)
+    monkeypatch.setattr(training, "CHARACTERS_PER_PIECE", 1)
+    kept = []
+    with reread((f"sentence {n} of many" for n in range(20_000)), 20_000) as text:
+        kept = list(text)
+        assert sum(map(len, kept)) == text.characters <= 20_000
+    numbers = np.array([int(line.split()[1]) for line in kept])
+    assert len(numbers) > 300
+    assert (numbers % 2).mean() == pytest.approx(0.5, abs=0.1)  # pairs of texts come in turns
+    assert numbers.mean() == pytest.approx(10_000, rel=0.15)
+    tokenizer = spec.obtain(f"The reader number {n} walked." for n in range(5_000))
+    (note,) = tokenizer.init_kwargs["lmctl_notes"]
+    assert note.startswith("trained on a sample of ")
+    assert tokenizer.unk_token_id not in tokenizer("The reader walked.").input_ids
