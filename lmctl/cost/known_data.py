@@ -17,7 +17,7 @@ from lmctl.core.cache import found, root_of
 from lmctl.core.errors import DataError
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.cost import synthetic_text as standin
+from lmctl.cost import synthetic_text
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.base import Objective
 from lmctl.plan import Plan
@@ -63,7 +63,7 @@ def look(plan: Plan, read: bool, rows: int = STANDIN_ROWS) -> Known:
     else:
         extra = extra_pieces(plan.mix)
         size = int(plan.tokenizer.identity()["vocab_size"]) + len(extra)
-        pieces, print_ = standin.vocabulary(size, len(extra)), "stand-in"
+        pieces, print_ = synthetic_text.vocabulary(size, len(extra)), "stand-in"
         assumed.append(f"assumed: a vocabulary of {size:,} pieces, as many as tokenizer.vocab_size allows")
     corpora, real = {}, set()
     for name, task in plan.mix.tasks.items():
@@ -79,7 +79,7 @@ def look(plan: Plan, read: bool, rows: int = STANDIN_ROWS) -> Known:
 
 
 def _classes(objective: Objective) -> str:
-    return f", {standin.CLASSES} classes" if objective.label_kind in ("class", "classes") else ""
+    return f", {synthetic_text.CLASSES} classes" if objective.label_kind in ("class", "classes") else ""
 
 
 def _fingerprints(mix: Mix, read: bool) -> dict[str, Mapping[str, Any]]:
@@ -136,5 +136,5 @@ def _corpus(root: Path, task: Task, text: Mapping[str, Any] | None, pieces: str)
 
 
 def _standin(task: Task, rows: int, seq_len: int, pieces: Vocabulary) -> Corpus:
-    store = standin.store(task.objective.reads, task.objective.label_kind, rows, seq_len, pieces)
+    store = synthetic_text.store(task.objective.reads, task.objective.label_kind, rows, seq_len, pieces)
     return Corpus(store, store)

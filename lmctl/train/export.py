@@ -10,7 +10,7 @@ from lmctl.core.model_files import TaskNote
 from lmctl.core.paths import Paths
 from lmctl.model.artifact import writer
 from lmctl.tokenizer.vocabulary import vocabulary
-from lmctl.train import final_figures as figures
+from lmctl.train import final_figures
 from lmctl.train.assemble import heads_of
 from lmctl.train.trainer import Trainer
 
@@ -96,7 +96,7 @@ Measured on {rows} that were not trained on. The intervals say how much a figure
 differ on other rows like these. The baseline is the best answer that does not look at the text; "unclear" means that
 it lies within the interval.
 
-{figures.table(summary)}
+{final_figures.table(summary)}
 
 ```python
 from transformers import AutoTokenizer

@@ -16,7 +16,7 @@ from lmctl.core.files import digest
 from lmctl.core.paths import Paths
 from lmctl.core.words import command
 from lmctl.parallel.machine import machine
-from lmctl.train import malloc_trim as heap
+from lmctl.train import malloc_trim
 from lmctl.train.checkpoint import Checkpoints, read, verify
 from lmctl.train.confidence import guess
 from lmctl.train.display import Display
@@ -130,8 +130,8 @@ class Session:
         self.trainer.state.aside_seconds += self._aside
         self._aside = 0.0
         self._collect(report)
-        if self.trainer.state.window % heap.EVERY == 0 and self.processes.device.type == "cpu":
-            heap.give_back()
+        if self.trainer.state.window % malloc_trim.EVERY == 0 and self.processes.device.type == "cpu":
+            malloc_trim.give_back()
         state, spent = self.trainer.state, self.trainer.spent()
         done = spent >= 1
         if not report.taken and not done:

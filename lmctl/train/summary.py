@@ -13,7 +13,7 @@ from lmctl.core.paths import Paths
 from lmctl.core.progress import duration
 from lmctl.core.words import command
 from lmctl.plan import Plan
-from lmctl.train import final_figures as figures
+from lmctl.train import final_figures
 from lmctl.train.trainer import Trainer
 from lmctl.train.weight_memory import bytes_per_parameter, weight_bytes
 
@@ -76,7 +76,7 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
     ]
     if (step := summary["exported_step"]) != summary["steps"]:
         lines.append(f"model: the best one, of step {step:,}")
-    lines += figures.lines(summary)
+    lines += final_figures.lines(summary)
     first, *others = _uses(paths, plan)
     sizes = summary["precision"]["bytes_per_parameter"]
     parts = ", ".join(f"{sizes[part]:.1f} {part}" for part in ("weights", "gradients", "optimiser"))

@@ -93,7 +93,7 @@ def test_work_apart_answers_raises_and_is_left(handlers):
 
 def test_progress_counts_what_is_read_and_says_what_is_left(tmp_path, capsys, monkeypatch):
     from lmctl.data.reading import fingerprint, lines
-    from lmctl.train import console as display
+    from lmctl.train import display
 
     file = tmp_path / "text.txt"
     file.write_text("some line\n" * 300_000)

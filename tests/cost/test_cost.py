@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lmctl.cli.main import main
 from lmctl.config.compose import Composer
 from lmctl.core.errors import ConfigError
-from lmctl.cost import synthetic_text as standin
+from lmctl.cost import synthetic_text
 from lmctl.cost.estimate import estimate, parameters_of
 from lmctl.cost.known_data import look
 from lmctl.cost.memory import memory_of
@@ -218,8 +218,8 @@ def test_what_cannot_be_rehearsed_is_said():
 
 @pytest.mark.parametrize("task", ["documents", "labelled", "parallel"])
 def test_stand_ins_are_stores(task: Any):
-    pieces = standin.vocabulary(200, sentinels=10)
-    store = standin.store(task, "class" if task == "labelled" else None, 20, 64, pieces)
+    pieces = synthetic_text.vocabulary(200, sentinels=10)
+    store = synthetic_text.store(task, "class" if task == "labelled" else None, 20, 64, pieces)
     assert store.documents[-1] == len(store.sentences) - 1
     assert store.sentences[-1] == len(store.tokens) == store.histogram.sum()
     assert not pieces.special[store.tokens].any()
@@ -237,7 +237,7 @@ def test_the_cache_is_believed(capsys: pytest.CaptureFixture[str]):
     assert after.known.real == {"classify"}
     labels = after.known.prepared.corpora["classify"].train.label_names
     assert heads_of(after.plan, after.known.prepared) == {"classify": len(labels)}
-    assert len(labels) > standin.CLASSES
+    assert len(labels) > synthetic_text.CLASSES
     estimated = estimate(after.plan, 10.0, measured=False, alternative=False)
     assert estimated.spending.tokens_per_step < 8 * 128
 

@@ -20,7 +20,7 @@ from lmctl.cli.main import main
 from lmctl.config.schema import BatchShape, Budget, Evaluation, Logging
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.distill import cached_teacher as cached_teacher
+from lmctl.distill import cached_teacher
 from lmctl.distill.cached_teacher import fill_cache
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW

@@ -16,7 +16,7 @@ from walked import Key, Other, Seen, alone, classes, ids, keys_in, trained
 
 from lmctl.augment.char_noise import CharNoise
 from lmctl.augment.word_dropout import WordDropout
-from lmctl.compression import top_k as select
+from lmctl.compression import top_k
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.quantise import Fp16, Fp32, Int8, Sign
 from lmctl.config.schema import Budget
@@ -238,7 +238,7 @@ def test_the_same_run_is_seen_to_be_the_same(group: str, key: Key, trunk: str):
 
 def test_the_threshold_is_sampled_only_if_it_says_so(monkeypatch: pytest.MonkeyPatch):
     looked = []
-    monkeypatch.setattr(select, "candidates", lambda size, k: looked.append(k))
+    monkeypatch.setattr(top_k, "candidates", lambda size, k: looked.append(k))
     few = {**BASE["Compressor"], **TOP}
     for threshold, samples in (("exact", False), ("sampled", True)):
         looked.clear()

@@ -27,7 +27,7 @@ from lmctl.objective.base import LOSS, Metric
 from lmctl.objective.mlm import MaskedLM
 from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
-from lmctl.train import final_figures as figures
+from lmctl.train import final_figures
 from lmctl.train.confidence import wilson
 from lmctl.train.prepare import Corpus, Prepared
 from lmctl.train.trainer import Trainer
@@ -280,7 +280,7 @@ def said(**changes) -> str:
         "valid_targets": {"t/label": 18, "t/label_accuracy": 18},
         "valid_interval": {"t/label_accuracy": [0.6, 0.94]},
     }
-    return "\n".join(figures.lines(base | changes))
+    return "\n".join(final_figures.lines(base | changes))
 
 
 def test_success_and_failure_look_different():
