@@ -12,13 +12,13 @@ from torch import nn
 
 from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending, spending
+from lmctl.cost.communication import Communication, wire_of
 from lmctl.cost.machine import Machine
 from lmctl.cost.measure import Measured, measure
 from lmctl.cost.memory import Memory, import_for, libraries, memory_of
-from lmctl.cost.rehearse import rehearse
+from lmctl.cost.rehearsal import rehearse
 from lmctl.cost.rows import samples
 from lmctl.cost.validate import Checked, checked
-from lmctl.cost.wire import Wire, wire_of
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
 
@@ -46,7 +46,7 @@ class Estimate:
     other: Memory | None
     """The same with gradient checkpointing if it is off, without it if it is on; None where it cannot be, or was not
     asked for."""
-    wire: Wire
+    wire: Communication
     spending: Spending
     measured: Measured | None
     machine: Machine | None

@@ -1,7 +1,7 @@
 """Tensors that have shapes, dtypes and a device, and no contents, and what is asked of their contents all the same.
 
 torch's `FakeTensorMode` makes them, and refuses what depends on contents. A step asks little: whether gradients are
-finite, what the loss scale is, how long rows are. On paper all numbers are 0, all conditions hold, there are none of
+finite, what the loss scale is, how long rows are. All numbers are taken for 0, all conditions hold, there are none of
 anything that is looked for, and rows are as long as they can be.
 """
 
@@ -25,9 +25,14 @@ aten = torch.ops.aten
 
 
 @contextmanager
-def on_paper() -> Iterator[None]:
+def fake_tensor_mode() -> Iterator[None]:
     """Inside it, new tensors have no contents. Modes that are entered later see operations earlier."""
-    with FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False), Answers(), Padding(), _handled():
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False),
+        DataDependent(),
+        Padding(),
+        _handled(),
+    ):
         yield
 
 
@@ -98,8 +103,8 @@ def _dropout(value: Tensor, p: float = 0.5, training: bool = True, inplace: bool
     return torch.native_dropout(value, p, True)[0] if training and p > 0 else value
 
 
-class Answers(TorchDispatchMode):
-    """Answers what only contents could tell."""
+class DataDependent(TorchDispatchMode):
+    """Gives operations that depend on contents an answer."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in ANSWERS:

@@ -2,7 +2,7 @@
 
 What such a machine would refuse is refused as it would: while a run is checked, torch is asked about that machine's
 GPUs (`pretended`). Its step is rehearsed on tensors of the CPU, because autograd follows tensors to devices that torch
-was built for, with the kernels that a GPU has where these keep something else (`paper.Kernels`).
+was built for, with the kernels that a GPU has where these keep something else (`fake_tensors.on_gpu`).
 """
 
 from __future__ import annotations

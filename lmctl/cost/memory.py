@@ -29,7 +29,7 @@ from importlib import import_module
 import psutil
 
 from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, PASSING, ROWS, STATES, WEIGHTS
-from lmctl.cost.rehearse import Rehearsal
+from lmctl.cost.rehearsal import Rehearsal
 from lmctl.cost.rows import Sample
 from lmctl.cost.validate import Checked
 from lmctl.plan import Plan

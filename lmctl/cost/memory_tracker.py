@@ -1,7 +1,7 @@
 """Counting the bytes of tensors while code runs, without the code knowing.
 
-Every tensor that an operation returns passes by `Live`, a dispatch mode; its storage is counted until it is freed
-(tensors that share one storage count once). Which operations run, and in which order their results are freed, is
+Every tensor that an operation returns passes by `MemoryTracker`, a dispatch mode; its storage is counted until it is
+freed (tensors that share one storage count once). Which operations run, and in which order their results are freed, is
 decided by autograd and by the modules themselves, so nothing about an architecture has to be known here. On tensors
 without contents (`torch._subclasses.FakeTensorMode`) this takes no memory and little time.
 
@@ -49,7 +49,7 @@ class Peak:
     """Of these, bytes of blocks that were there all the time."""
 
 
-class Live(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Inside it, every storage is counted from its birth to its death."""
 
     def __init__(self, vocabulary: int) -> None:

@@ -1,30 +1,41 @@
-"""A rehearsal of the optimiser step: `lmctl.train.step.TrainStep` itself, with stand-ins for what it has around it.
+"""One optimiser step without numbers: `lmctl.train.step.TrainStep` itself, on tensors that have shapes, dtypes and a
+device, and no contents (`fake_tensors.py`), while `MemoryTracker` counts what would be alive.
 
-Learner, precision, optimiser, exchange, adversary and step are the run's own. Stand-ins are its processes (`Alone`),
-DDP (`FakeDdp`), the network between workers (`FakeWire`), and rows, which the adversary may ask for noise.
+Learner, precision, optimiser, exchange, adversary and step are the run's own. Stand-ins are its processes
+(`FakeProcesses`), DDP (`FakeDdp`), the network between workers (`FakeWire`), and rows, which the adversary may ask for
+noise. The optimiser's states are made beforehand, as the first step of a run makes them. Of the rest of a run two
+things may be larger than a step: the proof that a precision gives of itself before the first one, and the plain copy
+that stored weights are exported as. Validation keeps nothing for a backward pass and is smaller.
+
+Two things differ from a real step. Where all rows are full and of one document, transformers finds out by looking at
+values that a decoder needs no mask; here it makes one, and the attention keeps one tensor more per layer. And a
+component that calls a library of its own may want to see contents (see `rehearse`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmctl.augment.base import Augment
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.compression.wire import Wire
 from lmctl.core.batch import Batch
-from lmctl.cost.memory_tracker import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, Live
+from lmctl.core.errors import LmctlError
+from lmctl.cost.fake_tensors import fake_tensor_mode, on_gpu
+from lmctl.cost.memory_tracker import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, MemoryTracker, Peak
 from lmctl.cost.rows import Sample
 from lmctl.cost.validate import Checked, build
 from lmctl.mix.stream import Position, Window
 from lmctl.optim.adamw import AdamW
 from lmctl.parallel.strategy import Exchanged, Single, Strategy
 from lmctl.precision.base import Precision
+from lmctl.precision.fp32 import Fp32
 from lmctl.train.learner import Learner
 from lmctl.train.perturbations import Perturbations, rewrites_of
 from lmctl.train.precision_proof import ROWS as PROOF_ROWS
@@ -33,15 +44,88 @@ from lmctl.train.setup import train_step
 from lmctl.train.step import Moment
 from lmctl.train.weight_memory import tensors_in
 
+STEP, BEFORE, AFTER = "a step", "the beginning", "the export"
+"""Moments of a run."""
 LATER = 1_000_000_000
 """Steps after which no warm-up is going on."""
 
 
-class Stage:
-    """A step whose tensors have no contents; to be made and used where `on_paper` and `live` are in force."""
+@dataclass(frozen=True)
+class Rehearsal:
+    """What was seen."""
+
+    peak: Peak
+    most: dict[str, int]
+    """The most bytes that each kind of tensor had at any time of the step."""
+    moment: str
+    """When the peak is."""
+    sent: int
+    """Bytes of gradients that one worker sends in a step, any warm-up being over."""
+    dense: int
+    """What it would send in float32, uncompressed."""
+    products: int
+    """Products of operands in half precision that differ in shape."""
+    remarks: tuple[str, ...] = ()
+    """What could not be rehearsed, and what was taken instead."""
+
+
+def rehearse(run: Checked, samples: Mapping[str, Sample], checkpointing: bool) -> Rehearsal:
+    """A step of `run`. A precision that does not work without contents is rehearsed in fp32, and that is said.
+    ConfigError as `train` has it where a component refuses the run."""
+    precision = run.plan.precision
+    try:
+        return _rehearsal(run, precision, samples, checkpointing)
+    except LmctlError:
+        raise
+    except Exception as error:
+        if isinstance(precision, Fp32):
+            raise
+        rehearsal = _rehearsal(run, Fp32(), samples, checkpointing)
+        why = f"{type(precision).__name__} is counted as fp32: {_first(error)}"
+        return replace(rehearsal, remarks=(*rehearsal.remarks, why))
+
+
+def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample], checkpointing: bool) -> Rehearsal:
+    live, peaks = MemoryTracker(_vocabulary(run)), {}
+    with fake_tensor_mode(), nullcontext() if run.machine is None else on_gpu(), live:
+        stage = StepRehearsal(run, precision, samples, checkpointing, live)
+        if run.device.type != "cpu":  # networks are made on the host
+            live.restart()
+        stage.prove()
+        peaks[BEFORE] = live.seen()
+        stage.prepare()
+        live.restart()
+        stage.rehearse()
+        peaks[STEP], most, products = live.seen(), live.most, len(live.products)
+        sent, dense = stage.traffic()
+        live.restart()
+        stage.export()
+        peaks[AFTER] = live.seen()
+    moment = max(peaks, key=lambda name: peaks[name].total)
+    return Rehearsal(peaks[moment], most, moment, sent, dense, products)
+
+
+def _vocabulary(run: Checked) -> int:
+    """Width of the vocabulary's logits: its size, or that up to which the model rounds it."""
+    size = run.known.vocabulary.size
+    tables = (module.num_embeddings for module in run.outline.modules() if isinstance(module, nn.Embedding))
+    return min((rows for rows in tables if rows >= size), default=size)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class StepRehearsal:
+    """A step whose tensors have no contents; to be made and used where `fake_tensor_mode` and `live` are in force."""
 
     def __init__(
-        self, run: Checked, precision: Precision, samples: Mapping[str, Sample], checkpointing: bool, live: Live
+        self,
+        run: Checked,
+        precision: Precision,
+        samples: Mapping[str, Sample],
+        checkpointing: bool,
+        live: MemoryTracker,
     ) -> None:
         self.run, self.samples, self.live = run, samples, live
         optim = run.plan.optim
@@ -52,10 +136,10 @@ class Stage:
         if run.known.prepared.tokenizer is not None:  # else it is not known yet
             rewrites_of(self.plan.adversary.augments, run.known.prepared)
         strategy = self._strategy()
-        with torch.device(run.paper):
+        with torch.device(run.fake_device):
             network = build(run.plan, run.known, checkpointing)
             rows = [sample.batch for sample in samples.values()]
-            perturbations = FakePerturbations(network, run.paper)
+            perturbations = FakePerturbations(network, run.fake_device)
             self.step, _ = train_step(self.plan, network, None, rows, strategy, perturbations)
         self.learner = self.step.learner
         terms = [f"{batch.task}/{term}" for batch in rows for term in self.learner.counts(batch)]
@@ -102,7 +186,7 @@ class Stage:
     def _strategy(self) -> Strategy:
         """That of the first of the run's workers, the others being elsewhere."""
         run, plan = self.run, self.plan
-        processes: Any = Alone(run.workers, run.paper, run.world == 1 and run.workers > 1)
+        processes: Any = FakeProcesses(run.workers, run.fake_device, run.world == 1 and run.workers > 1)
         if plan.compression.sends or processes.simulated:
             return Exchanged(processes, plan.compression, plan.clip_norm)
         return FakeDdp(processes, self.live) if run.world > 1 else Single(processes)
@@ -119,10 +203,10 @@ class Stage:
         return [sample.shaped(self._tensor) for _ in range(min(2, max(1, micros)))]
 
     def _tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=self.run.paper)
+        return torch.empty(shape, dtype=dtype, device=self.run.fake_device)
 
 
-class Alone:
+class FakeProcesses:
     """`Processes` of which there is only one here, whatever it is told."""
 
     rank = 0
@@ -144,7 +228,7 @@ class FakeDdp(Single):
     """DDP: a bucket for every gradient, there from the beginning. In the pass that exchanges gradients each goes into
     its bucket as soon as it is there (`gradient_as_bucket_view`)."""
 
-    def __init__(self, processes: Any, live: Live) -> None:
+    def __init__(self, processes: Any, live: MemoryTracker) -> None:
         super().__init__(processes)
         self.live, self.exchanges = live, True
 

@@ -38,7 +38,7 @@ class Checked:
     """Where it is to run; None: here."""
 
     @property
-    def paper(self) -> torch.device:
+    def fake_device(self) -> torch.device:
         """Where tensors without contents are: autograd does not follow them to a GPU that is not there."""
         return self.device if self.machine is None else torch.device("cpu")
 

@@ -142,7 +142,7 @@ def _update(learner: Learner, seen: Seen, optim: Any, seed: int) -> Iterator[Fin
     gradient = _as(layer, _rows(_unit(seen.gradient)).t() @ _rows(seen.x)).to(layer.weight.dtype)
     plain = nn.Linear(before.shape[1], before.shape[0], bias=False, device=device)
     plain.weight.data.copy_(before)
-    _step(optim.optimiser(Alone(plain), device), plain.weight, _as(layer, gradient).float(), 1.0)
+    _step(optim.optimiser(LayerAsLearner(plain), device), plain.weight, _as(layer, gradient).float(), 1.0)
     right = plain.weight.detach() - before
     size, weight = float(right.norm()), float(before.norm())
     if size == 0 and gradient.any():  # the optimiser itself does nothing
@@ -151,14 +151,14 @@ def _update(learner: Learner, seen: Seen, optim: Any, seed: int) -> Iterator[Fin
         return
     rate = STEP * weight / size
     with _as_it_was(layer):
-        optimizer = learner.precision.optimiser(optim, Alone(layer), device, seed)
+        optimizer = learner.precision.optimiser(optim, LayerAsLearner(layer), device, seed)
         _step(optimizer, layer.weight, gradient, rate)
         moved = _weight(layer) - before
     found = Finding.of(seen.name, "update", moved, right * rate)
     yield from () if found is None else (found,)
 
 
-class Alone(nn.Module):
+class LayerAsLearner(nn.Module):
     """A layer as a network of its own, for an optimiser."""
 
     def __init__(self, layer: nn.Module) -> None:

@@ -117,7 +117,7 @@ class Validation:
 
     def _labels(self, task: str, train: TokenStore) -> TokenStore:
         """`train` with the labels of the rows that are validated on, in all processes, in place of its own."""
-        whole = replace(self, processes=Alone())  # type: ignore[arg-type]
+        whole = replace(self, processes=OneProcess())  # type: ignore[arg-type]
         labels = [term.labels for batch in whole._batches(task) for term in batch.targets.values()]
         return replace(train, labels=torch.cat(labels).numpy())
 
@@ -138,7 +138,7 @@ class Validation:
         return Measured({"loss": loss} | figures, {"loss": About("loss", False, False)} | about, targets, intervals)
 
 
-class Alone:
+class OneProcess:
     """A process that shares its rows with nobody."""
 
     rank, world = 0, 1

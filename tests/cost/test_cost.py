@@ -22,8 +22,8 @@ from lmctl.cost import synthetic_text
 from lmctl.cost.estimate import estimate, parameters_of
 from lmctl.cost.known_data import look
 from lmctl.cost.memory import memory_of
-from lmctl.cost.memory_tracker import ACTIVATIONS, LOGITS, ROWS, WEIGHTS, Live
-from lmctl.cost.rehearse import rehearse
+from lmctl.cost.memory_tracker import ACTIVATIONS, LOGITS, ROWS, WEIGHTS, MemoryTracker
+from lmctl.cost.rehearsal import rehearse
 from lmctl.cost.rows import examples_for, samples
 from lmctl.cost.validate import Checked, build, checked
 from lmctl.model.bert import Bert
@@ -157,7 +157,7 @@ def test_activations_are_what_autograd_really_keeps(model: Any, objective: Any, 
     with kept(real, sample.batch) as on_cpu:
         loss = real([Pass(sample.batch)], share).total
     del loss
-    live = Live(run.known.vocabulary.size)
+    live = MemoryTracker(run.known.vocabulary.size)
     with FakeTensorMode(), live:
         with live.born(WEIGHTS):
             learner = learner_of()

@@ -27,8 +27,8 @@ from lmctl.adversary.smart import Smart
 from lmctl.augment.base import Augment
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
-from lmctl.cost.fake_tensors import on_paper
-from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, ROWS, STATES, WEIGHTS, Live
+from lmctl.cost.fake_tensors import fake_tensor_mode
+from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, ROWS, STATES, WEIGHTS, MemoryTracker
 from lmctl.mix.stream import Position, Window
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
@@ -133,10 +133,10 @@ class AsItIs(Augment):
         return lambda ids, generator: ids
 
 
-def really(changes: dict[str, Any], processes: Processes) -> Live:
+def really(changes: dict[str, Any], processes: Processes) -> MemoryTracker:
     """A real step, the second of a run, on the rows that a rehearsal has."""
     run, sample = small_run(**changes)
-    live = Live(run.known.vocabulary.size)
+    live = MemoryTracker(run.known.vocabulary.size)
     with live:
         runner = Trainer(run.plan, run.known.prepared, processes)
         window = Window([sample.batch], {"corpus": 1.0}, Position())
@@ -170,7 +170,7 @@ def test_a_step_with_a_compression(alone: Processes, option: str):
     same(really(changes, alone), rehearsed(**changes))
 
 
-def same(real: Live, seen: Any) -> None:
+def same(real: MemoryTracker, seen: Any) -> None:
     assert seen.moment == "a step"
     assert seen.peak.total - seen.peak.by[ROWS] == pytest.approx(real.peak.total, rel=0.02)
 
@@ -226,12 +226,12 @@ def test_processes_have_buckets_from_the_beginning():
 
 
 @pytest.fixture
-def paper() -> Iterator[None]:
-    with on_paper():
+def fake() -> Iterator[None]:
+    with fake_tensor_mode():
         yield
 
 
-def test_questions_have_answers(paper: None):
+def test_questions_have_answers(fake: None):
     x = torch.ones(3, 4)
     assert bool(torch.isfinite(x).all())
     assert not (x > 2).any()
@@ -241,7 +241,7 @@ def test_questions_have_answers(paper: None):
     assert torch.equal(x, x + 1)
 
 
-def test_rows_are_packed_as_if_they_were_full(paper: None):
+def test_rows_are_packed_as_if_they_were_full(fake: None):
     rows = torch.randn(3, 5, 2)
     packed = pack_padded_sequence(rows, torch.tensor([5, 4, 2]), batch_first=True, enforce_sorted=False)
     assert packed.data.shape == (15, 2)
@@ -249,13 +249,13 @@ def test_rows_are_packed_as_if_they_were_full(paper: None):
     assert pad_packed_sequence(packed, batch_first=True, total_length=6)[0].shape == (3, 6, 2)
 
 
-def test_modules_can_be_converted(paper: None):
+def test_modules_can_be_converted(fake: None):
     layer = nn.Linear(2, 3).to(torch.bfloat16)
     assert isinstance(layer.weight, Tensor)
     assert layer.weight.dtype == torch.bfloat16
 
 
-def test_modules_can_be_copied(paper: None):
+def test_modules_can_be_copied(fake: None):
     layer = nn.Linear(2, 3).requires_grad_(False)
     copy = deepcopy(nn.ModuleList([layer, layer]))
     assert copy[0].weight is copy[1].weight is not layer.weight
@@ -264,13 +264,13 @@ def test_modules_can_be_copied(paper: None):
     assert copy[0].weight.untyped_storage()._cdata != layer.weight.untyped_storage()._cdata
 
 
-def test_no_kernel_ever_runs(paper: None):
+def test_no_kernel_ever_runs(fake: None):
     with pytest.raises(UnsupportedOperatorException):
         torch.ops.aten._histogramdd_bin_edges(torch.ones(3, 2), [2, 2])
 
 
 def test_storages_that_shrink_are_counted_anew():
-    live = Live(9)
+    live = MemoryTracker(9)
     with live:
         tensor = torch.empty(1000)
         assert live.peak.total == 4000

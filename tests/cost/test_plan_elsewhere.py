@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from lmctl.cli.main import main
-from lmctl.cost.fake_tensors import on_gpu, on_paper
+from lmctl.cost.fake_tensors import fake_tensor_mode, on_gpu
 from lmctl.cost.machine import CARDS
-from lmctl.cost.memory_tracker import ACTIVATIONS, Live
+from lmctl.cost.memory_tracker import ACTIVATIONS, MemoryTracker
 
 SMALL = ["data=text", "data.path=missing", "tokenizer.vocab_size=300", "batch.seq_len=32", "out=plan.json"]
 """A run whose data does not exist."""
@@ -119,8 +119,8 @@ def test_cards_are_of_sensible_sizes():
 
 def kept(layer, *shape: int) -> int:
     """Bytes that a layer of a network on paper keeps for its backward pass, besides what it is given."""
-    live = Live(vocabulary=-1)
-    with on_paper(), on_gpu(), live:
+    live = MemoryTracker(vocabulary=-1)
+    with fake_tensor_mode(), on_gpu(), live:
         given = torch.empty(shape, requires_grad=True)
         with live.keeping():
             out = layer(given)

@@ -8,7 +8,7 @@ import torch
 from small import plan, prepared
 
 from lmctl.cost.known_data import Known
-from lmctl.cost.rehearse import Rehearsal, rehearse
+from lmctl.cost.rehearsal import Rehearsal, rehearse
 from lmctl.cost.rows import Sample, examples_for, samples
 from lmctl.cost.validate import Checked, build
 

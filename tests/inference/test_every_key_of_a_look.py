@@ -19,9 +19,9 @@ from lmctl.config.compose import Composer
 from lmctl.config.schema import Budget
 from lmctl.config.verb import verb as named
 from lmctl.cost.budget import spending
+from lmctl.cost.communication import GIGABIT
 from lmctl.cost.known_data import Known
 from lmctl.cost.rows import examples_for, samples
-from lmctl.cost.wire import GIGABIT
 from lmctl.objective.mlm import MaskedLM
 from lmctl.train.trainer import Trainer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmctl.cost.rehearse import Rehearsal
+from lmctl.cost.rehearsal import Rehearsal
 from lmctl.cost.validate import Checked
 
 GIGABIT = 1e9 / 8
@@ -12,7 +12,7 @@ GIGABIT = 1e9 / 8
 
 
 @dataclass(frozen=True)
-class Wire:
+class Communication:
     """The traffic of one worker."""
 
     workers: int
@@ -26,8 +26,8 @@ class Wire:
     """Per step, at the bandwidth that is assumed, if nothing else happens meanwhile."""
 
 
-def wire_of(run: Checked, rehearsal: Rehearsal, bandwidth_gbps: float) -> Wire:
+def wire_of(run: Checked, rehearsal: Rehearsal, bandwidth_gbps: float) -> Communication:
     """Traffic as the exchange of the rehearsal counted it."""
     simulated = run.world == 1 and rehearsal.dense > 0
     seconds = rehearsal.sent / (bandwidth_gbps * GIGABIT)
-    return Wire(run.workers, simulated, rehearsal.sent, rehearsal.dense, seconds)
+    return Communication(run.workers, simulated, rehearsal.sent, rehearsal.dense, seconds)
