@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from lmctl.core.component import Component
 from lmctl.optim.base import OptimSpec
@@ -55,21 +55,17 @@ class GradCompressor(Component):
 
     @property
     def simulate_workers(self) -> int | None:
-        """Workers that a single process plays; None: the processes are the workers."""
+        """Workers that one process is to play; None: as the runner says (`Plan.simulated_workers` knows both)."""
         return None
 
-    @abstractmethod
-    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
-        """How many workers share the rows of a step in `world` processes; raises a `ConfigError` if a run like that,
-        with this optimiser and clipping, cannot use it."""
+    def check_use(self, workers: int | None, optim: OptimSpec, clip_norm: float | None) -> None:
+        """ConfigError if a run of so many workers (None: it has one, which plays nobody else) cannot use it with this
+        optimiser and clipping."""
+        return
 
     def remarks(self, optim: OptimSpec) -> list[str]:
         """What the user should know beforehand."""
         return []
-
-    def alone(self) -> Self:
-        """The same for a lone worker, which costs what it costs but the network."""
-        return self
 
     @abstractmethod
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange | None:

@@ -48,7 +48,7 @@ class Training:
 
     def check_workers(self) -> None:
         """ConfigError for a compression that this number of processes has no use for."""
-        self.plan.compression.workers(self.plan.runner.world(), self.plan.optim, self.plan.clip_norm)
+        self.plan.workers(self.plan.runner.world())
 
 
 def check_legal(cfg: DictConfig) -> None:
@@ -109,7 +109,7 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     def work(worker: Processes) -> None:
         _train_as(worker, plan, texts, paths, run.cfg, display if worker.first else Display(silent=True))
 
-    as_workers(plan.compression.simulate_workers, processes, work)
+    as_workers(plan.simulated_workers, processes, work)
 
 
 def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:

@@ -170,7 +170,7 @@ class Exchanged(Single):
 
     def words(self) -> list[str]:
         lines = self.exchange.words()
-        if self.processes.simulated:
+        if lines and self.processes.simulated:
             lines.append(
                 f"{self.workers} workers simulated in one process; the bytes are those that one of them would have sent"
             )
