@@ -14,22 +14,16 @@ if TYPE_CHECKING:
     from lmctl.compression.wire import Wire
 
 
-class Exchange(ABC):
-    """The gradients of one worker, on their way to all of them after its last backward pass of a step."""
+class Traffic:
+    """What one worker sends of its gradients, and keeps for later; the defaults are those of one that sends nothing."""
 
     sent: int = 0
     """Bytes of gradients that this worker sent to the others in the last step."""
     dense: int = 0
     """What it would have sent in float32, uncompressed."""
 
-    @abstractmethod
-    def reduce(self, scale: float, step: int) -> None:
-        """Leave the mean over all workers in every parameter's `grad`; gradients are multiplied by the loss `scale`,
-        before and after. `step` counts the steps taken before. A gradient that is not finite in any worker is so
-        afterwards in all of them."""
-
     def words(self) -> list[str]:
-        """What is sent, for people; nothing where gradients go as they are."""
+        """What is sent instead of gradients, for people; nothing where they go as they are."""
         return []
 
     def figures(self) -> dict[str, float]:
@@ -43,6 +37,16 @@ class Exchange(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         return
+
+
+class Exchange(Traffic, ABC):
+    """The gradients of one worker, on their way to all of them after its last backward pass of a step."""
+
+    @abstractmethod
+    def reduce(self, scale: float, step: int) -> None:
+        """Leave the mean over all workers in every parameter's `grad`; gradients are multiplied by the loss `scale`,
+        before and after. `step` counts the steps taken before. A gradient that is not finite in any worker is so
+        afterwards in all of them."""
 
 
 class GradCompressor(Component):
