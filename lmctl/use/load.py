@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmctl.core.batch import Family, whole_text
 from lmctl.core.errors import ConfigError
-from lmctl.core.foreign import check_answers
+from lmctl.core.foreign import check_answers, find
 from lmctl.core.model_files import TaskNote
-from lmctl.model.artifact.reader import Artifact, find
+from lmctl.model.artifact.reader import Artifact
 from lmctl.model.generation import ends_of
 from lmctl.model.positions import positions
 from lmctl.run.unfinished import model_in
