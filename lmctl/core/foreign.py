@@ -160,8 +160,7 @@ def _check_formats(what: str, model: Any, kinds: dict[str, str]) -> None:
 @cache
 def hub_answers() -> bool:
     """Whether the hub can be asked; not where HF_HUB_OFFLINE is set. One request without a second try."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
