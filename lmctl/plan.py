@@ -76,7 +76,7 @@ class Plan(Run):
         if played is not None and world > 1:
             raise ConfigError(
                 f"{played} simulated workers are threads of one process, and this run has {world} processes",
-                "nearest: runner=simulated in one process; or compression.simulate_workers=null",
+                "nearest: runner=ddp without compression.simulate_workers, or a single process",
             )
         workers = played or world
         self.compression.check_use(None if played is None and world == 1 else workers, self.optim, self.clip_norm)
