@@ -64,6 +64,24 @@ class Plan(Run):
         """The verb that such a run is typed with."""
         return "distill" if self.teacher else "train"
 
+    @property
+    def simulated_workers(self) -> int | None:
+        """Workers that one process plays, as `runner` or `compression` says; None: the processes are the workers."""
+        return self.compression.simulate_workers or self.runner.simulated
+
+    def workers(self, world: int) -> int:
+        """How many workers share the rows of a step in `world` processes. ConfigError if there cannot be so many, or
+        the compression is of no use to them."""
+        played = self.simulated_workers
+        if played is not None and world > 1:
+            raise ConfigError(
+                f"{played} simulated workers are threads of one process, and this run has {world} processes",
+                "nearest: runner=ddp without compression.simulate_workers, or a single process",
+            )
+        workers = played or world
+        self.compression.check_use(None if played is None and world == 1 else workers, self.optim, self.clip_norm)
+        return workers
+
     @cached_property
     def teachers(self) -> list[TeacherModel]:
         """The models that teach."""

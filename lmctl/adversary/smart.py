@@ -33,6 +33,9 @@ class Smart(Adversary):
 
     @property
     def passes(self) -> float:
+        # A step of the climb reads both views, goes back through the shifted one alone, and makes no gradients of
+        # weights: two passes forward and half of one backward, which is one pass forward and backward. Measured on
+        # a CPU (BERT, 4 layers of 256): 2.8 to 3.0 times plain training with one step, 3.8 to 3.9 with two.
         return self.steps + 2.0
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:

@@ -8,21 +8,23 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmctl.augment.base import Augment
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import path_of
-from lmctl.core.paths import Paths, Place
+from lmctl.core.paths import Place
+from lmctl.core.pretrained_files import check_fit, config_of, find, refuse_random, tokenizer_of, weights_of
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
+
+    from lmctl.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,20 @@ class BackTranslate(Augment):
         if self.temperature < 0:
             raise ValueError(f"temperature must not be negative (0: the likeliest piece), got {self.temperature}")
 
+    def check(self, plan: Plan) -> Iterator[ConfigError]:
+        for key, place in self._models().items():
+            find(key, place)
+        yield from ()
+
+    def _models(self) -> dict[str, str]:
+        """By the key that names it."""
+        return {"augment.there": self.there, "augment.back": self.back}
+
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
         from lmctl.augment.retokenise import Text
 
         text = Text(tokenizer)
-        legs = [_Leg(path, self.temperature, self.max_new_tokens) for path in (self.there, self.back)]
+        legs = [_Leg(key, place, self.temperature, self.max_new_tokens) for key, place in self._models().items()]
         known: dict[tuple[bytes, int], np.ndarray] = {}
 
         def paraphrase(pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -71,21 +82,19 @@ class BackTranslate(Augment):
 class _Leg:
     """One direction."""
 
-    def __init__(self, path: str, temperature: float, max_new_tokens: int) -> None:
-        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+    def __init__(self, key: str, path: str, temperature: float, max_new_tokens: int) -> None:
+        from transformers import AutoModelForSeq2SeqLM
 
-        folder = path_of(path)
-        where = str(next((one for one in (Paths(folder).model, folder) if one.is_dir()), path))
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-            self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(
-                where, use_safetensors=True, trust_remote_code=False
-            ).eval()
-        except (OSError, ValueError) as error:
+        what, place = f"{key}={path}", find(key, path)
+        if not config_of(what, place).is_encoder_decoder:
             raise ConfigError(
-                f"augment: {path} cannot be loaded as a translation model: {str(error).strip().splitlines()[0]}",
-                "train one: lmctl train mix=translate data=parallel ...",
-            ) from error
+                f"{what} is no translation model", "train one: lmctl train mix=translate data=parallel ..."
+            )
+        self.tokenizer = tokenizer_of(what, place)
+        self.model, new, _ = weights_of(what, AutoModelForSeq2SeqLM, place)
+        refuse_random(what, new)
+        check_fit(what, self.tokenizer, self.model)
+        self.model.eval()
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
 
     def translate(self, text: str, seed: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from lmctl.core.component import Component
 from lmctl.optim.base import OptimSpec
@@ -14,22 +14,16 @@ if TYPE_CHECKING:
     from lmctl.compression.wire import Wire
 
 
-class Exchange(ABC):
-    """The gradients of one worker, on their way to all of them after its last backward pass of a step."""
+class Traffic:
+    """What one worker sends of its gradients, and keeps for later; the defaults are those of one that sends nothing."""
 
     sent: int = 0
     """Bytes of gradients that this worker sent to the others in the last step."""
     dense: int = 0
     """What it would have sent in float32, uncompressed."""
 
-    @abstractmethod
-    def reduce(self, scale: float, step: int) -> None:
-        """Leave the mean over all workers in every parameter's `grad`; gradients are multiplied by the loss `scale`,
-        before and after. `step` counts the steps taken before. A gradient that is not finite in any worker is so
-        afterwards in all of them."""
-
     def words(self) -> list[str]:
-        """What is sent, for people; nothing where gradients go as they are."""
+        """What is sent instead of gradients, for people; nothing where they go as they are."""
         return []
 
     def figures(self) -> dict[str, float]:
@@ -45,6 +39,16 @@ class Exchange(ABC):
         return
 
 
+class Exchange(Traffic, ABC):
+    """The gradients of one worker, on their way to all of them after its last backward pass of a step."""
+
+    @abstractmethod
+    def reduce(self, scale: float, step: int) -> None:
+        """Leave the mean over all workers in every parameter's `grad`; gradients are multiplied by the loss `scale`,
+        before and after. `step` counts the steps taken before. A gradient that is not finite in any worker is so
+        afterwards in all of them."""
+
+
 class GradCompressor(Component):
     """Group `compression`: in what form gradients cross the network."""
 
@@ -55,21 +59,17 @@ class GradCompressor(Component):
 
     @property
     def simulate_workers(self) -> int | None:
-        """Workers that a single process plays; None: the processes are the workers."""
+        """Workers that one process is to play; None: as the runner says (`Plan.simulated_workers` knows both)."""
         return None
 
-    @abstractmethod
-    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
-        """How many workers share the rows of a step in `world` processes; raises a `ConfigError` if a run like that,
-        with this optimiser and clipping, cannot use it."""
+    def check_use(self, workers: int | None, optim: OptimSpec, clip_norm: float | None) -> None:
+        """ConfigError if a run of so many workers (None: it has one, which plays nobody else) cannot use it with this
+        optimiser and clipping."""
+        return
 
     def remarks(self, optim: OptimSpec) -> list[str]:
         """What the user should know beforehand."""
         return []
-
-    def alone(self) -> Self:
-        """The same for a lone worker, which costs what it costs but the network."""
-        return self
 
     @abstractmethod
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange | None:

@@ -53,7 +53,7 @@ class Compressor(Option):
         if self.momentum and not (self.error_feedback and self.density < 1):
             raise ValueError("momentum corrects for what is sent late: it needs error_feedback and a density below 1")
 
-    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
+    def check_use(self, workers: int | None, optim: OptimSpec, clip_norm: float | None) -> None:
         if self.momentum and optim.adaptive:
             raise ConfigError(
                 f"compression.momentum={self.momentum}: the optimiser has a momentum of its own (betas)",
@@ -64,7 +64,7 @@ class Compressor(Option):
                 f"compression.momentum={self.momentum} and optim.momentum={optim.momentum} would both be applied",
                 "momentum correction takes the optimiser's place: optim.momentum=0",
             )
-        return super().workers(world, optim, clip_norm)
+        super().check_use(workers, optim, clip_norm)
 
     def remarks(self, optim: OptimSpec) -> list[str]:
         harsh = self.density <= AGGRESSIVE or self.quantise.one_bit

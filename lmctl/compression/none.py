@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lmctl.compression.wire import Wire
-    from lmctl.optim.base import OptimSpec
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,6 @@ class Uncompressed(GradCompressor):
     @property
     def sends(self) -> bool:
         return False
-
-    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
-        return world
 
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> None:
         return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Optional, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Optional
 
 from lmctl.compression.base import GradCompressor
 from lmctl.core.component import MAY_CHANGE
@@ -36,7 +36,7 @@ class Option(GradCompressor):
     """Patterns of names of parameters that are sent whole."""
     simulate_workers: Optional[int] = None
     """Play so many workers in one process: each has what a process has, its share of the rows, weights, optimiser,
-    dropout and residual. null: the processes are the workers."""
+    dropout and residual. null: as the runner says, and `runner=simulated` says the same."""
     probe_every: Optional[int] = field(default=None, metadata=MAY_CHANGE)
     """Steps between looks at the cosine of the mean that arrived and the true one, whose bytes do not count."""
 
@@ -48,26 +48,16 @@ class Option(GradCompressor):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be above 0, got {value}")
 
-    def workers(self, world: int, optim: OptimSpec, clip_norm: float | None) -> int:
-        if world == 1 and self.simulate_workers is None:
+    def check_use(self, workers: int | None, optim: OptimSpec, clip_norm: float | None) -> None:
+        if workers is None:
             raise ConfigError(
                 "compression: there is no gradient exchange in a single process, it would only damage the gradient",
-                "nearest: compression=none, compression.simulate_workers=4, or runner=ddp runner.processes=2",
-            )
-        if world > 1 and self.simulate_workers is not None:
-            raise ConfigError(
-                f"compression.simulate_workers={self.simulate_workers} plays workers in one process, and this run has "
-                f"{world}",
-                "nearest: compression.simulate_workers=null, or runner=cpu",
+                "nearest: compression=none, runner=simulated, or runner=ddp runner.processes=2",
             )
         if self.local_clip and clip_norm is None:
             raise ConfigError(
                 "compression.local_clip=true takes its norm from clip_norm, which is null", "clip_norm=1.0"
             )
-        return self.simulate_workers or world
-
-    def alone(self) -> Self:
-        return replace(self, simulate_workers=1)
 
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> CompressedExchange:
         from lmctl.compression.error_feedback import ErrorFeedback

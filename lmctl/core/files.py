@@ -114,10 +114,10 @@ def disk_error(path: Path, error: BaseException) -> DiskError:
 
 def means_a_place(name: str) -> bool:
     """Whether `name` can only be meant for a file or folder here, and not for a model on a hub: because it is one,
-    because it is written like one (below `runs/`, too, where runs go by default), or because the folder it would lie in
-    is here."""
+    because it is written like one (with a backslash, or below `runs/`, too, where runs go by default), or because the
+    folder it would lie in is here."""
     path = path_of(name)
-    written = name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
+    written = name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1 or "\\" in name
     return path.exists() or written or (len(path.parts) > 1 and path.parent.is_dir())
 
 

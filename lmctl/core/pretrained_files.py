@@ -1,4 +1,5 @@
-"""Configs, weights and tokenizers read by transformers: the one way to them; what is read is checked to be something.
+"""Where a model lies, and its config, weights and tokenizer as transformers reads them: the one way to them. What is
+read is checked to be something.
 
 For use (eval, generate, ...), to go on from, to teach: `what` is how the user called it, `model_path=x`, `init_from=x`.
 Code that comes with a model is never run, pickles are never opened.
@@ -9,11 +10,23 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.model_files import TOKENIZER_FILES, check_files, check_tokenizer_files, headers, no_tokenizer
+from lmctl.core.files import means_a_place, nearest_place, path_of
+from lmctl.core.model_files import (
+    CONFIG,
+    TOKENIZER_FILES,
+    check_files,
+    check_tokenizer_files,
+    headers,
+    near,
+    no_tokenizer,
+)
+from lmctl.core.paths import Paths
+from lmctl.core.words import command
 
 HINT = "give a run directory, a Hugging Face directory with safetensors, or a hub id"
 TOKENIZER_HINT = "copy the tokenizer's files from where the model comes from"
@@ -22,27 +35,39 @@ _LOOKED_AT = 64
 """Pieces of a vocabulary that are tried."""
 
 
+def find(key: str, place: str) -> str:
+    """The directory that transformers loads, or the id on a hub, of the model at `place`: of a run its model/.
+    ConfigError if nothing is there, or something else; `key` is the setting that named it."""
+    folder, asked = path_of(place), f"{key}={place}"
+    run = Paths(folder)
+    if (run.model / CONFIG).is_file():
+        return str(run.model)
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        if run.config.is_file():
+            finish = command("lmctl train resume=auto", run_dir=folder)
+            raise ConfigError(f"{asked}: this run has no model/ yet", f"finish it: {finish}")
+        raise ConfigError(f"{asked}: neither a run nor a model directory (no {CONFIG})", near(folder))
+    if not folder.exists() and means_a_place(place):
+        raise ConfigError(f"{asked}: no such directory", nearest_place(folder))
+    return str(folder) if folder.exists() else place
+
+
 def config_of(what: str, place: str, check: Callable[[str, Path], None] = check_files) -> Any:
     """The config of the model in directory `place`, whose files are checked first by `check`, or of a hub id."""
     from transformers import AutoConfig
 
     if Path(place).exists():
         check(what, Path(place))
-    with _reading(what, "config.json"):
-        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    with _reading(what, "config.json", place) as where:
+        return AutoConfig.from_pretrained(place, **where)
 
 
 def weights_of(what: str, kind: Any, place: str, **how: Any) -> tuple[Any, list[str], list[str]]:
     """The model of transformers' class `kind`, the tensors that the checkpoint lacks or has in another shape (they are
     random now; tied ones and buffers are not missed), and those that it has besides."""
-    with _reading(what, "its weights"):
+    with _reading(what, "its weights", place) as where:
         model, info = kind.from_pretrained(
-            place,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **how,
+            place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **where, **how
         )
     if Path(place).is_dir() and model.config.to_dict().get("quantization_config") is None:
         _check_formats(what, model, headers(what, Path(place)))
@@ -77,8 +102,8 @@ def tokenizer_of(what: str, place: str) -> Any:
     folder = Path(place)
     if folder.is_dir():
         check_tokenizer_files(what, folder)
-    with _reading(what, "its tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    with _reading(what, "its tokenizer", place) as where:
+        tokenizer = AutoTokenizer.from_pretrained(place, **where)
         pieces = tokenizer.get_vocab()
         special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
         ordinary = sorted(set(pieces.values()) - special)
@@ -107,7 +132,7 @@ def check_answers(what: str, model: Any) -> None:
     inputs = {"input_ids": piece, "attention_mask": torch.ones_like(piece)}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = piece
-    with _reading(what, "its network fails at a row of one piece"), torch.no_grad():
+    with _reading(what, "its network fails at a row of one piece", ""), torch.no_grad():
         model(**inputs)
 
 
@@ -132,13 +157,29 @@ def _check_formats(what: str, model: Any, kinds: dict[str, str]) -> None:
             )
 
 
-@contextmanager
-def _reading(what: str, part: str) -> Iterator[None]:
-    """Around nothing but calls of transformers. Its readers, and those of tokenizers and safetensors below it, raise
-    whatever a damaged or foreign file leads them into (tokenizers a bare `Exception`); ours alone are no such thing,
-    nor are a lack of memory or of room on the disk."""
+@cache
+def hub_answers() -> bool:
+    """Whether the hub can be asked; not where HF_HUB_OFFLINE is set. One request without a second try."""
+    from huggingface_hub import constants, get_session
+
     try:
-        yield
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # whatever the HTTP library of the day raises, or the hub's own in offline mode
+        return False
+    return True
+
+
+@contextmanager
+def _reading(what: str, part: str, place: str) -> Iterator[dict[str, bool]]:
+    """Around nothing but calls of transformers, with what it is told in all of them. Of a hub that does not answer it
+    is to take what was downloaded before: it would ask five times for each file, for half a minute.
+
+    Its readers, and those of tokenizers and safetensors below it, raise whatever a damaged or foreign file leads them
+    into (tokenizers a bare `Exception`); ours alone are no such thing, nor are a lack of memory or of room on the disk.
+    """
+    downloaded = bool(place) and not Path(place).exists() and not hub_answers()
+    try:
+        yield {"trust_remote_code": False, "local_files_only": downloaded}
     except (LmctlError, MemoryError):
         raise
     except Exception as error:
@@ -150,6 +191,11 @@ def _reading(what: str, part: str) -> Iterator[None]:
             raise ConfigError(
                 f"{what} needs Python code that comes with it (auto_map in config.json), which lmctl does not run",
                 "give a model of an architecture that transformers has itself",
+            ) from error
+        if downloaded and isinstance(error, OSError):
+            raise ConfigError(
+                f"{what}: cannot be loaded: it is neither here nor in the hub's cache, and the hub cannot be reached",
+                HINT,
             ) from error
         raise ConfigError(f"{what}: cannot be loaded: {part}: {first_line(error)}", HINT) from error
 

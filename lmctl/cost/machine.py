@@ -16,7 +16,7 @@ from unittest import mock
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
 from lmctl.runner.base import Where
-from lmctl.runner.places import Cpu, Ddp
+from lmctl.runner.places import Cpu, Ddp, Either
 
 GIB = 1 << 30
 
@@ -97,7 +97,7 @@ def machine_for(where: Where, gpu: str | None, memory_gib: float | None, gpus: i
     """The machine that is meant by the runner and the keys of `plan`; None: this one. ConfigError if they are at odds,
     or the card is not known."""
     named = (gpu, memory_gib, gpus) != (None, None, None)
-    if named and (isinstance(where, Cpu) or (isinstance(where, Ddp) and where.device == "cpu")):
+    if named and (isinstance(where, Cpu) or (isinstance(where, Either) and where.device == "cpu")):
         raise ConfigError("gpu, gpu_memory_gib and gpus are about GPUs, and the runner stays on the CPU", "runner=gpu")
     card, assumed = _known(gpu, memory_gib)
 

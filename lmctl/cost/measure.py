@@ -1,8 +1,8 @@
 """A few real steps, so that speed and memory need not be predicted.
 
 The run's own network, objectives, precision and optimiser, on the rows that are known or their stand-ins, in this
-process alone: of several processes, one's share of the rows. Speed is that of the steps; validation, checkpoints and
-the network between processes come on top.
+process alone: of several processes, one's share of the rows; simulated workers all work. Speed is that of the steps;
+validation, checkpoints and the network between processes come on top.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from lmctl.cost.known_data import look
 from lmctl.cost.validate import Checked
 from lmctl.data.base import Source
 from lmctl.parallel.processes import Processes
+from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
-from lmctl.runner.places import Cpu, Gpu
+from lmctl.runner.simulated import Simulated
 from lmctl.train.summary import peak_memory
 from lmctl.train.trainer import Trainer
 
@@ -53,30 +54,33 @@ def measure(run: Checked) -> Measured:
             raise ConfigError(
                 "the adversary rewrites text, and there is no tokenizer in the cache", "lmctl prepare first"
             )
-        trainer = Trainer(_at_rest(here), known.prepared, Processes(on_cpu))
-        began, before, last = 0.0, 0, 0
-        for number, _ in enumerate(trainer.steps(), start=1):
-            if number == WARMING:
-                began, before = _now(run.device), trainer.state.tokens
-            last = number
-        seconds = _now(run.device) - began
+        plan = _at_rest(here)
+        return as_workers(
+            plan.simulated_workers, Processes(on_cpu), lambda worker: _timed(Trainer(plan, known.prepared, worker))
+        )
     except LmctlError as error:
         raise type(error)(f"measure=true: {error}", error.hint) from error
-    steps = last - WARMING
-    tokens_seen = trainer.state.tokens - before
-    return Measured(last, seconds / steps, tokens_seen / seconds, peak_memory(run.device))
+
+
+def _timed(trainer: Trainer) -> Measured:
+    device = trainer.processes.device
+    began, before, last = 0.0, 0, 0
+    for number, _ in enumerate(trainer.steps(), start=1):
+        if number == WARMING:
+            began, before = _now(device), trainer.state.tokens
+        last = number
+    seconds, tokens = _now(device) - began, trainer.state.tokens - before
+    return Measured(last, seconds / (last - WARMING), tokens / seconds, peak_memory(device))
 
 
 def _one_process(run: Checked) -> Plan:
-    """The plan of one process's share of `run`. A compression that would go between processes works as if for a lone
-    worker, which costs what it costs but the network."""
+    """The plan of one process's share of `run`. What would go between processes is handled as by a lone worker, which
+    costs what it costs but the network."""
     plan, world = run.plan, run.world
     size, tokens = plan.batch.size, plan.batch.tokens
     batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1))
-    compression = plan.compression.alone() if world > 1 else plan.compression
-    runner = Cpu() if run.device.type == "cpu" else Gpu()
-    budget = Budget(steps=WARMING + COUNTED)
-    return replace(plan, batch=batch, compression=compression, runner=runner, budget=budget, eval=Evaluation(rows=1))
+    runner = plan.runner if world == 1 else Simulated(1, device="cpu" if run.device.type == "cpu" else "gpu")
+    return replace(plan, batch=batch, runner=runner, budget=Budget(steps=WARMING + COUNTED), eval=Evaluation(rows=1))
 
 
 def _at_rest(plan: Plan) -> Plan:

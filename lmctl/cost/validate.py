@@ -49,14 +49,14 @@ class Checked:
     @property
     def workers(self) -> int:
         """How many share the rows of a step: its processes, or those that one process plays."""
-        return self.plan.compression.workers(self.world, self.plan.optim, self.plan.clip_norm)
+        return self.plan.workers(self.world)
 
 
 def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
     """`plan` with what is known of it; ConfigError if it would be refused, on `machine` if it is given (and then
     pretended). `read`: see `known.look`."""
     world = plan.runner.world()
-    plan.compression.workers(world, plan.optim, plan.clip_norm)
+    plan.workers(world)
     check_device(plan.runner.on_cpu())
     device = torch.device("cpu" if plan.runner.on_cpu() else "cuda")
     for name, task in plan.mix.tasks.items():

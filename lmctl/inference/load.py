@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lmctl.core.batch import Family, whole_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.model_files import TaskNote
-from lmctl.core.pretrained_files import check_answers
+from lmctl.core.pretrained_files import check_answers, find
 from lmctl.inference.number_formats import Numerics
-from lmctl.model.artifact.reader import Artifact, find
+from lmctl.model.artifact.reader import Artifact
 from lmctl.model.generation import ends_of
 from lmctl.model.positions import positions
 from lmctl.runner.base import Where

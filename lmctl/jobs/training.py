@@ -48,7 +48,7 @@ class Training:
 
     def check_workers(self) -> None:
         """ConfigError for a compression that this number of processes has no use for."""
-        self.plan.compression.workers(self.plan.runner.world(), self.plan.optim, self.plan.clip_norm)
+        self.plan.workers(self.plan.runner.world())
 
 
 def check_legal(cfg: DictConfig) -> None:
@@ -87,6 +87,7 @@ def train_here(run: Training) -> None:
     from lmctl.train.resume import claimed
 
     processes = Processes(run.plan.runner.on_cpu())
+    run.plan.workers(processes.world)  # a launcher may have started other processes than the runner asks for
     paths = processes.agree(run.paths)
     with claimed(run.plan, paths, processes):
         _train_in(paths, run, processes)
@@ -109,7 +110,7 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     def work(worker: Processes) -> None:
         _train_as(worker, plan, texts, paths, run.cfg, display if worker.first else Display(silent=True))
 
-    as_workers(plan.compression.simulate_workers, processes, work)
+    as_workers(plan.simulated_workers, processes, work)
 
 
 def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:

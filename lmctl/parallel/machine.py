@@ -13,11 +13,12 @@ from lmctl.parallel.processes import Processes
 
 
 def machine(processes: Processes) -> dict[str, Any]:
-    """Device, number of processes, threads of each, model of the CPU, launcher. Sums in floating point are made in an
+    """Device, processes, workers, threads of each, model of the CPU, launcher. Sums in floating point are made in an
     order that depends on all of them, so that figures repeat to the last digit only where these are the same."""
     return {
         "device": device_name(processes.device),
         "processes": 1 if processes.simulated else processes.world,
+        "workers": processes.world,
         "threads": torch.get_num_threads(),
         "cpu": cpu_model(),
         "launched_by": launcher(),
@@ -29,8 +30,10 @@ def words(machine: dict[str, Any]) -> str:
     device = f"CPU ({machine['cpu']})" if machine["device"] == "cpu" else machine["device"]
     count, threads = machine["processes"], machine["threads"]
     started = "" if machine["launched_by"] == "nobody" else f", started by {machine['launched_by']}"
+    played = machine["workers"] if machine["workers"] > count else 0
     line = (
-        f"machine: {device}   {count} process{'es' if count > 1 else ''}, {threads} thread{'s' if threads > 1 else ''}"
+        f"machine: {device}   {count} process{'es' if count > 1 else ''}"
+        f"{f' that plays {played} workers' if played else ''}, {threads} thread{'s' if threads > 1 else ''}"
         f"{' each' if count > 1 else ''}{started}"
     )
     if machine["launched_by"] == "accelerate launch" and count == 1:

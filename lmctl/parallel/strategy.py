@@ -19,20 +19,15 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from lmctl.compression.averaged import Averaged
-from lmctl.compression.base import Exchange, GradCompressor
+from lmctl.compression.base import Exchange, GradCompressor, Traffic
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.core.errors import LmctlError
 from lmctl.parallel.processes import Processes
 from lmctl.train.learner import Learner
 
 
-class Strategy(ABC):
+class Strategy(Traffic, ABC):
     """How workers share gradients; the defaults are those of one worker."""
-
-    sent: int = 0
-    """Bytes of gradients that one worker sent to the others in the last step."""
-    dense: int = 0
-    """What it would have sent in float32, uncompressed."""
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
@@ -81,22 +76,6 @@ class Strategy(ABC):
 
     def after_step(self) -> None:
         """The optimiser has stepped."""
-        return
-
-    def words(self) -> list[str]:
-        """What is sent instead of gradients, for people; nothing where they go as they are."""
-        return []
-
-    def figures(self) -> dict[str, float]:
-        """What the record says of the last step, besides the bytes."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What this worker keeps from step to step."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
         return
 
 
@@ -167,7 +146,7 @@ class Exchanged(Single):
 
     def words(self) -> list[str]:
         lines = self.exchange.words()
-        if self.processes.simulated:
+        if lines and self.processes.simulated:
             lines.append(
                 f"{self.workers} workers simulated in one process; the bytes are those that one of them would have sent"
             )

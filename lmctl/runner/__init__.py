@@ -1,1 +1,1 @@
-"""Group `runner`: on which devices a run works, and in how many processes."""
+"""Group `runner`: on which devices a run works, and with how many workers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from lmctl.core.errors import ConfigError
@@ -47,17 +47,31 @@ class Gpu(Where):
 
 
 @dataclass(frozen=True)
-class Ddp(Where):
+class Either(Where):
+    """Several workers, on the kind of device that `device` names: auto is a GPU where there is one."""
+
+    device: str = field(default="auto", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "gpu"):
+            raise ValueError(f"device must be auto, cpu or gpu, got {self.device!r}")
+
+    def on_cpu(self) -> bool:
+        import torch
+
+        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+
+
+@dataclass(frozen=True)
+class Ddp(Either):
     """Several processes that average their gradients (Li et al. 2020, "PyTorch Distributed")."""
 
     processes: Optional[int] = None
-    device: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.processes is not None and self.processes < 1:
             raise ValueError(f"processes must be at least 1, got {self.processes}")
-        if self.device not in ("auto", "cpu", "gpu"):
-            raise ValueError(f"device must be auto, cpu or gpu, got {self.device!r}")
 
     def world(self) -> int:
         import torch
@@ -71,8 +85,3 @@ class Ddp(Where):
                 f"nearest: runner.processes={gpus}, or runner.device=cpu",
             )
         return self.processes or gpus
-
-    def on_cpu(self) -> bool:
-        import torch
-
-        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())

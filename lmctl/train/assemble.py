@@ -110,7 +110,7 @@ def check_network(plan: Plan, network: Any) -> None:
 
 def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, Examples]) -> None:
     """What can only be refused now that processes, device and text are known."""
-    workers = plan.compression.workers(world, plan.optim, plan.clip_norm)
+    workers = plan.workers(world)
     if plan.batch.rows % workers:
         near = max(workers, plan.batch.rows // workers * workers)
         who = "processes" if workers == world else "simulated workers"
@@ -118,11 +118,10 @@ def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, E
             f"batch.size={plan.batch.rows} cannot be shared equally by {workers} {who}", f"nearest: {near}"
         )
     ordered = [name for name, some in examples.items() if some.tracks is not None]
-    if ordered and len(examples) > 1 and world > 1:
+    if ordered and len(examples) > 1 and workers > 1:
         raise ConfigError(
-            f"mix.tasks.{ordered[0]} carries its state from row to row, which several tasks in several processes "
-            "cannot",
-            "trainer.processes=1, or objective: clm for this task",
+            f"mix.tasks.{ordered[0]} carries its state from row to row, which several tasks of several workers cannot",
+            "nearest: runner=cpu or runner=gpu, or objective: clm for this task",
         )
     reason = plan.precision.refuse(device)
     if reason is not None:

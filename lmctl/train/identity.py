@@ -53,12 +53,19 @@ class Identity:
 
 def same_config(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise unless a run that began with the config `before` can go on with `now`, both resolved."""
-    old, new = _flat(before), _flat(now)
+    old, new = _with_workers(_flat(before)), _with_workers(_flat(now))
     keys = [key for tree in (before, now) for key in keys_of(tree, TrainConfig, _trusted(now))]
     free = {key.name for key in keys if _is_place(key) or not key.identity}
     for key in sorted(old.keys() | new.keys()):
         if key not in free and key.partition(".")[0] not in FREE:
             same_value(key, old.get(key), new.get(key))
+
+
+def _with_workers(flat: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run whose compression is told how many workers are simulated where only its runner is: what a
+    worker has not sent yet belongs to it, so that a run of as many can go on, whichever key says it, and no other."""
+    both = ("compression.simulate_workers", "runner.workers")
+    return flat | {both[0]: flat[both[0]] or flat.get(both[1])} if both[0] in flat else flat
 
 
 def same_value(key: str, was: Any, is_: Any) -> None:

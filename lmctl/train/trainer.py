@@ -82,7 +82,7 @@ class Trainer:
         train = examples_of(plan.mix, family, batch, prepared, "train", augmented=True)
         valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
         check(plan, 1 if processes.simulated else processes.world, device, train)
-        if plan.compression.simulate_workers not in (None, processes.world):
+        if plan.simulated_workers not in (None, processes.world):
             raise LmctlError("the workers of a simulated run are played by lmctl.parallel.simulate.as_workers")
         teacher: Teacher | None = None
         if asks_teacher(plan) and plan.teacher_cache == "off":

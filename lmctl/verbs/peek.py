@@ -7,12 +7,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lmctl.config.groups import PeekConfig
-from lmctl.config.verb import NOTHING_TO_SAVE, OWN_TEXT, Verb
 from lmctl.core.errors import together
 from lmctl.core.json_lines import emit
+from lmctl.verbs._texts import TextVerb
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from rich.console import Console
     from rich.text import Text
 
@@ -24,7 +23,7 @@ PIECES = ("mlm", "lm")
 """Terms of a loss that ask for pieces."""
 
 
-class Peek(Verb[PeekConfig]):
+class Peek(TextVerb[PeekConfig]):
     purpose = "Show examples as the model will see them: pieces, masks and targets."
     examples = (
         "lmctl peek",
@@ -35,14 +34,6 @@ class Peek(Verb[PeekConfig]):
         "data.path", "mix", "rows", "split", "tokenizer", "batch.seq_len", "seed",
     )  # fmt: skip
     schema = PeekConfig
-    interrupted = NOTHING_TO_SAVE
-    alone = OWN_TEXT
-
-    def read(self, cfg: DictConfig) -> PeekConfig:
-        """As it stands, but with checkpoints in the place of runs that are not finished."""
-        from lmctl.train.unfinished import with_models
-
-        return super().read(with_models(cfg, lambda: self.check(cfg)))
 
     def run(self, config: PeekConfig) -> None:
         """Print the first rows of each task: exactly those that a run with the same config trains on first. Refused, as
@@ -53,13 +44,7 @@ class Peek(Verb[PeekConfig]):
 
         from rich.console import Console
 
-        from lmctl.train.display import Display, quiet_libraries
-        from lmctl.train.prepare import prepare
-
-        quiet_libraries()
-        display = Display()
-        with display.watching():
-            prepared = prepare(config.tokenizer, config.mix, config.cache_dir, display.say)
+        prepared = self.prepared(config)
         console = Console(highlight=False, soft_wrap=True)
         for name, size, rows in first_rows(config, prepared):
             if config.format == "text":

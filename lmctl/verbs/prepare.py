@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lmctl.config.groups import PrepareConfig
-from lmctl.config.verb import NOTHING_TO_SAVE, OWN_TEXT, Verb
+from lmctl.verbs._texts import TextVerb
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from lmctl.data.base import Source
     from lmctl.train.prepare import Corpus, Prepared
 
 
-class Prepare(Verb[PrepareConfig]):
+class Prepare(TextVerb[PrepareConfig]):
     purpose = "Train the tokenizer, build the token cache, and print a card of both."
     examples = (
         "lmctl prepare",
@@ -25,24 +23,10 @@ class Prepare(Verb[PrepareConfig]):
         "data.path", "tokenizer", "tokenizer.vocab_size", "mix", "batch.seq_len", "cache_dir",
     )  # fmt: skip
     schema = PrepareConfig
-    interrupted = NOTHING_TO_SAVE
-    alone = OWN_TEXT
-
-    def read(self, cfg: DictConfig) -> PrepareConfig:
-        """As it stands, but with checkpoints in the place of runs that are not finished."""
-        from lmctl.train.unfinished import with_models
-
-        return super().read(with_models(cfg, lambda: self.check(cfg)))
 
     def run(self, config: PrepareConfig) -> None:
         """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
-        from lmctl.train.display import Display, quiet_libraries
-        from lmctl.train.prepare import prepare
-
-        quiet_libraries()
-        display = Display()
-        with display.watching():
-            prepared = prepare(config.tokenizer, config.mix, config.cache_dir, display.say)
+        prepared = self.prepared(config)
         for name, corpus in prepared.corpora.items():
             print(card(name, config.mix.tasks[name].data, corpus, prepared))
 

@@ -101,18 +101,14 @@ def ours(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
 
 def theirs(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
     import transformers
-    from common import full_rows
+    from peer_mlm import SETTINGS, examples
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
     transformers.logging.set_verbosity_error()
     model_name = name.split()[0]
     rows, positions = SHAPES[model_name]
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
-    texts = (work / "train.txt").read_text(encoding="utf-8").split("\n\n")
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    cut = torch.from_numpy(full_rows(encoded, positions, tokenizer.cls_token_id, tokenizer.sep_token_id))
-    special = torch.isin(cut, torch.tensor(tokenizer.all_special_ids)).long()
-    data = [{"input_ids": row, "special_tokens_mask": mask} for row, mask in zip(cut, special, strict=True)]
+    data = examples(work / "train.txt", tokenizer, positions)
     mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
     torch.manual_seed(1)
     vocabulary = {"vocab_size": ROWS_OF_VOCABULARY[model_name]}
@@ -144,18 +140,9 @@ def theirs(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
             learning_rate=1e-4,
             weight_decay=0.01,
             warmup_steps=max(1, steps // 10),
-            lr_scheduler_type="linear",
-            max_grad_norm=1.0,
-            optim="adamw_torch_fused",
             dataloader_num_workers=4,
             dataloader_persistent_workers=True,
-            dataloader_drop_last=True,
-            remove_unused_columns=False,
-            logging_strategy="no",
-            logging_nan_inf_filter=False,  # the filter inspects the loss at every step
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
+            **SETTINGS,
             **THEIRS[name],
         )
         trainer = Trainer(model=network, args=settings, data_collator=collate, train_dataset=data, callbacks=[Ticker()])

@@ -25,6 +25,20 @@ from transformers import (
     TrainingArguments,
 )
 
+SETTINGS: dict[str, Any] = {
+    "lr_scheduler_type": "linear",
+    "max_grad_norm": 1.0,
+    "optim": "adamw_torch_fused",
+    "dataloader_drop_last": True,
+    "remove_unused_columns": False,
+    "logging_strategy": "no",
+    "logging_nan_inf_filter": False,  # the filter inspects the loss at every step
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+"""Of the Trainer, on a CPU as on a GPU: lmctl's optimiser and schedule, and nothing that costs time besides."""
+
 
 def examples(text: Path, tokenizer: Any, seq_len: int) -> list[dict[str, Any]]:
     """Full rows of the text, as tensors: the collator stacks those faster than lists."""
@@ -75,20 +89,11 @@ def train(args: Namespace, layers: int, make: Callable[..., Any] = Trainer) -> N
             learning_rate=args.lr,
             weight_decay=args.weight_decay,
             warmup_steps=max(1, args.steps // 10),
-            lr_scheduler_type="linear",
-            max_grad_norm=1.0,
-            optim="adamw_torch_fused",
             dataloader_num_workers=0,
             dataloader_pin_memory=False,
-            dataloader_drop_last=True,
-            remove_unused_columns=False,
-            logging_strategy="no",
-            logging_nan_inf_filter=False,  # the filter inspects the loss at every step
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
             use_cpu=True,
             seed=args.seed,
+            **SETTINGS,
         )
         trainer = make(
             model=model,

@@ -27,23 +27,23 @@ from lmctl.verbs.predict import WRITERS
 def csv(draw: Random, folder: Path) -> None:
     """Comma-separated files with quotes, or what their suffix says is one."""
     content = accident(draw, table(draw, ",;|", quoted=draw.random() < 0.7))
-    learnt_from(draw, Table, draw.choice(["t.csv"] * 5 + ["T.CSV", "t.txt", "t.csv.gz"]), content, table_options(draw))
+    learnt_from(Table, draw.choice(["t.csv"] * 5 + ["T.CSV", "t.txt", "t.csv.gz"]), content, table_options(draw))
 
 
 def tsv(draw: Random, folder: Path) -> None:
     """Files with tabs."""
     content = accident(draw, table(draw, "\t", quoted=draw.random() < 0.2))
-    learnt_from(draw, Table, draw.choice(["t.tsv"] * 6 + ["t.txt", "t.tsv.zst"]), content, table_options(draw))
+    learnt_from(Table, draw.choice(["t.tsv"] * 6 + ["t.txt", "t.tsv.zst"]), content, table_options(draw))
 
 
 def jsonl(draw: Random, folder: Path) -> None:
     """Objects, one per line, and what is not quite one."""
-    learnt_from(draw, JsonLines, draw.choice(["t.jsonl"] * 6 + ["t.json", "t.jsonl.gz"]), objects(draw), columns(draw))
+    learnt_from(JsonLines, draw.choice(["t.jsonl"] * 6 + ["t.json", "t.jsonl.gz"]), objects(draw), columns(draw))
 
 
 def parquet(draw: Random, folder: Path) -> None:
     """Columns of every type of Arrow's."""
-    learnt_from(draw, Table, draw.choice(["t.parquet"] * 7 + ["t.csv"]), arrow(draw), table_options(draw))
+    learnt_from(Table, draw.choice(["t.parquet"] * 7 + ["t.csv"]), arrow(draw), table_options(draw))
 
 
 def rows(draw: Random, folder: Path) -> None:
@@ -76,7 +76,7 @@ def rows(draw: Random, folder: Path) -> None:
         sys.stdin = before
 
 
-def learnt_from(draw: Random, made: Any, name: str, content: bytes, options: dict[str, Any]) -> None:
+def learnt_from(made: Any, name: str, content: bytes, options: dict[str, Any]) -> None:
     """Rows, each a text that can be written and a label that is one; then all that is asked of a source."""
     Path(name).write_bytes(content)
     source = made(name, **options)

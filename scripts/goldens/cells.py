@@ -73,6 +73,8 @@ HOW = {
     "train/early_stop": f"{MLM} early_stop.patience=1 optim.lr=0.9 budget.steps=30 eval.every=3",
     "train/epochs": f"{CLASSIFY} budget.steps=null budget.epochs=0.5 optim.layer_decay=0.7 clip_norm=null maskings=2",
     "train/two_processes": f"{PAIR} compression=none batch.micro=2",
+    "train/two_simulated": f"{PAIR.replace('runner=ddp runner.processes', 'runner=simulated runner.workers')} "
+    "compression=none batch.micro=2",
     "train/two_processes_stream": f"train mix=clm_stream {LSTM} {DDP}",
     "train/pretrained": f"train mix=classify {PRETRAINED} model.freeze=1 model.dropout=0.2 {TABLE}",
     "train/lora": f"train mix=classify {PRETRAINED} model.lora_rank=4 model.lora_dropout=0.1 {TABLE}",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import use_models
+from small import plan
 from transformers import BartForConditionalGeneration
 
 from lmctl.augment.back_translate import BackTranslate
@@ -87,7 +88,7 @@ def test_pieces_are_drawn_from_the_softmax(model: Path, tmp_path: Path, temperat
     with torch.no_grad():
         inputs = {"input_ids": torch.tensor([[5, 6, 3]]), "decoder_input_ids": torch.tensor([[3]])}
         expected = torch.softmax(network(**inputs).logits[0, -1] / temperature, -1).numpy()
-    leg, count = _Leg(str(folder), temperature, 2), 300
+    leg, count = _Leg("augment.there", str(folder), temperature, 2), 300
     words = use_models.tokenizer().convert_ids_to_tokens(range(use_models.SIZE))
     seen = [leg.translate("a b", seed).split()[:1] for seed in range(count)]
     for place, word in enumerate(words):
@@ -97,7 +98,10 @@ def test_pieces_are_drawn_from_the_softmax(model: Path, tmp_path: Path, temperat
 
 
 def test_a_model_that_does_not_translate_is_named(model: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"augment: .*nowhere cannot be loaded as a translation model"):
-        BackTranslate(str(tmp_path / "nowhere"), str(model)).rewriter(
-            use_models.tokenizer(), vocabulary(use_models.tokenizer())
-        )
+    lost = BackTranslate(str(model), str(tmp_path / "nowhere"))
+    text = use_models.tokenizer(), vocabulary(use_models.tokenizer())
+    for ask in (lambda: list(lost.check(plan())), lambda: lost.rewriter(*text)):  # before any work, and by other verbs
+        with pytest.raises(ConfigError, match=r"augment\.back=.*nowhere: no such directory"):
+            ask()
+    with pytest.raises(ConfigError, match=r"augment\.there=.*bert is no translation model"):
+        BackTranslate(str(use_models.bert(tmp_path / "bert")), str(model)).rewriter(*text)

@@ -55,7 +55,7 @@ MISTAKES = {
     "train optim.lr=[1": "error: optim.lr must be a number, got [1",
     "train optim.lr": "error: cannot read 'optim.lr'\n  a setting is written key=value: optim.lr=...",
     "train 0.1": "error: cannot read '0.1'\n  an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
-    "plan runner=[[0,1],[1,2]]": "error: runner=[[0,1],[1,2]]: a config group takes the name of an option, or a list of names\n  options: auto, cpu, ddp, gpu",
+    "plan runner=[[0,1],[1,2]]": "error: runner=[[0,1],[1,2]]: a config group takes the name of an option, or a list of names\n  options: auto, cpu, ddp, gpu, simulated",
     "train schedule=[1,2]": "error: schedule=[1,2]: a config group takes the name of an option, or a list of names\n  options: constant, cosine, linear, wsd",
     "train fp16": "error: cannot read 'fp16'\n  did you mean precision=fp16?",
     "train bert_mini": "error: cannot read 'bert_mini'\n  did you mean model=bert_mini?",

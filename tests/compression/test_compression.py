@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import plan
 
 from lmctl.compression.coding import decode_positions, encode_positions, positions_size
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.error_feedback import ErrorFeedback
 from lmctl.compression.layout import layout_of
-from lmctl.compression.none import Uncompressed
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Fp32, Int8, Sign
 from lmctl.compression.top_k import LEAST, candidates, survivors
@@ -21,6 +21,7 @@ from lmctl.compression.traffic import all_reduce_bytes, gather_bytes, scatter_by
 from lmctl.core.errors import ConfigError
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
+from lmctl.runner.simulated import Simulated
 
 floats = st.floats(-(2.0**100), 2.0**100, width=32).map(lambda x: 0.0 if abs(x) < 2.0**-80 else x)
 vectors = st.lists(floats, min_size=1, max_size=70)
@@ -208,18 +209,31 @@ TOPK = Compressor(density=0.01)
 
 
 def test_who_can_use_it():
-    assert Uncompressed().workers(1, AdamW(), None) == 1
-    assert TOPK.workers(2, AdamW(), None) == 2
-    assert Compressor(simulate_workers=4).workers(1, AdamW(), None) == 4
+    for changes, world, workers in (
+        ({}, 1, 1),
+        ({}, 2, 2),
+        ({"compression": TOPK}, 2, 2),
+        ({"compression": Compressor(simulate_workers=4)}, 1, 4),
+        ({"runner": Simulated(3)}, 1, 3),
+        ({"runner": Simulated(4), "compression": Compressor(simulate_workers=4)}, 1, 4),
+    ):
+        assert plan(**changes).workers(world) == workers
     for option, world, optim, message in (
         (TOPK, 1, AdamW(), "there is no gradient exchange in a single process"),
-        (Compressor(simulate_workers=4), 2, AdamW(), "plays workers in one process, and this run has 2"),
+        (
+            Compressor(simulate_workers=4),
+            2,
+            AdamW(),
+            "4 simulated workers are threads of one process",
+        ),
         (Compressor(local_clip=True), 2, AdamW(), "needs clip_norm|takes its norm from clip_norm, which is null"),
         (Compressor(density=0.1, momentum=0.9), 2, Sgd(momentum=0.9), "would both be applied"),
         (Compressor(density=0.1, momentum=0.9), 2, AdamW(), "has a momentum of its own"),
     ):
         with pytest.raises(ConfigError, match=message):
-            option.workers(world, optim, None)
+            plan(compression=option, optim=optim, clip_norm=None).workers(world)
+    with pytest.raises(ConfigError, match=r"runner\.workers=2 and compression\.simulate_workers=4 both say"):
+        plan(runner=Simulated(2), compression=Compressor(simulate_workers=4))
 
 
 def test_adam_is_warned_of_aggressive_pruning():

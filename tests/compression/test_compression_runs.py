@@ -28,11 +28,14 @@ from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.precision.fp16 import Fp16
 from lmctl.runner.places import Ddp
+from lmctl.runner.simulated import Simulated
 from lmctl.train.checkpoint import Checkpoints, read_named
 from lmctl.train.identity import Identity
 from lmctl.train.resume import resume
 from lmctl.train.trainer import Trainer
 from lmctl.train.weight_memory import tensors_in
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +76,18 @@ def test_replicas_stay_equal_to_the_bit(both, option):
     assert both[0][option]["norms"] == both[1][option]["norms"]
 
 
-@pytest.mark.parametrize("option", [name for name in OPTIONS if name != "none"])
-def test_simulated_workers_are_what_processes_are(both, alone, option):
-    """Two workers in one process end with the bits of two processes, and count the same bytes."""
-    changes = OPTIONS[option] | {"compression": replace(OPTIONS[option]["compression"], simulate_workers=2)}
-    simulated = trained(alone, **changes)
+@pytest.mark.parametrize("asked", ["runner", "compression"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_simulated_workers_are_what_processes_are(both, alone, option, asked):
+    """Two workers in one process end with the bits of two processes, and count the same bytes, whoever asks for
+    them."""
+    changes: dict[str, Any] = {"runner": Simulated(2)}
+    if asked == "compression" and option != "none":  # which has no such key
+        changes = {"compression": replace(OPTIONS[option]["compression"], simulate_workers=2)}
+    simulated = trained(alone, **OPTIONS[option] | changes)
     assert torch.equal(simulated["weights"], both[0][option]["weights"])
     assert simulated["bytes"] == both[0][option]["bytes"]
-    one, other = simulated["figures"], both[0][option]["figures"]
+    one, other = simulated["figures"], dict(both[0][option]["figures"])
     assert one.pop("gradient_cosine", 0.0) == pytest.approx(other.pop("gradient_cosine", 0.0), rel=1e-5)
     assert one == other
 
@@ -174,7 +181,7 @@ def test_bytes_sent_and_dense(both):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_plan_says_the_bytes_that_processes_send_and_keep(both, option):
-    seen = rehearsed(**OPTIONS[option], runner=Ddp(2, "cpu"))
+    seen = rehearsed(**OPTIONS[option], runner=Ddp(2, device="cpu"))
     for found in both:
         assert (seen.sent, seen.dense) == (found[option]["sent"], found[option]["dense"])
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors_in(found[option]["state"])}
@@ -271,17 +278,24 @@ def test_one_process_is_refused_before_any_work(home):
     done = lmctl("train", *SMALL, "data.path=docs.txt", "compression=int8", "name=refused", cwd=home)
     assert done.returncode == 2
     assert "error: compression: there is no gradient exchange in a single process" in done.stderr
-    assert "compression.simulate_workers=4" in done.stderr
+    assert "runner=simulated" in done.stderr
     assert "corpus" not in done.stderr
     assert not (home / "runs").exists()
 
 
-def test_the_report_says_that_workers_were_simulated(home):
-    words = ["compression=topk_int8", "compression.simulate_workers=2", "compression.probe_every=2", "budget.steps=6"]
-    done = succeed("train", *SMALL, *words, "data.path=docs.txt", "name=simulated", cwd=home)
+BY_RUNNER = ["runner=simulated", "runner.workers=2"]
+BY_COMPRESSION = ["compression.simulate_workers=2"]
+
+
+@pytest.mark.parametrize(("way", "other"), [(BY_COMPRESSION, BY_RUNNER), (BY_RUNNER, BY_COMPRESSION)])
+def test_the_report_says_that_workers_were_simulated(home, way, other):
+    words = ["compression=topk_int8", *way, "compression.probe_every=2", "budget.steps=6"]
+    done = succeed("train", *SMALL, *words, "data.path=docs.txt", f"name={way[0]}", cwd=home)
+    assert "1 process that plays 2 workers" in done.stderr
     assert "compression: 2 workers simulated in one process" in done.stderr
     assert "compression: so little of the gradient" in done.stderr
-    end, lines = summary(home / "runs" / "simulated"), metrics(home / "runs" / "simulated")
+    run = home / "runs" / way[0]
+    end, lines = summary(run), metrics(run)
     assert any("2 workers simulated" in line for line in end["compression"])
     assert end["compression_ratio"] == pytest.approx(end["bytes_dense"] / end["bytes_sent"], abs=0.01)
     assert end["compression_ratio"] > 10
@@ -289,6 +303,13 @@ def test_the_report_says_that_workers_were_simulated(home):
         assert line["density"] == 0.01
         assert line.keys() >= {"compression_ratio", "residual_norm", "gradient_cosine", "bytes_sent", "bytes_dense"}
         assert -1 <= line["gradient_cosine"] <= 1
+    again = ["train", "resume=auto", f"run_dir={run}", "budget.steps=8"]
+    keep_none = {"compression.simulate_workers": "null", "runner": "auto"} | dict(word.split("=") for word in other)
+    on = succeed(*again, *(f"{key}={value}" for key, value in keep_none.items()), cwd=home)
+    assert "not bit-exact" not in on.stderr
+    assert summary(run)["steps"] == 8
+    refused = lmctl(*again, "runner=simulated", "runner.workers=3", "compression.simulate_workers=null", cwd=home)
+    assert "error: resume: compression.simulate_workers was 2 in this run and is 3 now" in refused.stderr
 
 
 PAIR = ["runner=ddp", "runner.processes=2", "runner.device=cpu"]

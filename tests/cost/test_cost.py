@@ -248,5 +248,5 @@ def test_rows_are_shared_out_over_tasks_and_processes():
     found = samples(plan, examples_for(plan, known), 1)
     assert found["corpus"].rows_per_step == pytest.approx(75, abs=3)  # 80 of the tokens, and its rows are longer
     assert sum(sample.rows_per_step for sample in found.values()) == pytest.approx(100)
-    halves = samples(replace(plan, runner=Ddp(2, "cpu")), examples_for(plan, known), 2)
+    halves = samples(replace(plan, runner=Ddp(2, device="cpu")), examples_for(plan, known), 2)
     assert max(sample.rows for sample in halves.values()) <= 50

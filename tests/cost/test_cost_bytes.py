@@ -207,18 +207,18 @@ def feedback(state: Any) -> int:
 
 
 def test_gradients_are_sent_in_the_type_they_come_in():
-    full, half = (rehearsed(runner=Ddp(2, "cpu"), precision=precision) for precision in (Fp32(), Bf16Pure()))
+    full, half = (rehearsed(runner=Ddp(2, device="cpu"), precision=precision) for precision in (Fp32(), Bf16Pure()))
     assert full.sent == full.dense == half.dense
     assert full.dense / 2 < half.sent < 0.53 * full.dense  # vectors come in fp32
 
 
 def test_processes_have_buckets_from_the_beginning():
-    one, two = rehearsed(size=8), rehearsed(size=16, runner=Ddp(2, "cpu"))
+    one, two = rehearsed(size=8), rehearsed(size=16, runner=Ddp(2, device="cpu"))
     assert two.most[ACTIVATIONS] == pytest.approx(one.most[ACTIVATIONS], rel=0.1)
     assert two.peak.by[GRADIENTS] == one.most[GRADIENTS]
-    micro = rehearsed(size=16, micro=4, runner=Ddp(2, "cpu"))
+    micro = rehearsed(size=16, micro=4, runner=Ddp(2, device="cpu"))
     assert micro.most[GRADIENTS] == pytest.approx(2 * one.most[GRADIENTS], rel=0.01)  # until they are in the buckets
-    residual = rehearsed(size=16, runner=Ddp(2, "cpu"), compression=Compressor(density=0.1))
+    residual = rehearsed(size=16, runner=Ddp(2, device="cpu"), compression=Compressor(density=0.1))
     assert residual.most[FEEDBACK] > 0.8 * one.most[GRADIENTS]
 
 

@@ -79,7 +79,9 @@ def test_two_processes_send_their_gradients(capsys: pytest.CaptureFixture[str]):
         ["optim=adamw8bit", "optim.paged=true"],
         ["compression=int8"],
         ["compression=int8", "compression.simulate_workers=3"],
-        ["compression=topk_int8", "compression.simulate_workers=2", "compression.exclude=['nothing*']"],
+        ["compression=topk_int8", "runner=simulated", "compression.exclude=['nothing*']"],
+        ["compression=topk_int8", "runner=simulated", "compression.simulate_workers=4"],
+        ["runner=simulated", "runner.workers=3"],
         ["compression=powersgd", "compression.simulate_workers=2", "compression.dense_below=10000000"],
         ["adversary=rdrop", "model.dropout=0.0", "model.attention_dropout=0.0"],
     ],
@@ -145,9 +147,9 @@ def test_a_grid_of_precisions_and_compressions(capsys: pytest.CaptureFixture[str
     assert text.count(": precision: fp8 needs an NVIDIA GPU") == 2
 
 
-@pytest.mark.parametrize("simulated", [False, True])
-def test_compressed_gradients_say_what_they_send_and_keep(simulated: bool, capsys: pytest.CaptureFixture[str]):
-    words = [*HERE, "compression.simulate_workers=4"] if simulated else TWO
+@pytest.mark.parametrize("more", [[], ["compression.simulate_workers=4"], ["runner=simulated", "runner.workers=4"]])
+def test_compressed_gradients_say_what_they_send_and_keep(more: list[str], capsys: pytest.CaptureFixture[str]):
+    words, simulated = [*HERE, *more] if more else TWO, bool(more)
     assert main(["plan", *words, "compression=topk_int8", "compression.warmup_steps=9", "out=plan.json"]) == 0
     text, found = capsys.readouterr().out, json.loads(Path("plan.json").read_text())
     wire, size = found["wire"], 4 * found["parameters"]["trainable"]

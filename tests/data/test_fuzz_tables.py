@@ -9,8 +9,8 @@ import csv
 import gzip
 import io
 import json
+import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmctl.core.batch import Row
 from lmctl.core.errors import LmctlError
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.table import Table
-from lmctl.train.labels import Labels, check_repeated, labelled
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from fuzzing.tables import learnt_from
 
 bounded = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -156,32 +158,10 @@ def parquets(draw: st.DrawFn) -> bytes:
 def check(made: Any, name: str, data: bytes, options: dict[str, Any]) -> None:
     """Rows, each a text that can be encoded and a label that is one, or an LmctlError of a line."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, name)
-        path.write_bytes(data)
-        source = made(str(path), **options)
-        rows: list[Row] = []
         try:
-            for row in source.read(str(path)):
-                rows.append(row)
-                assert row.texts
-                assert all("".join(text.split()) for text in row.texts)
-                assert all("\n" not in text for text in row.texts)
-                "".join([*row.texts, row.where]).encode()
-            source.how_to_label()
-            source.fingerprint()
-            list(source.rows("train"))
-            source.describe()
+            learnt_from(made, str(Path(folder, name)), data, options)
         except LmctlError as error:
             f"{error} {error.hint}".encode()
-        for kind in ("class", "classes", "number"):
-            if not all(row.label is not None for row in rows):
-                break
-            labels = Labels(kind, None)  # type: ignore[arg-type]
-            list(labelled(rows, labels, True, []))
-            _, classes = labels.arrays()
-            assert all(name.strip() and name != "nan" for name in classes) or options.get("label") == "text"
-            with suppress(LmctlError):  # too few labels, or plainly none
-                check_repeated(rows, kind, "fuzz")  # type: ignore[arg-type]
 
 
 @bounded

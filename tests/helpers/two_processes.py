@@ -54,7 +54,7 @@ OPTIONS: dict[str, Any] = {
 def trained(processes: Processes, **changes: Any) -> dict[str, Any]:
     """A run of the small plan: its weights, and what it counted."""
     own = plan(**changes)
-    return as_workers(own.compression.simulate_workers, processes, lambda worker: counted(own, worker))
+    return as_workers(own.simulated_workers, processes, lambda worker: counted(own, worker))
 
 
 def counted(own: Plan, processes: Processes) -> dict[str, Any]:

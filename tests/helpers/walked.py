@@ -97,8 +97,7 @@ class Seen:
 
 
 def trained(some: Plan, text: Prepared) -> Seen:
-    workers = some.compression.simulate_workers
-    return as_workers(workers, alone(), lambda worker: seen(Trainer(some, text, worker)))
+    return as_workers(some.simulated_workers, alone(), lambda worker: seen(Trainer(some, text, worker)))
 
 
 def seen(runner: Trainer) -> Seen:

@@ -32,6 +32,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16
+from lmctl.runner.simulated import Simulated
 from lmctl.schedule.shapes import Constant
 from lmctl.train.loss_balance import Uncertainty
 from lmctl.train.prepare import Prepared
@@ -189,8 +190,7 @@ def test_a_learned_balance_leaves_shares_and_loss_weights_what_they_are(alone):
 
 
 def cosines(alone: Processes, own: Plan, text: Prepared) -> dict[str, float]:
-    workers = own.compression.simulate_workers
-    return as_workers(workers, alone, lambda worker: next(Trainer(own, text, worker).steps()).cosines)
+    return as_workers(own.simulated_workers, alone, lambda worker: next(Trainer(own, text, worker).steps()).cosines)
 
 
 def test_conflict_is_the_cosine_of_the_whole_gradients(alone):
@@ -202,6 +202,7 @@ def test_conflict_is_the_cosine_of_the_whole_gradients(alone):
     assert 0.001 < abs(right) < 0.99
     simulated = Compressor(error_feedback=False, simulate_workers=2)
     ways = [{}, {"micro": 1}, {"micro": 3}, {"compression": simulated}, {"balance": "uncertainty"}]
+    ways.append({"runner": Simulated(2)})
     for changes in ways:
         found = cosines(alone, *mixed((0.5, 0.5), 4.0, **changes))
         assert found == pytest.approx({"corpus|topics": right}, abs=1e-5), changes

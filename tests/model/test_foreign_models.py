@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import use_models
 from transformers import AutoTokenizer
 from use_models import generate, score, translated
 
+from lmctl.augment.back_translate import BackTranslate
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.pretrained_files import hub_answers
 from lmctl.inference.decode import complete, go_on, translate
 from lmctl.model.positions import outlined_positions, positions
 from lmctl.model.pretrained import Pretrained
@@ -47,6 +50,29 @@ def copy(tmp_path):
 def to_nan(folder: Path, name: str) -> Path:
     """The weights of one layer are no numbers."""
     return foreign.reweigh(folder, lambda tensors: tensors.update({name: torch.full_like(tensors[name], torch.nan)}))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda name: Pretrained(name).config,
+        lambda name: PretrainedTokenizer(name).obtain(iter(())),
+        lambda name: BackTranslate(name, name).rewriter(use_models.tokenizer(), vocabulary(use_models.tokenizer())),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch, look: Callable[[str], Any]):
+    def waits(seconds: float) -> None:
+        pytest.fail("another try")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", waits)
+    hub_answers.cache_clear()
+    with pytest.raises(ConfigError, match="nobody/has-this: cannot be loaded: it is neither here nor in the hub's"):
+        look("nobody/has-this")
+    hub_answers.cache_clear()
+    with pytest.raises(ConfigError, match=r"no such directory|does not exist"):
+        look("C:\\models")
 
 
 @pytest.mark.parametrize("how", [{"do_sample": True}, {"do_sample": True, "top_k": 3}, {}, {"num_beams": 2}])

@@ -156,7 +156,7 @@ def test_momentum_correction_beside_it_is_refused():
     from lmctl.compression.compressor import Compressor
 
     with pytest.raises(ConfigError, match="the optimiser has a momentum of its own"):
-        Compressor(density=0.1, momentum=0.9).workers(2, Muon(), None)
+        Compressor(density=0.1, momentum=0.9).check_use(2, Muon(), None)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.sgd import Sgd
 from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
+from lmctl.runner.simulated import Simulated
 from lmctl.schedule.shapes import Constant
 from lmctl.train.trainer import Trainer
 
@@ -144,8 +145,10 @@ TABLES = {
 }
 NOT_HERE: dict[Key, str] = {
     ("Compressor", "threshold"): "finds the same values, see test_the_threshold_is_sampled_only_if_it_says_so",
-    ("Ddp", "processes"): "see test_a_place_is_the_one_that_is_named",
-    ("Ddp", "device"): "see test_a_place_is_the_one_that_is_named",
+    **dict.fromkeys(
+        [("Ddp", "processes"), ("Ddp", "device"), ("Simulated", "workers"), ("Simulated", "device")],
+        "see test_a_place_is_the_one_that_is_named",
+    ),
     ("Int8Dynamic", "scale"): "see test_every_key_of_a_quantisation_changes_the_answers",
     ("Int8Dynamic", "exclude"): "see test_every_key_of_a_quantisation_changes_the_answers",
     ("Int8WeightOnly", "scale"): "see test_every_key_of_a_quantisation_changes_the_answers",
@@ -254,9 +257,12 @@ def test_a_place_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch):
         assert (Auto().world(), Auto().on_cpu()) == (gpus or 1, gpus == 0)
         assert (Cpu().world(), Cpu().on_cpu(), Gpu().world(), Gpu().on_cpu()) == (1, True, 1, False)
         assert (Ddp().world(), Ddp().on_cpu()) == (gpus or 2, gpus == 0)
-        assert (Ddp(3).world(), Ddp(3, "cpu").world(), Ddp(device="cpu").world()) == (3, 3, 2)
-        assert Ddp(device="cpu").on_cpu()
-        assert not Ddp(device="gpu").on_cpu()
+        assert (Ddp(3).world(), Ddp(3, device="cpu").world(), Ddp(device="cpu").world()) == (3, 3, 2)
+        assert (Simulated().world(), Simulated().on_cpu()) == (1, gpus == 0)
+        assert (Simulated().simulated, Simulated(workers=3).simulated, Ddp(3).simulated) == (2, 3, None)
+        for made in (Ddp, Simulated):
+            assert made(device="cpu").on_cpu()
+            assert not made(device="gpu").on_cpu()
 
 
 @pytest.mark.parametrize("name", sorted(classes("quantize")))

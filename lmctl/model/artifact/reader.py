@@ -9,35 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.batch import Family, LabelKind
-from lmctl.core.errors import ConfigError
-from lmctl.core.files import digest, means_a_place, nearest_place, path_of
-from lmctl.core.model_files import CONFIG, TaskNote, check_files, check_outline, header, near, tasks
-from lmctl.core.paths import Paths
-from lmctl.core.pretrained_files import check_fit, config_of, refuse_random, tokenizer_of, weights_of
-from lmctl.core.words import command
+from lmctl.core.files import digest
+from lmctl.core.model_files import TaskNote, check_files, check_outline, header, tasks
+from lmctl.core.pretrained_files import check_fit, config_of, find, refuse_random, tokenizer_of, weights_of
 from lmctl.model import rnn
 from lmctl.model.artifact import EXTRA_HEADS, HEADS, PROBLEMS
 from lmctl.model.artifact.auto import AutoClass, auto_class, register
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def find(key: str, place: str) -> str:
-    """The directory that transformers loads, or the id on a hub, of the model at `place`: of a run its model/.
-    ConfigError if nothing is there, or something else; `key` is the setting that named it."""
-    folder, asked = path_of(place), f"{key}={place}"
-    run = Paths(folder)
-    if (run.model / CONFIG).is_file():
-        return str(run.model)
-    if folder.is_dir() and not (folder / CONFIG).is_file():
-        if run.config.is_file():
-            finish = command("lmctl train resume=auto", run_dir=folder)
-            raise ConfigError(f"{asked}: this run has no model/ yet", f"finish it: {finish}")
-        raise ConfigError(f"{asked}: neither a run nor a model directory (no {CONFIG})", near(folder))
-    if not folder.exists() and means_a_place(place):
-        raise ConfigError(f"{asked}: no such directory", nearest_place(folder))
-    return str(folder) if folder.exists() else place
 
 
 @dataclass(frozen=True)

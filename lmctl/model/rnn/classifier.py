@@ -60,12 +60,6 @@ class RecurrentClassifierModel(RecurrentPreTrainedModel):
         self.layers = BothWays(config.cell, config.num_hidden_layers, width, config.hidden_size // 2, config.dropout)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.embeddings = value
-
     def forward(
         self,
         input_ids: Tensor,

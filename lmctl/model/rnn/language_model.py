@@ -71,12 +71,6 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
         )
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.embeddings = value
-
     def forward(self, input_ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Hidden states [R, L, H] of `input_ids` int64 [R, L] that go on from `state`, and the state after them."""
         hidden = self._dropped(self._embedded(input_ids))
@@ -125,12 +119,6 @@ class RecurrentLMForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         self.model = RecurrentLMModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=True)
         self.post_init()
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.lm_head = value
 
     def forward(
         self,

@@ -14,6 +14,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):
     """Initialisation: uniform in +-0.1 for embeddings and projections, +-1/sqrt(H) for cells, forget gates open."""
 
     base_model_prefix = "model"
+    _input_embed_layer = "embeddings"  # where transformers looks for them; an output layer it expects at `lm_head`
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Embedding, nn.Linear)):

@@ -121,12 +121,6 @@ class RecurrentForConditionalGeneration(RecurrentSeq2SeqPreTrainedModel, Generat
         self.lm_head = nn.Linear(config.output_size, config.vocab_size)
         self.post_init()
 
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.lm_head = value
-
     def forward(
         self,
         input_ids: Tensor | None = None,
