@@ -13,7 +13,7 @@ from lmctl.core.places import Paths
 from lmctl.core.progress import duration
 from lmctl.core.words import command
 from lmctl.plan import Plan
-from lmctl.run import figures
+from lmctl.run import figures, plot
 from lmctl.run.memory import bytes_per_parameter, weight_bytes
 from lmctl.run.trainer import Trainer
 
@@ -83,7 +83,7 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
     return [
         *lines,
         f"  memory: {sizes['total']:.1f} bytes per weight ({parts}), activations aside",
-        f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
+        f"  run: {paths.root}   model: {paths.model}   {plot.where(paths)}",
         f"next: {first}",
         *(f"      {use}" for use in others),
         f"      {command(f'lmctl {plan.verb} resume=auto', run_dir=paths.root)} {_twice(budget)}",
