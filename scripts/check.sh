@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything a change must pass, for people and machines alike: lint, format, types, tests.
+# Everything a change must pass, for people and machines alike: lint, format, types, the quick tests and one slow one.
 #
 #   ./scripts/check.sh           all of it
 #   ./scripts/check.sh --fast    without the tests
@@ -16,4 +16,5 @@ run() { printf '== %s\n' "$*"; ".venv/bin/$@"; }
 run ruff check .
 run ruff format --check .
 run mypy
-[ "${1:-}" = --fast ] || ./scripts/test.sh
+# Of the slow tests one has its turn with each commit, so that in time all of them have.
+[ "${1:-}" = --fast ] || ./scripts/test.sh --turn "$(git rev-list --count HEAD 2>/dev/null || echo 0)"

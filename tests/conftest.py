@@ -17,6 +17,21 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--turn", type=int, metavar="N", help="run the Nth of the slow tests as well, counted around")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--turn N` one of the slow tests counts as quick; it begins first, because it takes longest."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow and (turn := config.getoption("turn")) is not None:
+        chosen = slow[turn % len(slow)]
+        chosen.own_markers = [mark for mark in chosen.own_markers if mark.name != "slow"]
+        items.remove(chosen)
+        items.insert(0, chosen)
+
+
 @pytest.fixture(autouse=True)
 def _same_numbers_every_time() -> None:
     """A test that draws random tensors draws the same ones wherever and in whatever order it runs."""

@@ -19,7 +19,9 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from lmctl.config.mistakes import Mistakes, UnknownKey, WrongName, join, required, wrong_value
 from lmctl.config.table import bases, groups_of, rows, without_none
+from lmctl.core.component import Component
 from lmctl.core.errors import ConfigError
+from lmctl.core.extras import require
 from lmctl.core.suggest import nearest
 
 C = TypeVar("C")
@@ -141,10 +143,14 @@ def _filled(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, f
     if len(found) > before and (trusted is not None or len(settings) < len(given)):
         return None
     try:
-        return cls(**settings)
+        made = cls(**settings)
     except ValueError as error:
         found.values.append(ConfigError(_with_key(path, str(error), known)))
         return None
+    if isinstance(made, Component):
+        with found.caught():
+            require(f"{path}: {cls.__name__} with these settings", made.imports)
+    return made
 
 
 def _with_key(path: str, message: str, known: Iterable[str]) -> str:

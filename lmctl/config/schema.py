@@ -6,6 +6,7 @@ the final values, and raises `ValueError`; `lmctl.config.build` puts the key in 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -15,7 +16,7 @@ FORMATS = ("text", "json")
 FORMAT = "text for people, or json: one object per line with every field, and nothing else, on standard output"
 
 
-def one_of(choices: tuple[str, ...], **values: str) -> None:
+def one_of(choices: Collection[str], **values: str) -> None:
     for name, value in values.items():
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -3,28 +3,31 @@ know, too."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional
 
 from lmctl.config.groups import Run
 from lmctl.config.schema import FORMAT, FORMATS, check_seed, one_of, positive
 from lmctl.config.table import MISSING, group, key, same
+from lmctl.core.extras import require
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.precision.base import Precision, Quantization
 from lmctl.runner.base import Where
 
-SUITES = (
-    "auto",
-    "perplexity",
-    "mlm",
-    "classification",
-    "translation",
-    "minimal_pairs",
-    "nbest",
-    "robustness",
-    "loss",
-)
+SUITES: Mapping[str, tuple[str, ...]] = {
+    "auto": (),
+    "perplexity": (),
+    "mlm": (),
+    "classification": (),
+    "translation": ("sacrebleu",),
+    "minimal_pairs": (),
+    "nbest": (),
+    "robustness": (),
+    "loss": (),
+}
+"""By name, each with the libraries that it needs besides those that every verb does."""
 SPLITS = ("auto", "all", "train", "valid")
 CASES = ("as_is", "lower", "sentence")
 LENGTH = ("max_length", "max_tokens", "length")
@@ -69,6 +72,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         one_of(FORMATS, format=self.format)
         one_of(SUITES, suite=self.suite)
+        require(f"suite={self.suite}", SUITES[self.suite])
         one_of(SPLITS, split=self.split)
         one_of(CASES, case=self.case)
         positive(rows=self.rows, batch=self.batch, stride=self.stride, limit=self.limit, beams=self.beams)

@@ -32,7 +32,8 @@ class Component(ABC):  # noqa: B024  (what is abstract differs from group to gro
 
     @property
     def imports(self) -> tuple[str, ...]:
-        """Packages that its work needs besides those that every run does; their memory is counted (`lmctl plan`)."""
+        """Top-level packages that its work needs besides those that every run does. A config is refused where one is
+        not installed (`core/extras.py`), and their memory is counted (`lmctl plan`)."""
         return ()
 
     def check(self, plan: Plan) -> Iterator[ConfigError]:

@@ -30,7 +30,6 @@ class Classify(Objective):
 
     reads: ClassVar[Kind] = "labelled"
     families: ClassVar[tuple[Family, ...]] = ("encoder", "decoder")
-    imports: ClassVar[tuple[str, ...]] = ("sklearn.metrics",)
 
     def __post_init__(self) -> None:
         if self.labels not in LABELS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,34 +59,29 @@ METRICS: dict[str, Callable[[Tensor, Tensor], dict[str, Metric]]] = {
 
 
 def macro_f1(matrix: np.ndarray) -> float:
-    """F1 averaged over the classes that occur, from a confusion matrix [C, C]."""
-    from sklearn.metrics import f1_score
-
-    return _of_confusion(matrix, partial(f1_score, average="macro", zero_division=0))
+    """F1 averaged over the classes that occur, from a confusion matrix [C, C] (true, guessed)."""
+    both = matrix.sum(axis=0) + matrix.sum(axis=1)
+    return float((2 * matrix.diagonal()[both > 0] / both[both > 0]).mean())
 
 
 def matthews(matrix: np.ndarray) -> float:
-    """Matthews' correlation coefficient, from a confusion matrix [C, C]."""
-    from sklearn.metrics import matthews_corrcoef
-
-    return _of_confusion(matrix, matthews_corrcoef)
-
-
-def _of_confusion(matrix: np.ndarray, metric: Callable[..., float]) -> float:
-    """By scikit-learn: every cell of the matrix is a row that weighs as much as the cell."""
-    true, guessed = (axis.ravel() for axis in np.indices(matrix.shape))
-    weights = matrix.ravel()
-    kept = weights > 0
-    return float(metric(true[kept], guessed[kept], sample_weight=weights[kept]))
+    """Matthews' correlation coefficient for several classes (Gorodkin 2004), from a confusion matrix [C, C]; 0 if all
+    rows are of one class, or all guesses."""
+    true, guessed = (matrix.sum(axis=axis, dtype=np.float64) for axis in (1, 0))
+    rows = guessed.sum()
+    spread = (rows * rows - guessed @ guessed) * (rows * rows - true @ true)
+    return float((matrix.trace() * rows - true @ guessed) / np.sqrt(spread)) if spread > 0 else 0.0
 
 
 def macro_f1_of_hits(hits: np.ndarray) -> float:
+    """F1 averaged over classes, from hits, misses and false alarms [3, C]; a class without any of them counts 0."""
     tp, fn, fp = hits
     both = 2 * tp + fn + fp
-    return float(np.divide(2 * tp, both, out=np.zeros_like(tp), where=both > 0).mean())
+    return float(np.divide(2 * tp, both, out=np.zeros(len(tp)), where=both > 0).mean())
 
 
 def micro_f1_of_hits(hits: np.ndarray) -> float:
+    """F1 of all classes together, from the same."""
     tp, fn, fp = hits.sum(axis=1)
     return float(2 * tp / max(2 * tp + fn + fp, 1e-12))
 

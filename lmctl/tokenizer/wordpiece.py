@@ -62,7 +62,9 @@ class WordPiece(TokenizerSpec):
             room = self.vocab_size - len(SPECIAL)
             letters = alphabet((word for word in found if len(word) > 1), int(room * _ALPHABET_SHARE))
             continued = [character for character in letters if character in inside]
-            singles = alphabet((word for word in found if len(word) == 1), room - len(letters) - len(continued) - 1)
+            rare = inside.difference(letters)  # with one of these as a word, the trainer adds its continuation unasked
+            alone = (word for word in found if len(word) == 1 and word not in rare)
+            singles = alphabet(alone, room - len(letters) - len(continued) - 1)
             characters = sorted({*letters, *singles})
             # The trainer would number continuations in the order of a hash map; as "special" pieces they keep ours.
             trainer = trainers.WordPieceTrainer(

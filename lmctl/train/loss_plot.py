@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from lmctl.core.extras import install, is_installed
 from lmctl.core.paths import Paths
+
+LIBRARY = "matplotlib"
 
 LEAST_SECONDS = 10.0
 """Between two plots of a run that goes on; besides, drawing may take a share of 1 / DRAWING of the time."""
@@ -21,6 +24,11 @@ WINDOW = 25
 """Of the log points, one in so many is what the training curve is smoothed over, on either side."""
 EARLY = 0.1
 """The first part of a run, whose steep fall would leave no room for the rest."""
+
+
+def where(paths: Paths) -> str:
+    """Where the plot of a run lies, or how to have one: words for its end."""
+    return f"curve: {paths.plot}" if is_installed(LIBRARY) else f"no curve was drawn: {install(LIBRARY)}"
 
 
 class Plotter:

@@ -13,7 +13,7 @@ from lmctl.core.paths import Paths
 from lmctl.core.progress import duration
 from lmctl.core.words import command
 from lmctl.plan import Plan
-from lmctl.train import final_figures
+from lmctl.train import final_figures, loss_plot
 from lmctl.train.trainer import Trainer
 from lmctl.train.weight_memory import bytes_per_parameter, weight_bytes
 
@@ -83,7 +83,7 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
     return [
         *lines,
         f"  memory: {sizes['total']:.1f} bytes per weight ({parts}), activations aside",
-        f"  run: {paths.root}   model: {paths.model}   curve: {paths.plot}",
+        f"  run: {paths.root}   model: {paths.model}   {loss_plot.where(paths)}",
         f"next: {first}",
         *(f"      {use}" for use in others),
         f"      {command(f'lmctl {plan.verb} resume=auto', run_dir=paths.root)} {_twice(budget)}",

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmctl.core.cache import cached, default_root
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
+from lmctl.core.extras import require
 from lmctl.core.paths import Paths, run_of
 from lmctl.core.words import command
 from lmctl.precision.base import Precision
@@ -220,6 +221,7 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
         adapters["lora_targets"] = list(adapters["lora_targets"])
     pieces = vocabulary(AutoTokenizer.from_pretrained(template))
     spec = Template(str(template), **adapters)
+    require(asked, spec.imports)
     network: Any = spec.outline(pieces, spec.artifact.heads())
     precision.convert(network, torch.device("cpu"))
     _fill(network, load_file(checkpoint / "model.safetensors"), asked)

@@ -10,9 +10,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lmctl.config.use_schema import EvalConfig
+from lmctl.config.use_schema import SUITES, EvalConfig
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
+from lmctl.core.extras import require
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
 from lmctl.core.paths import Paths, run_of
@@ -182,6 +183,9 @@ def planned(config: EvalConfig, loaded: Loaded, own: Mapping[str, OwnTask], give
             f"none of the model's tasks ({', '.join(tasks)}) goes with suite={config.suite} and these data",
             "task=NAME says which is meant",
         )
+    for name, task, _ in work:
+        one = suites.natural(loaded, task) if name == "robustness" else name
+        require(f"suite={one}", SUITES[one])
     return work
 
 

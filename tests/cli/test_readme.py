@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
-from command import ROOT, succeed
+from command import ROOT, SMALL, metrics, succeed, write_documents
 
 from lmctl.cli.main import main
 
@@ -51,21 +52,42 @@ def test_every_command_composes(line, capsys, monkeypatch, tmp_path):
     assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
 
 
-def test_the_example_component_works_from_outside(tmp_path):
-    code = next(block for block in blocks("python") if "class InverseSqrt" in block)
-    option = next(block for block in blocks("yaml") if "InverseSqrt" in block)
-    package, folder = tmp_path / "my_package", tmp_path / "my_conf" / "schedule"
-    package.mkdir()
-    folder.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "inverse_sqrt.py").write_text(code)
-    (folder / "inverse_sqrt.yaml").write_text(option.replace("lmctl.schedule.", "my_package."))
-    words = ["schedule=inverse_sqrt", "schedule.warmup=0.2", "trusted=[my_package]", "--config-dir", "my_conf"]
-    shown = succeed("train", *words, "--cfg", "job", cwd=tmp_path)
-    assert "_target_: my_package.inverse_sqrt.InverseSqrt" in shown.stdout
-    assert "warmup: 0.2" in shown.stdout
-    small = ["budget.steps=1", "model.hidden=16", "model.layers=1", "batch.size=2", "eval.rows=2", "name=x"]
-    succeed("train", *words, *small, "tokenizer.vocab_size=300", cwd=tmp_path)
+def example() -> dict[str, str]:
+    """The files of the example component: each follows its path."""
+    return dict(re.findall(r"`(\w+/schedule/inverse_sqrt\.\w+)`.*?```\w+\n(.*?)```", README, flags=re.DOTALL))
+
+
+def test_the_example_component_works_from_here(tmp_path):
+    """Two files more in a checkout, and nothing else."""
+    for folder in ("lmctl", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for path, text in example().items():
+        (tmp_path / path).write_text(text)
+    assert "Warm up, then fall like an inverse square root" in succeed("list", "schedule", cwd=tmp_path).stdout
+    settings = [
+        *SMALL,
+        f"data.path={write_documents(tmp_path / 'docs.txt')}",
+        "budget.steps=4",
+        "log.every=1",
+        "name=x",
+    ]
+    succeed("train", *settings, "schedule=inverse_sqrt", "schedule.warmup=0.5", cwd=tmp_path)
+    rates = [line["lr"] for line in metrics(tmp_path / "runs" / "x") if line["split"] == "train"]
+    factors = [0.125 / 0.5, 0.375 / 0.5, (0.5 / 0.625) ** 0.5, (0.5 / 0.875) ** 0.5]  # in the middle of each step
+    assert rates == pytest.approx([1.5e-3 * factor for factor in factors])
+
+
+def test_the_example_component_works_from_outside(tmp_path, monkeypatch, capsys):
+    folders = {"lmctl/schedule": tmp_path / "my_package", "conf/schedule": tmp_path / "my_conf" / "schedule"}
+    for path, text in example().items():
+        place = folders[str(Path(path).parent)]
+        place.mkdir(parents=True)
+        (place / Path(path).name).write_text(text.replace("lmctl.schedule.inverse_sqrt", "my_package.inverse_sqrt"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["schedule=inverse_sqrt", "trusted=[my_package]", "--config-dir", "my_conf"]
+    assert main(["plan", *SMALL, f"data.path={write_documents(tmp_path / 'docs.txt')}", *words]) == 0
+    assert capsys.readouterr().out.startswith("legal")
 
 
 def test_the_tree_names_every_room_and_no_other():

@@ -94,7 +94,6 @@ def _hang(root, ready, results):
     cached(root, "store", {"a": 1}, make)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_a_killed_build_is_no_hit_and_is_cleared_away(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready = context.Event()

@@ -24,7 +24,6 @@ from lmctl.data.jsonl import JsonLines
 from lmctl.data.table import Table
 from lmctl.data.text import TextFiles
 from lmctl.inference.suites import job as suites
-from lmctl.inference.suites.classification import of_counts
 from lmctl.inference.suites.job import Job
 from lmctl.inference.suites.translation import CorpusScores
 
@@ -302,10 +301,6 @@ def test_several_labels_are_counted_as_scikit_learn_counts(tmp_path):
     assert figures["accuracy"] == pytest.approx(accuracy_score(true, said))
     assert figures["micro_f1"] == pytest.approx(f1_score(true, said, average="micro"))
     assert figures["macro_f1"] == pytest.approx(f1_score(true, said, average="macro", zero_division=0))
-
-
-def test_a_class_that_never_occurs_counts_nothing():
-    assert of_counts(np.array([[3, 0], [1, 0], [0, 0]]))["macro_f1"] == pytest.approx(6 / 7 / 2)
 
 
 def test_numbers_correlate_as_scipy_says(tmp_path):

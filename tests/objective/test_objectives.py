@@ -15,6 +15,7 @@ from torch import nn
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
+from lmctl.objective import label_scores
 from lmctl.objective.base import LOSS, Material
 from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM, separate
@@ -192,6 +193,19 @@ def test_metrics_of_classes_are_sklearns():
     assert report["label_matthews"] == pytest.approx(matthews_corrcoef(labels, guesses))
     loss = nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))
     assert report["label"] == pytest.approx(float(loss), rel=1e-5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+def test_classes_that_do_not_occur_count_as_in_sklearn(rows):
+    table = np.zeros((4, 4), dtype=np.int64)
+    np.add.at(table, tuple(np.transpose(rows)), 1)
+    true, guessed = zip(*rows, strict=True)
+    assert label_scores.macro_f1(table) == pytest.approx(f1_score(true, guessed, average="macro", zero_division=0))
+    assert label_scores.matthews(table) == pytest.approx(matthews_corrcoef(true, guessed))
+
+
+def test_a_class_that_no_row_has_counts_nothing_among_several():
+    assert label_scores.macro_f1_of_hits(np.array([[3, 0], [1, 0], [0, 0]])) == pytest.approx(6 / 7 / 2)
 
 
 def test_metrics_of_several_labels_are_sklearns():

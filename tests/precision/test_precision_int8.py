@@ -54,12 +54,13 @@ def integers(*shape: int, seed: int = 0) -> torch.Tensor:
 SHAPES = [(1, 1, 1), (3, 5, 7), (17, 64, 24), (33, 1023, 9), (8, 1025, 8), (5, 4096, 3), (0, 8, 8), (4, 0, 4)]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("way", ["auto", "int_mm", "blocks", "padded"])
-def test_the_integer_product_is_exact(shape, way):
+WAYS = [(way, shape) for shape in SHAPES for way in ("auto", "int_mm", "blocks")]
+WAYS += [("padded", shape) for shape in SHAPES if 0 not in shape]  # empty products do not get there
+
+
+@pytest.mark.parametrize(("way", "shape"), WAYS, ids=str)
+def test_the_integer_product_is_exact(way, shape):
     m, k, n = shape
-    if way == "padded" and 0 in shape:
-        pytest.skip("empty products do not get there")
     extreme = torch.full((m, k), 127, dtype=torch.int8), torch.full((k, n), -128, dtype=torch.int8)
     for a, b in ((integers(m, k), integers(k, n, seed=1)), (integers(k, m).t(), integers(n, k).t()), extreme):
         exact = (a.long().numpy() @ b.long().numpy()).astype(np.int64)

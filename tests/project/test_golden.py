@@ -76,7 +76,7 @@ def test_cells_come_after_what_they_read():
 
 
 def test_every_option_of_a_run_is_in_some_cell():
-    """A new option of a group wants a cell, or a reason."""
+    """A new option of a group wants a cell in scripts/goldens/cells.py, or a reason above."""
     lines = [shlex.split(line.removeprefix("kill ")) for lines in CELLS.values() for line in lines]
     given = [word.split("=", 1) for words in lines if words[0] in ("train", "distill") for word in words if "=" in word]
     named = {f"{group}/{option}" for group, value in given for option in value.strip("[]").split(",")}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.errors import LmctlError
@@ -58,6 +58,7 @@ def check(kind, documents, size, lowercase, tmp_path=None):
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None)
 @given(DOCUMENTS, st.integers(32, 120), st.booleans())
+@example([["9BE"], ["0", "6", "18A", "A0{E"], ["123C", "1457ꀀ"]], 32, False)  # E: a word, and a rare continuation
 def test_any_text(kind, documents, size, lowercase):
     check(kind, documents, size, lowercase)
 

@@ -33,6 +33,7 @@ def test_killed_and_resumed_is_bit_exact(tmp_path, text, more, kills):
     same(tmp_path, "undisturbed", "killed")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,10 @@ def test_adapters(tmp_path, alone, precision, task, monkeypatch):
     session(tmp_path / "run", own, text, alone).run()
     shutil.rmtree(place)
     shutil.move(tmp_path / "run" / "model", tmp_path / "kept")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "peft", None)
+        with pytest.raises(ConfigError, match="run needs peft, which is not installed"):
+            model_folder(str(tmp_path / "run"))
     made = Path(model_folder(str(tmp_path / "run")))
     for name in ("model.safetensors", "tokenizer.json"):
         assert (made / name).read_bytes() == (tmp_path / "kept" / name).read_bytes()

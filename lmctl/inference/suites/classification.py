@@ -16,6 +16,7 @@ from lmctl.core.suggest import nearest
 from lmctl.inference.batches import by_length
 from lmctl.inference.heads import Classifier, classifier_of
 from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.objective import label_scores
 
 SEPARATOR = ","
 """Between the labels of one row, where several may hold and they come as one string."""
@@ -50,33 +51,20 @@ def evaluate(job: Job) -> Figures:
     if not rows:
         raise nothing("classification")
     if kind == "class":
-        return {**of_table(table), "rows": rows}
+        return {
+            "accuracy": float(table.trace() / rows),
+            "macro_f1": label_scores.macro_f1(table),
+            "matthews": label_scores.matthews(table),
+            "rows": rows,
+        }
     if kind == "classes":
-        return {"accuracy": exact / rows, **of_counts(several), "rows": rows}
+        return {
+            "accuracy": exact / rows,
+            "micro_f1": label_scores.micro_f1_of_hits(several),
+            "macro_f1": label_scores.macro_f1_of_hits(several),
+            "rows": rows,
+        }
     return {**of_numbers(np.array(said), np.array(true)), "rows": rows}
-
-
-def of_table(table: np.ndarray) -> Figures:
-    """Metrics of a confusion matrix int64 [C, C] (true, said), by scikit-learn."""
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-
-    true, said = (axis.reshape(-1) for axis in np.indices(table.shape))
-    weight, seen = table.reshape(-1), table.reshape(-1) > 0
-    true, said, weight = true[seen], said[seen], weight[seen]
-    return {
-        "accuracy": float(accuracy_score(true, said, sample_weight=weight)),
-        "macro_f1": float(f1_score(true, said, average="macro", sample_weight=weight, zero_division=0)),
-        "matthews": float(matthews_corrcoef(true, said, sample_weight=weight)),
-    }
-
-
-def of_counts(counts: np.ndarray) -> Figures:
-    """F1 of int64 [3, C]: per class how often it was rightly said, wrongly said, and missed. A class that never
-    occurs and is never said counts 0, as in scikit-learn."""
-    hit, wrong, missed = counts
-    below = 2 * hit + wrong + missed
-    each = np.divide(2 * hit, below, out=np.zeros(len(hit)), where=below > 0)
-    return {"micro_f1": float(2 * hit.sum() / max(1, below.sum())), "macro_f1": float(each.mean())}
 
 
 def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
