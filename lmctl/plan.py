@@ -14,7 +14,7 @@ from lmctl.config.groups import Run, TrainConfig
 from lmctl.config.table import groups_of, rows
 from lmctl.core.component import Component
 from lmctl.core.errors import ConfigError, together
-from lmctl.distill.rules import check_distillation
+from lmctl.distill.checks import check_distillation
 from lmctl.model.layer_selection import check_start
 from lmctl.model.pretrained import TeacherModel
 

@@ -57,7 +57,7 @@ class BackTranslate(Augment):
         return {"augment.there": self.there, "augment.back": self.back}
 
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
-        from lmctl.augment.retokenise import Text
+        from lmctl.augment.tokens import Text
 
         text = Text(tokenizer)
         legs = [_Leg(key, place, self.temperature, self.max_new_tokens) for key, place in self._models().items()]

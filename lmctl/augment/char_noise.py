@@ -28,7 +28,7 @@ class CharNoise(Augment):
                 raise ValueError(f"{name} is a probability from 0 to 1, got {getattr(self, name)}")
 
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
-        from lmctl.augment.retokenise import Text
+        from lmctl.augment.tokens import Text
 
         text = Text(tokenizer)
 

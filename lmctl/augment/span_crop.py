@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmctl.augment.base import Augment
-from lmctl.augment.words import word_numbers
+from lmctl.augment.tokens import word_numbers
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import hydra
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import going_on, grid, meant, teacher, typed
+from lmctl.cli import did_you_mean, plan_grid, raw_words, teacher, which_run
 from lmctl.cli.arguments import SHOWS, Arguments, UnknownFlag, stamp
 from lmctl.config.audit import audit, refuse_tokens
 from lmctl.config.compose import VERSION_BASE, Composer
@@ -24,10 +24,10 @@ from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.store import conf_dir
 from lmctl.config.table import without_none
+from lmctl.core.command_words import literal, quoted
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import refuse_folder
 from lmctl.core.paths import IsFreeText, Paths
-from lmctl.core.words import literal, quoted
 from lmctl.jobs import stages, sweep
 from lmctl.jobs.job import Job
 
@@ -42,7 +42,7 @@ class Application:
         try:
             self.arguments = Arguments.parse(words)
         except UnknownFlag as unknown:
-            raise meant.flag(unknown, Composer(verb)) from None
+            raise did_you_mean.flag(unknown, Composer(verb)) from None
         self.argv, flags = sys.argv, self.arguments.flags
         self.composer = Composer(verb, flags.get("--config-name"), flags.get("--config-dir"))
         self.verb = self.composer.verb
@@ -59,12 +59,12 @@ class Application:
 
     def _refuse_slips(self, overrides: Overrides) -> None:
         """ConfigError for what cannot be meant as it was typed."""
-        typed.refuse_hydras_own(overrides)
-        typed.refuse_slips(overrides, {*self.hints, *self.composer.all_groups, "hydra"}, self.free)
+        raw_words.refuse_hydras_own(overrides)
+        raw_words.refuse_slips(overrides, {*self.hints, *self.composer.all_groups, "hydra"}, self.free)
         if not self.arguments.has("--help"):
             for place, override in enumerate(overrides):
                 if override.value is None or not override.key:
-                    raise meant.lone_word(place, overrides.render(), self.composer)
+                    raise did_you_mean.lone_word(place, overrides.render(), self.composer)
 
     def _readable(self, overrides: Overrides) -> Overrides:
         """The overrides as Hydra can read them; those of the verb's own text keys as they were typed. With -m, a comma
@@ -101,7 +101,7 @@ class Application:
         shows = any(map(arguments.has, SHOWS))
         if self.several and self.verb.plans_grids and not shows:
             self._settle_sweep()
-            return grid.plan_cells(self)
+            return plan_grid.plan_cells(self)
         if self.several:
             jobs = self._check_sweep()
             sweep.register_launcher()
@@ -121,7 +121,7 @@ class Application:
         """Run the verb, or the stages of `cfg`, with the config that was composed."""
         if self.has_stages(cfg):
             if self.verb.plans_grids:
-                return grid.plan_stages(self, cfg)
+                return plan_grid.plan_stages(self, cfg)
             self._run_stages(cfg)
             return Exit.DONE
         config = self.verb.read(cfg)
@@ -158,7 +158,7 @@ class Application:
                 raise
             return self.composer.task(given.render())
         keys = {key.name: key for key in keys_in(cfg, self.composer.schema)}
-        self.overrides = typed.kept_as_typed(given, keys, several=False)
+        self.overrides = raw_words.kept_as_typed(given, keys, several=False)
         return cfg if self.overrides == tried else self.composer.task(self.overrides.render())
 
     def _as_one(self, override: Override) -> Override:
@@ -194,7 +194,7 @@ class Application:
         whole, samples = self.composer.sweep_configs(given.render())
         audit(whole)  # before anything of it is asked
         keys = {key.name: key for key in keys_in(self._job_config(samples[0]), self.composer.schema)}
-        self.overrides = typed.kept_as_typed(given, keys, several=True)
+        self.overrides = raw_words.kept_as_typed(given, keys, several=True)
         return (whole, samples) if self.overrides == given else self.composer.sweep_configs(self.overrides.render())
 
     def _job_config(self, words: list[str]) -> DictConfig:
@@ -244,15 +244,15 @@ class Application:
 
     def _goes_on(self) -> bool:
         """Whether the config of a run, which says everything, is the base."""
-        return "--from" in self.arguments.flags or going_on.goes_on(self.overrides, self.composer)
+        return "--from" in self.arguments.flags or which_run.goes_on(self.overrides, self.composer)
 
     def _resumed_config(self) -> str | None:
         """A run that goes on is the run it was: its own config is the base, and needs no repeating."""
-        if self.several or not going_on.is_asked(self.overrides, self.composer):
+        if self.several or not which_run.is_asked(self.overrides, self.composer):
             return None
-        folder = going_on.folder_of(self.overrides, self.composer)
+        folder = which_run.folder_of(self.overrides, self.composer)
         if folder is None:
-            folder = going_on.folder_of_checkpoint(self.overrides)
+            folder = which_run.folder_of_checkpoint(self.overrides)
             self.overrides = self.overrides.set("run_dir", str(folder))
         refuse_folder(folder, "run_dir")
         if staged := stages.recorded(folder):

@@ -31,7 +31,7 @@ from omegaconf.errors import (
 from yaml.reader import ReaderError
 
 import lmctl
-from lmctl.cli import meant
+from lmctl.cli import did_you_mean
 from lmctl.config.described import keys_named
 from lmctl.config.mistakes import UnknownKey, required, wrong_value
 from lmctl.config.trial import Several
@@ -195,13 +195,13 @@ def _hydra_words(text: str, composer: Composer | None) -> ConfigError | None:
 def _no_option(group: str, name: str, composer: Composer) -> ConfigError:
     if not group:
         return ConfigError(f"no config named '{name}'")
-    if (instead := meant.option(group, name)) is not None:
+    if (instead := did_you_mean.option(group, name)) is not None:
         return ConfigError(f"no option '{name}' in group '{group}'", f"did you mean {instead}?")
     return composer.no_option(group, name, group)
 
 
 def _unknown_key(key: str, composer: Composer) -> ConfigError:
-    if (elsewhere := meant.setting(key, composer)) is not None:
+    if (elsewhere := did_you_mean.setting(key, composer)) is not None:
         return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
     keys: list[str] = []
     with contextlib.suppress(HydraException, OmegaConfBaseException):  # broken elsewhere, too: no suggestions then

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 from lmctl import __version__
 from lmctl.config.verb import Command, WordsCommand, command, names, summary
-from lmctl.core import stop
+from lmctl.core import signals
 from lmctl.core.errors import Exit
-from lmctl.core.stop import SIGNALS
+from lmctl.core.signals import SIGNALS
 from lmctl.core.suggest import nearest
 
 
@@ -147,7 +147,7 @@ def _run(verb: Command, words: list[str]) -> int:
     from lmctl.cli.explain import report
 
     application = None
-    stop.install(verb.interrupted)
+    signals.install(verb.interrupted)
     try:
         if isinstance(verb, WordsCommand):
             verb.run(words)
@@ -164,7 +164,7 @@ def _run(verb: Command, words: list[str]) -> int:
     except BrokenPipeError:
         return _unread()
     except Exception as error:
-        if stop.interrupted():  # in the midst of an import, say
+        if signals.interrupted():  # in the midst of an import, say
             print("interrupted", file=sys.stderr)
             return Exit.INTERRUPTED
         return report(error, application.composer if application else None)

@@ -12,7 +12,7 @@ from lmctl.core.errors import ConfigError
 if TYPE_CHECKING:
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import Method
-    from lmctl.compression.layout import Layout
+    from lmctl.compression.gradient_layout import Layout
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 

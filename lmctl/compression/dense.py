@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmctl.compression.error_feedback import ErrorFeedback
-from lmctl.compression.layout import Part, cut, size
+from lmctl.compression.gradient_layout import Part, cut, size
 from lmctl.compression.quantise import Quantiser
 from lmctl.compression.wire import Wire
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lmctl.compression.layout import Part
+from lmctl.compression.gradient_layout import Part
 
 
 class ErrorFeedback:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lmctl.compression.base import Exchange
-from lmctl.compression.layout import Layout, size
+from lmctl.compression.gradient_layout import Layout, size
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.compression.wire import Wire
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lmctl.compression.error_feedback import ErrorFeedback
-from lmctl.compression.layout import Part, matrix_shape
+from lmctl.compression.gradient_layout import Part, matrix_shape
 from lmctl.compression.wire import Wire
 
 

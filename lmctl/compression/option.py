@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import CompressedExchange, Method
-    from lmctl.compression.layout import Layout
+    from lmctl.compression.gradient_layout import Layout
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
@@ -62,7 +62,7 @@ class Option(GradCompressor):
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> CompressedExchange:
         from lmctl.compression.error_feedback import ErrorFeedback
         from lmctl.compression.exchange import CompressedExchange
-        from lmctl.compression.layout import layout_of, size
+        from lmctl.compression.gradient_layout import layout_of, size
 
         layout = layout_of(learner, self.dense_below, self.exclude, self.pays)
         n, momentum, mask = size(layout.compressed), *self.correction

@@ -10,7 +10,7 @@ from lmctl.compression.option import Option
 if TYPE_CHECKING:
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import Method
-    from lmctl.compression.layout import Layout
+    from lmctl.compression.gradient_layout import Layout
     from lmctl.compression.wire import Wire
 
 
@@ -37,7 +37,7 @@ class PowerSgd(Option):
         return f"PowerSGD of rank {self.rank}, {'error feedback' if self.error_feedback else 'no error feedback'}"
 
     def pays(self, shape: tuple[int, ...]) -> bool:
-        from lmctl.compression.layout import matrix_shape
+        from lmctl.compression.gradient_layout import matrix_shape
 
         rows, columns = matrix_shape(shape)
         rank = min(self.rank, rows, columns)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lmctl.compression.coding import decode_positions, encode_positions, positions_size
 from lmctl.compression.error_feedback import ErrorFeedback
-from lmctl.compression.layout import Part, cut, size
+from lmctl.compression.gradient_layout import Part, cut, size
 from lmctl.compression.quantise import Quantiser
 from lmctl.compression.top_k import survivors
 from lmctl.compression.wire import Wire

@@ -1,7 +1,7 @@
 """The overrides of a command line: `key=value`, `+key=value`, `~key`, `group=option`, `group@place=option`.
 
 They are read, added, left out and rewritten here, so that nobody else takes words apart. How a value is written for a
-shell and for Hydra's grammar is `lmctl.core.words`.
+shell and for Hydra's grammar is `lmctl.core.command_words`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 
-from lmctl.core import words
+from lmctl.core import command_words
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Override:
     @classmethod
     def setting(cls, key: str, text: str) -> Override:
         """`key=text`, with quotes where text needs them."""
-        return cls.typed(words.setting(key, text))
+        return cls.typed(command_words.setting(key, text))
 
     def __str__(self) -> str:
         return f"{self.sign}{self.key}" + ("" if self.value is None else f"={self.value}")
@@ -51,7 +51,7 @@ class Override:
     @property
     def text(self) -> str:
         """What the value stands for, without the quotes that it may have been typed with."""
-        return words.read(self.value or "")
+        return command_words.read(self.value or "")
 
     @property
     def removes(self) -> bool:
@@ -76,12 +76,12 @@ class Override:
 
     def quoted(self) -> Override:
         """The same with its value as one string to Hydra's grammar; `${...}` in it still refers to another key."""
-        return replace(self, value=words.quoted(self.value or ""))
+        return replace(self, value=command_words.quoted(self.value or ""))
 
     def readable(self) -> Override:
         """As Hydra can read it: what its grammar does not take (letters that are not Latin, half a bracket) is meant as
         it stands."""
-        if self.is_null or words.is_quoted(str(self.value)) or self.parsed() is not None:
+        if self.is_null or command_words.is_quoted(str(self.value)) or self.parsed() is not None:
             return self
         return self.quoted()
 
@@ -92,10 +92,10 @@ class Override:
         is.
         """
         value = str(self.value)
-        if self.is_null or (words.is_quoted(value) and not (free and not several)):
+        if self.is_null or (command_words.is_quoted(value) and not (free and not several)):
             return self
         if not several:
-            return replace(self, value=words.literal(value)) if free else self.quoted()
+            return replace(self, value=command_words.literal(value)) if free else self.quoted()
         if (override := self.parsed()) is None:
             return self.quoted()
         if isinstance(override.value(), str) or any(mark in value for mark in "'\"[]{}()\\$"):
@@ -105,7 +105,7 @@ class Override:
     def _plain(self, part: str) -> str:
         """One of several values, in quotes unless Hydra reads text."""
         is_text = part == "null" or isinstance(Override("key", part).parsed_value(), str)
-        return part if is_text else words.quoted(part)
+        return part if is_text else command_words.quoted(part)
 
     def is_sweep(self) -> bool:
         """Whether it gives several values."""
@@ -151,7 +151,7 @@ class Overrides:
     def text(self, key: str) -> str | None:
         """The text that `key` has in the end; None if there is none, or if it is null."""
         value = self.get(key)
-        return None if value in (None, "", "null") else words.read(str(value))
+        return None if value in (None, "", "null") else command_words.read(str(value))
 
     def set(self, key: str, text: str) -> Overrides:
         """With `key=text`, with quotes where text needs them."""

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import means_a_place, nearest_place, path_of
 from lmctl.core.model_files import (
@@ -26,7 +27,6 @@ from lmctl.core.model_files import (
     no_tokenizer,
 )
 from lmctl.core.paths import Paths
-from lmctl.core.words import command
 
 HINT = "give a run directory, a Hugging Face directory with safetensors, or a hub id"
 TOKENIZER_HINT = "copy the tokenizer's files from where the model comes from"

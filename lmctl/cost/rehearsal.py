@@ -36,11 +36,11 @@ from lmctl.optim.adamw import AdamW
 from lmctl.parallel.strategy import Exchanged, Single, Strategy
 from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
+from lmctl.train.build_step import train_step
 from lmctl.train.learner import Learner
 from lmctl.train.perturbations import Perturbations, rewrites_of
 from lmctl.train.precision_proof import ROWS as PROOF_ROWS
 from lmctl.train.precision_proof import both_ways
-from lmctl.train.setup import train_step
 from lmctl.train.step import Moment
 from lmctl.train.weight_memory import tensors_in
 

@@ -19,7 +19,7 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.cost.known_data import STANDIN_ROWS, Known
 from lmctl.objective.base import Examples
 from lmctl.plan import Plan
-from lmctl.train.assemble import examples_of
+from lmctl.train.build_parts import examples_of
 
 ROWS = 32
 """Rows that are really made."""

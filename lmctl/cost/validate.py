@@ -17,7 +17,7 @@ from lmctl.model.copy_layers import origins
 from lmctl.objective.base import Examples
 from lmctl.parallel.processes import check_device
 from lmctl.plan import Plan
-from lmctl.train.assemble import check, check_pieces, heads_of
+from lmctl.train.build_parts import check, check_pieces, heads_of
 from lmctl.train.prepare import check_kind
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from lmctl.core import progress
-from lmctl.data.encoding import advice, binary, conversion, wide
 from lmctl.data.files import COMPRESSED_SUFFIXES, BadFile, text_files, unreadable
+from lmctl.data.text_encoding import advice, binary, conversion, wide
 
 __all__ = ["aligned_lines", "aligned_lines_of", "fingerprint", "lines", "problem", "text_files"]
 

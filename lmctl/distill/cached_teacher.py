@@ -28,7 +28,7 @@ from lmctl.mix.order import rows_draws
 from lmctl.model.network import LANGUAGE
 from lmctl.objective.base import Examples, Objective, Prediction
 from lmctl.plan import Plan
-from lmctl.train.assemble import examples_of
+from lmctl.train.build_parts import examples_of
 from lmctl.train.prepare import Prepared
 from lmctl.train.static_masking import versions_of
 

@@ -7,7 +7,7 @@ from typing import Any
 from lmctl.distill.teacher import vocabularies
 from lmctl.model.copy_layers import inherit
 from lmctl.plan import Plan
-from lmctl.train.assemble import heads_of
+from lmctl.train.build_parts import heads_of
 from lmctl.train.prepare import Prepared
 
 

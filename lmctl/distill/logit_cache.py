@@ -27,7 +27,7 @@ from lmctl.core.batch import Batch
 from lmctl.core.cache import cached, found
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, Stopped
-from lmctl.core.stop import Interrupted
+from lmctl.core.signals import Interrupted
 from lmctl.distill.compact_logits import Layout, compact, expand, layout
 from lmctl.objective.base import Examples
 

@@ -50,14 +50,14 @@ class Logits(Weighted, LogitLoss):
             raise ValueError(f"top_k must be at least 2 (of one piece the probability is always 1), got {self.top_k}")
 
     def loss(self, student: Tensor, teacher: Answers, context: LossContext) -> Tensor:
-        from lmctl.distill import divergence
+        from lmctl.distill import kd_loss
 
-        ours, theirs = divergence.aligned(student, teacher, self.top_k if context.kind == "class" else None)
+        ours, theirs = kd_loss.aligned(student, teacher, self.top_k if context.kind == "class" else None)
         if context.kind == "number":
             return ((ours - theirs) ** 2).sum()
         temperature = curve_at(points_of("temperature", self.temperature), context.progress, self.between)
-        logs = divergence.of_each_class if context.kind == "classes" else divergence.of_one_class
+        logs = kd_loss.of_each_class if context.kind == "classes" else kd_loss.of_one_class
         q, p = logs(ours / temperature), logs(theirs / temperature)
         if self.divergence == "js":
-            return temperature**2 * divergence.jensen_shannon(q, p, self.beta)
-        return temperature**2 * (divergence.forward(q, p) if self.divergence == "forward" else divergence.reverse(q, p))
+            return temperature**2 * kd_loss.jensen_shannon(q, p, self.beta)
+        return temperature**2 * (kd_loss.forward(q, p) if self.divergence == "forward" else kd_loss.reverse(q, p))

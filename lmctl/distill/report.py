@@ -26,7 +26,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
-from lmctl.train.assemble import examples_of, heads_of
+from lmctl.train.build_parts import examples_of, heads_of
 from lmctl.train.learner import Learner
 from lmctl.train.prepare import Prepared
 from lmctl.train.validation import Validation

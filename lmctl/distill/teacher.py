@@ -31,7 +31,7 @@ from lmctl.distill.base import (
     Teacher,
     TeacherOutput,
 )
-from lmctl.distill.distillation_loss import real_positions_by_stack
+from lmctl.distill.distillation import real_positions_by_stack
 from lmctl.distill.shared_vocabulary import SharedPieces, match
 from lmctl.model.network import LANGUAGE
 from lmctl.model.pretrained import TeacherModel
@@ -41,7 +41,7 @@ from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import vocabulary
-from lmctl.train.assemble import heads_of
+from lmctl.train.build_parts import heads_of
 from lmctl.train.prepare import Prepared
 
 

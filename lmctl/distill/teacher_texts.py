@@ -17,13 +17,13 @@ from lmctl.core.batch import Row
 from lmctl.core.cache import cached, root_of
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, Stopped
-from lmctl.core.stop import Interrupted
+from lmctl.core.signals import Interrupted
 from lmctl.data.base import Source
-from lmctl.data.written import Written
+from lmctl.data.teacher_written import Written
 from lmctl.distill.teacher import fingerprint
 from lmctl.distill.texts import TeacherTexts
-from lmctl.inference.batches import in_pools
 from lmctl.inference.decode import go_on, translate
+from lmctl.inference.length_batches import in_pools
 from lmctl.inference.load import Loaded, load
 from lmctl.plan import Plan
 from lmctl.tokenizer.pretrained import Pretrained

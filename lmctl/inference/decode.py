@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.inference.batches import by_length
+from lmctl.inference.length_batches import by_length
 from lmctl.inference.load import Loaded
 from lmctl.model import generation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from lmctl.core.errors import DataError
-from lmctl.inference.lines import is_standard_input
+from lmctl.inference.input_lines import is_standard_input
 from lmctl.inference.load import Loaded
 
 SHOWN = 3

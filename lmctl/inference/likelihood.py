@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from lmctl.inference.batches import by_length, in_pools
+from lmctl.inference.length_batches import by_length, in_pools
 from lmctl.inference.load import Loaded
-from lmctl.inference.windows import Window, windows
+from lmctl.inference.stride_windows import Window, windows
 
 if TYPE_CHECKING:
     from torch import Tensor

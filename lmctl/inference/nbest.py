@@ -16,8 +16,8 @@ import numpy as np
 
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.json_lines import parsed
-from lmctl.inference.case import cased
-from lmctl.inference.inputs import Placed
+from lmctl.inference.input_lines import Placed
+from lmctl.inference.letter_case import cased
 from lmctl.inference.likelihood import texts
 from lmctl.inference.load import Loaded
 from lmctl.inference.wer import word_errors

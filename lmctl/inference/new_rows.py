@@ -18,8 +18,7 @@ from lmctl.data.jsonl import JsonLines
 from lmctl.data.reading import aligned_lines
 from lmctl.data.records import BadRow, NoColumn, Record, texts_of
 from lmctl.data.table import Table, suffix
-from lmctl.inference.inputs import Placed, first_that_says
-from lmctl.inference.lines import STANDARD_INPUT, files_once
+from lmctl.inference.input_lines import STANDARD_INPUT, Placed, files_once, first_that_says
 
 Records: TypeAlias = "Iterator[tuple[str, Record | BadRow]]"
 """What was read, each with its place; or what is wrong with it."""

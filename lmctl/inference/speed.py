@@ -19,9 +19,9 @@ from torch import Tensor
 
 from lmctl.core.batch import whole_text
 from lmctl.core.errors import LmctlError
-from lmctl.inference.batches import in_pools
+from lmctl.inference.input_lines import lines_of
+from lmctl.inference.length_batches import in_pools
 from lmctl.inference.likelihood import rectangle, vocabulary_logits
-from lmctl.inference.lines import lines_of
 from lmctl.inference.load import Loaded
 from lmctl.inference.nbest import read_lists
 from lmctl.inference.pairs import read_pairs

@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.groups import TrainConfig
 from lmctl.config.table import without
-from lmctl.core import stop
+from lmctl.core import signals
+from lmctl.core.command_words import command, literal, setting
 from lmctl.core.errors import LmctlError, Stopped
 from lmctl.core.paths import Paths
-from lmctl.core.words import command, literal, setting
 from lmctl.jobs.job import Job, code_of, passing_on, run_alone
 
 OWN = without(TrainConfig, "control")
@@ -63,12 +63,12 @@ def train_baseline(cfg: DictConfig) -> Paths:
 def _lock(folder: Path, again: str) -> AbstractContextManager[Any]:
     """Held until its end; another run of a sweep may be training the same baseline, and is waited for."""
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    with stop.saving():  # the student is: a signal is told how to go on
+    with signals.saving():  # the student is: a signal is told how to go on
         while True:
             try:
                 return lock.acquire(timeout=1)
             except Timeout:
-                if reason := stop.requested():
+                if reason := signals.requested():
                     raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}") from None
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lmctl.core.command_words import command
 from lmctl.core.files import write_json
 from lmctl.core.paths import Paths
-from lmctl.core.words import command
 from lmctl.jobs.baseline import train_baseline
 from lmctl.jobs.training import Training, train
 from lmctl.plan import teachers_in
@@ -38,7 +38,7 @@ def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
     from lmctl.distill.report import measure_gap, sentences
     from lmctl.train.display import Display, quiet_libraries
     from lmctl.train.prepare import prepare
-    from lmctl.train.record import summary_of
+    from lmctl.train.run_record import summary_of
 
     quiet_libraries()
     paths, display = student.paths, Display()

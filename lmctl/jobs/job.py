@@ -16,7 +16,7 @@ from typing import Any
 
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.paths import Paths
-from lmctl.core.stop import SIGNALS
+from lmctl.core.signals import SIGNALS
 
 POLL_SECONDS = 0.1
 """How often is looked whether a job has ended."""

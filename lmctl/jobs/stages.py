@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lmctl.config.overrides import Override, Overrides
+from lmctl.core.command_words import command, setting
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import write_json
 from lmctl.core.paths import Paths
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.words import command, setting
 from lmctl.jobs.job import Job, code_of, finished, passing_on, run_alone
 from lmctl.jobs.sweep_table import print_table
 

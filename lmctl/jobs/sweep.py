@@ -28,10 +28,10 @@ from omegaconf import DictConfig
 from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.verb import Verb
+from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import path_of, write_json
 from lmctl.core.paths import Paths
-from lmctl.core.words import setting
 from lmctl.jobs.job import POLL_SECONDS, Job, Slots, finished, passing_on
 from lmctl.jobs.sweep_table import print_table
 

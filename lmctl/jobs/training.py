@@ -13,10 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from lmctl.config.build import check
 from lmctl.config.groups import TrainConfig
 from lmctl.config.schema import BatchShape
-from lmctl.core import stop
+from lmctl.core import signals
+from lmctl.core.command_words import command
 from lmctl.core.errors import OutOfMemory
 from lmctl.core.paths import Paths
-from lmctl.core.words import command
 from lmctl.plan import Plan
 from lmctl.train.unfinished import with_models
 
@@ -116,8 +116,8 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
 def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:
     """The part of one worker."""
     from lmctl.parallel.machine import words
-    from lmctl.train.identity import Identity, models_in
     from lmctl.train.resume import resume
+    from lmctl.train.run_identity import Identity, models_in
     from lmctl.train.session import Session
     from lmctl.train.summary import closing_words
     from lmctl.train.trainer import Trainer
@@ -139,7 +139,7 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
         say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(trainer, paths, display, identity, recorded)
         say(words(session.machine))
-        with stop.saving():
+        with signals.saving():
             summary = session.run()
     for line in closing_words(summary, paths, plan):
         say(line)

@@ -21,7 +21,7 @@ class Spot(NamedTuple):
     rows: int = 0
     """Rows drawn."""
     block: Mapping[str, Any] | None = None
-    """Of a streamed task, the block in which the next row lies: a `Place` of lmctl/mix/blocks.py."""
+    """Of a streamed task, the block in which the next row lies: a `Place` of lmctl/mix/block_stream.py."""
 
 
 class Drawn(NamedTuple):

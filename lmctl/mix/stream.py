@@ -15,7 +15,7 @@ import numpy as np
 
 from lmctl.core.batch import Batch, RowNumbers
 from lmctl.core.counter_rng import CounterRng
-from lmctl.mix.blocks import BlockStream, ReadBlock
+from lmctl.mix.block_stream import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.mix.order import Drawn, Rows, RowStream, Spot
 from lmctl.objective.base import Examples
@@ -30,7 +30,7 @@ class Position:
     owed: dict[str, float] = field(default_factory=dict)
     """Parts of rows that are still due."""
     blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of streamed tasks, the block in which the next row lies: a `Place` of lmctl/mix/blocks.py."""
+    """Of streamed tasks, the block in which the next row lies: a `Place` of lmctl/mix/block_stream.py."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Position:

@@ -14,7 +14,7 @@ from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective import label_scores
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
-from lmctl.objective.batching import text_lengths, texts_of
+from lmctl.objective.text_rows import text_lengths, texts_of
 
 if TYPE_CHECKING:
     from torch import Tensor

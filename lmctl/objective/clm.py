@@ -17,8 +17,8 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
-from lmctl.objective.full_rows import PackedRows
-from lmctl.objective.scoring import unigram_baseline
+from lmctl.objective.packed_rows import PackedRows
+from lmctl.objective.unigram_baseline import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,10 +19,10 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import NO_PIECE, Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
-from lmctl.objective.batching import mean_tokens
-from lmctl.objective.full_rows import PackedRows
-from lmctl.objective.scoring import unigram_baseline
+from lmctl.objective.packed_rows import PackedRows
+from lmctl.objective.text_rows import mean_tokens
 from lmctl.objective.translate import seq2seq_batch
+from lmctl.objective.unigram_baseline import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor

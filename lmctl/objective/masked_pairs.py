@@ -14,10 +14,10 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
-from lmctl.objective.batching import mean_tokens
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.pairs import DRAWS_PER_ROW, Pairs
-from lmctl.objective.scoring import unigram_baseline
+from lmctl.objective.text_rows import mean_tokens
+from lmctl.objective.unigram_baseline import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,9 +12,9 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
-from lmctl.objective.full_rows import FullRows
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
-from lmctl.objective.scoring import unigram_baseline
+from lmctl.objective.packed_rows import FullRows
+from lmctl.objective.unigram_baseline import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from lmctl.core.errors import DataError
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import Examples, Material, Metric, Objective
-from lmctl.objective.scoring import unigram_baseline
+from lmctl.objective.unigram_baseline import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor

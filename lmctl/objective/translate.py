@@ -13,8 +13,8 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
-from lmctl.objective.batching import shifted_right, text_lengths, texts_of
-from lmctl.objective.scoring import unigram_baseline
+from lmctl.objective.text_rows import shifted_right, text_lengths, texts_of
+from lmctl.objective.unigram_baseline import unigram_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -43,7 +43,7 @@ class Muon(OptimSpec):
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch
 
-        from lmctl.optim.rules import Rules
+        from lmctl.optim.combined import Rules
 
         groups = parameter_groups(network, self.weight_decay, self.layer_decay)
         hidden = hidden_matrices(network)

@@ -15,9 +15,9 @@ from types import FrameType
 
 import psutil
 
+from lmctl.core.command_words import setting
 from lmctl.core.errors import Exit, LmctlError
-from lmctl.core.stop import SIGNALS
-from lmctl.core.words import setting
+from lmctl.core.signals import SIGNALS
 
 
 class WorkersFailed(LmctlError):

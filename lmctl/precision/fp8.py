@@ -50,7 +50,7 @@ class Fp8(LinearLayers):
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision import fp8_arithmetic
-        from lmctl.precision.choice import choose
+        from lmctl.precision.layer_choice import choose
         from lmctl.precision.linear import take
 
         choice = choose(network, self.exclude, self.name)

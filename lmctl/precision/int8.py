@@ -32,7 +32,7 @@ class Int8(LinearLayers):
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision import arithmetic
-        from lmctl.precision.choice import choose
+        from lmctl.precision.layer_choice import choose
         from lmctl.precision.linear import take
 
         choice = choose(network, self.exclude, self.name)

@@ -41,7 +41,7 @@ class Int8Lora(LinearLayers):
         return Int8Rows(self.float_products, False)
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
-        from lmctl.precision.choice import choose
+        from lmctl.precision.layer_choice import choose
         from lmctl.precision.stored_linear import keep
 
         codec = self.codec()

@@ -52,7 +52,7 @@ class Int8Weights(LinearLayers):
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         import torch
 
-        from lmctl.precision.choice import choose
+        from lmctl.precision.layer_choice import choose
         from lmctl.precision.stored_linear import keep
 
         choice = choose(network, self.exclude, self.name)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LinearLayers(Precision):
     """`float_products`: what every other product is computed in. `exclude`: names of layers that are left alone, with
-    `*` for anything; None: output heads and adapters (`lmctl.precision.choice.HEADS`)."""
+    `*` for anything; None: output heads and adapters (`lmctl.precision.layer_choice.HEADS`)."""
 
     float_products: str = "fp32"
     exclude: Optional[list[str]] = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PostTraining(Quantization):
     """`exclude`: names of layers that are left alone, with `*` for anything; None: output heads
-    (`lmctl.precision.choice.HEADS`)."""
+    (`lmctl.precision.layer_choice.HEADS`)."""
 
     scale: str = "float"
     exclude: Optional[list[str]] = None
@@ -45,8 +45,8 @@ class PostTraining(Quantization):
         return []
 
     def quantize(self, network: nn.Module, device: torch.device) -> list[str]:
-        from lmctl.precision.choice import choose
         from lmctl.precision.emulation import NAMES
+        from lmctl.precision.layer_choice import choose
         from lmctl.precision.stored_linear import keep
 
         choice = choose(network, self.exclude, self.name, "quantize")

@@ -25,7 +25,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from lmctl.core.errors import DataError, DiskError
 from lmctl.core.progress import stage
-from lmctl.core.stop import apart
+from lmctl.core.signals import apart
 from lmctl.core.text_parts import parts
 
 if TYPE_CHECKING:

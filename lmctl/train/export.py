@@ -11,7 +11,7 @@ from lmctl.core.paths import Paths
 from lmctl.model.artifact import writer
 from lmctl.tokenizer.vocabulary import vocabulary
 from lmctl.train import final_figures
-from lmctl.train.assemble import heads_of
+from lmctl.train.build_parts import heads_of
 from lmctl.train.trainer import Trainer
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmctl.train.confidence import SMALL
+from lmctl.train.confidence_intervals import SMALL
 
 
 @dataclass(frozen=True)

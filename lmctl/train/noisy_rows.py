@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmctl.augment.words import word_numbers
+from lmctl.augment.tokens import word_numbers
 from lmctl.core.batch import Batch, Targets, padding_mask, rectangle
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 

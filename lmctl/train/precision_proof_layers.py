@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.batch import Batch
-from lmctl.precision.choice import KINDS
+from lmctl.precision.layer_choice import KINDS
 from lmctl.precision.stored_linear import StoredWeight
 from lmctl.train.learner import Learner
 

@@ -23,7 +23,7 @@ from lmctl.objective.pairs import no_pairs
 from lmctl.tokenizer.base import TokenizerSpec
 from lmctl.tokenizer.pretrained import Pretrained
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
-from lmctl.train.labels import Labels, check_repeated, labelled, one_label
+from lmctl.train.class_labels import Labels, check_repeated, labelled, one_label
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
-from lmctl.core.words import setting
 from lmctl.plan import Plan
-from lmctl.train.identity import Identity, same_config
-from lmctl.train.record import claim, refuse_existing, summary_of, unmade, withdraw
+from lmctl.train.run_identity import Identity, same_config
+from lmctl.train.run_record import claim, refuse_existing, summary_of, unmade, withdraw
 
 if TYPE_CHECKING:
     from lmctl.parallel.processes import Processes

@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmctl.core import stop
+from lmctl.core import signals
+from lmctl.core.command_words import command
 from lmctl.core.errors import LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.paths import Paths
-from lmctl.core.words import command
 from lmctl.parallel.machine import machine
 from lmctl.train import malloc_trim
 from lmctl.train.checkpoint import Checkpoints, read, verify
-from lmctl.train.confidence import guess
+from lmctl.train.confidence_intervals import guess
 from lmctl.train.display import Display
 from lmctl.train.export import export, write_template
-from lmctl.train.identity import Identity
 from lmctl.train.loss_plot import Plotter
 from lmctl.train.precision_proof import FirstStep, prove
-from lmctl.train.record import Record
+from lmctl.train.run_identity import Identity
+from lmctl.train.run_record import Record
 from lmctl.train.summary import peak_memory, summary_of
 from lmctl.train.trainer import StepReport, Trainer
-from lmctl.train.validator import Validator
+from lmctl.train.validation_schedule import Validator
 
 
 class Session:
@@ -118,7 +118,7 @@ class Session:
         """Save and end, because a signal said so."""
         self._save()
         self.processes.wait()
-        stop.ignore()
+        signals.ignore()
         raise Stopped(
             f"{self.trainer.stopped_by} after step {self.trainer.state.step}; everything is saved",
             f"go on with: {command(f'lmctl {self.plan.verb} resume=auto', run_dir=self.paths.root)}\n"

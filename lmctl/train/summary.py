@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from lmctl.config.schema import Budget
+from lmctl.core.command_words import command
 from lmctl.core.paths import Paths
 from lmctl.core.progress import duration
-from lmctl.core.words import command
 from lmctl.plan import Plan
 from lmctl.train import final_figures, loss_plot
 from lmctl.train.trainer import Trainer

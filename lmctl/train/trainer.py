@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lmctl.core import stop
+from lmctl.core import signals
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, Diverged, LmctlError
 from lmctl.distill.base import Teacher
@@ -29,12 +29,12 @@ from lmctl.parallel.processes import Processes
 from lmctl.parallel.strategy import Strategy, strategy_of
 from lmctl.plan import Plan
 from lmctl.precision.scaling import LossScaler
-from lmctl.train.assemble import blocks_of, check, examples_of, network_of
+from lmctl.train.build_parts import blocks_of, check, examples_of, network_of
+from lmctl.train.build_step import train_step
 from lmctl.train.gradient_conflict import gradient_cosines
 from lmctl.train.learner import Learner
 from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
-from lmctl.train.setup import train_step
 from lmctl.train.state import TrainState, random_state, restore_random_state, seed_everything
 from lmctl.train.static_masking import repeating, versions_of
 from lmctl.train.step import Moment, StepResult
@@ -178,7 +178,7 @@ class Trainer:
     def _agree(self, window: Window) -> tuple[dict[str, float], dict[str, int]]:
         """What all processes must know before the step: targets per term, tokens, time, requests to stop."""
         self._tick()
-        reason = stop.requested()
+        reason = signals.requested()
         counts, tokens = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.plan.mix.tasks, 0.0)
         for batch in window.batches:
             tokens[batch.task] += batch.tokens

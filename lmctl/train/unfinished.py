@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmctl.core.cache import cached, default_root
+from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
 from lmctl.core.extras import require
 from lmctl.core.paths import Paths, run_of
-from lmctl.core.words import command
 from lmctl.precision.base import Precision
 
 MODEL = "model"
@@ -239,7 +239,7 @@ def _fill(network: Any, weights: dict[str, Any], asked: str) -> None:
 
 def _say_if_older(run: Paths, folder: Path, asked: str) -> None:
     """A finished run that has gone on since has newer weights than those in its model/."""
-    from lmctl.train.record import summary_of
+    from lmctl.train.run_record import summary_of
 
     if run.root != folder or not run.config.is_file() or (status := summary_of(run).get("status")) == "completed":
         return

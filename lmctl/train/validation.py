@@ -17,7 +17,7 @@ from lmctl.mix.order import Drawn
 from lmctl.mix.stream import batched
 from lmctl.objective.base import LOSS, Examples, Metric, Objective
 from lmctl.parallel.processes import Processes
-from lmctl.train.confidence import about_mean, wilson
+from lmctl.train.confidence_intervals import about_mean, wilson
 from lmctl.train.learner import Learner
 
 VALID_SEED = 0

@@ -174,8 +174,8 @@ def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> Non
 def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[[str, str], None]) -> Iterator[str]:
     """The prompts alone, each after `check(prompt, where)`: those of a file all before the first is answered, those
     of standard input as they come."""
+    from lmctl.inference.input_lines import comes_once
     from lmctl.inference.length_check import Place
-    from lmctl.inference.lines import comes_once
 
     place = Place(config.file, typed=config.prompt is not None)
 
@@ -189,7 +189,7 @@ def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[
 
 def _prompts(config: GenerateConfig) -> Iterator[Prompt]:
     """At least one, each with the number of its line."""
-    from lmctl.inference.lines import incoming, is_standard_input
+    from lmctl.inference.input_lines import incoming, is_standard_input
 
     example = 'prompt="The [MASK] statement", file=..., or lines on standard input'
     lines = iter([config.prompt]) if config.prompt is not None else incoming(config.file, "prompt", example)

@@ -69,7 +69,7 @@ class Row(NamedTuple):
 def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, int, Iterator[Row]]]:
     """Of each task its name, how many rows it has, and the first of them in the order of the epoch."""
     from lmctl.mix.order import RowStream
-    from lmctl.train.assemble import examples_of
+    from lmctl.train.build_parts import examples_of
 
     split = cast("Split", config.split)
     mix, family, batch = config.mix, config.model.family, config.batch

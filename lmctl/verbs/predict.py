@@ -23,7 +23,7 @@ from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
     from lmctl.data.base import Source
-    from lmctl.inference.answers import Answer
+    from lmctl.inference.class_answers import Answer
     from lmctl.inference.new_rows import NewRow
 
 SEPARATOR = ","
@@ -82,8 +82,7 @@ class Predict(Verb[PredictConfig]):
     def run(self, config: PredictConfig) -> None:
         """Write one row for every row of the input, in its order; rows of any number stream through."""
         from lmctl.config.build import prefixes
-        from lmctl.inference.inputs import EXAMPLE, placed
-        from lmctl.inference.lines import is_standard_input
+        from lmctl.inference.input_lines import EXAMPLE, is_standard_input, placed
         from lmctl.inference.load import load, model_folder
         from lmctl.inference.new_rows import NewRows, files
 
@@ -97,9 +96,9 @@ class Predict(Verb[PredictConfig]):
         if stream is None:
             files(str(config.file))
 
-        from lmctl.inference.answers import answers, chosen_task, names_of
-        from lmctl.inference.batches import POOL
+        from lmctl.inference.class_answers import answers, chosen_task, names_of
         from lmctl.inference.heads import classifier_of
+        from lmctl.inference.length_batches import POOL
         from lmctl.train.display import Display, quiet_libraries
 
         quiet_libraries()

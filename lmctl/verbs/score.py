@@ -20,7 +20,7 @@ from lmctl.core.paths import Place
 from lmctl.runner.base import Where
 
 if TYPE_CHECKING:
-    from lmctl.inference.inputs import Placed
+    from lmctl.inference.input_lines import Placed
     from lmctl.inference.load import Loaded
     from lmctl.inference.nbest import Lists, Tuned
 
@@ -68,7 +68,7 @@ class Score(Verb[ScoreConfig]):
 
     def run(self, config: ScoreConfig) -> None:
         """Print what the mode calls for; texts of any number stream through, except n-best lists."""
-        from lmctl.inference.inputs import first_that_says, placed
+        from lmctl.inference.input_lines import first_that_says, placed
 
         first, lines = first_that_says(placed(config.file))
         mode = config.mode
@@ -130,7 +130,7 @@ def _all_alike(lines: Iterator[Placed]) -> Iterator[Placed]:
 
 def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """A table: log-probability in nats, pieces (the end counted), nats per piece, the line itself."""
-    from lmctl.inference.case import cased
+    from lmctl.inference.letter_case import cased
     from lmctl.inference.likelihood import texts
 
     scored, shown = tee(line.text for line in lines)
@@ -171,8 +171,7 @@ def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
 def _nbest(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
     """Word error rates on both sets, before and after; the chosen hypotheses go to `out`."""
     from lmctl.core.files import write_text
-    from lmctl.inference.inputs import placed
-    from lmctl.inference.lines import is_standard_input
+    from lmctl.inference.input_lines import is_standard_input, placed
     from lmctl.inference.nbest import collected, tune, with_lm
 
     assert config.dev is not None

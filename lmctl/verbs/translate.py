@@ -45,7 +45,7 @@ class Translate(Verb[TranslateConfig]):
 
     def run(self, config: TranslateConfig) -> None:
         """Print the translation of each line; an empty line stays an empty line."""
-        from lmctl.inference.lines import comes_once, incoming, lines_of
+        from lmctl.inference.input_lines import comes_once, incoming, lines_of
 
         lines = incoming(config.file, "text", "file=..., or lines on standard input")
 

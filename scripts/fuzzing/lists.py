@@ -11,8 +11,7 @@ from random import Random
 import numpy as np
 
 from fuzzing.values import accident, text, value
-from lmctl.inference.inputs import first_that_says, placed
-from lmctl.inference.lines import incoming, lines_of
+from lmctl.inference.input_lines import first_that_says, incoming, lines_of, placed
 from lmctl.inference.nbest import Lists, collected, rescored, tune
 from lmctl.inference.pairs import pairs_in
 from lmctl.verbs.score import _all_alike, guess

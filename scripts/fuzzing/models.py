@@ -23,7 +23,7 @@ from fuzzing.values import text
 from lmctl.core.errors import ConfigError
 from lmctl.core.model_files import check_files
 from lmctl.core.pretrained_files import tokenizer_of
-from lmctl.inference.answers import chosen_task
+from lmctl.inference.class_answers import chosen_task
 from lmctl.inference.decode import complete, translate
 from lmctl.inference.fill import check_masks, fill
 from lmctl.inference.heads import classifier_of

@@ -18,9 +18,9 @@ from lmctl.core.batch import Row
 from lmctl.core.errors import LmctlError
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.table import Table
-from lmctl.inference.inputs import placed
+from lmctl.inference.input_lines import placed
 from lmctl.inference.new_rows import NewRows
-from lmctl.train.labels import Labels, check_repeated, labelled
+from lmctl.train.class_labels import Labels, check_repeated, labelled
 from lmctl.verbs.predict import WRITERS
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from fuzzing.values import accident
-from lmctl.data.layout import LAYOUTS
+from lmctl.data.document_layout import LAYOUTS
 from lmctl.data.parallel import Parallel
 from lmctl.data.reading import aligned_lines
 from lmctl.data.text import TextFiles

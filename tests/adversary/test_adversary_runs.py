@@ -32,8 +32,8 @@ from lmctl.parallel.simulate import as_workers
 from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16
 from lmctl.train.display import Display
-from lmctl.train.identity import Identity
 from lmctl.train.learner import Share
+from lmctl.train.run_identity import Identity
 from lmctl.train.session import Session
 from lmctl.train.step import MicroBatch
 from lmctl.train.trainer import Trainer

@@ -11,8 +11,8 @@ from lmctl.augment.none import Unchanged
 from lmctl.augment.shuffle import Shuffle
 from lmctl.augment.span_crop import SpanCrop
 from lmctl.augment.token_noise import TokenNoise
+from lmctl.augment.tokens import word_numbers
 from lmctl.augment.word_dropout import WordDropout
-from lmctl.augment.words import word_numbers
 
 V, TOKENIZER = vocabulary(), tokenizer()
 WORDS = np.array([5, 6, 66, 67, 7, 8, 68, 9, 10, 11])

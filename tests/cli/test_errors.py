@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from lmctl.cli.explain import report
 from lmctl.cli.main import main
+from lmctl.core.command_words import quoted
 from lmctl.core.errors import DataError, Diverged, Stopped
-from lmctl.core.words import quoted
 
 MISTAKES = {
     "trian": "error: no verb 'trian'; did you mean train?\n  lmctl --help lists the verbs",

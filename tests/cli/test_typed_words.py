@@ -20,7 +20,7 @@ from lmctl.config.overrides import Overrides
 from lmctl.config.saved import config_text, read_config
 from lmctl.config.verb import verb as named
 from lmctl.config.verb import verbs
-from lmctl.core.words import command, literal, read, setting
+from lmctl.core.command_words import command, literal, read, setting
 from lmctl.jobs.job import Job
 from lmctl.jobs.sweep import Sweep, sweep_dir
 

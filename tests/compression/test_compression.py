@@ -13,7 +13,7 @@ from small import plan
 from lmctl.compression.coding import decode_positions, encode_positions, positions_size
 from lmctl.compression.compressor import Compressor
 from lmctl.compression.error_feedback import ErrorFeedback
-from lmctl.compression.layout import layout_of
+from lmctl.compression.gradient_layout import layout_of
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Fp32, Int8, Sign
 from lmctl.compression.top_k import LEAST, candidates, survivors

@@ -30,8 +30,8 @@ from lmctl.precision.fp16 import Fp16
 from lmctl.runner.places import Ddp
 from lmctl.runner.simulated import Simulated
 from lmctl.train.checkpoint import Checkpoints, read_named
-from lmctl.train.identity import Identity
 from lmctl.train.resume import resume
+from lmctl.train.run_identity import Identity
 from lmctl.train.trainer import Trainer
 from lmctl.train.weight_memory import tensors_in
 

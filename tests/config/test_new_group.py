@@ -47,7 +47,7 @@ from lmctl.cli.main import main
 from lmctl.config.compose import Composer
 from lmctl.core.errors import ConfigError
 from lmctl.plan import Plan
-from lmctl.train.identity import same_config
+from lmctl.train.run_identity import same_config
 from omegaconf import OmegaConf
 
 def composed(verb, *words):

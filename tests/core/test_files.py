@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from lmctl.cli.main import main
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.data.encoding import guess
 from lmctl.data.files import find, text_files
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.parallel import Parallel
 from lmctl.data.reading import lines
 from lmctl.data.table import Table
 from lmctl.data.text import TextFiles
-from lmctl.inference.lines import incoming, lines_of
+from lmctl.data.text_encoding import guess
+from lmctl.inference.input_lines import incoming, lines_of
 
 ENGLISH = "The committee met again on Monday. It decided nothing, and everybody went home early. "
 FRENCH = "Le café est fermé à midi. Déjà vu, n'est-ce pas ? Les élèves préfèrent l'été. "

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from command import SMALL, command, environment
 
-from lmctl.core import progress, stop
+from lmctl.core import progress, signals
 from lmctl.train.display import Display
 
 SECONDS = 20
@@ -22,7 +22,7 @@ SECONDS = 20
 
 @pytest.fixture
 def handlers():
-    before = {number: signal.getsignal(number) for number in stop.SIGNALS}
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -68,26 +68,26 @@ def test_training_a_tokenizer_can_be_interrupted(long, verb, number):
 
 
 def test_a_signal_interrupts_unless_there_is_something_to_save(handlers):
-    stop.install("nothing")
-    with pytest.raises(stop.Interrupted, match="nothing") as caught:
+    signals.install("nothing")
+    with pytest.raises(signals.Interrupted, match="nothing") as caught:
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.name == "SIGTERM"
-    with stop.saving():
+    with signals.saving():
         signal.raise_signal(signal.SIGUSR1)
-        assert stop.requested() == "SIGUSR1"
+        assert signals.requested() == "SIGUSR1"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
 def test_work_apart_answers_raises_and_is_left(handlers):
-    assert stop.apart(lambda: threading.current_thread() is not threading.main_thread())
+    assert signals.apart(lambda: threading.current_thread() is not threading.main_thread())
     with pytest.raises(ZeroDivisionError):
-        stop.apart(lambda: 1 // 0)
-    stop.install("nothing")
+        signals.apart(lambda: 1 // 0)
+    signals.install("nothing")
     over = threading.Event()
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    with pytest.raises(stop.Interrupted):
-        stop.apart(lambda: over.wait(60))
+    with pytest.raises(signals.Interrupted):
+        signals.apart(lambda: over.wait(60))
     over.set()
 
 

@@ -34,7 +34,7 @@ from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp32 import Fp32
 from lmctl.runner.places import Ddp
-from lmctl.train.assemble import heads_of
+from lmctl.train.build_parts import heads_of
 from lmctl.train.learner import Learner, Pass, Share
 from lmctl.verbs.plan import Request
 

@@ -29,7 +29,7 @@ from lmctl.data.records import BadRow, label_of
 from lmctl.data.table import Table
 from lmctl.mix.mix import Task
 from lmctl.objective.classify import Classify
-from lmctl.train.labels import Labels, check_repeated, labelled
+from lmctl.train.class_labels import Labels, check_repeated, labelled
 from lmctl.train.prepare import check_kind
 
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmctl.core.errors import DataError, LmctlError
-from lmctl.data.layout import LAYOUTS
+from lmctl.data.document_layout import LAYOUTS
 from lmctl.data.parallel import Parallel
 from lmctl.data.reading import aligned_lines, lines
 from lmctl.data.text import Corpus, TextFiles
-from lmctl.inference.lines import incoming, lines_of
+from lmctl.inference.input_lines import incoming, lines_of
 
 PIECES = [
     *[

@@ -37,8 +37,8 @@ from lmctl.objective.classify import Classify
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.plan import Plan
-from lmctl.train.assemble import blocks_of, examples_of
-from lmctl.train.labels import Labels
+from lmctl.train.build_parts import blocks_of, examples_of
+from lmctl.train.class_labels import Labels
 from lmctl.train.prepare import Corpus, Prepared
 
 datasets.disable_progress_bars()
@@ -247,7 +247,7 @@ def test_no_more_than_two_blocks_are_in_memory(path: str, monkeypatch: pytest.Mo
         alive.append(sum(one() is not None for one in made))
         return store
 
-    monkeypatch.setattr("lmctl.train.blocks.store_in_memory", counting)
+    monkeypatch.setattr("lmctl.train.stream_blocks.store_in_memory", counting)
     for _ in range(WINDOWS):
         at = stream.window(at, 0.0, None, 0, 1).after
     assert len(made) > 6

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small import documents, plan, store, vocabulary
 
-from lmctl.core import stop
+from lmctl.core import signals
 from lmctl.core.batch import Batch, Targets
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, Stopped
@@ -192,7 +192,7 @@ def test_an_interrupted_teacher_leaves_nothing_and_finished_maskings_stay(tmp_pa
 
     def interrupted(batch):
         asked.append(batch)
-        raise stop.Interrupted("", "SIGTERM")
+        raise signals.Interrupted("", "SIGTERM")
 
     with pytest.raises(Stopped, match="SIGTERM"):
         keep(tmp_path, some, masking=1, answer=interrupted)

@@ -9,7 +9,7 @@ from command import metrics, succeed, summary
 from taught import DOCUMENTS, PAIRS, save_teacher, silent
 from use_models import Rows, gpt2, marian
 
-from lmctl.core import stop
+from lmctl.core import signals
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.distill import teacher_texts as texts
 from lmctl.distill.teacher_texts import written
@@ -85,7 +85,7 @@ def test_an_interrupted_teacher_goes_on_where_it_was(tmp_path, translator, monke
 
     def load_once():
         if said:  # the second block
-            raise stop.Interrupted("", "SIGTERM")
+            raise signals.Interrupted("", "SIGTERM")
         return translator
 
     with pytest.raises(Stopped, match="SIGTERM while the teacher was writing; 2 rows are kept"):

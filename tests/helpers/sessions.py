@@ -13,8 +13,8 @@ from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.display import Display
-from lmctl.train.identity import Identity
 from lmctl.train.prepare import Prepared
+from lmctl.train.run_identity import Identity
 from lmctl.train.session import Session
 from lmctl.train.trainer import Trainer
 from lmctl.train.validation import Measured, Validation

@@ -8,10 +8,10 @@ import torch
 import use_models
 
 from lmctl.core.errors import ConfigError
-from lmctl.inference.batches import by_length
+from lmctl.inference.length_batches import by_length
 from lmctl.inference.likelihood import causal, conditional, masked, texts
 from lmctl.inference.load import load, model_folder
-from lmctl.inference.windows import joined, windows
+from lmctl.inference.stride_windows import joined, windows
 from lmctl.runner.places import Cpu
 
 LINES = ["the cat sits on the mat .", "a", "", "the dog runs , the red dog runs .", "b c d e f g h"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lmctl.core.errors import DataError
 from lmctl.core.typing_errors import QWERTY, drop_words, mistype, swap_characters, swap_words, typos, words
-from lmctl.inference.case import cased
+from lmctl.inference.letter_case import cased
 from lmctl.inference.nbest import Lists, Tuned, Utterance, read_lists, rescored, tune, with_lm
 from lmctl.inference.pairs import judge, read_pairs
 from lmctl.inference.wer import word_errors

@@ -16,7 +16,7 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.core.token_store import TokenStore
 from lmctl.objective.base import Material
-from lmctl.objective.full_rows import FullRows
+from lmctl.objective.packed_rows import FullRows
 from lmctl.objective.pairs import DRAWS_PER_ROW, NextSentencePairs, Pairs, SentenceOrderPairs
 from lmctl.objective.segments import cut, shortened
 

@@ -20,7 +20,7 @@ from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
 from lmctl.parallel.processes import Processes
 from lmctl.precision import arithmetic, codecs, emulation, fp8_arithmetic, linear, stored_linear, stored_optimiser
-from lmctl.precision.choice import KINDS
+from lmctl.precision.layer_choice import KINDS
 from lmctl.train.precision_proof import SLOPE, FirstStep, prove
 from lmctl.train.trainer import Trainer
 

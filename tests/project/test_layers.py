@@ -28,7 +28,7 @@ FLOORS = [
     {"__main__"},
 ]
 BESIDE_TRAIN = {
-    *(f"lmctl.distill.{name}" for name in ("teacher", "cached_teacher", "distillation_loss", "init_from_teacher")),
+    *(f"lmctl.distill.{name}" for name in ("teacher", "cached_teacher", "distillation", "init_from_teacher")),
     *(f"lmctl.distill.{name}" for name in ("activation_recorder", "on_policy_rollout", "report")),
 }
 """What carries a plan out elsewhere than in `lmctl/train/`: the workers, and the half of distillation that computes."""

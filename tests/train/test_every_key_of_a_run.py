@@ -33,9 +33,9 @@ from lmctl.model.bert import Bert
 from lmctl.objective.mlm import MaskedLM
 from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
-from lmctl.train.assemble import examples_of
+from lmctl.train.build_parts import examples_of
 from lmctl.train.display import Display
-from lmctl.train.identity import Identity
+from lmctl.train.run_identity import Identity
 from lmctl.train.session import Session
 from lmctl.train.trainer import Trainer
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from lmctl.cli.application import Application
 from lmctl.core.errors import ConfigError
-from lmctl.train.identity import Identity, models_in, same_config
+from lmctl.train.run_identity import Identity, models_in, same_config
 
 MIXES = {
     "text": ["mix=mlm", "data=text", "data.path=a.txt", "data.valid_path=v.txt"],

@@ -17,7 +17,7 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.objective.mlm_sop import MaskedLMAndSentenceOrder
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.pretrained import Pretrained
-from lmctl.train.labels import Labels
+from lmctl.train.class_labels import Labels
 from lmctl.train.prepare import prepare
 
 

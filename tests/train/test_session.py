@@ -20,7 +20,7 @@ from small import plan, prepared
 from small_tasks import labelled, small_task
 
 from lmctl.config.schema import Budget, Checkpointing, EarlyStop, Evaluation, Logging
-from lmctl.core import stop
+from lmctl.core import signals
 from lmctl.core.errors import Stopped
 from lmctl.core.paths import Paths
 from lmctl.objective.base import LOSS, Metric
@@ -28,7 +28,7 @@ from lmctl.objective.mlm import MaskedLM
 from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.train import final_figures
-from lmctl.train.confidence import wilson
+from lmctl.train.confidence_intervals import wilson
 from lmctl.train.prepare import Corpus, Prepared
 from lmctl.train.trainer import Trainer
 from lmctl.train.validation import Sums, Validation
@@ -49,8 +49,8 @@ def stopped(folder: Path, own: Plan, text: Prepared, alone: Processes, after: in
     """A run that a signal ends after so many steps."""
     with monkeypatch.context() as patch:
         run = session(folder, own, text, alone)
-        patch.setattr(stop, "requested", lambda: "SIGTERM" if run.trainer.state.step >= after else None)
-        patch.setattr(stop, "ignore", lambda: None)
+        patch.setattr(signals, "requested", lambda: "SIGTERM" if run.trainer.state.step >= after else None)
+        patch.setattr(signals, "ignore", lambda: None)
         with pytest.raises(Stopped):
             run.run()
 

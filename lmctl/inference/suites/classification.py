@@ -13,8 +13,8 @@ import numpy as np
 from lmctl.core.batch import Row
 from lmctl.core.errors import DataError
 from lmctl.core.suggest import nearest
-from lmctl.inference.batches import by_length
 from lmctl.inference.heads import Classifier, classifier_of
+from lmctl.inference.length_batches import by_length
 from lmctl.inference.suites.job import Figures, Job, nothing
 from lmctl.objective import label_scores
 

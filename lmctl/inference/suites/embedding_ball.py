@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lmctl.adversary.ascent import direction
-from lmctl.inference.batches import by_length
 from lmctl.inference.heads import Classifier, classifier_of
+from lmctl.inference.length_batches import by_length
 from lmctl.inference.suites.classification import answered
 from lmctl.inference.suites.job import Figures, Job
 

@@ -18,7 +18,7 @@ from lmctl.objective.base import Material
 from lmctl.parallel.processes import Processes
 from lmctl.precision.fp32 import Fp32
 from lmctl.tokenizer.vocabulary import vocabulary
-from lmctl.train.labels import Labels
+from lmctl.train.class_labels import Labels
 from lmctl.train.learner import Learner
 from lmctl.train.validation import Validation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmctl.core.errors import ConfigError
-from lmctl.inference.inputs import placed
+from lmctl.inference.input_lines import placed
 from lmctl.inference.pairs import FORMAT, judge, pairs_in
 from lmctl.inference.suites.job import Figures, Job, nothing
 

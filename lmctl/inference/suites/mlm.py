@@ -15,7 +15,7 @@ import numpy as np
 
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.typing_errors import words
-from lmctl.inference.batches import by_length
+from lmctl.inference.length_batches import by_length
 from lmctl.inference.likelihood import masked, rectangle, target_scores, vocabulary_logits
 from lmctl.inference.load import Loaded
 from lmctl.inference.suites.job import Figures, Job, nothing

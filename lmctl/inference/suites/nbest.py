@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmctl.core.errors import ConfigError
-from lmctl.inference.inputs import placed
+from lmctl.inference.input_lines import placed
 from lmctl.inference.nbest import FORMAT, collected, rescored, tune, with_lm
 from lmctl.inference.suites.job import Figures, Job
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lmctl.core.counter_rng import CounterRng
-from lmctl.inference.batches import by_length
+from lmctl.inference.length_batches import by_length
 from lmctl.inference.likelihood import rectangle
 from lmctl.inference.load import Loaded
 from lmctl.inference.suites.job import Figures, Job

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from lmctl.core.batch import whole_text
 from lmctl.core.typing_errors import words
 from lmctl.inference.likelihood import carried, causal, scored
+from lmctl.inference.stride_windows import joined, windows
 from lmctl.inference.suites.job import Figures, Job, nothing
-from lmctl.inference.windows import joined, windows
 
 WORDS = "white-space separated, each Chinese character one; ends are predicted but not counted"
 

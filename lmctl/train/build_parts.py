@@ -13,15 +13,15 @@ from lmctl.core.batch import Family, Split
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.vocabulary import NO_PIECE
-from lmctl.mix.blocks import ReadBlock
+from lmctl.mix.block_stream import ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.model.base import no_dropout
 from lmctl.model.loading import DROPOUTS
 from lmctl.objective.base import Examples, Material
 from lmctl.plan import Plan
 from lmctl.tokenizer.pretrained import Pretrained
-from lmctl.train.blocks import BlockMaker
 from lmctl.train.prepare import Prepared
+from lmctl.train.stream_blocks import BlockMaker
 
 
 def examples_of(

@@ -1,10 +1,12 @@
-"""From pieces to text and back, for augmentations that change the letters."""
+"""Tokens as text, for augmentations that change letters, and as words, for those that must not tear words apart."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from lmctl.core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -26,3 +28,10 @@ class Text:
         """The pieces of `text` int64 [m]; `otherwise` if there are none."""
         ids = self.backend.encode(text, add_special_tokens=False).ids
         return np.array(ids, dtype=np.int64) if ids else otherwise
+
+
+def word_numbers(pieces: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """int64 [n]: to which word of the text, counted from 0, each of its pieces int64 [n] belongs."""
+    starts = ~vocabulary.continues[pieces] | vocabulary.special[pieces]
+    starts[:1] = True
+    return np.cumsum(starts) - 1

@@ -9,8 +9,8 @@ import numpy as np
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
-from lmctl.inference.batches import by_length
 from lmctl.inference.heads import Classifier
+from lmctl.inference.length_batches import by_length
 from lmctl.inference.load import Loaded
 from lmctl.inference.new_rows import NewRow
 

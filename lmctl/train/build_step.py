@@ -7,11 +7,11 @@ from typing import Any
 
 from lmctl.core.batch import Batch
 from lmctl.distill.base import Teacher
-from lmctl.distill.distillation_loss import Distillation
+from lmctl.distill.distillation import Distillation
 from lmctl.distill.teacher import recorder_for
 from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
-from lmctl.train.assemble import check_network
+from lmctl.train.build_parts import check_network
 from lmctl.train.learner import Learner
 from lmctl.train.loss_balance import Uncertainty
 from lmctl.train.perturbations import Perturbations

@@ -9,9 +9,9 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.core.token_store import TokenStore, store_in_memory
 from lmctl.data.base import Block, Source, StreamPlace
-from lmctl.mix.blocks import BlockOfExamples
+from lmctl.mix.block_stream import BlockOfExamples
 from lmctl.objective.base import Examples, Material, Objective
-from lmctl.train.labels import Labels, labelled
+from lmctl.train.class_labels import Labels, labelled
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BlockMaker:
-    """Reads blocks for one task; a `ReadBlock` of lmctl/mix/blocks.py."""
+    """Reads blocks for one task; a `ReadBlock` of lmctl/mix/block_stream.py."""
 
     source: Source
     objective: Objective

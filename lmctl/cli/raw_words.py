@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from lmctl.config.keys import Key
 from lmctl.config.overrides import Override, Overrides
-from lmctl.core import words
+from lmctl.core import command_words
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 
@@ -47,7 +47,7 @@ def refuse_slips(overrides: Overrides, known: Collection[str], free: Collection[
                 f"'{word}' has full-width characters or quotes where its key or its = should be",
                 f"write {plain(word).strip(chr(34) + chr(39))}",
             )
-        if value is None or override.key in free or words.is_quoted(value) or os.path.exists(path_of(value)):
+        if value is None or override.key in free or command_words.is_quoted(value) or os.path.exists(path_of(value)):
             continue
         if (second := _SECOND.search(value)) and second[1] in known:
             rest = plain(value[second.start() :]).lstrip(",; ")

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmctl.cli.arguments import UnknownFlag
 from lmctl.config.compose import Composer
 from lmctl.config.described import found
-from lmctl.core import words
+from lmctl.core import command_words
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -188,7 +188,7 @@ def lone_word(place: int, typed: list[str], composer: Composer) -> ConfigError:
         rest = next((name for name in ("prompt", "file") if name in own), None)
         key = rest if begun else "model_path"
         if key is not None:
-            return ConfigError(f"cannot read '{word}'", f"did you mean {words.setting(key, word)}?")
+            return ConfigError(f"cannot read '{word}'", f"did you mean {command_words.setting(key, word)}?")
     if (groups := [group for group in composer.defaults if word in composer.options(group)]) != []:
         return ConfigError(f"cannot read '{word}'", f"did you mean {groups[0]}={word}?")
     if Path(word).exists() and verb.alone is not None:
@@ -211,11 +211,11 @@ def option(group: str, name: str) -> str | None:
         suffix = Path(name).suffix
         kind = {".csv": "table", ".tsv": "table", ".parquet": "table", ".jsonl": "jsonl"}.get(suffix, "text")
         if suffix or Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~")):
-            return f"data={kind} {words.setting('data.path', name)}"
+            return f"data={kind} {command_words.setting('data.path', name)}"
         if "/" in name:
-            return f"data=hub {words.setting('data.path', name)}"
+            return f"data=hub {command_words.setting('data.path', name)}"
     if group == "model" and re.search(r"[-/]", name):
-        return words.setting("init_from", name)
+        return command_words.setting("init_from", name)
     if group == "tokenizer" and re.search(r"[-/]", name):
-        return f"tokenizer=pretrained {words.setting('tokenizer.path', name)}"
+        return f"tokenizer=pretrained {command_words.setting('tokenizer.path', name)}"
     return None

@@ -1,12 +1,13 @@
-"""Lines that come in: those of files, or standard input. Both are read by the same code."""
+"""Lines of files or of standard input, read by the same code, and where each stands, for messages."""
 
 from __future__ import annotations
 
 import io
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from lmctl.core.errors import ConfigError
 from lmctl.data.files import is_pipe
@@ -54,3 +55,35 @@ def incoming(file: str | None, what: str, example: str) -> Iterator[str]:
         return aligned_lines_of(cast(io.BufferedReader, stream.buffer), "standard input")
     # Text that a program which calls lmctl has put there.
     return aligned_lines_of(io.BytesIO(stream.read().encode(errors="surrogatepass")), "standard input")
+
+
+EXAMPLE = "file=..., or lines on standard input"
+
+
+class Placed(NamedTuple):
+    """A line and where it stands."""
+
+    where: str
+    """`file:line`, or `standard input:line`."""
+    text: str
+
+
+def placed(file: str | None, what: str = "text", example: str = EXAMPLE) -> Iterator[Placed]:
+    """The lines of the file or files that `file` names, else of standard input; errors as `incoming`."""
+    if file is None or is_standard_input(file):
+        return _numbered("standard input", incoming(None, what, example))
+    return chain.from_iterable([_numbered(str(path), aligned_lines(path)) for path in files_once(file)])
+
+
+def first_that_says(stream: Iterator[Placed]) -> tuple[Placed | None, Iterator[Placed]]:
+    """The first line that is not blank (None: there is none), and all lines, it and those before it included."""
+    begun: list[Placed] = []
+    for line in stream:
+        begun.append(line)
+        if line.text.strip():
+            return line, chain(begun, stream)
+    return None, iter(begun)
+
+
+def _numbered(name: str, found: Iterator[str]) -> Iterator[Placed]:
+    return (Placed(f"{name}:{number}", line) for number, line in enumerate(found, start=1))

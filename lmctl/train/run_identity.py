@@ -10,17 +10,17 @@ from typing import Any
 from lmctl.config.groups import TrainConfig
 from lmctl.config.keys import Key, keys_of
 from lmctl.config.table import without
+from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest, path_of
 from lmctl.core.paths import IsPlace, Paths
-from lmctl.core.words import setting
 from lmctl.data.base import Source
 from lmctl.tokenizer.base import TokenizerSpec
 
 FREE = without(TrainConfig, "identity")
 """Keys, and sections, that may change when a run goes on; so may those of components that are marked alike, and places
 (`core.places`): what they lead to is compared itself. Where `eval.rows` changes, the run validates afresh and says so
-(`train/validator.py`)."""
+(`train/validation_schedule.py`)."""
 
 
 @dataclass(frozen=True)
