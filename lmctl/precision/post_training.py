@@ -1,6 +1,6 @@
 """What the options of `quantize` have in common: linear layers of a model that has learnt keep their weights in int8.
 
-Layers, formats and products are those of training (`choice.py`, `stored_linear.py`, `codecs.py`), without gradients and
+Layers, formats and products are those of training (`layer_choice.py`, `stored_linear.py`, `codecs.py`), without gradients and
 without updates. Everything else stays in the number format that the model has.
 """
 
