@@ -1,7 +1,7 @@
 """What the options of `quantize` have in common: linear layers of a model that has learnt keep their weights in int8.
 
-Layers, formats and products are those of training (`layer_choice.py`, `stored_linear.py`, `codecs.py`), without gradients and
-without updates. Everything else stays in the number format that the model has.
+Layers, formats and products are those of training (`layer_choice.py`, `stored_linear.py`, `codecs.py`), without
+gradients and without updates. Everything else stays in the number format that the model has.
 """
 
 from __future__ import annotations

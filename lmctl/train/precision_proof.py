@@ -4,8 +4,8 @@ Several libraries' low-precision modes were seen to do nothing without saying so
 batch is run forward in the run's precision and in fp32: the low-precision products are counted (more than none),
 the logits must differ, and not by more than a stated signal-to-noise ratio allows. Where weights are stored in a
 low precision they are counted too, and compared with the float weights they were made from. Then every linear layer's
-products, gradients and update are looked at one by one (`precision_proof_layers.py`). After the first step at more than a
-hundredth of the learning rate some weight must have changed.
+products, gradients and update are looked at one by one (`precision_proof_layers.py`). After the first step at more than
+a hundredth of the learning rate some weight must have changed.
 """
 
 from __future__ import annotations
