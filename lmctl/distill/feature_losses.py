@@ -6,7 +6,7 @@ Shapes as in `States`: R rows, L positions, H units, A heads. All losses are sum
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -65,23 +65,20 @@ class AttentionLoss(nn.Module):
 
     def forward(self, student: States, teacher: States) -> Tensor:
         total = torch.zeros((), device=next(iter(student.real.values())).device)
-        for stack, some in self.pairs.items():
-            real = student.real[stack]
-            for t, s in some:
-                ours, theirs = student.attended[stack][s - 1], teacher.attended[stack][t - 1]
-                allowed = _allowed(ours, real) & _allowed(theirs, real)
-                scores = _scores(ours), _scores(theirs)
-                if self.metric == "kl":
-                    total = total + _divergence(*scores, allowed, real)
-                else:
-                    one, other = scores
-                    if self.metric == "mse":
-                        one, other = _logs(one, allowed).exp(), _logs(other, allowed).exp()
-                    squared = ((one - other) ** 2).masked_fill(~allowed, 0.0).sum(dim=-1)
-                    total = total + _over_positions(squared / allowed.sum(dim=-1).clamp_min(1), real)
-                if self.values:
-                    one, other = (_products(a.value, a.value) * a.value.shape[-1] ** -0.5 for a in (ours, theirs))
-                    total = total + _divergence(one, other, allowed, real)
+        for ours, theirs, real in _matched(self.pairs, student, teacher):
+            allowed = _allowed(ours, real) & _allowed(theirs, real)
+            scores = _scores(ours), _scores(theirs)
+            if self.metric == "kl":
+                total = total + _divergence(*scores, allowed, real)
+            else:
+                one, other = scores
+                if self.metric == "mse":
+                    one, other = _logs(one, allowed).exp(), _logs(other, allowed).exp()
+                squared = ((one - other) ** 2).masked_fill(~allowed, 0.0).sum(dim=-1)
+                total = total + _over_positions(squared / allowed.sum(dim=-1).clamp_min(1), real)
+            if self.values:
+                one, other = (_products(a.value, a.value) * a.value.shape[-1] ** -0.5 for a in (ours, theirs))
+                total = total + _divergence(one, other, allowed, real)
         return total / self.number
 
 
@@ -96,14 +93,11 @@ class RelationLoss(nn.Module):
 
     def forward(self, student: States, teacher: States) -> Tensor:
         total = torch.zeros((), device=next(iter(student.real.values())).device)
-        for stack, some in self.pairs.items():
-            real = student.real[stack]
-            for t, s in some:
-                ours, theirs = student.attended[stack][s - 1], teacher.attended[stack][t - 1]
-                allowed = _shared(ours, real) & _shared(theirs, real)
-                for relation in self.relations:
-                    one, other = self._related(ours, relation), self._related(theirs, relation)
-                    total = total + _divergence(one, other, allowed, real)
+        for ours, theirs, real in _matched(self.pairs, student, teacher):
+            allowed = _shared(ours, real) & _shared(theirs, real)
+            for relation in self.relations:
+                one, other = self._related(ours, relation), self._related(theirs, relation)
+                total = total + _divergence(one, other, allowed, real)
         return total / len(self.pairs)
 
     def _related(self, one: AttentionInputs, relation: str) -> Tensor:
@@ -117,6 +111,15 @@ class RelationLoss(nn.Module):
         """[R, A, L, D] -> [R, heads, L, A D / heads]."""
         rows, _, length, _ = vectors.shape
         return vectors.transpose(1, 2).reshape(rows, length, self.heads, -1).transpose(1, 2)
+
+
+def _matched(
+    pairs: Pairs, student: States, teacher: States
+) -> Iterator[tuple[AttentionInputs, AttentionInputs, Tensor]]:
+    """Attention inputs of student and teacher for each pair of layers, and bool [R, L] of the real positions."""
+    for stack, some in pairs.items():
+        for t, s in some:
+            yield student.attended[stack][s - 1], teacher.attended[stack][t - 1], student.real[stack]
 
 
 def _table(pairs: Pairs, what: str) -> list[str]:
