@@ -22,7 +22,7 @@ class Traffic:
     dense: int = 0
     """What it would have sent in float32, uncompressed."""
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         """What is sent instead of gradients, for people; nothing where they go as they are."""
         return []
 

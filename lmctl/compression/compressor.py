@@ -84,7 +84,7 @@ class Compressor(Option):
         return self.momentum, self.mask_momentum
 
     @property
-    def words(self) -> str:
+    def describe(self) -> str:
         pruned = f"top {self.density:.3g} of each " if self.density < 1 else ""
         feedback = "error feedback" if self.error_feedback else "no error feedback"
         return f"{pruned}in {type(self.quantise).__name__.lower()}, {feedback}"

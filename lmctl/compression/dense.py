@@ -35,19 +35,19 @@ class Dense:
 
     def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
         """As `Pruned.mean`."""
-        v = self.memory.add(gradient)
+        v = self.memory.compensate(gradient)
         mean = torch.empty_like(v)
         for number, piece in enumerate(self.pieces):
             here = slice(piece[0].start, piece[-1].stop)
             mean[here] = self._average(number, v[here], fine)
-        self.memory.keep(v, fine)
+        self.memory.commit(v, fine)
         return mean
 
     def _average(self, number: int, v: Tensor, fine: Tensor) -> Tensor:
         """One piece of the vector, [n]; what is sent is taken out of it."""
         n, share, world = len(v), self.shares[number], self.wire.world
         body = self.quantise.encode(F.pad(v, (0, world * share - n)).view(world, share))
-        self.memory.sent(v, slice(None), self.quantise.decode(body, share).flatten()[:n])
+        self.memory.subtract(v, slice(None), self.quantise.decode(body, share).flatten()[:n])
         part = self.quantise.decode(self.wire.scatter(body), share).mean(dim=0, keepdim=True)
         if self.owed:
             part += self.owed[number]

@@ -32,7 +32,7 @@ class ErrorFeedback:
         self._velocity: Tensor | None = None
         """The velocity of the step that is under way."""
 
-    def add(self, gradient: Tensor) -> Tensor:
+    def compensate(self, gradient: Tensor) -> Tensor:
         """v float32 [n], to be compressed; what is remembered stays as it is. `gradient` [n] is used up."""
         if self.residual is None:
             return gradient
@@ -41,14 +41,14 @@ class ErrorFeedback:
         self._velocity = gradient.add_(self.velocity, alpha=self.momentum)
         return self._velocity + self.residual
 
-    def sent(self, v: Tensor, where: Tensor | slice, values: Tensor) -> None:
+    def subtract(self, v: Tensor, where: Tensor | slice, values: Tensor) -> None:
         """The places `where` of v (each once) have gone out as `values`."""
         if self.residual is not None:
             v[where] -= values
         if self._velocity is not None and self.mask:
             self._velocity[where] = 0.0
 
-    def keep(self, v: Tensor, fine: Tensor) -> None:
+    def commit(self, v: Tensor, fine: Tensor) -> None:
         """The step is over: v, less what was sent, is the new residual, if bool [] `fine`; else nothing happened."""
         if self.residual is not None:
             torch.where(fine, v, self.residual, out=self.residual)

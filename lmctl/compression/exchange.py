@@ -62,7 +62,7 @@ class CompressedExchange(Exchange):
         self._cosine: Tensor | None = None
 
     def reduce(self, scale: float, step: int) -> None:
-        (compressed, whole), self._step = self.layout.take(scale), step
+        (compressed, whole), self._step = self.layout.flatten(scale), step
         before = self.wire.sent
         looks = self.probe_every is not None and step % self.probe_every == 0
         true = self.wire.total(torch.cat([compressed, whole]), count=False) if looks else None
@@ -76,7 +76,7 @@ class CompressedExchange(Exchange):
         if true is not None:
             self._look(true, torch.cat([mean, whole]))
         self._mark(mean, whole := self._with_momentum(whole, fine), flags)
-        self.layout.give(mean, whole, scale)
+        self.layout.unflatten(mean, whole, scale)
         self.sent = self.wire.sent - before
 
     def _norms(self, compressed: Tensor, whole: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class CompressedExchange(Exchange):
         before = cosine.new_tensor(torch.nan) if self._cosine is None else self._cosine.to(cosine.device)
         self._cosine = torch.where(torch.isfinite(cosine), cosine, before)
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         layout = self.layout
         matrices = f"{len(layout.compressed)} matrices of {size(layout.compressed):,} values"
         return [f"{matrices}: {self.what}; {len(layout.whole)} tensors of {size(layout.whole):,} values: whole"]

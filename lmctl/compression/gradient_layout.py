@@ -53,11 +53,11 @@ class Layout:
     def device(self) -> torch.device:
         return self.compressed[0].parameter.device
 
-    def take(self, scale: float) -> tuple[Tensor, Tensor]:
+    def flatten(self, scale: float) -> tuple[Tensor, Tensor]:
         """Copies of all gradients, divided by `scale`: float32 [n] and [m]. Where there is none it is zero."""
         return self._flat(self.compressed, scale), self._flat(self.whole, scale)
 
-    def give(self, compressed: Tensor, whole: Tensor, scale: float) -> None:
+    def unflatten(self, compressed: Tensor, whole: Tensor, scale: float) -> None:
         """Make both, times `scale`, the gradients, without copying where gradients are float32."""
         for parts, vector in ((self.compressed, compressed.mul_(scale)), (self.whole, whole.mul_(scale))):
             for part in parts:

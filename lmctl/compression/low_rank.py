@@ -35,15 +35,15 @@ class LowRank:
 
     def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
         """As `Pruned.mean`."""
-        v = self.memory.add(gradient)
+        v = self.memory.compensate(gradient)
         start = self.right if self.warm_start else self._fresh(step)
         right = [orthonormal(q) for q in start]
         left = self._agree([m @ q for m, q in zip(self._matrices(v), right, strict=True)])
         left = [orthonormal(torch.where(fine, p, 0.0)) for p in left]
         own = [m.T @ p for m, p in zip(self._matrices(v), left, strict=True)]
         right = self._agree(own)
-        self.memory.sent(v, slice(None), self._product(left, own))
-        self.memory.keep(v, fine)
+        self.memory.subtract(v, slice(None), self._product(left, own))
+        self.memory.commit(v, fine)
         for kept, q in zip(self.right, right, strict=True):
             torch.where(fine, q, kept, out=kept)
         return self._product(left, right)

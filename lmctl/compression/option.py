@@ -70,7 +70,7 @@ class Option(GradCompressor):
         # Gradients are those of the mean, W times a worker's share of it: so is the norm.
         clip = clip_norm * wire.world**0.5 if self.local_clip and clip_norm is not None else None
         method = self.method(layout, wire, memory)
-        return CompressedExchange(layout, wire, method, self.words, clip, momentum, self.probe_every)
+        return CompressedExchange(layout, wire, method, self.describe, clip, momentum, self.probe_every)
 
     @property
     def correction(self) -> tuple[float, bool]:
@@ -79,7 +79,7 @@ class Option(GradCompressor):
 
     @property
     @abstractmethod
-    def words(self) -> str:
+    def describe(self) -> str:
         """What it does, in a few words."""
 
     def pays(self, shape: tuple[int, ...]) -> bool:

@@ -33,7 +33,7 @@ class PowerSgd(Option):
             raise ValueError(f"least_ratio must be at least 1, got {self.least_ratio}")
 
     @property
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"PowerSGD of rank {self.rank}, {'error feedback' if self.error_feedback else 'no error feedback'}"
 
     def pays(self, shape: tuple[int, ...]) -> bool:

@@ -43,11 +43,11 @@ class Pruned:
     def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
         """The mean of the workers' gradients float32 [n], as it arrives: float32 [n]. What is remembered changes if
         `fine`, bool []. The gradient is used up."""
-        v = self.memory.add(gradient)
+        v = self.memory.compensate(gradient)
         mean = torch.zeros_like(v)
         for piece in self.pieces:
             self._send(piece, v, mean, self.density(step))
-        self.memory.keep(v, fine)
+        self.memory.commit(v, fine)
         return mean
 
     def _send(self, piece: list[Part], v: Tensor, mean: Tensor, density: float) -> None:
@@ -59,7 +59,7 @@ class Pruned:
         ]
         positions = torch.cat(chosen)
         body = self.quantise.encode(v[positions].unsqueeze(0))
-        self.memory.sent(v, positions, self.quantise.decode(body, k)[0])
+        self.memory.subtract(v, positions, self.quantise.decode(body, k)[0])
         for message in self.wire.gather(torch.cat([encode_positions(positions - first, n), body[0]])):
             arrived = self.quantise.decode(message[head:].unsqueeze(0), k)[0]
             mean.index_add_(0, decode_positions(message[:head], n, k) + first, arrived / self.wire.world)

@@ -21,4 +21,4 @@ def init_from_teacher(plan: Plan, prepared: Prepared, network: Any) -> list[str]
     known, shared = vocabularies(model, prepared)
     teacher = model.load(known, heads_of(plan, prepared))
     lines = inherit(network, teacher, keep, None if shared.same else shared.to_teacher)
-    return lines if shared.same else [*lines, shared.words()]
+    return lines if shared.same else [*lines, shared.describe()]

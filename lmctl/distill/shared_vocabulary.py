@@ -48,7 +48,7 @@ class SharedPieces:
         """int64 [n]: the teacher's numbers of the same pieces in the same order."""
         return self.to_teacher[self.of_student]
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For people."""
         shared, teacher, student = len(self.of_student), len(self.to_student), len(self.to_teacher)
         if self.same:

@@ -34,7 +34,7 @@ class Watch:
             columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
             self._live = Progress(*columns, console=console, transient=True)
             self._live.start()
-            self._line = self._live.add_task(self.words(), total=None)
+            self._line = self._live.add_task(self.describe(), total=None)
         try:
             yield self
         finally:
@@ -49,13 +49,13 @@ class Watch:
             self._count(rows=1)
             yield row
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"{self.what}: {self.read:,} rows read, {self.batches:,} batches through the model"
 
     def _count(self, rows: int = 0, batches: int = 0) -> None:
         self.read, self.batches = self.read + rows, self.batches + batches
         if self._live is not None:
-            self._live.update(self._line, description=self.words())
+            self._live.update(self._line, description=self.describe())
         elif time.monotonic() - self.spoke >= PLAIN_SECONDS:
             self.spoke = time.monotonic()
-            self.display.say(f"{self.words()}, {duration(self.spoke - self.begun)}")
+            self.display.say(f"{self.describe()}, {duration(self.spoke - self.begun)}")

@@ -115,7 +115,7 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
 
 def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:
     """The part of one worker."""
-    from lmctl.parallel.machine import words
+    from lmctl.parallel.machine import describe_machine
     from lmctl.train.resume import resume
     from lmctl.train.run_identity import Identity, models_in
     from lmctl.train.session import Session
@@ -138,7 +138,7 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
         again = command(f"lmctl {plan.verb} resume=auto", run_dir=paths.root)
         say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(trainer, paths, display, identity, recorded)
-        say(words(session.machine))
+        say(describe_machine(session.machine))
         with signals.saving():
             summary = session.run()
     for line in closing_words(summary, paths, plan):

@@ -25,7 +25,7 @@ def machine(processes: Processes) -> dict[str, Any]:
     }
 
 
-def words(machine: dict[str, Any]) -> str:
+def describe_machine(machine: dict[str, Any]) -> str:
     """One line of it."""
     device = f"CPU ({machine['cpu']})" if machine["device"] == "cpu" else machine["device"]
     count, threads = machine["processes"], machine["threads"]

@@ -144,8 +144,8 @@ class Exchanged(Single):
         self.exchange.reduce(scale, step)
         self.sent = self.exchange.sent
 
-    def words(self) -> list[str]:
-        lines = self.exchange.words()
+    def describe(self) -> list[str]:
+        lines = self.exchange.describe()
         if lines and self.processes.simulated:
             lines.append(
                 f"{self.workers} workers simulated in one process; the bytes are those that one of them would have sent"

@@ -51,11 +51,11 @@ class Fp8(LinearLayers):
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision import fp8_arithmetic
         from lmctl.precision.layer_choice import choose
-        from lmctl.precision.linear import take
+        from lmctl.precision.linear import low_precision_products
 
         choice = choose(network, self.exclude, self.name)
         for module in choice.chosen.values():
-            take(module, fp8_arithmetic.Fp8(self.scale == "row", self.emulate))
+            low_precision_products(module, fp8_arithmetic.Fp8(self.scale == "row", self.emulate))
         return choice.say("fp8 products" + (", emulated" if self.emulate else ""))
 
     def table(self, device: torch.device) -> dict[str, str]:

@@ -33,11 +33,11 @@ class Int8(LinearLayers):
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision import arithmetic
         from lmctl.precision.layer_choice import choose
-        from lmctl.precision.linear import take
+        from lmctl.precision.linear import low_precision_products
 
         choice = choose(network, self.exclude, self.name)
         for module in choice.chosen.values():
-            take(module, arithmetic.Int8(self.stochastic, self.scale == "pow2"))
+            low_precision_products(module, arithmetic.Int8(self.stochastic, self.scale == "pow2"))
         return choice.say("int8 products")
 
     def table(self, device: torch.device) -> dict[str, str]:

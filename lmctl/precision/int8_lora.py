@@ -42,14 +42,14 @@ class Int8Lora(LinearLayers):
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision.layer_choice import choose
-        from lmctl.precision.stored_linear import keep
+        from lmctl.precision.stored_linear import store_weight
 
         codec = self.codec()
         choice = choose(network, self.exclude, self.name)
         for module in choice.chosen.values():
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
-            keep(module, codec)
+            store_weight(module, codec)
         return choice.say(f"{codec.format} weights, frozen")
 
     def table(self, device: torch.device) -> dict[str, str]:

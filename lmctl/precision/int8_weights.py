@@ -53,11 +53,11 @@ class Int8Weights(LinearLayers):
         import torch
 
         from lmctl.precision.layer_choice import choose
-        from lmctl.precision.stored_linear import keep
+        from lmctl.precision.stored_linear import store_weight
 
         choice = choose(network, self.exclude, self.name)
         for module in choice.chosen.values():
-            keep(module, self.codec(), torch.bfloat16 if self.gradients == "bf16" else torch.float32)
+            store_weight(module, self.codec(), torch.bfloat16 if self.gradients == "bf16" else torch.float32)
         return choice.say("int8 weights")
 
     def optimiser(self, spec: OptimSpec, learner: nn.Module, device: torch.device, seed: int) -> torch.optim.Optimizer:

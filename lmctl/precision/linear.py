@@ -66,7 +66,7 @@ class LowConv1D(Conv1D):
         return y + self.bias.to(y.dtype)
 
 
-def take(module: nn.Module, arithmetic: Arithmetic) -> None:
+def low_precision_products(module: nn.Module, arithmetic: Arithmetic) -> None:
     """From now on `module` (an `nn.Linear` or a `Conv1D`) computes in `arithmetic`."""
     module.__class__ = LowConv1D if isinstance(module, Conv1D) else LowLinear
     module.arithmetic = arithmetic  # type: ignore[assignment]

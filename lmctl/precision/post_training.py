@@ -47,11 +47,11 @@ class PostTraining(Quantization):
     def quantize(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision.emulation import NAMES
         from lmctl.precision.layer_choice import choose
-        from lmctl.precision.stored_linear import keep
+        from lmctl.precision.stored_linear import store_weight
 
         choice = choose(network, self.exclude, self.name, "quantize")
         for module in choice.chosen.values():
             dtype = module.weight.dtype
             module.requires_grad_(False)
-            keep(module, self.codec(NAMES.get(dtype, "fp32")), dtype)  # type: ignore[arg-type]
+            store_weight(module, self.codec(NAMES.get(dtype, "fp32")), dtype)  # type: ignore[arg-type]
         return [*choice.say(self.name), *self.remarks(device)]

@@ -161,7 +161,7 @@ class StoredConv1D(StoredWeight, Conv1D):
         return Conv1D(self.nf, self.nx)
 
 
-def keep(module: nn.Module, codec: Codec, gradient: torch.dtype = torch.float32) -> None:
+def store_weight(module: nn.Module, codec: Codec, gradient: torch.dtype = torch.float32) -> None:
     """From now on `module` (an `nn.Linear` or a `Conv1D`) keeps its weight by `codec`, and gives its gradient as
     `gradient`."""
     module.__class__ = StoredConv1D if isinstance(module, Conv1D) else StoredLinear

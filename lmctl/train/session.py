@@ -100,7 +100,7 @@ class Session:
             self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
         for line in trainer.learner.distillation.shown:
             self.display.say(f"distill: {line}")
-        if words := trainer.strategy.words():
+        if words := trainer.strategy.describe():
             self.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")

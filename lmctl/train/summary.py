@@ -53,7 +53,7 @@ def summary_of(trainer: Trainer, status: str, baseline: dict[str, float], precis
 
 def _compression(trainer: Trainer) -> dict[str, Any]:
     """What was sent instead of gradients; nothing if they were. The ratio is that of the whole run."""
-    words, state = trainer.strategy.words(), trainer.state
+    words, state = trainer.strategy.describe(), trainer.state
     if not words:
         return {}
     ratio = {"compression_ratio": round(state.bytes_dense / max(1, state.bytes_sent), 2)}

@@ -132,14 +132,14 @@ def test_memory_is_the_papers_algorithm():
     """u = m u + g, v = v + u; what is sent leaves v, and u is forgotten there (Lin et al. 2018, algorithm 4)."""
     memory = ErrorFeedback(3, torch.device("cpu"), feedback=True, momentum=0.5, mask=True)
     fine = torch.tensor(True)
-    v = memory.add(torch.tensor([4.0, 1.0, 0.5]))
-    memory.sent(v, torch.tensor([0]), torch.tensor([3.0]))
-    memory.keep(v, fine)
+    v = memory.compensate(torch.tensor([4.0, 1.0, 0.5]))
+    memory.subtract(v, torch.tensor([0]), torch.tensor([3.0]))
+    memory.commit(v, fine)
     assert memory.residual.tolist() == [1.0, 1.0, 0.5]
     assert memory.velocity.tolist() == [0.0, 1.0, 0.5]
-    v = memory.add(torch.tensor([1.0, 1.0, 1.0]))
+    v = memory.compensate(torch.tensor([1.0, 1.0, 1.0]))
     assert v.tolist() == [2.0, 2.5, 1.75]
-    memory.keep(v, ~fine)  # the step is not taken
+    memory.commit(v, ~fine)  # the step is not taken
     assert memory.residual.tolist() == [1.0, 1.0, 0.5]
     assert memory.velocity.tolist() == [0.0, 1.0, 0.5]
 

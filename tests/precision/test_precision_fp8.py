@@ -11,7 +11,7 @@ from torch import nn
 from lmctl.precision.counting import counting
 from lmctl.precision.fp8 import Fp8 as Option
 from lmctl.precision.fp8_arithmetic import Fp8, scaled_product
-from lmctl.precision.linear import LowLinear, take
+from lmctl.precision.linear import LowLinear, low_precision_products
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -60,7 +60,7 @@ def test_all_three_products_are_near_the_float_ones(rowwise):
     layer = nn.Linear(64, 48)
     x, upstream = torch.randn(4, 16, 64, requires_grad=True), torch.randn(4, 16, 48)
     exact = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight], upstream)]
-    take(layer, Fp8(rowwise, True))
+    low_precision_products(layer, Fp8(rowwise, True))
     with counting() as products:
         ours = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight], upstream)]
     assert products["fp8"] == 4

@@ -28,7 +28,7 @@ from lmctl.precision.counting import as_reference, counting
 from lmctl.precision.emulation import HalfProducts
 from lmctl.precision.int8 import Int8
 from lmctl.precision.int8_product import in_blocks, int8_product, padded
-from lmctl.precision.linear import LowLinear, take
+from lmctl.precision.linear import LowLinear, low_precision_products
 from lmctl.precision.rounding import noise16, power_of_two, quantise, to_bf16
 
 CPU = torch.device("cpu")
@@ -152,7 +152,7 @@ def test_all_three_products_are_near_the_float_ones(kind, options):
     layer = nn.Linear(64, 48) if kind is nn.Linear else Conv1D(48, 64)
     x, upstream = torch.randn(4, 16, 64, requires_grad=True), torch.randn(4, 16, 48)
     exact = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], upstream)]
-    take(layer, arithmetic.Int8(*options))
+    low_precision_products(layer, arithmetic.Int8(*options))
     with counting() as products:
         ours = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], upstream)]
     assert products["int8"] == 4  # two forward passes, one backward
@@ -165,7 +165,7 @@ def test_all_three_products_are_near_the_float_ones(kind, options):
 
 def test_with_scales_of_powers_of_two_it_is_integer_arithmetic():
     layer = nn.Linear(64, 48, bias=False)
-    take(layer, arithmetic.Int8(False, True))
+    low_precision_products(layer, arithmetic.Int8(False, True))
     x = torch.randn(16, 64)
     a, b = quantise(x, 1, True), quantise(layer.weight.detach(), 1, True)
     exact = (a.values.long() @ b.values.long().t()).double() * a.scale.double() * b.scale.double().t()
@@ -178,7 +178,7 @@ def test_gradients_are_right_on_average():
     x, upstream = torch.randn(64, 32, requires_grad=True), torch.randn(64, 24)
 
     def gradients(**options):
-        take(layer, arithmetic.Int8(pow2=False, **options))
+        low_precision_products(layer, arithmetic.Int8(pow2=False, **options))
         return torch.autograd.grad(layer(x), [x, layer.weight], upstream)
 
     # Inputs and weights are rounded to nearest either way; what the gradient's rounding adds must average out.
@@ -205,7 +205,7 @@ def test_what_is_not_finite_comes_out_not_finite():
 
 def test_autocast_and_emulation_do_not_reach_into_the_integer_product():
     layer = nn.Linear(2048, 16, bias=False)
-    take(layer, arithmetic.Int8(False, False))
+    low_precision_products(layer, arithmetic.Int8(False, False))
     x = torch.randn(8, 2048)
     plain = layer(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -216,7 +216,7 @@ def test_autocast_and_emulation_do_not_reach_into_the_integer_product():
 
 def test_recomputed_activations_give_the_same_gradients():
     layer = nn.Linear(16, 16)
-    take(layer, arithmetic.Int8(False, False))
+    low_precision_products(layer, arithmetic.Int8(False, False))
     x = torch.randn(4, 16, requires_grad=True)
     plain = torch.autograd.grad(layer(x).square().sum(), [x, layer.weight])
     again = torch.autograd.grad(checkpoint(layer, x, use_reentrant=False).square().sum(), [x, layer.weight])

@@ -24,7 +24,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.precision.codecs import Int8Rows, Int8RowsAndProducts
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.precision.stored_linear import LayerStore, StoredLinear, keep
+from lmctl.precision.stored_linear import LayerStore, StoredLinear, store_weight
 from lmctl.precision.stored_optimiser import StoredOptimizer
 from lmctl.train.trainer import Trainer
 
@@ -44,7 +44,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_the_float_weight_is_gone_and_products_are_those_of_the_stored_one(kind):
     layer = layer_of(kind)
     x, upstream = torch.randn(3, 5, 64, requires_grad=True), torch.randn(3, 5, 48)
-    keep(layer, Int8Rows("fp32", False))
+    store_weight(layer, Int8Rows("fp32", False))
     plain = layer.restored()
     assert type(plain) in (nn.Linear, Conv1D)
     expected = torch.autograd.grad(plain(x), [x, plain.weight, plain.bias], upstream)
@@ -63,7 +63,7 @@ def test_int8_products_of_stored_weights_are_near(kind):
     layer = layer_of(kind)
     x, upstream = torch.randn(3, 5, 64, requires_grad=True), torch.randn(3, 5, 48)
     exact = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight], upstream)]
-    keep(layer, Int8RowsAndProducts("fp32", False, False))
+    store_weight(layer, Int8RowsAndProducts("fp32", False, False))
     ours = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight], upstream)]
     for a, b in zip(ours, exact, strict=True):
         assert 1e-3 < relative(a, b) < 0.03
@@ -71,7 +71,7 @@ def test_int8_products_of_stored_weights_are_near(kind):
 
 def test_gradients_come_in_bf16_where_wanted():
     layer = layer_of("linear")
-    keep(layer, Int8Rows("fp32", False), torch.bfloat16)
+    store_weight(layer, Int8Rows("fp32", False), torch.bfloat16)
     layer(torch.randn(4, 64)).sum().backward()
     assert layer.weight.grad.dtype == torch.bfloat16
     assert layer.bias.grad.dtype == torch.float32
@@ -80,7 +80,7 @@ def test_gradients_come_in_bf16_where_wanted():
 def test_state_is_plain_tensors_and_comes_back(tmp_path: Path):
     one, two = nn.Sequential(layer_of("linear")), nn.Sequential(nn.Linear(64, 48))
     for network in (one, two):
-        keep(network[0], Int8Rows("fp32", False))
+        store_weight(network[0], Int8Rows("fp32", False))
     save_file(one.state_dict(), tmp_path / "x.safetensors")
     state = load_file(tmp_path / "x.safetensors")
     assert {name: value.dtype for name, value in state.items()} == {
@@ -111,7 +111,7 @@ def test_any_optimiser_steps_as_on_float_weights(name):
     """One step is the float step on the stored weight, rounded to one of the two neighbours; what is not stored moves
     as ever."""
     network = nn.Sequential(layer_of("linear"), nn.Linear(48, 8))
-    keep(network[0], Int8Rows("fp32", False))
+    store_weight(network[0], Int8Rows("fp32", False))
     twin, make = restored_copy(network), OPTIMISERS[name]
     ours = StoredOptimizer(make(network), [LayerStore(network[0])], seed=1)
     theirs = make(twin)
@@ -136,7 +136,7 @@ def test_small_updates_arrive_on_average():
     with torch.no_grad():
         layer.weight.fill_(0.5)
         layer.weight[:, 0] = 1.0
-    keep(layer, Int8Rows("fp32", False))
+    store_weight(layer, Int8Rows("fp32", False))
     optimizer = StoredOptimizer(torch.optim.SGD(layer.parameters(), lr=1.0), [LayerStore(layer)], seed=3)
     gradient = torch.full((64, 64), 0.01 / 127)
     gradient[:, 0] = 0.0
@@ -149,7 +149,7 @@ def test_small_updates_arrive_on_average():
 
 def test_the_seed_the_step_and_the_number_make_the_noise():
     layer = nn.Linear(8, 8)
-    keep(layer, Int8Rows("fp32", False))
+    store_weight(layer, Int8Rows("fp32", False))
     optimizer = StoredOptimizer(torch.optim.SGD(layer.parameters()), [LayerStore(layer)], seed=3)
     like = torch.empty(64, 64)
     first = optimizer._noise(like, 0)
@@ -161,7 +161,7 @@ def test_the_seed_the_step_and_the_number_make_the_noise():
 
 def test_a_device_decides_about_found_inf_through_the_wrapper():
     layer = nn.Linear(8, 8)
-    keep(layer, Int8Rows("fp32", False))
+    store_weight(layer, Int8Rows("fp32", False))
     fused = torch.optim.AdamW(layer.parameters(), fused=True)
     optimizer = StoredOptimizer(fused, [LayerStore(layer)], seed=3)
     assert optimizer._step_supports_amp_scaling
@@ -176,7 +176,7 @@ def test_a_device_decides_about_found_inf_through_the_wrapper():
 def test_it_moves_without_its_weight():
     network = nn.Sequential(layer_of("conv1d"))
     names = [name for name, _ in network.named_parameters()]
-    keep(network[0], Int8Rows("fp32", False))
+    store_weight(network[0], Int8Rows("fp32", False))
     moved = network.to("meta")
     assert [name for name, _ in moved.named_parameters()] == names
     assert {tensor.device.type for tensor in (*moved.parameters(), *moved.buffers())} == {"meta"}
