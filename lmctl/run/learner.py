@@ -104,11 +104,12 @@ class Learner(nn.Module):
         for term in predictions[0]:
             compared = _Compared(self, passes, predictions, lessons, dropout, term, agree)
             count = share.counts[f"{batch.task}/{term}"] or 1.0  # without targets anywhere it is an empty sum
-            weights = [weight * share.factor / count * share.scale for weight in compared.weights]
+            factor = share.factor * compared.objective.weight(term)
+            weights = [weight * factor / count * share.scale for weight in compared.weights]
             with self.products():
                 total, sums = weighed_losses(compared, weights, compared.hidden, compared.parameters, compared.chunks)
             here = sum(one.weight for one in passes) * len(compared.labels[0])
-            part = share.factor * here / count * share.scale
+            part = factor * here / count * share.scale
             totals.append(self.balance(f"{batch.task}/{term}", total, part))
             for (place, name), value in zip(compared.names, sums.unbind(), strict=True):
                 (apart if place is None else values[place])[name] = value
@@ -242,5 +243,14 @@ class _Compared:
                 with self.learner.products():  # again: what the teacher switched for itself is switched back
                     losses.append(lesson(values, rows))
         if self.agree:
-            losses.append(divergence(logits[0], logits[1], self.labels[0][rows]))
+            losses.append(divergence(*self._alike(logits, rows), self.labels[0][rows]))
         return losses
+
+    def _alike(self, logits: Sequence[Tensor], rows: slice) -> list[Tensor]:
+        """The logits of two passes, with zeros where a pass that fills in its own text has another right answer there
+        than the other one, so that they need not agree."""
+        one, other = self.labels
+        if one is other:
+            return list(logits)
+        same = one[rows] == other[rows]
+        return [values * (same if same.dim() == values.dim() else same[:, None]) for values in logits]
