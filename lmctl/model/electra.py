@@ -42,7 +42,9 @@ class Electra(ModelSpec):
             raise ValueError(f"generator_size is a share of the discriminator's widths, got {self.generator_size}")
         hidden, heads = self._of_generator(self.hidden), self._of_generator(self.heads)
         if hidden % heads:
-            raise ValueError(f"generator_size gives the generator {heads} heads for a width of {hidden}, not a multiple")
+            raise ValueError(
+                f"generator_size gives the generator {heads} heads for a width of {hidden}, not a multiple"
+            )
 
     @property
     def dropouts(self) -> tuple[float | None, ...]:
@@ -59,7 +61,8 @@ class Electra(ModelSpec):
             config.num_labels = next(iter(heads.values()))
         if "rtd" not in heads:
             return ElectraNetwork(kind(config), heads)
-        return ElectraWithGenerator(kind(config), heads, ElectraForMaskedLM(self._config(vocabulary, generator=True)))
+        generator = ElectraForMaskedLM(self._config(vocabulary, generator=True))
+        return ElectraWithGenerator(kind(config), heads, ElectraNetwork(generator, {"mlm": heads["generator"]}))
 
     def _config(self, vocabulary: Vocabulary, generator: bool = False) -> Any:
         from transformers import ElectraConfig

@@ -13,11 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError
+from lmctl.model.artifact import GENERATOR
 from lmctl.model.bert_network import BertNetwork
-from lmctl.model.network import no_pair_head
-
-GENERATOR = "generator"
-"""The head of the generator; also the directory in a model's own that it is exported to."""
+from lmctl.model.network import TransformerNetwork, no_pair_head
 
 
 class ElectraNetwork(BertNetwork):
@@ -47,13 +45,14 @@ class ElectraWithGenerator(ElectraNetwork):
     """An `ElectraForPreTraining`, which says of pieces whether they were replaced, and the `ElectraForMaskedLM` that
     replaces them."""
 
-    def __init__(self, model: Any, heads: Mapping[str, int], generator: Any) -> None:
+    def __init__(self, model: Any, heads: Mapping[str, int], generator: TransformerNetwork) -> None:
+        """`generator`: an `ElectraNetwork` with the head "mlm", whose embeddings become those of `model`."""
         super().__init__(model, heads)
+        self.generator = generator
         for name, parameter in model.electra.embeddings.named_parameters():
             module, _, own = name.rpartition(".")
-            setattr(generator.electra.embeddings.get_submodule(module), own, parameter)
-        generator.tie_weights()
-        self.generator = ElectraNetwork(generator, {"mlm": heads[GENERATOR]})
+            setattr(generator.model.electra.embeddings.get_submodule(module), own, parameter)
+        generator.model.generator_lm_head.weight = model.electra.embeddings.word_embeddings.weight
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
         """Logits [N, V] of the generator, or [N, 1] of "rtd": above 0 where a piece was replaced."""
@@ -75,8 +74,8 @@ class ElectraWithGenerator(ElectraNetwork):
         super().compile_body()
         self.generator.compile_body()
 
-    def exported(self) -> dict[str, Any]:
-        return {**super().exported(), GENERATOR: self.generator.model}
+    def beside(self) -> dict[str, Any]:
+        return {GENERATOR: self.generator.model}
 
 
 def electra_class(heads: Mapping[str, int]) -> Any:

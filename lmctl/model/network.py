@@ -182,10 +182,9 @@ class TransformerNetwork(nn.Module):
     def pretrained(self) -> Any:
         return self.model
 
-    def exported(self) -> dict[str, Any]:
-        """The transformers models of an export, by the directory in the model's own that each is written to ("": that
-        one itself)."""
-        return {"": self.pretrained()}
+    def beside(self) -> dict[str, Any]:
+        """Further transformers models of an export, by the directory inside the model's own that each is written to."""
+        return {}
 
 
 class Decoder(TransformerNetwork):

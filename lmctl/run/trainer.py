@@ -19,13 +19,14 @@ from torch import Tensor
 
 from lmctl.core import stop
 from lmctl.core.draws import Draws
-from lmctl.core.errors import ConfigError, Diverged, LmctlError
+from lmctl.core.errors import Diverged, LmctlError
 from lmctl.distill.base import Teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.plan import Plan
 from lmctl.precision.scaling import LossScaler
 from lmctl.run.assemble import blocks_of, check, examples_of, network_of
+from lmctl.run.checkpoint import fill
 from lmctl.run.conflict import gradient_cosines
 from lmctl.run.evaluate import Validation
 from lmctl.run.learner import Learner
@@ -273,11 +274,7 @@ class Trainer:
     ) -> None:
         """Go on from a checkpoint; `own` is None in a process that did not exist when it was written, and `others` then
         the states that all processes together carried from row to row."""
-        missing, unexpected = self.network.load_state_dict(weights, strict=False)
-        tied = set(getattr(self.network.pretrained(), "all_tied_weights_keys", {}) or {})
-        absent = [name for name in missing if name.removeprefix("model.") not in tied]
-        if absent or unexpected:
-            raise ConfigError(f"resume: the checkpoint's weights do not fit the model ({(absent + unexpected)[0]})")
+        fill(self.network, weights, "resume")
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
         self.learner.balance.load_state_dict(state["balance"])

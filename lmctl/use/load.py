@@ -15,7 +15,7 @@ from lmctl.core.model_files import TaskNote
 from lmctl.model.artifact.reader import Artifact, find
 from lmctl.model.generation import ends_of
 from lmctl.model.positions import positions
-from lmctl.run.unfinished import model_in
+from lmctl.run.unfinished import model_in, say
 from lmctl.runner.base import Where
 from lmctl.use.numerics import Numerics
 
@@ -30,7 +30,10 @@ LONGEST = 1024
 class Loaded:
     """A model in evaluation mode on its device, and what the verbs ask about it."""
 
+    path: str
+    """Where what was asked for lies, or its id on a hub."""
     artifact: Artifact
+    """What answers: that model, or the generator inside it."""
     model: Any
     tokenizer: Any
     family: Family
@@ -44,11 +47,6 @@ class Loaded:
     """The number formats that `model` was brought into, and in which it is to be called."""
     report: list[str] = field(default_factory=list)
     """What is worth saying about that."""
-
-    @property
-    def path(self) -> str:
-        """Where it lies, or its id on a hub."""
-        return self.artifact.place
 
     @property
     def device(self) -> torch.device:
@@ -188,7 +186,10 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
     """The model of a run, a directory or a hub id, in its own number format or in `numerics`; ConfigError if it cannot
     be loaded, or has nothing that they could change."""
     # A wrong place is refused at once, before libraries are read.
-    artifact = Artifact(f"model_path={model_path}", model_folder(model_path))
+    whole = Artifact(f"model_path={model_path}", model_folder(model_path))
+    artifact = whole.answering()
+    if artifact is not whole:
+        say(f"{whole.asked}: its generator answers, since a discriminator predicts no words")
 
     from torch import nn
 
@@ -203,7 +204,9 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
     numerics = numerics or Numerics()
     report = numerics.take(nn.ModuleDict({"model": model}), device)
     model = model.to(device).eval()
-    loaded = Loaded(artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report)
+    loaded = Loaded(
+        whole.place, artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report
+    )
     if classifies and config.pad_token_id is None:  # decoders look for the last piece that is not padding
         model.config.pad_token_id = loaded.pad
     with numerics.products(device):
