@@ -43,7 +43,7 @@ class Electra(ModelSpec):
         hidden, heads = self._of_generator(self.hidden), self._of_generator(self.heads)
         if hidden % heads:
             raise ValueError(
-                f"generator_size gives the generator {heads} heads for a width of {hidden}, not a multiple"
+                f"generator_size gives the generator a width of {hidden}, which its {heads} heads cannot share evenly"
             )
 
     @property

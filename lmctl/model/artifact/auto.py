@@ -60,8 +60,8 @@ def auto_class(asked: str, config: Any, architecture: Family) -> AutoClass:
         use = next((use for use, kind in classes.items() if _serves(kind, config, name)), None)
     if name == DISCRIMINATOR:
         raise ConfigError(
-            f"{asked} is a discriminator without its generator: it tells replaced words from original ones, and neither "
-            "predicts words nor labels texts",
+            f"{asked} is a discriminator without its generator: it tells replaced words from original ones, but it "
+            "neither predicts words nor labels texts",
             "fine-tune it: lmctl train mix=classify init_from=...",
         )
     if use is None:
