@@ -94,7 +94,7 @@ MISTAKES = {
     "quantize": "error: no verb 'quantize'\n  lmctl eval quantize=int8_dynamic measures a model in int8; lmctl train precision=int8 trains in it",
     "train precision=bf16,fp16": "error: precision=bf16,fp16 gives several values to one run\n  -m runs them all, one after the other; a list is written precision=[bf16,fp16]",
     "train objective=mlm": "error: 'objective' is not chosen here; did you mean objective@mix.tasks.corpus.objective?",
-    "train mix.tasks.corpus.objective=mln": "error: no option 'mln' in group 'objective' (mix.tasks.corpus.objective); did you mean mix.tasks.corpus.objective=mlm?\n  options: classify, clm, clm_stream, denoise, mlm, mlm_nsp, mlm_sop, translate",
+    "train mix.tasks.corpus.objective=mln": "error: no option 'mln' in group 'objective' (mix.tasks.corpus.objective); did you mean mix.tasks.corpus.objective=mlm?\n  options: classify, clm, clm_stream, denoise, mlm, mlm_nsp, mlm_sop, rtd, translate",
     "train --multirn": "error: unknown flag '--multirn'; did you mean --multirun?",
     "train --cfg jobs": "error: --cfg jobs: there is job, hydra, all",
     "train --config-dir": "error: --config-dir needs a value",

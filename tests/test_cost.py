@@ -39,7 +39,7 @@ from lmctl.run.learner import Learner, Pass, Share
 from lmctl.runner.places import Ddp
 from lmctl.verbs.plan import Request
 
-MIXES = ("mlm_nsp", "mlm", "clm", "denoise", "translate", "clm_stream", "classify")
+MIXES = ("rtd", "mlm_nsp", "mlm", "clm", "denoise", "translate", "clm_stream", "classify")
 TINY = [name for name in Composer("plan").options("model") if name.endswith("_tiny")]
 
 
