@@ -213,6 +213,6 @@ def test_a_run_goes_on_to_the_bit_and_leaves_two_models_that_plain_transformers_
     monkeypatch.chdir(tmp_path)
     answering = load("whole", Cpu())
     assert isinstance(answering.model, ElectraForMaskedLM)
-    assert "its generator answers" in capsys.readouterr().err
+    assert "so its generator does" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="whole/model is not a classifier"):
         chosen_task(answering, None)

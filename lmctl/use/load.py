@@ -30,11 +30,9 @@ LONGEST = 1024
 class Loaded:
     """A model in evaluation mode on its device, and what the verbs ask about it."""
 
-    path: str
-    """Where what was asked for lies, or its id on a hub."""
     artifact: Artifact
-    """What answers: that model, or the generator inside it."""
     model: Any
+    """Of a discriminator the generator that lies in it."""
     tokenizer: Any
     family: Family
     classifies: bool
@@ -47,6 +45,11 @@ class Loaded:
     """The number formats that `model` was brought into, and in which it is to be called."""
     report: list[str] = field(default_factory=list)
     """What is worth saying about that."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies, or its id on a hub."""
+        return self.artifact.place
 
     @property
     def device(self) -> torch.device:
@@ -186,27 +189,25 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
     """The model of a run, a directory or a hub id, in its own number format or in `numerics`; ConfigError if it cannot
     be loaded, or has nothing that they could change."""
     # A wrong place is refused at once, before libraries are read.
-    whole = Artifact(f"model_path={model_path}", model_folder(model_path))
-    artifact = whole.answering()
-    if artifact is not whole:
-        say(f"{whole.asked}: its generator answers, since a discriminator predicts no words")
+    artifact = Artifact(f"model_path={model_path}", model_folder(model_path))
 
     from torch import nn
 
     from lmctl.run.deterministic import choose_kernels
 
-    device, config = device_of(where), artifact.config
+    answering = artifact.answering()
+    if answering is not artifact:
+        say(f"{artifact.asked}: a discriminator predicts no words, so its generator does")
+    device, config = device_of(where), answering.config
     if device.type == "cuda":
         choose_kernels()
-    kind, family, classifies = artifact.auto_class()
-    model, tokenizer = artifact.finished(kind)
+    kind, family, classifies = answering.auto_class()
+    model, tokenizer = answering.finished(kind)
     labels = {str(name): int(place) for place, name in config.id2label.items()} if classifies else {}
     numerics = numerics or Numerics()
     report = numerics.take(nn.ModuleDict({"model": model}), device)
     model = model.to(device).eval()
-    loaded = Loaded(
-        whole.place, artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report
-    )
+    loaded = Loaded(artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report)
     if classifies and config.pad_token_id is None:  # decoders look for the last piece that is not padding
         model.config.pad_token_id = loaded.pad
     with numerics.products(device):
