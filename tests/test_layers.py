@@ -126,8 +126,7 @@ FOREIGN = {
         "models and configs of transformers",
     ),
     **dict.fromkeys(
-        [f"model/{name}.py" for name in ("artifact/reader", "generation", "positions")]
-        + ["run/trainer.py", "run/unfinished.py", "use/likelihood.py"],
+        [f"model/{name}.py" for name in ("artifact/reader", "generation", "positions")] + ["use/likelihood.py"],
         "models and configs of transformers",
     ),
     **dict.fromkeys(["use/load.py", "use/suites/next_sentence.py"], "models and tokenizers of transformers"),
