@@ -13,6 +13,7 @@ from lmctl.model import rnn
 SMALL = {
     "bert": "bert_tiny",
     "modernbert": "modernbert_tiny",
+    "electra": "electra_tiny",
     "gpt2": "gpt2_tiny",
     "llama": "llama_tiny",
     "t5": "t5_tiny",

@@ -142,7 +142,8 @@ class Batch:
       document in its row, -1 for padding; with `position_ids` int64 [R, L] that begin anew in each;
     - `decoder_input_ids` int64 [R, T] and, only when there is padding, `decoder_attention_mask` bool [R, T];
     - `track` int64 [R] and `fresh` bool [R] where a recurrent network carries its state from batch to batch: the
-      row goes on where the last row of its track ended, unless it is fresh."""
+      row goes on where the last row of its track ended, unless it is fresh;
+    - `draws` float32 [N] in [0, 1): a random number for each of the masks that the network fills in itself."""
     targets: dict[str, Targets]
     """Per term of the loss. Its name is the name of the term."""
     tokens: int

@@ -17,7 +17,7 @@ from lmctl.model.artifact.reader import Artifact
 from lmctl.model.generation import ends_of
 from lmctl.model.positions import positions
 from lmctl.runner.base import Where
-from lmctl.train.unfinished import model_in
+from lmctl.train.unfinished import model_in, say
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ class Loaded:
 
     artifact: Artifact
     model: Any
+    """Of a discriminator the generator that lies in it."""
     tokenizer: Any
     family: Family
     classifies: bool
@@ -194,11 +195,14 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
 
     from lmctl.train.deterministic import choose_kernels
 
-    device, config = device_of(where), artifact.config
+    answering = artifact.answering()
+    if answering is not artifact:
+        say(f"{artifact.asked}: a discriminator predicts no words, so its generator does")
+    device, config = device_of(where), answering.config
     if device.type == "cuda":
         choose_kernels()
-    kind, family, classifies = artifact.auto_class()
-    model, tokenizer = artifact.finished(kind)
+    kind, family, classifies = answering.auto_class()
+    model, tokenizer = answering.finished(kind)
     labels = {str(name): int(place) for place, name in config.id2label.items()} if classifies else {}
     numerics = numerics or Numerics()
     report = numerics.take(nn.ModuleDict({"model": model}), device)

@@ -96,6 +96,8 @@ class Mix(Component):
 
     def check(self, plan: Plan) -> Iterator[ConfigError]:
         yield from self.check_model(plan.model)
+        for task in self.tasks.values():
+            yield from task.objective.check(plan)
         for name in self.streams:
             what = f"mix.tasks.{name} is streamed"
             if plan.budget.epochs is not None:
@@ -129,6 +131,11 @@ class Mix(Component):
                 yield ConfigError(
                     f"{what} carries a state from row to row, and {type(model).__name__} has none",
                     "nearest: mix=clm, or for this mix model=lstm_tiny",
+                )
+            elif task.objective.needs_generator and not model.has_generator:
+                yield ConfigError(
+                    f"{what} needs a generator beside the model, and {type(model).__name__} has none",
+                    "nearest: mix=mlm, or for this mix model=electra_tiny",
                 )
 
     @property

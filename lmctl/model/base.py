@@ -68,6 +68,15 @@ class Network(Protocol):
         ...
 
 
+class WithGenerator(Network, Protocol):
+    """A network with a smaller one beside it, which fills in what it is to judge."""
+
+    @property
+    def generator(self) -> Network:
+        """The smaller one; the larger has a head "generator" for its states."""
+        ...
+
+
 class ModelSpec(Component):
     """Group `model`: an architecture and its size. It is light; the network behind it imports torch."""
 
@@ -114,6 +123,11 @@ class ModelSpec(Component):
     @property
     def carries_state(self) -> bool:
         """Whether its network carries a state from row to row, for objectives that ask for it."""
+        return False
+
+    @property
+    def has_generator(self) -> bool:
+        """Whether its network is `WithGenerator`, for objectives that ask for it."""
         return False
 
     @property

@@ -31,34 +31,39 @@ class BertNetwork(TransformerNetwork):
         first = read is None
         if read is None:
             read = torch.arange(len(ids), device=ids.device) * ids.shape[1]
-        last = self.model.bert.encoder.layer[-1]
+        last = self.model.base_model.encoder.layer[-1]
         width = hidden.shape[-1]
         if self.whole:
             states = last(hidden, _broadcast(mask)).reshape(-1, width).index_select(0, read)
-            return self._pooled(states) if first else states
+            return self.pooled(states) if first else states
         context = last.attention.self(hidden, _broadcast(mask))[0].reshape(-1, width).index_select(0, read)
         residual = hidden.reshape(-1, width).index_select(0, read)
         states = last.feed_forward_chunk(last.attention.output(context, residual))
-        return self._pooled(states) if first else states
+        return self.pooled(states) if first else states
+
+    def embedded(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """What the first layer reads, [R, L, H]."""
+        return self.model.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
 
     def body(self, input_ids: Tensor, token_type_ids: Tensor | None, mask: Tensor | None) -> Tensor:
         """Hidden states [R, L, H] before the last layer."""
-        hidden = self.model.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
-        for layer in self.model.bert.encoder.layer[:-1]:
+        hidden = self.embedded(input_ids, token_type_ids)
+        for layer in self.model.base_model.encoder.layer[:-1]:
             if self.recompute and self.training:
                 hidden = checkpoint(layer, hidden, _broadcast(mask), use_reentrant=False)
             else:
                 hidden = layer(hidden, _broadcast(mask))
         return hidden
 
-    def _pooled(self, first: Tensor) -> Tensor:
+    def pooled(self, first: Tensor) -> Tensor:
+        """Summaries [R, H] of rows from the states [R, H] of their first positions."""
         pooler = self.model.bert.pooler
         return pooler.activation(pooler.dense(first))
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
         """Logits [N, V] of "mlm", or [N, 2] of "pair" for the hidden states of first positions."""
         if name == "pair":
-            return self.model.cls.seq_relationship(self._pooled(hidden))
+            return self.model.cls.seq_relationship(self.pooled(hidden))
         return self.model.cls.predictions(hidden)
 
     def language_modules(self, name: str) -> list[nn.Module]:

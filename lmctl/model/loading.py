@@ -11,13 +11,16 @@ from lmctl.core.pretrained_files import modules
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import encoders, rnn
 from lmctl.model import network as networks
+from lmctl.model.artifact import GENERATOR
 from lmctl.model.artifact.reader import Artifact, family_of
 from lmctl.model.bert import bert_class
 from lmctl.model.bert_network import BertNetwork
+from lmctl.model.electra_network import ElectraNetwork, ElectraWithGenerator, electra_class
 from lmctl.model.rnn.networks import RecurrentClassifierNetwork, RecurrentNetwork, RecurrentSeq2Seq, refuse_language
 
 ENCODERS = {
     "bert": BertNetwork,
+    "electra": ElectraNetwork,
     "modernbert": encoders.ModernBertEncoder,
     "roberta": encoders.RobertaEncoder,
     "xlm-roberta": encoders.RobertaEncoder,
@@ -37,8 +40,13 @@ def load(
     config = _config(artifact.config, heads, dropout)
     kind, network_class = _classes(artifact.asked, config, heads)
     model, new, unused = artifact.weights(kind, config=config, attn_implementation=_attention(config))
-    network = _fitted(model, network_class, vocabulary, heads)
+    generator = None
+    if GENERATOR in heads and artifact.generator is not None:
+        generator = load(artifact.generator, vocabulary, {"mlm": heads[GENERATOR]}, dropout)
+    network = _fitted(model, network_class, vocabulary, heads, generator)
     network.report = _report(model, new, unused)
+    if generator is not None:
+        network.report += [f"{GENERATOR}: {line}" for line in generator.report]
     taken = network.load_extra_heads(artifact.extra_heads())
     if taken:
         network.report.append(f"heads taken over: {', '.join(taken)}")
@@ -47,14 +55,23 @@ def load(
 
 
 def outline(
-    asked: str, config: Any, vocabulary: Vocabulary, heads: Mapping[str, int], dropout: float | None = None
+    asked: str,
+    config: Any,
+    vocabulary: Vocabulary,
+    heads: Mapping[str, int],
+    dropout: float | None = None,
+    beside: Any = None,
 ) -> networks.TransformerNetwork:
     """The network that transformers' `config` describes, with `heads`, freshly initialised; `asked` is how the user
-    named the model that the config is of."""
+    named the model that the config is of, `beside` the config of its generator."""
     config = _config(config, heads, dropout)
     kind, network_class = _classes(asked, config, heads)
+    generator = None
+    if GENERATOR in heads and beside is not None:
+        generator = outline(asked, beside, vocabulary, {"mlm": heads[GENERATOR]}, dropout)
     make = getattr(kind, "from_config", None) or kind._from_config
-    return _fitted(make(config, attn_implementation=_attention(config)), network_class, vocabulary, heads)
+    model = make(config, attn_implementation=_attention(config))
+    return _fitted(model, network_class, vocabulary, heads, generator)
 
 
 def _config(config: Any, heads: Mapping[str, int], dropout: float | None) -> Any:
@@ -75,11 +92,17 @@ def _attention(config: Any) -> str | None:
 
 
 def _fitted(
-    model: Any, network_class: type[networks.TransformerNetwork], vocabulary: Vocabulary, heads: Mapping[str, int]
+    model: Any,
+    network_class: type[networks.TransformerNetwork],
+    vocabulary: Vocabulary,
+    heads: Mapping[str, int],
+    generator: networks.TransformerNetwork | None = None,
 ) -> networks.TransformerNetwork:
-    """The network around `model`, with embeddings for all of the vocabulary."""
+    """The network around `model`, with embeddings for all of the vocabulary, and its `generator` beside it."""
     if vocabulary.size > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
+    if generator is not None:
+        return ElectraWithGenerator(model.float(), heads, generator)
     return network_class(model.float(), heads)
 
 
@@ -105,6 +128,8 @@ def _classes(asked: str, config: Any, heads: Mapping[str, int]) -> tuple[Any, ty
         )
     if kind == "bert":
         return bert_class(heads), BertNetwork
+    if kind == "electra":
+        return electra_class(heads), ElectraNetwork
     if "pair" in heads:
         raise encoders.no_pair_head(kind)
     return AutoModelForMaskedLM if language else AutoModelForSequenceClassification, ENCODERS[kind]

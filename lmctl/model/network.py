@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError
 
-LANGUAGE = ("mlm", "lm", "pair")
+LANGUAGE = ("mlm", "lm", "pair", "generator", "rtd")
 """Heads that are not named after a task."""
 
 
@@ -181,6 +181,10 @@ class TransformerNetwork(nn.Module):
 
     def pretrained(self) -> Any:
         return self.model
+
+    def beside(self) -> dict[str, Any]:
+        """Further transformers models of an export, by the directory inside the model's own that each is written to."""
+        return {}
 
 
 class Decoder(TransformerNetwork):

@@ -89,6 +89,10 @@ class Pretrained(ModelSpec):
         return self.artifact.model_type == rnn.LANGUAGE_MODEL
 
     @property
+    def has_generator(self) -> bool:
+        return self.artifact.generator is not None
+
+    @property
     def linear_layers(self) -> bool:
         return self.artifact.model_type not in (rnn.LANGUAGE_MODEL, rnn.CLASSIFIER)
 
@@ -110,7 +114,8 @@ class Pretrained(ModelSpec):
         """The same network from its config alone."""
         from lmctl.model.loading import outline
 
-        return self._restricted(outline(self.artifact.asked, self.config, vocabulary, heads, self.dropout))
+        beside = None if self.artifact.generator is None else self.artifact.generator.config
+        return self._restricted(outline(self.artifact.asked, self.config, vocabulary, heads, self.dropout, beside))
 
     def _restricted(self, network: TransformerNetwork) -> TransformerNetwork:
         """Freeze what shall not learn, and add adapters."""

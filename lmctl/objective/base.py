@@ -112,6 +112,9 @@ class Objective(Component):
     pairs_sentences: ClassVar[bool] = False
     """Whether nothing can be made of documents of one sentence."""
 
+    needs_generator: ClassVar[bool] = False
+    """Whether its network has a generator beside it."""
+
     @property
     def end_of(self) -> str:
         """What of a text [SEP] closes: "document" or "sentence"."""
@@ -144,8 +147,8 @@ class Objective(Component):
 
     @abstractmethod
     def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
-        """The heads the network needs and how many outputs each has: "mlm" and "lm" [V], "pair" [2], a head named
-        after the task [number of classes]. `store` is the training split."""
+        """The heads the network needs and how many outputs each has: "mlm", "lm" and "generator" [V], "pair" [2], "rtd"
+        [1], a head named after the task [number of classes]. `store` is the training split."""
 
     @abstractmethod
     def examples(self, material: Material) -> Examples: ...
@@ -153,6 +156,11 @@ class Objective(Component):
     def head(self, task: str, term: str) -> str:
         """The head that answers the targets of `term`."""
         return term
+
+    def weight(self, term: str) -> float:
+        """What the loss of `term` counts for beside those of its other terms, in training; losses are reported without
+        it."""
+        return 1.0
 
     def predict(self, network: Network, batch: Batch) -> dict[str, Prediction]:
         """One prediction per term of `batch.targets`, in that order; here from one pass of the network over the inputs,

@@ -20,6 +20,7 @@ HEADS = (
     "*.head.*",
     "*.head",
     "*.vocab_*",  # DistilBERT
+    "*_predictions.*",  # ELECTRA: the generator's and the discriminator's
     "*.score",
     "*classifier*",
     "*.pooler.*",

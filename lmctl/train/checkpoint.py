@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError, DiskError
 from lmctl.core.files import digest, disk_error, of_a_disk, sync_file, sync_folder, write_text
@@ -202,6 +202,18 @@ def read_named(path: Path) -> Contents:
     if damage is not None:
         raise ConfigError(f"resume={path}: damaged, {damage}", "resume=auto takes the newest sound one")
     return read(path)
+
+
+def fill(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
+    """Put the weights of a checkpoint into the network; tensors that share memory with one that is there need not be.
+    ConfigError if others are missing, or there are more; `what` begins its message."""
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        own = network.state_dict()
+        there = {tensor.data_ptr() for name, tensor in own.items() if name not in missing}
+        wrong = [name for name in missing if own[name].data_ptr() not in there] + unexpected
+        if wrong:
+            raise ConfigError(f"{what}: the checkpoint's weights do not fit the model ({wrong[0]})")
 
 
 def _untied(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from lmctl.tokenizer.vocabulary import vocabulary
 from lmctl.train import final_figures
 from lmctl.train.build_parts import heads_of
 from lmctl.train.trainer import Trainer
+from lmctl.train.unfinished import models_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 def export(paths: Paths, trainer: Trainer, summary: dict[str, Any]) -> None:
     """Write weights (safetensors), config, tokenizer and model card, whole or not at all."""
-    model: Any = trainer.plan.precision.restore(trainer.network.pretrained())
+    models = models_of(trainer.network, trainer.plan.precision)
     tokenizer, notes = tokenizer_of(trainer), tasks_of(trainer)
-    writer.write(paths.model, model, trainer.network, tokenizer, notes, card(paths, model, summary))
+    writer.write(paths.model, models, trainer.network, tokenizer, notes, card(paths, models[""], summary))
 
 
 def write_template(paths: Paths, trainer: Trainer, renew: bool) -> None:
@@ -31,11 +32,17 @@ def write_template(paths: Paths, trainer: Trainer, renew: bool) -> None:
     if paths.template.is_dir() and not renew:
         return
     model: Any = trainer.network.model
-    config = copy.deepcopy(model.config)
-    config.architectures, config.dtype = [type(model).__name__], "float32"  # whatever it is trained in
+    configs = {place: _config(one) for place, one in {"": model, **trainer.network.beside()}.items()}
     generation = model.generation_config if model.can_generate() else None
     heads = heads_of(trainer.plan, trainer.prepared)
-    writer.write_outline(paths.template, config, generation, tokenizer_of(trainer), tasks_of(trainer), heads)
+    writer.write_outline(paths.template, configs, generation, tokenizer_of(trainer), tasks_of(trainer), heads)
+
+
+def _config(model: Any) -> Any:
+    """The config that `model` will be exported with, whatever it is trained in."""
+    config = copy.deepcopy(model.config)
+    config.architectures, config.dtype = [type(model).__name__], "float32"
+    return config
 
 
 def tokenizer_of(trainer: Trainer) -> PreTrainedTokenizerFast:

@@ -147,12 +147,13 @@ class Learner(nn.Module):
         for term in predictions[0]:
             compared = _TermLosses(self, passes, predictions, distilled, dropout, term, agree)
             count = share.counts[f"{batch.task}/{term}"] or 1.0  # without targets anywhere it is an empty sum
-            weights = [weight * share.factor / count * share.scale for weight in compared.weights]
+            factor = share.factor * compared.objective.weight(term)
+            weights = [weight * factor / count * share.scale for weight in compared.weights]
             with self.products():
                 total, sums = weighed_losses(compared, weights, compared.hidden, compared.parameters, compared.chunks)
             if self.balance is not None:
                 here = sum(one.weight for one in passes) * len(compared.labels[0])
-                total = self.balance(f"{batch.task}/{term}", total, share.factor * here / count * share.scale)
+                total = self.balance(f"{batch.task}/{term}", total, factor * here / count * share.scale)
             totals.append(total)
             for (place, name), value in zip(compared.names, sums.unbind(), strict=True):
                 (apart if place is None else values[place])[name] = value
@@ -286,5 +287,7 @@ class _TermLosses:
                 with self.learner.products():  # again: what the teacher switched for itself is switched back
                     losses.append(distill_loss(values, rows))
         if self.agree:
-            losses.append(divergence(logits[0], logits[1], self.labels[0][rows]))
+            one, other = self.labels[:2]
+            mine = one[rows]
+            losses.append(divergence(logits[0], logits[1], mine, mine if one is other else other[rows]))
         return losses

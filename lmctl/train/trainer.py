@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lmctl.core import signals
 from lmctl.core.counter_rng import CounterRng
-from lmctl.core.errors import ConfigError, Diverged, LmctlError
+from lmctl.core.errors import Diverged, LmctlError
 from lmctl.distill.base import Teacher
 from lmctl.distill.cached_teacher import cached_teacher
 from lmctl.distill.init_from_teacher import init_from_teacher
@@ -31,6 +31,7 @@ from lmctl.plan import Plan
 from lmctl.precision.scaling import LossScaler
 from lmctl.train.build_parts import blocks_of, check, examples_of, network_of
 from lmctl.train.build_step import train_step
+from lmctl.train.checkpoint import fill
 from lmctl.train.gradient_conflict import gradient_cosines
 from lmctl.train.learner import Learner
 from lmctl.train.perturbations import TextPerturbations
@@ -270,11 +271,7 @@ class Trainer:
     ) -> None:
         """Go on from a checkpoint; `own` is None in a process that did not exist when it was written, and `others` then
         the states that all processes together carried from row to row."""
-        missing, unexpected = self.network.load_state_dict(weights, strict=False)
-        tied = set(getattr(self.network.pretrained(), "all_tied_weights_keys", {}) or {})
-        absent = [name for name in missing if name.removeprefix("model.") not in tied]
-        if absent or unexpected:
-            raise ConfigError(f"resume: the checkpoint's weights do not fit the model ({(absent + unexpected)[0]})")
+        fill(self.network, weights, "resume")
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
         if self.learner.balance is not None:

@@ -63,7 +63,7 @@ def model_in(place: str, key: str) -> str:
         except (OSError, LmctlError):
             if chosen.path.is_dir() or not going_on:
                 raise  # else the run removed it meanwhile, because there are newer ones
-    _say(f"{asked}: {chosen.path.name}, {chosen.why}")
+    say(f"{asked}: {chosen.path.name}, {chosen.why}")
     return str(model.parent if model.parent == chosen.path else model)
 
 
@@ -203,6 +203,7 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     from lmctl.model.artifact.writer import complete_outline
     from lmctl.model.pretrained import Template
     from lmctl.tokenizer.vocabulary import vocabulary
+    from lmctl.train.checkpoint import fill
 
     disable_progress_bar()
     run = Paths(checkpoint.parent.parent)
@@ -224,17 +225,15 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     require(asked, spec.imports)
     network: Any = spec.outline(pieces, spec.artifact.heads())
     precision.convert(network, torch.device("cpu"))
-    _fill(network, load_file(checkpoint / "model.safetensors"), asked)
-    model: Any = precision.restore(network.pretrained())
-    complete_outline(template, folder, model, network)
+    fill(network, load_file(checkpoint / "model.safetensors"), asked)
+    complete_outline(template, folder, models_of(network, precision), network)
 
 
-def _fill(network: Any, weights: dict[str, Any], asked: str) -> None:
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    tied = set(getattr(network.model, "all_tied_weights_keys", None) or {})
-    absent = [name for name in missing if name.removeprefix("model.") not in tied]
-    if absent or unexpected:
-        raise ConfigError(f"{asked}: the checkpoint's weights do not fit its model ({(absent + unexpected)[0]})")
+def models_of(network: Any, precision: Precision) -> dict[str, Any]:
+    """The transformers models that are written, by directory: the network's own ("") and what stands beside it, in
+    plain float weights."""
+    models = {"": network.pretrained(), **network.beside()}
+    return {place: precision.restore(model) for place, model in models.items()}
 
 
 def _say_if_older(run: Paths, folder: Path, asked: str) -> None:
@@ -244,11 +243,11 @@ def _say_if_older(run: Paths, folder: Path, asked: str) -> None:
     if run.root != folder or not run.config.is_file() or (status := summary_of(run).get("status")) == "completed":
         return
     if status is not None:
-        _say(f"{asked}: model/ is what the run ended with before it went on; newer: {run.checkpoints / 'latest'}")
+        say(f"{asked}: model/ is what the run ended with before it went on; newer: {run.checkpoints / 'latest'}")
 
 
 @cache
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Say it once, in one of several processes."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ STEPS = "batch.size=8 batch.seq_len=32 budget.steps=5 eval.rows=16 log.every=1 r
 DOCS = "data=text data.path=docs.txt"
 TEXT = f"{DOCS} tokenizer.vocab_size=300"
 BERT = "model=bert_tiny model.hidden=32 model.feed_forward=64"
+ELECTRA = "model.hidden=32 model.feed_forward=64 model.embedding=24"
 GPT = "model=gpt2_tiny model.hidden=32"
 MLM = f"train mix=mlm {BERT} {TEXT} {STEPS}"
 CLM = f"train mix=clm {GPT} {TEXT} {STEPS}"
@@ -42,6 +43,7 @@ MIXES = {
     "mix/mlm_modernbert": "train mix=mlm model=modernbert_tiny model.hidden=32 model.feed_forward=48 "
     f"mix.tasks.corpus.objective.whole_words=true {TEXT} {STEPS} optim=adamw schedule=cosine",
     "mix/mlm_sop": f"train mix=mlm_sop {BERT} {TEXT} {STEPS} optim=sgd optim.momentum=0.9 optim.lr=0.1 schedule=wsd",
+    "mix/rtd": f"train mix=rtd {ELECTRA} {TEXT} {STEPS}",
     "mix/clm_gpt2": f"train mix=clm {GPT} tokenizer=bpe {TEXT} {STEPS} schedule=constant",
     "mix/clm_llama": f"train mix=clm model=llama_tiny model.hidden=32 model.feed_forward=64 model.key_value_heads=1 "
     f"mix.tasks.corpus.objective.separate_documents=false tokenizer=unigram {TEXT} {STEPS}",

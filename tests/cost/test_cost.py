@@ -38,7 +38,7 @@ from lmctl.train.build_parts import heads_of
 from lmctl.train.learner import Learner, Pass, Share
 from lmctl.verbs.plan import Request
 
-MIXES = ("mlm_nsp", "mlm", "clm", "denoise", "translate", "clm_stream", "classify")
+MIXES = ("rtd", "mlm_nsp", "mlm", "clm", "denoise", "translate", "clm_stream", "classify")
 TINY = [name for name in Composer("plan").options("model") if name.endswith("_tiny")]
 
 

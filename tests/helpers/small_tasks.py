@@ -16,6 +16,7 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.mix.mix import Mix, Task
 from lmctl.model.bert import Bert
+from lmctl.model.electra import Electra
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.model.t5 import T5
@@ -25,6 +26,7 @@ from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
+from lmctl.objective.rtd import ReplacedTokens
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.objective.translate import Translate
 from lmctl.plan import Plan
@@ -69,6 +71,7 @@ def bert(dropout: float) -> Bert:
 TASKS: dict[str, Any] = {
     "mlm": (MaskedLM(), bert),
     "mlm_nsp": (MaskedLMAndNextSentence(), bert),
+    "rtd": (ReplacedTokens(), lambda rate: Electra(2, 32, 2, 64, 24, 0.5, 64, rate, rate)),
     "clm": (CausalLM(), lambda rate: Gpt2(2, 32, 2, 64, dropout=rate, attention_dropout=rate)),
     "clm_stream": (StreamedLM(), lambda rate: RecurrentLM(1, 32, dropout=rate, embedding_dropout=rate)),
     "class": (Classify(), bert),

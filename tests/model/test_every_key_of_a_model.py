@@ -23,6 +23,14 @@ from lmctl.objective.translate import Translate
 
 SIZES: dict[str, dict[str, Any]] = {
     "Bert": {"layers": 2, "hidden": 32, "heads": 2, "feed_forward": 48, "max_positions": 64},
+    "Electra": {
+        "layers": 2,
+        "hidden": 32,
+        "heads": 2,
+        "feed_forward": 48,
+        "embedding": 24,
+        "max_positions": 64,
+    },
     "ModernBert": {"layers": 3, "hidden": 32, "heads": 2, "feed_forward": 48, "local_window": 8, "max_positions": 64},
     "Gpt2": {"layers": 2, "hidden": 32, "heads": 2, "max_positions": 64},
     "Llama": {"layers": 2, "hidden": 32, "heads": 4, "key_value_heads": 2, "feed_forward": 48, "max_positions": 64},
@@ -41,6 +49,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 TASK = {
     "Bert": "mlm",
+    "Electra": "rtd",
     "ModernBert": "mlm",
     "Gpt2": "clm",
     "Llama": "clm",
@@ -55,6 +64,7 @@ OTHER: dict[str, Any] = {
     "decoder_layers": 1,
     "hidden": 8,
     "embedding": 8,
+    "generator_size": 0.5,
     "heads": 1,
     "key_value_heads": 1,
     "feed_forward": 40,

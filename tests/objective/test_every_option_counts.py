@@ -88,6 +88,9 @@ def seen_of(objective: Any) -> list[np.ndarray]:
     seen += [tensor.numpy() for target in batch.targets.values() for tensor in (target.positions, target.labels)]
     if getattr(objective, "labels", "class") == "class":
         for term, target in batch.targets.items():
+            seen.append(np.array(objective.weight(term)))
+            if term == "rtd":  # what is right is known when a network has answered
+                continue
             shape = len(target.labels), {"mlm": SIZE, "lm": SIZE, "label": 3}.get(term, 2)
             logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
             seen.append(objective.loss(term, logits, target.labels).numpy())

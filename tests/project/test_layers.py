@@ -137,8 +137,7 @@ FOREIGN = {
         "models and configs of transformers",
     ),
     **dict.fromkeys(
-        [f"model/{name}.py" for name in ("artifact/reader", "generation", "positions")]
-        + ["train/trainer.py", "train/unfinished.py", "inference/likelihood.py"],
+        [f"model/{name}.py" for name in ("artifact/reader", "generation", "positions")] + ["inference/likelihood.py"],
         "models and configs of transformers",
     ),
     **dict.fromkeys(

@@ -10,6 +10,8 @@ from lmctl.core.batch import LabelKind
 
 EXTRA_HEADS = "extra_heads.safetensors"
 """Heads of further tasks, which the transformers class of the model has no place for."""
+GENERATOR = "generator"
+"""The directory inside a discriminator's own that its generator lies in."""
 HEADS = "heads.json"
 """Beside a directory's files without the weights: the network's heads and their numbers of outputs."""
 PROBLEMS: dict[LabelKind, str] = {

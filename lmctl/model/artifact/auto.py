@@ -38,6 +38,10 @@ _ENDINGS: dict[str, _Use] = {
 """By the end of a class's name, what it is for."""
 
 
+DISCRIMINATOR = "ElectraForPreTraining"
+"""The class of a model that tells replaced words from original ones, and no more."""
+
+
 def auto_class(asked: str, config: Any, architecture: Family) -> AutoClass:
     """By the class that wrote it (`config.architectures`); `architecture` is what a classifier would be without its
     head. ConfigError for a model that neither predicts words nor labels texts."""
@@ -54,6 +58,12 @@ def auto_class(asked: str, config: Any, architecture: Family) -> AutoClass:
     use = next((use for ending, use in _ENDINGS.items() if name.endswith(ending)), None)
     if use is None:  # a name of another pattern: whichever of these classes knows it
         use = next((use for use, kind in classes.items() if _serves(kind, config, name)), None)
+    if name == DISCRIMINATOR:
+        raise ConfigError(
+            f"{asked} is a discriminator without its generator: it tells replaced words from original ones, but it "
+            "neither predicts words nor labels texts",
+            "fine-tune it: lmctl train mix=classify init_from=...",
+        )
     if use is None:
         raise ConfigError(
             f"{asked}: {name or 'the model'} has no head that lmctl can use",

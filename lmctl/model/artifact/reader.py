@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from lmctl.core.batch import Family, LabelKind
 from lmctl.core.files import digest
-from lmctl.core.model_files import TaskNote, check_files, check_outline, header, tasks
+from lmctl.core.model_files import CONFIG, TaskNote, check_files, check_outline, header, tasks
 from lmctl.core.pretrained_files import check_fit, config_of, find, refuse_random, tokenizer_of, weights_of
 from lmctl.model import rnn
-from lmctl.model.artifact import EXTRA_HEADS, HEADS, PROBLEMS
-from lmctl.model.artifact.auto import AutoClass, auto_class, register
+from lmctl.model.artifact import EXTRA_HEADS, GENERATOR, HEADS, PROBLEMS
+from lmctl.model.artifact.auto import DISCRIMINATOR, AutoClass, auto_class, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +45,12 @@ class Artifact:
         """Its transformers config; shared, so not to be changed."""
         register()
         return config_of(self.asked, self.place, check_files if self.complete else check_outline)
+
+    @property
+    def generator(self) -> Artifact | None:
+        """What fills in the pieces that it judges; None if there is no such model beside it."""
+        place = self.folder / GENERATOR
+        return Artifact(self.asked, str(place), self.complete) if (place / CONFIG).is_file() else None
 
     @property
     def model_type(self) -> str:
@@ -100,6 +106,11 @@ class Artifact:
             return {}
         header(self.asked, file)
         return load_file(file)
+
+    def answering(self) -> Artifact:
+        """The model that predicts words or labels texts: of a discriminator its generator, if that lies beside it."""
+        discriminates = (self.config.architectures or [""])[0] == DISCRIMINATOR
+        return self.generator or self if discriminates else self
 
     def auto_class(self) -> AutoClass:
         """What it is as it stands; ConfigError if there is no use for it."""

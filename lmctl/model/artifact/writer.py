@@ -14,53 +14,66 @@ from lmctl.core.model_files import TASKS, TaskNote
 from lmctl.model.artifact import EXTRA_HEADS, HEADS, PROBLEMS
 
 
-def write(folder: Path, model: Any, network: Any, tokenizer: Any, notes: Mapping[str, TaskNote], card: str) -> None:
-    """A new model directory at `folder`, or the one that replaces it, whole or not at all: the weights and config of
-    `model`, the further heads of `network`, whose transformers model it is, its tokenizer, what it was trained for."""
-    name_labels(model.config, notes)
+def write(
+    folder: Path,
+    models: Mapping[str, Any],
+    network: Any,
+    tokenizer: Any,
+    notes: Mapping[str, TaskNote],
+    card: str,
+) -> None:
+    """A new model directory at `folder`, or the one that replaces it, whole or not at all: weights and configs of
+    `models`, each in its directory below ("": `folder` itself) with the tokenizer and what they were trained for; the
+    further heads of `network`, whose transformers models they are."""
+    name_labels(models[""].config, notes)
 
     def fill(partial: Path) -> None:
-        tokenizer.save_pretrained(partial)
-        _write_tasks(partial, notes)
-        write_weights(partial, model, network)
+        for place in models:
+            tokenizer.save_pretrained(partial / place)
+            _write_tasks(partial / place, notes)
+        write_weights(partial, models, network)
         write_text(partial / "README.md", card)
 
     _replace(folder, fill)
 
 
 def write_outline(
-    folder: Path, config: Any, generation: Any, tokenizer: Any, notes: Mapping[str, TaskNote], heads: Mapping[str, int]
+    folder: Path,
+    configs: Mapping[str, Any],
+    generation: Any,
+    tokenizer: Any,
+    notes: Mapping[str, TaskNote],
+    heads: Mapping[str, int],
 ) -> None:
-    """All of a model directory but the weights: what a checkpoint needs besides to be made a model. `generation`: a
-    GenerationConfig, or None for a model that writes nothing."""
-    name_labels(config, notes)
+    """All of a model directory but the weights: what a checkpoint needs besides to be made a model. `configs`: as the
+    models of `write`; `generation`: a GenerationConfig, or None for a model that writes nothing."""
+    name_labels(configs[""], notes)
 
     def fill(partial: Path) -> None:
-        partial.mkdir()
-        config.save_pretrained(partial)
+        for place, config in configs.items():
+            config.save_pretrained(partial / place)
+            tokenizer.save_pretrained(partial / place)
+            _write_tasks(partial / place, notes)
         if generation is not None:
             generation.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        _write_tasks(partial, notes)
         write_json(partial / HEADS, heads)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     _replace(folder, fill)
 
 
-def complete_outline(outline: Path, folder: Path, model: Any, network: Any) -> None:
-    """What `write` writes, into `folder`, of the files of `outline` and the weights of `model` and `network`."""
-    write_weights(folder, model, network)
-    for file in outline.iterdir():
-        if file.name != HEADS:
-            shutil.copy2(file, folder / file.name)
+def complete_outline(outline: Path, folder: Path, models: Mapping[str, Any], network: Any) -> None:
+    """What `write` writes, into `folder`, of the files of `outline` and the weights of `models` and `network`."""
+    write_weights(folder, models, network)
+    shutil.copytree(outline, folder, ignore=shutil.ignore_patterns(HEADS), dirs_exist_ok=True)
 
 
-def write_weights(folder: Path, model: Any, network: Any) -> None:
-    """The weights and the config of `model`, and the heads of `network` that it has no place for."""
+def write_weights(folder: Path, models: Mapping[str, Any], network: Any) -> None:
+    """The weights and the configs of `models`, and the heads of `network` that they have no place for."""
     from safetensors.torch import save_file
 
-    model.save_pretrained(folder)
+    for place, model in models.items():
+        model.save_pretrained(folder / place)
     if extra := network.extra_heads():
         save_file({name: value.float().contiguous() for name, value in extra.items()}, folder / EXTRA_HEADS)
 
