@@ -43,7 +43,7 @@ MIXES = {
     "mix/mlm_modernbert": "train mix=mlm model=modernbert_tiny model.hidden=32 model.feed_forward=48 "
     f"mix.tasks.corpus.objective.whole_words=true {TEXT} {STEPS} optim=adamw schedule=cosine",
     "mix/mlm_sop": f"train mix=mlm_sop {BERT} {TEXT} {STEPS} optim=sgd optim.momentum=0.9 optim.lr=0.1 schedule=wsd",
-    "mix/rtd": f"train mix=rtd {ELECTRA} {TEXT} {STEPS}",
+    "mix/rtd": f"train mix=rtd model=electra_tiny {ELECTRA} {TEXT} {STEPS}",
     "mix/clm_gpt2": f"train mix=clm {GPT} tokenizer=bpe {TEXT} {STEPS} schedule=constant",
     "mix/clm_llama": f"train mix=clm model=llama_tiny model.hidden=32 model.feed_forward=64 model.key_value_heads=1 "
     f"mix.tasks.corpus.objective.separate_documents=false tokenizer=unigram {TEXT} {STEPS}",

@@ -49,8 +49,11 @@ def same_model(run: Path, own: Plan, text: Prepared, alone: Processes) -> None:
     shutil.move(run / "model", kept)
     made = Path(model_folder(str(run)))
     assert made == run / "checkpoints" / "step-00000002" / "model"
-    names = {path.name for path in kept.iterdir()} - {"README.md"}
-    assert {path.name for path in made.iterdir()} == names
+    found, names = (
+        {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"README.md"}
+        for folder in (made, kept)
+    )
+    assert found == names
     for name in names:
         one, other = ((folder / name).read_bytes() for folder in (made, kept))
         if name.endswith("config.json"):
