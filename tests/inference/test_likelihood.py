@@ -17,21 +17,6 @@ from lmctl.runner.places import Cpu
 LINES = ["the cat sits on the mat .", "a", "", "the dog runs , the red dog runs .", "b c d e f g h"]
 
 
-@pytest.fixture(scope="module")
-def decoder(tmp_path_factory):
-    return use_models.opened(use_models.gpt2(tmp_path_factory.mktemp("gpt2")))
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return use_models.opened(use_models.bert(tmp_path_factory.mktemp("bert")))
-
-
-@pytest.fixture(scope="module")
-def translator(tmp_path_factory):
-    return use_models.opened(use_models.marian(tmp_path_factory.mktemp("marian")))
-
-
 def next_logprob(loaded, before: list[int], piece: int) -> float:
     with torch.no_grad():
         logits = loaded.model(input_ids=torch.tensor([before])).logits[0, -1]
@@ -135,7 +120,7 @@ def test_batches_answer_in_order(same):
         assert all(len(set(batch)) == 1 for batch in seen)
 
 
-def test_what_is_no_model_is_refused(tmp_path, decoder):
+def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such directory"):
         model_folder(str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="neither a run nor a model directory"):
@@ -144,16 +129,10 @@ def test_what_is_no_model_is_refused(tmp_path, decoder):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match="no checkpoint yet"):
         model_folder(str(tmp_path))
-
-
-def test_a_model_without_a_head_is_refused(tmp_path):
+    use_models.bert(tmp_path / "model", "BertModel")
+    assert model_folder(str(tmp_path)) == str(tmp_path / "model")  # a run is found by its directory
     with pytest.raises(ConfigError, match="BertModel has no head"):
-        load(str(use_models.bert(tmp_path, "BertModel")), Cpu())
-
-
-def test_a_run_is_found_by_its_directory(tmp_path):
-    use_models.bert(tmp_path / "model")
-    assert model_folder(str(tmp_path)) == str(tmp_path / "model")
+        load(str(tmp_path), Cpu())
 
 
 def test_pickled_weights_are_refused(tmp_path):
