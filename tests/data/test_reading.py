@@ -10,7 +10,7 @@ import zstandard
 from anybody import anybody
 
 from lmctl.core.errors import DataError
-from lmctl.data.reading import aligned_lines, fingerprint, lines, text_files
+from lmctl.data.reading import fingerprint, lines, text_files
 
 
 def write(path, data: bytes):
@@ -48,19 +48,6 @@ def test_line_ends_of_all_systems_and_lines_longer_than_a_block(tmp_path):
     filler = "y" * ((1 << 20) - len(head) - 1)
     path = write(tmp_path / "mixed.txt", f"{head}{filler}\r\nc\n{long}\nlast\r".encode())
     assert list(lines(path)) == ["a", "b", filler, "c", long, "last"]
-
-
-def test_nothing_else_ends_a_line(tmp_path):
-    odd = "a\u2028b\x85c\x0bd\x0ce\x1cf\u2029g"
-    path = write(tmp_path / "odd.txt", f"{odd}\nnext\rold\r\nlast".encode())
-    assert list(lines(path)) == [odd, "next", "old", "last"]
-    # Where line i belongs to line i of another file, old Macs do not count, as for wc.
-    assert list(aligned_lines(path)) == [odd, "next\rold", "last"]
-
-
-def test_files_put_one_behind_the_other_have_marks_inside(tmp_path):
-    path = write(tmp_path / "joined.txt", "\ufeffone\n\ufefftwo\r\n\ufeff\ufeff\nzero\ufeffwidth\n\ufeff".encode())
-    assert list(lines(path)) == list(aligned_lines(path)) == ["one", "two", "", "zero\ufeffwidth"]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gz", "zst"])
