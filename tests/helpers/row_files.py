@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lmctl.core.batch import Row
@@ -28,9 +30,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows by the names of their columns, in the format that the suffix says."""
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         pq.write_table(pa.Table.from_pylist(rows), path)
         return str(path)
     if name.endswith(".jsonl"):

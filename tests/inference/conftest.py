@@ -1,4 +1,4 @@
-"""Random models of each family for the tests of this folder, as directories and loaded."""
+"""Random models of each family, as directories and loaded, and standard input for the verbs that use them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import use_models
+from predictions import NAMES, classifier
 
 from lmctl.inference.load import Loaded
 
@@ -46,3 +47,16 @@ def translator(marian: Path) -> Loaded:
 def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Put text on standard input."""
     return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of three classes."""
+    return classifier(tmp_path_factory.mktemp("class"), id2label=dict(enumerate(NAMES)))
+
+
+@pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that says any number of three labels."""
+    problem = "multi_label_classification"
+    return classifier(tmp_path_factory.mktemp("classes"), id2label=dict(enumerate(NAMES)), problem_type=problem)

@@ -1,4 +1,4 @@
-"""Word errors, n-best lists, noise."""
+"""Word error rate, rescoring of n-best lists, minimal pairs, typing noise."""
 
 from __future__ import annotations
 
