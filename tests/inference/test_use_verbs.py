@@ -100,12 +100,6 @@ def test_a_dash_and_a_pipe_are_read_once_as_standard_input_is(marian, gpt2, tmp_
     assert capsys.readouterr().out == expected
 
 
-def test_an_empty_dash_is_called_what_it_is(gpt2, typed):
-    typed("")
-    with pytest.raises(DataError, match="no prompt: standard input is empty"):
-        generate(gpt2, file="-")
-
-
 def test_a_prompt_is_continued_greedily(gpt2, capsys):
     generate(gpt2, prompt="the cat", max_new_tokens=5)
     loaded = use_models.opened(gpt2)
@@ -176,10 +170,11 @@ def test_what_cannot_be_generated_is_refused(bert, settings, error, message):
         generate(bert, **settings)
 
 
-def test_no_prompt_is_refused(bert, typed):
-    typed("\n\n")
-    with pytest.raises(DataError, match="standard input is empty"):
-        generate(bert)
+@pytest.mark.parametrize(("text", "settings"), [("\n\n", {}), ("", {"file": "-"})])
+def test_no_prompt_is_refused(bert, typed, text, settings):
+    typed(text)
+    with pytest.raises(DataError, match="no prompt: standard input is empty"):
+        generate(bert, **settings)
 
 
 def test_a_terminal_is_not_waited_for(bert, marian, monkeypatch):
@@ -194,11 +189,6 @@ def test_only_translators_translate(gpt2, typed):
     typed("a\n")
     with pytest.raises(ConfigError, match="is a causal language model, and translate needs a seq2seq"):
         translated(gpt2)
-
-
-def test_a_classifier_writes_no_text(tmp_path):
-    with pytest.raises(ConfigError, match="is a classifier: it writes no text"):
-        generate(use_models.bert(tmp_path, "BertForSequenceClassification"), prompt="a")
 
 
 @pytest.mark.parametrize("given", [{"temperature": 0.7}, {"top_p": 0.8}, {"top_k": 3}, {"temperature": 1.0}], ids=str)
