@@ -1,4 +1,4 @@
-"""Augmentations: what they may change, what they must keep, and that they are drawn from the generator alone."""
+"""Augmentations: what they may change, what they must keep; reproducible from the generator they are given."""
 
 from __future__ import annotations
 

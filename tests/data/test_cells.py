@@ -1,4 +1,4 @@
-"""What stands in the cells of tables: how lines are cut, what can be a text or a label, what is said of the rest."""
+"""Parsing tables (csv, tsv, jsonl, parquet): delimiters and quotes, which cells are text, messages for bad rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever changes the rows of a source changes its fingerprint: the caches know text by nothing else."""
+"""Fingerprints of sources follow every field that changes their rows: caches are keyed by them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of every kind: it is read right or refused in words, and nothing of it is lost, added or put elsewhere."""
+"""Property tests of text readers: no character lost or added, line ends, alignment, standard input."""
 
 from __future__ import annotations
 

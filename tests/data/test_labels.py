@@ -1,4 +1,4 @@
-"""Labels: what of a cell can be one, which class or number it is, and which columns are no labels at all."""
+"""Labels: which values of a cell are one, names of classes, numbers, and columns that cannot be labels."""
 
 from __future__ import annotations
 

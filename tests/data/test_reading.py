@@ -1,4 +1,4 @@
-"""Text files in every wrapping, and every way in which they can be wrong."""
+"""Text files: compression, line ends, encodings, damaged archives, fingerprints of contents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled and parallel sources: what is read, what is refused with file and line, and that no text leaks."""
+"""Labelled and parallel sources: every format gives the same rows, bad rows are named by file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows are held out: by content, in proportion, and so that no text of theirs is trained on."""
+"""Held-out rows: split by content, in proportion per class, and no text of theirs in training."""
 
 from __future__ import annotations
 

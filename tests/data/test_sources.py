@@ -1,4 +1,4 @@
-"""Sources: how documents are told apart, which are held out, and the two options of the group `data`."""
+"""Sources of documents: layouts of text files, the held-out split by content, `data=text` and `data=pydocs`."""
 
 from __future__ import annotations
 

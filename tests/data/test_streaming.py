@@ -1,4 +1,4 @@
-"""Streamed tasks: blocks in the place of stores, from any saved position, with nothing that validates among them."""
+"""Streamed sources: resuming from any position, passes over the stream, held-out rows, memory of two blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for the objectives: full rows lose and invent nothing; pairs are what they say they are."""
+"""Rows of objectives: packing loses nothing, sentence pairs do not leak their labels, truncation as in BERT."""
 
 from __future__ import annotations
 
@@ -243,8 +243,7 @@ def test_an_augmentation_is_drawn_anew_in_every_epoch_and_for_every_row():
     ids, lengths = rows.gather(numbers, np.zeros_like(numbers), reverse_some, draws)
     assert set(lengths.tolist()) == {11, 20}
     assert all((row[length:] == VOCABULARY.pad).all() for row, length in zip(ids, lengths, strict=True))
-    some = numbers[3:5]
-    again, _ = rows.gather(some, np.zeros_like(some), reverse_some, draws)
+    again, _ = rows.gather(numbers[3:5], np.zeros_like(numbers[3:5]), reverse_some, draws)
     assert (again == ids[3:5]).all()
     _, later = rows.gather(numbers, np.ones_like(numbers), reverse_some, draws)
     assert (later != lengths).any()
