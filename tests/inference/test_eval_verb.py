@@ -16,10 +16,11 @@ def test_figures_are_written_beside_those_of_other_suites(gpt2, tmp_path, capsys
     out = tmp_path / "figures.json"
     evaluate(gpt2, out=str(out))
     pairs = tmp_path / "pairs.tsv"
-    pairs.write_text("a\tb\n")
+    pairs.write_text("the cat\tthe cat sits on the mat .\nthe dog runs on the red mat\tthe\n")
     evaluate(gpt2, suite="minimal_pairs", file=str(pairs), out=str(out))
     found = json.loads(out.read_text())
     assert set(found) == {"perplexity", "minimal_pairs"}
+    assert (found["minimal_pairs"]["accuracy"], found["minimal_pairs"]["pairs"]) == (0.5, 2)
     assert (found["perplexity"]["documents"], found["perplexity"]["split"]) == (3, "all")
     printed = capsys.readouterr().out
     assert f"{found['perplexity']['bits_per_byte']:.4f}" in printed

@@ -257,19 +257,10 @@ def usual() -> dict[str, Seen]:
 
 @pytest.mark.parametrize(("verb", "key", "other"), ENTRIES, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_key_of_a_verb_changes_what_it_does(
-    verb: str,
-    key: str,
-    other: Other,
-    places: dict[str, str],
-    shapes: list[Any],
-    usual: dict[str, Seen],
-    tmp_path: Path,
+    verb: str, key: str, other: Other, places: dict[str, str], shapes: Any, usual: dict[str, Seen], tmp_path: Path
 ):
     def ran(folder: str, **changed: Any) -> Seen:
-        settings = {
-            name: places.get(value, value) if isinstance(value, str) else value
-            for name, value in (base | changed).items()
-        }
+        settings = {name: places.get(str(value), value) for name, value in (base | changed).items()}
         return used(tmp_path / folder, verb, other.typed, settings, shapes)
 
     base = {"model_path": f"<{other.model or MODEL[verb]}>", **other.given}

@@ -177,13 +177,6 @@ def test_scores_of_a_corpus_are_those_of_sacrebleu(tokenize):
     assert f"tok:{tokenize}" in figures["bleu_signature"]
 
 
-def test_minimal_pairs_are_right_where_the_good_one_is_likelier(decoder, tmp_path):
-    file = tmp_path / "pairs.tsv"
-    file.write_text("the cat\tthe cat sits on the mat .\nthe dog runs on the red mat\tthe\n")
-    figures = suites.run("minimal_pairs", job(decoder, [], tmp_path, file=str(file)))
-    assert figures == {"accuracy": 0.5, "pairs": 2}
-
-
 @pytest.mark.parametrize(
     ("suite", "yields", "message"),
     [

@@ -14,6 +14,8 @@ from use_models import generate, score, translated
 
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.inference.decode import complete, translate
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.tokenizer.vocabulary import vocabulary
 from lmctl.verbs import generate as generate_verb
 
 LINES = ["the cat sits on the mat .", "", "a", "b c d e f g h", "  ", "the red dog", "a"]
@@ -112,11 +114,12 @@ def test_a_prompt_is_continued_greedily(gpt2, capsys):
     assert capsys.readouterr().out == loaded.tokenizer.decode(ids, skip_special_tokens=True) + "\n"
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_prompts_in_a_batch_are_continued_as_alone(gpt2, monkeypatch, recurrent):
-    if recurrent:
-        monkeypatch.setattr("lmctl.inference.decode._of_transformers", lambda loaded: False)
-    loaded = use_models.opened(gpt2)
+def test_prompts_of_a_recurrent_model_are_continued_in_batches_as_alone(tmp_path):
+    known = vocabulary(use_models.tokenizer("[SEP] $A"))
+    network = RecurrentLM(1, 16, dropout=0.0).load(known, {"lm": known.size}).pretrained()
+    for weights in network.parameters():
+        torch.nn.init.normal_(weights)
+    loaded = use_models.opened(use_models.save(tmp_path, network, "[SEP] $A"))
     prompts = ["the cat sits on", "a", "the dog", "b c", "a b c d e f g"]
     together = list(complete(loaded, prompts, 3, 6))
     assert together == [next(complete(loaded, [prompt], 1, 6)) for prompt in prompts]
