@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ datasets.disable_progress_bars()
 ROWS = 53
 """No multiple of a block, of a batch or of the number of shards."""
 BUFFER = 12
+KINDS = ["saved", "parquet", "jsonl"]
 TOKENIZER = small.tokenizer()
 
 
@@ -54,7 +56,7 @@ def rows(count: int = ROWS) -> list[dict[str, Any]]:
     return [{"text": texts[again.get(i, i)], "label": "ab"[i % 2]} for i in range(count)]
 
 
-@pytest.fixture(scope="module", params=["saved", "parquet", "jsonl"])
+@pytest.fixture(scope="module", params=KINDS)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("data") / request.param
     data = Dataset.from_list(rows())
@@ -195,10 +197,12 @@ def undisturbed(path: str, which: str) -> tuple[Plan, Prepared, list[Any], list[
     return plan, prepared, windows, positions
 
 
-@pytest.mark.parametrize("which", ["mlm", "classify", "classify by tokens", "mix"])
+@pytest.mark.parametrize(
+    ("path", "which"),
+    [*product(KINDS, ("mlm", "classify by tokens")), ("saved", "classify"), ("saved", "mix")],
+    indirect=["path"],
+)
 def test_a_position_is_all_that_has_to_be_kept(path: str, which: str):
-    if which in ("classify", "mix") and not path.endswith("saved"):
-        pytest.skip("one kind of files is enough")
     plan, prepared, windows, positions = undisturbed(path, which)
 
     @given(st.integers(0, WINDOWS - 2), st.sampled_from([1, 2]))
@@ -221,11 +225,8 @@ def test_a_position_is_all_that_has_to_be_kept(path: str, which: str):
 
 def rows_of(batches: list[Any]) -> list[Any]:
     """The rows of batches by themselves, whatever they are padded to."""
-    return [
-        (task, [piece for piece in row if piece != small.vocabulary().pad])
-        for task, inputs, _ in batches
-        for row in inputs["input_ids"]
-    ]
+    rows = [(task, row) for task, inputs, _ in batches for row in inputs["input_ids"]]
+    return [(task, [piece for piece in row if piece != small.vocabulary().pad]) for task, row in rows]
 
 
 def test_no_more_than_two_blocks_are_in_memory(path: str, monkeypatch: pytest.MonkeyPatch):
