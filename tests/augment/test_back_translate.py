@@ -1,4 +1,4 @@
-"""`augment=back_translate` with two random translation models: draws that are its own, and distributed as they say."""
+"""`augment=back_translate` with two random models: reproducible draws, distributed as temperature and rate say."""
 
 from __future__ import annotations
 

@@ -1,14 +1,11 @@
-"""What stands in the cells of tables: how lines are cut, what can be a text or a label, what is said of the rest."""
+"""Parsing tables (csv, tsv, jsonl, parquet): delimiters and quotes, which cells are text, messages for bad rows."""
 
 from __future__ import annotations
 
 import csv
-import datetime
 import gzip
 import io
 import json
-import time
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from row_files import refusal, rows, texts, write
 
-from lmctl.core.batch import Row
-from lmctl.core.errors import ConfigError, DataError, Exit, LmctlError
+from lmctl.core.errors import ConfigError, DataError
 from lmctl.data.dialect import Dialect, detect
-from lmctl.data.hub import Hub
 from lmctl.data.jsonl import JsonLines
-from lmctl.data.records import BadRow, label_of
 from lmctl.data.table import Table
-from lmctl.mix.mix import Task
-from lmctl.objective.classify import Classify
-from lmctl.train.class_labels import Labels, check_repeated, labelled
-from lmctl.train.prepare import check_kind
-
-
-def write(path: Path, text: str | bytes) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return str(path)
-
-
-def rows(source: Any) -> list[Row]:
-    return list(source.read(source.parts[0]))
-
-
-def texts(source: Any) -> list[str]:
-    return [" ".join(row.texts) for row in rows(source)]
-
-
-def refusal(source: Any) -> LmctlError:
-    with pytest.raises(LmctlError) as caught:
-        rows(source)
-    return caught.value
-
 
 # How lines are cut into cells
 
@@ -180,6 +150,9 @@ def test_the_suffix_is_part_of_the_fingerprint_because_it_has_a_say(tmp_path: Pa
         ({"en": "text"}, "not text but an object"),
         (True, "not text but true or false"),
         ("\u3000 ", "is empty"),
+        ("", "is empty"),
+        (None, "is empty"),
+        (7, "not text but a number"),
     ],
 )
 @pytest.mark.parametrize("label", [None, "label"])
@@ -189,46 +162,6 @@ def test_what_is_no_text(tmp_path: Path, value: Any, words: str, label: str | No
     with pytest.raises(DataError, match=rf"t\.jsonl:2: column 'text' .*{words}"):
         rows(JsonLines(path, label=label))
     assert texts(JsonLines(path, label=label, on_bad_row="skip")) == ["fine", "too"]
-
-
-NO_LABELS = [None, "", " ", "\u3000", "\u200b", float("nan"), float("inf"), -float("inf"), {"id": 1}, ["a", None],
-             ["a", ["b"]], ["a", ""], "\ud83d", b"\xff", Decimal("NaN"), datetime.date(2020, 1, 1), np.float32("nan"),
-             pd.NaT]  # fmt: skip
-
-
-@pytest.mark.parametrize("value", NO_LABELS, ids=repr)
-def test_what_is_no_label(value: Any):
-    with pytest.raises(BadRow):
-        label_of({"label": value}, "label")
-
-
-@pytest.mark.parametrize(
-    ("value", "name"),
-    [
-        (9007199254740993, "9007199254740993"),
-        (10**30 + 1, str(10**30 + 1)),
-        (1, "1"),
-        (1.0, "1"),
-        ("1", "1"),
-        (-0.0, "0"),
-        (0.5, "0.5"),
-        (True, "true"),
-        (" a b ", "a b"),
-        (b"bytes", "bytes"),
-        (Decimal("2.00"), "2"),
-        (Decimal("2.50"), "2.5"),
-        (np.int64(7), "7"),
-        (np.float32(0.5), "0.5"),
-    ],
-    ids=repr,
-)
-def test_the_class_that_a_label_is(value: Any, name: str):
-    labels = Labels("class", None)
-    labels.add(Row(["text"], label_of({"label": value}, "label")))
-    assert labels.arrays()[1] == [name]
-    several = Labels("classes", None)
-    several.add(Row(["text"], label_of({"label": [value, value]}, "label")))
-    assert several.arrays()[1] == [name]
 
 
 def test_lists_of_texts_are_cut_as_they_are_and_evened_out(tmp_path: Path):
@@ -289,187 +222,3 @@ def test_a_column_that_no_row_has_is_a_mistake_in_the_settings(tmp_path: Path, o
     assert isinstance(error, ConfigError)
     assert str(error) == f"{path}:1: no column 'labl'; did you mean label?"
     assert error.hint == "columns: text, label; say which it is: data.label=COLUMN"
-
-
-# Files
-
-
-def test_hidden_files_are_left_alone_and_suffixes_may_be_in_capitals(tmp_path: Path):
-    table = "text,label\n{0},x\n"
-    for name in ("a.csv", "B.CSV", ".ipynb_checkpoints/a-checkpoint.csv", "._a.csv", "sub/c.Tsv"):
-        write(tmp_path / name, table.format(Path(name).stem))
-    write(tmp_path / "sub" / "c.Tsv", "text\tlabel\nc\tx\n")
-    pq.write_table(pa.table({"text": ["d"], "label": ["x"]}), tmp_path / "D.PARQUET")
-    assert sorted(texts(Table(str(tmp_path), label="label"))) == ["B", "a", "c", "d"]
-    for name in ("a.jsonl", "B.JSONL", ".x/a.jsonl", "._a.jsonl"):
-        write(tmp_path / name, json.dumps({"text": name}))
-    assert sorted(texts(JsonLines(str(tmp_path)))) == ["B.JSONL", "a.jsonl"]
-
-
-def test_parquet_is_known_by_its_first_bytes(tmp_path: Path):
-    pq.write_table(pa.table({"text": ["one"]}), tmp_path / "part-00000")
-    assert texts(Table(str(tmp_path / "part-00000"))) == ["one"]
-
-
-def test_damaged_parquet_is_named(tmp_path: Path):
-    path = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"text": [f"text {i} " * 9 for i in range(900)]}), path, compression="zstd")
-    whole = path.read_bytes()
-    damages = {
-        "cut": whole[: len(whole) // 2],
-        "page": whole[:40] + b"\0" * 60 + whole[100:],
-        "empty": b"",
-        "text": b"hello",
-    }
-    damages["footer"] = whole[:-30] + b"\xff" * 20 + whole[-10:]
-    for name, data in damages.items():
-        error = refusal(Table(write(tmp_path / f"{name}.parquet", data)))
-        assert isinstance(error, DataError), name
-        assert f"{name}.parquet is damaged" in str(error)
-        assert "\n" not in str(error)
-        assert error.code == Exit.DATA
-
-
-def test_json_that_is_not_an_object_per_line_is_told_how_to_become_so(tmp_path: Path):
-    listed = refusal(JsonLines(write(tmp_path / "a.json", '[{"text": "x"},\n {"text": "y"}]')))
-    assert "a.json is a list" in str(listed)
-    assert listed.hint is not None
-    assert "jq -c '.[]' a.json > a.jsonl" in listed.hint
-    assert "objects over several lines" in str(refusal(JsonLines(write(tmp_path / "b.json", '{\n "text": "x"\n}\n'))))
-    deep = write(tmp_path / "deep.jsonl", '{"text": "x"}\n{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    with pytest.raises(DataError, match=r"deep\.jsonl:2: JSON nested too deeply"):
-        rows(JsonLines(deep))
-    assert texts(JsonLines(deep, on_bad_row="skip")) == ["x"]
-
-
-@pytest.mark.parametrize(
-    ("made", "name", "hint"),
-    [
-        (Table, "t.jsonl", "data=jsonl"),
-        (Table, "T.JSON.gz", "data=jsonl"),
-        (Table, "t.xlsx", "save the sheet as csv"),
-        (JsonLines, "t.csv", "data=table"),
-        (JsonLines, "t.parquet", "data=table"),
-    ],
-)
-def test_files_of_another_kind_are_sent_to_their_reader(tmp_path: Path, made: Any, name: str, hint: str):
-    error = refusal(made(write(tmp_path / name, "anything\n")))
-    assert name in str(error)
-    assert hint in str(error.hint)
-
-
-ODD_CELLS = [("NA", "None"), ("null", "NA"), ("007", "01"), ("True", "false"), ("3.10", "1.0"), ("a, b", "2020-01-01")]
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("suffix", ["csv", "tsv"])
-def test_a_table_has_the_same_rows_under_hub(tmp_path: Path, streaming: bool, suffix: str):
-    path = tmp_path / f"t.{suffix}"
-    lines = [("text", "label"), *ODD_CELLS, ("", "x"), ("y", ""), ("z", " ")]
-    with open(path, "w", newline="") as file:
-        csv.writer(file, delimiter="," if suffix == "csv" else "\t").writerows(lines)
-    how: dict[str, Any] = {"label": "label", "on_bad_row": "skip"}
-    table, hub = Table(str(path), **how), Hub(str(path), streaming=streaming, **how)
-    assert [(row.texts[0], row.label) for row in rows(table)] == ODD_CELLS
-    assert rows(hub) == rows(table), "with their places"
-    with pytest.raises(DataError, match=rf"t\.{suffix}:8: column 'text' is empty"):
-        rows(Hub(str(path), label="label", streaming=streaming))
-
-
-# Labels as classes and as numbers
-
-
-def test_names_of_classes_that_look_like_numbers():
-    for names in (["②", "①"], ["²", "³"], ["--2", "1"], ["٣", "1"], ["9" * 5000, "1"]):
-        labels = Labels("class", None)
-        for name in names:
-            labels.add(Row(["text"], name))
-        assert labels.arrays()[1] == sorted(names)
-    labels = Labels("class", None)
-    for name in ("10", "9", "-1", "007"):
-        labels.add(Row(["text"], name))
-    assert labels.arrays()[1] == ["-1", "007", "9", "10"]
-
-
-def test_labels_that_are_no_single_classes_say_what_to_write():
-    """Numbers with fractions, and lists: what the setting is then, by the name of its task."""
-
-    def rows(labels: list[Any]) -> list[Row]:
-        return [Row(["text"], label) for label in labels]
-
-    for ratings in ([f"{i / 100:.2f}" for i in range(90)], [i / 7 for i in range(60)], ["1e-3", *map(str, range(40))]):
-        with pytest.raises(DataError, match="the labels are numbers such as") as said:
-            check_repeated(rows(ratings), "class", "mine")
-        assert said.value.hint == "to learn the numbers themselves: mix.tasks.mine.objective.labels=number"
-        check_repeated(rows(ratings), "number", "mine")
-    with pytest.raises(DataError, match="every row has a list of labels") as said:
-        check_repeated(rows([["a"], ["a", "b"]]), "class", "mine")
-    assert said.value.hint == "to learn several labels per row: mix.tasks.mine.objective.labels=classes"
-    check_repeated(rows([["a"], ["a", "b"]]), "classes", "mine")
-    stars = [f"{i / 2:.1f}" for i in range(11)]
-    check_repeated(rows(stars), "class", "mine")  # half stars: few enough to be classes
-    check_repeated(rows([f"{i}.{i % 3}" for i in range(30)] * 20), "class", "mine")  # numbered sections, often each
-    check_repeated(rows([str(i) for i in range(200)]), "class", "mine")
-    check_repeated(rows([["a"], "b"] * 40), "class", "mine")  # one by one, as on_bad_row says
-
-
-def test_a_column_of_names_of_rows_is_refused_in_time():
-    def numbered(count: int, classes: int) -> list[Row]:
-        return [Row(["text"], str(i % classes)) for i in range(count)]
-
-    for kind in ("class", "classes"):
-        with pytest.raises(DataError, match="20,000 different labels in 20,000 rows"):
-            check_repeated(numbered(20_000, 20_000), kind, "classify")  # type: ignore[arg-type]
-        check_repeated(numbered(20_000, 4_000), kind, "classify")  # type: ignore[arg-type]
-        check_repeated(numbered(900, 900), kind, "classify")  # type: ignore[arg-type]
-    check_repeated(numbered(20_000, 20_000), "number", "rate")
-    labels = Labels("class", None)
-    for row in numbered(20_000, 20_000):
-        labels.add(row)
-    begin = time.process_time()
-    assert labels.arrays()[1] == [str(i) for i in range(20_000)]
-    assert time.process_time() - begin < 5, "hundredths of a second; minutes if every name asks about all names"
-
-
-@pytest.mark.parametrize("label", ["one", "nan", "inf", 1e39, 10**400, ["1", "2"]])
-def test_what_is_no_number(label: Any):
-    with pytest.raises(DataError, match=r"t:1: label .* is not a number"):
-        Labels("number", None).add(Row(["text"], label, "t:1"))
-
-
-def test_rows_whose_label_cannot_be_are_left_out_where_bad_rows_are_skipped():
-    labels, left_out = Labels("number", None), []
-    given = [Row(["a"], "1"), Row(["b"], "high", "t:2"), Row(["c"], 2.5)]
-    assert list(labelled(given, labels, True, left_out)) == [["a"], ["c"]]
-    assert labels.arrays()[0].tolist() == [1.0, 2.5]
-    assert left_out == ["t:2: label 'high' is not a number that can be learnt"]
-    with pytest.raises(DataError, match="t:2: label 'high'"):
-        list(labelled(given, Labels("number", None), False, []))
-    unknown = labelled([Row(["a"], "x"), Row(["b"], "z", "t:2")], Labels("class", ["x", "y"]), True, left_out)
-    assert list(unknown) == [["a"]]
-
-
-def test_a_mix_that_wants_labels_names_the_columns(tmp_path: Path):
-    path = write(tmp_path / "t.csv", "Review,Sentiment\na nice film,pos\na bad film,neg\nbad,neg\n")
-    for alone, key in ((True, "data.label"), (False, "mix.tasks.topics.data.label")):
-        with pytest.raises(ConfigError, match="Classify reads labelled rows") as caught:
-            check_kind("topics", Task(Classify(), Table(path)), alone)
-        assert f"data.text=Review {key}=Sentiment" in str(caught.value.hint)
-
-
-def test_how_to_get_labels_is_told_in_the_names_of_the_columns(tmp_path: Path):
-    films = "id,Review,Sentiment,year\n" + "".join(
-        f"{i},a film that is number {i},{'pos' if i % 3 else 'neg'},19{i}\n" for i in range(10, 40)
-    )
-    path = write(tmp_path / "my films.csv", films)
-    how = Table(path).how_to_label()
-    assert how is not None
-    assert "its columns: id, Review, Sentiment, year" in how
-    assert f"data=table 'data.path={path}' data.text=Review data.label=Sentiment" in how
-    assert Hub(path).how_to_label() == how.replace("data=table", "data=hub")
-    lines = [json.dumps({"text": f"text {i}", "label": i % 2}) for i in range(9)]
-    path = write(tmp_path / "t.jsonl", "\n".join(lines))
-    for source, name in ((JsonLines(path), "jsonl"), (Hub(path), "hub")):
-        assert f"data={name} data.path={path} data.text=text data.label=label" in str(source.how_to_label())
-    there = JsonLines(path).how_to_label("mix.tasks.topics.")
-    assert f"data@mix.tasks.topics.data=jsonl mix.tasks.topics.data.path={path}" in str(there)

@@ -1,4 +1,4 @@
-"""Whatever changes the rows of a source changes its fingerprint: the caches know text by nothing else."""
+"""Fingerprints of sources follow every field that changes their rows: caches are keyed by them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from command import ROOT
 from omegaconf import OmegaConf
+from row_files import write_rows
 
 from lmctl.core.errors import LmctlError
 
@@ -38,6 +39,8 @@ ROWS: dict[str, Change] = {
     "target": (PARALLEL, "third"),
     "valid_share": ({}, 0.5),
 }
+SIDES = {"source": "rows", "target": "other"}
+VALID_SIDES = {**SIDES, "valid_source": "valid", "valid_target": "valid"}
 FILES: dict[str, Change] = {**ROWS, "path": ({}, "changed"), "valid_path": ({}, "valid"), "on_bad_row": ({}, "skip")}
 CHANGES: dict[str, dict[str, Change]] = {
     "table": {**FILES, "delimiter": ({}, "tab"), "quoting": ({}, "none"), "header": ({}, False)},
@@ -53,17 +56,11 @@ CHANGES: dict[str, dict[str, Change]] = {
         "buffer": ({"streaming": True, "buffer": 5}, 7),
     },
     "parallel": {
-        "source": ({"source": "rows", "target": "other"}, "changed"),
-        "target": ({"source": "rows", "target": "other"}, "changed"),
+        "source": (SIDES, "changed"),
+        "target": (SIDES, "changed"),
         "path": ({"path": "two"}, "both"),
-        "valid_source": (
-            {"source": "rows", "target": "other", "valid_source": "valid", "valid_target": "valid"},
-            "hers",
-        ),
-        "valid_target": (
-            {"source": "rows", "target": "other", "valid_source": "valid", "valid_target": "valid"},
-            "hers",
-        ),
+        "valid_source": (VALID_SIDES, "hers"),
+        "valid_target": (VALID_SIDES, "hers"),
         "valid_path": ({"path": "two"}, "both"),
         "valid_share": ({"path": "two"}, 0.5),
         "on_bad_row": ({"path": "bad"}, "skip"),
@@ -106,12 +103,8 @@ def test_no_field_is_forgotten(option: str):
     assert fields == {*CHANGES[option], *(field for kind, field in NOT_HERE if kind == option)}
 
 
-def table(rows: dict[str, list[str]], suffix: str) -> str:
-    lines = [dict(zip(rows, cells, strict=True)) for cells in zip(*rows.values(), strict=True)]
-    if suffix == "jsonl":
-        return "\n".join(map(json.dumps, lines)) + "\n"
-    return "\n".join(",".join('"' + c.replace('"', '""') + '"' for c in line.values()) for line in
-                     [{name: name for name in rows}, *lines]) + "\n"  # fmt: skip
+def records(columns: dict[str, list[str]]) -> list[dict[str, str]]:
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 def write(folder: Path, option: str) -> str:
@@ -122,25 +115,18 @@ def write(folder: Path, option: str) -> str:
     if option in ("table", "jsonl", "hub"):
         suffix = "csv" if option == "table" else "jsonl"
         for name, rows in (("rows", COLUMNS), ("changed", changed), ("bad", bad), ("valid", valid)):
-            (folder / f"{name}.{suffix}").write_text(table(rows, suffix))
+            write_rows(folder / f"{name}.{suffix}", records(rows))
         if option == "hub":
-            (folder / "configs").mkdir()
-            (folder / "splits").mkdir()
             for name, rows in (("train", COLUMNS), ("test", changed)):
-                (folder / "configs" / f"{name}.jsonl").write_text(table(rows, suffix))
-                (folder / "splits" / f"{name}.jsonl").write_text(table(rows, suffix))
+                for place in ("configs", "splits"):
+                    write_rows(folder / place / f"{name}.jsonl", records(rows))
             card = "".join(
                 f"- config_name: {c}\n  data_files: {n}.jsonl\n" for c, n in (("one", "train"), ("two", "test"))
             )
             (folder / "configs" / "README.md").write_text(f"---\nconfigs:\n{card}---\n")
         return f".{suffix}"
-    texts = {
-        "rows": TEXTS,
-        "other": COLUMNS["other"],
-        "changed": changed["text"],
-        "valid": TEXTS[:3],
-        "hers": TEXTS[3:6],
-    }
+    texts = {"rows": TEXTS, "other": COLUMNS["other"], "changed": changed["text"]}
+    texts |= {"valid": TEXTS[:3], "hers": TEXTS[3:6]}
     texts["two"] = [f"{a}\t{b}" for a, b in zip(TEXTS, COLUMNS["other"], strict=True)]
     texts["both"] = [f"{a}\t{b}" for a, b in zip(TEXTS, COLUMNS["third"], strict=True)]
     texts["bad"] = ["\tempty", *texts["two"]]

@@ -1,4 +1,4 @@
-"""Text of every kind: it is read right or refused in words, and nothing of it is lost, added or put elsewhere."""
+"""Property tests of text readers: no character lost or added, line ends, alignment, standard input."""
 
 from __future__ import annotations
 
@@ -11,60 +11,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from command import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmctl.core.errors import DataError, LmctlError
+from lmctl.core.errors import DataError
 from lmctl.data.document_layout import LAYOUTS
 from lmctl.data.parallel import Parallel
 from lmctl.data.reading import aligned_lines, lines
-from lmctl.data.text import Corpus, TextFiles
+from lmctl.data.text import Corpus
 from lmctl.inference.input_lines import incoming, lines_of
 
-PIECES = [
-    *[
-        "The cat sat. ",
-        "It ran",
-        ". ",
-        "1. ",
-        "今天很好。",
-        "他说：“走吧。”",
-        '"a.","b."',
-        "= A heading =",
-        "# Another",
-        "a\tb",
-    ],
-    *[
-        "\n",
-        "\n",
-        "\n",
-        "\r\n",
-        "\n\n",
-        " ",
-        "\t",
-        "é",
-        "😀",
-        "\ufeff",
-        "\u2028",
-        "\x85",
-        "\x0b",
-        "\x0c",
-        "\x1c",
-        "\u200b",
-    ],
-]
+sys.path.append(str(ROOT / "scripts"))
+
+from fuzzing.lists import Trickle
+
+PIECES = ["The cat sat. ", "It ran", ". ", "1. ", "今天很好。", "他说：“走吧。”", '"a.","b."', "= A heading =",
+          "# Another", "a\tb", "\r\n", "\n\n", *"\n\n\n \té😀\ufeff\u2028\x85\x0b\x0c\x1c\u200b"]  # fmt: skip
 OLD = [*PIECES, "\r", "\r\r"]
-BAD = [
-    b"\0",
-    b"\xe9",
-    b"caf\xe9 ol\xe9\n",
-    b"\xed\xa0\xbd",
-    b"\xe4\xb8",
-    b"\xff\xfe",
-    b"\x1f\x8b",
-    b"\x28\xb5\x2f\xfd",
-    b"%PDF",
-]
+BAD = [b"\0", b"\xe9", b"caf\xe9 ol\xe9\n", b"\xed\xa0\xbd", b"\xe4\xb8", b"\xff\xfe", b"\x1f\x8b",
+       b"\x28\xb5\x2f\xfd", b"%PDF"]  # fmt: skip
 
 text = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=14).map("".join)
 text_of_any_age = st.lists(st.sampled_from(OLD), max_size=14).map("".join)
@@ -81,19 +47,6 @@ def encoded(text: str) -> bytes:
 def without_marks(text: str) -> str:
     """The text with `\\n` for line ends, and without the byte order marks that a line may begin with."""
     return re.sub(r"(^|\n)\ufeff+", r"\1", re.sub(r"\r\n?", "\n", text))
-
-
-def read_somehow(contents: list[bytes], layout: str, sentences: str, on_bad_file: str) -> None:
-    with TemporaryDirectory() as folder:
-        for number, content in enumerate(contents):
-            Path(folder, f"{number}.txt").write_bytes(content)
-        source = TextFiles(folder, layout, sentences, on_bad_file=on_bad_file)
-        try:
-            documents = [list(source.documents(split)) for split in ("train", "valid")]
-        except LmctlError:
-            return
-        assert all(sentence for part in documents for document in part for sentence in document)
-        assert source.describe().startswith(folder)
 
 
 def keep_all(content: str, layout: str, sentences: str) -> None:
@@ -162,21 +115,6 @@ def come_in(content: bytes, size: int) -> None:
             assert results[0][1] == [line.lstrip("\ufeff") for line in wanted]
 
 
-class Trickle(io.RawIOBase):
-    """A pipe that hands out a few bytes at a time."""
-
-    def __init__(self, content: bytes, size: int) -> None:
-        self.content, self.size = io.BytesIO(content), size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, room):
-        block = self.content.read(min(self.size, len(room)))
-        room[: len(block)] = block
-        return len(block)
-
-
 def typed(content: bytes, size: int) -> Iterator[str]:
     before = sys.stdin
     sys.stdin = io.TextIOWrapper(io.BufferedReader(Trickle(content, size)), encoding="utf-8")
@@ -206,8 +144,6 @@ def splits(content: str) -> None:
 layouts = st.sampled_from(["auto", *LAYOUTS])
 cuts = st.sampled_from(["auto", "line", "split"])
 CHECKS = {
-    "folders": (read_somehow, [st.lists(anything.map(b"".join), min_size=1, max_size=3), layouts, cuts,
-                               st.sampled_from(["error", "skip"])]),
     "nothing lost": (keep_all, [text | text_of_any_age, layouts, cuts]),
     "parallel": (pair_up, [rows, st.tuples(*[st.sampled_from(["\n", "\r\n"])] * 2), st.booleans()]),
     "standard input": (come_in, [anything.map(b"".join) | text.map(encoded), st.integers(1, 9)]),
@@ -216,6 +152,6 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_few(name):
+def test_any_text_is_read_right_or_refused(name):
     check, arguments = CHECKS[name]
     settings(max_examples=80, deadline=None)(given(*arguments)(check))()

@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 import pytest
-from command import HELPERS, environment
+from command import HELPERS, elsewhere
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Translation, Value
 
 from lmctl.core.batch import Row
@@ -219,13 +219,9 @@ print(json.dumps([seen(**options) for options in json.loads(sys.argv[1])]))
 
 def on_the_hub(folder: Path, port: int, *options: dict[str, Any], offline: str = "0") -> list[Any]:
     """What a process sees that takes `hub_server.py` for the hub."""
-    words = [sys.executable, "-c", ON_THE_HUB, json.dumps(options)]
     there = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(folder / "hf")}
-    there |= {"HF_HUB_OFFLINE": offline, "HF_DATASETS_OFFLINE": offline, "PYTHONHASHSEED": "7"}
-    done = subprocess.run(words, env=environment(folder, **there), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    return json.loads(done.stdout)
+    there |= {"HF_HUB_OFFLINE": offline, "HF_DATASETS_OFFLINE": offline}
+    return json.loads(elsewhere(ON_THE_HUB, json.dumps(options), folder=folder, cache=folder, **there))
 
 
 def test_names_on_the_hub(tmp_path: Path):

@@ -1,29 +1,22 @@
-"""Sources: how documents are told apart, which are held out, and the two options of the group `data`."""
+"""Sources of documents: layouts of text files, the held-out split by content, `data=text` and `data=pydocs`."""
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
-import importlib
-import json
-import os
+import hashlib
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import elsewhere
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from lmctl.core.errors import DataError
 from lmctl.data.base import Source
 from lmctl.data.pydocs import PyDocs
 from lmctl.data.split import by_content
 from lmctl.data.text import TextFiles
-
-ROOT = Path(__file__).parents[2]
 
 
 def put(folder: Path, **files: str) -> str:
@@ -39,19 +32,6 @@ def everything(source: Source) -> list[list[str]]:
 
 def both(source: Source) -> set[tuple[str, ...]]:
     return set(map(tuple, everything(source)))
-
-
-@pytest.mark.parametrize("option", sorted((ROOT / "conf" / "data").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_yaml_shows_every_field(option):
-    values = OmegaConf.to_container(OmegaConf.load(option))
-    assert isinstance(values, dict)
-    module, _, name = values.pop("_target_").rpartition(".")
-    fields = dataclasses.fields(getattr(importlib.import_module(module), name))
-    assert set(values) == {field.name for field in fields}
-    for field in fields:
-        if field.default is not dataclasses.MISSING:
-            assert values[field.name] == field.default
-    assert option.read_text(encoding="utf-8").startswith("# ")
 
 
 BERT_STYLE = "A first one here.\nThen another one.\n\nSecond text starts.\nIt goes on.\nIt ends.\n\nThird one.\nBye.\n"
@@ -111,11 +91,13 @@ def test_verses_without_punctuation_stay_lines(tmp_path):
 
 
 def test_what_is_given_is_not_detected(tmp_path):
-    path = put(tmp_path, one=BERT_STYLE, two="Four is here. Five too.\n")
+    path = put(tmp_path / "here", one=BERT_STYLE, two="Four is here. Five too.\n")
     assert len(everything(TextFiles(path, layout="one_document_per_file"))) == 2
     assert len(everything(TextFiles(path, layout="one_document_per_line"))) == 8
     assert ("Four is here. Five too.",) in both(TextFiles(path, sentences="line"))
     assert ("Four is here.", "Five too.") in both(TextFiles(path, sentences="split"))
+    elsewhere = put(tmp_path / "elsewhere", called=BERT_STYLE, otherwise="Four is here. Five too.\n")
+    assert TextFiles(elsewhere).fingerprint() == TextFiles(path).fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -241,54 +223,31 @@ def test_no_text_at_all_names_the_file(tmp_path):
             everything(TextFiles(put(tmp_path, nothing=text) + "/nothing.txt"))
 
 
-def test_the_fingerprint_follows_everything_that_changes_the_documents(tmp_path):
-    path = put(tmp_path / "a", one=BERT_STYLE)
-    first = TextFiles(path).fingerprint()
-    assert json.loads(json.dumps(first)) == first
-    assert TextFiles(put(tmp_path / "b", other=BERT_STYLE)).fingerprint() == first
-    others = [
-        TextFiles(path, layout="one_document_per_line"),
-        TextFiles(path, sentences="split"),
-        TextFiles(path, valid_share=0.1),
-        TextFiles(path, valid_path=path),
-        TextFiles(put(tmp_path / "c", one=BERT_STYLE.replace("Bye", "Hello"))),
-    ]
-    assert all(other.fingerprint() != first for other in others)
+@pytest.fixture(scope="module")
+def pydocs() -> PyDocs:
+    """It parses the standard library once."""
+    return PyDocs()
 
 
-def test_pydocs_is_prose():
-    source = PyDocs()
-    assert isinstance(source, Source)
-    train, valid = (list(source.documents(split)) for split in ("train", "valid"))
+def test_pydocs_is_prose(pydocs):
+    train, valid = (list(pydocs.documents(split)) for split in ("train", "valid"))
     sentences = [sentence for document in train + valid for sentence in document]
     assert len(train) > 300
     assert len(valid) > 10
-    assert f"{len(train) + len(valid):,} documents ({len(valid)} held out" in source.describe()
+    assert f"{len(train) + len(valid):,} documents ({len(valid)} held out" in pydocs.describe()
     assert sum(map(len, sentences)) > 1_000_000
     assert all(sentence == " ".join(sentence.split()) and ">>>" not in sentence for sentence in sentences)
     assert any(document[0].startswith('The "with" statement') for document in train + valid)
 
 
-def test_pydocs_is_the_same_in_every_process_and_imports_nothing_of_what_it_reads():
-    code = """
-import hashlib, sys
-from lmctl.data.pydocs import PyDocs
-source = PyDocs()
-print(hashlib.sha256(repr((list(source.documents("train")), source.fingerprint())).encode()).hexdigest())
-print([name for name in ("antigravity", "turtle", "this", "pydoc_data.topics", "tkinter") if name in sys.modules])
-"""
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed in ("1", "2")
-    ]
-    first, second = (process.communicate(timeout=120)[0] for process in running)
-    assert first == second
-    assert first.splitlines()[1:] == ["[]"]
+def digest(source: PyDocs) -> str:
+    return hashlib.sha256(repr((list(source.documents("train")), source.fingerprint())).encode()).hexdigest()
+
+
+def test_pydocs_is_the_same_in_every_process_and_imports_nothing_of_what_it_reads(pydocs, tmp_path):
+    read = {"antigravity", "turtle", "this", "pydoc_data.topics", "tkinter"}
+    code = f"import sys, test_sources as t; print(t.digest(t.PyDocs()), [*({read} & sys.modules.keys())])"
+    assert elsewhere(code, folder=Path(__file__).parent, cache=tmp_path) == f"{digest(pydocs)} []\n"
 
 
 def test_an_interpreter_without_sources(monkeypatch, tmp_path):

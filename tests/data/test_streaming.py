@@ -1,4 +1,4 @@
-"""Streamed tasks: blocks in the place of stores, from any saved position, with nothing that validates among them."""
+"""Streamed sources: resuming from any position, passes over the stream, held-out rows, memory of two blocks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import subprocess
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 import small
-from command import SMALL, command, environment, metrics, succeed
+from command import SMALL, command, environment, in_process, metrics
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +45,8 @@ datasets.disable_progress_bars()
 ROWS = 53
 """No multiple of a block, of a batch or of the number of shards."""
 BUFFER = 12
+KINDS = ["saved", "parquet", "jsonl"]
+TOKENIZER = small.tokenizer()
 
 
 def rows(count: int = ROWS) -> list[dict[str, Any]]:
@@ -54,18 +56,18 @@ def rows(count: int = ROWS) -> list[dict[str, Any]]:
     return [{"text": texts[again.get(i, i)], "label": "ab"[i % 2]} for i in range(count)]
 
 
-@pytest.fixture(scope="module", params=["saved", "parquet", "jsonl"])
+@pytest.fixture(scope="module", params=KINDS)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("data") / request.param
     data = Dataset.from_list(rows())
     if request.param == "saved":
         data.save_to_disk(folder, num_shards=3)
-    elif request.param == "parquet":
+    elif request.param == "jsonl":
+        data.to_json(folder / "train.jsonl")
+    else:
         folder.mkdir()
         for shard in range(4):
             data.shard(4, shard).to_parquet(folder / f"train-{shard}.parquet", batch_size=5)
-    else:
-        data.to_json(folder / "train.jsonl")
     return str(folder)
 
 
@@ -81,7 +83,7 @@ def plan_of(*tasks: Task, **changes: Any) -> Plan:
 def labelled(hub: Hub, split: Any, objective: Objective) -> TokenStore:
     """What `prepare` makes of a split."""
     found = list(hub.rows(split))
-    store = store_in_memory((row.texts for row in found), small.tokenizer().backend_tokenizer)
+    store = store_in_memory((row.texts for row in found), TOKENIZER.backend_tokenizer)
     if objective.label_kind is None:
         return store
     labels = Labels(objective.label_kind, ["a", "b"])
@@ -95,7 +97,7 @@ def prepared_for(plan: Plan) -> Prepared:
         name: Corpus(*(labelled(task.data, split, task.objective) for split in ("train", "valid")))  # type: ignore[arg-type]
         for name, task in plan.mix.tasks.items()
     }
-    return Prepared(small.tokenizer(), small.vocabulary(), corpora, {"tokenizer": "small"})
+    return Prepared(TOKENIZER, small.vocabulary(), corpora, {"tokenizer": "small"})
 
 
 def stream_of(plan: Plan, prepared: Prepared) -> MixStream:
@@ -108,26 +110,19 @@ def stream_of(plan: Plan, prepared: Prepared) -> MixStream:
 
 def contents(batches: list[Batch]) -> list[Any]:
     """All that is in batches, to be compared."""
-    return [
-        (
-            batch.task,
-            {name: value.tolist() for name, value in batch.inputs.items()},
-            {name: (target.positions.tolist(), target.labels.tolist()) for name, target in batch.targets.items()},
-        )
-        for batch in batches
-    ]
+    return [(one.task, {name: value.tolist() for name, value in one.inputs.items()},
+             {name: (target.positions.tolist(), target.labels.tolist()) for name, target in one.targets.items()})
+            for one in batches]  # fmt: skip
 
 
-def texts_in(batches: list[Batch]) -> Iterator[str]:
-    for batch in batches:
-        for row in batch.inputs["input_ids"].tolist():
-            yield small.tokenizer().decode(row, skip_special_tokens=True)
+def texts_in(batches: list[Batch]) -> list[str]:
+    rows = [row for batch in batches for row in batch.inputs["input_ids"].tolist()]
+    return [TOKENIZER.decode(row, skip_special_tokens=True) for row in rows]
 
 
-@cache
 def spelled(text: str) -> str:
     """A text as the tokenizer gives it back."""
-    return small.tokenizer().decode(small.tokenizer().encode(text), skip_special_tokens=True)
+    return TOKENIZER.decode(TOKENIZER.encode(text), skip_special_tokens=True)
 
 
 def passes(stream: MixStream, count: int) -> tuple[Counter[str], list[str]]:
@@ -135,7 +130,7 @@ def passes(stream: MixStream, count: int) -> tuple[Counter[str], list[str]]:
     at, order = Position(), []
     while at.blocks.get("t0", {}).get("epoch", 0) < count:
         window = stream.window(at, 0.0, None, 0, 1)
-        order += list(texts_in(window.batches))
+        order += texts_in(window.batches)
         at = window.after
     return Counter(order), order
 
@@ -202,10 +197,12 @@ def undisturbed(path: str, which: str) -> tuple[Plan, Prepared, list[Any], list[
     return plan, prepared, windows, positions
 
 
-@pytest.mark.parametrize("which", ["mlm", "classify", "classify by tokens", "mix"])
+@pytest.mark.parametrize(
+    ("path", "which"),
+    [*product(KINDS, ("mlm", "classify by tokens")), ("saved", "classify"), ("saved", "mix")],
+    indirect=["path"],
+)
 def test_a_position_is_all_that_has_to_be_kept(path: str, which: str):
-    if which in ("classify", "mix") and not path.endswith("saved"):
-        pytest.skip("one kind of files is enough")
     plan, prepared, windows, positions = undisturbed(path, which)
 
     @given(st.integers(0, WINDOWS - 2), st.sampled_from([1, 2]))
@@ -228,11 +225,8 @@ def test_a_position_is_all_that_has_to_be_kept(path: str, which: str):
 
 def rows_of(batches: list[Any]) -> list[Any]:
     """The rows of batches by themselves, whatever they are padded to."""
-    return [
-        (task, [piece for piece in row if piece != small.vocabulary().pad])
-        for task, inputs, _ in batches
-        for row in inputs["input_ids"]
-    ]
+    rows = [(task, row) for task, inputs, _ in batches for row in inputs["input_ids"]]
+    return [(task, [piece for piece in row if piece != small.vocabulary().pad]) for task, row in rows]
 
 
 def test_no_more_than_two_blocks_are_in_memory(path: str, monkeypatch: pytest.MonkeyPatch):
@@ -284,25 +278,22 @@ def test_what_a_stream_cannot_do_is_refused_before_any_work(changes: dict[str, A
     plan(streaming=False)
 
 
-def test_a_killed_run_on_a_stream_goes_on_to_the_bit(tmp_path: Path):
+def test_a_killed_run_on_a_stream_goes_on_to_the_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rng = random.Random(5)
     texts = [" ".join(rng.choices(["river", "house", "music", "road", "apple", "winter"], k=9)) for _ in range(150)]
     Dataset.from_list([{"text": text} for text in texts]).save_to_disk(tmp_path / "data", num_shards=2)
     words = ["train", "data=hub", f"data.path={tmp_path / 'data'}", "data.streaming=true", "data.buffer=40", *SMALL[1:]]
     words += ["mix=mlm", "batch.seq_len=16", "budget.steps=60", "eval.every=30", "checkpoint.every=4", "resume=auto"]
-    there: dict[str, Any] = {"cwd": tmp_path, "env": environment(tmp_path / "cache"), "stderr": subprocess.PIPE}
-    with (
-        subprocess.Popen(command(*words, "name=killed"), **there) as killed,
-        subprocess.Popen(command(*words, "name=whole"), **there) as whole,
-    ):
+    there = {"cwd": tmp_path, "env": environment(tmp_path / "cache"), "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command(*words, "name=killed"), **there) as killed:
         checkpoints = tmp_path / "runs" / "killed" / "checkpoints"
         while killed.poll() is None and not (checkpoints / "step-00000020").exists():  # in the second pass
             time.sleep(0.002)
         killed.kill()
-        assert whole.wait() == 0, whole.stderr.read()
     assert killed.returncode == -signal.SIGKILL
-    done = succeed(*words, "name=killed", cwd=tmp_path)
-    assert "resume: step-000000" in done.stderr
+    for name in ("whole", "killed"):
+        in_process(*words, f"name={name}", cwd=tmp_path)
+    assert "resume: step-000000" in capsys.readouterr().err
     assert metrics(tmp_path / "runs" / "killed") == metrics(tmp_path / "runs" / "whole")
     weights = [(tmp_path / "runs" / name / "model" / "model.safetensors").read_bytes() for name in ("killed", "whole")]
     assert weights[0] == weights[1]

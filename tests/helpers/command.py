@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lmctl.cli.main import main
+
 ROOT, HELPERS = Path(__file__).parents[2], Path(__file__).parent
 TIMING = {"seconds", "tokens_per_s", "peak_memory_bytes"}
 """Keys of metrics.jsonl that depend on the clock or the machine."""
@@ -59,6 +63,24 @@ def succeed(*arguments: str, cwd: Path, cache: Path | None = None) -> subprocess
     done = lmctl(*arguments, cwd=cwd, cache=cache)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def in_process(*arguments: str, cwd: Path) -> None:
+    """What `succeed` does, in this process: sooner by the seconds that importing torch takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setenv("LMCTL_CACHE", str(cwd / "cache"))
+        assert main(list(arguments)) == 0
+
+
+def elsewhere(code: str, *words: str, folder: Path, cache: Path, **changes: str) -> str:
+    """What Python code prints in another process, whose hashes differ; it can import what lies in `folder`."""
+    env = environment(cache, **{"PYTHONHASHSEED": "7"} | changes)
+    env["PYTHONPATH"] += f"{os.pathsep}{HELPERS}"
+    words = (sys.executable, "-c", code, *words)
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def write_documents(path: Path, count: int = 30, seed: int = 0) -> Path:

@@ -50,7 +50,7 @@ def targets(node: Any) -> Iterator[str]:
         for key in node:
             if key == "_target_":
                 yield node[key]
-            elif not OmegaConf.is_interpolation(node, key):
+            elif not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
                 yield from targets(node[key])
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from command import lmctl, succeed, summary, write_documents
+from command import in_process, summary, write_documents
 
+from lmctl.cli.main import main
+from lmctl.core.errors import ConfigError
+from lmctl.data.text import TextFiles
 from lmctl.inference.heads import network_of
 from lmctl.inference.load import load
 from lmctl.inference.number_formats import Numerics
+from lmctl.inference.training_overlap import unseen
 from lmctl.precision.int8_dynamic import Int8Dynamic
 from lmctl.precision.stored_linear import StoredLinear
 from lmctl.runner.places import Cpu
 
-CPU = torch.device("cpu")
-
-SMALL = ["batch.size=8", "batch.seq_len=32", "log.every=5", "budget.steps=30", "runner=cpu", "eval.rows=null"]
+SMALL = ["data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "model.hidden=32", "batch.size=8"]
+SMALL += ["batch.seq_len=32", "log.every=5", "budget.steps=6", "runner=cpu", "eval.rows=null"]
 
 
 @pytest.fixture(scope="module")
@@ -34,55 +37,56 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def multitask(folder: Path) -> Path:
-    words = ["mix=multitask", "data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "model.hidden=32"]
     topics = "mix.tasks.topics.data"
     table = [f"data@{topics}=table", f"{topics}.path=rows.tsv", f"{topics}.label=label"]
-    succeed("train", *words, *SMALL, *table, "name=multi", cwd=folder)
+    in_process("train", "mix=multitask", *SMALL, *table, "name=multi", cwd=folder)
     return folder / "runs" / "multi"
 
 
-def test_every_task_is_measured_and_agrees_with_the_last_validation(folder: Path, multitask: Path):
-    done = succeed("eval", "model_path=runs/multi", cwd=folder)
+def measured(folder: Path, run: str, *words: str) -> dict[str, Any]:
+    """The figures that `lmctl eval` of a run writes."""
+    in_process("eval", f"model_path=runs/{run}", "out=figures.json", *words, cwd=folder)
+    out = folder / "figures.json"
+    figures = json.loads(out.read_text())
+    out.unlink()
+    return figures
+
+
+def test_every_task_is_measured_and_agrees_with_the_last_validation(folder: Path, multitask: Path, capsys):
+    in_process("eval", "model_path=runs/multi", cwd=folder)
     figures = json.loads((multitask / "eval.json").read_text())
     assert set(figures) == {"mlm", "classification"}
     assert figures["classification"]["split"] == figures["mlm"]["split"] == "valid"
     assert figures["classification"]["accuracy"] == summary(multitask)["valid"]["topics/label_accuracy"]
-    assert "classification\n" in done.stdout
+    assert "classification\n" in capsys.readouterr().out
 
 
-def test_one_task_or_other_data_may_be_named(folder: Path, multitask: Path):
-    succeed("eval", "model_path=runs/multi", "task=topics", "split=all", "out=one.json", cwd=folder)
-    assert json.loads((folder / "one.json").read_text())["classification"]["rows"] == 90
+def test_one_task_or_other_data_may_be_named(folder: Path, multitask: Path, capsys, monkeypatch):
+    assert measured(folder, "multi", "task=topics", "split=all")["classification"]["rows"] == 90
     data = ["data=table", "data.path=rows.tsv", "data.label=label"]
-    succeed("eval", "model_path=runs/multi", *data, "out=two.json", cwd=folder)
-    assert list(json.loads((folder / "two.json").read_text())) == ["classification"]
-    done = lmctl("eval", "model_path=runs/multi", "task=topic", cwd=folder)
-    assert done.returncode == 2
-    assert done.stderr.endswith("\nerror: task=topic: the model has no such task; did you mean topics?\n")
+    assert list(measured(folder, "multi", *data)) == ["classification"]
+    monkeypatch.chdir(folder)
+    assert main(["eval", "model_path=runs/multi", "task=topic"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("\nerror: task=topic: the model has no such task; did you mean topics?\n")
 
 
 def test_the_loss_of_training_is_measured_again(folder: Path, multitask: Path):
-    succeed("eval", "model_path=runs/multi", "suite=loss", "out=loss.json", cwd=folder)
-    figures = json.loads((folder / "loss.json").read_text())
-    valid = summary(multitask)["valid"]
+    figures, valid = measured(folder, "multi", "suite=loss"), summary(multitask)["valid"]
     assert figures["loss/corpus"]["mlm"] == pytest.approx(valid["corpus/mlm"], rel=1e-6)
     assert figures["loss/topics"]["label"] == pytest.approx(valid["topics/label"], rel=1e-6)
 
 
 def test_a_denoising_model_is_measured_by_its_own_loss(folder: Path):
-    words = ["mix=denoise", "data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "model.hidden=32"]
-    succeed("train", *words, *SMALL, "name=t5", cwd=folder)
-    succeed("eval", "model_path=runs/t5", cwd=folder)
-    figures = json.loads((folder / "runs" / "t5" / "eval.json").read_text())
-    assert figures["loss"]["lm"] == pytest.approx(summary(folder / "runs" / "t5")["valid"]["corpus/lm"], rel=1e-6)
+    in_process("train", "mix=denoise", *SMALL, "name=t5", cwd=folder)
+    valid = summary(folder / "runs" / "t5")["valid"]
+    assert measured(folder, "t5")["loss"]["lm"] == pytest.approx(valid["corpus/lm"], rel=1e-6)
 
 
 def test_all_heads_of_a_run_are_measured_in_other_number_formats(folder: Path, multitask: Path):
     """The head beside the language model, and the network that `suite=loss` trains in, are converted, too."""
-    for suite in ("auto", "loss"):
-        words = [f"suite={suite}", "quantize=int8_dynamic", "quantize.exclude=[]", f"out={suite}.json", "limit=2"]
-        succeed("eval", "model_path=runs/multi", *words, cwd=folder)
-    figures = json.loads((folder / "auto.json").read_text()) | json.loads((folder / "loss.json").read_text())
+    words = ["quantize=int8_dynamic", "quantize.exclude=[]", "limit=2"]
+    figures = measured(folder, "multi", *words) | measured(folder, "multi", "suite=loss", *words)
     for title, loss in {"loss/topics": "label", "loss/corpus": "mlm", "mlm": "loss"}.items():
         both = figures[f"{title}@int8_dynamic"]
         assert both["changed"][loss] == pytest.approx(both["original"][loss], rel=0.05)
@@ -96,25 +100,19 @@ def test_all_heads_of_a_run_are_measured_in_other_number_formats(folder: Path, m
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> Path:
     """A run on text.txt alone."""
-    words = ["mix=mlm", "data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "model.hidden=32"]
-    succeed("train", *words, *SMALL, "budget.steps=2", "name=plain", cwd=folder)
+    in_process("train", "mix=mlm", *SMALL, "budget.steps=2", "name=plain", cwd=folder)
     return folder / "runs" / "plain"
 
 
 def unseen_rows(run: Path, path: Path, **options: object) -> tuple[set[str], str | None]:
     """What would be measured on the text at `path`, as texts, and what would be said about it."""
-    from lmctl.data.text import TextFiles
-    from lmctl.inference.training_overlap import unseen
-    from lmctl.verbs.eval import _rows
-
     found = unseen(str(run), ("lmctl.",), TextFiles(str(path), **options))  # type: ignore[arg-type]
-    return {" ".join(row.texts) for row in _rows(found.source, found.split, None)}, found.remark
+    splits = ("train", "valid") if found.split == "all" else (found.split,)
+    return {" ".join(row.texts) for split in splits for row in found.source.rows(split)}, found.remark
 
 
 def test_a_runs_own_text_is_known_by_what_is_in_it(folder: Path, plain: Path, tmp_path: Path, monkeypatch):
     """However its path is spelt, wherever it lies, however it is split: only what was held out is measured."""
-    from lmctl.data.text import TextFiles
-
     monkeypatch.chdir(folder)
     held_out = {" ".join(row.texts) for row in TextFiles("text.txt").rows("valid")}
     learnt = {" ".join(row.texts) for row in TextFiles("text.txt").rows("train")}
@@ -144,9 +142,6 @@ def test_a_runs_own_text_is_known_by_what_is_in_it(folder: Path, plain: Path, tm
 
 
 def test_text_that_was_all_learnt_from_is_refused(folder: Path, plain: Path, tmp_path: Path, monkeypatch):
-    from lmctl.core.errors import ConfigError
-    from lmctl.data.text import TextFiles
-
     monkeypatch.chdir(folder)
     learnt = [row.texts for row in TextFiles("text.txt").rows("train")]
     (tmp_path / "train.txt").write_text("\n\n".join("\n".join(document) for document in learnt))

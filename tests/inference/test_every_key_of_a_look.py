@@ -100,11 +100,10 @@ def printed(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return of
 
 
-@pytest.mark.parametrize("key", PEEK)
-def test_every_key_of_peek_changes_what_is_shown(key: str, printed):
-    one, again, other = (printed("peek", *words).split("\n", 1) for words in ([], [], PEEK[key]))
+def test_every_key_of_peek_changes_what_is_shown(printed):
+    one, again, *others = (printed("peek", *words).split("\n", 1) for words in ([], [], *PEEK.values()))
     assert one == again
-    assert one[1] != other[1]  # the first line says what was asked for
+    assert one[1] not in [other[1] for other in others]  # the first line says what was asked for
 
 
 def test_the_cache_is_where_it_is_said_to_be(home: Path, printed):

@@ -1,8 +1,9 @@
-"""Word errors, n-best lists, noise."""
+"""Word error rate, rescoring of n-best lists, minimal pairs, typing noise."""
 
 from __future__ import annotations
 
 import json
+import math
 
 import jiwer
 import numpy as np
@@ -51,8 +52,8 @@ def constructed(count: int, seed: int) -> list[Utterance]:
     return read_lists(rows, "made")
 
 
-def test_a_language_model_that_knows_better_wins(tmp_path):
-    loaded = use_models.opened(use_models.gpt2(tmp_path))
+def test_a_language_model_that_knows_better_wins(gpt2):
+    loaded = use_models.opened(gpt2)
     with torch.no_grad():  # whatever came before, "a" is likelier than "b"
         norm, table = loaded.model.transformer.ln_f, loaded.model.transformer.wte.weight
         norm.weight.zero_()
@@ -87,28 +88,46 @@ def test_lists_may_differ_in_length_and_order():
     assert lists.wer(lists.oracle) == pytest.approx(100 / 3)
 
 
-def test_every_text_is_scored_once(tmp_path, monkeypatch):
-    loaded = use_models.opened(use_models.gpt2(tmp_path))
-    asked = []
-    pieces = type(loaded).pieces
-    monkeypatch.setattr(type(loaded), "pieces", lambda self, texts: asked.extend(texts) or pieces(self, texts))
+def test_every_text_is_scored_once(decoder, monkeypatch):
+    asked, pieces = [], type(decoder).pieces
+    monkeypatch.setattr(type(decoder), "pieces", lambda self, texts: asked.extend(texts) or pieces(self, texts))
     lists = read_lists([line(n, "a", [("A B", -1.0), ("C", -2.0)]) for n in range(5)], "made")
-    list(with_lm(loaded, [lists, lists], 8, 64, "lower"))
+    list(with_lm(decoder, [lists, lists], 8, 64, "lower"))
     assert sorted(asked) == ["a b", "c"]
+
+
+GOOD = {"id": "u1", "ref": "a b", "hyps": [{"text": "a b", "score": -1.0}, {"text": "a c", "score": -2}]}
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("not json", "lists:2: not an n-best list"),
-        ('{"id": 1, "ref": "a"}', "lists:2: not an n-best list: no 'hyps'"),
-        ('{"id": 1, "ref": "a", "hyps": []}', "lists:2: utterance 1 has no hypotheses"),
-        ('{"id": 1, "ref": "a", "hyps": [{"text": "a", "score": "high"}]}', "lists:2: not an n-best list"),
+        ("not json", "not an n-best list"),
+        ('{"id": 1, "ref": "a"}', "not an n-best list: no 'hyps'"),
+        ({"hyps": []}, "utterance u1 has no hypotheses"),
+        ({"hyps": [{"text": "a", "score": math.nan}]}, "hypothesis 1: 'score' is nan"),
+        ({"hyps": [{"text": "a", "score": -1}, {"text": "a", "score": -math.inf}]}, "hypothesis 2: 'score' is -inf"),
+        ({"hyps": [{"text": "a", "score": 10**400}]}, "hypothesis 1: 'score' is too large"),
+        ({"hyps": [{"text": "a", "score": "-1.5"}]}, "hypothesis 1: 'score' is str, not a number"),
+        ({"hyps": [{"text": "a", "score": True}]}, "hypothesis 1: 'score' is bool, not a number"),
+        ({"hyps": [{"text": None, "score": 1}]}, "hypothesis 1: 'text' is null, not text"),
+        ({"hyps": [{"score": 1}]}, "hypothesis 1: no 'text'"),
+        ({"hyps": ["a"]}, "hypothesis 1: not a JSON object"),
+        ({"hyps": {"text": "a", "score": 1}}, "'hyps' is dict, not a list"),
+        ({"hyps": None}, "'hyps' is null, not a list"),
+        ({"ref": None}, "'ref' is null, not text"),
+        ({"ref": 5}, "'ref' is int, not text"),
+        ({"id": None}, "'id' is null, not text or a whole number"),
+        ({"ref": "\ud83d"}, "half a surrogate pair"),
     ],
 )
-def test_what_is_no_list_is_refused_by_its_line(row, message):
-    with pytest.raises(DataError, match=message):
-        read_lists([line(1, "a", [("a", 0.0)]), row], "lists")
+def test_a_list_that_cannot_be_compared_is_refused_by_its_line(row, message):
+    """A NaN would win every comparison and null would count as the word None: errors of nobody."""
+    bad = row if isinstance(row, str) else json.dumps(GOOD | row)
+    with pytest.raises(DataError) as caught:
+        read_lists([json.dumps(GOOD), "", bad], "lists")
+    assert str(caught.value).startswith("lists:3: ")
+    assert message in str(caught.value)
 
 
 def test_a_file_without_lists_is_refused():
@@ -124,12 +143,11 @@ def test_case(case, text):
     assert cased("WELL I SAID IT IS", case) == text
 
 
-def test_pairs_are_judged_in_order(tmp_path):
-    loaded = use_models.opened(use_models.gpt2(tmp_path))
+def test_pairs_are_judged_in_order(decoder):
     rows = ["a b\tc d e", '{"good": "a", "bad": "b"}', "", '{"sentence_good": "the cat", "sentence_bad": "cat the"}']
-    found = list(judge(loaded, read_pairs(iter(rows), "pairs"), 2, 64))
+    found = list(judge(decoder, read_pairs(iter(rows), "pairs"), 2, 64))
     assert [verdict.pair for verdict in found] == [("a b", "c d e"), ("a", "b"), ("the cat", "cat the")]
-    alone = next(judge(loaded, read_pairs(iter(rows[1:]), "pairs"), 2, 64))
+    alone = next(judge(decoder, read_pairs(iter(rows[1:]), "pairs"), 2, 64))
     assert (found[1].good, found[1].bad) == pytest.approx((alone.good, alone.bad), rel=1e-5)
 
 

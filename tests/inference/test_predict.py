@@ -1,9 +1,7 @@
-"""`lmctl predict`: labels and probabilities are those of plain transformers, and rows stay in line with the input."""
+"""`lmctl predict`: labels and probabilities are those of plain transformers and of `lmctl eval`."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import subprocess
 import sys
@@ -11,65 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
 import use_models
-from command import ROOT, environment, summary
+from command import ROOT, SMALL, environment, in_process, summary
 from omegaconf import OmegaConf
-from use_models import records, said
+from predictions import NAMES, TEXTS, by_transformers, classifier, lines_of, predicted
+from use_models import said
 
-from lmctl.cli.main import main
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.paths import Paths
 from lmctl.plan import Plan
 from lmctl.train.summary import closing_words
 
-TEXTS = ["the cat sits on the mat .", "a", "red dog , blue cat", "b c d e f g h i j", "the dog runs", "a , b , c"]
-NAMES = ["neutral", "good", "bad"]
-
-
-def classifier(folder: Path, **settings: Any) -> Path:
-    """Every class is said of some of TEXTS: the bias takes away what all of them have in common."""
-    place = use_models.bert(folder, "BertForSequenceClassification", **settings)
-    network = transformers.AutoModelForSequenceClassification.from_pretrained(place)
-    network.classifier.bias.data -= torch.from_numpy(by_transformers(place, TEXTS).mean(axis=0)).float()
-    return use_models.save(place, network)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return classifier(tmp_path_factory.mktemp("class"), id2label=dict(enumerate(NAMES)))
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory):
-    place = tmp_path_factory.mktemp("classes")
-    return classifier(place, id2label=dict(enumerate(NAMES)), problem_type="multi_label_classification")
-
 
 @pytest.fixture(scope="module")
 def number(tmp_path_factory):
     return classifier(tmp_path_factory.mktemp("number"), num_labels=1, problem_type="regression")
-
-
-def predicted(model: Path, typed: str = "", **settings: Any) -> list[dict[str, Any]]:
-    return records(said("predict", model, typed, format="json", **settings))
-
-
-def lines_of(texts: list[str]) -> str:
-    return "".join(f"{text}\n" for text in texts)
-
-
-def by_transformers(model: Path, *sides: list[str]) -> np.ndarray:
-    """float64 [R, C]: logits of one row at a time, so that nothing is padded."""
-    network = transformers.AutoModelForSequenceClassification.from_pretrained(model)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    with torch.no_grad():
-        rows = [network(**tokenizer(*row, return_tensors="pt")).logits[0] for row in zip(*sides, strict=True)]
-    return torch.stack(rows).double().numpy()
 
 
 @pytest.mark.parametrize("kind", ["model", "several"])
@@ -138,180 +95,6 @@ def test_accuracy_of_what_is_predicted_is_that_of_eval(request, kind, tmp_path):
     assert figures["accuracy"] == pytest.approx(sum(right) / len(right))
 
 
-def write(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
-    file = folder / f"rows.{kind}"
-    if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), file)
-    elif kind == "jsonl":
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    elif kind == "txt":
-        file.write_text(lines_of(["\t".join(row[key] for key in ("text", "text_b")) for row in rows]))
-    else:
-        writer = csv.writer(file.open("w", newline=""), delimiter="\t" if kind == "tsv" else ",")
-        writer.writerows([list(rows[0]), *(list(row.values()) for row in rows)])
-    return file
-
-
-@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl", "txt"])
-def test_every_kind_of_file_gives_the_same_answers(model, tmp_path, kind):
-    rows = [{"n": str(n), "text": text, "text_b": TEXTS[-n]} for n, text in enumerate(TEXTS)]
-    found = predicted(model, file=str(write(tmp_path, kind, rows)))
-    typed = lines_of([f"{row['text']}\t{row['text_b']}" for row in rows])
-    piped = predicted(model, typed)
-    assert [row["probabilities"] for row in found] == [pytest.approx(row["probabilities"]) for row in piped]
-    expected = rows if kind != "txt" else [{key: row[key] for key in ("text", "text_b")} for row in rows]
-    assert [row["input"] for row in found] == expected
-
-
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "txt"])
-def test_standard_input_is_read_as_files_are(model, tmp_path, kind):
-    rows = [{"text": 'a , "b" c', "text_b": "the cat"}, {"text": "red dog", "text_b": "a"}]
-    file = write(tmp_path, kind, rows)
-    piped = predicted(model, file.read_text(), file="-")
-    assert piped == predicted(model, file=str(file))
-    if kind in ("csv", "tsv"):  # a header is told by the run's column in it
-        assert piped == predicted(model, file.read_text(), file="-", input="table")
-    if kind == "csv":
-        assert len(predicted(model, file.read_text(), file="-", input="lines")) == len(piped) + 1
-    assert len({row["probability"] for row in piped}) == 2
-
-
-@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
-@pytest.mark.parametrize(("name", "text"), [
-    ("rows.csv", "text,n\nthe cat,1\na dog,2\n"),
-    ("rows.jsonl", '{"text": "the cat"}\n{"text": "a dog"}\n'),
-])  # fmt: skip
-def test_a_table_has_the_same_lines_on_standard_input_as_in_a_file(model, tmp_path, name, text, end):
-    """Some programs end lines with \\r alone."""
-    file = tmp_path / name
-    file.write_bytes(text.replace("\n", end).encode())
-    kind = {"rows.csv": "table"}.get(name, "jsonl")
-    found = predicted(model, file.read_bytes().decode(), file="-", input=kind)
-    assert [row["texts"] for row in found] == [["the cat"], ["a dog"]]
-    assert found == predicted(model, file=str(file))
-
-
-def test_columns_are_those_of_the_run_unless_others_are_named(model, tmp_path):
-    file = write(tmp_path, "csv", [{"text": "the cat", "other": "a dog", "label": "x"}])
-    [plain], [other] = predicted(model, file=str(file)), predicted(model, file=str(file), text="other")
-    assert (plain["texts"], other["texts"]) == (["the cat"], ["a dog"])
-    [pair] = predicted(model, file=str(file), text_b="other")
-    assert pair["texts"] == ["the cat", "a dog"]
-    with pytest.raises(
-        ConfigError, match=r"rows\.csv:2: no column 'texts'.*did you mean 'text'|no column 'texts'"
-    ) as bad:
-        predicted(model, file=str(file), text="texts")
-    assert "text=COLUMN says which" in str(bad.value.hint)
-
-
-def test_an_empty_line_has_an_empty_answer(model):
-    typed = "\nthe cat\n\n  \na dog\n"
-    alone = [predicted(model, f"{text}\n")[0] for text in ("the cat", "a dog")]
-    found = predicted(model, typed)
-    assert [row["label"] for row in found] == [None, alone[0]["label"], None, None, alone[1]["label"]]
-    assert [row["row"] for row in found] == [1, 2, 3, 4, 5]
-    assert len(said("predict", model, typed).splitlines()) == 5
-    assert said("predict", model, typed).splitlines()[2] == "\t\t"
-
-
-BAD = {
-    "csv": ('text,n\nthe cat,1\n"",2\na dog,3,3\nred dog,4\n', 3, "column 'text' is empty"),
-    "jsonl": ('{"text": "the cat"}\n{"text": null}\n[]\n{"text": "red dog"}\n', 2, "column 'text' is empty"),
-    "txt": ("the cat\ta\nno pair\na\tb\tc\nred dog\ta\n", 2, "not a pair: 0 tabs"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-@pytest.mark.parametrize("shown", ["text", "json", "csv", "tsv"])
-def test_bad_rows_end_it_or_keep_their_place(model, tmp_path, kind, shown, capsys):
-    text, line, message = BAD[kind]
-    (tmp_path / f"rows.{kind}").write_text(text)
-    settings = {"file": str(tmp_path / f"rows.{kind}"), "format": shown}
-    with pytest.raises(DataError, match=f"rows.{kind}:{line}: {message}"):
-        said("predict", model, **settings)
-    printed = said("predict", model, **settings, on_bad_row="skip")
-    if shown == "json":
-        labels = [row["label"] for row in records(printed)]
-    elif shown == "text":
-        labels = [row.split("\t")[0] for row in printed.splitlines()]
-    else:
-        read = csv.DictReader(io.StringIO(printed), delimiter="\t" if shown == "tsv" else ",")
-        labels = [row["label"] for row in read]
-    assert [bool(label) for label in labels] == [True, False, False, True]
-    assert f"4 rows, 2 of them bad and without an answer; the first: {tmp_path}/rows.{kind}:{line}: {message}" in (
-        " ".join(capsys.readouterr().err.split())
-    )
-
-
-def test_text_csv_and_json_say_the_same(model, tmp_path):
-    rows = [
-        {"text": 'the "cat", sits', "label": "gold", "probability": "x"},
-        {"text": "a", "label": "", "probability": "y"},
-    ]
-    file = str(write(tmp_path, "csv", rows))
-    whole = predicted(model, file=file)
-    table = list(csv.DictReader(io.StringIO(said("predict", model, file=file, format="csv", probabilities=True))))
-    plain = [line.split("\t") for line in said("predict", model, file=file, probabilities=True).splitlines()]
-    for given, one, cells, words in zip(rows, whole, table, plain, strict=True):
-        assert {name: cells[name] for name in given} == given  # gold labels are not written over
-        assert (cells["predicted_label"], float(cells["predicted_probability"])) == (one["label"], one["probability"])
-        shares = [float(cells[f"probability_{name}"]) for name in NAMES]
-        assert shares == list(one["probabilities"].values())
-        assert words == [one["label"], f"{one['probability']:.4f}", *(f"{s:.4f}" for s in shares), given["text"]]
-
-
-def test_csv_of_several_labels_is_read_back_as_labels(several, tmp_path):
-    file = write(tmp_path, "csv", [{"text": text} for text in TEXTS])
-    said("predict", several, file=str(file), format="csv", out=str(tmp_path / "labelled.csv"))
-    out = tmp_path / "eval.json"
-    data = {"_target_": "lmctl.data.table.Table", "path": str(tmp_path / "labelled.csv"), "label": "label"}
-    if all(row["label"] for row in predicted(several, file=str(file))):
-        said("eval", several, suite="classification", data=data, split="all", out=str(out))
-        assert json.loads(out.read_text())["classification"]["accuracy"] == 1.0
-
-
-@pytest.mark.parametrize("first", ['{"text": "a"', '{"text": "a", }', "{}", '{ "x": 1}'])
-def test_a_first_line_that_is_broken_json_is_not_taken_for_text(model, first):
-    with pytest.raises((DataError, ConfigError), match="standard input:1: "):
-        predicted(model, first + '\n{"text": "b"}\n')
-    assert predicted(model, "{ a b }\n")[0]["texts"] == ["{ a b }"]
-    assert predicted(model, first + "\n", input="lines")[0]["texts"] == [first]
-
-
-def test_half_a_surrogate_pair_is_a_bad_row_and_can_be_shown(model, capsys):
-    """In a column that is read it is no text; in another one it is replaced, so that the line is valid JSON."""
-    typed = '{"text": "\\ud83d", "x": 1}\n{"text": "a", "x": "\\ud83d"}\n'
-    with pytest.raises(DataError, match=r"standard input:1: .*surrogate"):
-        predicted(model, typed)
-    first, second = predicted(model, typed, on_bad_row="skip")
-    assert (first["label"], second["input"]["x"]) == (None, "\ufffd")
-    assert "standard input:1" in str(first["error"])
-    capsys.readouterr()
-
-
-def test_other_keys_in_later_rows_are_not_lost(model, tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"text": "a", "x": [1, null]}\n{"text": "b", "y": 1}\n')
-    with pytest.raises(DataError, match=r"rows.jsonl:2: has a column 'y' that the first row has not"):
-        said("predict", model, file=str(file), format="csv")
-    assert [row["input"] for row in predicted(model, file=str(file))] == [
-        {"text": "a", "x": [1, None]},
-        {"text": "b", "y": 1},
-    ]
-
-
-def test_a_file_is_written_whole_or_not_at_all(model, tmp_path):
-    out, file = tmp_path / "out.csv", tmp_path / "rows.jsonl"
-    out.write_text("before")
-    file.write_text('{"text": "a"}\n' * 200 + '{"text": 5}\n')
-    with pytest.raises(DataError, match=r"rows\.jsonl:201: column 'text' is not text"):
-        said("predict", model, file=str(file), batch=2, format="csv", out=str(out))
-    assert out.read_text() == "before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "rows.jsonl"]
-    assert said("predict", model, file=str(file), out=str(out), on_bad_row="skip") == ""
-    assert len(out.read_text().splitlines()) == 201
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -369,16 +152,13 @@ def runs(tmp_path_factory) -> Path:
     rows = [f"{text}\t{texts[-n]}\t{'cat' if n % 3 else 'dog'}\n" for n, text in enumerate(texts)]
     (place / "rows.tsv").write_text("".join(["first\tsecond\ttopic\n", *rows]))
     (place / "text.txt").write_text("".join(f"{text}.\n{text} too.\n\n" for text in texts))
-    small = ["tokenizer.vocab_size=300", "model.hidden=32", "model.feed_forward=64", "batch.size=8", "batch.seq_len=32"]
-    budget = ["budget.steps=20", "runner=cpu", "optim.lr=3e-3", f"cache_dir={place}/cache"]
+    small = [*SMALL[1:], "budget.steps=20", "optim.lr=3e-3"]
     topics = "mix.tasks.topics.data"
     table = [f"data@{topics}=table", f"{topics}.path=rows.tsv", f"{topics}.text=first", f"{topics}.label=topic"]
     text = ["mix=multitask", "data=text", "data.path=text.txt"]
     pairs = ["mix=pairs", "data=table", "data.path=rows.tsv", "data.text=first", "data.text_b=second"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        assert main(["train", *text, *table, *small, *budget, "name=multi"]) == 0
-        assert main(["train", *pairs, "data.label=topic", *small, *budget, "name=pairs"]) == 0
+    in_process("train", *text, *table, *small, "name=multi", cwd=place)
+    in_process("train", *pairs, "data.label=topic", *small, "name=pairs", cwd=place)
     return place
 
 

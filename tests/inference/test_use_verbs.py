@@ -1,9 +1,8 @@
-"""`lmctl eval`, `generate`, `translate` and `score` from a config to what is printed and written."""
+"""`lmctl generate` and `translate` from a config to what is printed and written."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 from threading import Thread
 from typing import Any
@@ -11,34 +10,13 @@ from typing import Any
 import pytest
 import torch
 import use_models
-from omegaconf import OmegaConf
-from use_models import evaluate, generate, score, translated
+from use_models import generate, score, translated
 
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.inference.decode import complete, translate
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.tokenizer.vocabulary import vocabulary
 from lmctl.verbs import generate as generate_verb
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory):
-    return use_models.gpt2(tmp_path_factory.mktemp("gpt2"))
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    return use_models.bert(tmp_path_factory.mktemp("bert"))
-
-
-@pytest.fixture(scope="module")
-def marian(tmp_path_factory):
-    return use_models.marian(tmp_path_factory.mktemp("marian"))
-
-
-@pytest.fixture
-def typed(monkeypatch):
-    """Put text on standard input."""
-    return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
-
 
 LINES = ["the cat sits on the mat .", "", "a", "b c d e f g h", "  ", "the red dog", "a"]
 
@@ -124,12 +102,6 @@ def test_a_dash_and_a_pipe_are_read_once_as_standard_input_is(marian, gpt2, tmp_
     assert capsys.readouterr().out == expected
 
 
-def test_an_empty_dash_is_called_what_it_is(gpt2, typed):
-    typed("")
-    with pytest.raises(DataError, match="no prompt: standard input is empty"):
-        generate(gpt2, file="-")
-
-
 def test_a_prompt_is_continued_greedily(gpt2, capsys):
     generate(gpt2, prompt="the cat", max_new_tokens=5)
     loaded = use_models.opened(gpt2)
@@ -142,11 +114,12 @@ def test_a_prompt_is_continued_greedily(gpt2, capsys):
     assert capsys.readouterr().out == loaded.tokenizer.decode(ids, skip_special_tokens=True) + "\n"
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_prompts_in_a_batch_are_continued_as_alone(gpt2, monkeypatch, recurrent):
-    if recurrent:
-        monkeypatch.setattr("lmctl.inference.decode._of_transformers", lambda loaded: False)
-    loaded = use_models.opened(gpt2)
+def test_prompts_of_a_recurrent_model_are_continued_in_batches_as_alone(tmp_path):
+    known = vocabulary(use_models.tokenizer("[SEP] $A"))
+    network = RecurrentLM(1, 16, dropout=0.0).load(known, {"lm": known.size}).pretrained()
+    for weights in network.parameters():
+        torch.nn.init.normal_(weights)
+    loaded = use_models.opened(use_models.save(tmp_path, network, "[SEP] $A"))
     prompts = ["the cat sits on", "a", "the dog", "b c", "a b c d e f g"]
     together = list(complete(loaded, prompts, 3, 6))
     assert together == [next(complete(loaded, [prompt], 1, 6)) for prompt in prompts]
@@ -200,10 +173,11 @@ def test_what_cannot_be_generated_is_refused(bert, settings, error, message):
         generate(bert, **settings)
 
 
-def test_no_prompt_is_refused(bert, typed):
-    typed("\n\n")
-    with pytest.raises(DataError, match="standard input is empty"):
-        generate(bert)
+@pytest.mark.parametrize(("text", "settings"), [("\n\n", {}), ("", {"file": "-"})])
+def test_no_prompt_is_refused(bert, typed, text, settings):
+    typed(text)
+    with pytest.raises(DataError, match="no prompt: standard input is empty"):
+        generate(bert, **settings)
 
 
 def test_a_terminal_is_not_waited_for(bert, marian, monkeypatch):
@@ -218,144 +192,6 @@ def test_only_translators_translate(gpt2, typed):
     typed("a\n")
     with pytest.raises(ConfigError, match="is a causal language model, and translate needs a seq2seq"):
         translated(gpt2)
-
-
-def test_a_classifier_writes_no_text(tmp_path):
-    with pytest.raises(ConfigError, match="is a classifier: it writes no text"):
-        generate(use_models.bert(tmp_path, "BertForSequenceClassification"), prompt="a")
-
-
-@pytest.mark.parametrize("model", ["gpt2", "bert"])
-def test_lines_are_scored_as_a_table(request, typed, capsys, model):
-    from lmctl.inference.likelihood import texts
-
-    path = request.getfixturevalue(model)
-    typed("THE CAT\n\na b c\n")
-    score(path, case="lower")
-    head, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert head == ["logprob", "tokens", "per_token", "text"]
-    expected = list(texts(use_models.opened(path), ["the cat", "", "a b c"], 2, 64))
-    assert [float(row[0]) for row in rows] == pytest.approx([float(line.sum()) for line in expected], abs=1e-3)
-    assert [row[3] for row in rows] == ["THE CAT", "", "a b c"]
-
-
-def test_pairs_are_recognised(gpt2, typed, capsys):
-    typed("the cat\tthe cat sits on the mat .\nthe dog runs on the red mat\tthe\n")
-    score(gpt2)
-    printed = capsys.readouterr()
-    assert [line.split("\t")[2] for line in printed.out.splitlines()] == ["right", "1", "0"]
-    assert "accuracy 0.5000 of 2 pairs" in printed.err
-
-
-def nbest(count: int) -> str:
-    hyps = [{"text": "B C D", "score": -1.0}, {"text": "THE CAT", "score": -1.1}]
-    return "".join(json.dumps({"id": n, "ref": "THE CAT", "hyps": hyps}) + "\n" for n in range(count))
-
-
-def test_nbest_lists_are_rescored(gpt2, tmp_path, typed, capsys):
-    dev, out = tmp_path / "dev.jsonl", tmp_path / "best.txt"
-    dev.write_text(nbest(4))
-    typed(nbest(2))
-    score(gpt2, dev=str(dev), case="lower", out=str(out))
-    head, on_dev, on_file, tuned = capsys.readouterr().out.splitlines()
-    assert head.split("\t") == ["set", "utterances", "words", "wer_before", "wer_after", "wer_oracle"]
-    assert on_dev.split("\t") == ["dev", "4", "8", "150.00", "0.00", "0.00"]
-    assert on_file.split("\t") == ["file", "2", "4", "150.00", "0.00", "0.00"]
-    assert tuned.startswith("weight ")
-    assert out.read_text() == "THE CAT\n" * 2
-
-
-def test_score_says_what_is_missing(gpt2, marian, typed):
-    typed(nbest(1))
-    with pytest.raises(ConfigError, match="others to tune the weight"):
-        score(gpt2)
-    typed("a\n")
-    with pytest.raises(ConfigError, match="dev and out are for n-best lists, and this is mode=lines"):
-        score(gpt2, dev="dev.jsonl")
-    typed("a\n")
-    with pytest.raises(ConfigError, match="is a seq2seq, and score needs"):
-        score(marian)
-    with pytest.raises(ConfigError, match="mode must be one of auto, lines, pairs, nbest"):
-        score(gpt2, mode="list")
-
-
-def test_figures_are_written_beside_those_of_other_suites(gpt2, tmp_path, capsys):
-    out = tmp_path / "figures.json"
-    evaluate(gpt2, out=str(out))
-    pairs = tmp_path / "pairs.tsv"
-    pairs.write_text("a\tb\n")
-    evaluate(gpt2, suite="minimal_pairs", file=str(pairs), out=str(out))
-    found = json.loads(out.read_text())
-    assert set(found) == {"perplexity", "minimal_pairs"}
-    assert (found["perplexity"]["documents"], found["perplexity"]["split"]) == (3, "all")
-    printed = capsys.readouterr().out
-    assert f"{found['perplexity']['bits_per_byte']:.4f}" in printed
-
-
-@pytest.mark.parametrize(
-    ("settings", "documents"), [({"split": "train"}, 2), ({"split": "valid"}, 1), ({"rows": 1}, 1)]
-)
-def test_some_of_the_rows(gpt2, tmp_path, settings, documents):
-    out = tmp_path / "eval.json"
-    evaluate(gpt2, out=str(out), **settings)
-    assert json.loads(out.read_text())["perplexity"]["documents"] == documents
-
-
-def test_a_run_is_measured_on_held_out_rows_and_keeps_its_figures(tmp_path):
-    use_models.gpt2(tmp_path / "model")
-    data = {"_target_": "use_models.Rows", "train": [["the cat"], ["a dog ."]], "valid": [["a b c"]]}
-    objective = {"_target_": "lmctl.objective.clm.CausalLM"}
-    task = {"_target_": "lmctl.mix.mix.Task", "data": "${data}", "objective": objective}
-    config = {"data": data, "mix": {"_target_": "lmctl.mix.mix.Mix", "tasks": {"one": task}}, "batch": {"seq_len": 8}}
-    OmegaConf.save(OmegaConf.create(config), tmp_path / "config.yaml")
-    print_ = use_models.Rows(train=data["train"], valid=data["valid"]).fingerprint()
-    (tmp_path / "environment.json").write_text(json.dumps({"fingerprints": {"one": json.dumps(print_)}}))
-    evaluate(tmp_path, data)
-    found = json.loads((tmp_path / "eval.json").read_text())["perplexity"]
-    assert (found["split"], found["documents"]) == ("valid", 1)
-    evaluate(tmp_path, data | {"valid": [["a"], ["b"]]})  # other rows beside those that were trained on
-    found = json.loads((tmp_path / "eval.json").read_text())["perplexity"]
-    assert (found["split"], found["documents"]) == ("all", 2)
-
-
-def test_a_run_that_does_not_say_what_it_learnt_from(tmp_path, capsys):
-    use_models.gpt2(tmp_path / "model")
-    (tmp_path / "config.yaml").write_text("seed: 1\n")
-    evaluate(tmp_path, {"_target_": "use_models.Rows", "train": [["the cat"], ["a dog ."]]})
-    assert "whether the model learnt from these rows cannot be told" in "".join(capsys.readouterr())
-
-
-def test_auto_takes_what_the_model_calls_for(bert, marian, tmp_path):
-    out = tmp_path / "eval.json"
-    evaluate(bert, out=str(out))
-    evaluate(marian, {"yields": "parallel", "train": [["a b", "c d"]]}, out=str(out), beams=1, max_new_tokens=3)
-    names = {"yields": "labelled", "train": [["a b", "1"], ["c", "0"]]}
-    evaluate(use_models.bert(tmp_path / "c", "BertForSequenceClassification"), names, out=str(out))
-    assert set(json.loads(out.read_text())) == {"mlm", "translation", "classification"}
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"suite": "perplexty"}, "suite must be one of auto, perplexity"),
-        ({"split": "test"}, "split must be one of"),
-        ({"seq_len": 4}, "seq_len must be at least 8"),
-        ({"out": "nowhere/eval.json"}, "there is no directory nowhere"),
-        ({"suite": "mlm"}, "suite=mlm needs a masked language model"),
-    ],
-)
-def test_what_cannot_be_evaluated_is_refused(gpt2, settings, message):
-    with pytest.raises(ConfigError, match=message):
-        evaluate(gpt2, **settings)
-
-
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ('{"a": 1}', "holds no figures")])
-def test_other_files_are_not_overwritten(gpt2, tmp_path, text, message):
-    out = tmp_path / "notes.json"
-    out.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        evaluate(gpt2, out=str(out))
-    assert out.read_text() == text
 
 
 @pytest.mark.parametrize("given", [{"temperature": 0.7}, {"top_p": 0.8}, {"top_k": 3}, {"temperature": 1.0}], ids=str)

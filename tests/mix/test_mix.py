@@ -1,4 +1,4 @@
-"""Windows of rows from several tasks: shares, order, buckets, and independence of how a window is split."""
+"""Mixing tasks: shares, order, length buckets, and the same rows however a batch is split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each task of a mix counts for: factors, gradients, learned balances and cosines, against sums written out."""
+"""Weights of tasks in a mix: gradients, learned loss balance and gradient cosines against sums written out."""
 
 from __future__ import annotations
 
@@ -130,17 +130,17 @@ def mixed(weights: tuple[float, float], loss_weight: float, balance: str = "fixe
     return replace(own, mix=Mix(tasks, balance=balance, conflict_every=1)), text
 
 
-def flat(runner: Trainer) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
+def flat(trainer: Trainer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
 
 
-def by_hand(runner: Trainer) -> dict[str, tuple[list[Tensor | None], int]]:
+def by_hand(trainer: Trainer) -> dict[str, tuple[list[Tensor | None], int]]:
     """By task the gradient of the mean over its targets in the first window, each term by its own, and its rows."""
-    window, found = runner.stream.window(Position(), 0.0, None, 0, 1), {}
+    window, found = trainer.stream.window(Position(), 0.0, None, 0, 1), {}
     for batch in window.batches:
-        terms, counts = runner.learner.task_losses(batch), batch.counts()
+        terms, counts = trainer.learner.task_losses(batch), batch.counts()
         loss = sum(value / counts[name] for name, value in terms.items())
-        gradient = torch.autograd.grad(loss, list(runner.network.parameters()), allow_unused=True)
+        gradient = torch.autograd.grad(loss, list(trainer.network.parameters()), allow_unused=True)
         found[batch.task] = (list(gradient), len(batch.inputs["input_ids"]))
     return found
 
@@ -148,9 +148,9 @@ def by_hand(runner: Trainer) -> dict[str, tuple[list[Tensor | None], int]]:
 @pytest.mark.parametrize("micro", [None, 3])
 def test_a_step_of_two_tasks_is_their_weighed_gradients(alone, micro):
     own, text = mixed((0.75, 0.25), 4.0, micro=micro)
-    runner, twin = Trainer(own, text, alone), Trainer(replace(own, batch=replace(own.batch, micro=None)), text, alone)
-    before = flat(runner)
-    list(runner.steps())
+    trainer, twin = Trainer(own, text, alone), Trainer(replace(own, batch=replace(own.batch, micro=None)), text, alone)
+    before = flat(trainer)
+    list(trainer.steps())
     parts = by_hand(twin)
     assert [rows for _, rows in parts.values()] == [6, 2]
     factors = {"corpus": 0.75, "topics": 0.25 * 4.0}
@@ -159,7 +159,7 @@ def test_a_step_of_two_tasks_is_their_weighed_gradients(alone, micro):
         pairs = zip(gradient, twin.network.parameters(), strict=True)
         whole = [torch.zeros_like(p) if g is None else g for g, p in pairs]
         wanted += factors[name] * torch.cat([g.flatten() for g in whole])
-    assert (before - flat(runner) - wanted).norm() < 1e-5 * wanted.norm()
+    assert (before - flat(trainer) - wanted).norm() < 1e-5 * wanted.norm()
 
 
 def test_a_learned_balance_ends_where_kendall_says_whatever_a_task_counts_for():
@@ -180,13 +180,13 @@ def test_a_learned_balance_leaves_shares_and_loss_weights_what_they_are(alone):
     """The first step of s, from 0: f (L - 1/2) for a task that counts for f; the network's gradient is f times its own,
     as without a balance."""
     own, text = mixed((0.75, 0.25), 4.0, "uncertainty")
-    runner, plain = Trainer(own, text, alone), Trainer(mixed((0.75, 0.25), 4.0)[0], text, alone)
-    (report,), _ = list(runner.steps()), list(plain.steps())
+    trainer, plain = Trainer(own, text, alone), Trainer(mixed((0.75, 0.25), 4.0)[0], text, alone)
+    (report,), _ = list(trainer.steps()), list(plain.steps())
     for place, (name, factor) in enumerate((("corpus/mlm", 0.75), ("topics/label", 1.0))):
         loss = float(report.losses.totals[name]) / report.counts[name]
-        moved = runner.learner.balance.log_variance[place].item()
+        moved = trainer.learner.balance.log_variance[place].item()
         assert moved == pytest.approx(factor * (loss - 0.5), rel=1e-4)
-    assert (flat(runner) - flat(plain)).norm() < 1e-6
+    assert (flat(trainer) - flat(plain)).norm() < 1e-6
 
 
 def cosines(alone: Processes, own: Plan, text: Prepared) -> dict[str, float]:
@@ -216,10 +216,10 @@ def test_a_task_never_pulls_against_itself(alone):
     tasks = {name: Task(Classify(), own.data) for name in ("one", "other")}
     corpora = dict.fromkeys(tasks, text.corpora["corpus"])
     own = replace(own, mix=Mix(tasks, conflict_every=1), **PLAIN)
-    runner = Trainer(own, replace(text, corpora=corpora, fingerprints=text.fingerprints | corpora), alone)
+    trainer = Trainer(own, replace(text, corpora=corpora, fingerprints=text.fingerprints | corpora), alone)
     with torch.no_grad():  # and the same head
-        runner.network.class_heads["other"].load_state_dict(runner.network.model.classifier.state_dict())
-    assert next(runner.steps()).cosines == pytest.approx({"one|other": 1.0}, abs=1e-4)
+        trainer.network.class_heads["other"].load_state_dict(trainer.network.model.classifier.state_dict())
+    assert next(trainer.steps()).cosines == pytest.approx({"one|other": 1.0}, abs=1e-4)
 
 
 def carrying(every: int | None) -> tuple[Plan, Prepared]:
@@ -251,9 +251,9 @@ def test_shares_by_tokens_of_real_rows_are_what_is_asked_for(alone):
     own, text = two_tasks(budget=Budget(steps=60))
     tasks = {"corpus": replace(own.mix.tasks["corpus"], weight=0.8), "topics": own.mix.tasks["topics"]}
     tasks["topics"] = replace(tasks["topics"], weight=0.2)
-    runner = Trainer(replace(own, mix=Mix(tasks, Sampling("tokens"))), text, alone)
-    list(runner.steps())
-    spent = runner.state.task_tokens
+    trainer = Trainer(replace(own, mix=Mix(tasks, Sampling("tokens"))), text, alone)
+    list(trainer.steps())
+    spent = trainer.state.task_tokens
     assert spent["corpus"] / sum(spent.values()) == pytest.approx(0.8, abs=0.01)
 
 

@@ -1,4 +1,4 @@
-"""Objectives against independent references: what is asked, what is answered, what is counted."""
+"""Objectives against independent references: rows, targets, losses and metrics."""
 
 from __future__ import annotations
 

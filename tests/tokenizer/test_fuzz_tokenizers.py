@@ -1,4 +1,4 @@
-"""Any text through training and tokenising: nothing but our own errors, pieces that exist, bytes that come back."""
+"""Property tests of tokenizers: any text trains or is refused, ids are in range, BPE decodes to its input."""
 
 from __future__ import annotations
 
