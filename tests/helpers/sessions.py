@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from walked import alone
+
 from lmctl.core.paths import Paths
-from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.display import Display
@@ -37,17 +38,17 @@ def node(component: Any) -> dict[str, Any]:
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **asdict(component)}
 
 
-def session(folder: Path, plan: Plan, prepared: Prepared, processes: Processes, resume: bool = False) -> Session:
+def session(folder: Path, plan: Plan, prepared: Prepared, resume: bool = False) -> Session:
     """A run in `folder` that is about to begin, or with `resume` to go on from its newest checkpoint."""
     paths = Paths(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"precision": node(plan.precision), "model": node(plan.model), "early_stop": asdict(plan.early_stop)}
-    runner = Trainer(plan, prepared, processes)
+    trainer = Trainer(plan, prepared, alone())
     if resume:
         found = Checkpoints(paths.checkpoints, 2).newest(print)
         assert found is not None
-        runner.load(found.weights, found.state, found.of_rank(0))
-    return Session(runner, paths, Ears(), Identity({}, {}, 1), config)
+        trainer.load(found.weights, found.state, found.of_rank(0))
+    return Session(trainer, paths, Ears(), Identity({}, {}, 1), config)
 
 
 def lines(folder: Path, split: str) -> list[dict[str, Any]]:

@@ -6,15 +6,14 @@ The keys are those of the schema, so that a new one cannot be forgotten here.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sessions import scripted
+from sessions import lines, session
 from small import plan, prepared
 from small_tasks import small_task
 from taught import save_teacher, taught
@@ -22,9 +21,8 @@ from walked import alone, keys, trained
 
 from lmctl.augment.word_dropout import WordDropout
 from lmctl.config.compose import Composer
-from lmctl.config.schema import BatchShape, Budget, Checkpointing, EarlyStop, Evaluation, Logging, Student
+from lmctl.config.schema import BatchShape, Budget, Checkpointing, Evaluation, Logging, Student
 from lmctl.core.errors import ConfigError
-from lmctl.core.paths import Paths
 from lmctl.distill.cached_teacher import CachedTeacher, fill_cache, keys_of
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
@@ -34,9 +32,6 @@ from lmctl.objective.mlm import MaskedLM
 from lmctl.plan import Plan
 from lmctl.precision.bf16 import Bf16
 from lmctl.train.assemble import examples_of
-from lmctl.train.display import Display
-from lmctl.train.identity import Identity
-from lmctl.train.session import Session
 from lmctl.train.trainer import Trainer
 
 LIVELY = Bert(2, 32, 2, 64, max_positions=64)
@@ -76,9 +71,10 @@ RECORD: dict[str, tuple[dict[str, Any], str]] = {
 }
 """Another value, and the part of the record that must differ."""
 ELSEWHERE = {
-    "early_stop.metric": "see test_the_best_is_the_best",
-    "early_stop.patience": "see test_the_best_is_the_best",
-    "early_stop.min_delta": "see test_the_best_is_the_best",
+    **dict.fromkeys(
+        ["early_stop.metric", "early_stop.patience", "early_stop.min_delta"],
+        "tests/train/test_session.py: test_early_stopping",
+    ),
     "student.from_teacher": "see test_a_student_begins_with_the_layers_that_are_named",
     "gradient_checkpointing": "see test_activations_are_recomputed_if_they_shall",
     "compile": "see test_the_network_is_compiled_if_it_shall",
@@ -113,33 +109,20 @@ def test_without_a_limit_gradients_stay_as_they_are():
     assert many[0] == many[1] != many[2]
 
 
-@pytest.fixture
-def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others look at the picture and at what is exported."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
-
-
-def recorded(folder: Path, **changes: Any) -> tuple[dict[str, list[Any]], Session]:
+def recorded(folder: Path, **changes: Any) -> dict[str, list[Any]]:
     """The record of a run by its parts, without what the clock decides."""
     small = {"budget": Budget(steps=8), "eval": Evaluation(every=2, rows=16), "log": Logging(every=4)}
-    runner = Trainer(plan(**{"objective": MaskedLM()} | small | changes), prepared(), alone())
-    folder.mkdir(parents=True)
-    session = Session(runner, Paths(folder), Display(silent=True), Identity({}, {}, 1), {})
-    session.run()
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    parts: dict[str, list[Any]] = {
-        split: [(line["step"], line["loss"]) for line in lines if line["split"] == split]
-        for split in ("train", "valid")
-    }
-    parts["checkpoints"] = sorted(path.name for path in session.checkpoints.root.glob("step-*"))
-    return parts, session
+    run = session(folder, plan(**{"objective": MaskedLM()} | small | changes), prepared())
+    with pytest.MonkeyPatch.context() as patch:  # others look at the picture
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+        run.run()
+    losses = {split: [(line["step"], line["loss"]) for line in lines(folder, split)] for split in ("train", "valid")}
+    return {**losses, "checkpoints": sorted(path.name for path in run.checkpoints.root.glob("step-*"))}
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Any]]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
-        yield recorded(tmp_path_factory.mktemp("usual") / "run")[0]
+def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    return recorded(tmp_path_factory.mktemp("usual") / "run")
 
 
 def test_a_record_says_what_its_keys_say(usual: dict[str, list[Any]]):
@@ -151,52 +134,24 @@ def test_a_record_says_what_its_keys_say(usual: dict[str, list[Any]]):
 
 
 @pytest.mark.parametrize("key", RECORD)
-def test_every_key_of_the_record_changes_it(key: str, usual: dict[str, list[Any]], tmp_path: Path, unseen: None):
+def test_every_key_of_the_record_changes_it(key: str, usual: dict[str, list[Any]], tmp_path: Path):
     changes, part = RECORD[key]
-    found, _ = recorded(tmp_path / "run", **changes)
+    found = recorded(tmp_path / "run", **changes)
     assert found[part] != usual[part]
     others = {"train", "valid", "checkpoints"} - {part, "checkpoints"}
     assert all(found[other] == usual[other] for other in others)
-
-
-ACCURACY, LOSS = "corpus/mlm_accuracy", "loss"
-
-
-@pytest.mark.parametrize(
-    ("rule", "figures", "best", "steps"),
-    [
-        (EarlyStop(ACCURACY, 2), [0.5, 0.7, 0.7, 0.6, 0.9], 1, 3),
-        (EarlyStop(ACCURACY, 3), [0.5, 0.7, 0.7, 0.6, 0.9], 4, 7),
-        (EarlyStop(ACCURACY, None), [0.5, 0.7, 0.7, 0.6, 0.9], 4, 8),
-        (EarlyStop(ACCURACY, 2, 0.3), [0.5, 0.7, 0.7, 0.6, 0.9], 0, 2),
-        (EarlyStop(LOSS, 2), [0.5, 0.7, 0.7, 0.6, 0.9], 0, 2),
-        (EarlyStop(LOSS, 2), [0.9, 0.6, 0.7, 0.6, 0.1], 1, 3),
-        (EarlyStop(LOSS, 2, 0.4), [0.9, 0.6, 0.4, 0.3, 0.2], 2, 4),
-    ],
-)
-def test_the_best_is_the_best(
-    rule, figures, best, steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unseen: None
-):
-    """Accuracies are to grow, losses to fall; the first of equal ones is the best; what is exported is the best's."""
-    scripted(monkeypatch, figures, rule.metric)
-    _, session = recorded(tmp_path / "run", early_stop=rule, eval=Evaluation(every=1, rows=4))
-    state = session.trainer.state
-    assert state.best is not None
-    assert (state.best["metric"], state.best["step"], state.best["value"]) == (rule.metric, best, figures[best])
-    assert state.step == steps
-    assert session.checkpoints.named("best") == f"step-{best:08d}"
 
 
 def test_activations_are_recomputed_if_they_shall():
     """A layer computes once more in the backward pass."""
     passes = []
     for wanted in (False, True):
-        runner = Trainer(plan(budget=Budget(steps=1), gradient_checkpointing=wanted), prepared(), alone())
+        trainer = Trainer(plan(budget=Budget(steps=1), gradient_checkpointing=wanted), prepared(), alone())
         done: list[Any] = []
-        runner.network.model.bert.encoder.layer[0].intermediate.register_forward_hook(
+        trainer.network.model.bert.encoder.layer[0].intermediate.register_forward_hook(
             lambda *_, done=done: done.append(1)
         )
-        list(runner.steps())
+        list(trainer.steps())
         passes.append(len(done))
     assert passes == [1, 2]
 
@@ -226,8 +181,8 @@ def test_answers_come_from_where_they_are_said_to(teachers: list[Path], tmp_path
     here = {"cache_dir": str(tmp_path), "maskings": 1}
 
     def remembers(kind: str) -> bool:
-        runner = Trainer(taught(teachers[0], teacher_cache=kind, **here), prepared(), alone())
-        return isinstance(runner.learner.distillation.teacher, CachedTeacher)
+        trainer = Trainer(taught(teachers[0], teacher_cache=kind, **here), prepared(), alone())
+        return isinstance(trainer.learner.distillation.teacher, CachedTeacher)
 
     assert not remembers("off")
     with pytest.raises(ConfigError):
@@ -242,9 +197,9 @@ def test_validation_looks_at_no_more_rows_than_it_says(task: str):
     """Of rows in any order, and of rows that follow one another."""
     found = {}
     for rows in (1, 2, None):
-        runner = Trainer(*small_task(task, eval=Evaluation(rows=rows)), alone())
-        assert len(runner.validation.examples["corpus"]) > 2
-        found[rows] = runner.validation.scores(runner.learner)["loss"]
+        trainer = Trainer(*small_task(task, eval=Evaluation(rows=rows)), alone())
+        assert len(trainer.validation.examples["corpus"]) > 2
+        found[rows] = trainer.validation.scores(trainer.learner)["loss"]
     assert len(set(found.values())) == 3
 
 

@@ -22,7 +22,6 @@ from lmctl.config.schema import Budget, Evaluation
 from lmctl.core.errors import ConfigError
 from lmctl.inference.load import model_folder
 from lmctl.model.pretrained import Pretrained
-from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp32 import Fp32
@@ -37,14 +36,9 @@ SHORT: dict[str, Any] = {"budget": Budget(steps=2), "eval": Evaluation(every=1, 
 OBJECTIVES = {"modernbert": "mlm", "llama": "clm", "bilstm": "class", "rnn_mt": "translate"}
 
 
-@pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
-
-
-def same_model(run: Path, own: Plan, text: Prepared, alone: Processes) -> None:
+def same_model(run: Path, own: Plan, text: Prepared) -> None:
     """Export by the end of the run, take it away, and export from the checkpoint."""
-    session(run, own, text, alone).run()
+    session(run, own, text).run()
     kept = run.parent / "kept"
     shutil.move(run / "model", kept)
     made = Path(model_folder(str(run)))
@@ -60,39 +54,39 @@ def same_model(run: Path, own: Plan, text: Prepared, alone: Processes) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_objective(tmp_path, alone, task):
+def test_every_objective(tmp_path, task):
     own, text = small_task(task, **SHORT)
-    same_model(tmp_path / "run", own, text, alone)
+    same_model(tmp_path / "run", own, text)
 
 
 @pytest.mark.parametrize("model", OBJECTIVES)
-def test_every_other_family(tmp_path, alone, model):
+def test_every_other_family(tmp_path, model):
     own, text = small_task(OBJECTIVES[model], **SHORT)
-    same_model(tmp_path / "run", replace(own, model=MODELS[model]), text, alone)
+    same_model(tmp_path / "run", replace(own, model=MODELS[model]), text)
 
 
-def test_a_second_head(tmp_path, alone):
+def test_a_second_head(tmp_path):
     own, text = two_tasks(**SHORT)
-    same_model(tmp_path / "run", own, text, alone)
+    same_model(tmp_path / "run", own, text)
 
 
 @pytest.mark.parametrize(
     "precision", [Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan")], ids=lambda p: type(p).__name__
 )
-def test_stored_weights(tmp_path, alone, precision):
+def test_stored_weights(tmp_path, precision):
     own, text = small_task("mlm", precision=precision, **SHORT)
-    same_model(tmp_path / "run", own, text, alone)
+    same_model(tmp_path / "run", own, text)
 
 
 @pytest.mark.parametrize("precision", [Fp32(), Int8Lora(), Nf4Lora()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("task", ["mlm", "class"])
-def test_adapters(tmp_path, alone, precision, task, monkeypatch):
+def test_adapters(tmp_path, precision, task, monkeypatch):
     """They are merged; what the run began with may be gone."""
     monkeypatch.setattr(Nf4Lora, "least_decibel", 5.0)  # so small a model is rounded badly
     place = teacher(tmp_path, "bert", "mlm")
     own, text = small_task(task, **SHORT)
     own = replace(own, model=Pretrained(place, lora_rank=4, lora_alpha=8.0), precision=precision)
-    session(tmp_path / "run", own, text, alone).run()
+    session(tmp_path / "run", own, text).run()
     shutil.rmtree(place)
     shutil.move(tmp_path / "run" / "model", tmp_path / "kept")
     with monkeypatch.context() as without:
@@ -105,10 +99,10 @@ def test_adapters(tmp_path, alone, precision, task, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, alone) -> Path:
+def run(tmp_path_factory) -> Path:
     """A run without its model/, whose best checkpoint is not its newest."""
     folder = tmp_path_factory.mktemp("unfinished") / "run"
-    session(folder, plan(budget=Budget(steps=3), eval=Evaluation(every=1, rows=4)), prepared(), alone).run()
+    session(folder, plan(budget=Budget(steps=3), eval=Evaluation(every=1, rows=4)), prepared()).run()
     shutil.rmtree(folder / "model")
     (folder / "checkpoints" / "best").write_text("step-00000002\n")
     return folder
