@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import environment, lmctl
+from command import environment
+from in_process import lmctl
 
 from lmctl import verbs
 from lmctl.cli.main import main

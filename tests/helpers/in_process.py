@@ -15,10 +15,12 @@ from lmctl.cli.main import main
 
 
 def lmctl(*arguments: str, cwd: Path, cache: Path | None = None, typed: str = "") -> subprocess.CompletedProcess[str]:
-    """Run `lmctl arguments` to its end, in the folder `cwd`, with `typed` on standard input."""
+    """Run `lmctl arguments` to its end, in the folder `cwd`, with `typed` on standard input; no curves are drawn, which
+    takes longer than all else that a short run does."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
+        patch.setattr("lmctl.train.loss_plot.plot_losses", lambda *_: None)
         patch.setattr(sys, "stdin", io.StringIO(typed))
         for name, value in environment(cache or cwd / "cache").items():
             patch.setenv(name, value)

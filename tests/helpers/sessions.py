@@ -15,6 +15,7 @@ from lmctl.plan import Plan
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.display import Display
 from lmctl.train.identity import Identity
+from lmctl.train.loss_plot import Plotter
 from lmctl.train.prepare import Prepared
 from lmctl.train.session import Session
 from lmctl.train.trainer import Trainer
@@ -30,6 +31,12 @@ class Ears(Display):
 
     def say(self, text: str) -> None:
         self.heard.append(text)
+
+
+class Unseen(Plotter):
+    """Draws no curves, which takes longer than all else that a short run does."""
+
+    def draw(self, baseline: dict[str, float]) -> None: ...
 
 
 def node(component: Any) -> dict[str, Any]:
@@ -48,7 +55,9 @@ def session(folder: Path, plan: Plan, prepared: Prepared, resume: bool = False) 
         found = Checkpoints(paths.checkpoints, 2).newest(print)
         assert found is not None
         trainer.load(found.weights, found.state, found.of_rank(0))
-    return Session(trainer, paths, Ears(), Identity({}, {}, 1), config)
+    made = Session(trainer, paths, Ears(), Identity({}, {}, 1), config)
+    made.plotter = Unseen(paths)
+    return made
 
 
 def lines(folder: Path, split: str) -> list[dict[str, Any]]:

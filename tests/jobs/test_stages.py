@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import lmctl, succeed, write_documents
+from command import write_documents
+from in_process import lmctl, succeed
 from omegaconf import OmegaConf
 
 from lmctl.cli.main import main
@@ -42,17 +43,10 @@ def test_an_earlier_stage_becomes_its_directory():
 
 
 def test_what_is_typed_holds_for_every_stage_or_for_one_and_wins():
-    typed = ("recipe=mine", "name=x", "run_dir=y", "resume=auto", "budget.steps=9")
-    assert planned(typed=typed, special=("stages.first.seed=2", "stages.second.optim.lr=1e-4")) == {
-        "first": ["mix=mlm", "data.path=a.txt", "recipe=mine", "budget.steps=9", "seed=2", "stage=first"],
-        "second": [
-            "mix=classify",
-            "init_from=runs/whole/first",
-            "recipe=mine",
-            "budget.steps=9",
-            "optim.lr=1e-4",
-            "stage=second",
-        ],
+    kept, own = ["recipe=mine", "budget.steps=9"], ["name=x", "run_dir=y", "resume=auto"]  # those of the whole
+    assert planned(typed=(*kept, *own), special=("stages.first.seed=2", "stages.second.optim.lr=1e-4")) == {
+        "first": ["mix=mlm", "data.path=a.txt", *kept, "seed=2", "stage=first"],
+        "second": ["mix=classify", "init_from=runs/whole/first", *kept, "optim.lr=1e-4", "stage=second"],
     }
 
 

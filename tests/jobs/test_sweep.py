@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SMALL, lmctl, write_documents
+from command import SMALL, write_documents
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import lmctl
 
 from lmctl.cli.main import main
 from lmctl.config.overrides import Overrides
@@ -208,15 +209,8 @@ def test_jobs_resume_in_a_directory_of_their_own():
     words = Sweep(verb("train"), lambda cfg: None, ["--config-dir", "c"]).command(
         Job("seed=1", ["seed=1"], "runs/s/seed=1")
     )
-    assert words[3:] == [
-        "train",
-        "--config-dir",
-        "c",
-        "seed=1",
-        'run_dir="runs/s/seed=1"',
-        'name="seed=1"',
-        "resume=auto",
-    ]
+    own = ["seed=1", 'run_dir="runs/s/seed=1"', 'name="seed=1"', "resume=auto"]
+    assert words[3:] == ["train", "--config-dir", "c", *own]
 
 
 def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch):

@@ -29,6 +29,7 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.plan import Plan
 from lmctl.train import final_figures
 from lmctl.train.confidence import wilson
+from lmctl.train.loss_plot import Plotter
 from lmctl.train.prepare import Corpus, Prepared
 from lmctl.train.trainer import Trainer
 from lmctl.train.validation import Sums, Validation
@@ -291,6 +292,7 @@ def test_success_and_failure_look_different():
 
 
 def test_a_plot_is_drawn_of_a_stopped_run_and_none_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr("sessions.Unseen", Plotter)
     stopped(tmp_path / "one", small(20), prepared(), 3, monkeypatch)
     assert Paths(tmp_path / "one").plot.stat().st_size > 0
 
