@@ -13,8 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from command import ROOT
 
 
 def pip(*arguments: str | Path) -> None:

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,21 @@ SHORT: dict[str, Any] = {"budget": Budget(steps=2), "eval": Evaluation(every=1, 
 OBJECTIVES = {"modernbert": "mlm", "llama": "clm", "bilstm": "class", "rnn_mt": "translate"}
 
 
-def same_model(run: Path, own: Plan, text: Prepared) -> None:
-    """Export by the end of the run, take it away, and export from the checkpoint."""
-    session(run, own, text).run()
-    kept = run.parent / "kept"
+STORED = (Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan"))
+RUNS: dict[str, Callable[..., tuple[Plan, Prepared]]] = {
+    **{task: partial(small_task, task) for task in TASKS},
+    **{model: partial(small_task, task, model=MODELS[model]) for model, task in OBJECTIVES.items()},
+    **{type(stored).__name__: partial(small_task, "mlm", precision=stored) for stored in STORED},
+    "a second head": two_tasks,
+}
+"""Every objective, the other families, stored weights, and two tasks."""
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_checkpoint_is_the_model_that_the_end_of_the_run_exports(tmp_path, kind):
+    """Which is taken away, so that the checkpoint is exported."""
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    session(run, *RUNS[kind](**SHORT)).run()
     shutil.move(run / "model", kept)
     made = Path(model_folder(str(run)))
     assert made == run / "checkpoints" / "step-00000002" / "model"
@@ -51,31 +64,6 @@ def same_model(run: Path, own: Plan, text: Prepared) -> None:
             assert json.loads(one) == json.loads(other), name
         else:
             assert one == other, name
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_every_objective(tmp_path, task):
-    own, text = small_task(task, **SHORT)
-    same_model(tmp_path / "run", own, text)
-
-
-@pytest.mark.parametrize("model", OBJECTIVES)
-def test_every_other_family(tmp_path, model):
-    own, text = small_task(OBJECTIVES[model], **SHORT)
-    same_model(tmp_path / "run", replace(own, model=MODELS[model]), text)
-
-
-def test_a_second_head(tmp_path):
-    own, text = two_tasks(**SHORT)
-    same_model(tmp_path / "run", own, text)
-
-
-@pytest.mark.parametrize(
-    "precision", [Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan")], ids=lambda p: type(p).__name__
-)
-def test_stored_weights(tmp_path, precision):
-    own, text = small_task("mlm", precision=precision, **SHORT)
-    same_model(tmp_path / "run", own, text)
 
 
 @pytest.mark.parametrize("precision", [Fp32(), Int8Lora(), Nf4Lora()], ids=lambda p: type(p).__name__)
