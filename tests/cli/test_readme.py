@@ -7,10 +7,10 @@ import shlex
 import shutil
 from pathlib import Path
 
-import in_process
 import pytest
 from command import ROOT, SMALL, metrics, succeed, write_documents
 
+from lmctl.cli.application import Application
 from lmctl.cli.main import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,14 +42,17 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("line", commands())
 def test_every_command_composes(line, capsys, monkeypatch, tmp_path):
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    saved = in_process.succeed("train", "name=mine", "--cfg", "job", cwd=tmp_path).stdout if "--from" in line else ""
-    (tmp_path / "runs" / "mine" / "config.yaml").write_text(saved)
     monkeypatch.chdir(tmp_path)
-    words = [word for word in shlex.split(line)[1:] if word not in ("-m", "--cfg", "job")]
     # Of a sweep, the first job.
-    words = [word.split(",")[0] if "=" in word and "[" not in word else word for word in words]
-    assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
+    words = [word.split(",")[0] if "=" in word and "[" not in word else word for word in shlex.split(line)[1:]]
+    if not any(word.startswith("--") for word in words):
+        Application(words[0], [word for word in words[1:] if word != "-m"]).settled()
+        return
+    if "--from" in words:
+        assert main(["train", "name=mine", "--cfg", "job"]) == 0
+        Path("runs/mine").mkdir(parents=True)
+        Path("runs/mine/config.yaml").write_text(capsys.readouterr().out)
+    assert main([*words, *(["--cfg", "job"] if "--cfg" not in words else [])]) == 0, capsys.readouterr().err
 
 
 def example() -> dict[str, str]:

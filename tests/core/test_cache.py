@@ -1,4 +1,4 @@
-"""The cache: hits, misses, races between processes and what killed builds leave."""
+"""The content-addressed cache: hits, misses, races between processes, and what killed builds leave."""
 
 from __future__ import annotations
 

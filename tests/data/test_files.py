@@ -1,4 +1,4 @@
-"""Which files a path means, for every source; and what is said of those that cannot be read."""
+"""Which files a path, folder or pattern means, for every source, and which of them cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stages`: models trained in turn by one command, and the recipes that do so; and a sweep whose jobs are real runs."""
+"""Stages: models trained in turn by one command, the recipes that do so, and a sweep whose jobs are real runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`-m`: each job in its own process; failed, killed and interrupted ones; the same command goes on."""
+"""Sweeps (`-m`): a process for each job, failed, killed and stopped jobs, and going on with the same command."""
 
 from __future__ import annotations
 

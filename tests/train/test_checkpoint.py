@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, damage is noticed, and a full disk costs nothing that was saved."""
+"""Checkpoints: written whole or not at all, checksums, retention, and full disks."""
 
 from __future__ import annotations
 

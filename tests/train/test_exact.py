@@ -1,4 +1,4 @@
-"""The same rows give the same step, however they are split over micro-batches and accumulation."""
+"""Gradient accumulation and micro-batches give the same step; budgets, progress and the seeds of dropout."""
 
 from __future__ import annotations
 

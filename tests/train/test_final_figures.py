@@ -1,4 +1,4 @@
-"""How much the figures of a run mean: intervals, and words for success and failure."""
+"""Confidence intervals of validation metrics, and the words for better or not better than the baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings of a run may change when it goes on: places may, because what they lead to is compared."""
+"""Which settings may change on resume: paths may, because what they lead to is compared."""
 
 from __future__ import annotations
 

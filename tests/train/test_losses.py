@@ -1,5 +1,4 @@
-"""Losses in chunks are the losses of the whole, no logits of all targets are ever in memory, and what is free is given
-back."""
+"""Losses computed in chunks equal those of the whole, in bounded memory; free pages of the heap are given back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From text to the token store: what is refused early, and what the cache tells apart."""
+"""Preparing data: what is refused before a tokenizer is trained, and what is said of one that is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of itself at its end: the figures of the weights that it exports."""
+"""The end of a run: summary.json, validation schedule, early stopping, and the figures of the exported weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint of any run as a model: the same files that the end of the run would have exported from these weights."""
+"""Exporting a model from a checkpoint: the same files that the end of the run would have written."""
 
 from __future__ import annotations
 
