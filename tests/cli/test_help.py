@@ -170,8 +170,8 @@ import sys
 from lmctl.cli.main import main
 for line in {QUICK}:
     main(line.split())
-    if loaded := {{"torch", "transformers"}} & sys.modules.keys():
-        sys.exit(f"{{line}}: {{loaded}}")
+    if "torch" in sys.modules:
+        sys.exit(f"torch was loaded for {{line}}")
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
