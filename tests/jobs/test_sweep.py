@@ -189,7 +189,8 @@ def test_a_sweep_does_not_write_into_a_run(capsys: pytest.CaptureFixture[str]):
     assert "error: runs/one holds a single run, so no sweep can go there\n" in capsys.readouterr().err
 
 
-def test_jobs_resume_in_a_directory_of_their_own():
+def test_jobs_resume_in_a_directory_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()  # the command is the real one
     words = Sweep(verb("train"), lambda cfg: None, ["--config-dir", "c"]).command(
         Job("seed=1", ["seed=1"], "runs/s/seed=1")
     )
