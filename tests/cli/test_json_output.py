@@ -12,12 +12,15 @@ import torch
 import use_models
 import yaml
 from command import ROOT, write_documents
+from tokenizers.normalizers import Lowercase
 from use_models import records, said
 
 from lmctl.cli.main import main
 from lmctl.config.comments import commented_keys
 from lmctl.config.compose import Composer, conf_dir
+from lmctl.inference import progress
 from lmctl.inference.likelihood import texts
+from lmctl.train.display import Display
 
 DOCS = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
 SMALL = ["data=text", "data.path=text.txt", "tokenizer.vocab_size=300", "batch.seq_len=32"]
@@ -48,9 +51,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> s
 
 def section(verb: str) -> str:
     """What docs/json.md says of a verb."""
-    return re.split(r"^## ", DOCS, flags=re.MULTILINE)[
-        1 + [part.split()[0].rstrip(":") for part in re.split(r"^## ", DOCS, flags=re.MULTILINE)[1:]].index(verb)
-    ]
+    return next(part for part in re.split(r"^## ", DOCS, flags=re.MULTILINE)[1:] if part.split()[0].rstrip(":") == verb)
 
 
 def documented(verb: str, record: dict[str, Any]) -> None:
@@ -74,14 +75,8 @@ def test_pairs_and_lists_are_those_of_the_table(gpt2, tmp_path):
     typed = "the cat\tcat the\na b\tb a\n"
     found = records(said("score", gpt2, typed, format="json"))
     for row, line in zip(found, said("score", gpt2, typed).splitlines()[1:], strict=True):
-        cells = [
-            f"{row['logprob_good']:.4f}",
-            f"{row['logprob_bad']:.4f}",
-            str(int(row["right"])),
-            row["good"],
-            row["bad"],
-        ]
-        assert cells == line.split("\t")
+        logprobs = [f"{row[name]:.4f}" for name in ("logprob_good", "logprob_bad")]
+        assert [*logprobs, str(int(row["right"])), row["good"], row["bad"]] == line.split("\t")
         documented("score", row)
     lists = tmp_path / "lists.jsonl"
     hyps = [{"text": "a b", "score": -1.0}, {"text": "a c d", "score": -2.0}]
@@ -122,9 +117,6 @@ def test_eval_says_at_once_what_it_does(gpt2, tmp_path, capsys, monkeypatch):
 
 
 def test_progress_counts_rows_and_batches(capsys, monkeypatch):
-    from lmctl.inference import progress
-    from lmctl.train.display import Display
-
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     model = torch.nn.Linear(2, 2)
     watch = progress.Watch(Display(), "perplexity")
@@ -200,10 +192,7 @@ def test_a_plan_and_its_refusal(folder, capsys):
     assert "model=bert_tiny" in refused["nearest"]
     grid = ["-m", "mix=mlm,clm", "model=bert_tiny"]
     cells = records(printed(capsys, "plan", *words, *grid, "format=json", code=2))
-    assert [(cell["name"], cell["legal"]) for cell in cells] == [
-        ("mix=mlm", True),
-        ("mix=clm", False),
-    ]
+    assert {cell["name"]: cell["legal"] for cell in cells} == {"mix=mlm": True, "mix=clm": False}
     for cell in cells:
         documented("plan", cell)
 
@@ -280,8 +269,6 @@ def test_a_tokenizer_without_capitals_is_said(tmp_path, capsys):
     said("generate", place, prompt="the cat", max_new_tokens=3)
     assert "no capitals" not in capsys.readouterr().err
     tokenizer = use_models.tokenizer("[SEP] $A")
-    from tokenizers.normalizers import Lowercase
-
     tokenizer.backend_tokenizer.normalizer = Lowercase()
     tokenizer.save_pretrained(place)
     said("generate", place, "The Cat\nThe Dog\n", max_new_tokens=3)

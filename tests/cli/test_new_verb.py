@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import environment, lmctl
+from command import environment
+from in_process import lmctl
 
 from lmctl import verbs
 from lmctl.cli.main import main
@@ -46,7 +47,7 @@ class Greet(Verb[GreetConfig]):
 '''
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the file of one more verb, among those where verbs are looked for."""
     (tmp_path / "verbs").mkdir()
@@ -57,7 +58,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
@@ -101,7 +101,6 @@ def test_it_is_swept_as_others_are(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert "who=nobody: nobody is there" in done.stdout
 
 
-@pytest.mark.usefixtures("folder")
 def test_it_is_completed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     for line, completions in (("lmctl gr", "greet"), ("lmctl greet runner=c", "runner=cpu")):
         monkeypatch.setenv("COMP_LINE", line)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import ROOT, SMALL, metrics, succeed, write_documents
 
+from lmctl.cli.application import Application
 from lmctl.cli.main import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,15 +42,17 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("line", commands())
 def test_every_command_composes(line, capsys, monkeypatch, tmp_path):
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    saved = succeed("train", "name=mine", "--cfg", "job", cwd=tmp_path).stdout if "--from" in line else ""
-    (tmp_path / "runs" / "mine" / "config.yaml").write_text(saved)
     monkeypatch.chdir(tmp_path)
-    words = [word for word in shlex.split(line)[1:] if word not in ("-m", "--cfg", "job")]
-    words = [
-        word.split(",")[0] if "=" in word and "[" not in word else word for word in words
-    ]  # the first job of a sweep
-    assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
+    # Of a sweep, the first job.
+    words = [word.split(",")[0] if "=" in word and "[" not in word else word for word in shlex.split(line)[1:]]
+    if not any(word.startswith("--") for word in words):
+        Application(words[0], [word for word in words[1:] if word != "-m"]).settled()
+        return
+    if "--from" in words:
+        assert main(["train", "name=mine", "--cfg", "job"]) == 0
+        Path("runs/mine").mkdir(parents=True)
+        Path("runs/mine/config.yaml").write_text(capsys.readouterr().out)
+    assert main([*words, *(["--cfg", "job"] if "--cfg" not in words else [])]) == 0, capsys.readouterr().err
 
 
 def example() -> dict[str, str]:
@@ -64,14 +67,8 @@ def test_the_example_component_works_from_here(tmp_path):
     for path, text in example().items():
         (tmp_path / path).write_text(text)
     assert "Warm up, then fall like an inverse square root" in succeed("list", "schedule", cwd=tmp_path).stdout
-    settings = [
-        *SMALL,
-        f"data.path={write_documents(tmp_path / 'docs.txt')}",
-        "budget.steps=4",
-        "log.every=1",
-        "name=x",
-    ]
-    succeed("train", *settings, "schedule=inverse_sqrt", "schedule.warmup=0.5", cwd=tmp_path)
+    settings = [*SMALL, f"data.path={write_documents(tmp_path / 'docs.txt')}", "budget.steps=4", "log.every=1"]
+    succeed("train", *settings, "name=x", "schedule=inverse_sqrt", "schedule.warmup=0.5", cwd=tmp_path)
     rates = [line["lr"] for line in metrics(tmp_path / "runs" / "x") if line["split"] == "train"]
     factors = [0.125 / 0.5, 0.375 / 0.5, (0.5 / 0.625) ** 0.5, (0.5 / 0.875) ** 0.5]  # in the middle of each step
     assert rates == pytest.approx([1.5e-3 * factor for factor in factors])

@@ -16,14 +16,13 @@ from omegaconf import OmegaConf
 from lmctl.config.build import build, read_root, section
 from lmctl.config.groups import PeekConfig, TrainConfig
 from lmctl.config.options import spell_out
-from lmctl.config.schema import BatchShape, Budget
+from lmctl.config.schema import Budget
 from lmctl.config.table import structured
 from lmctl.core.errors import ConfigError
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.base import Objective
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
-from lmctl.precision.base import Precision
 
 
 @runtime_checkable
@@ -62,17 +61,18 @@ class Spoon:
     """A component that cannot cut."""
 
 
-def not_a_component() -> None: ...
+def nothing() -> None: ...
 
 
 @pytest.fixture(autouse=True)
 def drawer(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("drawer")
-    for thing in (Knife, Spoon, not_a_component):
+    for thing in (Knife, Spoon, nothing):
         setattr(module, thing.__name__, thing)
     monkeypatch.setitem(sys.modules, "drawer", module)
 
 
+OUTSIDE = "is outside the trusted packages (drawer)"
 KNIFE = {"_target_": "drawer.Knife", "length": 3.0}
 
 
@@ -125,16 +125,10 @@ def test_builds(settings: dict[str, Any], expected: dict[str, Any]):
         ({"block": {"a": {"_target_": "drawer.Spoon"}}}, "tool.block.a: Spoon cannot serve as Cuts"),
         ({"row": [KNIFE, {**KNIFE, "tooth": 1}]}, "unknown key 'tool.row[1].tooth'; did you mean tool.row[1].teeth?"),
         ({"_target_": "drawer.Spoon", "length": 1}, "unknown key 'tool.length'"),
-        ({"_target_": "os.system"}, "tool._target_=os.system is outside the trusted packages (drawer)"),
-        ({"_target_": "drawer2.Knife"}, "tool._target_=drawer2.Knife is outside the trusted packages (drawer)"),
-        (
-            {"_target_": "drawer.not_a_component"},
-            "tool._target_=drawer.not_a_component is not a component (a dataclass)",
-        ),
-        (
-            {"spare": {"_target_": "os.system"}},
-            "tool.spare._target_=os.system is outside the trusted packages (drawer)",
-        ),
+        ({"_target_": "os.system"}, f"tool._target_=os.system {OUTSIDE}"),
+        ({"_target_": "drawer2.Knife"}, f"tool._target_=drawer2.Knife {OUTSIDE}"),
+        ({"_target_": "drawer.nothing"}, "tool._target_=drawer.nothing is not a component (a dataclass)"),
+        ({"spare": {"_target_": "os.system"}}, f"tool.spare._target_=os.system {OUTSIDE}"),
     ],
     ids=str,
 )
@@ -142,17 +136,6 @@ def test_refuses(settings: dict[str, Any], message: str):
     with pytest.raises(ConfigError) as caught:
         built(settings)
     assert str(caught.value) == message
-
-
-def test_a_file_in_the_wrong_group_is_refused():
-    cfg = OmegaConf.create({"precision": {"_target_": "lmctl.objective.mlm.MaskedLM"}})
-    with pytest.raises(ConfigError, match=r"^precision: MaskedLM cannot serve as Precision$"):
-        build(cfg.precision, Precision)
-
-
-def test_section():
-    cfg = OmegaConf.create({"batch": {"size": 8, "seq_len": 16}})
-    assert section(cfg.batch, BatchShape) == BatchShape(8, seq_len=16)
 
 
 @pytest.mark.parametrize(
@@ -206,12 +189,8 @@ def mix_of(tasks: dict[str, Any]) -> Mix:
 
 
 def test_names_of_options_become_components():
-    mix = mix_of(
-        {
-            "corpus": {"objective": "mlm_nsp", "data": "pydocs", "weight": 0.8},
-            "b": {"objective": "mlm", "data": "${data}"},
-        }
-    )
+    corpus = {"objective": "mlm_nsp", "data": "pydocs", "weight": 0.8}
+    mix = mix_of({"corpus": corpus, "b": {"objective": "mlm", "data": "${data}"}})
     assert isinstance(mix.tasks["corpus"], Task)
     assert isinstance(mix.tasks["corpus"].objective, MaskedLMAndNextSentence)
     assert mix.tasks["corpus"].weight == 0.8

@@ -20,69 +20,48 @@ from lmctl.verbs.translate import TranslateConfig
 FILES = sorted(path for path in conf_dir().glob("*/*.yaml") if path.parent.name != "recipe")
 TRANSLATING = (EvalConfig, TranslateConfig, TeacherTexts)
 ON_PURPOSE: dict[str, dict[str, Any]] = {
-    "compression/bf16": {"error_feedback": False},
-    "compression/fp16": {"error_feedback": False},
+    **{name: {"error_feedback": False} for name in ("compression/bf16", "compression/fp16")},
     "compression/topk": {"density": 0.01},
     "compression/topk_int8": {"density": 0.01, "quantise.block": 64},
-    "distill/attention": {"hard": 0.5},
-    "distill/hidden": {"hard": 0.5},
+    **{name: {"hard": 0.5} for name in ("distill/attention", "distill/hidden", "distill/minilm")},
     "distill/logits": {"hard": 0.5, "terms.logits.weight": 0.5},
-    "distill/minilm": {"hard": 0.5},
-    "distill/on_policy": {
-        "hard": 0.0,
-        "terms.logits.divergence": "js",
-        "terms.logits.temperature": 1.0,
-    },
+    "distill/on_policy": {"hard": 0.0, "terms.logits.divergence": "js", "terms.logits.temperature": 1.0},
     "distill/tinybert": {
         "hard": 0.0,
-        "terms.hidden.weight": [[0.0, 1.0], [0.6, 0.0]],
-        "terms.hidden.between": "step",
+        **{f"terms.{term}.between": "step" for term in ("hidden", "attention", "logits")},
+        **{f"terms.{term}.weight": [[0.0, 1.0], [0.6, 0.0]] for term in ("hidden", "attention")},
         "terms.hidden.embeddings": True,
-        "terms.attention.weight": [[0.0, 1.0], [0.6, 0.0]],
-        "terms.attention.between": "step",
         "terms.attention.metric": "scores",
         "terms.logits.weight": [[0.0, 0.0], [0.6, 1.0]],
-        "terms.logits.between": "step",
         "terms.logits.temperature": 1.0,
     },
     "mix/curriculum": {
         "tasks.corpus.weight": [[0.0, 1.0], [0.5, 0.8], [1.0, 0.1]],
         "tasks.topics.weight": [[0.0, 0.0], [0.5, 0.2], [1.0, 0.9]],
     },
-    "mix/multitask": {
-        "tasks.corpus.weight": 0.8,
-        "tasks.topics.weight": 0.2,
-        "sampling.unit": "tokens",
-        "conflict_every": 100,
-    },
+    "mix/multitask": {"tasks.corpus.weight": 0.8, "tasks.topics.weight": 0.2,
+                      "sampling.unit": "tokens", "conflict_every": 100},
     "model/gru": {"cell": "gru"},
     "model/lstm_awd": {"dropout": 0.4, "embedding_dropout": 0.1, "weight_drop": 0.5, "locked_dropout": True},
     "model/lstm_medium": {"dropout": 0.5},
     "model/rnn_mt_tiny": {"dropout": 0.1},
     "optim/adamw8bit": {"state_bits": 8},
-}
+}  # fmt: skip
 """Options that are other settings of a component, by what sets them apart."""
 PUBLISHED: dict[str, dict[str, Any]] = {
     "bert_base": {"layers": 12, "hidden": 768, "heads": 12, "feed_forward": 3072, "max_positions": 512, "dropout": 0.1},
     "bert_small": {"layers": 4, "hidden": 512, "heads": 8, "feed_forward": 2048},
     "bert_mini": {"layers": 4, "hidden": 256, "heads": 4, "feed_forward": 1024},
     "bert_tiny": {"layers": 2, "hidden": 128, "heads": 2, "feed_forward": 512},
-    "modernbert_base": {
-        "layers": 22,
-        "hidden": 768,
-        "heads": 12,
-        "feed_forward": 1152,
-        "max_positions": 8192,
-        "global_every": 3,
-        "local_window": 128,
-    },
+    "modernbert_base": {"layers": 22, "hidden": 768, "heads": 12, "feed_forward": 1152, "max_positions": 8192,
+                        "global_every": 3, "local_window": 128},
     "gpt2_small": {"layers": 12, "hidden": 768, "heads": 12, "max_positions": 1024, "dropout": 0.1},
     "t5_small": {"layers": 8, "decoder_layers": 8, "hidden": 512, "feed_forward": 1024, "gated": True},
     "t5_base": {"layers": 12, "decoder_layers": 12, "hidden": 768, "heads": 12, "feed_forward": 2048, "gated": True},
     "transformer_mt_base": {"layers": 6, "decoder_layers": 6, "hidden": 512, "heads": 8, "feed_forward": 2048},
     "lstm": {"layers": 2, "hidden": 200, "cell": "lstm"},
     "lstm_medium": {"layers": 2, "hidden": 650, "dropout": 0.5},
-}
+}  # fmt: skip
 """Sizes of the papers and of the models that their authors published."""
 
 
@@ -104,17 +83,11 @@ def differences(node: DictConfig, before: str = "") -> dict[str, Any]:
         if isinstance(value, DictConfig):
             found |= differences(value, f"{before}{key}.")
             continue
-        field = fields.get(key)
-        if field is None:
+        if (field := fields.get(key)) is None:
             continue
         plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        if field.default is not dataclasses.MISSING:
-            default = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        else:
-            continue
-        if plain != default:
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if default is not dataclasses.MISSING and plain != default:
             found[before + key] = plain
     return found
 

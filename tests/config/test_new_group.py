@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from command import ROOT
 
-ROOT = Path(__file__).parents[2]
 FILES = {
     "lmctl/tracker/__init__.py": "",
     "lmctl/tracker/base.py": """

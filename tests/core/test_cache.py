@@ -1,13 +1,13 @@
-"""The cache: hits, misses, races between processes and what killed builds leave."""
+"""The content-addressed cache: hits, misses, races between processes, and what killed builds leave."""
 
 from __future__ import annotations
 
 import errno
 import multiprocessing
 import os
-import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,26 +58,28 @@ def test_a_failed_build_leaves_no_entry(tmp_path):
     assert sorted(path.name for path in entry.iterdir()) == ["identity.json", "text"]
 
 
-def _build_slowly(root, ready, results):
-    def make(folder):
+def _build(root: Path, ready: Any, results: Any, seconds: float) -> None:
+    def make(folder: Path) -> None:
         (folder / "builder").write_text(str(os.getpid()))
         ready.set()
-        time.sleep(0.5)
+        time.sleep(seconds)
 
     entry, hit = cached(root, "store", {"a": 1}, make)
     results.put((hit, (entry / "builder").read_text()))
 
 
-def _start(*arguments, target=_build_slowly):
-    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
-    process.start()
-    return process
+def _builders(root: Path, count: int, seconds: float) -> tuple[list[Any], Any, Any]:
+    """Processes that build the same entry, each within so many seconds; when one has begun, and what they find."""
+    context = multiprocessing.get_context("spawn")
+    ready, results = context.Event(), context.Queue()
+    processes = [context.Process(target=_build, args=(root, ready, results, seconds)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    return processes, ready, results
 
 
 def test_two_processes_do_the_work_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready, results = context.Event(), context.Queue()
-    processes = [_start(tmp_path, ready, results) for _ in range(2)]
+    processes, _, results = _builders(tmp_path, 2, 0.5)
     (hit_a, builder_a), (hit_b, builder_b) = (results.get(timeout=60) for _ in processes)
     for process in processes:
         process.join()
@@ -85,30 +87,19 @@ def test_two_processes_do_the_work_once(tmp_path):
     assert builder_a == builder_b
 
 
-def _hang(root, ready, results):
-    def make(folder):
-        (folder / "half").write_text("half")
-        ready.set()
-        time.sleep(600)
-
-    cached(root, "store", {"a": 1}, make)
-
-
 def test_a_killed_build_is_no_hit_and_is_cleared_away(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = _start(tmp_path, ready, None, target=_hang)
+    [process], ready, _ = _builders(tmp_path, 1, 600)
     assert ready.wait(60)
     # While it lives, another entry's build must not sweep its folder away.
     cached(tmp_path, "store", {"b": 1}, write("x"))
-    assert len(list((tmp_path / "store").glob("*/half"))) == 1
-    os.kill(process.pid, signal.SIGKILL)
+    assert len(list((tmp_path / "store").glob("*/builder"))) == 1
+    process.kill()
     process.join()
     cached(tmp_path, "store", {"c": 1}, write("x"))
-    assert not list((tmp_path / "store").glob("*/half"))
+    assert not list((tmp_path / "store").glob("*/builder"))
     entry, hit = cached(tmp_path, "store", {"a": 1}, write("x"))
     assert not hit
-    assert not (entry / "half").exists()
+    assert not (entry / "builder").exists()
 
 
 def test_a_cache_that_cannot_be_written_names_the_key_that_moves_it(tmp_path):

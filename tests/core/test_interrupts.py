@@ -1,4 +1,4 @@
-"""A signal before there is anything to save ends a command at once, wherever it comes; long work says how far it is."""
+"""Signals before there is anything to save end a command at once; long work says how far it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The token store: what is read back is what was tokenised."""
+"""The memory-mapped token store: what is read back is what was tokenised."""
 
 from __future__ import annotations
 

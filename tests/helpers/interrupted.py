@@ -7,15 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-from command import SMALL, command, environment, metrics, summary, write_documents
+from command import SMALL, command, environment, metrics, summary
 
 LENGTH = ["budget.steps=60", "eval.every=20", "checkpoint.every=4", "resume=auto"]
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory) -> Path:
-    return write_documents(tmp_path_factory.mktemp("text") / "docs.txt")
 
 
 def arguments(text: Path, name: str, *more: str) -> list[str]:

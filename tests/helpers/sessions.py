@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from walked import alone
+
 from lmctl.core.paths import Paths
-from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.display import Display
+from lmctl.train.loss_plot import Plotter
 from lmctl.train.prepare import Prepared
 from lmctl.train.run_identity import Identity
 from lmctl.train.session import Session
@@ -31,23 +33,31 @@ class Ears(Display):
         self.heard.append(text)
 
 
+class Unseen(Plotter):
+    """Draws no curves, which takes longer than all else that a short run does."""
+
+    def draw(self, baseline: dict[str, float]) -> None: ...
+
+
 def node(component: Any) -> dict[str, Any]:
     """A component as a config has it."""
     kind = type(component)
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **asdict(component)}
 
 
-def session(folder: Path, plan: Plan, prepared: Prepared, processes: Processes, resume: bool = False) -> Session:
+def session(folder: Path, plan: Plan, prepared: Prepared, resume: bool = False) -> Session:
     """A run in `folder` that is about to begin, or with `resume` to go on from its newest checkpoint."""
     paths = Paths(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"precision": node(plan.precision), "model": node(plan.model), "early_stop": asdict(plan.early_stop)}
-    runner = Trainer(plan, prepared, processes)
+    trainer = Trainer(plan, prepared, alone())
     if resume:
         found = Checkpoints(paths.checkpoints, 2).newest(print)
         assert found is not None
-        runner.load(found.weights, found.state, found.of_rank(0))
-    return Session(runner, paths, Ears(), Identity({}, {}, 1), config)
+        trainer.load(found.weights, found.state, found.of_rank(0))
+    made = Session(trainer, paths, Ears(), Identity({}, {}, 1), config)
+    made.plotter = Unseen(paths)
+    return made
 
 
 def lines(folder: Path, split: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`stages`: models trained in turn by one command, and the recipes that do so."""
+"""Stages: models trained in turn by one command, the recipes that do so, and a sweep whose jobs are real runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
-from command import lmctl, succeed, write_documents
+from command import SMALL, write_documents
+from in_process import lmctl, succeed
 from omegaconf import OmegaConf
 
 from lmctl.cli.main import main
@@ -34,25 +36,12 @@ def planned(
     }
 
 
-def test_an_earlier_stage_becomes_its_directory():
-    assert planned() == {
-        "first": ["mix=mlm", "data.path=a.txt", "seed=1", "stage=first"],
-        "second": ["mix=classify", "init_from=runs/whole/first", "budget.steps=5", "stage=second"],
-    }
-
-
 def test_what_is_typed_holds_for_every_stage_or_for_one_and_wins():
-    typed = ("recipe=mine", "name=x", "run_dir=y", "resume=auto", "budget.steps=9")
-    assert planned(typed=typed, special=("stages.first.seed=2", "stages.second.optim.lr=1e-4")) == {
-        "first": ["mix=mlm", "data.path=a.txt", "recipe=mine", "budget.steps=9", "seed=2", "stage=first"],
-        "second": [
-            "mix=classify",
-            "init_from=runs/whole/first",
-            "recipe=mine",
-            "budget.steps=9",
-            "optim.lr=1e-4",
-            "stage=second",
-        ],
+    """And an earlier stage becomes its directory."""
+    kept, own = ["recipe=mine", "budget.steps=9"], ["name=x", "run_dir=y", "resume=auto"]  # those of the whole
+    assert planned(typed=(*kept, *own), special=("stages.first.seed=2", "stages.second.optim.lr=1e-4")) == {
+        "first": ["mix=mlm", "data.path=a.txt", *kept, "seed=2", "stage=first"],
+        "second": ["mix=classify", "init_from=runs/whole/first", *kept, "optim.lr=1e-4", "stage=second"],
     }
 
 
@@ -113,7 +102,7 @@ def test_pretrained_then_tuned_in_one_command_that_goes_on(tmp_path: Path):
     done = lmctl(*words, "stages.tune.data.path=missing.tsv", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert "stage tune did not complete" in done.stderr
-    done = succeed(*words, cwd=tmp_path)
+    done = command.succeed(*words, cwd=tmp_path)  # stages speak for themselves
     assert "[1/2] stage pretrain: already completed" in done.stdout
     assert "init_from: loaded" in done.stderr
     whole = json.loads((tmp_path / "runs" / "whole" / "summary.json").read_text())
@@ -121,4 +110,22 @@ def test_pretrained_then_tuned_in_one_command_that_goes_on(tmp_path: Path):
     assert [whole["stages"][name]["summary"]["steps"] for name in ("pretrain", "tune")] == [4, 3]
     assert "classify/label_accuracy" in whole["valid"]
     again = succeed("train", "resume=auto", "run_dir=runs/whole", "--config-dir", "conf", cwd=tmp_path)
+    assert again.stdout.count("already completed") == 2
+
+
+def test_a_real_sweep(tmp_path: Path):
+    """Two runs of a few steps, in processes of their own; then the same command again."""
+    text = write_documents(tmp_path / "text.txt")
+    line = ["train", "-m", *SMALL, f"data.path={text}", "budget.steps=2", "seed=1,2", "name=real"]
+    first = lmctl(*line, cwd=tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stderr == ""
+    jobs = json.loads((tmp_path / "runs/real/summary.json").read_text())
+    assert [(job["name"], job["status"], job["summary"]["steps"]) for job in jobs] == [
+        ("seed=1", "completed", 2),
+        ("seed=2", "completed", 2),
+    ]
+    assert jobs[0]["summary"]["valid"]["loss"] != jobs[1]["summary"]["valid"]["loss"]
+    again = lmctl(*line, cwd=tmp_path)
+    assert again.returncode == 0
     assert again.stdout.count("already completed") == 2

@@ -1,4 +1,4 @@
-"""`-m`: each job in its own process; failed, killed and interrupted ones; the same command goes on."""
+"""Sweeps (`-m`): a process for each job, failed, killed and stopped jobs, and going on with the same command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SMALL, lmctl, write_documents
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +43,7 @@ summary = {"status": "completed", "steps": 5, "valid": {"loss": seed / 2}, "prec
 """
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Jobs that take no time: a script in place of `python -m lmctl train`."""
     real = Sweep.command
@@ -66,7 +65,6 @@ def sweep(line: str) -> int:
     return main(["train", "-m", *line.split()])
 
 
-@pytest.mark.usefixtures("pretend")
 def test_every_job_runs_and_is_reported(capsys: pytest.CaptureFixture[str]):
     assert sweep("name=grid precision=fp32,fp16 seed=1,2") == 0
     names = [row["name"] for row in rows("grid")]
@@ -86,7 +84,6 @@ def test_every_job_runs_and_is_reported(capsys: pytest.CaptureFixture[str]):
     )
 
 
-@pytest.mark.usefixtures("pretend")
 def test_what_is_not_legal_is_said_first_and_not_started(capsys: pytest.CaptureFixture[str]):
     assert sweep("name=s runner=cpu compression=none,int8,topk seed=1,2") == 2
     out = capsys.readouterr().out.splitlines()
@@ -103,7 +100,6 @@ def test_what_is_not_legal_is_said_first_and_not_started(capsys: pytest.CaptureF
     assert told[0].startswith("compression=int8,seed=1 and 3 others: ")
 
 
-@pytest.mark.usefixtures("pretend")
 def test_jobs_that_had_not_begun_when_the_sweep_was_stopped(tmp_path: Path):
     job = Job("a", [], str(tmp_path / "a"))
     job.start([sys.executable, "-c", "import time; time.sleep(30)"], {})
@@ -124,7 +120,6 @@ def test_what_was_measured_is_in_the_table(tmp_path: Path, capsys: pytest.Captur
                      ["batch=2", "completed", "4.5000"]]  # fmt: skip
 
 
-@pytest.mark.usefixtures("pretend")
 def test_failed_and_killed_jobs_do_not_end_the_sweep(capsys: pytest.CaptureFixture[str]):
     assert sweep("name=s seed=3,4,1") == 1
     assert [(row["status"], row["code"], row["error"]) for row in rows("s")] == [
@@ -148,21 +143,15 @@ def test_what_teachers_were_good_for_is_in_the_table(tmp_path: Path, capsys: pyt
     assert "gap closed" not in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("pretend")
-def test_seeds_alone_have_a_line_of_their_own(capsys: pytest.CaptureFixture[str]):
+def test_seeds_have_a_line_of_their_own(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=r precision=fp32,fp16 seed=2") == 0
+    assert sweep("name=t precision=fp32 seed=1,3") == 1
+    assert "over seeds" not in capsys.readouterr().out
     assert sweep("name=s seed=1,2,6,3") == 1  # 3 fails, and does not count
     mean, deviation = 1.5, (((0.5 - 1.5) ** 2 + (1 - 1.5) ** 2 + (3 - 1.5) ** 2) / 2) ** 0.5
     assert capsys.readouterr().out.endswith(f"deviation:\n  {mean:.4f} +- {deviation:.4f}  (3 seeds)\n")
 
 
-@pytest.mark.usefixtures("pretend")
-def test_without_seeds_nothing_is_said_of_them(capsys: pytest.CaptureFixture[str]):
-    assert sweep("name=s precision=fp32,fp16 seed=2") == 0
-    assert sweep("name=t precision=fp32 seed=1,3") == 1
-    assert "over seeds" not in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("pretend")
 def test_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]):
     assert sweep("seed=1,3 clip_norm=null") == 1
     (folder,) = Path("runs").iterdir()
@@ -175,20 +164,17 @@ def test_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]):
     assert list(Path("runs").iterdir()) == [folder]
 
 
-@pytest.mark.usefixtures("pretend")
 def test_a_changed_job_runs_again(capsys: pytest.CaptureFixture[str]):
     assert sweep("name=s seed=1,3 clip_norm=null") == 1
     assert sweep("name=s seed=1,3 clip_norm=1") == 0
     assert "already" not in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("pretend")
 def test_a_stopped_sweep_passes_the_signal_on(capsys: pytest.CaptureFixture[str]):
     assert sweep("name=s seed=1,2 clip_norm=2") == 75
     assert [(row["status"], row["code"]) for row in rows("s")] == [("stopped", 75), ("not started", None)]
 
 
-@pytest.mark.usefixtures("pretend")
 def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     assert sweep("name=s seed=1,2,5 hydra.launcher.n_jobs=3 hydra.launcher.gpus_per_job=1") == 0
@@ -196,7 +182,6 @@ def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch):
     assert sorted(logs) == ["4", "5", "6"]
 
 
-@pytest.mark.usefixtures("pretend")
 def test_a_sweep_does_not_write_into_a_run(capsys: pytest.CaptureFixture[str]):
     Path("runs/one").mkdir(parents=True)
     Path("runs/one/config.yaml").touch()
@@ -204,28 +189,19 @@ def test_a_sweep_does_not_write_into_a_run(capsys: pytest.CaptureFixture[str]):
     assert "error: runs/one holds a single run, so no sweep can go there\n" in capsys.readouterr().err
 
 
-def test_jobs_resume_in_a_directory_of_their_own():
+def test_jobs_resume_in_a_directory_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()  # the command is the real one
     words = Sweep(verb("train"), lambda cfg: None, ["--config-dir", "c"]).command(
         Job("seed=1", ["seed=1"], "runs/s/seed=1")
     )
-    assert words[3:] == [
-        "train",
-        "--config-dir",
-        "c",
-        "seed=1",
-        'run_dir="runs/s/seed=1"',
-        'name="seed=1"',
-        "resume=auto",
-    ]
+    own = ["seed=1", 'run_dir="runs/s/seed=1"', 'name="seed=1"', "resume=auto"]
+    assert words[3:] == ["train", "--config-dir", "c", *own]
 
 
-def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch):
+def test_threads_are_shared_and_gpus_may_be_too_few(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(ConfigError, match="2 jobs with 1 GPUs each, and 1 GPUs are visible"):
         Slots(2, 1)
-
-
-def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert Slots(2, 0).take(1) == {"OMP_NUM_THREADS": "4"}
@@ -262,21 +238,3 @@ def test_names_of_jobs_are_fit_for_a_directory_and_distinct(values: list[tuple[s
     names = job_names(jobs)
     assert len(set(names)) == len(names)
     assert all(len(name) <= 100 and "/" not in name and name not in (".", "..") for name in names)
-
-
-def test_real_jobs(tmp_path: Path):
-    """Two runs of a few steps, in processes of their own; then the same command again."""
-    text = write_documents(tmp_path / "text.txt")
-    line = ["train", "-m", *SMALL, f"data.path={text}", "budget.steps=2", "seed=1,2", "name=real"]
-    first = lmctl(*line, cwd=tmp_path)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert first.stderr == ""
-    jobs = json.loads((tmp_path / "runs/real/summary.json").read_text())
-    assert [(job["name"], job["status"], job["summary"]["steps"]) for job in jobs] == [
-        ("seed=1", "completed", 2),
-        ("seed=2", "completed", 2),
-    ]
-    assert jobs[0]["summary"]["valid"]["loss"] != jobs[1]["summary"]["valid"]["loss"]
-    again = lmctl(*line, cwd=tmp_path)
-    assert again.returncode == 0
-    assert again.stdout.count("already completed") == 2

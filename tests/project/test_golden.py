@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import ROOT
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from lmctl.config.groups import TrainConfig
 from lmctl.config.table import groups_of
 
-ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
-from golden import Kept, closure, compare, needs, write  # noqa: E402
-from goldens.cells import CELLS  # noqa: E402
-from goldens.figures import of_run  # noqa: E402
+from golden import Kept, closure, compare, needs, write
+from goldens.cells import CELLS
+from goldens.figures import of_run
 
 CONF = ROOT / "conf"
 NOT_RUN = {

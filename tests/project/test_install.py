@@ -13,8 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from command import ROOT
 
 
 def pip(*arguments: str | Path) -> None:
@@ -33,14 +32,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel's contents, as pip lays them out."""
-    folder = tmp_path_factory.mktemp("installed")
-    pip("install", wheel, "--target", folder)
-    return folder
-
-
 def run_python(installed: Path, away: Path, *arguments: str) -> str:
     """Run Python from an unrelated directory, the installed folder first on the path, and return what it prints."""
     away.mkdir(exist_ok=True)
@@ -51,31 +42,22 @@ def run_python(installed: Path, away: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_wheel_carries_every_option(wheel: Path) -> None:
+def test_wheel_carries_every_option_and_holds_the_package_only(wheel: Path) -> None:
     expected = {f"lmctl/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "lmctl").rglob("*.py")}
     with zipfile.ZipFile(wheel) as archive:
         assert sorted(expected - set(archive.namelist())) == []
-
-
-def test_wheel_holds_the_package_only(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
         assert {name.split("/")[0].split("-")[0] for name in archive.namelist()} == {"lmctl"}
 
 
-def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:
-    where = run_python(installed, tmp_path / "away", "-c", "import lmctl; print(lmctl.__file__)")
+def test_command_works_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    installed, away = tmp_path / "installed", tmp_path / "away"
+    pip("install", wheel, "--target", installed)
+    where = run_python(installed, away, "-c", "import lmctl; print(lmctl.__file__)")
     assert Path(where.strip()) == installed / "lmctl" / "__init__.py"
-
-
-def test_command_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    away = tmp_path / "away"
-    assert "train" in run_python(installed, away, "-m", "lmctl", "--help")
-    groups = run_python(installed, away, "-m", "lmctl", "list")
-    for group in ("model", "precision", "mix"):
-        assert group in groups
-    assert "bert_tiny" in run_python(installed, away, "-m", "lmctl", "list", "model")
-    assert list(away.iterdir()) == [], "asking for help leaves no files behind"
+    said = run_python(installed, away, "-m", "lmctl", "list")
+    assert all(f"{word} " in said for word in ("model", "precision", "mix", "bert_tiny"))
+    assert list(away.iterdir()) == [], "asking for a list leaves no files behind"
 
 
 def imported_names() -> set[str]:
@@ -90,10 +72,15 @@ def imported_names() -> set[str]:
     return names - sys.stdlib_module_names - {"lmctl"}
 
 
-def test_what_is_imported_is_declared() -> None:
+def declared_but(extra: str) -> set[str]:
+    """The distributions that pyproject.toml names, but for those of one extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
-    declared = {normal(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"] + extras}
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != extra for line in lines]
+    return {normal(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"] + extras}
+
+
+def test_what_is_imported_is_declared() -> None:
+    declared = declared_but("dev")
     distributions = packages_distributions()
     undeclared = {
         name for name in imported_names() if not declared & {normal(dist) for dist in distributions.get(name, [name])}
@@ -102,12 +89,9 @@ def test_what_is_imported_is_declared() -> None:
 
 
 def test_every_dependency_is_pinned() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [line for name, lines in project["optional-dependencies"].items() if name != "lm-eval" for line in lines]
-    wanted = {normal(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"] + extras} - {"lmctl"}
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {normal(line.split("==")[0]) for line in pins if "==" in line}
-    assert sorted(wanted - pinned) == []
+    assert sorted(declared_but("lm-eval") - {"lmctl"} - pinned) == []
 
 
 def normal(name: str) -> str:

@@ -1,19 +1,19 @@
-"""Checkpoints are whole or absent, damage is noticed, and a full disk costs nothing that was saved."""
+"""Checkpoints: written whole or not at all, checksums, retention, and full disks."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
-import lmctl.train.checkpoint as module
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
 from lmctl.core.files import writing
-from lmctl.train.checkpoint import Checkpoints, read_named, verify
+from lmctl.train.checkpoint import Checkpoints, Contents, digest, read_named, verify
 
 
 def weights(value: float) -> dict[str, torch.Tensor]:
@@ -29,16 +29,22 @@ def names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
-def no_warning(message: str) -> None:
-    raise AssertionError(message)
+def newest(store: Checkpoints) -> Contents:
+    """The newest checkpoint, of which there is nothing to say."""
+
+    def no_warning(message: str) -> None:
+        raise AssertionError(message)
+
+    found = store.newest(no_warning)
+    assert found is not None
+    return found
 
 
 def test_round_trip(tmp_path):
     store = Checkpoints(tmp_path / "c", keep=2)
     path = save(store, 7)
     assert path.name == "step-00000007"
-    found = store.newest(no_warning)
-    assert found is not None
+    found = newest(store)
     assert found.path == path
     assert torch.equal(found.weights["a"], weights(7)["a"])
     assert "tied" not in found.weights
@@ -101,22 +107,13 @@ def test_nothing_is_unpickled(tmp_path):
     path = store.save(1, weights(1), {"x": 1}, {})
     torch.save(Evil(), path / "state.pt")
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"]["state.pt"] = {
-        "size": (path / "state.pt").stat().st_size,
-        "sha256": module.digest(path / "state.pt"),
-    }
+    state = path / "state.pt"
+    manifest["files"]["state.pt"] = {"size": state.stat().st_size, "sha256": digest(state)}
     (path / "manifest.json").write_text(json.dumps(manifest))
     assert verify(path) is None
     with pytest.raises(ConfigError, match="more than tensors and numbers"):
-        store.newest(no_warning)
+        newest(store)
     assert not (tmp_path / "pwned").exists()
-
-
-def broken(error: BaseException):
-    def fail(*args, **kwargs):
-        raise error
-
-    return fail
 
 
 FULL = {
@@ -134,13 +131,11 @@ def test_a_full_disk_leaves_the_earlier_ones_good(tmp_path, monkeypatch, target,
     save(store, 1)
     save(store, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(target, broken(error))
+        patch.setattr(target, Mock(side_effect=error))
         with pytest.raises(DiskError, match=r"cannot write .*step-00000003.*earlier checkpoints are intact"):
             save(store, 3)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
-    found = store.newest(no_warning)
-    assert found is not None
-    assert found.path.name == "step-00000002"
+    assert newest(store).path.name == "step-00000002"
     save(store, 3)
     assert names(tmp_path) == ["step-00000002", "step-00000003"]
 
@@ -149,9 +144,7 @@ def test_a_save_that_was_killed_halfway_does_not_count(tmp_path):
     store = Checkpoints(tmp_path, keep=2)
     path = save(store, 1)
     shutil.copytree(path, tmp_path / ".partial-step-00000002")
-    found = store.newest(no_warning)
-    assert found is not None
-    assert found.path.name == "step-00000001"
+    assert newest(store).path.name == "step-00000001"
     save(store, 3)
     assert names(tmp_path) == ["step-00000001", "step-00000003"]
 
@@ -160,9 +153,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     store = Checkpoints(tmp_path, keep=2)
     save(store, 4)
     store.save(4, weights(40), {"progress": {"step": 4}}, {})
-    found = store.newest(no_warning)
-    assert found is not None
-    assert torch.equal(found.weights["a"], weights(40)["a"])
+    assert torch.equal(newest(store).weights["a"], weights(40)["a"])
 
 
 MISTAKES = {
@@ -182,12 +173,10 @@ def test_a_mistake_is_not_called_a_full_disk(tmp_path, mistake):
     assert names(tmp_path) == ["step-00000001"]
 
 
+DENIED = SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)")
 LIBRARIES = {
     "tokenizers": (Exception("No space left on device (os error 28)"), "free some space"),
-    "safetensors": (
-        SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)"),
-        "permission",
-    ),
+    "safetensors": (DENIED, "permission"),
     "torch": (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), "free some space"),
     "system": (OSError(28, "No space left on device"), "free some space"),
 }

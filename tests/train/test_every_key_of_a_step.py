@@ -6,13 +6,14 @@ The keys are those of the dataclasses, so that a new one cannot be forgotten her
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 from small import plan, prepared, tokenizer, vocabulary
-from walked import Key, Other, Seen, alone, classes, ids, keys_in, trained
+from walked import Key, Other, Seen, classes, ids, keys_in, trained
 
 from lmctl.augment.char_noise import CharNoise
 from lmctl.augment.word_dropout import WordDropout
@@ -27,115 +28,90 @@ from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.sgd import Sgd
 from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
 from lmctl.runner.simulated import Simulated
-from lmctl.schedule.shapes import Constant
-from lmctl.train.trainer import Trainer
 
 WIDE = Bert(2, 128, 2, 128, max_positions=64, dropout=0.0, attention_dropout=0.0)
 """Tensors of 4096 values and more, which 8 bits are for."""
 LIVELY = Bert(2, 32, 2, 64, max_positions=64)
-MOMENTUM = {"momentum": 0.5}
-FEW = {"density": 0.1}
 NO_STEP = {"optim": Sgd()}
 TOP: dict[str, Any] = {"quantise": Fp32(), "density": 0.1}
 
-ADVERSARY: dict[Key, Other] = {
-    ("FastGradient", "epsilon"): Other(0.5),
-    ("FastGradient", "weight"): Other(0.5),
-    ("FreeLB", "epsilon"): Other(0.3),
-    ("FreeLB", "steps"): Other(2),
-    ("FreeLB", "step_size"): Other(0.2),
-    ("FreeLB", "start"): Other(0.3),
-    ("Noise", "augment"): Other(WordDropout()),
-    ("Noise", "weight"): Other(0.5),
-    ("Noise", "consistency"): Other(0.5),
-    ("ProjectedGradient", "epsilon"): Other(0.3),
-    ("ProjectedGradient", "steps"): Other(2),
-    ("ProjectedGradient", "step_size"): Other(0.2),
-    ("ProjectedGradient", "weight"): Other(0.5),
-    ("RDrop", "weight"): Other(0.5, run={"model": LIVELY}),
-    ("Smart", "epsilon"): Other(0.3),
-    ("Smart", "steps"): Other(2),
-    ("Smart", "step_size"): Other(0.2),
-    ("Smart", "start"): Other(0.05),
-    ("Smart", "weight"): Other(0.5),
-}
-INT8_LAYERS: dict[str, Other] = {"float_products": Other("bf16"), "exclude": Other(["*attention*"])}
-STORED = {**INT8_LAYERS, "scale": Other("pow2"), "gradients": Other("bf16")}
-PRECISION: dict[Key, Other] = {
-    ("Bf16Pure", "rounding"): Other("kahan"),
-    ("Bf16Pure", "force"): Other(True, given={"rounding": "nearest"}),
-    ("Fp16", "initial_scale"): Other(1024.0, shown=True),
-    ("Fp16", "growth_interval"): Other(1, shown=True),
-    ("Fp8", "scale"): Other("row", given={"emulate": True}),
-    ("Fp8", "emulate"): Other(True),
-    ("Fp8", "float_products"): Other("fp32", given={"emulate": True}),
-    ("Fp8", "exclude"): Other(["*attention*"], given={"emulate": True}),
-    ("Int8", "stochastic"): Other(False),
-    ("Int8", "scale"): Other("pow2"),
-    **{("Int8", name): other for name, other in INT8_LAYERS.items()},
-    ("Int8Full", "stochastic"): Other(False),
-    **{("Int8Full", name): other for name, other in STORED.items()},
-    **{("Int8Weights", name): other for name, other in STORED.items()},
-    **{("Int8Lora", name): other for name, other in INT8_LAYERS.items()},
-    **{("Nf4Lora", name): other for name, other in INT8_LAYERS.items()},
-}
-COMPRESSION: dict[Key, Other] = {
-    ("Compressor", "density"): Other(0.3, given=TOP),
-    ("Compressor", "warmup_steps"): Other(2, given=TOP),
-    ("Compressor", "warmup_density"): Other(0.5, given={**TOP, "warmup_steps": 3}),
-    ("Compressor", "quantise"): Other(Sign()),
-    ("Compressor", "momentum"): Other(0.5, given=TOP, run=NO_STEP),
-    ("Compressor", "mask_momentum"): Other(False, given={**TOP, "momentum": 0.5}, run=NO_STEP),
-    ("PowerSgd", "rank"): Other(2),
-    ("PowerSgd", "warm_start"): Other(False),
-    ("PowerSgd", "least_ratio"): Other(4.5),
-    **{
-        (made, name): other
-        for made in ("Compressor", "PowerSgd")
-        for name, other in {
-            "error_feedback": Other(False),
-            "local_clip": Other(True, run={"clip_norm": 0.05}),
-            "dense_below": Other(2000),
-            "exclude": Other(["*attention*"]),
-            "simulate_workers": Other(4),
-            "probe_every": Other(1, shown=True),
-        }.items()
+
+def others(**values: Mapping[str, Any]) -> dict[Key, Other]:
+    """Another value, or all that is to be said of it, for keys of components by their names."""
+    return {
+        (made, name): value if isinstance(value, Other) else Other(value)
+        for made, of in values.items()
+        for name, value in of.items()
+    }
+
+
+ADVERSARY = others(
+    FastGradient={"epsilon": 0.5, "weight": 0.5},
+    FreeLB={"epsilon": 0.3, "steps": 2, "step_size": 0.2, "start": 0.3},
+    Noise={"augment": WordDropout(), "weight": 0.5, "consistency": 0.5},
+    ProjectedGradient={"epsilon": 0.3, "steps": 2, "step_size": 0.2, "weight": 0.5},
+    RDrop={"weight": Other(0.5, run={"model": LIVELY})},
+    Smart={"epsilon": 0.3, "steps": 2, "step_size": 0.2, "start": 0.05, "weight": 0.5},
+)
+INT8_LAYERS = {"float_products": "bf16", "exclude": ["*attention*"]}
+STORED = {**INT8_LAYERS, "scale": "pow2", "gradients": "bf16"}
+EMULATED = {"emulate": True}
+PRECISION = others(
+    Bf16Pure={"rounding": "kahan", "force": Other(True, given={"rounding": "nearest"})},
+    Fp16={"initial_scale": Other(1024.0, shown=True), "growth_interval": Other(1, shown=True)},
+    Fp8={
+        "scale": Other("row", given=EMULATED),
+        "emulate": True,
+        "float_products": Other("fp32", given=EMULATED),
+        "exclude": Other(["*attention*"], given=EMULATED),
     },
-    ("Fp16", "block"): Other(4, shown=True),
-    ("Int8", "block"): Other(4),
-    ("Sign", "block"): Other(4),
+    Int8={**INT8_LAYERS, "stochastic": False, "scale": "pow2"},
+    Int8Full={**STORED, "stochastic": False},
+    Int8Weights=STORED,
+    Int8Lora=INT8_LAYERS,
+    Nf4Lora=INT8_LAYERS,
+)
+COMPRESSED = {
+    "error_feedback": False,
+    "local_clip": Other(True, run={"clip_norm": 0.05}),
+    "dense_below": 2000,
+    "exclude": ["*attention*"],
+    "simulate_workers": 4,
+    "probe_every": Other(1, shown=True),
 }
-OPTIM: dict[Key, Other] = {
-    ("AdamW", "lr"): Other(1e-3),
-    ("AdamW", "weight_decay"): Other(0.5),
-    ("AdamW", "betas"): Other([0.5, 0.98]),
-    ("AdamW", "eps"): Other(1e-3),
-    ("AdamW", "layer_decay"): Other(0.5),
-    ("AdamW", "state_bits"): Other(8, run={"model": WIDE}),
-    ("AdamW", "paged"): Other(True, given={"state_bits": 8}, run={"model": WIDE}),
-    ("Muon", "lr"): Other(1e-3),
-    ("Muon", "weight_decay"): Other(0.5),
-    ("Muon", "momentum"): Other(0.5),
-    ("Muon", "nesterov"): Other(False),
-    ("Muon", "betas"): Other([0.5, 0.98]),
-    ("Muon", "eps"): Other(1e-3),
-    ("Muon", "layer_decay"): Other(0.5),
-    ("Sgd", "lr"): Other(0.1),
-    ("Sgd", "momentum"): Other(0.5),
-    ("Sgd", "nesterov"): Other(True, given=MOMENTUM),
-    ("Sgd", "weight_decay"): Other(0.5),
-    ("Sgd", "layer_decay"): Other(0.5),
-}
-SCHEDULE: dict[Key, Other] = {
-    ("Constant", "warmup"): Other(0.6),
-    ("Linear", "warmup"): Other(0.6),
-    ("Linear", "floor"): Other(0.5),
-    ("Cosine", "warmup"): Other(0.6),
-    ("Cosine", "floor"): Other(0.5),
-    ("WarmupStableDecay", "warmup"): Other(0.6),
-    ("WarmupStableDecay", "floor"): Other(0.5),
-    ("WarmupStableDecay", "decay"): Other(0.4),
-}
+COMPRESSION = others(
+    Compressor={
+        **COMPRESSED,
+        "density": Other(0.3, given=TOP),
+        "warmup_steps": Other(2, given=TOP),
+        "warmup_density": Other(0.5, given={**TOP, "warmup_steps": 3}),
+        "quantise": Sign(),
+        "momentum": Other(0.5, given=TOP, run=NO_STEP),
+        "mask_momentum": Other(False, given={**TOP, "momentum": 0.5}, run=NO_STEP),
+    },
+    PowerSgd={**COMPRESSED, "rank": 2, "warm_start": False, "least_ratio": 4.5},
+    Fp16={"block": Other(4, shown=True)},
+    Int8={"block": 4},
+    Sign={"block": 4},
+)
+ADAM = {"lr": 1e-3, "weight_decay": 0.5, "betas": [0.5, 0.98], "eps": 1e-3, "layer_decay": 0.5}
+OPTIM = others(
+    AdamW={
+        **ADAM,
+        "state_bits": Other(8, run={"model": WIDE}),
+        "paged": Other(True, given={"state_bits": 8}, run={"model": WIDE}),
+    },
+    Muon={**ADAM, "momentum": 0.5, "nesterov": False},
+    Sgd={
+        "lr": 0.1,
+        "momentum": 0.5,
+        "nesterov": Other(True, given={"momentum": 0.5}),
+        "weight_decay": 0.5,
+        "layer_decay": 0.5,
+    },
+)
+SHAPE = {"warmup": 0.6, "floor": 0.5}
+SCHEDULE = others(Constant={"warmup": 0.6}, Linear=SHAPE, Cosine=SHAPE, WarmupStableDecay={**SHAPE, "decay": 0.4})
 TABLES = {
     "adversary": ADVERSARY,
     "precision": PRECISION,
@@ -149,10 +125,10 @@ NOT_HERE: dict[Key, str] = {
         [("Ddp", "processes"), ("Ddp", "device"), ("Simulated", "workers"), ("Simulated", "device")],
         "see test_a_place_is_the_one_that_is_named",
     ),
-    ("Int8Dynamic", "scale"): "see test_every_key_of_a_quantisation_changes_the_answers",
-    ("Int8Dynamic", "exclude"): "see test_every_key_of_a_quantisation_changes_the_answers",
-    ("Int8WeightOnly", "scale"): "see test_every_key_of_a_quantisation_changes_the_answers",
-    ("Int8WeightOnly", "exclude"): "see test_every_key_of_a_quantisation_changes_the_answers",
+    **dict.fromkeys(
+        [(made, name) for made in ("Int8Dynamic", "Int8WeightOnly") for name in ("scale", "exclude")],
+        "see test_every_key_of_a_quantisation_changes_the_answers",
+    ),
 }
 BASE: dict[str, dict[str, Any]] = {
     "Noise": {"augment": CharNoise()},
@@ -282,26 +258,3 @@ def test_every_key_of_a_quantisation_changes_the_answers(name: str):
     assert torch.equal(first, answers())
     assert not torch.equal(first, answers(scale="pow2"))
     assert not torch.equal(first, answers(exclude=["*attention*"]))
-
-
-@pytest.mark.parametrize("name", ["Sgd", "AdamW", "Muon"])
-def test_lower_layers_take_smaller_steps(name: str):
-    """By as many factors as there are layers above them, up to the head (Clark et al. 2020, appendix B), in the steps
-    that a run takes."""
-    moved = []
-    for decay in (1.0, 0.5):
-        rate = {"Sgd": 1.0, "AdamW": 1e-3, "Muon": 1e-3}[name]
-        optim = classes("optim")[name](lr=rate, weight_decay=0.0, layer_decay=decay)
-        runner = Trainer(plan(objective=MaskedLM(), optim=optim, schedule=Constant(warmup=0.0)), prepared(), alone())
-        before = {key: value.detach().double().clone() for key, value in runner.network.named_parameters()}
-        next(runner.steps())
-        moved.append({key: (value.detach() - before[key]).norm() for key, value in runner.network.named_parameters()})
-    ratios = {key: float(moved[1][key] / moved[0][key]) for key in moved[0]}
-    expected = {"cls.predictions": 1.0, "encoder.layer.1.": 0.5, "encoder.layer.0.": 0.25, "embeddings.": 0.125}
-    for part, ratio in expected.items():
-        # Keys have a gradient of 0 but for rounding: a bias of theirs moves all logits of a position alike.
-        some = [
-            found for key, found in ratios.items() if part in key and "key.bias" not in key and "decoder" not in key
-        ]
-        assert some == pytest.approx([ratio] * len(some), rel=2e-2), part
-        assert some

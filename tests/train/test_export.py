@@ -1,4 +1,4 @@
-"""What a run leaves behind for plain transformers: a tokenizer that frames text as it was framed in training."""
+"""The exported tokenizer frames texts as training did: plain transformers adds the same special tokens."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Which settings of a run may change when it goes on: places may, because what they lead to is compared."""
+"""Which settings may change on resume: paths may, because what they lead to is compared."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ MOVED = {
 }
 
 
+@cache
 def config(*words: str) -> dict[str, Any]:
-    application = Application("train", [*words, "name=x"])
-    return OmegaConf.to_container(application.settled(), resolve=True)  # type: ignore[return-value]
+    return OmegaConf.to_container(Application("train", [*words, "name=x"]).settled(), resolve=True)  # type: ignore
 
 
 @pytest.mark.parametrize("kind", MIXES)

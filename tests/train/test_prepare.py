@@ -1,14 +1,12 @@
-"""From text to the token store: what is refused early, and what the cache tells apart."""
+"""Preparing data: what is refused before a tokenizer is trained, and what is said of one that is there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
+from use_models import Rows
 
 from lmctl.core.batch import Row
 from lmctl.core.errors import DataError
-from lmctl.data.base import Source
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.base import Objective
 from lmctl.objective.classify import Classify
@@ -28,41 +26,25 @@ class Untrained(Char):
         raise AssertionError("too late: the text would have been read and learnt from")
 
 
-@dataclass(frozen=True)
-class Given(Source):
+def mix(objective: Objective, rows: list[list[str]], yields: str = "documents") -> Mix:
     """The same rows on both sides."""
-
-    given: tuple[Row, ...]
-    yields: str = "documents"
-
-    def fingerprint(self):
-        return {"given": [[row.texts, row.label] for row in self.given]}
-
-    def rows(self, split):
-        return iter(self.given)
-
-    def describe(self):
-        return "given"
-
-
-def mix(objective: Objective, rows, yields="documents") -> Mix:
-    return Mix({"task": Task(objective=objective, data=Given(tuple(rows), yields))})
+    return Mix({"task": Task(objective=objective, data=Rows(yields, rows, rows))})
 
 
 @pytest.mark.parametrize("objective", [MaskedLMAndNextSentence(), MaskedLMAndSentenceOrder()])
 def test_that_there_are_no_pairs_is_said_before_a_tokenizer_is_trained(tmp_path, objective):
-    single = [Row([f"only sentence {n}"]) for n in range(20)]
+    single = [[f"only sentence {n}"] for n in range(20)]
     with pytest.raises(DataError, match="pairs of segments need documents of two sentences"):
         prepare(Untrained(), mix(objective, single), str(tmp_path), lambda line: None)
     with pytest.raises(AssertionError, match="too late"):
-        prepare(Untrained(), mix(objective, [*single, Row(["one", "two"])]), str(tmp_path), lambda line: None)
+        prepare(Untrained(), mix(objective, [*single, ["one", "two"]]), str(tmp_path), lambda line: None)
     with pytest.raises(AssertionError, match="too late"):
         prepare(Untrained(), mix(MaskedLM(), single), str(tmp_path), lambda line: None)
 
 
 def test_labels_that_cannot_be_learnt_are_said_before_a_tokenizer_is_trained(tmp_path):
     for labels, words in ((["same"] * 3000, "two different labels.* only 'same'"), (range(3000), "3,000 different")):
-        rows = [Row([f"text {n}"], label) for n, label in enumerate(labels)]
+        rows = [[f"text {n}", str(label)] for n, label in enumerate(labels)]
         with pytest.raises(DataError, match=words):
             prepare(Untrained(), mix(Classify(), rows, "labelled"), str(tmp_path), lambda line: None)
 
@@ -76,8 +58,8 @@ def test_many_labels_of_which_several_may_hold_are_refused_before_memory_is_full
 
 
 def test_a_tokenizer_that_is_there_is_not_said_to_be_built(tmp_path):
-    rows = [Row(["one sentence", "and another"])]
-    Char().obtain(iter(rows[0].texts)).save_pretrained(tmp_path / "model")
+    rows = [["one sentence", "and another"]]
+    Char().obtain(iter(rows[0])).save_pretrained(tmp_path / "model")
     said: list[str] = []
     prepare(Pretrained(str(tmp_path / "model")), mix(MaskedLM(), rows), str(tmp_path / "cache"), said.append)
     (line,) = [line for line in said if line.startswith("tokenizer")]

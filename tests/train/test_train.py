@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command
 import pytest
 import torch
 from anybody import anybody
-from command import SMALL, command, environment, lmctl, metrics, succeed, summary, write_documents
+from command import SMALL, environment, metrics, summary, write_documents
+from in_process import lmctl, succeed
 from safetensors.torch import load_file
-
-from lmctl.cli.main import main
 
 SHORT = ["budget.steps=12", "eval.every=6", "model.dropout=0"]
 
@@ -24,27 +24,16 @@ def home(tmp_path_factory) -> Path:
     """A folder with a text, a finished run called `done`, and the cache of both."""
     folder = tmp_path_factory.mktemp("home")
     write_documents(folder / "docs.txt")
-    succeed("train", *SMALL, *SHORT, "data.path=docs.txt", "name=done", cwd=folder)
+    command.succeed("train", *SMALL, *SHORT, "data.path=docs.txt", "name=done", cwd=folder)
     return folder
 
 
 def test_the_run_directory_holds_what_it_promises(home):
     run = home / "runs" / "done"
-    for name in (
-        "config.yaml",
-        "environment.json",
-        "metrics.jsonl",
-        "summary.json",
-        "plots/loss.png",
-        "model/config.json",
-        "model/model.safetensors",
-        "model/tokenizer.json",
-        "model/README.md",
-        "checkpoints/latest",
-        "checkpoints/best",
-        "checkpoints/step-00000012/manifest.json",
-    ):
-        assert (run / name).stat().st_size > 0, name
+    model = [f"model/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md")]
+    saved = [f"checkpoints/{name}" for name in ("latest", "best", "step-00000012/manifest.json")]
+    record = ["config.yaml", "environment.json", "metrics.jsonl", "summary.json", "plots/loss.png"]
+    assert [name for name in model + saved + record if (run / name).stat().st_size == 0] == []
     end = summary(run)
     assert end["status"] == "completed"
     assert end["steps"] == 12
@@ -98,13 +87,23 @@ def test_the_saved_config_repeats_the_run(home):
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("mix", [pytest.param("mlm_nsp", marks=pytest.mark.slow), "multitask"])  # which has both
-def test_two_processes_and_accumulation_give_the_run_of_one(home, mix):
-    more = ["runner=ddp", "runner.processes=2", "runner.device=cpu", "batch.micro=2"]
+OURS = ["runner.processes=2"], command.command()
+TORCHRUN = [], [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lmctl"]
+
+
+@pytest.mark.parametrize(
+    ("mix", "launcher"),
+    [pytest.param("mlm_nsp", OURS, marks=pytest.mark.slow), ("multitask", TORCHRUN)],  # which has both
+    ids=["ours", "torchrun"],
+)
+def test_two_processes_and_accumulation_give_the_run_of_one(home, mix, launcher):
+    words, launched = launcher
+    more = ["runner=ddp", "runner.device=cpu", "batch.micro=2", *words]
     same = [*SHORT, "model.attention_dropout=0", "data.path=docs.txt", f"mix={mix}"]
     succeed("train", *SMALL, *same, f"run_dir=runs/{mix}/one", cwd=home)
     arguments = [word for word in SMALL if not word.startswith("runner=")]
-    succeed("train", *arguments, *same, f"run_dir=runs/{mix}/two", *more, cwd=home)
+    two = [*launched, "train", *arguments, *same, f"run_dir=runs/{mix}/two", *more]
+    subprocess.run(two, cwd=home, env=environment(home / "cache"), timeout=240, check=True)
     runs = home / "runs" / mix
     one, two = (load_file(runs / name / "model" / "model.safetensors") for name in ("one", "two"))
     mine, theirs = (torch.cat([weights[name].flatten() for name in sorted(one)]) for weights in (one, two))
@@ -117,56 +116,16 @@ def test_two_processes_and_accumulation_give_the_run_of_one(home, mix):
     assert summary(runs / "one")["bytes_sent"] == 0
 
 
-def test_torchrun_reaches_the_same_command(home):
-    words = [w for w in SMALL if not w.startswith("runner=")] + ["data.path=docs.txt", "name=torchrun"]
-    launched = command("train", *words, *SHORT, "runner=ddp", "runner.device=cpu")[1:]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *launched],
-        cwd=home,
-        env=environment(home / "cache"),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert summary(home / "runs" / "torchrun")["steps"] == 12
-
-
-@pytest.mark.parametrize("mix", ["mlm", "mlm_nsp"])
-def test_half_precision_and_early_stopping_through_the_command_line(home, mix):
-    words = ["precision=fp16", f"mix={mix}", "early_stop.patience=1", "optim.lr=0.9", "budget.steps=40", "eval.every=4"]
-    done = succeed("train", *SMALL, "data.path=docs.txt", f"name=early-{mix}", *words, cwd=home)
-    end = summary(home / "runs" / f"early-{mix}")
+def test_half_precision_and_early_stopping_through_the_command_line(home):
+    words = ["precision=fp16", "early_stop.patience=1", "optim.lr=0.9", "budget.steps=40", "eval.every=4"]
+    done = succeed("train", *SMALL, "data.path=docs.txt", "name=early", *words, cwd=home)
+    end = summary(home / "runs" / "early")
     assert "stopping early: 1 validations without a better loss" in done.stderr
     assert end["steps"] < 40
     assert end["best"]["step"] < end["steps"]
     assert end["valid"]["loss"] == pytest.approx(end["best"]["value"], rel=1e-6)  # the best model is what is exported
     assert end["precision"]["half_products"] > 0
     assert "fp16" in end["precision"]["compute"]
-
-
-def test_generate_fills_masks(home):
-    done = succeed("generate", "model_path=runs/done", "prompt='The [MASK] sees [MASK] river 3.'", "top_k=3", cwd=home)
-    first, *masks = done.stdout.splitlines()
-    assert "[MASK]" not in first
-    assert [line.split(":")[0].strip() for line in masks] == ["mask 1", "mask 2"]
-    assert all(line.count("%") == 3 for line in masks)
-    piped = lmctl(
-        "generate", "model_path=runs/done/model", cwd=home, stdin=None, input="A [MASK] likes it.\n\n[MASK]\n"
-    )
-    assert piped.returncode == 0, piped.stderr
-    assert piped.stdout.count("mask 1:") == 2
-
-
-def test_peek_shows_what_training_sees_first(home):
-    words = ["data=text", "data.path=docs.txt", "tokenizer.vocab_size=300", "batch.seq_len=32"]
-    done = succeed("peek", *words, "rows=2", cwd=home)
-    assert done.stdout.count("tokens, B ") == 2
-    assert "→" in done.stdout
-    assert "[CLS]" in done.stdout
-    assert done.stdout == succeed("peek", *words, "rows=2", cwd=home).stdout
-    assert done.stdout != succeed("peek", *words, "rows=2", "epoch=1", cwd=home).stdout
 
 
 def test_prepare_fills_the_cache_and_prints_a_card(home, tmp_path):
@@ -176,6 +135,8 @@ def test_prepare_fills_the_cache_and_prints_a_card(home, tmp_path):
     assert first.stderr.count("cache miss: built") == 3
     assert succeed(*words, cwd=tmp_path).stderr.count("cache hit") == 3
     assert succeed(*words, "tokenizer.vocab_size=100", cwd=tmp_path).stderr.count("cache miss: built") == 3
+    larger = succeed(*words, "tokenizer.vocab_size=30000", cwd=tmp_path)
+    assert "(asked for 30,000: the text gives no more)" in larger.stderr
 
 
 BAD = {
@@ -203,19 +164,13 @@ def test_bad_input_is_named_in_a_line_or_two(home, tmp_path, content, more, code
     assert not list(tmp_path.glob("runs/*/metrics.jsonl"))
 
 
-def test_a_vocabulary_larger_than_the_text_gives_is_said(home):
-    done = succeed("prepare", "data=text", "data.path=docs.txt", "tokenizer.vocab_size=30000", cwd=home)
-    assert "(asked for 30,000: the text gives no more)" in done.stderr
-
-
-def test_gzip_and_chinese(home, tmp_path):
+def test_gzip_and_chinese(tmp_path):
     sentences = ["今天天气很好。", "我们去公园散步。", "他喜欢读书。", "北京是中国的首都。", "这本书很有意思！"]
     text = "\n\n".join("\n".join(sentences[i % 5 :] + sentences[: i % 5]) + f"\n第{i}段。" for i in range(20))
     (tmp_path / "zh.txt.gz").write_bytes(gzip.compress(text.encode()))
-    done = succeed("train", *SMALL, *SHORT, "data.path=zh.txt.gz", "name=zh", cwd=tmp_path)
+    done = succeed("prepare", "data=text", "data.path=zh.txt.gz", "tokenizer.vocab_size=300", cwd=tmp_path)
     assert "corpus/train: 18 documents" in done.stderr
-    unknown = succeed("prepare", "data=text", "data.path=zh.txt.gz", "tokenizer.vocab_size=300", cwd=tmp_path)
-    assert "0.00% unknown" in unknown.stdout
+    assert "0.00% unknown" in done.stdout
 
 
 def test_an_existing_run_is_not_written_over(home):
@@ -230,25 +185,6 @@ def test_an_existing_run_is_not_written_over(home):
     done = lmctl("train", *SMALL, *SHORT, "data.path=docs.txt", "name=notes", cwd=home)
     assert done.returncode == 2
     assert "exists and is not empty" in done.stderr
-
-
-def test_two_runs_do_not_share_a_directory(home):
-    words = ["train", *SMALL, "data.path=docs.txt", "name=shared", "budget.steps=100000"]
-    first = subprocess.Popen(
-        command(*words), cwd=home, env=environment(home / "cache"), stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert first.stderr is not None
-        for line in first.stderr:
-            if line.startswith("precision: proof"):
-                break
-        second = lmctl(*words, "resume=auto", cwd=home)
-    finally:
-        first.terminate()
-        first.communicate()
-    assert first.returncode == 75
-    assert second.returncode == 2
-    assert "another run is writing there now" in second.stderr
 
 
 def test_a_mistyped_metric_costs_nothing(home):
@@ -268,12 +204,12 @@ def test_divergence_has_its_own_exit_code(home):
     assert summary(home / "runs" / "wild")["status"] == "failed"
 
 
-def test_a_folder_without_permission(home, tmp_path, monkeypatch, capsys):
+def test_a_folder_without_permission(home, tmp_path):
     tmp_path.chmod(0o500)
-    monkeypatch.chdir(home)
     with anybody():
-        assert main(["train", *SMALL, *SHORT, "data.path=docs.txt", f"run_dir={tmp_path}/r"]) == 6
-    assert "Permission denied" in capsys.readouterr().err
+        done = lmctl("train", *SMALL, *SHORT, "data.path=docs.txt", f"run_dir={tmp_path}/r", cwd=home)
+    assert done.returncode == 6
+    assert "Permission denied" in done.stderr
 
 
 def test_the_environment_is_recorded_without_secrets(home):

@@ -1,4 +1,4 @@
-"""A checkpoint of any run as a model: the same files that the end of the run would have exported from these weights."""
+"""Exporting a model from a checkpoint: the same files that the end of the run would have written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ from lmctl.config.schema import Budget, Evaluation
 from lmctl.core.errors import ConfigError
 from lmctl.inference.load import model_folder
 from lmctl.model.pretrained import Pretrained
-from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp32 import Fp32
@@ -37,15 +38,21 @@ SHORT: dict[str, Any] = {"budget": Budget(steps=2), "eval": Evaluation(every=1, 
 OBJECTIVES = {"modernbert": "mlm", "llama": "clm", "bilstm": "class", "rnn_mt": "translate"}
 
 
-@pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
+STORED = (Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan"))
+RUNS: dict[str, Callable[..., tuple[Plan, Prepared]]] = {
+    **{task: partial(small_task, task) for task in TASKS},
+    **{model: partial(small_task, task, model=MODELS[model]) for model, task in OBJECTIVES.items()},
+    **{type(stored).__name__: partial(small_task, "mlm", precision=stored) for stored in STORED},
+    "a second head": two_tasks,
+}
+"""Every objective, the other families, stored weights, and two tasks."""
 
 
-def same_model(run: Path, own: Plan, text: Prepared, alone: Processes) -> None:
-    """Export by the end of the run, take it away, and export from the checkpoint."""
-    session(run, own, text, alone).run()
-    kept = run.parent / "kept"
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_checkpoint_is_the_model_that_the_end_of_the_run_exports(tmp_path, kind):
+    """Which is taken away, so that the checkpoint is exported."""
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    session(run, *RUNS[kind](**SHORT)).run()
     shutil.move(run / "model", kept)
     made = Path(model_folder(str(run)))
     assert made == run / "checkpoints" / "step-00000002" / "model"
@@ -62,40 +69,15 @@ def same_model(run: Path, own: Plan, text: Prepared, alone: Processes) -> None:
             assert one == other, name
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_objective(tmp_path, alone, task):
-    own, text = small_task(task, **SHORT)
-    same_model(tmp_path / "run", own, text, alone)
-
-
-@pytest.mark.parametrize("model", OBJECTIVES)
-def test_every_other_family(tmp_path, alone, model):
-    own, text = small_task(OBJECTIVES[model], **SHORT)
-    same_model(tmp_path / "run", replace(own, model=MODELS[model]), text, alone)
-
-
-def test_a_second_head(tmp_path, alone):
-    own, text = two_tasks(**SHORT)
-    same_model(tmp_path / "run", own, text, alone)
-
-
-@pytest.mark.parametrize(
-    "precision", [Int8Weights(), Int8Full(), Bf16Pure(rounding="kahan")], ids=lambda p: type(p).__name__
-)
-def test_stored_weights(tmp_path, alone, precision):
-    own, text = small_task("mlm", precision=precision, **SHORT)
-    same_model(tmp_path / "run", own, text, alone)
-
-
 @pytest.mark.parametrize("precision", [Fp32(), Int8Lora(), Nf4Lora()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("task", ["mlm", "class"])
-def test_adapters(tmp_path, alone, precision, task, monkeypatch):
+def test_adapters(tmp_path, precision, task, monkeypatch):
     """They are merged; what the run began with may be gone."""
     monkeypatch.setattr(Nf4Lora, "least_decibel", 5.0)  # so small a model is rounded badly
     place = teacher(tmp_path, "bert", "mlm")
     own, text = small_task(task, **SHORT)
     own = replace(own, model=Pretrained(place, lora_rank=4, lora_alpha=8.0), precision=precision)
-    session(tmp_path / "run", own, text, alone).run()
+    session(tmp_path / "run", own, text).run()
     shutil.rmtree(place)
     shutil.move(tmp_path / "run" / "model", tmp_path / "kept")
     with monkeypatch.context() as without:
@@ -108,10 +90,10 @@ def test_adapters(tmp_path, alone, precision, task, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, alone) -> Path:
+def run(tmp_path_factory) -> Path:
     """A run without its model/, whose best checkpoint is not its newest."""
     folder = tmp_path_factory.mktemp("unfinished") / "run"
-    session(folder, plan(budget=Budget(steps=3), eval=Evaluation(every=1, rows=4)), prepared(), alone).run()
+    session(folder, plan(budget=Budget(steps=3), eval=Evaluation(every=1, rows=4)), prepared()).run()
     shutil.rmtree(folder / "model")
     (folder / "checkpoints" / "best").write_text("step-00000002\n")
     return folder
