@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lmctl.cli.main import main
+
 ROOT, HELPERS = Path(__file__).parents[2], Path(__file__).parent
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TIMING = {"seconds", "tokens_per_s", "peak_memory_bytes"}
 """Keys of metrics.jsonl that depend on the clock or the machine."""
 
@@ -59,6 +66,32 @@ def succeed(*arguments: str, cwd: Path, cache: Path | None = None) -> subprocess
     done = lmctl(*arguments, cwd=cwd, cache=cache)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def in_this_process(*arguments: str, cwd: Path, ends: int = 0) -> str:
+    """What `lmctl arguments` says; it runs in this process and must end with the code `ends`."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        patch.chdir(cwd)
+        for name, value in {"LMCTL_CACHE": str(cwd / "cache"), "COLUMNS": "200"}.items():
+            patch.setenv(name, value)
+        code = main(list(arguments))
+    assert code == ends, said.getvalue()
+    return said.getvalue()
+
+
+def in_two_processes(script: str, folder: Path) -> None:
+    """Run `script`, which lies beside this file, in two processes of torch; `folder` is its argument."""
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, str(HELPERS / script), str(folder)],
+        env=environment(folder / "cache", CUDA_VISIBLE_DEVICES=""),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def write_documents(path: Path, count: int = 30, seed: int = 0) -> Path:

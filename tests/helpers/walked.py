@@ -83,8 +83,8 @@ def alone() -> Processes:
     return Processes(on_cpu=True)
 
 
-def weights(runner: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().float().flatten() for p in runner.network.state_dict().values()])
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().float().flatten() for p in trainer.network.state_dict().values()])
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,20 @@ def trained(some: Plan, text: Prepared) -> Seen:
     return as_workers(some.simulated_workers, alone(), lambda worker: seen(Trainer(some, text, worker)))
 
 
-def seen(runner: Trainer) -> Seen:
+def seen(trainer: Trainer) -> Seen:
     said: list[Any] = []
-    for report in runner.steps():
+    for report in trainer.steps():
         terms = {name: float(value) for name, value in report.losses.totals.items()}
-        said += [report.step, report.lr, terms, report.counts, report.tokens, runner.strategy.figures()]
-    state = runner.state
+        said += [report.step, report.lr, terms, report.counts, report.tokens, trainer.strategy.figures()]
+    state = trainer.state
     said += [
         state.bytes_sent,
         state.micro_batches,
         state.passes,
-        runner.step.scaler.value,
-        runner.copied_layers,
+        trainer.step.scaler.value,
+        trainer.copied_layers,
     ]
-    return Seen(weights(runner).numpy().tobytes(), said)
+    return Seen(weights(trainer).numpy().tobytes(), said)
 
 
 def keys() -> set[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compared import padded, same_gradients
 from small import vocabulary
 from transformers import AutoModelForSequenceClassification
 
@@ -15,6 +16,9 @@ from lmctl.model.gpt2 import Gpt2
 from lmctl.model.llama import Llama
 from lmctl.model.modernbert import ModernBert
 from lmctl.model.pretrained import Pretrained
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.model.recurrent_classifier import BiLSTM
+from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.model.t5 import T5
 from lmctl.model.transformer_mt import TransformerMT
 
@@ -25,29 +29,15 @@ GPT2 = Gpt2(2, 32, 2, max_positions=64, dropout=0.0, attention_dropout=0.0)
 LLAMA = Llama(2, 32, 4, 2, 64, max_positions=64)
 T5_SMALL = T5(2, 2, 32, 2, 64, dropout=0.0)
 MT = TransformerMT(2, 2, 32, 2, 64, max_positions=64, dropout=0.0)
+RECURRENT = [RecurrentLM(1, 16), BiLSTM(2, 8, 12), RecurrentMT(2, 2, 8, 6)]
 DECODERS = pytest.mark.parametrize("spec", [GPT2, LLAMA], ids=["gpt2", "llama"])
 SEQ2SEQ = pytest.mark.parametrize(
     "spec", [T5_SMALL, T5(2, 1, 32, 2, 64, 0.0, False, False), MT], ids=["t5", "t5v1", "mt"]
 )
 
 
-def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(5, V.size, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def padded(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of these lengths, padded at the end, and their mask."""
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return torch.where(mask, ids(len(lengths), max(lengths)), V.pad), mask
-
-
-def same_gradients(network: torch.nn.Module, ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for a, b in zip(*(torch.autograd.grad(x, parameters, allow_unused=True) for x in (ours, theirs)), strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            assert torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+def ids(rows: int, length: int) -> torch.Tensor:
+    return padded([length] * rows)[0]
 
 
 @DECODERS
@@ -143,10 +133,10 @@ def test_a_classifier_beside_a_language_model_head(spec):
     assert torch.equal(other.head("topics", summary), network.head("topics", summary))
 
 
-@pytest.mark.parametrize("spec", [BERT, MODERN, GPT2, LLAMA, T5_SMALL, MT], ids=lambda spec: type(spec).__name__)
+@pytest.mark.parametrize("spec", [BERT, MODERN, GPT2, LLAMA, T5_SMALL, MT, *RECURRENT], ids=lambda s: type(s).__name__)
 def test_layers_name_every_parameter_once_from_the_embeddings_up(spec):
-    language = {"encoder": "mlm", "decoder": "lm", "seq2seq": "lm"}[spec.family]
-    network = spec.load(V, {language: V.size})
+    language = "mlm" if spec.family == "encoder" else "lm"
+    network = spec.load(V, {"topics": 3} if isinstance(spec, BiLSTM) else {language: V.size})
     layers = network.layers()
     found = [id(p) for layer in layers for p in layer]
     assert sorted(found) == sorted(id(p) for p in network.parameters())
@@ -154,11 +144,27 @@ def test_layers_name_every_parameter_once_from_the_embeddings_up(spec):
     assert spec.layers + 1 <= len(layers) <= spec.layers + 2
 
 
-def test_classifiers_and_pairs_are_refused_where_there_is_no_place():
-    with pytest.raises(ConfigError, match="classifiers need an encoder or a decoder"):
-        T5_SMALL.load(V, {"topics": 3})
-    with pytest.raises(ConfigError, match="no head for pairs"):
-        MODERN.load(V, {"mlm": V.size, "pair": 2})
+@pytest.mark.parametrize(
+    ("spec", "heads", "message"),
+    [
+        (T5_SMALL, {"topics": 3}, "classifiers need an encoder or a decoder"),
+        (RecurrentMT(1, 1, 8, 6), {"topics": 3}, "classifiers need an encoder or a decoder"),
+        (MODERN, {"mlm": V.size, "pair": 2}, "no head for pairs"),
+        (RecurrentLM(1, 16), {"topics": 2}, "classifies only beside predicting text"),
+    ],
+)
+def test_heads_are_refused_where_there_is_no_place(spec, heads, message):
+    with pytest.raises(ConfigError, match=message):
+        spec.load(V, heads)
+
+
+@pytest.mark.parametrize("spec", RECURRENT, ids=lambda spec: type(spec).__name__)
+def test_recurrent_networks_are_neither_recomputed_nor_compiled(spec):
+    network = spec.load(V, {"topics": 3} if isinstance(spec, BiLSTM) else {"lm": V.size})
+    with pytest.raises(ConfigError, match="gradient_checkpointing is for Transformers"):
+        network.checkpoint_activations()
+    with pytest.raises(ConfigError, match="compile is of no use here"):
+        network.compile_body()
 
 
 @pytest.mark.parametrize("spec", [BERT, GPT2], ids=["bert", "gpt2"])
@@ -203,10 +209,11 @@ def test_a_frozen_trunk_learns_nothing_and_lora_learns_little(tmp_path: Path):
 
 def test_checkpointed_activations_change_nothing():
     for spec, inputs in (
+        (BERT, {"input_ids": ids(2, 12)}),
         (GPT2, {"input_ids": ids(2, 12)}),
         (MT, {"input_ids": ids(2, 12), "decoder_input_ids": ids(2, 9)}),
     ):
-        network = spec.load(V, {"lm": V.size}).train()
+        network = spec.load(V, {"mlm" if spec is BERT else "lm": V.size}).train()
         losses = []
         for _ in range(2):
             losses.append(network.encode(inputs, torch.arange(5)).pow(2).mean())
@@ -222,6 +229,17 @@ def test_checkpointed_activations_change_nothing():
         (lambda: Llama(2, 32, 4, 3, 64), "multiple of key_value_heads"),
         (lambda: T5(2, 2, 32, 2, 64, dropout=1.0), "dropout is a probability"),
         (lambda: Pretrained("x", freeze=-2), "freeze is a number of layers"),
+        (lambda: RecurrentLM(1, 16, "rnn"), "cell must be lstm or gru"),
+        (lambda: BiLSTM(0, 8, 8), "layers must be at least 1"),
+        (lambda: BiLSTM(1, 8, 0), "embedding must be at least 1"),
+        (lambda: BiLSTM(1, 8, 8, "rnn"), "cell must be lstm or gru"),
+        (lambda: BiLSTM(1, 8, 8, pooling="sum"), "pooling must be one of max, mean, last"),
+        (lambda: BiLSTM(1, 8, 8, dropout=1.0), "dropout is a probability"),
+        (lambda: RecurrentMT(1, 0, 8, 6), "decoder_layers must be at least 1"),
+        (lambda: RecurrentMT(1, 1, 8, 0), "embedding must be at least 1"),
+        (lambda: RecurrentMT(1, 1, 8, 6, "rnn"), "cell must be lstm or gru"),
+        (lambda: RecurrentMT(1, 1, 8, 6, attention="dot"), "attention must be bahdanau or luong"),
+        (lambda: RecurrentMT(1, 1, 8, 6, dropout=-0.1), "dropout is a probability"),
     ],
 )
 def test_sizes_that_cannot_be(make, message: str):
