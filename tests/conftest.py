@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,3 +49,15 @@ def alone() -> Processes:
     from lmctl.parallel.processes import Processes
 
     return Processes(on_cpu=True)
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found (`helpers/two_processes.py`)."""
+    import torch
+    from command import in_two_processes
+
+    folder = tmp_path_factory.mktemp("both")
+    in_two_processes("two_processes.py", folder)
+    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
+    return [rank | {"folder": folder} for rank in found]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from adversary_workers import CASES, STEPS, trained
 from adversary_workers import trainer_of as in_one
-from command import in_two_processes
 from resumed import goes_on_to_the_bit
 from sessions import lines, session
 from small import poison, weights
@@ -58,14 +57,12 @@ def test_it_trains_and_resumes_to_the_bit(alone, name, task, tmp_path):
     assert trainer.state.passes == rule.passes * trainer.state.micro_batches == rule.passes * 4
 
 
-def test_two_processes_with_micro_batches_give_the_steps_of_one(alone, tmp_path):
+def test_two_processes_with_micro_batches_give_the_steps_of_one(alone, both):
     """Random starts and noise included; gradients are exchanged once per step, whatever the adversary does."""
-    in_two_processes("adversary_workers.py", tmp_path)
-    two = torch.load(tmp_path / "found.pt")
     for name, (task, changes) in CASES.items():
         if "compression" in changes:
             changes = changes | {"compression": replace(changes["compression"], simulate_workers=2), "micro": 2}
-        played, (theirs, sent) = 2 if "compression" in changes else None, two[name]
+        played, (theirs, sent) = 2 if "compression" in changes else None, both[0]["adversaries"][name]
         expected, size = as_workers(played, alone, lambda worker, of=(task, changes): learnt(worker, *of))
         assert (expected - theirs).norm() < 5e-5 * theirs.norm(), name
         if played is None:

@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from command import in_two_processes
-from distill_workers import CASES, trained, trainer_of, weights
+from distill_workers import CASES, found, weights
 from resumed import goes_on_to_the_bit
 from small import vocabulary
 from small_tasks import small_task
@@ -185,15 +184,11 @@ def test_every_option_trains_and_resumes_to_the_bit(alone, teachers, task, big, 
     goes_on_to_the_bit(fresh, 1, tmp_path)
 
 
-def test_two_processes_give_the_steps_of_one(alone, teachers):
-    for task, model, _ in CASES.values():
-        teacher(teachers, model, task, ["a", "b", "c"] if task == "class" else None)
-    in_two_processes("distill_workers.py", teachers)
-    two = torch.load(teachers / "found.pt")
+def test_two_processes_give_the_steps_of_one(alone, both):
+    one, two = found(alone, both[0]["folder"]), both[0]["lessons"]
     for case in CASES:
-        one = trained(trainer_of(alone, teachers, case))
-        assert (one["weights"] - two[case]["weights"]).norm() < 5e-5 * one["weights"].norm(), case
-        for ours, theirs in zip(one["terms"], two[case]["terms"], strict=True):
+        assert (one[case]["weights"] - two[case]["weights"]).norm() < 5e-5 * one[case]["weights"].norm(), case
+        for ours, theirs in zip(one[case]["terms"], two[case]["terms"], strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6), case
 
 

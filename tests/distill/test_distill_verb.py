@@ -1,4 +1,4 @@
-"""`lmctl distill` as typed: the shortest command works, the control is shared, the gap is what it says, refusals."""
+"""`lmctl distill` as typed: the shortest command works, the control is shared, the gap is what it says."""
 
 from __future__ import annotations
 

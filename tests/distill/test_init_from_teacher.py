@@ -1,4 +1,4 @@
-"""A student that begins with its teacher's layers, or reads other numbers than its teacher: in runs, and refused."""
+"""A student that begins with its teacher's layers, or reads other numbers than its teacher, in runs."""
 
 from __future__ import annotations
 

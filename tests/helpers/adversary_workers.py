@@ -1,10 +1,8 @@
-"""What test_adversary_runs.py starts in two processes: trains with several adversaries, writes what came of each."""
+"""What one process and two train with adversaries, to be compared."""
 
 from __future__ import annotations
 
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,8 +47,9 @@ def trained(trainer: Trainer) -> torch.Tensor:
     return weights(trainer)
 
 
-def main(folder: Path) -> None:
-    here, found = Processes(on_cpu=True), {}
+def found(here: Processes) -> dict[str, tuple[torch.Tensor, int]]:
+    """By case the weights, and how many values DDP sent."""
+    cases = {}
     for name, (task, changes) in CASES.items():
         trainer, sent = trainer_of(here, task, micro=2, **changes), []
 
@@ -60,11 +59,5 @@ def main(folder: Path) -> None:
 
         if "compression" not in changes:
             trainer.strategy.wrapped.register_comm_hook(sent, counted)
-        found[name] = (trained(trainer), sum(sent))
-    if here.first:
-        torch.save(found, folder / "found.pt")
-    here.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+        cases[name] = (trained(trainer), sum(sent))
+    return cases

@@ -1,13 +1,12 @@
-"""What test_distill_runs.py starts in two processes: trains with several lessons, writes what came of each."""
+"""What one process and two train with several lessons, to be compared."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from small_teachers import taught
+from small_teachers import taught, teacher
 
 from lmctl.adversary.fgm import FastGradient
 from lmctl.distill.hidden import Hidden
@@ -45,13 +44,11 @@ def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.learner.parameters()])
 
 
-def main(folder: Path) -> None:
-    here = Processes(on_cpu=True)
-    found = {case: trained(trainer_of(here, folder, case, micro=2)) for case in CASES}
-    if here.first:
-        torch.save(found, folder / "found.pt")
-    here.close()
+def save_teachers(folder: Path) -> None:
+    for task, model, _ in CASES.values():
+        teacher(folder, model, task, ["a", "b", "c"] if task == "class" else None)
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def found(here: Processes, folder: Path, **changes: Any) -> dict[str, dict[str, Any]]:
+    """By case what came of it."""
+    return {case: trained(trainer_of(here, folder, case, **changes)) for case in CASES}

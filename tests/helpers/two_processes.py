@@ -10,9 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import adversary_workers
+import distill_workers
 import numpy as np
 import torch
 import torch.distributed as dist
+from precisions import stored_bits
 from small import plan, poison, prepared
 from small_tasks import two_tasks
 from torch import nn
@@ -181,6 +184,12 @@ def main() -> None:
     findings["stream"] = stream(processes, Path(sys.argv[1]) / "stream")
     findings["conflicts"] = conflicts(processes)
     findings["powersgd_peer"] = powersgd(processes.rank)
+    findings["adversaries"] = adversary_workers.found(processes)
+    if processes.first:
+        distill_workers.save_teachers(Path(sys.argv[1]))
+    dist.barrier()
+    findings["lessons"] = distill_workers.found(processes, Path(sys.argv[1]), micro=2)
+    findings["stored"] = stored_bits(processes)
     torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")
     dist.barrier()
     processes.close()

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from compared import relative
 from safetensors.torch import load_file, save_file
-from small import plan, prepared
+from small import plan
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError
 from lmctl.core.model_copies import restored_copy
-from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
-from lmctl.parallel.processes import Processes
 from lmctl.precision.codecs import Int8Rows, Int8RowsAndProducts
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.stored_linear import LayerStore, keep
 from lmctl.precision.stored_optimiser import StoredOptimizer
-from lmctl.train.trainer import Trainer
 
 KINDS = pytest.mark.parametrize("kind", ["linear", "conv1d"])
 
@@ -194,29 +187,8 @@ def test_compile_is_refused_by_name():
         plan(precision=Int8Weights(), compile=True)
 
 
-def _one_of_two(rank: int, folder: str, names: list[str]) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "localhost"}
-    os.environ |= {"MASTER_PORT": (Path(folder) / "port").read_text(), "OMP_NUM_THREADS": "1"}
-    from precisions import PRECISIONS
-
-    processes = Processes(on_cpu=True)
-    changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=4)}
-    for name in names:
-        trainer = Trainer(plan(precision=PRECISIONS[name], **changes), prepared(), processes)
-        assert [report.taken for report in trainer.steps()] == [True] * 4
-        torch.save(copy.deepcopy(trainer.network.state_dict()), Path(folder) / f"{name}-{rank}.pt")
-    processes.close()
-
-
-def test_two_processes_keep_the_same_bits(tmp_path):
-    names = ["int8_full", "bf16_pure", "int8_weights_bf16"]
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        (tmp_path / "port").write_text(str(free.getsockname()[1]))
-    mp.spawn(_one_of_two, args=(str(tmp_path), names), nprocs=2)
-    for name in names:
-        one, two = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(2))
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[key], two[key]) for key in one), name
+def test_two_processes_keep_the_same_bits(both):
+    for name, one in both[0]["stored"].items():
+        other = both[1]["stored"][name]
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
