@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from compared import padded, same_gradients
-from small import vocabulary
-from transformers import AutoModelForSequenceClassification
+from small import learner_of, prepared, vocabulary
+from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertForPreTraining
 
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
@@ -21,6 +23,9 @@ from lmctl.model.recurrent_classifier import BiLSTM
 from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.model.t5 import T5
 from lmctl.model.transformer_mt import TransformerMT
+from lmctl.objective.base import Material
+from lmctl.objective.mlm import MaskedLM
+from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 
 V = vocabulary()
 BERT = Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)
@@ -92,6 +97,38 @@ def test_encoder_decoders_have_transformers_loss_and_gradients(spec):
     labels = torch.where(target_mask, target, -100)
     theirs = network.pretrained()(input_ids=source, attention_mask=source_mask.long(), labels=labels).loss
     same_gradients(network, ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"), [(MaskedLM(), BertForMaskedLM), (MaskedLMAndNextSentence(), BertForPreTraining)]
+)
+def test_bert_has_transformers_loss_and_gradients(objective, kind):
+    torch.manual_seed(0)
+    text = prepared().corpora["corpus"].train
+    network = BERT.load(V, objective.heads("corpus", text, V))
+    assert type(network.model) is kind
+    examples = objective.examples(Material("corpus", text, V, "encoder", 48))
+    batch = examples.collate(np.arange(6), np.zeros(6, dtype=int), CounterRng(0, "test"))
+    assert ("attention_mask" in batch.inputs) == ("nsp" in batch.targets)  # the padded case is the harder one
+    terms, counts = learner_of(network, objective).task_losses(batch), batch.counts()
+    means = {name: loss / counts[name] for name, loss in terms.items()}
+
+    labels = torch.full_like(batch.inputs["input_ids"], -100)
+    labels.view(-1)[batch.targets["mlm"].positions] = batch.targets["mlm"].labels
+    inputs = {name: value.long() for name, value in batch.inputs.items()} | {"labels": labels}
+    if "nsp" in means:
+        inputs["next_sentence_label"] = batch.targets["nsp"].labels
+    theirs = network.model(**inputs)
+    same_gradients(network.model, sum(means.values()), theirs.loss, atol=2e-7)
+    assert sum(means.values()).item() == pytest.approx(theirs.loss.item(), rel=1e-6)
+    if "nsp" in means:
+        nsp = torch.nn.functional.cross_entropy(theirs.seq_relationship_logits, batch.targets["nsp"].labels)
+        assert means["nsp"].item() == pytest.approx(nsp.item(), rel=1e-6)
+
+
+def test_embedding_rows_are_rounded_up():
+    network = Bert(1, 32, 2, 64, pad_vocabulary_to=64).load(V, {"mlm": V.size})
+    assert network.model.config.vocab_size == 128
 
 
 def test_modernbert_has_transformers_logits():
