@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from lmctl.parallel.processes import Processes
 
 # Tests run tiny models: more threads cost more than they bring (two test processes of two threads each on two cores
 # wait for one another most of the time), and nothing may reach for the network.
@@ -37,3 +41,23 @@ def _same_numbers_every_time() -> None:
     """A test that draws random tensors draws the same ones wherever and in whatever order it runs."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def alone() -> Processes:
+    """This process on the CPU, as the only worker of a run."""
+    from lmctl.parallel.processes import Processes
+
+    return Processes(on_cpu=True)
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found (`helpers/two_processes.py`)."""
+    import torch
+    from command import in_two_processes
+
+    folder = tmp_path_factory.mktemp("both")
+    in_two_processes("two_processes.py", folder)
+    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
+    return [rank | {"folder": folder} for rank in found]

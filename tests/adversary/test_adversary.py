@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacked import Recorded, micro_batch, runner_of
-from small import tokenizer, vocabulary
+from attacked import Recorded, micro_batch, trainer_of
+from small import tokenizer, vocabulary, weights
 from small_tasks import text_of
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,12 +32,11 @@ from lmctl.train.rows import real_positions
 from lmctl.train.step import MicroBatch
 from lmctl.train.trainer import Trainer
 
+SHIFTS = pytest.mark.parametrize(
+    "rule", [kind(0.3) for kind in (FastGradient, ProjectedGradient, FreeLB, Smart)], ids=str
+)
 Loss = Callable[[Tensor], Tensor]
 """The loss of a micro-batch by a shift [R, L, H] of its embeddings."""
-
-
-def weights(runner: Trainer) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
 
 
 def near(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> bool:
@@ -109,10 +108,10 @@ def plain_loss(model: Any, batch: Batch) -> Loss:
 def test_steps_are_those_of_the_paper(alone, task, rule, by_hand):
     """Two steps of gradient descent on plain transformers; the batch has padding."""
     changes = {"optim": Sgd(lr=0.5, momentum=0.0, weight_decay=0.0), "clip_norm": None, "micro": 3}
-    runner = runner_of(alone, task, adversary=rule, **changes)
-    before = weights(runner)
-    lrs = [report.lr for report in runner.steps()]
-    reference = runner_of(alone, task, **changes)
+    trainer = trainer_of(alone, task, adversary=rule, **changes)
+    before = weights(trainer)
+    lrs = [report.lr for report in trainer.steps()]
+    reference = trainer_of(alone, task, **changes)
     model, at, padded = reference.network.model, Position(), False
     for window_number, lr in enumerate(lrs):
         window = reference.stream.window(at, 0.0, None, 0, 1)
@@ -128,15 +127,15 @@ def test_steps_are_those_of_the_paper(alone, task, rule, by_hand):
                     parameter.grad = None
     assert padded
     change = weights(reference) - before
-    assert near(weights(runner) - before, change)
+    assert near(weights(trainer) - before, change)
     assert not near(weights(trained(alone, task, **changes)) - before, change, 0.1)
 
 
 def trained(alone: Processes, task: str, dropout: float = 0.0, **changes: Any) -> Trainer:
-    runner = runner_of(alone, task, dropout, **changes)
-    for _ in runner.steps():
+    trainer = trainer_of(alone, task, dropout, **changes)
+    for _ in trainer.steps():
         pass
-    return runner
+    return trainer
 
 
 @pytest.mark.parametrize(
@@ -151,25 +150,21 @@ def real(micro: MicroBatch) -> Tensor:
     return micro.step.perturbations.real(micro.origin)
 
 
-@pytest.mark.parametrize(
-    ("rule", "longest"),
-    [(FastGradient(0.3), 0.3), (ProjectedGradient(0.3), 0.3), (FreeLB(0.3), 0.3), (Smart(0.3), 0.3)],
-    ids=lambda value: type(value).__name__,
-)
+@SHIFTS
 @pytest.mark.parametrize("task", ["mlm_nsp", "class", "number", "translate", "t5", "clm"])
-def test_shifts_stay_in_the_ball_and_off_the_padding(alone, task, rule, longest):
-    runner = runner_of(alone, task)
-    seen = Recorded(micro_batch(runner))
+def test_shifts_stay_in_the_ball_and_off_the_padding(alone, task, rule):
+    trainer = trainer_of(alone, task)
+    seen = Recorded(micro_batch(trainer))
     rule.forward_backward(seen)
     shift, text = seen.shifts[-1], real(seen.micro)
-    assert shift.flatten(1).norm(dim=1).tolist() == pytest.approx([longest] * 8, rel=1e-5)
+    assert shift.flatten(1).norm(dim=1).tolist() == pytest.approx([rule.epsilon] * 8, rel=1e-5)
     assert (shift[~text] == 0).all()
     assert text.all() == (task == "clm")
 
 
 def test_padding_is_never_shifted(alone):
     """Whatever an adversary asks for."""
-    micro = micro_batch(runner_of(alone, "class"))
+    micro = micro_batch(trainer_of(alone, "class"))
     text = real(micro)
     shift = torch.randn(*text.shape, 32, requires_grad=True)
     gradient = micro.gradient(shift, View(shift))
@@ -190,9 +185,7 @@ def test_documents_that_share_a_row_have_padding_too():
     assert real_positions(batch).sum() == batch.tokens < batch.inputs["input_ids"].numel()
 
 
-@pytest.mark.parametrize(
-    "rule", [FastGradient(), ProjectedGradient(), FreeLB(), Smart()], ids=lambda r: type(r).__name__
-)
+@SHIFTS
 @pytest.mark.parametrize("task", ["mlm_nsp", "translate"])
 def test_micro_batches_do_not_change_the_step(alone, task, rule):
     """Neither do random starts, which come from a counter."""
@@ -204,10 +197,10 @@ def test_carried_states_are_those_of_rows_as_they_are(alone):
     """After any number of passes an LSTM goes on from where the first one ended, and all began where it began."""
     found = []
     for rule in (Clean(), ProjectedGradient()):
-        runner = runner_of(alone, "clm_stream")
+        trainer = trainer_of(alone, "clm_stream")
         for window in range(2):
-            loss = rule.forward_backward(micro_batch(runner, window=window)).losses["lm"]
-        found.append((loss.item(), runner.network.carried()))
+            loss = rule.forward_backward(micro_batch(trainer, window=window)).losses["lm"]
+        found.append((loss.item(), trainer.network.carried()))
     (loss, states), (other_loss, other_states) = found
     assert loss == other_loss
     assert all(torch.equal(states[name], other_states[name]) for name in states)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import torch
-from adversary_workers import CASES, STEPS, trained, weights
-from adversary_workers import runner_of as in_one
-from command import HELPERS, ROOT, environment
-from small import poison
+from adversary_workers import CASES, STEPS, trained
+from adversary_workers import trainer_of as in_one
+from resumed import goes_on_to_the_bit
+from sessions import lines, session
+from small import poison, weights
 from small_tasks import small_task, two_tasks
 
 from lmctl.adversary.base import Adversary, AttackedBatch, Outcome, View
@@ -26,80 +24,45 @@ from lmctl.config.build import build
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.schema import Budget, Evaluation, Logging
 from lmctl.core.errors import LmctlError
-from lmctl.core.paths import Paths
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.precision.base import Precision
 from lmctl.precision.fp16 import Fp16
-from lmctl.train.display import Display
 from lmctl.train.learner import Share
-from lmctl.train.run_identity import Identity
-from lmctl.train.session import Session
 from lmctl.train.step import MicroBatch
 from lmctl.train.trainer import Trainer
 
 OPTIONS = sorted(path.stem for path in (conf_dir() / "adversary").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
-
-
 def option(name: str) -> Adversary:
     return build(Composer("train").load_option("adversary", name), Adversary)
 
 
-def runner_of(alone: Processes, task: str, **changes: Any) -> Trainer:
+def trainer_of(alone: Processes, task: str, **changes: Any) -> Trainer:
     plan, text = small_task(task, 0.1, **{"budget": Budget(steps=2), "micro": 5} | changes)
     return Trainer(plan, text, alone)
 
 
 @pytest.mark.parametrize("task", ["mlm", "clm", "class", "translate"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_it_trains_and_resumes_to_the_bit(alone, name, task):
+def test_it_trains_and_resumes_to_the_bit(alone, name, task, tmp_path):
     rule = option(name)
-    undisturbed = runner_of(alone, task, adversary=rule)  # whoever is made seeds the generators: one at a time
-    before = weights(undisturbed)
-    reports = list(undisturbed.steps())
+    trainer, reports = goes_on_to_the_bit(lambda: trainer_of(alone, task, adversary=rule), 1, tmp_path)
     assert len(reports) == 2
     assert all(math.isfinite(float(value)) for report in reports for value in report.losses.totals.values())
-    assert (weights(undisturbed) - before).norm() > 0
-    assert {name for report in reports for name in report.adversarial.totals} <= set(undisturbed.terms)
+    assert all(float(report.grad_norm) > 0 for report in reports)
+    assert {name for report in reports for name in report.adversarial.totals} <= set(trainer.terms)
     assert bool(reports[0].adversarial.totals) == (name != "none")
-    assert undisturbed.state.passes == rule.passes * undisturbed.state.micro_batches == rule.passes * 4
-    stopped = runner_of(alone, task, adversary=rule)
-    steps = stopped.steps()
-    next(steps)
-    state, own = stopped.state_dict(), stopped.own_state()
-    saved = {key: value.clone() for key, value in stopped.network.state_dict().items()}
-    steps.close()
-    again = runner_of(alone, task, adversary=rule)
-    again.load(saved, state, own)
-    rest = list(again.steps())
-    assert torch.equal(weights(again), weights(undisturbed))
-    for one, other in zip(reports[1:], rest, strict=True):
-        assert one.losses.totals == other.losses.totals
+    assert trainer.state.passes == rule.passes * trainer.state.micro_batches == rule.passes * 4
 
 
-def test_two_processes_with_micro_batches_give_the_steps_of_one(alone, tmp_path):
+def test_two_processes_with_micro_batches_give_the_steps_of_one(alone, both):
     """Random starts and noise included; gradients are exchanged once per step, whatever the adversary does."""
-    out = tmp_path / "weights.pt"
-    words = ["--standalone", "--nproc-per-node=2", str(HELPERS / "adversary_workers.py"), str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *words],
-        env=environment(tmp_path / "cache", PYTHONPATH=f"{HELPERS}:{ROOT}"),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    two = torch.load(out)
     for name, (task, changes) in CASES.items():
         if "compression" in changes:
             changes = changes | {"compression": replace(changes["compression"], simulate_workers=2), "micro": 2}
-        played, (theirs, sent) = 2 if "compression" in changes else None, two[name]
+        played, (theirs, sent) = 2 if "compression" in changes else None, both[0]["adversaries"][name]
         expected, size = as_workers(played, alone, lambda worker, of=(task, changes): learnt(worker, *of))
         assert (expected - theirs).norm() < 5e-5 * theirs.norm(), name
         if played is None:
@@ -108,19 +71,19 @@ def test_two_processes_with_micro_batches_give_the_steps_of_one(alone, tmp_path)
 
 def learnt(worker: Processes, task: str, changes: Any) -> tuple[torch.Tensor, int]:
     """The weights after some steps, and how many values learn."""
-    runner = in_one(worker, task, **changes)
-    return trained(runner), sum(p.numel() for p in runner.learner.parameters() if p.requires_grad)
+    trainer = in_one(worker, task, **changes)
+    return trained(trainer), sum(p.numel() for p in trainer.learner.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_fp16_runs_and_skips(alone, name):
     """The scale falls until the gradients of every pass are finite; the shifts do not care about it."""
     precision = Fp16(initial_scale=2.0**26)
-    runner = runner_of(alone, "mlm_nsp", adversary=option(name), precision=precision, budget=Budget(steps=1))
-    reports = list(runner.steps())
-    assert runner.state.skipped > 0
-    assert runner.state.step == 1
-    assert all(torch.isfinite(p).all() for p in runner.network.parameters())
+    trainer = trainer_of(alone, "mlm_nsp", adversary=option(name), precision=precision, budget=Budget(steps=1))
+    reports = list(trainer.steps())
+    assert trainer.state.skipped > 0
+    assert trainer.state.step == 1
+    assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
     assert all(math.isfinite(float(total)) for total in reports[-1].adversarial.totals.values())
 
 
@@ -129,20 +92,20 @@ def test_fp16_runs_and_skips(alone, name):
 def test_weights_and_products_of_few_bits(alone, precision, name):
     """The shift is found through whatever arithmetic there is: what it does is worse than doing nothing."""
     low = build(Composer("train").load_option("precision", precision), Precision)
-    runner = runner_of(alone, "class", adversary=option(name), precision=low, micro=None)
-    (report, _) = runner.steps()
+    trainer = trainer_of(alone, "class", adversary=option(name), precision=low, micro=None)
+    (report, _) = trainer.steps()
     total = report.adversarial.totals["corpus/label"]
     assert report.adversarial.counts == {"corpus/label": 8}
     assert float(total) > (float(report.losses.totals["corpus/label"]) if name == "pgd" else 0.0)
 
 
 def test_an_overflow_in_the_adversarial_pass_skips_the_step(alone):
-    runner = runner_of(alone, "mlm_nsp", adversary=FastGradient(), precision=Fp16(initial_scale=4.0), micro=None)
-    poison(runner, float("inf"), 2)
-    before = weights(runner)
-    report = next(runner.steps())
+    trainer = trainer_of(alone, "mlm_nsp", adversary=FastGradient(), precision=Fp16(initial_scale=4.0), micro=None)
+    poison(trainer, float("inf"), 2)
+    before = weights(trainer)
+    report = next(trainer.steps())
     assert not report.taken
-    assert torch.equal(weights(runner), before)
+    assert torch.equal(weights(trainer), before)
 
 
 @pytest.mark.parametrize("name", ["pgd", "smart"])
@@ -150,9 +113,9 @@ def test_activations_recomputed_give_the_same_run(alone, name):
     rule = option(name)
     found = []
     for flag in (False, True):
-        runner = runner_of(alone, "mlm_nsp", adversary=rule, gradient_checkpointing=flag)
-        assert len(list(runner.steps())) == 2
-        found.append(weights(runner))
+        trainer = trainer_of(alone, "mlm_nsp", adversary=rule, gradient_checkpointing=flag)
+        assert len(list(trainer.steps())) == 2
+        found.append(weights(trainer))
     assert torch.equal(*found)
 
 
@@ -162,12 +125,8 @@ def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
     rule = option(name)
     monkeypatch.setattr("lmctl.train.loss_plot.plot_losses", lambda *_: None)  # others look at the picture
     shape = {"budget": Budget(steps=2), "log": Logging(every=2), "eval": Evaluation(rows=4)}
-    runner = Trainer(*two_tasks(0.1, adversary=rule, **shape), alone)
-    session = Session(runner, Paths(tmp_path / "run"), Display(silent=True), Identity({}, {}, 1), {})
-    (tmp_path / "run").mkdir()
-    end = session.run()
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    line = next(line for line in lines if line["split"] == "train")
+    end = session(tmp_path / "run", *two_tasks(0.1, adversary=rule, **shape), alone).run()
+    (line,) = lines(tmp_path / "run", "train")
     losses, found = ({key for key in line if key.startswith(kind)} for kind in ("loss/", "adversarial/"))
     assert losses == {"loss/corpus/mlm", "loss/topics/label"}
     assert found == (set() if name == "none" else {"adversarial/corpus/mlm", "adversarial/topics/label"})
@@ -181,14 +140,14 @@ def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_parameter_takes_part_in_the_last_backward_pass(alone, name):
     """DDP waits for those of the other tasks too."""
-    runner = Trainer(*two_tasks(0.1, adversary=option(name)), alone)
-    for task, stream in runner.stream.streams.items():
+    trainer = Trainer(*two_tasks(0.1, adversary=option(name)), alone)
+    for task, stream in trainer.stream.streams.items():
         batch = stream.examples.collate(*stream.rows(0, 3), stream.draws)
         counts = {f"{task}/{term}": float(count) for term, count in batch.counts().items()}
-        micro = MicroBatch(runner.step, batch, Share(counts, 0.5, every_parameter=True), 0, last=True)
-        runner.plan.adversary.forward_backward(micro)
-        assert all(parameter.grad is not None for parameter in runner.learner.parameters())
-        runner.learner.zero_grad()
+        micro = MicroBatch(trainer.step, batch, Share(counts, 0.5, every_parameter=True), 0, last=True)
+        trainer.plan.adversary.forward_backward(micro)
+        assert all(parameter.grad is not None for parameter in trainer.learner.parameters())
+        trainer.learner.zero_grad()
 
 
 class Forgetful(Adversary):
@@ -209,15 +168,15 @@ class Restless(Clean):
 @pytest.mark.parametrize(("rule", "message"), [(Forgetful(), "made no last pass"), (Restless(), "after the last one")])
 def test_an_adversary_of_ones_own_that_errs_is_told(alone, rule, message):
     with pytest.raises(LmctlError, match=message):
-        next(runner_of(alone, "mlm", adversary=rule).steps())
+        next(trainer_of(alone, "mlm", adversary=rule).steps())
 
 
 def test_a_network_that_does_not_read_through_its_embeddings_is_told(alone):
-    runner = runner_of(alone, "mlm", adversary=FastGradient())
-    assert runner.step.perturbations.embeddings.width == 32
-    runner.network.word_embeddings()._forward_hooks.clear()
+    trainer = trainer_of(alone, "mlm", adversary=FastGradient())
+    assert trainer.step.perturbations.embeddings.width == 32
+    trainer.network.word_embeddings()._forward_hooks.clear()
     with pytest.raises(LmctlError, match="nothing was shifted"):
-        next(runner.steps())
+        next(trainer.steps())
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "none"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacked import Recorded, micro_batch, runner_of
+from attacked import Recorded, micro_batch, trainer_of
 from small import tokenizer, vocabulary
 from small_tasks import small_task, two_tasks
 from torch import Tensor
@@ -34,11 +34,6 @@ from lmctl.train.trainer import Trainer
 V = vocabulary()
 
 
-@pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
-
-
 def kl(p: Tensor, q: Tensor) -> Tensor:
     """Of one distribution from another, given as probabilities."""
     return torch.stack([a * torch.log(a / b) for a, b in zip(p, q, strict=True)]).sum()
@@ -63,24 +58,24 @@ def slow(kind: str, one: Tensor, other: Tensor) -> Tensor:
 KINDS = pytest.mark.parametrize("kind", ["class", "classes", "number"])
 
 
-def answers(runner: Trainer, batch: Batch, shift: Tensor | None = None) -> Tensor:
+def answers(trainer: Trainer, batch: Batch, shift: Tensor | None = None) -> Tensor:
     """Logits [R, C] of one pass, by plain transformers on embeddings where they are shifted."""
-    network, mask = runner.network, batch.inputs["attention_mask"]
+    network, mask = trainer.network, batch.inputs["attention_mask"]
     if shift is None:
         return network.head("corpus", network.encode(batch.inputs, None))
     embedded = network.model.get_input_embeddings()(batch.inputs["input_ids"]) + shift
     return network.model(inputs_embeds=embedded, attention_mask=mask.long()).logits
 
 
-def loss_of(runner: Trainer, logits: Tensor, batch: Batch) -> Tensor:
-    return runner.plan.mix.tasks["corpus"].objective.loss("label", logits, batch.targets["label"].labels)
+def loss_of(trainer: Trainer, logits: Tensor, batch: Batch) -> Tensor:
+    return trainer.plan.mix.tasks["corpus"].objective.loss("label", logits, batch.targets["label"].labels)
 
 
-def gradients(runner: Trainer) -> Tensor:
+def gradients(trainer: Trainer) -> Tensor:
     """Of every parameter, which then forget them."""
-    parameters = list(runner.learner.parameters())
+    parameters = list(trainer.learner.parameters())
     flat = torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in parameters])
-    runner.learner.zero_grad()
+    trainer.learner.zero_grad()
     return flat
 
 
@@ -90,54 +85,54 @@ def same(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
 
 @KINDS
 def test_rdrop_is_the_mean_of_two_passes_and_their_divergence(alone, kind):
-    runner = runner_of(alone, kind, 0.3)
-    micro = micro_batch(runner)
+    trainer = trainer_of(alone, kind, 0.3)
+    micro = micro_batch(trainer)
     torch.manual_seed(5)
-    outcome, found = RDrop(weight=0.7).forward_backward(micro), gradients(runner)
+    outcome, found = RDrop(weight=0.7).forward_backward(micro), gradients(trainer)
     torch.manual_seed(5)
-    hidden = [runner.network.encode(micro.batch.inputs, None) for _ in range(2)]
-    one, other = (runner.network.head("corpus", states) for states in hidden)
+    hidden = [trainer.network.encode(micro.batch.inputs, None) for _ in range(2)]
+    one, other = (trainer.network.head("corpus", states) for states in hidden)
     assert not torch.equal(one, other)
-    mean = (loss_of(runner, one, micro.batch) + loss_of(runner, other, micro.batch)) / 2
+    mean = (loss_of(trainer, one, micro.batch) + loss_of(trainer, other, micro.batch)) / 2
     apart = slow(kind, one, other)
     torch.testing.assert_close(outcome.losses["label"], mean)
     torch.testing.assert_close(outcome.adversarial["label"], apart, rtol=1e-4, atol=1e-6)
     ((mean + 0.7 * apart) / 8).backward()
-    assert same(found, gradients(runner))
+    assert same(found, gradients(trainer))
 
 
 @KINDS
 def test_smart_climbs_the_divergence_and_adds_what_it_finds(alone, kind):
-    runner, rule = runner_of(alone, kind), Smart(0.8, steps=2, step_size=0.5, start=0.2, weight=3.0)
-    seen = Recorded(micro_batch(runner))
+    trainer, rule = trainer_of(alone, kind), Smart(0.8, steps=2, step_size=0.5, start=0.2, weight=3.0)
+    seen = Recorded(micro_batch(trainer))
     micro, batch = seen.micro, seen.micro.batch
-    outcome, found = rule.forward_backward(seen), gradients(runner)
+    outcome, found = rule.forward_backward(seen), gradients(trainer)
     reached = seen.shifts[-1]
-    clean = answers(runner, batch)
-    assert same(answers(runner, batch, torch.zeros_like(reached)), clean, 1e-5)
+    clean = answers(trainer, batch)
+    assert same(answers(trainer, batch, torch.zeros_like(reached)), clean, 1e-5)
     shift = 0.2 * micro.random_shift()
     for _ in range(2):
         shift = shift.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(slow(kind, clean.detach(), answers(runner, batch, shift)), shift)
+        (gradient,) = torch.autograd.grad(slow(kind, clean.detach(), answers(trainer, batch, shift)), shift)
         rows = [row + 0.5 * g / g.norm() for row, g in zip(shift.detach(), gradient, strict=True)]
         shift = torch.stack([row * min(1.0, 0.8 / float(row.norm())) for row in rows])
     assert same(reached, shift, 1e-2)
-    apart = slow(kind, clean, answers(runner, batch, reached))
+    apart = slow(kind, clean, answers(trainer, batch, reached))
     torch.testing.assert_close(outcome.adversarial["label"], apart, rtol=1e-4, atol=1e-6)
-    anywhere = slow(kind, clean, answers(runner, batch, 0.8 * micro.random_shift() / 0.58))
+    anywhere = slow(kind, clean, answers(trainer, batch, 0.8 * micro.random_shift() / 0.58))
     assert apart.item() > 2 * anywhere.item()
-    ((loss_of(runner, clean, batch) + 3.0 * apart) / 8).backward()
-    assert same(found, gradients(runner), 1e-3)
+    ((loss_of(trainer, clean, batch) + 3.0 * apart) / 8).backward()
+    assert same(found, gradients(trainer), 1e-3)
 
 
 def test_every_term_has_its_own_divergence(alone):
     """Masked words and next sentences: each over its own targets, from the logits of its own head."""
-    runner = runner_of(alone, "mlm_nsp", 0.2)
-    micro = micro_batch(runner)
+    trainer = trainer_of(alone, "mlm_nsp", 0.2)
+    micro = micro_batch(trainer)
     torch.manual_seed(5)
     report = micro.forward_backward(View(), View(fresh=True), agree=1.0, last=True)
     torch.manual_seed(5)
-    one, other = (runner.learner.logits(micro.batch) for _ in range(2))
+    one, other = (trainer.learner.logits(micro.batch) for _ in range(2))
     shapes = {name: tuple(logits.shape) for name, logits in one.items()}
     assert shapes == {"mlm": (len(micro.batch.targets["mlm"].labels), V.size), "nsp": (8, 2)}
     for name in shapes:
@@ -149,10 +144,10 @@ def test_every_term_has_its_own_divergence(alone):
 def test_dropout_is_the_same_in_every_view_that_is_not_fresh(alone, own):
     """In the network and in its heads, which answer later."""
     plan, text = small_task("class", 0.3) if own else two_tasks(0.3)
-    runner = Trainer(plan, text, alone)
-    batch = runner.stream.first("corpus" if own else "topics", 8)
+    trainer = Trainer(plan, text, alone)
+    batch = trainer.stream.first("corpus" if own else "topics", 8)
     for fresh in (False, True):
-        micro = MicroBatch(runner.step, batch, Share({f"{batch.task}/label": 8.0}), 0, last=True)
+        micro = MicroBatch(trainer.step, batch, Share({f"{batch.task}/label": 8.0}), 0, last=True)
         views = View(), View(micro.zeros(), weight=0.0, fresh=fresh)
         apart = micro.forward_backward(*views, agree=1.0, last=True).disagreement["label"].item()
         assert (apart > 1e-5) == fresh
@@ -170,12 +165,12 @@ def test_rdrop_needs_dropout():
 
 
 def test_a_loaded_network_without_dropout_is_found_out(alone, tmp_path):
-    runner_of(alone, "mlm").network.pretrained().save_pretrained(tmp_path)
+    trainer_of(alone, "mlm").network.pretrained().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     changes: dict[str, Any] = {"adversary": RDrop(), "init_from": str(tmp_path)}
     with pytest.raises(ConfigError, match="RDrop needs dropout"):
-        runner_of(alone, "mlm", model=Pretrained(str(tmp_path)), **changes)
-    runner_of(alone, "mlm", model=Pretrained(str(tmp_path), dropout=0.1), **changes)
+        trainer_of(alone, "mlm", model=Pretrained(str(tmp_path)), **changes)
+    trainer_of(alone, "mlm", model=Pretrained(str(tmp_path), dropout=0.1), **changes)
 
 
 NOISE = Noise(CharNoise(0.3, 0.1), weight=0.5, consistency=2.0)
@@ -187,7 +182,7 @@ def copy_of(micro: MicroBatch, rule: Noise = NOISE) -> Batch:
 
 def noisy(alone: Processes, task: str, rule: Noise = NOISE) -> tuple[Batch, Batch]:
     """Rows of a window and their noisy copy."""
-    micro = micro_batch(runner_of(alone, task, adversary=rule))
+    micro = micro_batch(trainer_of(alone, task, adversary=rule))
     return micro.batch, copy_of(micro, rule)
 
 
@@ -246,27 +241,27 @@ def test_language_models_keep_every_place(alone, task):
 
 
 def test_noise_depends_on_the_row_and_the_step_alone(alone):
-    runner = runner_of(alone, "class", adversary=NOISE)
-    micro, part = micro_batch(runner), micro_batch(runner, slice(3, 6))
+    trainer = trainer_of(alone, "class", adversary=NOISE)
+    micro, part = micro_batch(trainer), micro_batch(trainer, slice(3, 6))
     assert lines(copy_of(micro))[3:6] == lines(copy_of(part))
-    later = runner.step.perturbations.rewritten(micro.origin, NOISE.augment, 7)
+    later = trainer.step.perturbations.rewritten(micro.origin, NOISE.augment, 7)
     assert lines(later) != lines(copy_of(micro))
 
 
 def test_noise_counts_the_copy_and_its_divergence(alone):
-    runner = runner_of(alone, "class", adversary=NOISE)
-    micro = micro_batch(runner)
-    copy, outcome, found = copy_of(micro, NOISE), NOISE.forward_backward(micro), gradients(runner)
-    clean, other = answers(runner, micro.batch), answers(runner, copy)
-    own, theirs = loss_of(runner, clean, micro.batch), loss_of(runner, other, micro.batch)
+    trainer = trainer_of(alone, "class", adversary=NOISE)
+    micro = micro_batch(trainer)
+    copy, outcome, found = copy_of(micro, NOISE), NOISE.forward_backward(micro), gradients(trainer)
+    clean, other = answers(trainer, micro.batch), answers(trainer, copy)
+    own, theirs = loss_of(trainer, clean, micro.batch), loss_of(trainer, other, micro.batch)
     torch.testing.assert_close(outcome.adversarial["label"], theirs)
     ((own + 0.5 * (theirs + 2.0 * slow("class", clean, other))) / 8).backward()
-    assert same(found, gradients(runner))
+    assert same(found, gradients(trainer))
 
 
 def test_noise_that_changes_nothing_is_refused(alone):
     with pytest.raises(ConfigError, match=r"adversary\.augment: Unchanged changes no text"):
-        runner_of(alone, "class", adversary=Noise(Unchanged()))
+        trainer_of(alone, "class", adversary=Noise(Unchanged()))
 
 
 def test_what_is_asked_about_keeps_its_whole_word():

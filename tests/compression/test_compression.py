@@ -12,7 +12,6 @@ from small import plan
 
 from lmctl.compression.coding import decode_positions, encode_positions, positions_size
 from lmctl.compression.compressor import Compressor
-from lmctl.compression.error_feedback import ErrorFeedback
 from lmctl.compression.gradient_layout import layout_of
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Fp32, Int8, Sign
@@ -20,6 +19,7 @@ from lmctl.compression.top_k import LEAST, candidates, survivors
 from lmctl.compression.traffic import all_reduce_bytes, gather_bytes, scatter_bytes
 from lmctl.core.errors import ConfigError
 from lmctl.optim.adamw import AdamW
+from lmctl.optim.muon import Muon
 from lmctl.optim.sgd import Sgd
 from lmctl.runner.simulated import Simulated
 
@@ -128,22 +128,6 @@ def test_a_sampled_threshold_finds_the_same(shape, density):
         assert k <= len(candidates(values.abs(), k)) < len(values) / 20
 
 
-def test_memory_is_the_papers_algorithm():
-    """u = m u + g, v = v + u; what is sent leaves v, and u is forgotten there (Lin et al. 2018, algorithm 4)."""
-    memory = ErrorFeedback(3, torch.device("cpu"), feedback=True, momentum=0.5, mask=True)
-    fine = torch.tensor(True)
-    v = memory.compensate(torch.tensor([4.0, 1.0, 0.5]))
-    memory.subtract(v, torch.tensor([0]), torch.tensor([3.0]))
-    memory.commit(v, fine)
-    assert memory.residual.tolist() == [1.0, 1.0, 0.5]
-    assert memory.velocity.tolist() == [0.0, 1.0, 0.5]
-    v = memory.compensate(torch.tensor([1.0, 1.0, 1.0]))
-    assert v.tolist() == [2.0, 2.5, 1.75]
-    memory.commit(v, ~fine)  # the step is not taken
-    assert memory.residual.tolist() == [1.0, 1.0, 0.5]
-    assert memory.velocity.tolist() == [0.0, 1.0, 0.5]
-
-
 def test_traffic():
     assert [all_reduce_bytes(1200, w) for w in (1, 2, 4)] == [1200, 1200, 1800]
     assert [gather_bytes(1200, w) for w in (1, 2, 4)] == [1200, 1200, 3600]
@@ -181,11 +165,7 @@ def test_a_powersgd_that_does_not_pay_is_not_made():
         (Compressor, {"density": 0}, "density must be above 0"),
         (Compressor, {"density": 1.1}, "density must be above 0, up to 1"),
         (Compressor, {"density": 0.1, "warmup_steps": -1}, "warmup_steps must not be negative"),
-        (
-            Compressor,
-            {"density": 0.1, "warmup_steps": 5, "warmup_density": 0.01},
-            "warmup_density must be from density",
-        ),
+        (Compressor, {"density": 0.1, "warmup_steps": 5, "warmup_density": 0.01}, "warmup_density must be from dens"),
         (Compressor, {"density": 0.1, "warmup_steps": 5, "warmup_density": 1.0}, "warmup_density must be from density"),
         (Compressor, {"density": 0.1, "momentum": 1.0}, "momentum must be from 0 to below 1"),
         (Compressor, {"momentum": 0.9}, "momentum corrects for what is sent late"),
@@ -220,15 +200,11 @@ def test_who_can_use_it():
         assert plan(**changes).workers(world) == workers
     for option, world, optim, message in (
         (TOPK, 1, AdamW(), "there is no gradient exchange in a single process"),
-        (
-            Compressor(simulate_workers=4),
-            2,
-            AdamW(),
-            "4 simulated workers are threads of one process",
-        ),
+        (Compressor(simulate_workers=4), 2, AdamW(), "4 simulated workers are threads of one process"),
         (Compressor(local_clip=True), 2, AdamW(), "needs clip_norm|takes its norm from clip_norm, which is null"),
         (Compressor(density=0.1, momentum=0.9), 2, Sgd(momentum=0.9), "would both be applied"),
         (Compressor(density=0.1, momentum=0.9), 2, AdamW(), "has a momentum of its own"),
+        (Compressor(density=0.1, momentum=0.9), 2, Muon(), "has a momentum of its own"),
     ):
         with pytest.raises(ConfigError, match=message):
             plan(compression=option, optim=optim, clip_norm=None).workers(world)
@@ -240,8 +216,3 @@ def test_adam_is_warned_of_aggressive_pruning():
     assert "Tang et al. 2021" in TOPK.remarks(AdamW())[0]
     assert TOPK.remarks(Sgd()) == Compressor(quantise=Int8()).remarks(AdamW()) == []
     assert Compressor(quantise=Sign()).remarks(AdamW())
-
-
-def test_the_density_falls_geometrically():
-    option = Compressor(density=0.01, warmup_steps=4, warmup_density=0.16)
-    assert [option.density_at(step) for step in range(6)] == pytest.approx([0.16, 0.08, 0.04, 0.02, 0.01, 0.01])

@@ -4,89 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from exchanges import COMPRESSED, METHODS, SHAPES, WORKERS, Steps, mean
+from torch import Tensor
 
 from lmctl.compression.compressor import Compressor
-from lmctl.compression.option import Option
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Fp32, Int8, Quantiser, Sign
-from lmctl.parallel.simulate import Baton, ThreadWire, in_turns
-
-WORKERS = 3
-SHAPES = {"first": (30, 40), "second": (25, 16), "bias": (40,), "small": (3, 4)}
-COMPRESSED = ("first", "second")
-
-METHODS: dict[str, Option] = {
-    "fp16": Compressor(quantise=Fp16(), error_feedback=False),
-    "bf16": Compressor(quantise=Bf16(), error_feedback=False),
-    "int8": Compressor(quantise=Int8(64)),
-    "onebit": Compressor(quantise=Sign(128)),
-    "topk": Compressor(density=0.1),
-    "topk_int8": Compressor(density=0.1, quantise=Int8(16), warmup_steps=3),
-    "momentum": Compressor(density=0.1, momentum=0.9),
-    "topk_sign": Compressor(density=0.2, quantise=Sign(16)),
-    "powersgd": PowerSgd(rank=2),
-    "powersgd_cold": PowerSgd(rank=2, warm_start=False),
-}
-
-
-class Learner(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        for name, shape in SHAPES.items():
-            setattr(self, name, nn.Parameter(torch.zeros(shape)))
-
-
-class Steps:
-    """Exchanges of workers that are threads, and the gradients that they bring."""
-
-    def __init__(self, option: Option, workers: int = WORKERS, clip_norm: float | None = None) -> None:
-        option = replace(option, dense_below=20)
-        self.learners = [Learner() for _ in range(workers)]
-        self.wires = [ThreadWire(rank, Baton(workers)) for rank in range(workers)]
-        both = zip(self.learners, self.wires, strict=True)
-        self.exchanges: list[Any] = [option.exchange(learner, wire, clip_norm) for learner, wire in both]
-        self.exchange = self.exchanges[0]
-        self.random, self.workers, self.number = torch.Generator().manual_seed(5), workers, 0
-
-    def gradients(self) -> list[dict[str, Tensor]]:
-        """One step's, for each worker: a part in common, and a part of its own."""
-        common = {name: torch.randn(shape, generator=self.random) for name, shape in SHAPES.items()}
-        return [
-            {name: value + torch.randn(value.shape, generator=self.random) for name, value in common.items()}
-            for _ in range(self.workers)
-        ]
-
-    def take(self, gradients: list[dict[str, Tensor]], scale: float = 1.0, taken: bool = True) -> dict[str, Tensor]:
-        """What arrives, by name; in all workers the same."""
-
-        def work(rank: int, baton: Baton) -> dict[str, Tensor]:
-            self.wires[rank].baton = baton
-            parameters = dict(self.learners[rank].named_parameters())
-            for name, parameter in parameters.items():
-                parameter.grad = gradients[rank][name] * scale
-            self.exchanges[rank].reduce(scale, self.number)
-            return {name: p.grad / scale for name, p in parameters.items() if p.grad is not None}
-
-        first, *others = in_turns(self.workers, work)
-        for other in others:
-            assert all(torch.equal(first[name], other[name]) or first[name].isnan().any() for name in first)
-        self.number += taken
-        return first
-
-    def kept(self, kind: str = "residual") -> list[dict[str, Tensor]]:
-        return [memory.get(kind, {}) for memory in (state["method"]["memory"] for state in self.states())]
-
-    def states(self) -> list[dict[str, Any]]:
-        return [exchange.state_dict() for exchange in self.exchanges]
-
-
-def mean(gradients: list[dict[str, Tensor]], name: str) -> Tensor:
-    return torch.stack([mine[name] for mine in gradients]).mean(dim=0)
+from lmctl.train.weight_memory import tensors_in
 
 
 def norm(tensors: dict[str, Tensor]) -> float:
@@ -143,16 +70,6 @@ def test_descent_arrives_where_it_does_without(momentum):
                 parameter -= 0.02 * (1 - momentum) * arrived[name]
     for name, parameter in steps.learners[0].named_parameters():
         assert (parameter - mean(targets, name)).norm() < 0.08 * mean(targets, name).norm(), name
-
-
-@pytest.mark.parametrize("feedback", [True, False])
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_everything_sent_exactly_is_the_mean(workers, feedback):
-    steps = Steps(Compressor(error_feedback=feedback), workers)
-    for _ in range(3):
-        gradients = steps.gradients()
-        for name, value in steps.take(gradients).items():
-            torch.testing.assert_close(value, mean(gradients, name), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("quantiser", [Fp32(), Bf16(), Fp16(), Int8(64), Sign(64)], ids=lambda q: type(q).__name__)
@@ -266,23 +183,15 @@ def test_a_gradient_that_is_not_finite_leaves_no_trace(method):
     steps = Steps(METHODS[method])
     for _ in range(2):
         steps.take(steps.gradients())
-    before = [t.clone() for t in tensors(steps.states())]
+    before = [t.clone() for t in tensors_in(steps.states())]
     for bad in (math.inf, math.nan):
         for name in ("second", "bias"):
             gradients = steps.gradients()
             gradients[1][name].flatten()[7] = bad
             arrived = steps.take(gradients, taken=False)
             assert [n for n, value in arrived.items() if not torch.isfinite(value).all()] == [name]
-    assert all(torch.equal(a, b) for a, b in zip(before, tensors(steps.states()), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors_in(steps.states()), strict=True))
     assert all(torch.isfinite(value).all() for value in steps.take(steps.gradients()).values())
-
-
-def tensors(state: Any) -> list[Tensor]:
-    """All tensors of a nested state, in order."""
-    if isinstance(state, Tensor):
-        return [state]
-    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return [tensor for value in inner for tensor in tensors(value)]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +11,20 @@ from typing import Any
 
 import pytest
 import torch
-from command import HELPERS, SMALL, environment, lmctl, metrics, succeed, summary, write_documents
+from command import SMALL, lmctl, metrics, succeed, summary, write_documents
+from compared import relative
+from in_process import run_here
 from interrupted import arguments, disturb, same
-from planned import rehearsed
-from small import plan, poison, prepared
+from planned import rehearsed, storage_of
+from small import plan, prepared
 from two_processes import OPTIONS, conflicts, stream, stream_plan, trained, weights
 
 from lmctl.compression.compressor import Compressor
-from lmctl.compression.quantise import Int8
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.core.paths import Paths
 from lmctl.cost.memory_tracker import FEEDBACK
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
-from lmctl.precision.fp16 import Fp16
 from lmctl.runner.places import Ddp
 from lmctl.runner.simulated import Simulated
 from lmctl.train.checkpoint import Checkpoints, read_named
@@ -34,27 +32,6 @@ from lmctl.train.resume import resume
 from lmctl.train.run_identity import Identity
 from lmctl.train.trainer import Trainer
 from lmctl.train.weight_memory import tensors_in
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory) -> list[dict[str, Any]]:
-    """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("both")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launch, str(HELPERS / "two_processes.py"), str(folder)],
-        env=environment(folder / "cache", CUDA_VISIBLE_DEVICES=""),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
-    return [rank | {"folder": str(folder)} for rank in found]
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +43,18 @@ def alone() -> Iterator[Processes]:
     torch.set_num_threads(threads)
 
 
-def relative(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).norm() / other.norm())
-
-
 @pytest.mark.parametrize("option", OPTIONS)
 def test_replicas_stay_equal_to_the_bit(both, option):
     assert torch.equal(both[0][option]["weights"], both[1][option]["weights"])
     assert both[0][option]["norms"] == both[1][option]["norms"]
 
 
-@pytest.mark.parametrize("asked", ["runner", "compression"])
-@pytest.mark.parametrize("option", OPTIONS)
-def test_simulated_workers_are_what_processes_are(both, alone, option, asked):
+@pytest.mark.parametrize(("asked", "option"), [*(("runner", name) for name in OPTIONS), ("compression", "topk_int8")])
+def test_simulated_workers_are_what_processes_are(both, alone, asked, option):
     """Two workers in one process end with the bits of two processes, and count the same bytes, whoever asks for
     them."""
     changes: dict[str, Any] = {"runner": Simulated(2)}
-    if asked == "compression" and option != "none":  # which has no such key
+    if asked == "compression":
         changes = {"compression": replace(OPTIONS[option]["compression"], simulate_workers=2)}
     simulated = trained(alone, **OPTIONS[option] | changes)
     assert torch.equal(simulated["weights"], both[0][option]["weights"])
@@ -110,7 +82,8 @@ def test_tracks_stay_together_in_two_processes(both, alone, tmp_path):
     """A network that carries states: training and every validation are those of one process."""
     one = stream(alone, tmp_path)
     assert len(one["scores"]) == 5
-    assert alone_rows(alone) > 3 * 4  # validation goes on from where it was, several times
+    rows = len(Trainer(stream_plan(), prepared(), alone).validation.examples["corpus"])
+    assert rows > 3 * 4  # validation goes on from where it was, several times
     for process in both:
         for mine, theirs in zip(one["scores"], process["stream"]["scores"], strict=True):
             assert mine == pytest.approx(theirs, rel=1e-5)
@@ -119,19 +92,15 @@ def test_tracks_stay_together_in_two_processes(both, alone, tmp_path):
     assert tracks == [{"0", "1"}, {"2", "3"}]
 
 
-def alone_rows(alone) -> int:
-    return len(Trainer(stream_plan(), prepared(), alone).validation.examples["corpus"])
-
-
 def test_going_on_in_another_number_of_processes_keeps_every_track(both, alone, tmp_path):
     """What two processes carried, one goes on with: the same rows, and no dropout in between."""
     one = stream(alone, tmp_path)
-    saved = read_named(Path(both[0]["folder"]) / "stream" / "step-00000002")
-    runner = Trainer(stream_plan(), prepared(), alone)
-    runner.load(saved.weights, saved.state, None, saved.carried())
-    assert len(runner.network.carried()) == len(one["carried"])
-    assert len(list(runner.steps())) == 3
-    assert relative(weights(runner.network), one["weights"]) < 1e-5
+    saved = read_named(both[0]["folder"] / "stream" / "step-00000002")
+    trainer = Trainer(stream_plan(), prepared(), alone)
+    trainer.load(saved.weights, saved.state, None, saved.carried())
+    assert len(trainer.network.carried()) == len(one["carried"])
+    assert len(list(trainer.steps())) == 3
+    assert relative(weights(trainer.network), one["weights"]) < 1e-5
     blank = Trainer(stream_plan(), prepared(), alone)
     blank.load(saved.weights, saved.state, None)  # tracks of which nothing is known begin anew
     assert len(list(blank.steps())) == 3
@@ -149,13 +118,13 @@ def test_what_workers_keep_is_dropped_in_another_number_of_processes_only(alone,
     torch.rand(7)
     kept_by_it = first.own_state()
     Checkpoints(paths.checkpoints, 2).save(2, first.network.state_dict(), contents, kept_by_it)
-    heard, runner = list[str](), Trainer(own, prepared(), alone)
-    assert not resume(own, paths, runner, Identity({}, prints, 1), heard.append)
-    kept = [t for t in tensors_in(runner.strategy.state_dict()) if t.numel() > 1]
+    heard, trainer = list[str](), Trainer(own, prepared(), alone)
+    assert not resume(own, paths, trainer, Identity({}, prints, 1), heard.append)
+    kept = [t for t in tensors_in(trainer.strategy.state_dict()) if t.numel() > 1]
     assert any(t.any() for t in kept) == (before == 1)
     assert torch.equal(torch.get_rng_state(), kept_by_it["random"]["torch"]) == (before == 1)
     assert any("what compression had not sent yet is dropped" in line for line in heard) == (before == 2)
-    assert runner.state.step == 2
+    assert trainer.state.step == 2
 
 
 def test_conflict_in_two_processes_is_that_of_the_whole_step(both, alone):
@@ -179,14 +148,12 @@ def test_bytes_sent_and_dense(both):
     assert found["momentum"]["bytes"][0] > 5 * found["momentum"]["sent"]  # denser while warming up
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", ["none", "topk_int8", "powersgd"])
 def test_a_plan_says_the_bytes_that_processes_send_and_keep(both, option):
     seen = rehearsed(**OPTIONS[option], runner=Ddp(2, device="cpu"))
     for found in both:
         assert (seen.sent, seen.dense) == (found[option]["sent"], found[option]["dense"])
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors_in(found[option]["state"])}
-        kept = sum(storage.nbytes() for storage in storages.values())
-        assert seen.most.get(FEEDBACK, 0) == pytest.approx(kept, abs=64)
+        assert seen.most.get(FEEDBACK, 0) == pytest.approx(storage_of(found[option]["state"]), abs=64)
 
 
 def test_accumulation_gives_the_same_step(both):
@@ -223,39 +190,15 @@ def test_powersgd_is_torchs(both):
                 assert relative(ours, theirs) < 1e-4
 
 
-def test_micro_batches_do_not_change_a_simulated_step(alone):
-    option = Compressor(density=0.1, quantise=Int8(64), simulate_workers=2)
-    whole, split = trained(alone, compression=option), trained(alone, compression=option, micro=1)
-    assert relative(split["weights"], whole["weights"]) < 1e-4
-
-
-def test_an_overflow_of_one_simulated_worker(alone):
-    own = plan(compression=Compressor(density=0.1, simulate_workers=2), precision=Fp16(initial_scale=4.0))
-
-    def work(worker: Processes) -> list[tuple[bool, list[torch.Tensor]]]:
-        runner, found = Trainer(own, prepared(), worker), []
-        if worker.rank == 1:
-            poison(runner, float("inf"), 2)
-        for report in runner.steps():
-            memory = runner.strategy.state_dict()["method"]["memory"]
-            found.append((report.taken, [t.clone() for t in memory["residual"].values()]))
-        return found
-
-    (first, before), (second, after), (third, later), *_ = as_workers(2, alone, work)
-    assert (first, second, third) == (True, False, True)
-    assert all(map(torch.equal, before, after))
-    assert not all(map(torch.equal, after, later))
-
-
 def test_divergence_names_the_tensor(alone):
     own = plan(compression=Compressor(density=0.1, simulate_workers=2))
 
     def work(worker: Processes) -> None:
-        runner = Trainer(own, prepared(), worker)
-        name, parameter = [(n, p) for n, p in runner.network.named_parameters() if "output.dense.weight" in n][-1]
+        trainer = Trainer(own, prepared(), worker)
+        name, parameter = [(n, p) for n, p in trainer.network.named_parameters() if "output.dense.weight" in n][-1]
         parameter.register_hook(lambda gradient: gradient * float("nan"))
         with pytest.raises(Diverged, match=f"the gradient of {name} is not finite"):
-            next(runner.steps())
+            next(trainer.steps())
 
     as_workers(2, alone, work)
 
@@ -274,27 +217,24 @@ def home(tmp_path_factory) -> Path:
     return folder
 
 
-def test_one_process_is_refused_before_any_work(home):
-    done = lmctl("train", *SMALL, "data.path=docs.txt", "compression=int8", "name=refused", cwd=home)
-    assert done.returncode == 2
-    assert "error: compression: there is no gradient exchange in a single process" in done.stderr
-    assert "runner=simulated" in done.stderr
-    assert "corpus" not in done.stderr
+BY_RUNNER = ["runner=simulated", "runner.workers=2", "compression.simulate_workers=null"]
+BY_COMPRESSION = ["runner=auto", "compression.simulate_workers=2"]
+
+
+def test_the_report_says_that_workers_were_simulated(home):
+    """As typed: one process is refused before any work, simulated workers are named and counted, and the run goes on
+    whichever of the two keys asks for as many of them."""
+    words = ["train", *SMALL, "data.path=docs.txt", "compression=topk_int8", "compression.probe_every=2"]
+    said = run_here(*words, "name=refused", cwd=home, ends=2)
+    assert "error: compression: there is no gradient exchange in a single process" in said
+    assert "runner=simulated" in said
+    assert "corpus" not in said
     assert not (home / "runs").exists()
-
-
-BY_RUNNER = ["runner=simulated", "runner.workers=2"]
-BY_COMPRESSION = ["compression.simulate_workers=2"]
-
-
-@pytest.mark.parametrize(("way", "other"), [(BY_COMPRESSION, BY_RUNNER), (BY_RUNNER, BY_COMPRESSION)])
-def test_the_report_says_that_workers_were_simulated(home, way, other):
-    words = ["compression=topk_int8", *way, "compression.probe_every=2", "budget.steps=6"]
-    done = succeed("train", *SMALL, *words, "data.path=docs.txt", f"name={way[0]}", cwd=home)
-    assert "1 process that plays 2 workers" in done.stderr
-    assert "compression: 2 workers simulated in one process" in done.stderr
-    assert "compression: so little of the gradient" in done.stderr
-    run = home / "runs" / way[0]
+    said = run_here(*words, *BY_COMPRESSION, "name=played", "budget.steps=6", cwd=home)
+    assert "1 process that plays 2 workers" in said
+    assert "compression: 2 workers simulated in one process" in said
+    assert "compression: so little of the gradient" in said
+    run = home / "runs" / "played"
     end, lines = summary(run), metrics(run)
     assert any("2 workers simulated" in line for line in end["compression"])
     assert end["compression_ratio"] == pytest.approx(end["bytes_dense"] / end["bytes_sent"], abs=0.01)
@@ -303,13 +243,12 @@ def test_the_report_says_that_workers_were_simulated(home, way, other):
         assert line["density"] == 0.01
         assert line.keys() >= {"compression_ratio", "residual_norm", "gradient_cosine", "bytes_sent", "bytes_dense"}
         assert -1 <= line["gradient_cosine"] <= 1
-    again = ["train", "resume=auto", f"run_dir={run}", "budget.steps=8"]
-    keep_none = {"compression.simulate_workers": "null", "runner": "auto"} | dict(word.split("=") for word in other)
-    on = succeed(*again, *(f"{key}={value}" for key, value in keep_none.items()), cwd=home)
-    assert "not bit-exact" not in on.stderr
-    assert summary(run)["steps"] == 8
-    refused = lmctl(*again, "runner=simulated", "runner.workers=3", "compression.simulate_workers=null", cwd=home)
-    assert "error: resume: compression.simulate_workers was 2 in this run and is 3 now" in refused.stderr
+    again = ["train", "resume=auto", f"run_dir={run}"]
+    for steps, way in ((8, BY_RUNNER), (10, BY_COMPRESSION)):
+        assert "not bit-exact" not in run_here(*again, f"budget.steps={steps}", *way, cwd=home)
+        assert summary(run)["steps"] == steps
+    said = run_here(*again, "budget.steps=12", *BY_RUNNER, "runner.workers=3", cwd=home, ends=2)
+    assert "error: resume: compression.simulate_workers was 2 in this run and is 3 now" in said
 
 
 PAIR = ["runner=ddp", "runner.processes=2", "runner.device=cpu"]

@@ -42,14 +42,6 @@ MIXES = ("rtd", "mlm_nsp", "mlm", "clm", "denoise", "translate", "clm_stream", "
 TINY = [name for name in Composer("plan").options("model") if name.endswith("_tiny")]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test in a folder of its own, with an empty cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LMCTL_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def legal_run(model: str) -> Checked:
     """A run of the model on the first mix that it can learn."""
     for mix in MIXES:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from planned import rehearsed, small_run
+from planned import rehearsed, small_run, storage_of
 from small import plan, prepared, tokenizer, vocabulary
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
@@ -59,11 +59,6 @@ GPT2 = Gpt2(2, 32, 2, max_positions=64)
 
 
 @pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
-
-
-@pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Pretrained:
     """A model that was trained before, under adapters."""
     folder = tmp_path_factory.mktemp("trained")
@@ -86,32 +81,22 @@ PRECISIONS = [
 ]  # fmt: skip
 
 
-CASES = [(precision, AdamW()) for precision in PRECISIONS]
-CASES += [(Fp32(), AdamW(state_bits=8)), (PRECISIONS[-1], AdamW(state_bits=8)), (Int8Weights(), Sgd(momentum=0.9))]
+CASES: list[dict[str, Any]] = [{"precision": precision} for precision in PRECISIONS]
+CASES += [{"precision": precision, "optim": AdamW(state_bits=8)} for precision in (Fp32(), PRECISIONS[-1])]
+CASES += [{"precision": Int8Weights(), "optim": Sgd(momentum=0.9)}]
+CASES += [{"precision": p, "model": GPT2, "objective": CausalLM()} for p in (Int8Weights(), Bf16Pure())]
+CASES += [{"precision": precision, "model": "under adapters"} for precision in (Int8Lora(), Nf4Lora(), Fp32())]
 
 
-@pytest.mark.parametrize(("precision", "optim"), CASES, ids=repr)
-def test_what_a_weight_takes(alone: Processes, precision: Any, optim: Any):
-    compare(alone, {"model": WIDE, "precision": precision, "optim": optim})
-
-
-@pytest.mark.parametrize("precision", [Int8Weights(), Bf16Pure()], ids=repr)
-def test_what_a_weight_of_a_decoder_takes(alone: Processes, precision: Any):
-    compare(alone, {"model": GPT2, "objective": CausalLM(), "precision": precision})
-
-
-@pytest.mark.parametrize("precision", [Int8Lora(), Nf4Lora(), Fp32()], ids=repr)
-def test_what_a_frozen_weight_takes(alone: Processes, trained: Pretrained, precision: Any):
-    compare(alone, {"model": trained, "precision": precision})
-
-
-def compare(alone: Processes, changes: dict[str, Any]) -> None:
-    runner = Trainer(plan(**changes), prepared(), alone)
-    next(runner.steps())
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_what_a_weight_takes(alone: Processes, trained: Pretrained, case: dict[str, Any]):
+    changes = {"model": WIDE} | case | ({"model": trained} if case.get("model") == "under adapters" else {})
+    trainer = Trainer(plan(**changes), prepared(), alone)
+    next(trainer.steps())
     seen = rehearsed(**changes)
-    assert seen.most[WEIGHTS] == weight_bytes(runner.network) + transient(runner.network)
-    assert seen.most[STATES] == size_of(tensors_in(runner.step.optimizer.state_dict()))
-    learn = [p for p in runner.learner.parameters() if p.requires_grad]
+    assert seen.most[WEIGHTS] == weight_bytes(trainer.network) + transient(trainer.network)
+    assert seen.most[STATES] == size_of(tensors_in(trainer.step.optimizer.state_dict()))
+    learn = [p for p in trainer.learner.parameters() if p.requires_grad]
     assert seen.most[GRADIENTS] == pytest.approx(sum(p.numel() * p.element_size() for p in learn), rel=0.01)
 
 
@@ -138,12 +123,12 @@ def really(changes: dict[str, Any], processes: Processes) -> MemoryTracker:
     run, sample = small_run(**changes)
     live = MemoryTracker(run.known.vocabulary.size)
     with live:
-        runner = Trainer(run.plan, run.known.prepared, processes)
+        trainer = Trainer(run.plan, run.known.prepared, processes)
         window = Window([sample.batch], {"corpus": 1.0}, Position())
         for _ in range(2):
             live.restart()
-            runner.state = TrainState()  # so that a warm-up is where it is most
-            runner._step(window, dict.fromkeys(runner.terms, 9.0), {"corpus": sample.batch.tokens})
+            trainer.state = TrainState()  # so that a warm-up is where it is most
+            trainer._step(window, dict.fromkeys(trainer.terms, 9.0), {"corpus": sample.batch.tokens})
     return live
 
 
@@ -192,18 +177,13 @@ def test_bytes_sent_and_kept_are_those_of_simulated_workers(alone: Processes, op
     changes = OPTIONS[option] | {"compression": compression, "budget": Budget(steps=3)}
 
     def work(worker: Processes) -> Any:
-        runner = Trainer(plan(**changes), prepared(), worker)
-        assert len(list(runner.steps())) == 3  # the warm-up of one of them is over then
-        return runner.strategy
+        trainer = Trainer(plan(**changes), prepared(), worker)
+        assert len(list(trainer.steps())) == 3  # the warm-up of one of them is over then
+        return trainer.strategy
 
     seen, strategy = rehearsed(**changes), as_workers(workers, alone, work)
     assert (seen.sent, seen.dense) == (strategy.sent, strategy.dense)
-    assert seen.most.get(FEEDBACK, 0) == pytest.approx(feedback(strategy.state_dict()), abs=64)
-
-
-def feedback(state: Any) -> int:
-    """Bytes of what an exchange keeps; parameters lie side by side in one tensor each."""
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_in(state)}.values())
+    assert seen.most.get(FEEDBACK, 0) == pytest.approx(storage_of(strategy.state_dict()), abs=64)
 
 
 def test_gradients_are_sent_in_the_type_they_come_in():

@@ -20,13 +20,8 @@ SMALL = ["data=text", "data.path=missing", "tokenizer.vocab_size=300", "batch.se
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test in a folder of its own, with an empty cache, lines that do not wrap, and no GPU."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LMCTL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "250")
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    return tmp_path
 
 
 def planned(*words: str) -> dict:
@@ -109,8 +104,9 @@ def test_mistakes_are_said(words: list[str], said: str, capsys: pytest.CaptureFi
 
 
 def test_without_such_words_the_plan_is_for_this_machine():
-    assert planned("runner=auto")["machine"] is None
-    assert planned("runner=auto")["memory"]["device"] == "cpu"
+    found = planned("runner=auto")
+    assert found["machine"] is None
+    assert found["memory"]["device"] == "cpu"
 
 
 def test_cards_are_of_sensible_sizes():

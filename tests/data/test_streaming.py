@@ -18,10 +18,11 @@ from typing import Any
 import datasets
 import pytest
 import small
-from command import SMALL, command, environment, in_process, metrics
+from command import SMALL, command, environment, metrics
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_process import succeed
 
 from lmctl.config.schema import Budget
 from lmctl.core.batch import Batch
@@ -292,7 +293,7 @@ def test_a_killed_run_on_a_stream_goes_on_to_the_bit(tmp_path: Path, capsys: pyt
         killed.kill()
     assert killed.returncode == -signal.SIGKILL
     for name in ("whole", "killed"):
-        in_process(*words, f"name={name}", cwd=tmp_path)
+        succeed(*words, f"name={name}", cwd=tmp_path)
     assert "resume: step-000000" in capsys.readouterr().err
     assert metrics(tmp_path / "runs" / "killed") == metrics(tmp_path / "runs" / "whole")
     weights = [(tmp_path / "runs" / name / "model" / "model.safetensors").read_bytes() for name in ("killed", "whole")]

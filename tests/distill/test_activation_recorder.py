@@ -1,4 +1,4 @@
-"""What is seen recorder of networks is what transformers reports; comparisons of it are formulas written out."""
+"""The activation recorder sees what transformers reports; losses of what it saw are formulas written out slowly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lmctl.core.errors import ConfigError
 from lmctl.distill.activation_recorder import ActivationRecorder
 from lmctl.distill.attention import Attention
 from lmctl.distill.base import AttentionInputs, ModelShape, States
-from lmctl.distill.feature_losses import _allowed, _logs, _scores
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.layer_map import matched
 from lmctl.distill.minilm import MiniLM
@@ -66,7 +65,9 @@ def test_hidden_states_and_attention_are_those_that_transformers_reports(kind):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
         real = states.real[stack]
         for one, theirs in zip(states.attended[stack], attention, strict=True):
-            ours = _logs(_scores(one), _allowed(one, real)).exp()
+            scores = one.query @ one.key.mT * one.scale + (0.0 if one.bias is None else one.bias)
+            seen = real[:, None, None, :] if one.allowed is None else real[:, None, None, :] & one.allowed
+            ours = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(dim=-1)
             at = real[:, None, :, None].expand_as(ours)
             torch.testing.assert_close(ours[at], theirs[at], rtol=1e-4, atol=1e-5)
 
@@ -81,7 +82,6 @@ def test_watching_changes_nothing_and_leaves_nothing_behind():
     recorder.pop({"layers": batch["attention_mask"]})
     torch.testing.assert_close(during, before)
     torch.testing.assert_close(network.encode(batch, torch.arange(5)), before)
-    assert recorder._hidden is None
 
 
 @pytest.mark.parametrize("kind", ["lstm", "bilstm"])
@@ -118,6 +118,11 @@ def states(shape: ModelShape, seed: int) -> States:
     )
 
 
+def both() -> list[tuple[ModelShape, States]]:
+    """Student and teacher, each with what was recorded of it."""
+    return [(shape, states(shape, seed)) for seed, shape in enumerate(anatomies())]
+
+
 REAL = [(0, i) for i in range(5)] + [(1, i) for i in range(3)]
 
 
@@ -128,8 +133,7 @@ def softmax(values: list[float]) -> list[float]:
 
 @pytest.mark.parametrize("metric", ["mse", "cosine"])
 def test_hidden_states(metric):
-    student, teacher = anatomies()
-    ours, theirs = states(student, 0), states(teacher, 1)
+    (student, ours), (teacher, theirs) = both()
     torch.manual_seed(0)
     pupil = Hidden(metric=metric, embeddings=True).build(student, teacher)
     total = 0.0
@@ -152,13 +156,10 @@ def test_hidden_states(metric):
 
 @pytest.mark.parametrize("metric", ["kl", "mse", "scores"])
 def test_attention_maps(metric):
-    student, teacher = anatomies()
-    ours, theirs = states(student, 0), states(teacher, 1)
+    (student, ours), (teacher, theirs) = both()
     pupil = Attention(metric=metric, layer_map="last", values=metric == "kl").build(student, teacher)
-    one, other = (
-        ours.attended["layers"][0],
-        theirs.attended["layers"][2],
-    )  # PKD: all but the top, from the last below it
+    # PKD: all but the top, from the last below it.
+    one, other = ours.attended["layers"][0], theirs.attended["layers"][2]
     total = 0.0
     for row, place in REAL:
         keys = range(5 if row == 0 else 3)
@@ -211,8 +212,7 @@ def test_relations_of_one_layer_in_heads_of_their_own():
 
 
 def test_causal_attention_is_compared_where_it_looks():
-    student, teacher = anatomies()
-    ours, theirs = states(student, 0), states(teacher, 1)
+    (student, ours), (teacher, theirs) = both()
     below = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
     for some in (ours, theirs):
         some.attended["layers"][:] = [a._replace(allowed=below) for a in some.attended["layers"]]

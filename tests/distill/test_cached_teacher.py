@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command import lmctl, metrics, succeed, summary
-from small import documents, plan, prepared
-from taught import BIG, runner_of, save_teacher, taught, weights
+from resumed import goes_on_to_the_bit
+from small import documents, plan, prepared, weights
+from taught import BIG, save_teacher, taught, trainer_of
 
 from lmctl.augment.char_noise import CharNoise
-from lmctl.cli.main import main
 from lmctl.config.schema import BatchShape, Budget, Evaluation, Logging
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
@@ -30,11 +28,6 @@ from lmctl.precision.int8 import Int8
 from lmctl.train.static_masking import Repeating, versions_of
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory) -> Path:
-    return save_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +45,7 @@ def kept(teacher, cache, **changes):
 def test_a_student_learns_the_same_from_kept_answers_as_from_the_teacher(teacher, cache):
     budget = Budget(steps=15)  # of 12 steps an epoch
     live, from_cache = (
-        runner_of(some)
+        trainer_of(some)
         for some in (taught(teacher, maskings=2, budget=budget), kept(teacher, cache, budget=budget, micro=3))
     )
     before = weights(live)
@@ -66,7 +59,7 @@ def test_a_student_learns_the_same_from_kept_answers_as_from_the_teacher(teacher
 
 def test_answers_cut_short_are_nearly_the_teachers(teacher, cache):
     first = [
-        float(next(runner_of(some).steps()).losses.totals["corpus/distill_logits"])
+        float(next(trainer_of(some).steps()).losses.totals["corpus/distill_logits"])
         for some in (kept(teacher, cache), *(kept(teacher, cache, teacher_cache_k=k) for k in (60, 10)))
     ]
     assert first[1] == pytest.approx(first[0], rel=0.1)
@@ -82,28 +75,21 @@ def test_the_teacher_is_never_loaded(teacher, cache, monkeypatch):
     monkeypatch.setattr(cached_teacher, "teacher_of", never)
     monkeypatch.setattr("lmctl.train.trainer.teacher_of", never)
     fill_cache(some, prepared(), CPU, lambda line: None)
-    assert len(list(runner_of(some).steps())) == 5
+    assert len(list(trainer_of(some).steps())) == 5
     # Nor by a job of a sweep that differs in what the answers do not depend on.
     other = taught(teacher, cache_dir=cache, teacher_cache="use", maskings=1, teacher_cache_k=None, size=4, hard=0.0)
-    assert len(list(runner_of(other).steps())) == 5
+    assert len(list(trainer_of(other).steps())) == 5
 
 
 def test_several_terms_and_an_interruption(tmp_path, cache):
     """A task with two kinds of answers; a run in two halves ends with the bits of the whole one."""
     teacher = save_teacher(tmp_path, BIG, {"mlm": 85, "pair": 2})
     some = kept(teacher, cache, objective=MaskedLMAndNextSentence(), budget=Budget(steps=6), teacher_cache_k=20)
-    whole, half, rest = (runner_of(some) for _ in range(3))
-    list(whole.steps())
-    steps = half.steps()
-    for _ in range(3):
-        next(steps)
-    rest.load({n: v.clone() for n, v in half.network.state_dict().items()}, half.state_dict(), half.own_state())
-    assert len(list(rest.steps())) == 3
-    assert torch.equal(weights(whole), weights(rest))
+    goes_on_to_the_bit(lambda: trainer_of(some), 3, tmp_path)
 
 
 def test_rows_come_again_as_they_were():
-    examples = runner_of(plan()).stream.streams["corpus"].examples
+    examples = trainer_of(plan()).stream.streams["corpus"].examples
     some, draws, rows = Repeating(examples, 3), CounterRng(1, "corpus/rows"), np.arange(4)
     for epoch in (0, 2, 4, 9):
         one, other = (e.collate(rows, np.full(4, n), draws) for e, n in ((some, epoch), (examples, epoch % 3)))
@@ -140,36 +126,17 @@ def test_answers_about_other_rows_are_not_taken(teacher, tmp_path):
     for changes, words in (({"seed": 2}, "another seed"), ({"batch": BatchShape(8, seq_len=24)}, "another seq_len")):
         other = taught(teacher, cache_dir=str(tmp_path), teacher_cache="use", maskings=1, teacher_cache_k=None)
         with pytest.raises(ConfigError, match=f"nearest answers in .* are of {words}"):
-            runner_of(replace(other, **changes))
-    shutil.rmtree(teacher_copy := tmp_path / "copy", ignore_errors=True)
-    save_teacher(teacher_copy, seed=8)
+            trainer_of(replace(other, **changes))
+    other = save_teacher(tmp_path / "other", seed=8)
     with pytest.raises(ConfigError, match="are of another teacher"):
-        runner_of(replace(some, teacher=(str(teacher_copy),)))
+        trainer_of(replace(some, teacher=(str(other),)))
 
 
 def test_a_cache_of_rows_that_changed_is_noticed_while_training(teacher, cache):
-    runner = runner_of(kept(teacher, cache))
-    runner.stream.streams["corpus"].draws = CounterRng(5, "something else")
+    trainer = trainer_of(kept(teacher, cache))
+    trainer.stream.streams["corpus"].draws = CounterRng(5, "something else")
     with pytest.raises(DataError, match="is not the one that the teacher saw"):
-        next(runner.steps())
-
-
-REFUSALS = {
-    "teacher_cache=ues": "error: teacher_cache=ues is none of its values; did you mean use?",
-    "teacher_cache=auto maskings=0": "error: maskings must be above 0, got 0",
-    "teacher_cache=auto distill=hidden": "error: teacher_cache=auto: hidden looks into the teacher, and only its "
-    "answers are kept\n  teacher_cache=off, or distill=logits",
-    "maskings=2 data=hub data.path=x data.streaming=true": "error: maskings=2: mix.tasks.corpus is streamed, so its "
-    "rows do not come again\n  data.streaming=false, or maskings=null",
-}
-
-
-@pytest.mark.parametrize("words", REFUSALS)
-def test_refused_on_the_command_line(words, teacher, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["distill", f"teacher={teacher}", "mix=mlm", "batch.seq_len=64", *words.split()]) == 2
-    assert re.sub(r"\n$", "", capsys.readouterr().err) == REFUSALS[words]
-    assert not list(tmp_path.iterdir())
+        next(trainer.steps())
 
 
 @pytest.mark.slow

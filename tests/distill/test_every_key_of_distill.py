@@ -86,12 +86,7 @@ def test_no_key_is_forgotten():
     assert {*LESSON, *TEXTS, *NOT_HERE} == keys_in("distill") - keys_in("precision")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("teachers")
-
-
-def learnt(folder: Path, name: str, settings: dict[str, Any], **changes: Any) -> bytes:
+def learnt(teachers: Path, name: str, settings: dict[str, Any], **changes: Any) -> bytes:
     """What three steps with a teacher leave."""
     rule, lesson = {}, None
     task, model = ("clm", "gpt2") if name == "OnPolicy" else ("mlm", "bert")
@@ -106,21 +101,21 @@ def learnt(folder: Path, name: str, settings: dict[str, Any], **changes: Any) ->
     if task == "mlm":
         changes["model"] = STUDENT
     return trained(
-        *taught(task, teacher(folder, model, task), lesson, rule=rule, budget=Budget(steps=3), **changes)
+        *taught(task, teacher(teachers, model, task), lesson, rule=rule, budget=Budget(steps=3), **changes)
     ).weights
 
 
 @pytest.mark.parametrize("key", LESSON, ids=ids)
-def test_every_key_of_a_lesson_changes_what_is_learnt(key: Key, folder: Path):
+def test_every_key_of_a_lesson_changes_what_is_learnt(key: Key, teachers: Path):
     other = LESSON[key]
-    first = learnt(folder, key[0], {**other.given})
-    assert first != learnt(folder, key[0], {**other.given, key[1]: other.value})
+    first = learnt(teachers, key[0], {**other.given})
+    assert first != learnt(teachers, key[0], {**other.given, key[1]: other.value})
 
 
-def test_the_same_lesson_is_learnt_alike(folder: Path):
+def test_the_same_lesson_is_learnt_alike(teachers: Path):
     """Otherwise nothing above would be proof of anything."""
     for name in ("Logits", "OnPolicy", "MiniLM"):
-        assert learnt(folder, name, {}) == learnt(folder, name, {})
+        assert learnt(teachers, name, {}) == learnt(teachers, name, {})
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +141,14 @@ def test_every_key_of_the_teachers_writing_changes_its_texts(key: Key, writers: 
     assert first != texts("other", **{key[1]: value})
 
 
-def test_chunks_are_as_large_as_they_may_be(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_chunks_are_as_large_as_they_may_be(teachers: Path, monkeypatch: pytest.MonkeyPatch):
     """Targets at a time, of 85 pieces in fp32 each."""
     seen: list[int] = []
     cut = learner.chunks_of
     monkeypatch.setattr(learner, "chunks_of", lambda count, width, most: seen.append(most) or cut(count, width, most))
     for megabytes in (16.0, 0.01):
         seen.clear()
-        learnt(folder, "Logits", {}, chunk_mb=megabytes)
+        learnt(teachers, "Logits", {}, chunk_mb=megabytes)
         assert set(seen) == {int(megabytes * 2**20)}
 
 

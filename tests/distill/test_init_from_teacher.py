@@ -1,4 +1,4 @@
-"""A student that begins with its teacher's layers, or reads other numbers than its teacher: in runs, and refused."""
+"""A student that begins with its teacher's layers, or reads other numbers than its teacher, in runs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from command import succeed, summary
-from small import documents, tokenizer, vocabulary
-from taught import BIG, runner_of, save_teacher, taught, weights
+from small import documents, tokenizer, vocabulary, weights
+from taught import BIG, save_teacher, taught, trainer_of
 
-from lmctl.cli.main import main
 from lmctl.config.schema import Budget, Student
 from lmctl.core.errors import ConfigError
 from lmctl.distill.none import NoTeacher
 from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.teacher_layers import TeacherLayers
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory) -> Path:
-    return save_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 def permuted(folder: Path, teacher: Path) -> Path:
@@ -50,20 +44,20 @@ def permuted(folder: Path, teacher: Path) -> Path:
 
 def test_the_run_begins_with_the_teachers_layers(teacher):
     some = taught(teacher, model=TeacherLayers(str(teacher), 2), student=Student("uniform"))
-    runner = runner_of(some)
+    trainer = trainer_of(some)
     theirs = Pretrained(str(teacher)).load(vocabulary(), {"mlm": 85}).state_dict()
-    ours = runner.network.state_dict()
+    ours = trainer.network.state_dict()
     for place, layer in enumerate([0, 2]):
         name = "model.bert.encoder.layer.%d.output.dense.weight"
         assert torch.equal(ours[name % place], theirs[name % layer])
     assert torch.equal(ours["model.cls.predictions.bias"], theirs["model.cls.predictions.bias"])
-    assert "layers of the teacher: bert.encoder.layer 0, 2" in runner.copied_layers
-    assert len(list(runner.steps())) == 5
+    assert "layers of the teacher: bert.encoder.layer 0, 2" in trainer.copied_layers
+    assert len(list(trainer.steps())) == 5
     # The control begins there, too, and has no lesson; nor is the teacher kept.
-    alone = runner_of(taught(teacher, model=TeacherLayers(str(teacher), 2), student=Student([0, 2])))
-    bare = runner_of(taught(teacher, model=Bert(2, 32, 2, 64, max_positions=64), student=Student("uniform")))
+    alone = trainer_of(taught(teacher, model=TeacherLayers(str(teacher), 2), student=Student([0, 2])))
+    bare = trainer_of(taught(teacher, model=Bert(2, 32, 2, 64, max_positions=64), student=Student("uniform")))
     assert torch.equal(weights(alone), weights(bare))
-    control = runner_of(replace(some, distill=NoTeacher()))
+    control = trainer_of(replace(some, distill=NoTeacher()))
     assert torch.equal(weights(control), weights(alone))
     assert not any("distill" in name for name in control.terms)
 
@@ -73,7 +67,7 @@ def test_pieces_under_other_numbers_make_no_difference(teacher, tmp_path):
     other = permuted(tmp_path / "permuted", teacher)
     model = Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)
     runs = [
-        runner_of(taught(place, model=model, student=Student("first"), budget=Budget(steps=3)))
+        trainer_of(taught(place, model=model, student=Student("first"), budget=Budget(steps=3)))
         for place in (teacher, other)
     ]
     assert torch.equal(weights(runs[0]), weights(runs[1]))
@@ -83,41 +77,9 @@ def test_pieces_under_other_numbers_make_no_difference(teacher, tmp_path):
             assert float(one.losses.totals[name]) == pytest.approx(float(two.losses.totals[name]), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("model", "keep", "message"),
-    [
-        (Bert(2, 16, 2, 64, max_positions=64), "uniform", "is 85 x 16 in the student and 85 x 32 in the teacher"),
-        (Bert(4, 32, 2, 64, max_positions=64), "last", "the student has 4 layers and the teacher only 3"),
-    ],
-)
-def test_students_that_cannot_begin_there(teacher, model, keep, message):
-    with pytest.raises(ConfigError, match=message):
-        runner_of(taught(teacher, model=model, student=Student(keep)))
-
-
-REFUSALS = {
-    "student.from_teacher=unifrom model.layers=2": "error: student.from_teacher must be uniform, first, last or a list "
-    "of layers; did you mean uniform?",
-    "student.from_teacher=[0a3]": "error: student.from_teacher must be uniform, first, last or a list of layers, got "
-    "['0a3']",
-    "student.from_teacher=3": "error: student.from_teacher must be uniform, first, last or a list of layers, got 3",
-    "student.from_teacher=[2,1]": "error: student.from_teacher lists layers from 0 on, each above the one before, got "
-    "[2, 1]",
-    "student.from_teacher=uniform": "error: 'model.layers' is required\n  how many of the teacher's layers the student "
-    "has",
-    "student.from_teacher=uniform model.layers=9": "error: student.from_teacher=uniform: the student has 9 layers and "
-    "the teacher only 3\n  nearest: model.layers=3",
-    "student.from_teacher=[0,7]": "error: student.from_teacher=[0,7]: the teacher has no layer 7, its 3 are counted "
-    "from 0",
-}
-
-
-@pytest.mark.parametrize("words", REFUSALS)
-def test_refused_on_the_command_line(words, teacher, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["distill", f"teacher={teacher}", "mix=mlm", "batch.seq_len=64", *words.split()]) == 2
-    assert capsys.readouterr().err.rstrip("\n") == REFUSALS[words]
-    assert not list(tmp_path.iterdir())
+def test_a_student_of_another_width_cannot_begin_there(teacher):
+    with pytest.raises(ConfigError, match="is 85 x 16 in the student and 85 x 32 in the teacher"):
+        trainer_of(taught(teacher, model=Bert(2, 16, 2, 64, max_positions=64), student=Student("uniform")))
 
 
 @pytest.mark.slow

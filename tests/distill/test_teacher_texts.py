@@ -20,48 +20,51 @@ from lmctl.model.transformer_mt import TransformerMT
 from lmctl.runner.places import Cpu
 
 
+def train(folder, source, how, model, teacher=1, seed=1):
+    """What `model` writes in place of the training rows; `teacher` is its fingerprint."""
+    found = written(folder, source, how, {"t": teacher}, seed, model if callable(model) else lambda: model, silent)
+    return found, [row.texts for row in found.rows("train")]
+
+
 def never():
     raise AssertionError("loaded although everything is written")
 
 
-@pytest.fixture
-def translator(tmp_path):
-    return load(str(marian(tmp_path / "mt")), Cpu())
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    return load(str(marian(tmp_path_factory.mktemp("mt"))), Cpu())
 
 
-@pytest.fixture
-def writer(tmp_path):
-    return load(str(gpt2(tmp_path / "lm")), Cpu())
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    return load(str(gpt2(tmp_path_factory.mktemp("lm"))), Cpu())
 
 
 def test_translations_are_those_of_translate_and_validation_stays(tmp_path, translator):
     source = Rows("parallel", PAIRS, PAIRS[:1])
     how = TeacherTexts(beams=2, rows=3)
-    found = written(tmp_path, source, how, {"t": 1}, 1, lambda: translator, silent)
+    found, rows = train(tmp_path, source, how, translator)
     wanted = list(translate(translator, [pair[0] for pair in PAIRS], 3, 2, 1.0, None))
-    assert [row.texts for row in found.rows("train")] == [
-        [pair[0], answer or pair[1]] for pair, answer in zip(PAIRS, wanted, strict=True)
-    ]
+    assert rows == [[pair[0], answer or pair[1]] for pair, answer in zip(PAIRS, wanted, strict=True)]
     assert [row.texts for row in found.rows("valid")] == PAIRS[:1]
     assert found.yields == "parallel"
 
 
 def test_written_once_for_the_same_teacher_data_and_way(tmp_path, translator):
     source, how = Rows("parallel", PAIRS, PAIRS[:1]), TeacherTexts(beams=1)
-    first = written(tmp_path, source, how, {"t": 1}, 1, lambda: translator, silent)
-    again = written(tmp_path, source, how, {"t": 1}, 1, never, silent)
+    first, again = (train(tmp_path, source, how, model)[0] for model in (translator, never))
     assert first.path == again.path
     assert first.fingerprint() == again.fingerprint()
-    for other in ((TeacherTexts(beams=2), {"t": 1}, 1), (how, {"t": 2}, 1), (how, {"t": 1}, 2)):
+    for other, teacher, seed in ((TeacherTexts(beams=2), 1, 1), (how, 2, 1), (how, 1, 2)):
         with pytest.raises(AssertionError, match="loaded although"):
-            written(tmp_path, source, *other, never, silent)
+            train(tmp_path, source, other, never, teacher, seed)
     json.dumps(dict(first.fingerprint()))
 
 
 def test_running_text_goes_on_from_its_own_beginnings(tmp_path, writer):
     how = TeacherTexts(sample=False, prompt=3, length=8, rows=2)
-    found = written(tmp_path, Rows("documents", DOCUMENTS), how, {"t": 1}, 1, lambda: writer, silent)
-    rows = [row.texts[0] for row in found.rows("train")]
+    _, found = train(tmp_path, Rows("documents", DOCUMENTS), how, writer)
+    rows = [text for (text,) in found]
     beginnings = ["the cat sits", "dog runs on", "blue cat", "a b c", "i j k"]
     assert [any(row.startswith(beginning) for row in rows) for beginning in beginnings] == [True] * 5
     # The same as `generate` gives for the same words (its tokenizer puts the beginning before them).
@@ -70,13 +73,11 @@ def test_running_text_goes_on_from_its_own_beginnings(tmp_path, writer):
 
 
 def test_what_is_drawn_depends_on_the_seed_alone(tmp_path, writer):
-    def drawn(folder, seed):
-        how = TeacherTexts(prompt=2, length=12, rows=4)
-        found = written(tmp_path / folder, Rows("documents", DOCUMENTS), how, {"t": 1}, seed, lambda: writer, silent)
-        return [row.texts for row in found.rows("train")]
-
-    assert drawn("a", 1) == drawn("b", 1)
-    assert drawn("c", 2) != drawn("a", 1)
+    source, how = Rows("documents", DOCUMENTS), TeacherTexts(prompt=2, length=12, rows=4)
+    (_, a), (_, b), (_, c) = (
+        train(tmp_path / str(n), source, how, writer, seed=seed) for n, seed in enumerate((1, 1, 2))
+    )
+    assert a == b != c
 
 
 def test_an_interrupted_teacher_goes_on_where_it_was(tmp_path, translator, monkeypatch):
@@ -91,24 +92,15 @@ def test_an_interrupted_teacher_goes_on_where_it_was(tmp_path, translator, monke
     with pytest.raises(Stopped, match="SIGTERM while the teacher was writing; 2 rows are kept"):
         written(tmp_path, source, how, {"t": 1}, 1, load_once, said.append)
     asked = []
-    found = written(tmp_path, source, how, {"t": 1}, 1, lambda: asked.append(1) or translator, silent)
+    _, rows = train(tmp_path, source, how, lambda: asked.append(1) or translator)
     assert len(asked) == 1
     monkeypatch.setattr(texts, "BLOCK", 1000)
-    whole = written(tmp_path / "other", source, how, {"t": 1}, 1, lambda: translator, silent)
-    assert [row.texts for row in found.rows("train")] == [row.texts for row in whole.rows("train")]
+    assert rows == train(tmp_path / "other", source, how, translator)[1]
 
 
 def test_prompts_must_leave_room(tmp_path, writer):
     with pytest.raises(ConfigError, match=r"distill.terms.sequence.prompt=5000 fills all \d+ positions"):
-        written(
-            tmp_path,
-            Rows("documents", DOCUMENTS),
-            TeacherTexts(prompt=5000, length=6000),
-            {},
-            1,
-            lambda: writer,
-            silent,
-        )
+        train(tmp_path, Rows("documents", DOCUMENTS), TeacherTexts(prompt=5000, length=6000), writer)
 
 
 @pytest.mark.parametrize(

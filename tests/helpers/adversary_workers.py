@@ -1,13 +1,12 @@
-"""What test_adversary_runs.py starts in two processes: trains with several adversaries, writes what came of each."""
+"""What one process and two train with adversaries, to be compared."""
 
 from __future__ import annotations
 
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from small import weights
 from small_tasks import small_task, two_tasks
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
@@ -34,40 +33,31 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 STEPS = 2
 
 
-def runner_of(processes: Processes, task: str, **changes: Any) -> Trainer:
+def trainer_of(processes: Processes, task: str, **changes: Any) -> Trainer:
     make = two_tasks if task == "two tasks" else partial(small_task, task)
     return Trainer(*make(**changes), processes)
 
 
-def trained(runner: Trainer) -> torch.Tensor:
+def trained(trainer: Trainer) -> torch.Tensor:
     """The weights after some steps."""
-    steps = runner.steps()
+    steps = trainer.steps()
     for _ in range(STEPS):
         next(steps)
     steps.close()
-    return weights(runner)
+    return weights(trainer)
 
 
-def weights(runner: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
-
-
-def main(out: Path) -> None:
-    here, found = Processes(on_cpu=True), {}
+def found(here: Processes) -> dict[str, tuple[torch.Tensor, int]]:
+    """By case the weights, and how many values DDP sent."""
+    cases = {}
     for name, (task, changes) in CASES.items():
-        runner, sent = runner_of(here, task, micro=2, **changes), []
+        trainer, sent = trainer_of(here, task, micro=2, **changes), []
 
         def counted(state, bucket):  # torch compares annotations, where there are any
             state.append(bucket.buffer().numel())
             return allreduce_hook(None, bucket)
 
         if "compression" not in changes:
-            runner.strategy.wrapped.register_comm_hook(sent, counted)
-        found[name] = (trained(runner), sum(sent))
-    if here.first:
-        torch.save(found, out)
-    here.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+            trainer.strategy.wrapped.register_comm_hook(sent, counted)
+        cases[name] = (trained(trainer), sum(sent))
+    return cases

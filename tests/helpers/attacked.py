@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from small_tasks import small_task
 
 from lmctl.adversary.base import AttackedBatch, LossReport, View
@@ -15,23 +14,18 @@ from lmctl.train.step import MicroBatch
 from lmctl.train.trainer import Trainer
 
 
-@pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
-
-
-def runner_of(alone: Processes, task: str, dropout: float = 0.0, **changes: Any) -> Trainer:
+def trainer_of(alone: Processes, task: str, dropout: float = 0.0, **changes: Any) -> Trainer:
     plan, text = small_task(task, dropout, **{"budget": Budget(steps=2)} | changes)
     return Trainer(plan, text, alone)
 
 
-def micro_batch(runner: Trainer, rows: slice = slice(None), window: int = 0) -> MicroBatch:
+def micro_batch(trainer: Trainer, rows: slice = slice(None), window: int = 0) -> MicroBatch:
     """Rows of a window, all of them or some, as the only micro-batch of its step."""
-    stream = next(iter(runner.stream.streams.values()))
+    stream = next(iter(trainer.stream.streams.values()))
     numbers, epochs = stream.rows(8 * window, 8)
     batch = stream.examples.collate(numbers[rows], epochs[rows], stream.draws)
     counts = {f"{batch.task}/{name}": float(count) for name, count in batch.counts().items()}
-    return MicroBatch(runner.step, batch, Share(counts), window, last=True)
+    return MicroBatch(trainer.step, batch, Share(counts), window, last=True)
 
 
 class Recorded(AttackedBatch):

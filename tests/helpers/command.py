@@ -10,11 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from lmctl.cli.main import main
-
 ROOT, HELPERS = Path(__file__).parents[2], Path(__file__).parent
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TIMING = {"seconds", "tokens_per_s", "peak_memory_bytes"}
 """Keys of metrics.jsonl that depend on the clock or the machine."""
 
@@ -65,14 +62,6 @@ def succeed(*arguments: str, cwd: Path, cache: Path | None = None) -> subprocess
     return done
 
 
-def in_process(*arguments: str, cwd: Path) -> None:
-    """What `succeed` does, in this process: sooner by the seconds that importing torch takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(cwd)
-        patch.setenv("LMCTL_CACHE", str(cwd / "cache"))
-        assert main(list(arguments)) == 0
-
-
 def elsewhere(code: str, *words: str, folder: Path, cache: Path, **changes: str) -> str:
     """What Python code prints in another process, whose hashes differ; it can import what lies in `folder`."""
     env = environment(cache, **{"PYTHONHASHSEED": "7"} | changes)
@@ -81,6 +70,20 @@ def elsewhere(code: str, *words: str, folder: Path, cache: Path, **changes: str)
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def in_two_processes(script: str, folder: Path) -> None:
+    """Run `script`, which lies beside this file, in two processes of torch; `folder` is its argument."""
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, str(HELPERS / script), str(folder)],
+        env=environment(folder / "cache", CUDA_VISIBLE_DEVICES=""),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def write_documents(path: Path, count: int = 30, seed: int = 0) -> Path:

@@ -1,13 +1,12 @@
-"""What test_distill_runs.py starts in two processes: trains with several lessons, writes what came of each."""
+"""What one process and two train with several lessons, to be compared."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from small_teachers import taught
+from small_teachers import taught, teacher
 
 from lmctl.adversary.fgm import FastGradient
 from lmctl.distill.hidden import Hidden
@@ -26,32 +25,30 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def runner_of(processes: Processes, folder: Path, case: str, **changes: Any) -> Trainer:
+def trainer_of(processes: Processes, folder: Path, case: str, **changes: Any) -> Trainer:
     task, model, own = CASES[case]
     return Trainer(*taught(task, str(folder / f"{model}-{task}"), **own | changes), processes)
 
 
-def trained(runner: Trainer) -> dict[str, Any]:
-    steps, terms = runner.steps(), []
+def trained(trainer: Trainer) -> dict[str, Any]:
+    steps, terms = trainer.steps(), []
     for _ in range(STEPS):
         report = next(steps)
-        sums = runner.processes.sum([float(report.losses.totals.get(name, 0.0)) for name in runner.terms])
-        terms.append({name: s / report.counts[name] for name, s in zip(runner.terms, sums, strict=True)})
+        sums = trainer.processes.sum([float(report.losses.totals.get(name, 0.0)) for name in trainer.terms])
+        terms.append({name: s / report.counts[name] for name, s in zip(trainer.terms, sums, strict=True)})
     steps.close()
-    return {"weights": weights(runner), "terms": terms}
+    return {"weights": weights(trainer), "terms": terms}
 
 
-def weights(runner: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in runner.learner.parameters()])
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.learner.parameters()])
 
 
-def main(folder: Path) -> None:
-    here = Processes(on_cpu=True)
-    found = {case: trained(runner_of(here, folder, case, micro=2)) for case in CASES}
-    if here.first:
-        torch.save(found, folder / "found.pt")
-    here.close()
+def save_teachers(folder: Path) -> None:
+    for task, model, _ in CASES.values():
+        teacher(folder, model, task, ["a", "b", "c"] if task == "class" else None)
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def found(here: Processes, folder: Path, **changes: Any) -> dict[str, dict[str, Any]]:
+    """By case what came of it."""
+    return {case: trained(trainer_of(here, folder, case, **changes)) for case in CASES}

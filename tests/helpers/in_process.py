@@ -33,3 +33,10 @@ def succeed(*arguments: str, cwd: Path, cache: Path | None = None) -> subprocess
     done = lmctl(*arguments, cwd=cwd, cache=cache)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def run_here(*arguments: str, cwd: Path, ends: int = 0) -> str:
+    """What `lmctl arguments` prints, on either stream; it must end with the code `ends`."""
+    done = lmctl(*arguments, cwd=cwd)
+    assert done.returncode == ends, done.stderr
+    return done.stdout + done.stderr

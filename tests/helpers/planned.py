@@ -11,6 +11,7 @@ from lmctl.cost.known_data import Known
 from lmctl.cost.rehearsal import Rehearsal, rehearse
 from lmctl.cost.rows import Sample, examples_for, samples
 from lmctl.cost.validate import Checked, build
+from lmctl.train.weight_memory import tensors_in
 
 
 def small_run(**changes: Any) -> tuple[Checked, Sample]:
@@ -29,3 +30,9 @@ def rehearsed(**changes: Any) -> Rehearsal:
     seen = rehearse(run, {"corpus": sample}, run.plan.gradient_checkpointing)
     assert seen.remarks == ()
     return seen
+
+
+def storage_of(state: Any) -> int:
+    """Bytes of what an exchange keeps; parameters lie side by side in one tensor each."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors_in(state)}
+    return sum(storage.nbytes() for storage in storages.values())

@@ -31,8 +31,10 @@ from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
 from lmctl.precision.fp32 import Fp32
 from lmctl.runner.places import Cpu
+from lmctl.schedule.shapes import Constant
 from lmctl.train.learner import Learner
 from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.trainer import Trainer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SUMMARY: dict[str, Any] = {
@@ -146,13 +148,26 @@ def learner_of(network: Any, objective: Objective, task: str = "corpus") -> Lear
     return Learner(network, {task: objective}, Fp32(), torch.device("cpu"))
 
 
+def weights(trainer: Trainer) -> torch.Tensor:
+    """All parameters of its network, end to end."""
+    return torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
+
+
+def moves(processes: Any, **changes: Any) -> dict[str, torch.Tensor]:
+    """How far each parameter goes in a first step."""
+    once = {"schedule": Constant(), "clip_norm": None, "budget": Budget(steps=1)}
+    trainer = Trainer(plan(**once | changes), prepared(), processes)
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    list(trainer.steps())
+    return {name: p.detach() - before[name] for name, p in trainer.network.named_parameters()}
+
+
 def poison(trainer: Any, value: float, number: int | None = None) -> None:
     """Make the loss of the `number`-th pass forward, or of every one, huge or not finite."""
-    forward, calls = trainer.strategy.forward, []
+    calls: list[Learner] = []
 
-    def poisoned(*arguments: Any) -> Any:
-        losses = forward(*arguments)
-        calls.append(None)
+    def poisoned(learner: Learner, given: Any, losses: Any) -> Any:
+        calls.append(learner)
         return losses._replace(total=losses.total * value) if number in (None, len(calls)) else losses
 
-    trainer.strategy.forward = poisoned
+    trainer.learner.register_forward_hook(poisoned)

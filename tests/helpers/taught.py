@@ -39,17 +39,11 @@ def taught(teacher: Path, **changes: Any) -> Plan:
     return plan(**{"objective": MaskedLM(), "teacher": (str(teacher),), "distill": rule} | changes)
 
 
-def runner_of(some: Plan) -> Trainer:
+def trainer_of(some: Plan) -> Trainer:
     return Trainer(some, prepared(), Processes(on_cpu=True))
 
 
-def weights(runner: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in runner.network.parameters()])
-
-
 PAIRS = [["the cat sits", "a b c"], ["dog runs on", "d e"], ["red mat", "f"], ["blue", "g h i j"]]
-
-
 DOCUMENTS = [["the cat sits on the mat .", "the dog runs on the red mat ."], ["blue cat"], ["a b c d e f g h i j k"]]
 
 

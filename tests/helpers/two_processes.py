@@ -10,9 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import adversary_workers
+import distill_workers
 import numpy as np
 import torch
 import torch.distributed as dist
+from precisions import stored_bits
 from small import plan, poison, prepared
 from small_tasks import two_tasks
 from torch import nn
@@ -58,16 +61,16 @@ def trained(processes: Processes, **changes: Any) -> dict[str, Any]:
 
 
 def counted(own: Plan, processes: Processes) -> dict[str, Any]:
-    runner = Trainer(own, prepared(), processes)
-    norms = [float(report.grad_norm) for report in runner.steps()]
+    trainer = Trainer(own, prepared(), processes)
+    norms = [float(report.grad_norm) for report in trainer.steps()]
     return {
-        "weights": weights(runner.network),
+        "weights": weights(trainer.network),
         "norms": norms,
-        "sent": runner.strategy.sent,
-        "dense": runner.strategy.dense,
-        "bytes": (runner.state.bytes_sent, runner.state.bytes_dense),
-        "figures": runner.strategy.figures(),
-        "state": runner.strategy.state_dict(),
+        "sent": trainer.strategy.sent,
+        "dense": trainer.strategy.dense,
+        "bytes": (trainer.state.bytes_sent, trainer.state.bytes_dense),
+        "figures": trainer.strategy.figures(),
+        "state": trainer.strategy.state_dict(),
     }
 
 
@@ -78,32 +81,32 @@ def weights(network: nn.Module) -> torch.Tensor:
 def overflow(processes: Processes) -> dict[str, Any]:
     """fp16 whose third step overflows in the second process only."""
     changes = {"compression": OPTIONS["topk_int8"]["compression"], "precision": Fp16Products(initial_scale=64.0)}
-    runner = Trainer(plan(**changes), prepared(), processes)
+    trainer = Trainer(plan(**changes), prepared(), processes)
     if processes.rank == 1:
-        poison(runner, float("inf"), 3)
+        poison(trainer, float("inf"), 3)
     residuals, taken, network = [], [], []
-    for report in runner.steps():
-        memory = runner.strategy.state_dict()["method"]["memory"]
+    for report in trainer.steps():
+        memory = trainer.strategy.state_dict()["method"]["memory"]
         residuals.append(torch.cat([t.clone() for t in memory["residual"].values()]))
         taken.append(report.taken)
-        network.append(weights(runner.network))
-    return {"residuals": residuals, "taken": taken, "weights": network, "skipped": runner.state.skipped}
+        network.append(weights(trainer.network))
+    return {"residuals": residuals, "taken": taken, "weights": network, "skipped": trainer.state.skipped}
 
 
 def resumed(processes: Processes, folder: Path, keep: bool, **changes: Any) -> torch.Tensor:
     """The weights of a run that ended after its second step and went on in new objects, from a checkpoint; without
     `keep`, as if another number of processes had written it."""
-    runner = Trainer(plan(**changes), prepared(), processes)
+    trainer = Trainer(plan(**changes), prepared(), processes)
     checkpoints = Checkpoints(folder, 2, processes.rank, lambda bad: any(processes.sum([bad])))
-    for number, _ in enumerate(runner.steps(), start=1):
+    for number, _ in enumerate(trainer.steps(), start=1):
         if number == 2:
-            checkpoints.save(number, runner.network.state_dict(), runner.state_dict(), runner.own_state())
+            checkpoints.save(number, trainer.network.state_dict(), trainer.state_dict(), trainer.own_state())
             break
-    runner = Trainer(plan(**changes), prepared(), processes)
+    trainer = Trainer(plan(**changes), prepared(), processes)
     saved = read_named(folder / "step-00000002")
-    runner.load(saved.weights, saved.state, saved.of_rank(processes.rank) if keep else None)
-    assert len(list(runner.steps())) == 3
-    return weights(runner.network)
+    trainer.load(saved.weights, saved.state, saved.of_rank(processes.rank) if keep else None)
+    assert len(list(trainer.steps())) == 3
+    return weights(trainer.network)
 
 
 def stream_plan(**changes: Any) -> Any:
@@ -115,21 +118,21 @@ def stream_plan(**changes: Any) -> Any:
 
 def stream(processes: Processes, folder: Path, **changes: Any) -> dict[str, Any]:
     """A run that carries states, its validations and a checkpoint after two steps."""
-    runner = Trainer(stream_plan(**changes), prepared(), processes)
+    trainer = Trainer(stream_plan(**changes), prepared(), processes)
     checkpoints = Checkpoints(folder, 9, processes.rank, lambda bad: any(processes.sum([bad])))
     scores = []
-    for number, _ in enumerate(runner.steps(), start=1):
-        scores.append(runner.validation.scores(runner.learner))
+    for number, _ in enumerate(trainer.steps(), start=1):
+        scores.append(trainer.validation.scores(trainer.learner))
         if number == 2:
-            checkpoints.save(number, runner.network.state_dict(), runner.state_dict(), runner.own_state())
-    return {"scores": scores, "weights": weights(runner.network), "carried": runner.network.carried()}
+            checkpoints.save(number, trainer.network.state_dict(), trainer.state_dict(), trainer.own_state())
+    return {"scores": scores, "weights": weights(trainer.network), "carried": trainer.network.carried()}
 
 
 def conflicts(processes: Processes) -> list[dict[str, float]]:
     """The cosines of a run of two tasks."""
     own, text = two_tasks(optim=Sgd(lr=0.1))
-    runner = Trainer(replace(own, mix=replace(own.mix, conflict_every=1)), text, processes)
-    return [report.cosines for report in runner.steps()]
+    trainer = Trainer(replace(own, mix=replace(own.mix, conflict_every=1)), text, processes)
+    return [report.cosines for report in trainer.steps()]
 
 
 class Mlp(nn.Module):
@@ -181,6 +184,12 @@ def main() -> None:
     findings["stream"] = stream(processes, Path(sys.argv[1]) / "stream")
     findings["conflicts"] = conflicts(processes)
     findings["powersgd_peer"] = powersgd(processes.rank)
+    findings["adversaries"] = adversary_workers.found(processes)
+    if processes.first:
+        distill_workers.save_teachers(Path(sys.argv[1]))
+    dist.barrier()
+    findings["lessons"] = distill_workers.found(processes, Path(sys.argv[1]), micro=2)
+    findings["stored"] = stored_bits(processes)
     torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")
     dist.barrier()
     processes.close()

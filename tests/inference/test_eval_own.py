@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import in_process, summary, write_documents
+from command import summary, write_documents
+from in_process import succeed
 
 from lmctl.cli.main import main
 from lmctl.core.errors import ConfigError
@@ -39,13 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def multitask(folder: Path) -> Path:
     topics = "mix.tasks.topics.data"
     table = [f"data@{topics}=table", f"{topics}.path=rows.tsv", f"{topics}.label=label"]
-    in_process("train", "mix=multitask", *SMALL, *table, "name=multi", cwd=folder)
+    succeed("train", "mix=multitask", *SMALL, *table, "name=multi", cwd=folder)
     return folder / "runs" / "multi"
 
 
 def measured(folder: Path, run: str, *words: str) -> dict[str, Any]:
     """The figures that `lmctl eval` of a run writes."""
-    in_process("eval", f"model_path=runs/{run}", "out=figures.json", *words, cwd=folder)
+    succeed("eval", f"model_path=runs/{run}", "out=figures.json", *words, cwd=folder)
     out = folder / "figures.json"
     figures = json.loads(out.read_text())
     out.unlink()
@@ -53,7 +54,7 @@ def measured(folder: Path, run: str, *words: str) -> dict[str, Any]:
 
 
 def test_every_task_is_measured_and_agrees_with_the_last_validation(folder: Path, multitask: Path, capsys):
-    in_process("eval", "model_path=runs/multi", cwd=folder)
+    succeed("eval", "model_path=runs/multi", cwd=folder)
     figures = json.loads((multitask / "eval.json").read_text())
     assert set(figures) == {"mlm", "classification"}
     assert figures["classification"]["split"] == figures["mlm"]["split"] == "valid"
@@ -78,7 +79,7 @@ def test_the_loss_of_training_is_measured_again(folder: Path, multitask: Path):
 
 
 def test_a_denoising_model_is_measured_by_its_own_loss(folder: Path):
-    in_process("train", "mix=denoise", *SMALL, "name=t5", cwd=folder)
+    succeed("train", "mix=denoise", *SMALL, "name=t5", cwd=folder)
     valid = summary(folder / "runs" / "t5")["valid"]
     assert measured(folder, "t5")["loss"]["lm"] == pytest.approx(valid["corpus/lm"], rel=1e-6)
 
@@ -100,7 +101,7 @@ def test_all_heads_of_a_run_are_measured_in_other_number_formats(folder: Path, m
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> Path:
     """A run on text.txt alone."""
-    in_process("train", "mix=mlm", *SMALL, "budget.steps=2", "name=plain", cwd=folder)
+    succeed("train", "mix=mlm", *SMALL, "budget.steps=2", "name=plain", cwd=folder)
     return folder / "runs" / "plain"
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 import transformers
 import use_models
-from command import ROOT, SMALL, environment, in_process, summary
+from command import ROOT, SMALL, environment, summary
+from in_process import succeed
 from omegaconf import OmegaConf
 from predictions import NAMES, TEXTS, by_transformers, classifier, lines_of, predicted
 from use_models import said
@@ -157,8 +158,8 @@ def runs(tmp_path_factory) -> Path:
     table = [f"data@{topics}=table", f"{topics}.path=rows.tsv", f"{topics}.text=first", f"{topics}.label=topic"]
     text = ["mix=multitask", "data=text", "data.path=text.txt"]
     pairs = ["mix=pairs", "data=table", "data.path=rows.tsv", "data.text=first", "data.text_b=second"]
-    in_process("train", *text, *table, *small, "name=multi", cwd=place)
-    in_process("train", *pairs, "data.label=topic", *small, "name=pairs", cwd=place)
+    succeed("train", *text, *table, *small, "name=multi", cwd=place)
+    succeed("train", *pairs, "data.label=topic", *small, "name=pairs", cwd=place)
     return place
 
 

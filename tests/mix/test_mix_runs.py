@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from command import in_process, metrics, summary, write_documents
+from command import metrics, summary, write_documents
+from in_process import succeed
 
 CASES = {
     "decoder": ("gpt2_tiny", "text: {objective: clm, data: lines}", "topics: {objective: classify, data: rows}"),
@@ -34,7 +35,7 @@ def test_different_objectives_in_one_run(tmp_path: Path, case: str):
     words = ["--config-dir", "conf", "mix=mine", f"model={model}", "model.hidden=32", "tokenizer.vocab_size=300"]
     size = ["batch.size=8", "batch.seq_len=32", "budget.steps=6", "log.every=2", "eval.rows=16", "runner=cpu"]
     size += ["checkpoint.every=5"]
-    in_process("train", *words, *size, "name=both", cwd=tmp_path)
+    succeed("train", *words, *size, "name=both", cwd=tmp_path)
     run = tmp_path / "runs" / "both"
     names = [task.split(":")[0] for task in tasks]
     trained = [line for line in metrics(run) if line["split"] == "train"]
@@ -46,7 +47,7 @@ def test_different_objectives_in_one_run(tmp_path: Path, case: str):
         assert -1 <= line[f"conflict/{'|'.join(sorted(names))}"] <= 1
     if case == "decoder":  # gone back to where the cosines of step 5 were known and not yet written down
         checkpoint = "resume=runs/both/checkpoints/step-00000005"
-        in_process("train", "--config-dir", "conf", checkpoint, "run_dir=runs/both", cwd=tmp_path)
+        succeed("train", "--config-dir", "conf", checkpoint, "run_dir=runs/both", cwd=tmp_path)
         again = [line for line in metrics(run) if line["split"] == "train"]
         assert again == trained
     assert 0.35 < trained[-1][f"share/{names[0]}"] < 0.65

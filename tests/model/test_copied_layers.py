@@ -150,20 +150,6 @@ def test_six_of_twelve_are_those_of_distilbert():
     assert kept("uniform", 12, 12) == list(range(12))
 
 
-@pytest.mark.parametrize(
-    ("keep", "layers", "message", "hint"),
-    [
-        ("uniform", 5, "student.from_teacher=uniform: the student has 5 layers and the teacher only 4", "layers=4"),
-        ([0, 4], 2, r"student.from_teacher=\[0,4\]: the teacher has no layer 4, its 4 are counted from 0", ""),
-        ([0, 2], 3, r"student.from_teacher=\[0,2\] names 2 layers, and the student has 3", "model.layers=2"),
-    ],
-)
-def test_layers_that_are_not_there_are_refused(keep, layers, message, hint):
-    with pytest.raises(ConfigError, match=message) as caught:
-        kept(keep, layers, 4)
-    assert hint in str(caught.value.hint)
-
-
 @pytest.mark.parametrize("keep", ["unifrom", [], [2, 1], [1, 1], [-1, 2], ["a"], [True]])
 def test_what_names_no_layers_is_refused(keep):
     with pytest.raises(ConfigError, match="from_teacher"):

@@ -21,52 +21,28 @@ from lmctl.model.t5 import T5
 from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.translate import Translate
 
+ENCODER = {"layers": 2, "hidden": 32, "heads": 2, "feed_forward": 48, "max_positions": 64}
+BOTH = {"layers": 2, "decoder_layers": 2}
 SIZES: dict[str, dict[str, Any]] = {
-    "Bert": {"layers": 2, "hidden": 32, "heads": 2, "feed_forward": 48, "max_positions": 64},
-    "Electra": {
-        "layers": 2,
-        "hidden": 32,
-        "heads": 2,
-        "feed_forward": 48,
-        "embedding": 24,
-        "max_positions": 64,
-    },
-    "ModernBert": {"layers": 3, "hidden": 32, "heads": 2, "feed_forward": 48, "local_window": 8, "max_positions": 64},
+    "Bert": ENCODER,
+    "Electra": ENCODER | {"embedding": 24},
+    "ModernBert": ENCODER | {"layers": 3, "local_window": 8},
     "Gpt2": {"layers": 2, "hidden": 32, "heads": 2, "max_positions": 64},
-    "Llama": {"layers": 2, "hidden": 32, "heads": 4, "key_value_heads": 2, "feed_forward": 48, "max_positions": 64},
+    "Llama": ENCODER | {"heads": 4, "key_value_heads": 2},
     "RecurrentLM": {"layers": 2, "hidden": 24},
     "BiLSTM": {"layers": 2, "hidden": 16, "embedding": 24},
-    "RecurrentMT": {"layers": 2, "decoder_layers": 2, "hidden": 16, "embedding": 16},
-    "T5": {"layers": 2, "decoder_layers": 2, "hidden": 32, "heads": 2, "feed_forward": 48},
-    "TransformerMT": {
-        "layers": 2,
-        "decoder_layers": 2,
-        "hidden": 32,
-        "heads": 2,
-        "feed_forward": 48,
-        "max_positions": 64,
-    },
+    "RecurrentMT": BOTH | {"hidden": 16, "embedding": 16},
+    "T5": BOTH | {"hidden": 32, "heads": 2, "feed_forward": 48},
+    "TransformerMT": BOTH | ENCODER,
 }
-TASK = {
-    "Bert": "mlm",
-    "Electra": "rtd",
-    "ModernBert": "mlm",
-    "Gpt2": "clm",
-    "Llama": "clm",
-    "RecurrentLM": "clm_stream",
-    "BiLSTM": "class",
-    "RecurrentMT": "translate",
-    "T5": "t5",
-    "TransformerMT": "translate",
-}
+TASK = {"Bert": "mlm", "ModernBert": "mlm", "Gpt2": "clm", "Llama": "clm", "RecurrentLM": "clm_stream", "T5": "t5"}
+TASK |= {"Electra": "rtd", "BiLSTM": "class", "RecurrentMT": "translate", "TransformerMT": "translate"}
+RATES = ("dropout", "attention_dropout", "embedding_dropout", "weight_drop")
 OTHER: dict[str, Any] = {
-    "layers": 1,
-    "decoder_layers": 1,
+    **dict.fromkeys(("layers", "decoder_layers", "heads", "key_value_heads"), 1),
     "hidden": 8,
     "embedding": 8,
     "generator_size": 0.5,
-    "heads": 1,
-    "key_value_heads": 1,
     "feed_forward": 40,
     "max_positions": 40,
     "pad_vocabulary_to": 64,
@@ -78,10 +54,7 @@ OTHER: dict[str, Any] = {
     "gated": False,
     "tied_embeddings": False,
     "locked_dropout": True,
-    "dropout": 0.5,
-    "attention_dropout": 0.5,
-    "embedding_dropout": 0.5,
-    "weight_drop": 0.5,
+    **dict.fromkeys(RATES, 0.5),
 }
 TIED: dict[Key, dict[str, Any]] = {
     ("Llama", "heads"): {"key_value_heads": 1},
@@ -117,8 +90,7 @@ def test_no_key_is_forgotten():
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Models on disk by name."""
     spec: dict[str, Any] = {
-        "first": Bert(3, 32, 2, 48, max_positions=64),
-        "other": Bert(3, 16, 2, 48, max_positions=64),
+        name: Bert(3, width, 2, 48, max_positions=64) for name, width in (("first", 32), ("other", 16))
     }
     spec["t5"] = T5(3, 3, 32, 2, 48)
     places = {}
@@ -166,56 +138,21 @@ def test_every_key_of_a_model_that_was_trained_before_changes_what_is_learnt(key
     assert seen[0] != seen[1]
 
 
+COMMON = {"layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads"}
+COMMON |= {"feed_forward": "intermediate_size"}
 CONFIGS: dict[str, dict[str, str]] = {
-    "Bert": {
-        "layers": "num_hidden_layers",
-        "hidden": "hidden_size",
-        "heads": "num_attention_heads",
-        "feed_forward": "intermediate_size",
-        "dropout": "hidden_dropout_prob",
-        "attention_dropout": "attention_probs_dropout_prob",
-    },
-    "ModernBert": {
-        "layers": "num_hidden_layers",
-        "hidden": "hidden_size",
-        "heads": "num_attention_heads",
-        "feed_forward": "intermediate_size",
-        "global_every": "global_attn_every_n_layers",
-        "local_window": "local_attention",
-        "dropout": "mlp_dropout embedding_dropout",
-    },
-    "Gpt2": {
-        "layers": "n_layer",
-        "hidden": "n_embd",
-        "heads": "n_head",
-        "dropout": "resid_pdrop embd_pdrop",
-        "attention_dropout": "attn_pdrop",
-    },
-    "Llama": {
-        "layers": "num_hidden_layers",
-        "hidden": "hidden_size",
-        "heads": "num_attention_heads",
-        "key_value_heads": "num_key_value_heads",
-        "feed_forward": "intermediate_size",
-        "attention_dropout": "attention_dropout",
-    },
-    "T5": {
-        "layers": "num_layers",
-        "decoder_layers": "num_decoder_layers",
-        "hidden": "d_model",
-        "heads": "num_heads",
-        "feed_forward": "d_ff",
-        "dropout": "dropout_rate",
-    },
-    "TransformerMT": {
-        "layers": "encoder_layers",
-        "decoder_layers": "decoder_layers",
-        "hidden": "d_model",
-        "heads": "encoder_attention_heads decoder_attention_heads",
-        "feed_forward": "encoder_ffn_dim decoder_ffn_dim",
-        "dropout": "dropout",
-        "attention_dropout": "attention_dropout",
-    },
+    "Bert": COMMON | {"dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"},
+    "ModernBert": COMMON
+    | {"global_every": "global_attn_every_n_layers", "local_window": "local_attention"}
+    | {"dropout": "mlp_dropout embedding_dropout"},
+    "Gpt2": {"layers": "n_layer", "hidden": "n_embd", "heads": "n_head"}
+    | {"dropout": "resid_pdrop embd_pdrop", "attention_dropout": "attn_pdrop"},
+    "Llama": COMMON | {"key_value_heads": "num_key_value_heads", "attention_dropout": "attention_dropout"},
+    "T5": {"layers": "num_layers", "decoder_layers": "num_decoder_layers", "hidden": "d_model"}
+    | {"heads": "num_heads", "feed_forward": "d_ff", "dropout": "dropout_rate"},
+    "TransformerMT": {"layers": "encoder_layers", "decoder_layers": "decoder_layers", "hidden": "d_model"}
+    | {"heads": "encoder_attention_heads decoder_attention_heads", "feed_forward": "encoder_ffn_dim decoder_ffn_dim"}
+    | {"dropout": "dropout", "attention_dropout": "attention_dropout"},
 }
 """What transformers' documentation calls the keys that all say how large or how often, so that two of them might be
 exchanged."""

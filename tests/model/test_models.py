@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from small import vocabulary
-from transformers import AutoModelForSequenceClassification
+from compared import padded, same_gradients
+from small import learner_of, prepared, vocabulary
+from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertForPreTraining
 
+from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.llama import Llama
 from lmctl.model.modernbert import ModernBert
 from lmctl.model.pretrained import Pretrained
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.model.recurrent_classifier import BiLSTM
+from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.model.t5 import T5
 from lmctl.model.transformer_mt import TransformerMT
+from lmctl.objective.base import Material
+from lmctl.objective.mlm import MaskedLM
+from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 
 V = vocabulary()
 BERT = Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)
@@ -25,29 +34,15 @@ GPT2 = Gpt2(2, 32, 2, max_positions=64, dropout=0.0, attention_dropout=0.0)
 LLAMA = Llama(2, 32, 4, 2, 64, max_positions=64)
 T5_SMALL = T5(2, 2, 32, 2, 64, dropout=0.0)
 MT = TransformerMT(2, 2, 32, 2, 64, max_positions=64, dropout=0.0)
+RECURRENT = [RecurrentLM(1, 16), BiLSTM(2, 8, 12), RecurrentMT(2, 2, 8, 6)]
 DECODERS = pytest.mark.parametrize("spec", [GPT2, LLAMA], ids=["gpt2", "llama"])
 SEQ2SEQ = pytest.mark.parametrize(
     "spec", [T5_SMALL, T5(2, 1, 32, 2, 64, 0.0, False, False), MT], ids=["t5", "t5v1", "mt"]
 )
 
 
-def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(5, V.size, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def padded(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of these lengths, padded at the end, and their mask."""
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return torch.where(mask, ids(len(lengths), max(lengths)), V.pad), mask
-
-
-def same_gradients(network: torch.nn.Module, ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for a, b in zip(*(torch.autograd.grad(x, parameters, allow_unused=True) for x in (ours, theirs)), strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            assert torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+def ids(rows: int, length: int) -> torch.Tensor:
+    return padded([length] * rows)[0]
 
 
 @DECODERS
@@ -104,6 +99,38 @@ def test_encoder_decoders_have_transformers_loss_and_gradients(spec):
     same_gradients(network, ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("objective", "kind"), [(MaskedLM(), BertForMaskedLM), (MaskedLMAndNextSentence(), BertForPreTraining)]
+)
+def test_bert_has_transformers_loss_and_gradients(objective, kind):
+    torch.manual_seed(0)
+    text = prepared().corpora["corpus"].train
+    network = BERT.load(V, objective.heads("corpus", text, V))
+    assert type(network.model) is kind
+    examples = objective.examples(Material("corpus", text, V, "encoder", 48))
+    batch = examples.collate(np.arange(6), np.zeros(6, dtype=int), CounterRng(0, "test"))
+    assert ("attention_mask" in batch.inputs) == ("nsp" in batch.targets)  # the padded case is the harder one
+    terms, counts = learner_of(network, objective).task_losses(batch), batch.counts()
+    means = {name: loss / counts[name] for name, loss in terms.items()}
+
+    labels = torch.full_like(batch.inputs["input_ids"], -100)
+    labels.view(-1)[batch.targets["mlm"].positions] = batch.targets["mlm"].labels
+    inputs = {name: value.long() for name, value in batch.inputs.items()} | {"labels": labels}
+    if "nsp" in means:
+        inputs["next_sentence_label"] = batch.targets["nsp"].labels
+    theirs = network.model(**inputs)
+    same_gradients(network.model, sum(means.values()), theirs.loss, atol=2e-7)
+    assert sum(means.values()).item() == pytest.approx(theirs.loss.item(), rel=1e-6)
+    if "nsp" in means:
+        nsp = torch.nn.functional.cross_entropy(theirs.seq_relationship_logits, batch.targets["nsp"].labels)
+        assert means["nsp"].item() == pytest.approx(nsp.item(), rel=1e-6)
+
+
+def test_embedding_rows_are_rounded_up():
+    network = Bert(1, 32, 2, 64, pad_vocabulary_to=64).load(V, {"mlm": V.size})
+    assert network.model.config.vocab_size == 128
+
+
 def test_modernbert_has_transformers_logits():
     network = MODERN.load(V, {"mlm": V.size}).eval()
     tokens, mask = padded([20, 13])
@@ -143,10 +170,10 @@ def test_a_classifier_beside_a_language_model_head(spec):
     assert torch.equal(other.head("topics", summary), network.head("topics", summary))
 
 
-@pytest.mark.parametrize("spec", [BERT, MODERN, GPT2, LLAMA, T5_SMALL, MT], ids=lambda spec: type(spec).__name__)
+@pytest.mark.parametrize("spec", [BERT, MODERN, GPT2, LLAMA, T5_SMALL, MT, *RECURRENT], ids=lambda s: type(s).__name__)
 def test_layers_name_every_parameter_once_from_the_embeddings_up(spec):
-    language = {"encoder": "mlm", "decoder": "lm", "seq2seq": "lm"}[spec.family]
-    network = spec.load(V, {language: V.size})
+    language = "mlm" if spec.family == "encoder" else "lm"
+    network = spec.load(V, {"topics": 3} if isinstance(spec, BiLSTM) else {language: V.size})
     layers = network.layers()
     found = [id(p) for layer in layers for p in layer]
     assert sorted(found) == sorted(id(p) for p in network.parameters())
@@ -154,11 +181,28 @@ def test_layers_name_every_parameter_once_from_the_embeddings_up(spec):
     assert spec.layers + 1 <= len(layers) <= spec.layers + 2
 
 
-def test_classifiers_and_pairs_are_refused_where_there_is_no_place():
-    with pytest.raises(ConfigError, match="classifiers need an encoder or a decoder"):
-        T5_SMALL.load(V, {"topics": 3})
-    with pytest.raises(ConfigError, match="no head for pairs"):
-        MODERN.load(V, {"mlm": V.size, "pair": 2})
+@pytest.mark.parametrize(
+    ("spec", "heads", "message"),
+    [
+        (T5_SMALL, {"topics": 3}, "classifiers need an encoder or a decoder"),
+        (RecurrentMT(1, 1, 8, 6), {"topics": 3}, "classifiers need an encoder or a decoder"),
+        (MODERN, {"mlm": V.size, "pair": 2}, "no head for pairs"),
+        (RecurrentLM(1, 16), {"topics": 2}, "classifies only beside predicting text"),
+    ],
+)
+def test_heads_are_refused_where_there_is_no_place(spec, heads, message):
+    with pytest.raises(ConfigError, match=message):
+        spec.load(V, heads)
+
+
+@pytest.mark.parametrize("spec", RECURRENT, ids=lambda spec: type(spec).__name__)
+def test_recurrent_networks_are_not_recomputed_nor_loops_compiled(spec):
+    network = spec.load(V, {"topics": 3} if isinstance(spec, BiLSTM) else {"lm": V.size})
+    with pytest.raises(ConfigError, match="gradient_checkpointing is for Transformers"):
+        network.checkpoint_activations()
+    if isinstance(spec, RecurrentMT):
+        with pytest.raises(ConfigError, match="compile is of no use here"):
+            network.compile_body()
 
 
 @pytest.mark.parametrize("spec", [BERT, GPT2], ids=["bert", "gpt2"])
@@ -203,10 +247,11 @@ def test_a_frozen_trunk_learns_nothing_and_lora_learns_little(tmp_path: Path):
 
 def test_checkpointed_activations_change_nothing():
     for spec, inputs in (
+        (BERT, {"input_ids": ids(2, 12)}),
         (GPT2, {"input_ids": ids(2, 12)}),
         (MT, {"input_ids": ids(2, 12), "decoder_input_ids": ids(2, 9)}),
     ):
-        network = spec.load(V, {"lm": V.size}).train()
+        network = spec.load(V, {"mlm" if spec is BERT else "lm": V.size}).train()
         losses = []
         for _ in range(2):
             losses.append(network.encode(inputs, torch.arange(5)).pow(2).mean())
@@ -222,6 +267,17 @@ def test_checkpointed_activations_change_nothing():
         (lambda: Llama(2, 32, 4, 3, 64), "multiple of key_value_heads"),
         (lambda: T5(2, 2, 32, 2, 64, dropout=1.0), "dropout is a probability"),
         (lambda: Pretrained("x", freeze=-2), "freeze is a number of layers"),
+        (lambda: RecurrentLM(1, 16, "rnn"), "cell must be lstm or gru"),
+        (lambda: BiLSTM(0, 8, 8), "layers must be at least 1"),
+        (lambda: BiLSTM(1, 8, 0), "embedding must be at least 1"),
+        (lambda: BiLSTM(1, 8, 8, "rnn"), "cell must be lstm or gru"),
+        (lambda: BiLSTM(1, 8, 8, pooling="sum"), "pooling must be one of max, mean, last"),
+        (lambda: BiLSTM(1, 8, 8, dropout=1.0), "dropout is a probability"),
+        (lambda: RecurrentMT(1, 0, 8, 6), "decoder_layers must be at least 1"),
+        (lambda: RecurrentMT(1, 1, 8, 0), "embedding must be at least 1"),
+        (lambda: RecurrentMT(1, 1, 8, 6, "rnn"), "cell must be lstm or gru"),
+        (lambda: RecurrentMT(1, 1, 8, 6, attention="dot"), "attention must be bahdanau or luong"),
+        (lambda: RecurrentMT(1, 1, 8, 6, dropout=-0.1), "dropout is a probability"),
     ],
 )
 def test_sizes_that_cannot_be(make, message: str):

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import documents, prepared, store, vocabulary
-from small import plan as small_plan
+from compared import padded
+from resumed import goes_on_to_the_bit
+from small import documents, plan, prepared, store, vocabulary
 from transformers import AutoModelForCausalLM
 
-from lmctl.config.schema import Evaluation
+from lmctl.config.schema import Budget, Evaluation
 from lmctl.core.counter_rng import CounterRng
-from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.errors import DataError
 from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.base import Material
 from lmctl.objective.streamed_lm import StreamedLM
-from lmctl.parallel.processes import Processes
 from lmctl.train.trainer import Trainer
 
 V = vocabulary()
@@ -32,7 +32,7 @@ def network(cell: str = "lstm", **changes):
 
 
 def ids(rows: int, length: int) -> torch.Tensor:
-    return torch.randint(5, V.size, (rows, length), generator=torch.Generator().manual_seed(1))
+    return padded([length] * rows, seed=1)[0]
 
 
 @CELLS
@@ -130,28 +130,18 @@ def test_rows_go_through_the_stream_once_in_order():
         StreamedLM().examples(Material("corpus", text, V, "decoder", 10, batch_rows=900))
 
 
-def run_of(steps: int, **changes) -> Trainer:
-    from lmctl.config.schema import Budget
-
-    plan = small_plan(
-        model=RecurrentLM(1, 16, dropout=0.2),
-        objective=StreamedLM(),
-        size=4,
-        seq_len=8,
-        budget=Budget(steps=8),
-        **changes,
-    )
-    runner = Trainer(plan, prepared(), Processes(True))
-    for report, _ in zip(runner.steps(), range(steps), strict=False):
-        assert report.taken
-    return runner
+def run_of(alone, **changes) -> Trainer:
+    settings = {"objective": StreamedLM(), "size": 4, "seq_len": 8, "budget": Budget(steps=8)}
+    return Trainer(plan(model=RecurrentLM(1, 16, dropout=0.2), **settings, **changes), prepared(), alone)
 
 
 @pytest.mark.parametrize("micro", [1, 3, 7, 64])
-def test_validation_reads_every_track_in_order_whatever_a_batch_holds(micro: int):
+def test_validation_reads_every_track_in_order_whatever_a_batch_holds(alone, micro: int):
     """As one long row per track, read by torch's own cells without a cut."""
-    runner = run_of(2, micro=micro, eval=Evaluation(rows=None))
-    examples, network = runner.validation.examples["corpus"], runner.network.eval()
+    trainer = run_of(alone, micro=micro, eval=Evaluation(rows=None))
+    for _, _ in zip(range(2), trainer.steps(), strict=False):
+        pass
+    examples, network = trainer.validation.examples["corpus"], trainer.network.eval()
     rows = np.arange(len(examples))
     assert examples.segments > 2
     whole = examples.collate(rows, np.zeros_like(rows), CounterRng(0, "x"))
@@ -162,18 +152,11 @@ def test_validation_reads_every_track_in_order_whatever_a_batch_holds(micro: int
     with torch.no_grad():
         hidden = network.encode({"input_ids": pieces}, torch.arange(pieces.numel()))
         right = torch.nn.functional.cross_entropy(network.head("lm", hidden), labels.reshape(-1))
-    assert runner.validation.scores(runner.learner)["corpus/lm"] == pytest.approx(float(right), rel=1e-5)
+    assert trainer.validation.scores(trainer.learner)["corpus/lm"] == pytest.approx(float(right), rel=1e-5)
 
 
-def test_a_run_goes_on_with_the_state_it_carried():
-    straight, first = run_of(8), run_of(5)
-    weights = {name: value.clone() for name, value in first.network.state_dict().items()}
-    state, own = first.state_dict(), first.own_state()
-    second = run_of(0)
-    second.load(weights, state, own)
-    list(second.steps())
-    for a, b in zip(straight.network.parameters(), second.network.parameters(), strict=True):
-        assert torch.equal(a, b)
+def test_a_run_goes_on_with_the_state_it_carried(alone, tmp_path: Path):
+    goes_on_to_the_bit(lambda: run_of(alone), 5, tmp_path)
 
 
 def test_it_saves_loads_and_generates(tmp_path: Path):
@@ -196,12 +179,3 @@ def test_it_saves_loads_and_generates(tmp_path: Path):
     assert torch.equal(
         loaded.encode({"input_ids": tokens}, torch.arange(5)), net.encode({"input_ids": tokens}, torch.arange(5))
     )
-
-
-def test_what_it_cannot_do_is_refused():
-    with pytest.raises(ConfigError, match="classifies only beside predicting text"):
-        RecurrentLM(1, 16).load(V, {"topics": 2})
-    with pytest.raises(ConfigError, match="gradient_checkpointing is for Transformers"):
-        network().checkpoint_activations()
-    with pytest.raises(ValueError, match="cell must be lstm or gru"):
-        RecurrentLM(1, 16, "rnn")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from small import plan, prepared, vocabulary
+from resumed import goes_on_to_the_bit
+from small import moves, plan, prepared, vocabulary
 
 from lmctl.config.schema import Budget
-from lmctl.core.errors import ConfigError
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.recurrent import RecurrentLM
@@ -18,37 +18,15 @@ from lmctl.model.t5 import T5
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.groups import hidden_matrices
 from lmctl.optim.muon import Muon
-from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp16 import Fp16
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.schedule.shapes import Constant
 from lmctl.train.precision_proof import prove
 from lmctl.train.trainer import Trainer
 
 CPU = torch.device("cpu")
-STEP: dict[str, Any] = {"schedule": Constant(), "clip_norm": None, "budget": Budget(steps=1)}
-
-
-def trainer(**changes: Any) -> Trainer:
-    return Trainer(plan(**changes), prepared(), Processes(on_cpu=True))
-
-
-def moves(optim: Any) -> dict[str, torch.Tensor]:
-    """How far each parameter goes in a first step."""
-    runner = trainer(optim=optim, **STEP)
-    before = {name: p.detach().clone() for name, p in runner.network.named_parameters()}
-    list(runner.steps())
-    return {name: p.detach() - before[name] for name, p in runner.network.named_parameters()}
-
-
-def some_hidden() -> list[str]:
-    """Names of the small BERT's matrices inside layers."""
-    runner = trainer()
-    hidden = hidden_matrices(runner.network)
-    return [name for name, p in runner.network.named_parameters() if id(p) in hidden]
 
 
 @pytest.mark.parametrize(
@@ -73,11 +51,13 @@ def test_neither_embeddings_nor_heads_nor_vectors(spec: Any, heads: dict[str, in
     assert all(any(word in name for name in left) for word in outside), left
 
 
-def test_inside_layers_steps_are_muons_and_elsewhere_adamws():
+def test_inside_layers_steps_are_muons_and_elsewhere_adamws(alone):
     """After Jordan et al. 2024 the singular values of a step lie around 1, here times the learning rate and the factor
     of Liu et al. 2025 (section 2.2): their root mean square is about 0.2 of the learning rate, whatever the shape."""
-    hidden, lr = some_hidden(), 1e-2
-    muon, adamw = moves(Muon(lr=lr, weight_decay=0.0)), moves(AdamW(lr=lr, weight_decay=0.0))
+    lr, network = 1e-2, Trainer(plan(), prepared(), alone).network
+    inside = hidden_matrices(network)
+    hidden = [name for name, p in network.named_parameters() if id(p) in inside]
+    muon, adamw = (moves(alone, optim=rule(lr=lr, weight_decay=0.0)) for rule in (Muon, AdamW))
     assert len(hidden) == 12
     for name, move in muon.items():
         if name in hidden:
@@ -128,48 +108,10 @@ def test_momentum_is_torchs():
 
 
 @pytest.mark.parametrize("precision", [Bf16(), Fp16(), Bf16Pure(), Int8Weights(), Int8Full()])
-def test_every_precision_proves_itself_learns_and_goes_on_to_the_bit(tmp_path, precision):
-    from lmctl.train.checkpoint import Checkpoints, read
+def test_every_precision_proves_itself_learns_and_goes_on_to_the_bit(alone, tmp_path, precision):
+    def fresh() -> Trainer:
+        return Trainer(plan(precision=precision, optim=Muon(lr=1e-2), budget=Budget(steps=20)), prepared(), alone)
 
-    def runner() -> Trainer:
-        return trainer(precision=precision, optim=Muon(lr=1e-2), budget=Budget(steps=20))
-
-    undisturbed = runner()
-    losses = []
-    for report in undisturbed.steps():
-        losses.append(float(report.losses.totals["corpus/mlm"]) / report.counts["corpus/mlm"])
-        if report.step == 12:
-            own = undisturbed.own_state()
-            saved = Checkpoints(tmp_path, 2).save(12, undisturbed.network.state_dict(), undisturbed.state_dict(), own)
+    _, reports = goes_on_to_the_bit(fresh, 12, tmp_path, prove)
+    losses = [float(report.losses.totals["corpus/mlm"]) / report.counts["corpus/mlm"] for report in reports]
     assert sum(losses[-3:]) < sum(losses[:3]) - 0.1
-    resumed = runner()
-    prove(resumed)
-    contents = read(saved)
-    resumed.load(contents.weights, contents.state, contents.of_rank(0))
-    assert len(list(resumed.steps())) == 8
-    one, other = undisturbed.network.state_dict(), resumed.network.state_dict()
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_momentum_correction_beside_it_is_refused():
-    from lmctl.compression.compressor import Compressor
-
-    with pytest.raises(ConfigError, match="the optimiser has a momentum of its own"):
-        Compressor(density=0.1, momentum=0.9).check_use(2, Muon(), None)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lr": 0.0}, "lr must be above 0"),
-        ({"momentum": 1.0}, "momentum must be above 0 and below 1"),
-        ({"betas": [0.9]}, "betas are two numbers"),
-        ({"weight_decay": -1.0}, "weight_decay must not be negative"),
-        ({"eps": 0.0}, "eps must be above 0"),
-        ({"layer_decay": 2.0}, "layer_decay is a factor"),
-    ],
-)
-def test_settings_out_of_range(changes: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        Muon(**changes)

@@ -6,16 +6,13 @@ import math
 
 import pytest
 import torch
+from compared import relative
 from torch import nn
 
 from lmctl.precision.counting import counting
 from lmctl.precision.fp8 import Fp8 as Option
 from lmctl.precision.fp8_arithmetic import Fp8, scaled_product
 from lmctl.precision.linear import LowLinear, low_precision_products
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a.detach().double() - b.detach().double()).norm() / b.detach().double().norm())
 
 
 @pytest.mark.parametrize("rowwise", [False, True], ids=["tensor", "row"])

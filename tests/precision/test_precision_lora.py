@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from resumed import goes_on_to_the_bit
 from small import plan, prepared, tokenizer, vocabulary
 
 from lmctl.config.schema import Budget
@@ -17,24 +18,18 @@ from lmctl.model.gpt2 import Gpt2
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
-from lmctl.parallel.processes import Processes
 from lmctl.precision.codecs import FloatProducts
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.int8_lora import Int8Lora
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.precision.nf4_lora import Nf4Lora
-from lmctl.train.checkpoint import Checkpoints, read
+from lmctl.precision.stored_linear import StoredWeight
 from lmctl.train.precision_proof import prove
 from lmctl.train.trainer import Trainer
 from lmctl.train.weight_memory import bytes_per_parameter
 
 OPTIONS = pytest.mark.parametrize("option", [Int8Lora(), Nf4Lora()], ids=["int8", "nf4"])
 V = vocabulary()
-
-
-@pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
 
 
 @pytest.fixture(scope="module")
@@ -47,27 +42,27 @@ def bert(tmp_path_factory) -> Pretrained:
     return Pretrained(str(folder), lora_rank=4)
 
 
-def runner_of(alone, model, option, steps: int = 6) -> Trainer:
+def trainer_of(alone, model, option, steps: int = 6) -> Trainer:
     changes = {"objective": MaskedLMAndNextSentence(), "optim": AdamW(lr=1e-2), "budget": Budget(steps=steps)}
     return Trainer(plan(model=model, precision=option, **changes), prepared(), alone)
 
 
 @OPTIONS
 def test_the_frozen_base_stays_and_adapters_learn_through_validation(alone, bert, option):
-    runner = runner_of(alone, bert, option, 12)
-    table = prove(runner)
+    trainer = trainer_of(alone, bert, option, 12)
+    table = prove(trainer)
     assert table["stored_weights"] == 2 * (4 * 64 * 64 + 2 * 64 * 128)
     assert table["storage_db"] > (40 if option.storage == "int8" else 18)
-    before = copy.deepcopy(runner.network.state_dict())
-    for _ in runner.steps():
-        runner.validation.scores(runner.learner)  # after which gradients must still reach the first layer's adapters
-    after = runner.network.state_dict()
+    before = copy.deepcopy(trainer.network.state_dict())
+    for _ in trainer.steps():
+        trainer.validation.scores(trainer.learner)  # after which gradients must still reach the first layer's adapters
+    after = trainer.network.state_dict()
     for name, value in after.items():
         moved = not torch.equal(before[name], value)
         assert moved == ("lora_" in name), name
-    in_float = runner_of(alone, bert, Fp32(), 12)
+    in_float = trainer_of(alone, bert, Fp32(), 12)
     list(in_float.steps())
-    losses = [one.validation.scores(one.learner)["loss"] for one in (runner, in_float)]
+    losses = [one.validation.scores(one.learner)["loss"] for one in (trainer, in_float)]
     assert losses[0] == pytest.approx(losses[1], abs=0.005)
 
 
@@ -80,41 +75,36 @@ def test_what_frozen_weights_pass_on_is_proven(alone, bert, option, monkeypatch,
         gx, gw = honest(self, *given)
         return None if gx is None else gx * factor, gw
 
-    runner = runner_of(alone, bert, option)
+    trainer = trainer_of(alone, bert, option)
     monkeypatch.setattr(FloatProducts, "backward", backward)
     with pytest.raises(LmctlError, match=rf"the input gradient of .* is -?{abs(factor):.2f} times"):
-        prove(runner)
+        prove(trainer)
 
 
 @OPTIONS
 def test_it_goes_on_to_the_bit_from_plain_tensors(alone, bert, option, tmp_path):
-    undisturbed = runner_of(alone, bert, option)
-    for report in undisturbed.steps():
-        if report.step == 3:
-            parts = (undisturbed.network.state_dict(), undisturbed.state_dict(), undisturbed.own_state())
-            saved = Checkpoints(tmp_path, 2).save(3, *parts)
-    contents = read(saved)
+    """What is in the checkpoint counts, not what init_from gave."""
     kind = {"int8": torch.int8, "nf4": torch.uint8}[option.storage]
-    assert sum(value.dtype == kind for value in contents.weights.values()) == 12
-    resumed = runner_of(alone, bert, option)
-    for module in resumed.network.modules():  # what is in the checkpoint counts, not what init_from gave
-        if hasattr(module, "codec"):
+
+    def forget(trainer: Trainer) -> None:
+        stored = [module for module in trainer.network.modules() if isinstance(module, StoredWeight)]
+        assert len(stored) == 12
+        for module in stored:
             module.tensors()[option.storage].zero_()
-    resumed.load(contents.weights, contents.state, contents.of_rank(0))
-    list(resumed.steps())
-    one, other = undisturbed.network.state_dict(), resumed.network.state_dict()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    undisturbed, _ = goes_on_to_the_bit(lambda: trainer_of(alone, bert, option), 3, tmp_path, forget)
+    assert sum(value.dtype == kind for value in undisturbed.network.state_dict().values()) == 12
 
 
 @OPTIONS
 def test_export_has_the_adapters_merged_into_float_weights(alone, bert, option):
-    runner = runner_of(alone, bert, option)
-    list(runner.steps())
+    trainer = trainer_of(alone, bert, option)
+    list(trainer.steps())
     ids = torch.arange(5, 25)[None]
-    runner.network.eval()
+    trainer.network.eval()
     with torch.no_grad():
-        ours = runner.network.head("mlm", runner.network.encode({"input_ids": ids}, torch.arange(20)))
-        model = runner.plan.precision.restore(runner.network.pretrained()).eval()
+        ours = trainer.network.head("mlm", trainer.network.encode({"input_ids": ids}, torch.arange(20)))
+        model = trainer.plan.precision.restore(trainer.network.pretrained()).eval()
         theirs = model(input_ids=ids).prediction_logits[0]
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert not any("lora" in name or option.storage in name for name in model.state_dict())
@@ -141,12 +131,12 @@ def test_conv1d_bases_merge_too(option, tmp_path: Path):
 def test_memory_is_what_the_tensors_take(alone, bert):
     sizes = {}
     for option in (Int8Lora(), Nf4Lora()):
-        runner = runner_of(alone, bert, option)
-        list(runner.steps())
-        sizes[option.storage] = bytes_per_parameter(runner.learner, runner.network, runner.step.optimizer)
+        trainer = trainer_of(alone, bert, option)
+        list(trainer.steps())
+        sizes[option.storage] = bytes_per_parameter(trainer.learner, trainer.network, trainer.step.optimizer)
     assert 1.0 < sizes["nf4"]["weights"] < sizes["int8"]["weights"] < 2.6
-    share = sum(p.numel() for p in runner.learner.parameters() if p.requires_grad)
-    share /= sum(p.numel() for p in runner.network.parameters())
+    share = sum(p.numel() for p in trainer.learner.parameters() if p.requires_grad)
+    share /= sum(p.numel() for p in trainer.network.parameters())
     for part in sizes.values():
         assert part["gradients"] == pytest.approx(4 * share, abs=1e-3)
         assert part["optimiser"] == pytest.approx(8 * share, abs=0.01)
@@ -165,9 +155,9 @@ def test_it_is_refused_without_a_trained_model_or_adapters(bert, name):
 
 
 def test_trained_int8_weights_may_have_adapters_as_well(alone, bert):
-    runner = runner_of(alone, bert, Int8Weights())
-    list(runner.steps())
-    assert not any("lora" in name for name in runner.network.pretrained().state_dict())
+    trainer = trainer_of(alone, bert, Int8Weights())
+    list(trainer.steps())
+    assert not any("lora" in name for name in trainer.network.pretrained().state_dict())
 
 
 @pytest.mark.parametrize("alpha", [4.0, 16.0])

@@ -1,14 +1,16 @@
-"""Every precision through the runner: it learns, goes on to the bit, accumulates, proves itself, and exports."""
+"""Every precision in training: it learns, goes on to the bit, accumulates and exports."""
 
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from precisions import PRECISIONS
+from resumed import goes_on_to_the_bit
 from small import SUMMARY, plan, prepared
 from torch import Tensor
 
@@ -20,7 +22,7 @@ from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.adamw import AdamW
-from lmctl.parallel.processes import Processes
+from lmctl.precision.bf16 import Bf16
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp8 import Fp8
 from lmctl.precision.int8 import Int8
@@ -36,13 +38,8 @@ LOW = [name for name in PRECISIONS if name not in ("fp32", "bf16", "fp16")]
 HOT = AdamW(lr=1e-2)
 
 
-@pytest.fixture(scope="module")
-def alone() -> Processes:
-    return Processes(on_cpu=True)
-
-
-def state_of(runner: Trainer) -> dict[str, Tensor]:
-    return copy.deepcopy(runner.network.state_dict())
+def state_of(trainer: Trainer) -> dict[str, Tensor]:
+    return copy.deepcopy(trainer.network.state_dict())
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -53,50 +50,42 @@ def mlm(reports: list[Any]) -> list[float]:
     return [float(r.losses.totals["corpus/mlm"]) / r.counts["corpus/mlm"] for r in reports]
 
 
+LEARN = ("bf16", "fp16", "bf16_pure", "bf16_kahan", "fp8", "int8", "int8_weights_bf16", "int8_full_pow2")
+
+
 @pytest.fixture(scope="module")
 def fp32(alone) -> float:
-    runner = Trainer(plan(optim=HOT, objective=MaskedLM(), budget=Budget(steps=60)), prepared(), alone)
-    list(runner.steps())
-    return runner.validation.scores(runner.learner)["loss"]
+    trainer = Trainer(plan(optim=HOT, objective=MaskedLM(), budget=Budget(steps=60)), prepared(), alone)
+    list(trainer.steps())
+    return trainer.validation.scores(trainer.learner)["loss"]
 
 
-@pytest.mark.parametrize("name", ["bf16_pure", "bf16_kahan", "fp8", "int8", "int8_weights_bf16", "int8_full_pow2"])
+@pytest.mark.parametrize("name", LEARN)
 def test_it_learns_what_fp32_learns(alone, fp32, name):
     changes = {"optim": HOT, "objective": MaskedLM(), "budget": Budget(steps=60)}
-    runner = Trainer(plan(precision=PRECISIONS[name], **changes), prepared(), alone)
-    losses = mlm(list(runner.steps()))
-    assert runner.state.step == 60
+    trainer = Trainer(plan(precision=PRECISIONS[name], **changes), prepared(), alone)
+    losses = mlm(list(trainer.steps()))
+    assert trainer.state.step == 60
     assert losses[-1] < losses[0] - 0.1
-    assert runner.validation.scores(runner.learner)["loss"] == pytest.approx(fp32, abs=0.03)
-
-
-@pytest.mark.parametrize("name", LOW)
-def test_the_proof_finds_what_was_promised(alone, name):
-    option = PRECISIONS[name]
-    table = prove(Trainer(plan(precision=option), prepared(), alone))
-    if option.product is not None:
-        assert table["low_products"][option.product] >= 12
-        assert table["signal_to_noise_db"] > 20
-        assert f"{option.product.replace('bf16', 'half-precision')} products in the first" in table["proof"]
-    if option.storage is not None:
-        assert table["stored_weights"] >= 16_384
-        assert table["storage_db"] > 35
-        assert f"weights stored as {option.storage}" in table["proof"]
+    assert trainer.validation.scores(trainer.learner)["loss"] == pytest.approx(fp32, abs=0.03)
 
 
 def test_too_much_noise_ends_a_run_before_it_begins_but_not_one_that_goes_on(alone, monkeypatch):
     monkeypatch.setattr(Int8, "least_decibel", 200.0)
-    runner = Trainer(plan(precision=Int8()), prepared(), alone)
+    trainer = Trainer(plan(precision=Int8()), prepared(), alone)
     with pytest.raises(LmctlError, match=r"int8 in linear layers, fp32 elsewhere differs too much .* below 200\)"):
-        prove(runner)
-    next(runner.steps())
-    assert prove(runner)["low_products"]["int8"] == 12
+        prove(trainer)
+    next(trainer.steps())
+    assert prove(trainer)["low_products"]["int8"] == 12
 
 
-def test_what_pretends_to_compute_or_store_in_int8_is_found_out(alone, monkeypatch):
+def test_what_pretends_to_compute_or_store_in_few_bits_is_found_out(alone, monkeypatch):
     monkeypatch.setattr(Int8, "convert", lambda *_: [])
     with pytest.raises(LmctlError, match=r"asked for int8 in linear layers.* but the first batch was computed in fp32"):
         prove(Trainer(plan(precision=Int8()), prepared(), alone))
+    monkeypatch.setattr(Bf16, "products", lambda *_: nullcontext())
+    with pytest.raises(LmctlError, match="computed in fp32"):
+        prove(Trainer(plan(precision=Bf16()), prepared(), alone))
     monkeypatch.setattr(Int8Weights, "convert", lambda *_: [])
     with pytest.raises(LmctlError, match="asked for weights stored as int8, but there are none"):
         prove(Trainer(plan(precision=Int8Weights()), prepared(), alone))
@@ -110,24 +99,11 @@ WIDE = Bert(1, 64, 2, 128, max_positions=64)
     ("name", "bits"), [*((name, 32) for name in LOW), ("fp32", 8), ("bf16_kahan", 8), ("int8_full", 8)]
 )
 def test_it_goes_on_to_the_bit(alone, tmp_path, name, bits):
-    from lmctl.train.checkpoint import Checkpoints, read
-
-    def runner() -> Trainer:
+    def fresh() -> Trainer:
         changes = {"precision": PRECISIONS[name], "optim": AdamW(lr=1e-2, state_bits=bits), "model": WIDE}
         return Trainer(plan(**changes, budget=Budget(steps=6)), prepared(), alone)
 
-    undisturbed = runner()
-    for report in undisturbed.steps():
-        if report.step == 3:
-            saved = Checkpoints(tmp_path, 2).save(
-                3, undisturbed.network.state_dict(), undisturbed.state_dict(), undisturbed.own_state()
-            )
-    resumed = runner()
-    prove(resumed)  # as a session does before it goes on
-    contents = read(saved)
-    resumed.load(contents.weights, contents.state, contents.of_rank(0))
-    assert len(list(resumed.steps())) == 3
-    assert same(state_of(undisturbed), state_of(resumed))
+    undisturbed, _ = goes_on_to_the_bit(fresh, 3, tmp_path, prove)  # proven, as a session does before it goes on
     if bits == 8:
         kinds = {tensor.dtype for tensor in tensors_in(undisturbed.step.optimizer.state_dict())}
         assert torch.uint8 in kinds
@@ -144,10 +120,10 @@ def test_accumulation_gives_the_same_gradient(alone, name):
     options = {"int8": Int8(stochastic=False), "int8_full": Int8Full(stochastic=False)}
     gradients = []
     for micro in (None, 4):
-        runner = Trainer(plan(precision=options.get(name, PRECISIONS[name]), micro=micro), prepared(), alone)
-        runner.step.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
-        next(runner.steps())
-        gradients.append(torch.cat([p.grad.float().flatten() for p in runner.learner.parameters()]))
+        trainer = Trainer(plan(precision=options.get(name, PRECISIONS[name]), micro=micro), prepared(), alone)
+        trainer.step.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
+        next(trainer.steps())
+        gradients.append(torch.cat([p.grad.float().flatten() for p in trainer.learner.parameters()]))
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < SPLIT[name]
 
 
@@ -157,19 +133,19 @@ def test_export_is_plain_float_and_gives_the_same_logits(alone, tmp_path: Path, 
 
     from lmctl.train.export import export
 
-    runner = Trainer(plan(precision=PRECISIONS[name]), prepared(), alone)
-    list(runner.steps())
+    trainer = Trainer(plan(precision=PRECISIONS[name]), prepared(), alone)
+    list(trainer.steps())
     paths = Paths(tmp_path)
-    before = state_of(runner)
-    export(paths, runner, SUMMARY)
-    assert same(before, state_of(runner))
+    before = state_of(trainer)
+    export(paths, trainer, SUMMARY)
+    assert same(before, state_of(trainer))
     plain = BertForPreTraining.from_pretrained(paths.model).eval()
     assert {p.dtype for p in plain.parameters()} == {torch.float32}
     assert not any("int8" in key or "scale" in key for key in plain.state_dict())
     ids = torch.arange(5, 25)[None]
-    runner.network.eval()
-    with torch.no_grad(), runner.plan.precision.reference(torch.device("cpu")):
-        ours = runner.network.head("mlm", runner.network.encode({"input_ids": ids}, torch.arange(20)))
+    trainer.network.eval()
+    with torch.no_grad(), trainer.plan.precision.reference(torch.device("cpu")):
+        ours = trainer.network.head("mlm", trainer.network.encode({"input_ids": ids}, torch.arange(20)))
         theirs = plain(input_ids=ids).prediction_logits[0]
     assert torch.allclose(ours, theirs, atol=5e-3 if name.startswith("bf16") else 1e-5)
 
@@ -178,9 +154,9 @@ def test_export_is_plain_float_and_gives_the_same_logits(alone, tmp_path: Path, 
 def test_activations_recomputed_give_the_same_run(alone, name):
     states = []
     for recompute in (False, True):
-        runner = Trainer(plan(precision=PRECISIONS[name], gradient_checkpointing=recompute), prepared(), alone)
-        list(runner.steps())
-        states.append(state_of(runner))
+        trainer = Trainer(plan(precision=PRECISIONS[name], gradient_checkpointing=recompute), prepared(), alone)
+        list(trainer.steps())
+        states.append(state_of(trainer))
     assert same(*states)
 
 
@@ -192,23 +168,23 @@ def test_it_is_compiled_after_the_proof_too(alone, name):
 
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    runner = Trainer(plan(precision=PRECISIONS[name], compile=True), prepared(), alone)
-    prove(runner)
-    list(runner.steps())
+    trainer = Trainer(plan(precision=PRECISIONS[name], compile=True), prepared(), alone)
+    prove(trainer)
+    list(trainer.steps())
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_several_tasks_and_idle_processes_touch_every_stored_parameter(alone):
-    runner = Trainer(plan(precision=Int8Full()), prepared(), alone)
-    list(runner.steps())
-    runner.learner([], Share({})).total.backward()
-    assert all(not p.grad.any() and p.grad.shape == p.shape for p in runner.learner.parameters())
+    trainer = Trainer(plan(precision=Int8Full()), prepared(), alone)
+    list(trainer.steps())
+    trainer.learner([], Share({})).total.backward()
+    assert all(not p.grad.any() and p.grad.shape == p.shape for p in trainer.learner.parameters())
 
 
 def test_nothing_but_the_vectors_stays_in_fp32_with_bf16_pure(alone):
-    runner = Trainer(plan(precision=Bf16Pure()), prepared(), alone)
-    for parameter in runner.learner.parameters():
+    trainer = Trainer(plan(precision=Bf16Pure()), prepared(), alone)
+    for parameter in trainer.learner.parameters():
         assert parameter.dtype == (torch.bfloat16 if parameter.ndim > 1 else torch.float32)
     with pytest.raises(ValueError, match="rounding must be stochastic or kahan: nearest loses every update"):
         Bf16Pure(rounding="nearest")
@@ -223,10 +199,10 @@ def test_small_steps_reach_bf16_weights_unless_rounded_to_nearest(alone):
     moved = {}
     for rounding in ("stochastic", "kahan", "nearest"):
         option = Bf16Pure(rounding=rounding, force=True)
-        runner = Trainer(plan(precision=option, optim=AdamW(lr=1e-5, weight_decay=0.0)), prepared(), alone)
-        before = state_of(runner)
-        list(runner.steps())
-        after = state_of(runner)
+        trainer = Trainer(plan(precision=option, optim=AdamW(lr=1e-5, weight_decay=0.0)), prepared(), alone)
+        before = state_of(trainer)
+        list(trainer.steps())
+        after = state_of(trainer)
         name = "model.bert.encoder.layer.0.intermediate.dense.weight"
         moved[rounding] = float((after[name] != before[name]).float().mean())
     assert moved["nearest"] < 0.2 < moved["stochastic"]

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from compared import relative
 from safetensors.torch import load_file, save_file
-from small import plan, prepared
+from small import plan
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lmctl.config.schema import Budget
 from lmctl.core.errors import ConfigError
 from lmctl.core.model_copies import restored_copy
-from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
-from lmctl.parallel.processes import Processes
 from lmctl.precision.codecs import Int8Rows, Int8RowsAndProducts
-from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.precision.stored_linear import LayerStore, StoredLinear, store_weight
+from lmctl.precision.stored_linear import LayerStore, store_weight
 from lmctl.precision.stored_optimiser import StoredOptimizer
-from lmctl.train.trainer import Trainer
 
 KINDS = pytest.mark.parametrize("kind", ["linear", "conv1d"])
 
@@ -34,10 +27,6 @@ KINDS = pytest.mark.parametrize("kind", ["linear", "conv1d"])
 def layer_of(kind: str) -> nn.Module:
     torch.manual_seed(0)
     return nn.Linear(64, 48) if kind == "linear" else Conv1D(48, 64)
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a.detach().double() - b.detach().double()).norm() / b.detach().double().norm())
 
 
 @KINDS
@@ -127,7 +116,6 @@ def test_any_optimiser_steps_as_on_float_weights(name):
         assert ((network[0].read() - twin[0].weight).abs() <= step * 1.0001).all()
         assert torch.allclose(network[1].weight, twin[1].weight, atol=1e-5)
         assert network[0].weight.untyped_storage().size() == 0
-    assert all(work.numel() == 0 for _, work, _ in ours._entries)
 
 
 def test_small_updates_arrive_on_average():
@@ -148,15 +136,26 @@ def test_small_updates_arrive_on_average():
 
 
 def test_the_seed_the_step_and_the_number_make_the_noise():
-    layer = nn.Linear(8, 8)
-    store_weight(layer, Int8Rows("fp32", False))
-    optimizer = StoredOptimizer(torch.optim.SGD(layer.parameters()), [LayerStore(layer)], seed=3)
-    like = torch.empty(64, 64)
-    first = optimizer._noise(like, 0)
-    assert torch.equal(first, optimizer._noise(like, 0))
-    assert not torch.equal(first, optimizer._noise(like, 1))
-    optimizer.taken += 1
-    assert not torch.equal(first, optimizer._noise(like, 0))
+    """Of layers that are alike and move alike."""
+
+    def moved(seed: int) -> list[torch.Tensor]:
+        layers = nn.Sequential(layer_of("linear"), layer_of("linear"))
+        for layer in layers:
+            store_weight(layer, Int8Rows("fp32", False))
+        plain, stores = torch.optim.SGD(layers.parameters(), 1.0), [LayerStore(layer) for layer in layers]
+        optimizer = StoredOptimizer(plain, stores, seed)
+        found = []
+        for _ in range(2):
+            before = [layer.read() for layer in layers]
+            for parameter in layers.parameters():
+                parameter.grad = torch.full(parameter.shape, 1e-4)
+            optimizer.step()
+            found += [layer.read() != old for layer, old in zip(layers, before, strict=True)]
+        return found
+
+    first, again, other = moved(3), moved(3), moved(4)
+    assert all(map(torch.equal, first, again))
+    assert len({bytes(place.numpy()) for place in (*first, *other)}) == 8
 
 
 def test_a_device_decides_about_found_inf_through_the_wrapper():
@@ -188,36 +187,8 @@ def test_compile_is_refused_by_name():
         plan(precision=Int8Weights(), compile=True)
 
 
-def _one_of_two(rank: int, folder: str, names: list[str]) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "localhost"}
-    os.environ |= {"MASTER_PORT": (Path(folder) / "port").read_text(), "OMP_NUM_THREADS": "1"}
-    from precisions import PRECISIONS
-
-    processes = Processes(on_cpu=True)
-    changes = {"objective": MaskedLMAndNextSentence(), "budget": Budget(steps=4)}
-    for name in names:
-        runner = Trainer(plan(precision=PRECISIONS[name], **changes), prepared(), processes)
-        assert [report.taken for report in runner.steps()] == [True] * 4
-        torch.save(copy.deepcopy(runner.network.state_dict()), Path(folder) / f"{name}-{rank}.pt")
-    processes.close()
-
-
-def test_two_processes_keep_the_same_bits(tmp_path):
-    names = ["int8_full", "bf16_pure", "int8_weights_bf16"]
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        (tmp_path / "port").write_text(str(free.getsockname()[1]))
-    mp.spawn(_one_of_two, args=(str(tmp_path), names), nprocs=2)
-    for name in names:
-        one, two = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(2))
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[key], two[key]) for key in one), name
-
-
-def test_stored_layers_are_in_every_precision_that_stores():
-    alone = Processes(on_cpu=True)
-    for option in (Int8Weights(), Int8Full()):
-        network = Trainer(plan(precision=option), prepared(), alone).network
-        assert sum(isinstance(module, StoredLinear) for module in network.modules()) == 12
+def test_two_processes_keep_the_same_bits(both):
+    for name, one in both[0]["stored"].items():
+        other = both[1]["stored"][name]
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
