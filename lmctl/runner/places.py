@@ -1,4 +1,4 @@
-"""Where a run works. These only say what is wanted; `lmctl.parallel.launch` starts the processes."""
+"""Options of `runner`: CPU, GPU, or several processes. Settings only; `lmctl.parallel.launch` starts the processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmctl.runner.base import Where
 
 @dataclass(frozen=True)
 class Auto(Where):
-    """Every GPU there is, a process each; without one, the CPU in one process."""
+    """One process per GPU; without a GPU one process on the CPU."""
 
     def world(self) -> int:
         import torch
@@ -48,7 +48,7 @@ class Gpu(Where):
 
 @dataclass(frozen=True)
 class Either(Where):
-    """Several workers, on the kind of device that `device` names: auto is a GPU where there is one."""
+    """Several workers on the kind of device that `device` names; auto is GPU if there is one, else CPU."""
 
     device: str = field(default="auto", kw_only=True)
 
@@ -64,7 +64,7 @@ class Either(Where):
 
 @dataclass(frozen=True)
 class Ddp(Either):
-    """Several processes that average their gradients (Li et al. 2020, "PyTorch Distributed")."""
+    """Distributed data parallel: processes average their gradients (Li et al. 2020, "PyTorch Distributed")."""
 
     processes: Optional[int] = None
 
