@@ -1,13 +1,13 @@
-"""The exchange of one step's gradients, whatever the method: after the last backward pass, once, over all of them.
+"""Compressed gradient exchange of one step, for any method: once, after the last backward pass, over all gradients.
 
-DDP would hand out its buckets while the backward pass runs, which hides the network behind computation. But it rebuilds
-its buckets after the first step, so that what a compressor keeps for one would belong to another; methods that talk
-twice (PowerSGD, an average that is scattered and rejoined) would have to chain collectives in its callbacks, which gloo
-does not stand; and a step that fp16 skips is only known to be skipped when the last bucket is there. So the learner is
-not wrapped, and everything happens here, in the order of the parameters' names.
+Not a DDP communication hook, although DDP overlaps communication with the backward pass. DDP rebuilds its buckets after
+the first step, so that the residual of one bucket would be used for another; methods with two rounds (PowerSGD,
+reduce-scatter and all-gather) would have to chain collectives in its callbacks, which gloo does not support; and a step
+that fp16 skips is known to be skipped only with the last bucket. So the learner is not wrapped, and the exchange runs
+here, in the order of the parameters' names.
 
-First, with the small tensors that are sent whole, goes a flag for every tensor that is not finite: so all workers know
-before anything is remembered, and skip together.
+The first message holds the small tensors that are sent uncompressed, and one flag for every tensor that is not finite.
+So all workers know of an overflow before any state changes, and skip the step together.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lmctl.compression.wire import Wire
 
 
 class Method(Protocol):
-    """A way to average vectors over the network."""
+    """A compressed mean over workers."""
 
     def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
-        """The mean over all workers, as it arrives, float32 [n]; `gradient`, float32 [n], is used up. What is
-        remembered changes only if `fine`, bool []."""
+        """Approximate mean of `gradient`, float32 [n], over all workers: float32 [n]. `gradient` is overwritten. The
+        residual changes only if `fine`, bool []."""
         ...
 
     def figures(self, step: int) -> dict[str, float]: ...
@@ -39,7 +39,7 @@ class Method(Protocol):
 
 
 class CompressedExchange(Exchange):
-    """Gradients are averaged by `method`, small ones as they are."""
+    """Gradients are averaged by `method`; small tensors are sent uncompressed."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class CompressedExchange(Exchange):
         momentum: float = 0.0,
         probe_every: int | None = None,
     ) -> None:
-        """`what`: the method in words. `clip`: the norm that each worker's own gradient is scaled down to before.
-        `momentum`: that of tensors sent whole, where the method has taken it over from the optimiser."""
+        """`what`: the method in words. `clip`: norm to which each worker's own gradient is clipped before compression.
+        `momentum`: that of uncompressed tensors, where the method replaces the optimiser's momentum."""
         self.layout, self.wire, self.method, self.what = layout, wire, method, what
         self.clip, self.momentum, self.probe_every = clip, momentum, probe_every
         self.velocity = torch.zeros(size(layout.whole) if momentum else 0, device=layout.device)
@@ -80,20 +80,20 @@ class CompressedExchange(Exchange):
         self.sent = self.wire.sent - before
 
     def _norms(self, compressed: Tensor, whole: Tensor) -> Tensor:
-        """The norm of each tensor of one worker's gradient: float32 [tensors]."""
+        """Gradient norm of each tensor of this worker: float32 [tensors]."""
         layout = self.layout
         tensors = [p.of(compressed) for p in layout.compressed] + [p.of(whole) for p in layout.whole]
         return torch.stack(torch._foreach_norm(tensors))
 
     def _clip(self, compressed: Tensor, whole: Tensor, norms: Tensor) -> None:
-        """Scale one worker's gradient down to the local norm, in place."""
+        """Local gradient clipping, in place."""
         if self.clip is not None:
             factor = (self.clip / (norms.norm() + 1e-6)).clamp(max=1.0).nan_to_num(1.0)
             compressed.mul_(factor)
             whole.mul_(factor)
 
     def _mark(self, compressed: Tensor, whole: Tensor, flags: Tensor) -> None:
-        """Make one value of every flagged tensor infinite, so that whoever looks at gradients sees which."""
+        """Set one value of every flagged tensor to infinity, so that loss scaling and messages find the tensor."""
         infinite = torch.where(flags > 0, torch.inf, 0.0)
         split = len(self.layout.compressed)
         compressed.index_add_(0, self._starts[:split], infinite[:split])
@@ -123,7 +123,7 @@ class CompressedExchange(Exchange):
         return figures
 
     def state_dict(self) -> dict[str, Any]:
-        """Also the newest look, so that the record of a resumed run has it too."""
+        """Includes the last probe, so that the metrics of a resumed run have it too."""
         velocity = {part.name: part.of(self.velocity) for part in self.layout.whole if self.momentum}
         return {"method": self.method.state_dict(), "cosine": self._cosine, "velocity": velocity}
 
