@@ -1,10 +1,10 @@
-"""Number formats for the three products of a linear layer.
+"""Quantised arithmetic: number formats of the three matrix products of a linear layer.
 
     output           y  [N, O] = x [N, I] . w^T [I, O]      a scale per token, a scale per output channel
     input gradient   gx [N, I] = g [N, O] . w [O, I]        a scale per token, a scale per input channel
     weight gradient  gw [O, I] = g^T [O, N] . x [N, I]      a scale per output channel, a scale per input channel
 
-Scales stand outside of each sum, because each operand is scaled along the dimension that is summed over.
+The scales factor out of each sum, because no operand is scaled differently along the dimension that is summed over.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from lmctl.precision.rounding import Rows, noise16, quantise
 
 
 class Arithmetic(Protocol):
-    """A low-precision format and its product."""
+    """A low-precision number format: quantisation, and the matrix product of quantised operands."""
 
     def noise(self, gradient: Tensor) -> Tensor | None:
-        """What rounds an output gradient stochastically, shared by its two uses; None: to nearest."""
+        """Noise for stochastic rounding of an output gradient, shared by its two products; None: round to nearest."""
         ...
 
     def quantise(self, values: Tensor, dim: int) -> Rows:
-        """Weights or activations [M, N], scaled along `dim`."""
+        """Quantise weights or activations [M, N], one scale for all values along `dim`."""
         ...
 
     def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Rows:
-        """An output gradient [M, N], scaled along `dim`."""
+        """Quantise an output gradient [M, N], one scale for all values along `dim`."""
         ...
 
     def multiply(self, a: Rows, b: Rows) -> Tensor:
-        """[M, K] times [K, N], scaled along K each: float32 [M, N]."""
+        """Matrix product of [M, K] and [K, N], each with one scale per vector of K values: float32 [M, N]."""
         ...
 
 
 @dataclass(frozen=True)
 class Int8:
-    """int8 operands, exact int32 sums, float32 scales (or powers of two: fixed point)."""
+    """int8 operands, exact int32 sums, float32 scales (or powers of two: fixed-point arithmetic)."""
 
     stochastic: bool
     pow2: bool
@@ -63,13 +63,13 @@ class Int8:
 
 @contextmanager
 def plainly(device: torch.device) -> Iterator[None]:
-    """Inside it, products are computed as they are written: no autocast, no emulation of half precision."""
+    """Context in which products run exactly as written: no autocast, no emulation of half precision."""
     with torch.autocast(device.type, enabled=False), torch._C.DisableTorchFunction():
         yield
 
 
 def output_dtype(x: Tensor) -> torch.dtype:
-    """What a product of `x` comes out as, under autocast or not."""
+    """The dtype of a product of `x`, with or without autocast."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
@@ -80,7 +80,7 @@ def as_matrix(x: Tensor) -> Tensor:
 
 
 def linear_forward(x: Tensor, weight: Rows, arithmetic: Arithmetic) -> Tensor:
-    """The output product [..., O] of x [..., I] and a quantised weight [O, I] scaled along I."""
+    """Output product [..., O] of x [..., I] and a quantised weight [O, I] with one scale per output channel."""
     dtype = output_dtype(x)
     with plainly(x.device):
         y = arithmetic.multiply(arithmetic.quantise(as_matrix(x), 1), weight.t())
@@ -88,6 +88,6 @@ def linear_forward(x: Tensor, weight: Rows, arithmetic: Arithmetic) -> Tensor:
 
 
 def weight_gradient(arithmetic: Arithmetic, gradient: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
-    """[O, I] float32 from an output gradient [N, O] and inputs [N, I]."""
+    """Weight gradient, float32 [O, I], from an output gradient [N, O] and inputs [N, I]."""
     g = arithmetic.quantise_gradient(gradient, 0, noise)
     return arithmetic.multiply(g.t(), arithmetic.quantise(x, 0))

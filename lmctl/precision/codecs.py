@@ -1,4 +1,4 @@
-"""How stored weights are kept, and how their products are computed."""
+"""Codecs of quantised weights: their storage format, and their forward and backward products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmctl.precision.rounding import Rows, quantise
 
 @dataclass(frozen=True)
 class FloatProducts:
-    """Products in "fp32" or "bf16" from weights that are made float again for the moment."""
+    """Weights are dequantised for each product, which runs in "fp32" or "bf16"."""
 
     products: str
 
@@ -23,14 +23,14 @@ class FloatProducts:
         raise NotImplementedError
 
     def forward(self, x: Tensor, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
-        x = x.float() if self.products == "fp32" else x  # T5 casts inputs to what it takes for the weight's dtype
+        x = x.float() if self.products == "fp32" else x  # T5 casts inputs to the dtype that it finds on the weight
         return torch.nn.functional.linear(x, self.decode(kept, shape).to(x.dtype))
 
     def backward(
         self, gradient: Tensor, x: Tensor, kept: dict[str, Tensor], shape: torch.Size, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         gx = gw = None
-        with products_in(self.products, x.device):  # the backward pass is outside of the run's own context
+        with products_in(self.products, x.device):  # the run's autocast context does not cover the backward pass
             if wanted[0]:
                 gx = torch.matmul(gradient, self.decode(kept, shape).to(gradient.dtype))
             if wanted[1]:
@@ -40,7 +40,7 @@ class FloatProducts:
 
 @dataclass(frozen=True)
 class Int8Rows(FloatProducts):
-    """int8 with a float32 scale per output channel; a power of two with `pow2`."""
+    """int8 with a float32 scale per output channel; with `pow2` the scale is a power of two."""
 
     pow2: bool
 
@@ -56,8 +56,8 @@ class Int8Rows(FloatProducts):
 
 @dataclass(frozen=True)
 class Int8RowsAndProducts(Int8Rows):
-    """The same, and products in int8 as well. The weight's scales are folded into the output gradient, so that the
-    weight enters its two products as it is kept."""
+    """int8 storage, and int8 products as well. The weight's scales are multiplied into the output gradient, so that
+    both products with the weight use it as it is stored."""
 
     stochastic: bool
 
