@@ -1,8 +1,8 @@
-"""A teacher whose logits come from the cache (`lmctl.distill.logit_cache`): it is run once, and need not be loaded.
+"""Teacher logits from a cache (`lmctl.distill.logit_cache`): computed once, after which the teacher need not be loaded.
 
-They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by the
-rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target they
-differ by what `lmctl.distill.compact_logits` leaves out, too.
+They are the logits of the live teacher for the same rows. With `teacher_cache_k=null` they differ by rounding only,
+because rows were batched with other rows. With k tokens per target they also lack what `lmctl.distill.compact_logits`
+leaves out.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from lmctl.train.prepare import Prepared
 from lmctl.train.static_masking import versions_of
 
 MOST_BYTES = 1 << 27
-"""Of logits that are in memory at a time while the teacher is asked."""
+"""Limit of logits in memory while the cache is filled."""
 SECONDS = 20
-"""Between lines that say how far it is."""
+"""Seconds between progress lines."""
 
 
 class CachedTeacher(Teacher):
-    """Logits from the cache instead of a forward pass."""
+    """Teacher outputs from the cache instead of a forward pass."""
 
     def __init__(
         self, tasks: Mapping[str, Maskings], shared: SharedPieces, fingerprints: dict[str, str], device: torch.device
@@ -53,7 +53,7 @@ class CachedTeacher(Teacher):
 
 @dataclass(frozen=True)
 class CachedOutput(TeacherOutput):
-    """Cached logits of one micro-batch; inner states are not cached."""
+    """Cached logits of one micro-batch; hidden states are not cached."""
 
     logits: Mapping[str, CachedLogits]
     """By term."""
@@ -70,7 +70,7 @@ class CachedOutput(TeacherOutput):
 def cached_teacher(
     plan: Plan, prepared: Prepared, examples: Mapping[str, Examples], device: torch.device
 ) -> CachedTeacher:
-    """The teacher of `plan` from the cache; ConfigError if it has no logits for these rows."""
+    """Open the cached teacher of `plan`; ConfigError if the cache has no logits for these rows."""
     keys = keys_of(plan, prepared, examples)
     tasks = {task: Maskings([find(_root(plan), key) for key in some]) for task, some in keys.items()}
     _, shared = vocabularies(plan.teachers[0], prepared)
@@ -79,7 +79,7 @@ def cached_teacher(
 
 
 def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callable[[str], None]) -> None:
-    """Compute and cache the teacher's logits for all rows that a run of `plan` will see, unless they are there."""
+    """Compute and cache the teacher's logits for all rows of a run of `plan`, unless they are cached already."""
     live: Any = None
     examples = examples_of(plan.mix, plan.model.family, plan.batch, prepared, "train", augmented=True)
     for task, keys in keys_of(plan, prepared, examples).items():
@@ -98,7 +98,7 @@ def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callab
 
 
 class _Asked:
-    """The teacher in memory, as what fills the cache."""
+    """The teacher in memory, as the function that fills the cache."""
 
     def __init__(self, plan: Plan, prepared: Prepared, device: torch.device) -> None:
         self.live, self.device = teacher_of(plan, prepared, device), device
@@ -112,7 +112,7 @@ class _Asked:
 
 
 class _Progress:
-    """Says from time to time how far something is."""
+    """Prints progress at intervals."""
 
     def __init__(self, what: str, total: int, say: Callable[[str], None]) -> None:
         self.what, self.total, self.say, self.last = what, total, say, time.monotonic()
@@ -147,13 +147,13 @@ def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) ->
             "seed": plan.seed,
         }
         if task.objective.carries_state:
-            parts["batch.size"] = plan.batch.rows  # it says which rows there are
+            parts["batch.size"] = plan.batch.rows  # how the text is cut into rows depends on it
         keys[name] = [identity(masking, k, **parts) for masking in range(versions)]
     return keys
 
 
 def _told(shared: SharedPieces) -> str:
-    """A hash of how the two vocabularies map: the only part of them that the logits depend on."""
+    """Hash of the mapping between the two vocabularies, the only part of them that the logits depend on."""
     return hashlib.sha256(shared.to_teacher.tobytes()).hexdigest()
 
 
