@@ -78,7 +78,7 @@ class Session:
             status = "stopped" if isinstance(error, Stopped) else "failed"
             if self.began and self.processes.first:
                 self.record.finish(self._summary(status) | {"error": str(error)})
-                if status == "stopped" or self.processes.world == 1:  # after an error with peers the launcher ends this process
+                if status == "stopped" or self.processes.world == 1:  # with peers, a failed process must exit now
                     self.plotter.draw(self.validator.baseline)
             raise
         finally:
