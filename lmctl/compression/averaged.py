@@ -22,6 +22,6 @@ class Averaged(Exchange):
         for parameter in self.parameters:
             gradient = parameter.grad
             mine = torch.zeros(parameter.shape, dtype=parameter.dtype) if gradient is None else gradient.detach()
-            mean = self.wire.total(mine.reshape(-1).to(parameter.device)) / self.wire.world
+            mean = self.wire.all_reduce(mine.reshape(-1).to(parameter.device)) / self.wire.world
             parameter.grad = mean.view(parameter.shape)
         self.sent = self.wire.sent - before

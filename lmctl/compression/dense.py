@@ -48,14 +48,14 @@ class Dense:
         n, share, world = len(v), self.shares[number], self.wire.world
         body = self.quantise.encode(F.pad(v, (0, world * share - n)).view(world, share))
         self.memory.subtract(v, slice(None), self.quantise.decode(body, share).flatten()[:n])
-        part = self.quantise.decode(self.wire.scatter(body), share).mean(dim=0, keepdim=True)
+        part = self.quantise.decode(self.wire.all_to_all(body), share).mean(dim=0, keepdim=True)
         if self.owed:
             part += self.owed[number]
         averaged = self.quantise.encode(part)[0]
         if self.owed:
             part -= self.quantise.decode(averaged.unsqueeze(0), share)
             torch.where(fine, part[0], self.owed[number], out=self.owed[number])
-        return self.quantise.decode(self.wire.rejoin(averaged), share).flatten()[:n]
+        return self.quantise.decode(self.wire.all_gather_parts(averaged), share).flatten()[:n]
 
     def figures(self, step: int) -> dict[str, float]:
         """Norm of the residual."""

@@ -65,10 +65,10 @@ class CompressedExchange(Exchange):
         (compressed, whole), self._step = self.layout.flatten(scale), step
         before = self.wire.sent
         looks = self.probe_every is not None and step % self.probe_every == 0
-        true = self.wire.total(torch.cat([compressed, whole]), count=False) if looks else None
+        true = self.wire.all_reduce(torch.cat([compressed, whole]), count=False) if looks else None
         norms = self._norms(compressed, whole)
         self._clip(compressed, whole, norms)
-        first = self.wire.total(torch.cat([whole, (~torch.isfinite(norms)).float()]))
+        first = self.wire.all_reduce(torch.cat([whole, (~torch.isfinite(norms)).float()]))
         m = size(self.layout.whole)
         whole, flags = first[:m] / self.wire.world, first[m:]
         fine = ~flags.any()

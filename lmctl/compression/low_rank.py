@@ -50,7 +50,7 @@ class LowRank:
 
     def _agree(self, factors: list[Tensor]) -> list[Tensor]:
         """All-reduce mean of each factor, in one message."""
-        flat = self.wire.total(torch.cat([f.reshape(-1) for f in factors])) / self.wire.world
+        flat = self.wire.all_reduce(torch.cat([f.reshape(-1) for f in factors])) / self.wire.world
         parts = flat.split([f.numel() for f in factors])
         return [part.view_as(f) for part, f in zip(parts, factors, strict=True)]
 

@@ -60,7 +60,7 @@ class Pruned:
         positions = torch.cat(chosen)
         body = self.quantise.encode(v[positions].unsqueeze(0))
         self.memory.subtract(v, positions, self.quantise.decode(body, k)[0])
-        for message in self.wire.gather(torch.cat([encode_positions(positions - first, n), body[0]])):
+        for message in self.wire.all_gather(torch.cat([encode_positions(positions - first, n), body[0]])):
             arrived = self.quantise.decode(message[head:].unsqueeze(0), k)[0]
             mean.index_add_(0, decode_positions(message[:head], n, k) + first, arrived / self.wire.world)
 

@@ -24,36 +24,36 @@ class Wire(ABC):
         self.sent = 0
         """Bytes sent by this worker so far."""
 
-    def total(self, vector: Tensor, count: bool = True) -> Tensor:
+    def all_reduce(self, vector: Tensor, count: bool = True) -> Tensor:
         """All-reduce: the sum of all workers' vectors [n]. `count`: whether the bytes are counted."""
         if count:
             self.sent += all_reduce_bytes(vector.numel() * vector.element_size(), self.world)
-        return self._summed(vector)
+        return self._all_reduce(vector)
 
-    def gather(self, message: Tensor) -> Tensor:
+    def all_gather(self, message: Tensor) -> Tensor:
         """All-gather: every worker's message uint8 [b], to all: [W, b]."""
         self.sent += gather_bytes(len(message), self.world)
-        return self._gathered(message)
+        return self._all_gather(message)
 
-    def scatter(self, messages: Tensor) -> Tensor:
+    def all_to_all(self, messages: Tensor) -> Tensor:
         """All-to-all: row w of this worker's messages uint8 [W, b] goes to worker w; returns the rows received, [W,
         b]."""
         self.sent += scatter_bytes(messages.numel(), self.world)
-        return self._swapped(messages)
+        return self._all_to_all(messages)
 
-    def rejoin(self, message: Tensor) -> Tensor:
-        """All-gather after `scatter`: each worker's result for its part, uint8 [b], to all: [W, b]."""
+    def all_gather_parts(self, message: Tensor) -> Tensor:
+        """All-gather after `all_to_all`: each worker's result for its part, uint8 [b], to all: [W, b]."""
         self.sent += scatter_bytes(self.world * len(message), self.world)
-        return self._gathered(message)
+        return self._all_gather(message)
 
     @abstractmethod
-    def _summed(self, vector: Tensor) -> Tensor: ...
+    def _all_reduce(self, vector: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _swapped(self, messages: Tensor) -> Tensor: ...
+    def _all_to_all(self, messages: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _gathered(self, message: Tensor) -> Tensor: ...
+    def _all_gather(self, message: Tensor) -> Tensor: ...
 
 
 class LoneWire(Wire):
@@ -62,30 +62,30 @@ class LoneWire(Wire):
     def __init__(self) -> None:
         super().__init__(0, 1)
 
-    def _summed(self, vector: Tensor) -> Tensor:
+    def _all_reduce(self, vector: Tensor) -> Tensor:
         return vector.clone()
 
-    def _swapped(self, messages: Tensor) -> Tensor:
+    def _all_to_all(self, messages: Tensor) -> Tensor:
         return messages
 
-    def _gathered(self, message: Tensor) -> Tensor:
+    def _all_gather(self, message: Tensor) -> Tensor:
         return message[None]
 
 
 class ProcessWire(Wire):
     """Collectives of torch.distributed between processes."""
 
-    def _summed(self, vector: Tensor) -> Tensor:
+    def _all_reduce(self, vector: Tensor) -> Tensor:
         summed = vector.clone()
         dist.all_reduce(summed)
         return summed
 
-    def _swapped(self, messages: Tensor) -> Tensor:
+    def _all_to_all(self, messages: Tensor) -> Tensor:
         received = torch.empty_like(messages)
         dist.all_to_all_single(received, messages.contiguous())
         return received
 
-    def _gathered(self, message: Tensor) -> Tensor:
+    def _all_gather(self, message: Tensor) -> Tensor:
         gathered = message.new_empty((self.world, len(message)))
         dist.all_gather(list(gathered.unbind()), message.contiguous())
         return gathered

@@ -220,7 +220,7 @@ class FakeProcesses:
     def sum(self, values: list[float]) -> list[float]:
         return values
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value
 
 
@@ -255,13 +255,13 @@ class FakeDdp(Single):
 class FakeWire(Wire):
     """Counts what would be sent."""
 
-    def _summed(self, vector: Tensor) -> Tensor:
+    def _all_reduce(self, vector: Tensor) -> Tensor:
         return vector.clone()
 
-    def _swapped(self, messages: Tensor) -> Tensor:
+    def _all_to_all(self, messages: Tensor) -> Tensor:
         return torch.empty_like(messages)
 
-    def _gathered(self, message: Tensor) -> Tensor:
+    def _all_gather(self, message: Tensor) -> Tensor:
         return message.new_empty((self.world, len(message)))
 
 

@@ -88,7 +88,7 @@ def train_here(run: Training) -> None:
 
     processes = Processes(run.plan.runner.on_cpu())
     run.plan.workers(processes.world)  # a launcher may have started other processes than the runner asks for
-    paths = processes.agree(run.paths)
+    paths = processes.broadcast(run.paths)
     with claimed(run.plan, paths, processes):
         _train_in(paths, run, processes)
     processes.close()

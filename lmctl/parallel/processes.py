@@ -63,12 +63,12 @@ class Processes:
         """The same for values of processes: simulated workers, threads of one process, count once."""
         return self.sum(values)
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """All-reduce (sum) of `tensor`, on this process's device, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Broadcast `value` from rank 0 to all."""
         if self.world == 1:
             return value
@@ -85,20 +85,20 @@ class Processes:
                 value = act()
             except LmctlError as error:
                 problem = (type(error), str(error), error.hint)
-        problem = self.agree(problem)
+        problem = self.broadcast(problem)
         if problem is not None:
             kind, message, hint = problem
             raise kind(message, hint)
         return value
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Barrier: wait for all processes."""
         if self.world > 1:
             dist.barrier(group=self._hosts)
 
     def close(self) -> None:
         """Destroy the process group, all at the same time: leaving early breaks the connections of the others."""
-        self.wait()
+        self.barrier()
         self.accelerator.end_training()
 
 

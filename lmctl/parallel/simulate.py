@@ -74,13 +74,13 @@ class ThreadWire(Wire):
         super().__init__(rank, baton.world)
         self.baton = baton
 
-    def _summed(self, vector: Tensor) -> Tensor:
+    def _all_reduce(self, vector: Tensor) -> Tensor:
         return torch.stack(self.baton.exchanged(self.rank, vector)).sum(dim=0)
 
-    def _swapped(self, messages: Tensor) -> Tensor:
+    def _all_to_all(self, messages: Tensor) -> Tensor:
         return torch.stack([letter[self.rank] for letter in self.baton.exchanged(self.rank, messages)])
 
-    def _gathered(self, message: Tensor) -> Tensor:
+    def _all_gather(self, message: Tensor) -> Tensor:
         return torch.stack(self.baton.exchanged(self.rank, message))
 
 
@@ -101,18 +101,18 @@ class ThreadProcesses(Processes):
         return torch.stack(letters).sum(dim=0).tolist()
 
     def sum_of_processes(self, values: list[float]) -> list[float]:
-        return self.agree(values)
+        return self.broadcast(values)
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         total = torch.stack(self.baton.exchanged(self.rank, tensor)).sum(dim=0)
-        self.wait()  # no worker overwrites its tensor before all have read it
+        self.barrier()  # no worker overwrites its tensor before all have read it
         tensor.copy_(total)
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         first = self.baton.exchanged(self.rank, value)[0]
         return value if self.first else copy.deepcopy(first)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         self.baton.exchanged(self.rank, None)
 
     def close(self) -> None:

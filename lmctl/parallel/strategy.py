@@ -86,7 +86,7 @@ class Single(Strategy):
         self._learner = learner
         if self.workers > 1:
             mine = checksum(learner)
-            if any(self.processes.sum([mine != self.processes.agree(mine)])):
+            if any(self.processes.sum([mine != self.processes.broadcast(mine)])):
                 raise LmctlError("the processes of this run did not begin with the same weights")
 
     @property

@@ -60,7 +60,7 @@ class _Sum:
     def share(self, processes: Processes) -> None:
         """All-reduce over all processes."""
         for part in (*self.parts, self.used):
-            processes.add_up(part)
+            processes.all_reduce(part)
 
     def cosine(self, other: _Sum) -> float | None:
         both = ((self.used > 0) & (other.used > 0)).tolist()

@@ -111,7 +111,7 @@ def _found(plan: Plan, paths: Paths, processes: Processes, say: Callable[[str], 
         return contents
     # Rank 0 verifies checkpoints and sets damaged ones aside; the others read the one it found valid.
     newest = processes.first_does(lambda: store.newest(say))
-    path = processes.agree(newest.path if newest else None)
+    path = processes.broadcast(newest.path if newest else None)
     if processes.first:
         return newest
     return read_named(path) if path else None

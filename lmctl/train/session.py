@@ -117,7 +117,7 @@ class Session:
     def _stop(self) -> None:
         """Save a checkpoint and exit, after a stop signal."""
         self._save()
-        self.processes.wait()
+        self.processes.barrier()
         signals.ignore()
         raise Stopped(
             f"{self.trainer.stopped_by} after step {self.trainer.state.step}; everything is saved",
@@ -271,7 +271,7 @@ class Session:
             summary |= {"model_bytes": weights.stat().st_size, "model_sha256": digest(weights)}
             self.record.finish(summary)
             self.plotter.draw(validator.baseline)
-        self.processes.wait()
+        self.processes.barrier()
         return summary
 
     def _best(self) -> int | None:
@@ -280,7 +280,7 @@ class Session:
         if self.plan.early_stop.patience is None or best is None or best["step"] == self.trainer.state.step:
             return None
         step = int(best["step"])
-        damage = self.processes.agree(verify(self.checkpoints.path(step)) if self.processes.first else None)
+        damage = self.processes.broadcast(verify(self.checkpoints.path(step)) if self.processes.first else None)
         if damage is not None:
             self.display.say(f"the best weights, of step {step:,}, are not there ({damage}): the last are exported")
             return None

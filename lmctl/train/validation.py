@@ -206,7 +206,7 @@ class Sums:
     def figures(self, processes: Processes) -> dict[str, Figure]:
         """All metrics with targets, summed over all processes."""
         # A process may have no rows, so the names are those of rank 0.
-        kinds: dict[str, Kind] = processes.agree(dict(sorted(self.kinds.items())))
+        kinds: dict[str, Kind] = processes.broadcast(dict(sorted(self.kinds.items())))
         flat: list[float] = []
         for name, kind in kinds.items():
             flat += [self.counts.get(name, 0.0), *self.squares.get(name, np.zeros(4)).tolist()]
