@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lmctl.precision.int8_product import int8_product
-from lmctl.precision.rounding import Rows, noise16, quantise
+from lmctl.precision.rounding import QuantisedRows, noise16, quantise
 
 
 class Arithmetic(Protocol):
@@ -28,21 +28,21 @@ class Arithmetic(Protocol):
         """Noise for stochastic rounding of an output gradient, shared by its two products; None: round to nearest."""
         ...
 
-    def quantise(self, values: Tensor, dim: int) -> Rows:
+    def quantise(self, values: Tensor, dim: int) -> QuantisedRows:
         """Quantise weights or activations [M, N], one scale for all values along `dim`."""
         ...
 
-    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Rows:
+    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> QuantisedRows:
         """Quantise an output gradient [M, N], one scale for all values along `dim`."""
         ...
 
-    def multiply(self, a: Rows, b: Rows) -> Tensor:
+    def multiply(self, a: QuantisedRows, b: QuantisedRows) -> Tensor:
         """Matrix product of [M, K] and [K, N], each with one scale per vector of K values: float32 [M, N]."""
         ...
 
 
 @dataclass(frozen=True)
-class Int8:
+class Int8Arithmetic:
     """int8 operands, exact int32 sums, float32 scales (or powers of two: fixed-point arithmetic)."""
 
     stochastic: bool
@@ -51,18 +51,18 @@ class Int8:
     def noise(self, gradient: Tensor) -> Tensor | None:
         return noise16(gradient.shape, gradient.device) if self.stochastic else None
 
-    def quantise(self, values: Tensor, dim: int) -> Rows:
+    def quantise(self, values: Tensor, dim: int) -> QuantisedRows:
         return quantise(values, dim, self.pow2)
 
-    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Rows:
+    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> QuantisedRows:
         return quantise(values, dim, self.pow2, noise)
 
-    def multiply(self, a: Rows, b: Rows) -> Tensor:
+    def multiply(self, a: QuantisedRows, b: QuantisedRows) -> Tensor:
         return int8_product(a.values, b.values).float().mul_(a.scale).mul_(b.scale)
 
 
 @contextmanager
-def plainly(device: torch.device) -> Iterator[None]:
+def without_autocast(device: torch.device) -> Iterator[None]:
     """Context in which products run exactly as written: no autocast, no emulation of half precision."""
     with torch.autocast(device.type, enabled=False), torch._C.DisableTorchFunction():
         yield
@@ -79,10 +79,10 @@ def as_matrix(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-def linear_forward(x: Tensor, weight: Rows, arithmetic: Arithmetic) -> Tensor:
+def linear_forward(x: Tensor, weight: QuantisedRows, arithmetic: Arithmetic) -> Tensor:
     """Output product [..., O] of x [..., I] and a quantised weight [O, I] with one scale per output channel."""
     dtype = output_dtype(x)
-    with plainly(x.device):
+    with without_autocast(x.device):
         y = arithmetic.multiply(arithmetic.quantise(as_matrix(x), 1), weight.t())
     return y.view(*x.shape[:-1], y.shape[-1]).to(dtype)
 

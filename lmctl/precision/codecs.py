@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lmctl.precision.arithmetic import Int8, linear_forward, plainly, weight_gradient
+from lmctl.precision.arithmetic import Int8Arithmetic, linear_forward, weight_gradient, without_autocast
 from lmctl.precision.autocast import products_in
-from lmctl.precision.rounding import Rows, quantise
+from lmctl.precision.rounding import QuantisedRows, quantise
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,19 @@ class Int8RowsAndProducts(Int8Rows):
     stochastic: bool
 
     def forward(self, x: Tensor, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
-        return linear_forward(x, Rows(kept["int8"], kept["scale"][:, None]), Int8(self.stochastic, self.pow2))
+        return linear_forward(
+            x, QuantisedRows(kept["int8"], kept["scale"][:, None]), Int8Arithmetic(self.stochastic, self.pow2)
+        )
 
     def backward(
         self, gradient: Tensor, x: Tensor, kept: dict[str, Tensor], shape: torch.Size, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        low, gx, gw = Int8(self.stochastic, self.pow2), None, None
-        with plainly(x.device):
+        low, gx, gw = Int8Arithmetic(self.stochastic, self.pow2), None, None
+        with without_autocast(x.device):
             noise = low.noise(gradient)
             if wanted[0]:
                 folded = low.quantise_gradient(gradient * kept["scale"], 1, noise)
-                gx = low.multiply(folded, Rows(kept["int8"], torch.ones_like(kept["scale"][:1, None])))
+                gx = low.multiply(folded, QuantisedRows(kept["int8"], torch.ones_like(kept["scale"][:1, None])))
             if wanted[1]:
                 gw = weight_gradient(low, gradient, x, noise)
         return gx, gw

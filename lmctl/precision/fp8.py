@@ -55,7 +55,7 @@ class Fp8(LinearLayers):
 
         choice = choose(network, self.exclude, self.name)
         for module in choice.chosen.values():
-            low_precision_products(module, fp8_arithmetic.Fp8(self.scale == "row", self.emulate))
+            low_precision_products(module, fp8_arithmetic.Fp8Arithmetic(self.scale == "row", self.emulate))
         return choice.say("fp8 products" + (", emulated" if self.emulate else ""))
 
     def table(self, device: torch.device) -> dict[str, str]:

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmctl.precision.counting import count
-from lmctl.precision.rounding import TINY, Rows, largest
+from lmctl.precision.rounding import TINY, QuantisedRows, largest
 
 
 @dataclass(frozen=True)
-class Fp8:
+class Fp8Arithmetic:
     """fp8 operands, fp32 sums. `rowwise`: one scale per token and channel; `emulate`: operands are rounded to fp8 and
     multiplied in fp32."""
 
@@ -28,29 +28,29 @@ class Fp8:
     def noise(self, gradient: Tensor) -> Tensor | None:
         return None
 
-    def quantise(self, values: Tensor, dim: int) -> Rows:
+    def quantise(self, values: Tensor, dim: int) -> QuantisedRows:
         return self._to(torch.float8_e4m3fn, values, dim)
 
-    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Rows:
+    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> QuantisedRows:
         return self._to(torch.float8_e5m2, values, dim)
 
-    def _to(self, dtype: torch.dtype, values: Tensor, dim: int) -> Rows:
+    def _to(self, dtype: torch.dtype, values: Tensor, dim: int) -> QuantisedRows:
         """Quantise `values` [M, N] to `dtype`: the largest magnitude along `dim` (of the whole tensor, unless
         `rowwise`) becomes the format's maximum."""
         size = largest(values, dim) if self.rowwise else largest(values).view(1, 1)
         scale = (size / torch.finfo(dtype).max).clamp_min(TINY)
-        return Rows(
+        return QuantisedRows(
             (values / scale).to(dtype), scale
         )  # at most one ulp of float32 above the maximum, which is rounded to the maximum
 
-    def multiply(self, a: Rows, b: Rows) -> Tensor:
+    def multiply(self, a: QuantisedRows, b: QuantisedRows) -> Tensor:
         count("fp8")
         if self.emulate:
             return torch.mm(a.values.float(), b.values.float()).mul_(a.scale).mul_(b.scale)
         return scaled_product(a, b, self.rowwise)
 
 
-def scaled_product(a: Rows, b: Rows, rowwise: bool) -> Tensor:
+def scaled_product(a: QuantisedRows, b: QuantisedRows, rowwise: bool) -> Tensor:
     """Product of [M, K] and [K, N] by torch's fp8 kernel, which needs K and N as multiples of 16 (padded with zeros),
     `a` row-major and `b` column-major. With scales per row the kernel returns bf16, else fp32; the result is
     float32."""

@@ -37,7 +37,7 @@ class Int8(LinearLayers):
 
         choice = choose(network, self.exclude, self.name)
         for module in choice.chosen.values():
-            low_precision_products(module, arithmetic.Int8(self.stochastic, self.scale == "pow2"))
+            low_precision_products(module, arithmetic.Int8Arithmetic(self.stochastic, self.scale == "pow2"))
         return choice.say("int8 products")
 
     def table(self, device: torch.device) -> dict[str, str]:

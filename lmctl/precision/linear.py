@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from lmctl.precision.arithmetic import Arithmetic, as_matrix, linear_forward, plainly, weight_gradient
+from lmctl.precision.arithmetic import Arithmetic, as_matrix, linear_forward, weight_gradient, without_autocast
 from lmctl.precision.counting import in_reference
 
 
@@ -32,7 +32,7 @@ class LowProduct(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         low: Arithmetic = ctx.arithmetic
         g, gx, gw = as_matrix(gradient), None, None
-        with plainly(g.device):
+        with without_autocast(g.device):
             noise = low.noise(g)
             if ctx.needs_input_grad[0]:
                 gx = low.multiply(low.quantise_gradient(g, 1, noise), low.quantise(weight, 0))

@@ -19,15 +19,15 @@ TINY = 1e-30
 """Smallest scale: for rows of zeros, so that its inverse is finite."""
 
 
-class Rows(NamedTuple):
+class QuantisedRows(NamedTuple):
     """Quantised values [M, N] and their float32 scales, [M, 1] or [1, N] (one per row or column); dequantised: their
     product."""
 
     values: Tensor
     scale: Tensor
 
-    def t(self) -> Rows:
-        return Rows(self.values.t(), self.scale.t())
+    def t(self) -> QuantisedRows:
+        return QuantisedRows(self.values.t(), self.scale.t())
 
 
 def noise16(shape: torch.Size, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
@@ -54,7 +54,7 @@ def power_of_two(scale: Tensor) -> Tensor:
     return torch.where(torch.isfinite(scale), up, scale)
 
 
-def quantise(values: Tensor, dim: int, pow2: bool = False, noise: Tensor | None = None) -> Rows:
+def quantise(values: Tensor, dim: int, pow2: bool = False, noise: Tensor | None = None) -> QuantisedRows:
     """Quantise `values` [M, N] to symmetric int8, with one scale for all values along `dim`: the largest magnitude
     becomes 127, or with `pow2` at most 127, the scale then being a power of two (fixed point). Rounds to nearest, or
     with `noise` (int16 of the same shape) stochastically. A row that is not finite gets a scale that is not finite."""
@@ -66,7 +66,7 @@ def quantise(values: Tensor, dim: int, pow2: bool = False, noise: Tensor | None 
         steps.round_()
     else:  # the half (32768.5 instead of 32768) makes it unbiased, and keeps values that lie on the grid
         steps.add_(noise.float().add_(32768.5), alpha=2.0**-16).floor_()
-    return Rows(steps.clamp_(-LEVELS, LEVELS).to(torch.int8), scale)
+    return QuantisedRows(steps.clamp_(-LEVELS, LEVELS).to(torch.int8), scale)
 
 
 def to_bf16(values: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -125,7 +125,7 @@ class StoredWeight(InOwnForm, nn.Module):
         super()._apply(fn, recurse)
         device = self.tensors()[self.suffixes[0]].device
         if weight is not None and device != weight.device:
-            weight = nn.Parameter(hollow(weight.shape, weight.dtype, device), weight.requires_grad)
+            weight = nn.Parameter(without_memory(weight.shape, weight.dtype, device), weight.requires_grad)
         self._parameters["weight"] = weight
         return self
 
@@ -172,10 +172,10 @@ def store_weight(module: nn.Module, codec: Codec, gradient: torch.dtype = torch.
     for suffix, tensor in encoded.items():
         module.register_buffer(f"weight_{suffix}", tensor.contiguous())
     module.kept = Kept.of(codec.format, before, codec.decode(module.tensors(), before.shape))
-    module.weight.data = hollow(module.weight.shape, gradient, module.weight.device)
+    module.weight.data = without_memory(module.weight.shape, gradient, module.weight.device)
 
 
-def hollow(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+def without_memory(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor that has a shape but no memory."""
     tensor = torch.empty(shape, dtype=dtype, device=device)
     tensor.untyped_storage().resize_(0)

@@ -98,7 +98,7 @@ def test_weight_gradients_that_are_wrong_are_found(alone, monkeypatch, name, fac
 @pytest.mark.parametrize("factor", [1.2, 0.8])
 def test_products_that_are_a_fifth_off_are_found(alone, monkeypatch, name, factor):
     runner = runner_of(alone, name, **GPT2)
-    for kind in (arithmetic.Int8, fp8_arithmetic.Fp8):
+    for kind in (arithmetic.Int8Arithmetic, fp8_arithmetic.Fp8Arithmetic):
         honest = kind.multiply
         monkeypatch.setattr(kind, "multiply", lambda self, a, b, honest=honest: honest(self, a, b) * factor)
     floats, half = codecs.FloatProducts.forward, emulation.HalfProducts.__torch_function__
@@ -120,7 +120,7 @@ def test_one_layer_of_many_is_enough(alone):
     name, layer = [(n, m) for n, m in runner.network.named_modules() if isinstance(m, linear.LowLinear)][5]
     honest = layer.arithmetic
 
-    class Half(arithmetic.Int8):
+    class Half(arithmetic.Int8Arithmetic):
         def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Any:
             return super().quantise_gradient(values / 2 if dim == 1 else values, dim, noise)
 
