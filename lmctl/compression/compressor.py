@@ -13,7 +13,7 @@ from lmctl.core.errors import ConfigError
 if TYPE_CHECKING:
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import Method
-    from lmctl.compression.gradient_layout import Layout
+    from lmctl.compression.gradient_layout import GradientLayout
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
@@ -90,7 +90,7 @@ class Compressor(Option):
         feedback = "error feedback" if self.error_feedback else "no error feedback"
         return f"{pruned}in {type(self.quantise).__name__.lower()}, {feedback}"
 
-    def method(self, layout: Layout, wire: Wire, memory: ErrorFeedback) -> Method:
+    def method(self, layout: GradientLayout, wire: Wire, memory: ErrorFeedback) -> Method:
         if self.density < 1:
             from lmctl.compression.sparse import Pruned
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lmctl.compression.base import Exchange
-from lmctl.compression.gradient_layout import Layout, size
+from lmctl.compression.gradient_layout import GradientLayout, size
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.compression.wire import Wire
 
@@ -43,7 +43,7 @@ class CompressedExchange(Exchange):
 
     def __init__(
         self,
-        layout: Layout,
+        layout: GradientLayout,
         wire: Wire,
         method: Method,
         what: str,

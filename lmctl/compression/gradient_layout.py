@@ -39,7 +39,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Layout:
+class GradientLayout:
     """The trainable parameters, concatenated in two flat vectors; at least one parameter is compressed."""
 
     compressed: list[Part]
@@ -92,7 +92,7 @@ def cut(parts: Sequence[Part], most: int = PIECE) -> list[list[Part]]:
 
 def layout_of(
     learner: nn.Module, dense_below: int, exclude: Iterable[str], pays: Callable[[tuple[int, ...]], bool]
-) -> Layout:
+) -> GradientLayout:
     """Decide what is compressed. Sent uncompressed: vectors, tensors of fewer than `dense_below` values, names that
     match a pattern of `exclude`, and shapes for which `pays` is false."""
     named = [(n.removeprefix("network."), p) for n, p in learner.named_parameters() if p.requires_grad]
@@ -114,7 +114,7 @@ def layout_of(
             f"compression: every tensor of this model would be sent whole (its largest matrix has {largest:,} values)",
             "lower compression.dense_below, or compression=none",
         )
-    return Layout(*chosen)
+    return GradientLayout(*chosen)
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import CompressedExchange, Method
-    from lmctl.compression.gradient_layout import Layout
+    from lmctl.compression.gradient_layout import GradientLayout
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
@@ -87,5 +87,5 @@ class Option(GradCompressor):
         return True
 
     @abstractmethod
-    def method(self, layout: Layout, wire: Wire, memory: ErrorFeedback) -> Method:
+    def method(self, layout: GradientLayout, wire: Wire, memory: ErrorFeedback) -> Method:
         """The method with its state, over `layout.compressed`."""

@@ -10,7 +10,7 @@ from lmctl.compression.option import Option
 if TYPE_CHECKING:
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import Method
-    from lmctl.compression.gradient_layout import Layout
+    from lmctl.compression.gradient_layout import GradientLayout
     from lmctl.compression.wire import Wire
 
 
@@ -43,7 +43,7 @@ class PowerSgd(Option):
         rank = min(self.rank, rows, columns)
         return (rows + columns) * rank * self.least_ratio < rows * columns
 
-    def method(self, layout: Layout, wire: Wire, memory: ErrorFeedback) -> Method:
+    def method(self, layout: GradientLayout, wire: Wire, memory: ErrorFeedback) -> Method:
         from lmctl.compression.low_rank import LowRank
 
         return LowRank(layout.compressed, wire, self.rank, self.warm_start, memory)

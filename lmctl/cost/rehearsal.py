@@ -41,7 +41,7 @@ from lmctl.train.learner import Learner
 from lmctl.train.perturbations import Perturbations, rewrites_of
 from lmctl.train.precision_proof import ROWS as PROOF_ROWS
 from lmctl.train.precision_proof import both_ways
-from lmctl.train.step import Moment
+from lmctl.train.step import StepContext
 from lmctl.train.weight_memory import tensors_in
 
 STEP, BEFORE, AFTER = "a step", "the beginning", "the export"
@@ -180,7 +180,7 @@ class StepRehearsal:
     def _play(self, batches: list[Batch], step: int = 0) -> None:
         """One step after `step` others, half of the budget being spent."""
         window = Window(batches, dict.fromkeys(self.samples, 1.0), Position())
-        self.step(window, self.counts, Moment(step, step, 0.5, self.plan.optim.lr))
+        self.step(window, self.counts, StepContext(step, step, 0.5, self.plan.optim.lr))
         self.step.zero_grad()
 
     def _strategy(self) -> Strategy:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lmctl.precision.base import Precision
 
 
-class Answers(NamedTuple):
+class TeacherLogits(NamedTuple):
     """A teacher's logits for the n targets of one term."""
 
     logits: Tensor
@@ -49,7 +49,7 @@ class LogitLoss(DistillTerm):
     """A loss between the student's and the teacher's logits, per target (KD loss, "soft targets")."""
 
     @abstractmethod
-    def loss(self, student: Tensor, teacher: Answers, context: LossContext) -> Tensor:
+    def loss(self, student: Tensor, teacher: TeacherLogits, context: LossContext) -> Tensor:
         """Loss of the student's logits float32 [n, C] against the teacher's, summed over targets; a scalar with a
         gradient for the student. It is called in chunks, so it must be additive: the loss of all targets is the sum of
         the losses of two halves."""
@@ -140,7 +140,7 @@ class TeacherOutput(ABC):
     """A teacher's logits and hidden states for one micro-batch."""
 
     @abstractmethod
-    def answers(self, term: str, head: str, rows: slice) -> Answers:
+    def answers(self, term: str, head: str, rows: slice) -> TeacherLogits:
         """Logits for the targets `rows` of a term, from the teacher's `head`."""
 
     @property

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lmctl.core.batch import Batch
 from lmctl.core.cache import found, root_of
-from lmctl.distill.base import Answers, Teacher, TeacherOutput
+from lmctl.distill.base import Teacher, TeacherLogits, TeacherOutput
 from lmctl.distill.logit_cache import KIND, CachedLogits, Maskings, build, find, identity
 from lmctl.distill.shared_vocabulary import SharedPieces
 from lmctl.distill.teacher import asked_at, check_labels, fingerprint, teacher_of, vocabularies
@@ -60,11 +60,11 @@ class CachedOutput(TeacherOutput):
     shared: SharedPieces
     device: torch.device
 
-    def answers(self, term: str, head: str, rows: slice) -> Answers:
+    def answers(self, term: str, head: str, rows: slice) -> TeacherLogits:
         logits, places = self.logits[term].of(rows, self.device), self.shared.of_student
         if head not in LANGUAGE or head == "pair" or len(places) == len(self.shared.to_teacher):
-            return Answers(logits)
-        return Answers(logits, torch.from_numpy(places).to(self.device).expand(len(logits), -1))
+            return TeacherLogits(logits)
+        return TeacherLogits(logits, torch.from_numpy(places).to(self.device).expand(len(logits), -1))
 
 
 def cached_teacher(

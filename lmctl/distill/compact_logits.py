@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 
-class Layout(NamedTuple):
+class LogitLayout(NamedTuple):
     """Storage layout of the logits of one term."""
 
     pieces: int
@@ -43,12 +43,12 @@ class Layout(NamedTuple):
         return sum(dtype.itemsize * count for dtype, count in self.columns.values())
 
 
-def layout(pieces: int, k: int | None) -> Layout:
+def layout(pieces: int, k: int | None) -> LogitLayout:
     """The layout for V = `pieces` and at most `k` tokens per target; None: all."""
-    return Layout(pieces, pieces if k is None else min(k, pieces))
+    return LogitLayout(pieces, pieces if k is None else min(k, pieces))
 
 
-def compact(logits: Tensor, how: Layout) -> dict[str, np.ndarray]:
+def compact(logits: Tensor, how: LogitLayout) -> dict[str, np.ndarray]:
     """Compress logits [N, V] to the columns of `how`."""
     if how.whole:
         return {"logits": logits.float().cpu().numpy()}
@@ -61,7 +61,7 @@ def compact(logits: Tensor, how: Layout) -> dict[str, np.ndarray]:
     return {name: value.cpu().numpy().astype(kinds[name][0]) for name, value in values.items()}
 
 
-def expand(columns: dict[str, Tensor], how: Layout) -> Tensor:
+def expand(columns: dict[str, Tensor], how: LogitLayout) -> Tensor:
     """Expand the columns of `how`, [N, ...] each, to float32 [N, V]: logits if all were stored, else
     log-probabilities."""
     if how.whole:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmctl.distill.base import Answers
+from lmctl.distill.base import TeacherLogits
 
 
-def aligned(student: Tensor, teacher: Answers, top_k: int | None) -> tuple[Tensor, Tensor]:
+def aligned(student: Tensor, teacher: TeacherLogits, top_k: int | None) -> tuple[Tensor, Tensor]:
     """Logits of both networks for the same K outputs, float32 [n, K]: those that the teacher has, or the `top_k` most
     likely of these."""
     theirs, pieces = teacher

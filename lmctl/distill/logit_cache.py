@@ -27,7 +27,7 @@ from lmctl.core.cache import cached, found
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, Stopped
 from lmctl.core.signals import Interrupted
-from lmctl.distill.compact_logits import Layout, compact, expand, layout
+from lmctl.distill.compact_logits import LogitLayout, compact, expand, layout
 from lmctl.objective.base import Examples
 
 KIND = "teacher"
@@ -44,7 +44,7 @@ class Masking:
 
     def __init__(self, folder: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text())
-        self.layouts = {term: Layout(*values) for term, values in meta["layouts"].items()}
+        self.layouts = {term: LogitLayout(*values) for term, values in meta["layouts"].items()}
         self.targets: dict[str, int] = meta["targets"]
         self.rows: int = meta["rows"]
         self.places = {term: np.load(folder / f"{term}.places.npy", mmap_mode="r") for term in self.layouts}
@@ -109,7 +109,7 @@ class CachedLogits(NamedTuple):
 
     columns: dict[str, Tensor]
     """[N, ...] each."""
-    how: Layout
+    how: LogitLayout
 
     def of(self, rows: slice, device: torch.device) -> Tensor:
         """Logits of the targets `rows`, float32 [n, V] on `device`."""
@@ -203,7 +203,7 @@ class _Writer:
 
     def __init__(self, folder: Path, rows: int, k: int | None) -> None:
         self.folder, self.rows, self.k = folder, rows, k
-        self.layouts: dict[str, Layout] = {}
+        self.layouts: dict[str, LogitLayout] = {}
         self.targets: dict[str, int] = {}
         self.places: dict[str, np.ndarray] = {}
         self.checks: dict[str, np.ndarray] = {}

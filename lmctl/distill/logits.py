@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.piecewise import check_curve, curve_at, points_of
-from lmctl.distill.base import Answers, LogitLoss, LossContext
+from lmctl.distill.base import LogitLoss, LossContext, TeacherLogits
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Logits(Weighted, LogitLoss):
         if self.top_k is not None and self.top_k < 2:
             raise ValueError(f"top_k must be at least 2 (of one piece the probability is always 1), got {self.top_k}")
 
-    def loss(self, student: Tensor, teacher: Answers, context: LossContext) -> Tensor:
+    def loss(self, student: Tensor, teacher: TeacherLogits, context: LossContext) -> Tensor:
         from lmctl.distill import kd_loss
 
         ours, theirs = kd_loss.aligned(student, teacher, self.top_k if context.kind == "class" else None)

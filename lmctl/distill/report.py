@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lmctl.core.batch import Batch
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.paths import Paths
-from lmctl.distill.base import Answers
+from lmctl.distill.base import TeacherLogits
 from lmctl.distill.teacher import TeacherEnsemble, teacher_of
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.base import Examples
@@ -60,7 +60,7 @@ class EnsembleNetwork(nn.Module):
 
     def head(self, name: str, hidden: Tensor) -> Tensor:
         parts = zip(self.live.teachers, hidden.split(self.widths, dim=-1), strict=True)
-        said: list[Answers] = [one.answers(name, part) for one, part in parts]
+        said: list[TeacherLogits] = [one.answers(name, part) for one, part in parts]
         return torch.stack([answers.logits for answers in said]).mean(dim=0)
 
 

@@ -21,13 +21,13 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.activation_recorder import ActivationRecorder
 from lmctl.distill.base import (
-    Answers,
     Distiller,
     FeatureLoss,
     LogitLoss,
     ModelShape,
     States,
     Teacher,
+    TeacherLogits,
     TeacherOutput,
 )
 from lmctl.distill.distillation import real_positions_by_stack
@@ -62,17 +62,17 @@ class TeacherNetwork:
                     inputs[name] = self.shared.read(inputs[name], self.unknown)
         return inputs
 
-    def answers(self, head: str, hidden: Tensor) -> Answers:
+    def answers(self, head: str, hidden: Tensor) -> TeacherLogits:
         logits = self.network.head(head, hidden).float()
         if head not in LANGUAGE or head == "pair":
-            return Answers(logits)
+            return TeacherLogits(logits)
         if self.shared.same:
-            return Answers(logits[..., : len(self.shared.to_student)])
+            return TeacherLogits(logits[..., : len(self.shared.to_student)])
         places = self.shared.of_student
         logits = logits.index_select(-1, torch.from_numpy(self.shared.of_teacher).to(logits.device))
         if len(places) == len(self.shared.to_teacher):
-            return Answers(logits)
-        return Answers(logits, torch.from_numpy(places).to(logits.device).expand(len(logits), -1))
+            return TeacherLogits(logits)
+        return TeacherLogits(logits, torch.from_numpy(places).to(logits.device).expand(len(logits), -1))
 
 
 class TeacherEnsemble(Teacher):
@@ -139,7 +139,7 @@ class EnsembleOutput(TeacherOutput):
         assert self.inner is not None
         return self.inner
 
-    def answers(self, term: str, head: str, rows: slice) -> Answers:
+    def answers(self, term: str, head: str, rows: slice) -> TeacherLogits:
         with self.live.computing():
             said = [
                 one.answers(head, hidden[rows])

@@ -20,7 +20,7 @@ from lmctl.objective.base import Examples
 
 
 @dataclass(frozen=True)
-class Place:
+class BlockPosition:
     """Position of the beginning of a block in the stream."""
 
     number: int = 0
@@ -54,11 +54,11 @@ class ReadBlock(Protocol):
 class Held:
     """The current block."""
 
-    asked: Place
-    place: Place
+    asked: BlockPosition
+    place: BlockPosition
     """Where it begins: at `asked`, or later if the blocks between were too short for a row."""
     order: RowStream
-    following: Place
+    following: BlockPosition
 
     @property
     def size(self) -> int:
@@ -115,7 +115,7 @@ class BlockStream:
     def rest_of_bucket(self, at: Spot) -> int:
         return self._block(_place(at)).rest_of_bucket(at.rows)
 
-    def _block(self, asked: Place) -> Held:
+    def _block(self, asked: BlockPosition) -> Held:
         """The first block with rows, at `asked` or after it."""
         if self._held is not None and asked in (self._held.asked, self._held.place):
             return self._held
@@ -134,6 +134,6 @@ class BlockStream:
         raise DataError("not one block of the stream has enough text for a row", "a smaller batch.seq_len, other data?")
 
 
-def _place(at: Spot) -> Place:
+def _place(at: Spot) -> BlockPosition:
     fields: dict[str, Any] = dict(at.block or {})
-    return Place(**fields)
+    return BlockPosition(**fields)

@@ -21,7 +21,7 @@ class Spot(NamedTuple):
     rows: int = 0
     """Number of rows drawn."""
     block: Mapping[str, Any] | None = None
-    """Streamed tasks: the block of the next row, a `Place` of lmctl/mix/block_stream.py."""
+    """Streamed tasks: the block of the next row, a `BlockPosition` of lmctl/mix/block_stream.py."""
 
 
 class Drawn(NamedTuple):
@@ -38,7 +38,7 @@ class Drawn(NamedTuple):
         return Drawn(self.examples, self.rows[first:last], self.epochs[first:last])
 
 
-class Rows(Protocol):
+class TaskRows(Protocol):
     """Endless stream of one task's rows."""
 
     draws: CounterRng

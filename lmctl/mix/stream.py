@@ -17,7 +17,7 @@ from lmctl.core.batch import Batch, RowNumbers
 from lmctl.core.counter_rng import CounterRng
 from lmctl.mix.block_stream import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
-from lmctl.mix.order import Drawn, Rows, RowStream, Spot
+from lmctl.mix.order import Drawn, RowStream, Spot, TaskRows
 from lmctl.objective.base import Examples
 
 
@@ -30,7 +30,7 @@ class Position:
     owed: dict[str, float] = field(default_factory=dict)
     """Remainders: fractions of rows carried over, by task."""
     blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Streamed tasks: the block of the next row, a `Place` of lmctl/mix/block_stream.py."""
+    """Streamed tasks: the block of the next row, a `BlockPosition` of lmctl/mix/block_stream.py."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Position:
@@ -71,7 +71,7 @@ class MixStream:
         self.mix, self.window_rows = mix, rows
         self.by_tokens = tokens is not None and len(examples) == 1
         most, blocks = tokens if self.by_tokens else None, blocks or {}
-        self.streams: dict[str, Rows] = {
+        self.streams: dict[str, TaskRows] = {
             task: BlockStream(some, blocks[task], seed, task, rows, most)
             if task in blocks
             else RowStream(some, seed, task, rows, most)

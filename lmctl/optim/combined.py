@@ -9,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 
-class Rules(Optimizer):
+class CombinedOptimizer(Optimizer):
     """Combined optimiser: each parameter group names its optimiser under "rule". States and groups are kept here, so
     that checkpoints, learning rate schedules and gradient scalers see a single optimiser."""
 

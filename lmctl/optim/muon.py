@@ -43,7 +43,7 @@ class Muon(OptimSpec):
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch
 
-        from lmctl.optim.combined import Rules
+        from lmctl.optim.combined import CombinedOptimizer
 
         groups = parameter_groups(network, self.weight_decay, self.layer_decay)
         hidden = hidden_matrices(network)
@@ -58,7 +58,7 @@ class Muon(OptimSpec):
         adamw = torch.optim.AdamW(
             list(_those(groups, hidden, False)), lr=self.lr, betas=betas, eps=self.eps, fused=True
         )
-        return Rules({"muon": muon, "adamw": adamw})
+        return CombinedOptimizer({"muon": muon, "adamw": adamw})
 
 
 def _those(groups: list[dict[str, Any]], hidden: set[int], wanted: bool) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Gradient averaging between data-parallel workers: each has all weights, and gradients are the mean over all workers.
 So a worker divides its losses by the mean number of targets per worker.
 
-`Single` has one worker. `Ddp` averages during the backward pass (torch's DistributedDataParallel). `Exchanged` sends
-gradients after it, compressed as the group `compression` says, over a `Wire`, so that its workers may be threads.
+`Single` has one worker. `DdpStrategy` averages during the backward pass (torch's DistributedDataParallel). `Exchanged`
+sends gradients after it, compressed as the group `compression` says, over a `Wire`, so that its workers may be threads.
 """
 
 from __future__ import annotations
@@ -95,21 +95,21 @@ class Single(Strategy):
 
 
 @dataclass
-class Wrapping(DistributedDataParallelKwargs):
+class DdpArguments(DistributedDataParallelKwargs):
     """DDP arguments with `init_sync`: False skips the broadcast of rank 0's weights. All processes have the same
     weights, from the same seed or the same files, and parameters stored in int8 have no memory to broadcast."""
 
     init_sync: bool = True
 
 
-class Ddp(Single):
+class DdpStrategy(Single):
     """DistributedDataParallel: gradients are averaged in the last backward pass of a step."""
 
     def prepare(self, learner: Learner) -> None:
         super().prepare(learner)
         accelerator = self.processes.accelerator
         # Assigned afterwards: the constructor accepts only the base class, which lacks `init_sync`.
-        accelerator.ddp_handler = Wrapping(gradient_as_bucket_view=True, broadcast_buffers=False, init_sync=False)
+        accelerator.ddp_handler = DdpArguments(gradient_as_bucket_view=True, broadcast_buffers=False, init_sync=False)
         self.wrapped: nn.Module = accelerator.prepare(learner)
         learns = [p for p in learner.parameters() if p.requires_grad]
         self.sent = all_reduce_bytes(sum(p.numel() * p.element_size() for p in learns), self.workers)
@@ -165,7 +165,7 @@ def strategy_of(processes: Processes, compression: GradCompressor, clip_norm: fl
     """Choose the strategy for these processes and this compression."""
     if compression.sends or processes.simulated:
         return Exchanged(processes, compression, clip_norm)
-    return Ddp(processes) if processes.world > 1 else Single(processes)
+    return DdpStrategy(processes) if processes.world > 1 else Single(processes)
 
 
 def checksum(module: nn.Module) -> list[int]:

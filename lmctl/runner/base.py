@@ -7,7 +7,7 @@ from abc import abstractmethod
 from lmctl.core.component import Component
 
 
-class Where(Component):
+class Runner(Component):
     """Group `runner`: devices, and number of data-parallel workers."""
 
     @abstractmethod

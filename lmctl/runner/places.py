@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from lmctl.core.errors import ConfigError
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 
 
 @dataclass(frozen=True)
-class Auto(Where):
+class Auto(Runner):
     """One process per GPU; without a GPU one process on the CPU."""
 
     def world(self) -> int:
@@ -25,7 +25,7 @@ class Auto(Where):
 
 
 @dataclass(frozen=True)
-class Cpu(Where):
+class Cpu(Runner):
     """One process on the CPU."""
 
     def world(self) -> int:
@@ -36,7 +36,7 @@ class Cpu(Where):
 
 
 @dataclass(frozen=True)
-class Gpu(Where):
+class Gpu(Runner):
     """One process on one GPU."""
 
     def world(self) -> int:
@@ -47,7 +47,7 @@ class Gpu(Where):
 
 
 @dataclass(frozen=True)
-class Either(Where):
+class Either(Runner):
     """Several workers on the kind of device that `device` names; auto is GPU if there is one, else CPU."""
 
     device: str = field(default="auto", kw_only=True)

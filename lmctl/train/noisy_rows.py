@@ -20,7 +20,7 @@ from lmctl.core.batch import Batch, Targets, padding_mask, rectangle
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 
-class Row(NamedTuple):
+class RewrittenRow(NamedTuple):
     """One row after augmentation, aligned with the row before."""
 
     ids: np.ndarray
@@ -74,7 +74,9 @@ class Rewriting:
                 changed[word[: len(pieces)]] = pieces
         return changed
 
-    def _run_by_run(self, ids: np.ndarray, asked: np.ndarray, slack: int, generator: np.random.Generator) -> Row:
+    def _run_by_run(
+        self, ids: np.ndarray, asked: np.ndarray, slack: int, generator: np.random.Generator
+    ) -> RewrittenRow:
         """Rewrite the text of `ids` int64 [n] between special tokens and words with an `asked` token (one with a
         target), with at most `slack` tokens more than before."""
         words = word_numbers(ids, self.vocabulary)
@@ -93,9 +95,9 @@ class Rewriting:
             parts.append(pieces)
             sources.append(source)
             length += len(pieces)
-        return Row(np.concatenate(parts), np.concatenate(sources), places)
+        return RewrittenRow(np.concatenate(parts), np.concatenate(sources), places)
 
-    def _batch(self, batch: Batch, rows: Sequence[Row], here: bool) -> Batch:
+    def _batch(self, batch: Batch, rows: Sequence[RewrittenRow], here: bool) -> Batch:
         before = batch.inputs["input_ids"].shape[1]
         ids, lengths = rectangle([row.ids for row in rows], self.vocabulary.pad)
         inputs = {name: value for name, value in batch.inputs.items() if name != "attention_mask"}

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Corpus:
+class TokenizedCorpus:
     """Tokenised text of one task, by split."""
 
     train: TokenStore
@@ -45,7 +45,7 @@ class Prepared:
 
     tokenizer: PreTrainedTokenizerFast
     vocabulary: Vocabulary
-    corpora: dict[str, Corpus]
+    corpora: dict[str, TokenizedCorpus]
     """By task; for a streamed source `train` is the first block."""
     fingerprints: dict[str, str]
     """Fingerprints of the tokenizer and of each task's text, which must not change when a run is resumed."""
@@ -69,7 +69,7 @@ def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> P
         train = _store(root, name, task, text, sizes[name], "train", tokenizer, pieces, None, say)
         _check_labels(name, task.objective, train)
         valid = _store(root, name, task, text, sizes[name], "valid", tokenizer, pieces, train.label_names, say)
-        corpora[name] = Corpus(train, valid)
+        corpora[name] = TokenizedCorpus(train, valid)
     fingerprints = {"tokenizer": pieces} | {task: json.dumps(text, sort_keys=True) for task, text in texts.items()}
     return Prepared(tokenizer, vocabulary(tokenizer), corpora, fingerprints)
 

@@ -31,7 +31,7 @@ from lmctl.train.perturbations import Perturbations
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepContext:
     """Position of a step in the run."""
 
     step: int
@@ -44,7 +44,7 @@ class Moment:
     """Learning rate of the step, before factors of parameter groups."""
 
 
-class Sums:
+class StepSums:
     """Sums and counts by name over the micro-batches of a step; tensors stay on the device."""
 
     def __init__(self) -> None:
@@ -64,9 +64,9 @@ class StepResult:
 
     taken: bool
     grad_norm: Tensor
-    losses: Sums
+    losses: StepSums
     """Losses of this process by `<task>/<term>`."""
-    adversarial: Sums
+    adversarial: StepSums
     """Adversarial losses of this process."""
     micro_batches: int
     passes: int
@@ -90,11 +90,11 @@ class TrainStep:
         self.adversary, self.perturbations, self.clip_norm = adversary, perturbations, clip_norm
         self.several_tasks = len(learner.objectives) > 1
 
-    def __call__(self, window: Window, counts: Mapping[str, float], moment: Moment) -> StepResult:
+    def __call__(self, window: Window, counts: Mapping[str, float], moment: StepContext) -> StepResult:
         """`window`: this worker's micro-batches; `counts`: targets of the step by `<task>/<term>`, over all workers."""
         for group in self.optimizer.param_groups:
             group["lr"] = moment.lr * group.get("lr_factor", 1.0)
-        losses, adversarial, micro_batches, passes = Sums(), Sums(), 0, 0
+        losses, adversarial, micro_batches, passes = StepSums(), StepSums(), 0, 0
         scale = self.scaler.value
         mean_counts = self.strategy.mean_counts(counts)
         for number, batch in enumerate(window.batches, start=1):

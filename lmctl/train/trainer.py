@@ -37,7 +37,7 @@ from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
 from lmctl.train.state import TrainState, random_state, restore_random_state, seed_everything
 from lmctl.train.static_masking import repeating, versions_of
-from lmctl.train.step import Moment, StepResult
+from lmctl.train.step import StepContext, StepResult
 from lmctl.train.validation import Validation
 
 SMALLEST_SCALE = 1.0
@@ -205,7 +205,7 @@ class Trainer:
         own = self.rollout is not None and self.rollout.is_rollout_step(state.window)
         middle = self.spent(self._next(window.after, tokens), part=0.5)
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(middle, 1e-9)))
-        moment = Moment(state.step, state.window, min(1.0, self.spent()), lr)
+        moment = StepContext(state.step, state.window, min(1.0, self.spent()), lr)
         cosines = {}
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
             cosines = gradient_cosines(step, window, counts, moment.progress, self.processes)

@@ -40,7 +40,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ValidationResult:
     """Result of a validation."""
 
     figures: dict[str, float]
@@ -90,9 +90,9 @@ class Validation:
         lengths = {task: len(some) for task, some in self.examples.items()}
         return {task: n if self.rows is None else min(n, self.rows) for task, n in lengths.items()}
 
-    def measured(self, learner: Learner) -> Measured:
+    def measured(self, learner: Learner) -> ValidationResult:
         """All losses and metrics of the learner, with confidence intervals."""
-        sums = {task: Sums() for task in self.examples}
+        sums = {task: MetricSums() for task in self.examples}
         learner.eval()
         for task in self.examples:
             for batch in self._batches(task):
@@ -108,7 +108,7 @@ class Validation:
         """The same metrics for a baseline that does not use the text: token frequencies of the training split, and for
         labels the frequencies in these very validation rows, the best that one constant answer can reach. A model has
         to beat it."""
-        sums = {task: Sums() for task in self.examples}
+        sums = {task: MetricSums() for task in self.examples}
         for task, objective in self.objectives.items():
             known = train[task] if objective.label_kind is None else self._labels(task, train[task])
             for batch in self._batches(task):
@@ -122,7 +122,7 @@ class Validation:
         labels = [term.labels for batch in whole._batches(task) for term in batch.targets.values()]
         return replace(train, labels=torch.cat(labels).numpy())
 
-    def _measured(self, sums: Mapping[str, Sums]) -> Measured:
+    def _measured(self, sums: Mapping[str, MetricSums]) -> ValidationResult:
         figures: dict[str, float] = {}
         about: dict[str, About] = {}
         targets: dict[str, int] = {}
@@ -136,7 +136,9 @@ class Validation:
                 if (interval := one.interval(rows[task])) is not None:
                     intervals[name] = interval
         loss = sum(figures[name] for name, kind in about.items() if name == kind.term)
-        return Measured({"loss": loss} | figures, {"loss": About("loss", False, False)} | about, targets, intervals)
+        return ValidationResult(
+            {"loss": loss} | figures, {"loss": About("loss", False, False)} | about, targets, intervals
+        )
 
 
 class OneProcess:
@@ -156,7 +158,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricEstimate:
     """A metric over all targets of its term, with its standard error."""
 
     kind: Kind
@@ -180,7 +182,7 @@ class Figure:
         return max(0.0, low), min(1.0, high) if self.kind.share else high
 
 
-class Sums:
+class MetricSums:
     """Sums and counts of the metrics of one task, by name; memory does not grow with the data."""
 
     def __init__(self) -> None:
@@ -203,7 +205,7 @@ class Sums:
                     squares = np.array([1.0, total * total, total * count, count * count])
                     self.squares[name] = self.squares.get(name, 0.0) + squares
 
-    def figures(self, processes: Processes) -> dict[str, Figure]:
+    def figures(self, processes: Processes) -> dict[str, MetricEstimate]:
         """All metrics with targets, summed over all processes."""
         # A process may have no rows, so the names are those of rank 0.
         kinds: dict[str, Kind] = processes.broadcast(dict(sorted(self.kinds.items())))
@@ -223,7 +225,7 @@ class Sums:
             if groups > 1:
                 spread = max(0.0, totals - 2 * value * products + value * value * counts)
                 error = math.sqrt(groups / (groups - 1) * spread) / count
-            found[name] = Figure(kind, value, count, error, int(groups))
+            found[name] = MetricEstimate(kind, value, count, error, int(groups))
         return found
 
 

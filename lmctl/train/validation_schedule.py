@@ -9,7 +9,7 @@ from typing import Any
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
 from lmctl.train.trainer import Trainer
-from lmctl.train.validation import Measured
+from lmctl.train.validation import ValidationResult
 
 VALIDATIONS = 10
 """Number of validations in the budget, unless eval.every is set."""
@@ -25,7 +25,7 @@ class Validator:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.baseline: dict[str, float] = {}
-        self.newest: Measured | None = None
+        self.newest: ValidationResult | None = None
         """The last result measured by this process; None at first."""
         self._tenths = 0
 

@@ -22,7 +22,7 @@ from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.parallel.processes import Processes
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 from lmctl.train.trainer import Trainer
 
 V = vocabulary()
@@ -263,7 +263,7 @@ def test_it_learns(texts: int):
     from lmctl.config.schema import Budget
     from lmctl.optim.adamw import AdamW
 
-    corpora = {name: Corpus(labelled(0, texts), labelled(1, texts)) for name in ("topics", "again")}
+    corpora = {name: TokenizedCorpus(labelled(0, texts), labelled(1, texts)) for name in ("topics", "again")}
     ready = Prepared(tokenizer(), V, corpora, {"tokenizer": "small"} | dict.fromkeys(corpora, "small"))
     task = Task(Classify(), small_plan().data)
     plan = small_plan(

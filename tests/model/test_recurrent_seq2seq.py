@@ -20,7 +20,7 @@ from lmctl.model.recurrent_mt import RecurrentMT
 from lmctl.objective.denoise import Denoise
 from lmctl.objective.translate import Translate
 from lmctl.parallel.processes import Processes
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 from lmctl.train.trainer import Trainer
 
 V = vocabulary()
@@ -393,7 +393,9 @@ def test_it_learns_to_translate(attention: str):
     from lmctl.config.schema import Budget
     from lmctl.optim.adamw import AdamW
 
-    ready = Prepared(tokenizer(), V, {"corpus": Corpus(reversals(0, 400), reversals(1, 20))}, {"tokenizer": "small"})
+    ready = Prepared(
+        tokenizer(), V, {"corpus": TokenizedCorpus(reversals(0, 400), reversals(1, 20))}, {"tokenizer": "small"}
+    )
     plan = small_plan(
         model=RecurrentMT(1, 1, 32, 32, attention=attention, dropout=0.0),
         objective=Translate(0.0),
@@ -411,7 +413,9 @@ def test_an_exported_run_says_how_to_load_it(tmp_path: Path, monkeypatch):
     from lmctl.core.paths import Paths
     from lmctl.train.export import export
 
-    ready = Prepared(tokenizer(), V, {"corpus": Corpus(reversals(0, 40), reversals(1, 20))}, {"tokenizer": "small"})
+    ready = Prepared(
+        tokenizer(), V, {"corpus": TokenizedCorpus(reversals(0, 40), reversals(1, 20))}, {"tokenizer": "small"}
+    )
     runner = Trainer(small_plan(model=RecurrentMT(1, 1, H, E), objective=Translate()), ready, Processes(True))
     export(Paths(tmp_path), runner, SUMMARY)
     card = (tmp_path / "model" / "README.md").read_text()

@@ -29,9 +29,9 @@ from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.train import final_figures
 from lmctl.train.confidence_intervals import wilson
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 from lmctl.train.trainer import Trainer
-from lmctl.train.validation import Sums, Validation
+from lmctl.train.validation import MetricSums, Validation
 
 NEVER = 10_000
 
@@ -222,7 +222,7 @@ def skewed(kind: str) -> tuple[Plan, Prepared]:
     few = np.array([0] * 30 + [1] * 5 + [2] * 5), np.array([1] * 12 + [0] * 3 + [2] * 3)
     arrays = few if kind == "class" else tuple(one.astype(np.float32) for one in few)
     stores = [replace(store, labels=labels) for store, labels in zip((train, valid), arrays, strict=True)]
-    return own, replace(text, corpora={"corpus": Corpus(*stores)})
+    return own, replace(text, corpora={"corpus": TokenizedCorpus(*stores)})
 
 
 def validated_labels(runner: Trainer) -> np.ndarray:
@@ -259,7 +259,7 @@ def test_wilsons_interval(right, count):
 def test_the_interval_of_a_mean_over_groups(alone):
     """Groups of equal size: the standard error of the mean of their means."""
     values = np.random.default_rng(0).normal(5, 1, size=(20, 8))
-    sums = Sums()
+    sums = MetricSums()
     for group in values:
         sums.add({"mlm": {LOSS: Metric(group.sum(), 8, higher_is_better=False)}})
     half = sem(values.mean(axis=1)) * t.ppf(0.975, 19)
