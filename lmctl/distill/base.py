@@ -161,6 +161,6 @@ class Teacher(ABC):
         return None
 
     @abstractmethod
-    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
+    def outputs(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
         """Teacher outputs for a micro-batch on its device: for the inputs of the student's `predictions`, at the same
         targets, without adversarial perturbation."""

@@ -23,7 +23,7 @@ from lmctl.core.cache import found, root_of
 from lmctl.distill.base import Teacher, TeacherLogits, TeacherOutput
 from lmctl.distill.logit_cache import KIND, CachedLogits, Maskings, build, find, identity
 from lmctl.distill.shared_vocabulary import SharedPieces
-from lmctl.distill.teacher import asked_at, check_labels, fingerprint, teacher_of, vocabularies
+from lmctl.distill.teacher import check_labels, fingerprint, target_positions, teacher_of, vocabularies
 from lmctl.mix.order import rows_draws
 from lmctl.model.network import LANGUAGE
 from lmctl.objective.base import Examples, Objective, Prediction
@@ -46,7 +46,7 @@ class CachedTeacher(Teacher):
     ) -> None:
         self.tasks, self.shared, self.fingerprints, self.device = tasks, shared, fingerprints, device
 
-    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> CachedOutput:
+    def outputs(self, batch: Batch, predictions: Mapping[str, Prediction]) -> CachedOutput:
         maskings = self.tasks[batch.task]
         return CachedOutput({term: maskings.answers(batch, term) for term in batch.targets}, self.shared, self.device)
 
@@ -86,7 +86,7 @@ def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callab
         draws = rows_draws(plan.seed, task)
         for number, key in enumerate(keys, start=1):
             if found(_root(plan), KIND, key) is None and live is None:
-                live = _Asked(plan, prepared, device)
+                live = _LiveTeacher(plan, prepared, device)
             progress = _Progress(f"teacher: {task}, masking {number} of {len(keys)}", len(examples[task]), say)
             at_once = max(1, MOST_BYTES // (plan.batch.seq_len * 4 * prepared.vocabulary.size))
             masking, hit = build(_root(plan), key, examples[task], draws, min(64, at_once), live, progress.tick)
@@ -97,7 +97,7 @@ def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callab
             )
 
 
-class _Asked:
+class _LiveTeacher:
     """The teacher in memory, as the function that fills the cache."""
 
     def __init__(self, plan: Plan, prepared: Prepared, device: torch.device) -> None:
@@ -107,7 +107,9 @@ class _Asked:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         batch, objective = batch.to(self.device), self.objectives[batch.task]
         heads = {term: objective.head(batch.task, term) for term in batch.targets}
-        view = self.live.read(batch, {term: (batch.inputs, at) for term, at in asked_at(objective, batch).items()})
+        view = self.live.read(
+            batch, {term: (batch.inputs, at) for term, at in target_positions(objective, batch).items()}
+        )
         return {term: view.answers(term, heads[term], slice(0, count)).logits for term, count in batch.counts().items()}
 
 
@@ -128,7 +130,7 @@ def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) ->
     versions = versions_of(plan, examples)
     assert versions is not None
     teachers = [
-        {"weights": fingerprint(model), "vocabulary": _told(vocabularies(model, prepared)[1])}
+        {"weights": fingerprint(model), "vocabulary": _mapping_hash(vocabularies(model, prepared)[1])}
         for model in plan.teachers
     ]
     keys: dict[str, list[dict[str, Any]]] = {}
@@ -152,7 +154,7 @@ def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) ->
     return keys
 
 
-def _told(shared: SharedPieces) -> str:
+def _mapping_hash(shared: SharedPieces) -> str:
     """Hash of the mapping between the two vocabularies, the only part of them that the logits depend on."""
     return hashlib.sha256(shared.to_teacher.tobytes()).hexdigest()
 

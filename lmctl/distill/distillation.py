@@ -48,7 +48,7 @@ class Distillation(NoDistillation):
                 assert teacher.model_shape is not None
                 self.feature_losses[name] = module = term.build(recorder.model_shape, teacher.model_shape)
                 self.shown += [f"{name}: {line}" for line in module.shown]
-        self._looked: tuple[Any, TeacherOutput] | None = None
+        self._last: tuple[Any, TeacherOutput] | None = None
 
     def _label(self, name: str, term: str, batch: Batch) -> str:
         """Metric name of a distillation loss on the targets of `term`."""
@@ -68,7 +68,7 @@ class Distillation(NoDistillation):
     def losses(
         self, batch: Batch, predictions: Mapping[str, Prediction], states: States | None, progress: float
     ) -> DistillLosses:
-        output = self._look(batch, predictions)
+        output = self._outputs(batch, predictions)
         context = LossContext(self.kinds[batch.task], progress)
 
         def on_chunk(loss: LogitLoss, term: str, head: str) -> TargetLoss:
@@ -87,15 +87,15 @@ class Distillation(NoDistillation):
             inner[f"{PREFIX}{name}"] = weight, _feature_loss(pupil, states, output.states, weight)
         return DistillLosses(0.0 if batch.generated else self.rule.task_weight_at(progress), logits, inner)
 
-    def _look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
+    def _outputs(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
         """Teacher outputs, computed once for all passes over the same inputs."""
         inputs = [prediction.inputs for prediction in predictions.values()]
-        known = self._looked
+        known = self._last
         if known is not None and len(known[0]) == len(inputs) and all(map(_same, known[0], inputs)):
             return known[1]
-        self._looked = None  # free the last outputs before computing new ones
-        output = self.teacher.look(batch, predictions)
-        self._looked = inputs, output
+        self._last = None  # free the last outputs before computing new ones
+        output = self.teacher.outputs(batch, predictions)
+        self._last = inputs, output
         return output
 
 

@@ -65,7 +65,7 @@ class OnPolicyRollout:
         source, mask = batch.inputs["input_ids"], batch.inputs.get("attention_mask")
         mask = torch.ones_like(source, dtype=torch.bool) if mask is None else mask
         room = min(material.seq_len, self.how.max_new_tokens or material.seq_len)
-        written = self._write(source, mask, room, material.vocabulary, generators)[:, 1:]
+        written = self._generate(source, mask, room, material.vocabulary, generators)[:, 1:]
         lengths = _lengths(written, material.vocabulary.sep)
         return seq2seq_batch(material, source.numpy(), mask.sum(dim=1).numpy(), written, lengths)
 
@@ -80,15 +80,15 @@ class OnPolicyRollout:
         beginnings = [row[:count] for row, count in zip(rows, stays, strict=True)]
         contexts = [self._context(beginning, apart, vocabulary) for beginning in beginnings]
         written: list[np.ndarray] = [np.empty(0)] * len(rows)
-        for some in self._together(contexts):
+        for some in self._batched_rows(contexts):
             mine = [generators[row] for row in some]
-            lines = self._behind([contexts[row] for row in some], int(room[some].max()), vocabulary, mine)
+            lines = self._generated_after([contexts[row] for row in some], int(room[some].max()), vocabulary, mine)
             for row, line, own in zip(some, lines, _lengths(lines, vocabulary.sep), strict=True):
                 written[row] = line[: min(own, room[row])]
         whole = [np.concatenate(parts) for parts in zip(beginnings, written, strict=True)]
         return next_piece_batch(material, *rectangle(whole, vocabulary.pad), apart, first=stays - 1)
 
-    def _together(self, contexts: list[np.ndarray]) -> list[list[int]]:
+    def _batched_rows(self, contexts: list[np.ndarray]) -> list[list[int]]:
         """Row numbers grouped for generation in one batch: all rows; for a recurrent network, which would read the left
         padding, rows of equal length."""
         lengths = [len(context) for context in contexts]
@@ -96,7 +96,7 @@ class OnPolicyRollout:
             return [list(range(len(contexts)))]
         return [[row for row, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))]
 
-    def _behind(
+    def _generated_after(
         self, contexts: list[np.ndarray], room: int, vocabulary: Vocabulary, generators: list[np.random.Generator]
     ) -> np.ndarray:
         """Generated tokens after the `contexts`, which are left-padded: int64 [R, T]."""
@@ -105,7 +105,7 @@ class OnPolicyRollout:
         for row, context in zip(ids, contexts, strict=True):
             row[width - len(context) :] = context
         mask = np.arange(width) >= width - np.array([[len(context)] for context in contexts])
-        return self._write(torch.from_numpy(ids), torch.from_numpy(mask), room, vocabulary, generators)[:, width:]
+        return self._generate(torch.from_numpy(ids), torch.from_numpy(mask), room, vocabulary, generators)[:, width:]
 
     def _context(self, beginning: np.ndarray, apart: bool, vocabulary: Vocabulary) -> np.ndarray:
         """The context of the next token: the document it belongs to. A recurrent network reads the row from its
@@ -115,7 +115,7 @@ class OnPolicyRollout:
         starts = np.flatnonzero(beginning == vocabulary.sep)
         return beginning[starts[-1] :] if len(starts) else beginning
 
-    def _write(
+    def _generate(
         self, ids: Tensor, mask: Tensor, room: int, vocabulary: Vocabulary, generators: list[np.random.Generator]
     ) -> np.ndarray:
         """transformers' `generate`, int64 [R, T]: up to `room` new tokens, padded after the first [SEP]."""

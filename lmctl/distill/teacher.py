@@ -94,7 +94,7 @@ class TeacherEnsemble(Teacher):
     def model_shape(self) -> ModelShape | None:
         return None if self.recorder is None else self.recorder.model_shape
 
-    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> EnsembleOutput:
+    def outputs(self, batch: Batch, predictions: Mapping[str, Prediction]) -> EnsembleOutput:
         return self.read(batch, {term: (one.inputs, one.at) for term, one in predictions.items()})
 
     def read(self, batch: Batch, asked: Mapping[str, tuple[Mapping[str, Tensor], Tensor | None]]) -> EnsembleOutput:
@@ -150,7 +150,7 @@ class EnsembleOutput(TeacherOutput):
             return said[0]._replace(logits=torch.stack([answers.logits for answers in said]).mean(dim=0))
 
 
-def asked_at(objective: Objective, batch: Batch) -> dict[str, Tensor | None]:
+def target_positions(objective: Objective, batch: Batch) -> dict[str, Tensor | None]:
     """Flattened positions of the targets by term, in unperturbed rows; None: a summary of each row."""
     rows = objective.label_kind is not None
     return {term: None if rows else target.positions for term, target in batch.targets.items()}
@@ -182,7 +182,7 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> TeacherE
     return TeacherEnsemble(teachers, precision, device, recorder, {"teacher": json.dumps(prints)})
 
 
-def asks_teacher(plan: Plan) -> bool:
+def needs_teacher(plan: Plan) -> bool:
     """Whether a distillation loss needs the teacher's outputs during training."""
     return any(isinstance(term, (LogitLoss, FeatureLoss)) for term in plan.distill.terms.values())
 

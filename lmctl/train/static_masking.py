@@ -15,7 +15,7 @@ import numpy as np
 from lmctl.core.batch import Batch
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
-from lmctl.distill.teacher import asks_teacher
+from lmctl.distill.teacher import needs_teacher
 from lmctl.objective.base import Examples, Material
 from lmctl.plan import Plan
 
@@ -60,7 +60,7 @@ def repeating(examples: Mapping[str, Examples], versions: int | None) -> dict[st
 def versions_of(plan: Plan, examples: Mapping[str, Examples]) -> int | None:
     """Number of versions of each row, or None if rows do not repeat: `maskings`; else, if teacher logits are cached,
     the number of epochs in the budget. ConfigError if it cannot be determined."""
-    if plan.maskings is not None or not asks_teacher(plan) or plan.teacher_cache == "off":
+    if plan.maskings is not None or not needs_teacher(plan) or plan.teacher_cache == "off":
         return plan.maskings
     budget, epochs = plan.budget, []
     if budget.epochs is not None:

@@ -23,7 +23,7 @@ from lmctl.distill.cached_teacher import cached_teacher
 from lmctl.distill.init_from_teacher import init_from_teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.distill.on_policy_rollout import OnPolicyRollout
-from lmctl.distill.teacher import asks_teacher, teacher_of
+from lmctl.distill.teacher import needs_teacher, teacher_of
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.strategy import Strategy, strategy_of
@@ -85,9 +85,9 @@ class Trainer:
         if plan.simulated_workers not in (None, processes.world):
             raise LmctlError("the workers of a simulated run are played by lmctl.parallel.simulate.as_workers")
         teacher: Teacher | None = None
-        if asks_teacher(plan) and plan.teacher_cache == "off":
+        if needs_teacher(plan) and plan.teacher_cache == "off":
             teacher = teacher_of(plan, prepared, device)
-        elif asks_teacher(plan):
+        elif needs_teacher(plan):
             teacher = cached_teacher(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
         seed_everything(plan.seed)  # after the teacher: the same initial weights as without one

@@ -71,7 +71,7 @@ def option(name: str) -> Distiller:
 def looked(trainer: Trainer, batch: Batch) -> TeacherOutput:
     """What the teacher makes of a batch."""
     predictions = trainer.learner.objectives[batch.task].predict(trainer.network, batch)
-    return trainer.learner.distillation.teacher.look(batch, predictions)
+    return trainer.learner.distillation.teacher.outputs(batch, predictions)
 
 
 def test_a_step_is_adam_on_the_weighed_sum_of_all_terms(alone, teachers):
@@ -270,8 +270,8 @@ def test_adversaries_drive_taught_passes(alone, teachers, rule):
 def test_a_teacher_sees_rows_without_their_shift_and_once_for_all_passes(alone, teachers):
     runner = Trainer(*taught("mlm", teacher(teachers, "bert", "mlm"), adversary=FreeLB()), alone)
     live, looks = runner.learner.distillation.teacher, []
-    original = live.look
-    live.look = lambda *seen: looks.append((seen[0], original(*seen))) or looks[-1][1]  # type: ignore[method-assign]
+    original = live.outputs
+    live.outputs = lambda *seen: looks.append((seen[0], original(*seen))) or looks[-1][1]  # type: ignore[method-assign]
     next(runner.steps())
     ((batch, look),) = looks
     with torch.no_grad():
