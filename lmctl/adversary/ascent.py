@@ -11,7 +11,7 @@ def norms(shift: Tensor) -> Tensor:
     return torch.linalg.vector_norm(shift, dim=(1, 2), keepdim=True)
 
 
-def direction(gradient: Tensor) -> Tensor:
+def normalise(gradient: Tensor) -> Tensor:
     """The gradient normalised per row, to L2 norm 1. A row whose gradient is 0 or not finite (fp16 produces these while
     dynamic loss scaling searches for its scale) becomes 0: the parameters' gradients report the overflow."""
     largest = gradient.abs().amax(dim=(1, 2), keepdim=True)
@@ -21,11 +21,11 @@ def direction(gradient: Tensor) -> Tensor:
     return rows / norms(rows).clamp_min(1.0)
 
 
-def projected(shift: Tensor, radius: float) -> Tensor:
+def project(shift: Tensor, radius: float) -> Tensor:
     """Projection onto the ball: the nearest shift whose rows have norm `radius` at most."""
     return shift * (radius / norms(shift).clamp_min(radius))
 
 
-def climbed(shift: Tensor, gradient: Tensor, size: float, radius: float) -> Tensor:
+def ascent_step(shift: Tensor, gradient: Tensor, size: float, radius: float) -> Tensor:
     """One ascent step: `shift` plus `size` times the normalised `gradient`, projected onto the ball; detached."""
-    return projected(shift.detach() + size * direction(gradient), radius)
+    return project(shift.detach() + size * normalise(gradient), radius)

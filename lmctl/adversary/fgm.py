@@ -29,10 +29,10 @@ class FastGradient(Adversary):
         return 2.0
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
-        from lmctl.adversary.ascent import direction
+        from lmctl.adversary.ascent import normalise
 
         shift = micro.zeros()
         clean = micro.forward_backward(View(shift))
         assert shift.grad is not None
-        worst = View(self.epsilon * direction(shift.grad), weight=self.weight)
+        worst = View(self.epsilon * normalise(shift.grad), weight=self.weight)
         return Outcome(clean.losses[0], micro.forward_backward(worst, last=True).losses[0])

@@ -33,14 +33,14 @@ class FreeLB(Adversary):
         return float(self.steps)
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
-        from lmctl.adversary.ascent import climbed, projected
+        from lmctl.adversary.ascent import ascent_step, project
 
-        shift, reports = projected(self.start * micro.random_shift(), self.epsilon), []
+        shift, reports = project(self.start * micro.random_shift(), self.epsilon), []
         for step in range(1, self.steps + 1):
             shift = shift.requires_grad_()
             view = View(shift, weight=1 / self.steps)
             reports.append(micro.forward_backward(view, last=step == self.steps))
             if step < self.steps:
                 assert shift.grad is not None
-                shift = climbed(shift, shift.grad, self.step_size, self.epsilon)
+                shift = ascent_step(shift, shift.grad, self.step_size, self.epsilon)
         return Outcome(reports[0].losses[0], reports[-1].losses[0])

@@ -32,14 +32,14 @@ class ProjectedGradient(Adversary):
         return self.steps + 1.0
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
-        from lmctl.adversary.ascent import climbed
+        from lmctl.adversary.ascent import ascent_step
 
         shift = micro.zeros()
         clean = micro.forward_backward(View(shift))
         assert shift.grad is not None
-        shift = climbed(shift, shift.grad, self.step_size, self.epsilon)
+        shift = ascent_step(shift, shift.grad, self.step_size, self.epsilon)
         for _ in range(self.steps - 1):
             shift.requires_grad_()
-            shift = climbed(shift, micro.gradient(shift, View(shift)), self.step_size, self.epsilon)
+            shift = ascent_step(shift, micro.gradient(shift, View(shift)), self.step_size, self.epsilon)
         worst = micro.forward_backward(View(shift, weight=self.weight), last=True)
         return Outcome(clean.losses[0], worst.losses[0])

@@ -38,12 +38,12 @@ class Smart(Adversary):
         return self.steps + 2.0
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
-        from lmctl.adversary.ascent import climbed, projected
+        from lmctl.adversary.ascent import ascent_step, project
 
-        shift = projected(self.start * micro.random_shift(), self.epsilon)
+        shift = project(self.start * micro.random_shift(), self.epsilon)
         for _ in range(self.steps):
             shift.requires_grad_()
             views = View(weight=0.0, fixed=True), View(shift, weight=0.0)
-            shift = climbed(shift, micro.gradient(shift, *views, agree=1.0), self.step_size, self.epsilon)
+            shift = ascent_step(shift, micro.gradient(shift, *views, agree=1.0), self.step_size, self.epsilon)
         report = micro.forward_backward(View(), View(shift, weight=0.0), agree=self.weight, last=True)
         return Outcome(report.losses[0], report.disagreement)

@@ -64,8 +64,8 @@ class CompressedExchange(Exchange):
     def reduce(self, scale: float, step: int) -> None:
         (compressed, whole), self._step = self.layout.flatten(scale), step
         before = self.wire.sent
-        looks = self.probe_every is not None and step % self.probe_every == 0
-        true = self.wire.all_reduce(torch.cat([compressed, whole]), count=False) if looks else None
+        probes = self.probe_every is not None and step % self.probe_every == 0
+        true = self.wire.all_reduce(torch.cat([compressed, whole]), count=False) if probes else None
         norms = self._norms(compressed, whole)
         self._clip(compressed, whole, norms)
         first = self.wire.all_reduce(torch.cat([whole, (~torch.isfinite(norms)).float()]))
@@ -74,8 +74,8 @@ class CompressedExchange(Exchange):
         fine = ~flags.any()
         mean = self.method.mean(compressed, fine, step).masked_fill_(~fine, 0.0)
         if true is not None:
-            self._look(true, torch.cat([mean, whole]))
-        self._mark(mean, whole := self._with_momentum(whole, fine), flags)
+            self._measure_cosine(true, torch.cat([mean, whole]))
+        self._mark_overflow(mean, whole := self._with_momentum(whole, fine), flags)
         self.layout.unflatten(mean, whole, scale)
         self.sent = self.wire.sent - before
 
@@ -92,7 +92,7 @@ class CompressedExchange(Exchange):
             compressed.mul_(factor)
             whole.mul_(factor)
 
-    def _mark(self, compressed: Tensor, whole: Tensor, flags: Tensor) -> None:
+    def _mark_overflow(self, compressed: Tensor, whole: Tensor, flags: Tensor) -> None:
         """Set one value of every flagged tensor to infinity, so that loss scaling and messages find the tensor."""
         infinite = torch.where(flags > 0, torch.inf, 0.0)
         split = len(self.layout.compressed)
@@ -106,7 +106,7 @@ class CompressedExchange(Exchange):
         torch.where(fine, velocity, self.velocity, out=self.velocity)
         return velocity
 
-    def _look(self, true: Tensor, arrived: Tensor) -> None:
+    def _measure_cosine(self, true: Tensor, arrived: Tensor) -> None:
         cosine = torch.nn.functional.cosine_similarity(true, arrived, dim=0)
         before = cosine.new_tensor(torch.nan) if self._cosine is None else self._cosine.to(cosine.device)
         self._cosine = torch.where(torch.isfinite(cosine), cosine, before)

@@ -40,7 +40,7 @@ from lmctl.train.build_step import train_step
 from lmctl.train.learner import Learner
 from lmctl.train.perturbations import Perturbations, rewrites_of
 from lmctl.train.precision_proof import ROWS as PROOF_ROWS
-from lmctl.train.precision_proof import both_ways
+from lmctl.train.precision_proof import logits_in_both_precisions
 from lmctl.train.step import StepContext
 from lmctl.train.weight_memory import tensors_in
 
@@ -154,7 +154,9 @@ class StepRehearsal:
     def prove(self) -> None:
         """What `train/precision_proof.py` does with the first rows."""
         rows = min(PROOF_ROWS, self.plan.batch.rows)
-        reference, logits, _ = both_ways(self.learner, next(iter(self.samples.values())).shaped(self._tensor, rows))
+        reference, logits, _ = logits_in_both_precisions(
+            self.learner, next(iter(self.samples.values())).shaped(self._tensor, rows)
+        )
         (logits - reference).norm()
 
     def prepare(self) -> None:

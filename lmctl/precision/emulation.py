@@ -37,23 +37,23 @@ PRODUCTS = {
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-_taken_for_native = False
+_assumed_native = False
 
 
 @contextmanager
-def taken_for_native() -> Iterator[None]:
+def assume_native() -> Iterator[None]:
     """Context in which half products count as native on any CPU: for planning a run on another machine."""
-    global _taken_for_native
-    before, _taken_for_native = _taken_for_native, True
+    global _assumed_native
+    before, _assumed_native = _assumed_native, True
     try:
         yield
     finally:
-        _taken_for_native = before
+        _assumed_native = before
 
 
 def native(dtype: torch.dtype) -> bool:
     """Whether this CPU has hardware products of `dtype`."""
-    if _taken_for_native:
+    if _assumed_native:
         return True
     probe = {
         torch.bfloat16: "_is_mkldnn_bf16_supported",

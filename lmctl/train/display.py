@@ -61,15 +61,15 @@ class Display:
         if over.wait(PATIENCE_SECONDS):
             return
         if not self.console.is_terminal:
-            self._tell()
+            self._print_stage()
             while not over.wait(PLAIN_SECONDS):
-                self._tell()
+                self._print_stage()
             return
         with self.console.status("", spinner="line") as line:
             while not over.wait(LIVE_SECONDS):
                 line.update(escape(str(progress.now() or "")))
 
-    def _tell(self) -> None:
+    def _print_stage(self) -> None:
         if (stage := progress.now()) is not None:
             self.say(str(stage))
 

@@ -38,7 +38,7 @@ class Plotter:
         self.paths = paths
         self._next = time.monotonic() + LEAST_SECONDS
 
-    def draw_now_and_then(self, baseline: dict[str, float]) -> None:
+    def draw_if_due(self, baseline: dict[str, float]) -> None:
         """Draw, unless the last plot is recent."""
         if time.monotonic() >= self._next:
             self.draw(baseline)

@@ -15,7 +15,7 @@ EVERY = 20
 """Interval in steps. Trimming costs page faults: in every step, a third of the time of a bert_tiny step."""
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return free heap pages of this process to the system; no effect without glibc."""
     trim = _trim()
     if trim is not None:

@@ -48,7 +48,9 @@ def prove(trainer: Trainer) -> dict[str, Any]:
     task = next(iter(trainer.stream.streams))
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        reference, logits, products = both_ways(trainer.learner, trainer.stream.first(task, ROWS).to(device))
+        reference, logits, products = logits_in_both_precisions(
+            trainer.learner, trainer.stream.first(task, ROWS).to(device)
+        )
     noise = float((logits - reference).norm() / reference.norm())
     decibel = float("inf") if noise == 0 else -20 * float(torch.log10(torch.tensor(noise)))
     table["half_products"] = products["bf16"] + products["fp16"]
@@ -81,7 +83,7 @@ def prove(trainer: Trainer) -> dict[str, Any]:
     return table
 
 
-def both_ways(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[str]]:
+def logits_in_both_precisions(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[str]]:
     """Logits of the losses of `batch`, float32 [n], in fp32 and in the run's precision, with the number of
     low-precision products of the second pass by kind."""
     device, precision = learner.device, learner.precision
@@ -126,7 +128,7 @@ def _good(one: Finding, least: float) -> None:
     raise LmctlError(f"precision: the {one.what} of {one.layer} {wrong}", NEAREST)
 
 
-FELT = 0.01
+LEAST_LR = 0.01
 """Share of the peak learning rate below which, early in warm-up, an update may be too small to change any weight."""
 
 
@@ -137,12 +139,12 @@ class FirstStep:
         self.trainer = trainer
         self.before = checksum(trainer.learner) if trainer.state.step == 0 else None
 
-    def felt(self, report: StepReport) -> bool:
+    def complete(self, report: StepReport) -> bool:
         """Whether the check is complete: `report` is of the first step with a sufficient learning rate. LmctlError if
         there was a gradient then, and no weight has changed since the beginning."""
         if self.before is None:  # a resumed run
             return True
-        if not report.taken or report.lr < FELT * self.trainer.plan.optim.lr:
+        if not report.taken or report.lr < LEAST_LR * self.trainer.plan.optim.lr:
             return False
         if float(report.grad_norm) > 0 and checksum(self.trainer.learner) == self.before:
             raise LmctlError(

@@ -14,7 +14,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
 from lmctl.plan import Plan
 from lmctl.train.run_identity import Identity, same_config
-from lmctl.train.run_record import claim, refuse_existing, summary_of, unmade, withdraw
+from lmctl.train.run_record import claim, missing_folders, refuse_existing, release_unused, summary_of
 
 if TYPE_CHECKING:
     from lmctl.parallel.processes import Processes
@@ -58,13 +58,13 @@ def claimed(plan: Plan, paths: Paths, processes: Processes) -> Iterator[None]:
         check_folder(plan, paths)  # again, under the lock
         return lock
 
-    made = unmade(paths.root)
+    made = missing_folders(paths.root)
     lock = processes.first_does(alone)
     try:
         yield
     except BaseException:
         if lock is not None:
-            withdraw(paths, lock, made)
+            release_unused(paths, lock, made)
         raise
     if lock is not None:
         lock.release()

@@ -42,14 +42,13 @@ def claim(paths: Paths) -> FileLock:
     return lock
 
 
-def unmade(folder: Path) -> list[Path]:
+def missing_folders(folder: Path) -> list[Path]:
     """`folder` and its parents that do not exist yet, innermost first."""
     return [one for one in (folder, *folder.parents) if not one.exists()]
 
 
-def withdraw(paths: Paths, lock: FileLock, made: Sequence[Path]) -> None:
-    """Unlock a run directory and remove it if nothing was written into it. `made`: the folders that were `unmade`
-    before."""
+def release_unused(paths: Paths, lock: FileLock, made: Sequence[Path]) -> None:
+    """Unlock a run directory and remove it if nothing was written into it. `made`: the `missing_folders` of before."""
     try:
         if made and [entry.name for entry in paths.root.iterdir()] == [paths.lock.name]:
             paths.lock.unlink()  # while the lock is held, so that no other process has it

@@ -67,7 +67,7 @@ class Session:
             self.display.start()
             first: FirstStep | None = FirstStep(self.trainer)
             for report in self.trainer.steps():
-                if first is not None and first.felt(report):
+                if first is not None and first.complete(report):
                     first = None
                 if self._after(report):
                     break
@@ -131,7 +131,7 @@ class Session:
         self._aside = 0.0
         self._collect(report)
         if self.trainer.state.window % malloc_trim.EVERY == 0 and self.processes.device.type == "cpu":
-            malloc_trim.give_back()
+            malloc_trim.trim_heap()
         state, spent = self.trainer.state, self.trainer.spent()
         done = spent >= 1
         if not report.taken and not done:
@@ -139,20 +139,20 @@ class Session:
         if state.step % self.plan.log.every == 0 or done:
             self._log(report)
         with self._not_training():
-            return self._look(done, self.validator.moment(spent))
+            return self._validate_and_save(done, self.validator.is_due(spent))
 
-    def _look(self, done: bool, moment: bool) -> bool:
+    def _validate_and_save(self, done: bool, due: bool) -> bool:
         """Validate and save if due; returns whether to stop early."""
         state, better = self.trainer.state, False
         every, patience = self.plan.checkpoint.every, self.plan.early_stop.patience
-        if validated := done or (moment and self.validator.worth_it()):
+        if validated := done or (due and self.validator.trained_enough()):
             better = self.validator.validate()
             self._write(self.validator.line())
         ends = done or (patience is not None and state.stale >= patience)
-        if ends or (moment if every is None else state.step % every == 0) or (better and patience is not None):
+        if ends or (due if every is None else state.step % every == 0) or (better and patience is not None):
             self._save()
         if validated and not ends and self.processes.first:
-            self.plotter.draw_now_and_then(self.validator.baseline)
+            self.plotter.draw_if_due(self.validator.baseline)
         if ends and not done:
             self.display.say(f"stopping early: {patience} validations without a better {self.plan.early_stop.metric}")
         return ends

@@ -62,7 +62,7 @@ class Validator:
         seen, state = self.trainer.state.validated, self.trainer.state
         return seen.get("window") == state.window and seen.get("rows") == self.trainer.validation.counts
 
-    def moment(self, spent: float) -> bool:
+    def is_due(self, spent: float) -> bool:
         """Whether a validation is due, when `spent` of the budget is spent."""
         every = self.trainer.plan.eval.every
         if every is not None:
@@ -70,7 +70,7 @@ class Validator:
         before, self._tenths = self._tenths, math.floor(spent * VALIDATIONS)
         return self._tenths > before
 
-    def worth_it(self) -> bool:
+    def trained_enough(self) -> bool:
         """Whether there were enough training rows since the last validation; always with eval.every."""
         state, plan = self.trainer.state, self.trainer.plan
         trained = (state.window - state.validated.get("window", 0)) * plan.batch.rows

@@ -157,12 +157,12 @@ def test_an_optimiser_that_does_nothing_is_found(alone, monkeypatch, name):
 def test_a_first_step_that_changes_nothing_ends_the_run(alone, monkeypatch, name):
     runner = runner_of(alone, name)
     first = FirstStep(runner)
-    first.felt(next(runner.steps()))
+    first.complete(next(runner.steps()))
     runner = runner_of(alone, name)
     first = FirstStep(runner)
     monkeypatch.setattr(runner.step.optimizer, "step", lambda *_: None)
     with pytest.raises(LmctlError, match="step 1 changed no weight, though the gradient's norm is"):
-        first.felt(next(runner.steps()))
+        first.complete(next(runner.steps()))
 
 
 @pytest.mark.parametrize("name", LOW)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from lmctl.train.malloc_trim import give_back
+from lmctl.train.malloc_trim import trim_heap
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do it by themselves, or cannot")
@@ -19,6 +19,6 @@ def test_holes_in_the_heap_are_given_back():
     many = [torch.ones(25_000) for _ in range(1000)]  # 100 kB each: below what glibc would map by itself
     many = many[-1:]  # the last one keeps the heap from shrinking
     before = resident()
-    give_back()
+    trim_heap()
     assert before - resident() > 50e6
     assert many[0].sum() == 25_000
