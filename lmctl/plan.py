@@ -1,4 +1,4 @@
-"""A run, fully decided: every group option has become its component, and every rule about two of them holds."""
+"""The plan of a training run: every config group as its component, with all checks between components done."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lmctl.model.pretrained import TeacherModel
 
 @dataclass(frozen=True)
 class Plan(Run):
-    """What a training run is made of. After this nobody sees a config."""
+    """All components of a training run; no code after it reads a config."""
 
     teacher: tuple[str, ...] = ()
-    """Where the teachers lie; none: there is none."""
+    """Paths or hub ids of the teachers; empty without distillation."""
 
     @classmethod
     def from_config(cls, cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> Plan:
-        """Check and build everything in `cfg`, which is of the table `schema`; mistakes end in one `ConfigError` that
-        names their keys."""
+        """Build and check everything in `cfg`, whose schema is the table `schema`; all mistakes are raised as one
+        `ConfigError` with their keys."""
         root = read_root(cfg, schema)
         parts: dict[str, Any] = {name: getattr(root, name) for name in rows(Run)}
         return cls(**parts | {"teacher": teachers_in(root.teacher)})
@@ -43,15 +43,15 @@ class Plan(Run):
             raise error
 
     def _mistakes(self) -> Iterator[ConfigError]:
-        """All that does not go together."""
+        """Errors of all checks between components."""
         for check in self._checks():
             try:
                 yield from check(self)
-            except ConfigError as error:  # a model that is not there cannot be looked at
+            except ConfigError as error:  # a missing model stops its own check only
                 yield error
 
     def _checks(self) -> Iterator[Callable[[Plan], Iterable[ConfigError]]]:
-        """Each component looks at the others; what reads a teacher's config comes last."""
+        """The checks of each component; those that read a teacher's config come last."""
         for name in groups_of(Run):
             component: Component = getattr(self, name)
             yield component.check
@@ -61,17 +61,18 @@ class Plan(Run):
 
     @property
     def verb(self) -> str:
-        """The verb that such a run is typed with."""
+        """The verb (subcommand) of such a run."""
         return "distill" if self.teacher else "train"
 
     @property
     def simulated_workers(self) -> int | None:
-        """Workers that one process plays, as `runner` or `compression` says; None: the processes are the workers."""
+        """Number of simulated workers in one process, from `runner` or `compression`; None: each process is a
+        worker."""
         return self.compression.simulate_workers or self.runner.simulated
 
     def workers(self, world: int) -> int:
-        """How many workers share the rows of a step in `world` processes. ConfigError if there cannot be so many, or
-        the compression is of no use to them."""
+        """Number of data-parallel workers in `world` processes. ConfigError if that number is not possible, or if the
+        compression does not work with it."""
         played = self.simulated_workers
         if played is not None and world > 1:
             raise ConfigError(
@@ -84,12 +85,12 @@ class Plan(Run):
 
     @cached_property
     def teachers(self) -> list[TeacherModel]:
-        """The models that teach."""
+        """The teacher models."""
         return [TeacherModel(path) for path in self.teacher]
 
 
 def teachers_in(value: Any) -> tuple[str, ...]:
-    """`teacher=`: nothing, one place, or a list of them."""
+    """Paths in `teacher=`: null, one, or a list."""
     if value is None:
         return ()
     places = [value] if isinstance(value, str) else list(value)

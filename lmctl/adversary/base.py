@@ -1,4 +1,4 @@
-"""The contract of the group `adversary`: how a micro-batch is made more difficult to learn from."""
+"""Base class of the group `adversary`: perturbed forward and backward passes over one micro-batch."""
 
 from __future__ import annotations
 
@@ -18,83 +18,85 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class View:
-    """The rows of a micro-batch as the network is to see them in one pass.
+    """One forward pass over a micro-batch: which perturbation, augmentation and loss weight it has.
 
-    Every view has the same units dropped out as the first one unless it is `fresh`, and starts from the state that a
-    recurrent network had before the first one.
+    Every view uses the dropout masks of the first one unless it is `fresh`, and starts from the recurrent state that
+    the network had before the first one.
     """
 
     shift: Tensor | None = None
-    """float32 [R, L, H], added to the word embeddings (of the encoder's side, where there are two); at padding it
-    changes nothing and its gradient is 0."""
+    """Perturbation float32 [R, L, H], added to the word embeddings (of the encoder, if there are encoder and decoder).
+    At padding it has no effect and its gradient is 0."""
     weight: float = 1.0
-    """What the losses of the view count for; with 0 they are not computed."""
+    """Weight of this view's losses; with 0 they are not computed."""
     fresh: bool = False
     augment: Augment | None = None
-    """Rewrites the texts, drawn anew in every step; the targets stay the same."""
+    """Augmentation of the texts, sampled again in every step; the targets stay the same."""
     fixed: bool = False
-    """Its answers are compared with others' and taken as they are: no gradient goes into them."""
+    """Stop-gradient: its logits are only compared with those of other views, without a backward pass through them."""
 
 
 class LossReport(NamedTuple):
-    """What the passes over a micro-batch in one `forward_backward` gave; detached sums over its targets."""
+    """The losses of all views in one `forward_backward`: detached sums over the targets."""
 
     losses: Sequence[Terms]
-    """Of each view, by term."""
+    """Losses of each view, by term."""
     disagreement: Terms
-    """By term: how far the answers of the first two views are apart."""
+    """Divergence between the predictions of the first two views, by term."""
 
 
 class Outcome(NamedTuple):
-    """What an adversary reports of a micro-batch, for the record."""
+    """Clean and adversarial losses of a micro-batch, for the metrics."""
 
     losses: Terms
-    """On the rows as they are."""
+    """Losses on the unperturbed rows."""
     adversarial: Terms
-    """By term: the losses on rows made difficult, or how far apart two views' answers are."""
+    """By term: losses on perturbed rows, or the divergence between the predictions of two views."""
 
 
 class AttackedBatch(Protocol):
-    """One micro-batch, which an adversary may run forward and backward any number of times."""
+    """One micro-batch, with the forward and backward passes that an adversary may run any number of times."""
 
     def zeros(self) -> Tensor:
-        """A shift of zeros that `forward_backward` gives a gradient."""
+        """A perturbation of zeros with `requires_grad`."""
         ...
 
     def random_shift(self) -> Tensor:
-        """Even draws from -1 to 1 over the root of their number in the row, so that no row is longer than 1 (Zhu et
-        al. 2020, algorithm 1); the same for a row in whatever micro-batch, others in every step."""
+        """A uniform random perturbation: from -1 to 1, divided by the square root of the number of values in the row,
+        so that each row's norm is at most 1 (Zhu et al. 2020, algorithm 1). A row has the same one in any micro-batch,
+        and another one in every step."""
         ...
 
     def forward_backward(self, *views: View, agree: float = 0.0, last: bool = False) -> LossReport:
-        """Add to the gradients of parameters, and of shifts that want one: the weighed losses of all views and, times
-        `agree`, how far the answers of two views are apart. Exactly one call is the `last`: in it gradients cross the
-        network. Gradients come out multiplied by the loss scale: only a shift's direction means anything."""
+        """Accumulate gradients of the parameters, and of shifts with `requires_grad`: those of the weighted losses of
+        all views plus `agree` times the divergence between the predictions of two views. Exactly one call per
+        micro-batch has `last`: gradients are all-reduced in it. Gradients are multiplied by the loss scale, so only the
+        direction of a shift's gradient is meaningful."""
         ...
 
     def gradient(self, shift: Tensor, *views: View, agree: float = 0.0) -> Tensor:
-        """The gradient of the same by `shift`, that of one of the `views`, times the loss scale; parameters get
-        none."""
+        """The gradient of the same loss with respect to `shift`, which belongs to one of the `views`, times the loss
+        scale. Parameters get no gradient."""
         ...
 
 
 class Adversary(Component):
-    """Group `adversary`: how a micro-batch is made more difficult to learn from."""
+    """Group `adversary`: perturbed forward and backward passes over a micro-batch."""
 
     needs_dropout: bool = False
-    """Whether it does nothing for a network that drops nothing out."""
+    """Whether it has no effect on a network without dropout."""
 
     @property
     def passes(self) -> float:
-        """Forward and backward passes per micro-batch, against one without an adversary; over views that are fixed
-        there is no backward pass, and they are not counted."""
+        """Cost: forward and backward passes per micro-batch, where plain training has one. Views that are `fixed` have
+        no backward pass and are not counted."""
         return 1.0
 
     @property
     def augments(self) -> Mapping[str, Augment]:
-        """The augmentations that its views ask for, by the key that they are set with."""
+        """The augmentations that its views use, by config key."""
         return {}
 
     @abstractmethod
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
-        """Run the micro-batch forward and backward."""
+        """Run all passes over the micro-batch and accumulate gradients."""

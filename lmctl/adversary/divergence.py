@@ -1,4 +1,4 @@
-"""How far apart the answers of two passes are, by what kind of answer it is."""
+"""Symmetric KL divergence, or squared difference, between the predictions of two passes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def divergence(one: Tensor, other: Tensor, labels: Tensor, others: Tensor) -> Tensor:
-    """Summed over targets, from the logits [N, C] of two passes: the Kullback-Leibler divergence, the mean of both
-    directions (of each class by itself, where `labels` are float [N, C] because several may hold); the squared
-    difference of numbers (`labels` float [N]). `others` are the labels of the second pass: of an objective that fills
-    in its own text they may differ from the first one's, and where they do, the passes need not agree."""
+    """Divergence between the logits [N, C] of two passes, summed over the N targets: symmetric Kullback-Leibler, the
+    mean of both directions (per class with sigmoids where `labels` are float [N, C], multi-label); for regression
+    (`labels` float [N]) the squared difference. `others`: labels of the second pass. They differ where an objective
+    fills in its own text; such targets are left out."""
     p, q = one.float(), other.float()
     if labels is not others:
         same = labels == others
@@ -18,7 +18,7 @@ def divergence(one: Tensor, other: Tensor, labels: Tensor, others: Tensor) -> Te
     if labels.is_floating_point() and labels.dim() == 1:
         return ((p - q) ** 2).sum()
     shares = torch.sigmoid if labels.is_floating_point() else _softmax
-    # KL(P, Q) + KL(Q, P) = sum (P - Q) (log P - log Q), and what normalises the logarithms drops out.
+    # KL(P, Q) + KL(Q, P) = sum (P - Q) (log P - log Q): the log-partition terms cancel.
     return ((shares(p) - shares(q)) * (p - q)).sum() / 2
 
 

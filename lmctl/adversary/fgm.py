@@ -1,9 +1,9 @@
-"""`adversary=fgm`: one step against the network (Miyato et al. 2017, "Adversarial training methods for
-semi-supervised text classification", section 3).
+"""`adversary=fgm`: fast gradient method, one ascent step on the embeddings (Miyato et al. 2017, "Adversarial training
+methods for semi-supervised text classification", section 3).
 
-The worst shift of a row's embeddings within a small ball is, to first order, r = epsilon g / ||g|| with g the gradient
-of the loss by them. The paper normalises the embeddings first (section 2); here they stay as they are, so that epsilon
-is to be seen against how long a row's embeddings are.
+The worst perturbation of a row's embeddings in a small L2 ball is, to first order, r = epsilon g / ||g||, where g is
+the gradient of the loss with respect to the embeddings. The paper normalises the embeddings first (section 2). Here
+they are not normalised, so epsilon must be chosen relative to the norm of a row's embeddings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lmctl.config.schema import positive
 
 @dataclass(frozen=True)
 class FastGradient(Adversary):
-    """The loss of the rows, and `weight` times that of the rows shifted by `epsilon` along the gradient."""
+    """Loss = clean loss + `weight` * loss at the embeddings shifted by `epsilon` along the normalised gradient."""
 
     epsilon: float = 1.0
     weight: float = 1.0
@@ -29,10 +29,10 @@ class FastGradient(Adversary):
         return 2.0
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
-        from lmctl.adversary.ascent import direction
+        from lmctl.adversary.ascent import normalise
 
         shift = micro.zeros()
         clean = micro.forward_backward(View(shift))
         assert shift.grad is not None
-        worst = View(self.epsilon * direction(shift.grad), weight=self.weight)
+        worst = View(self.epsilon * normalise(shift.grad), weight=self.weight)
         return Outcome(clean.losses[0], micro.forward_backward(worst, last=True).losses[0])

@@ -1,8 +1,8 @@
-"""`adversary=freelb`: parameters learn from every step of the climb (Zhu et al. 2020, "FreeLB: Enhanced adversarial
-training for natural language understanding", algorithm 1).
+"""`adversary=freelb`: FreeLB, where parameters use the gradient of every ascent step (Zhu et al. 2020, "FreeLB:
+Enhanced adversarial training for natural language understanding", algorithm 1).
 
-From a random start within the ball, each of K passes gives the parameters 1/K of its gradients and the shift its next
-step, so that a pass costs no more than one of plain training. Dropout is the same in all of them (section 3.3).
+From a random start in the ball, each of K passes adds 1/K of its gradients to the parameters and gives the perturbation
+its next step, so that a pass costs no more than one of plain training. All use the same dropout masks (section 3.3).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from lmctl.config.schema import positive
 
 @dataclass(frozen=True)
 class FreeLB(Adversary):
-    """The mean loss of `steps` passes. What is recorded as the loss is that of the first one, at the random start:
-    the rows as they are are never looked at; as adversarial, that of the last one."""
+    """Loss = mean over `steps` passes. The recorded loss is that of the first pass, at the random start, because no
+    pass sees unperturbed rows; the recorded adversarial loss is that of the last one."""
 
     epsilon: float = 1.0
     steps: int = 3
@@ -33,14 +33,14 @@ class FreeLB(Adversary):
         return float(self.steps)
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
-        from lmctl.adversary.ascent import climbed, projected
+        from lmctl.adversary.ascent import ascent_step, project
 
-        shift, reports = projected(self.start * micro.random_shift(), self.epsilon), []
+        shift, reports = project(self.start * micro.random_shift(), self.epsilon), []
         for step in range(1, self.steps + 1):
             shift = shift.requires_grad_()
             view = View(shift, weight=1 / self.steps)
             reports.append(micro.forward_backward(view, last=step == self.steps))
             if step < self.steps:
                 assert shift.grad is not None
-                shift = climbed(shift, shift.grad, self.step_size, self.epsilon)
+                shift = ascent_step(shift, shift.grad, self.step_size, self.epsilon)
         return Outcome(reports[0].losses[0], reports[-1].losses[0])

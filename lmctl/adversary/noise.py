@@ -1,9 +1,9 @@
-"""`adversary=noise`: a noisy copy of the rows must be understood as well, and alike (noise: Belinkov and Bisk 2018,
-"Synthetic and natural noise both break neural machine translation"; learning from both copies: Cheng et al. 2018,
+"""`adversary=noise`: data augmentation with a consistency loss between clean and noisy rows (noise: Belinkov and Bisk
+2018, "Synthetic and natural noise both break neural machine translation"; loss on both copies: Cheng et al. 2018,
 "Towards robust neural machine translation", section 3; consistency: Xie et al. 2020, "Unsupervised data augmentation").
 
-The noise is any option of the group `augment`. What a row is asked stays: whole rows and translations have any of
-their words changed, masked words keep their places, a language model keeps every word's number of pieces.
+The noise is any option of the group `augment`. Targets do not change: classification and translation may have any word
+changed; masked language modelling keeps masked positions; causal language modelling keeps each word's number of tokens.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from lmctl.config.schema import positive
 
 @dataclass(frozen=True)
 class Noise(Adversary):
-    """The loss of the rows, and `weight` times that of their noisy copies with `consistency` times how far the
-    answers are apart."""
+    """Loss = clean loss + `weight` * (loss of the noisy copies + `consistency` * divergence between both
+    predictions)."""
 
     augment: Augment
     weight: float = 1.0

@@ -1,4 +1,4 @@
-"""`adversary=none`: rows are learnt from as they are."""
+"""`adversary=none`: plain training without perturbations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lmctl.adversary.base import Adversary, AttackedBatch, Outcome, View
 
 @dataclass(frozen=True)
 class Clean(Adversary):
-    """One pass forward and backward."""
+    """One forward and backward pass."""
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
         return Outcome(micro.forward_backward(View(), last=True).losses[0], {})

@@ -1,9 +1,9 @@
-"""`adversary=pgd`: several steps against the network (Madry et al. 2018, "Towards deep learning models resistant to
-adversarial attacks", section 2.1).
+"""`adversary=pgd`: projected gradient descent, several ascent steps on the embeddings (Madry et al. 2018, "Towards deep
+learning models resistant to adversarial attacks", section 2.1).
 
-Each step goes along the gradient and back into the ball; parameters learn from where the last one ends. The paper
-learns from such rows alone, and may start at random: here the rows as they are count as well, as in Miyato et al.
-2017, and are where the first step starts, so that their pass serves twice.
+Each step follows the gradient and is projected onto the ball; parameters are trained at the last point. The paper
+trains on perturbed rows only and may start at random. Here the clean loss counts as well, as in Miyato et al. 2017, and
+the ascent starts at the unperturbed rows, so that one pass serves both.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lmctl.config.schema import positive
 
 @dataclass(frozen=True)
 class ProjectedGradient(Adversary):
-    """The loss of the rows, and `weight` times that of the rows after `steps` steps of length `step_size`, never
-    further away than `epsilon`."""
+    """Loss = clean loss + `weight` * loss after `steps` ascent steps of length `step_size` within the ball
+    `epsilon`."""
 
     epsilon: float = 1.0
     steps: int = 3
@@ -32,14 +32,14 @@ class ProjectedGradient(Adversary):
         return self.steps + 1.0
 
     def forward_backward(self, micro: AttackedBatch) -> Outcome:
-        from lmctl.adversary.ascent import climbed
+        from lmctl.adversary.ascent import ascent_step
 
         shift = micro.zeros()
         clean = micro.forward_backward(View(shift))
         assert shift.grad is not None
-        shift = climbed(shift, shift.grad, self.step_size, self.epsilon)
+        shift = ascent_step(shift, shift.grad, self.step_size, self.epsilon)
         for _ in range(self.steps - 1):
             shift.requires_grad_()
-            shift = climbed(shift, micro.gradient(shift, View(shift)), self.step_size, self.epsilon)
+            shift = ascent_step(shift, micro.gradient(shift, View(shift)), self.step_size, self.epsilon)
         worst = micro.forward_backward(View(shift, weight=self.weight), last=True)
         return Outcome(clean.losses[0], worst.losses[0])

@@ -1,8 +1,8 @@
-"""`adversary=rdrop`: two passes with other dropout must give the same answer (Liang et al. 2021, "R-Drop: Regularized
-dropout for neural networks", section 2.1).
+"""`adversary=rdrop`: R-Drop, consistency between two dropout masks (Liang et al. 2021, "R-Drop: Regularized dropout for
+neural networks", section 2.1).
 
-The loss is the mean of the two passes' and `weight` times the mean of both directions of the divergence between them,
-as in the authors' code; in their paper the two losses are added up, which makes its alpha twice this weight.
+Loss = mean of the losses of both passes + `weight` * symmetric KL divergence (mean of both directions) between them,
+as in the authors' code. In the paper the two losses are added, which makes its alpha twice this weight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lmctl.config.schema import positive
 
 @dataclass(frozen=True)
 class RDrop(Adversary):
-    """Two networks that dropout makes of one learn to agree."""
+    """Two passes with different dropout masks, and the divergence between their predictions."""
 
     weight: float = 1.0
 

@@ -1,1 +1,1 @@
-"""Group `compression`: in what form gradients cross the network between the workers of a run."""
+"""Group `compression`: gradient compression between data-parallel workers (quantisation, top-k, low rank)."""

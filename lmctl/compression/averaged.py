@@ -1,4 +1,4 @@
-"""Gradients as they are, averaged over a wire."""
+"""Uncompressed gradient averaging over a `Wire`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmctl.compression.wire import Wire
 
 
 class Averaged(Exchange):
-    """The mean of all workers' gradients, in the format that they come in."""
+    """All-reduce mean of the gradients of all workers, in their own dtype."""
 
     def __init__(self, learner: nn.Module, wire: Wire) -> None:
         self.parameters, self.wire = [p for p in learner.parameters() if p.requires_grad], wire
@@ -22,6 +22,6 @@ class Averaged(Exchange):
         for parameter in self.parameters:
             gradient = parameter.grad
             mine = torch.zeros(parameter.shape, dtype=parameter.dtype) if gradient is None else gradient.detach()
-            mean = self.wire.total(mine.reshape(-1).to(parameter.device)) / self.wire.world
+            mean = self.wire.all_reduce(mine.reshape(-1).to(parameter.device)) / self.wire.world
             parameter.grad = mean.view(parameter.shape)
         self.sent = self.wire.sent - before

@@ -1,4 +1,4 @@
-"""The contract of the group `compression`: in what form gradients cross the network."""
+"""Base classes of the group `compression`: gradient compressors, and the exchange of one step's gradients."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ if TYPE_CHECKING:
 
 
 class Traffic:
-    """What one worker sends of its gradients, and keeps for later; the defaults are those of one that sends nothing."""
+    """Bytes that one worker sends for its gradients, and its state between steps; the defaults send nothing."""
 
     sent: int = 0
     """Bytes of gradients that this worker sent to the others in the last step."""
     dense: int = 0
-    """What it would have sent in float32, uncompressed."""
+    """Bytes that it would have sent uncompressed, in float32."""
 
     def describe(self) -> list[str]:
-        """What is sent instead of gradients, for people; nothing where they go as they are."""
+        """Lines for people: what is sent instead of plain gradients; none if uncompressed."""
         return []
 
     def figures(self) -> dict[str, float]:
-        """What the record says of the last step, besides the bytes."""
+        """Metrics of the last step, besides the bytes."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What this worker keeps from step to step."""
+        """State that this worker keeps between steps (residuals, momentum)."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         return
 
 
 class Exchange(Traffic, ABC):
-    """The gradients of one worker, on their way to all of them after its last backward pass of a step."""
+    """Exchange of one worker's gradients with all others, after the last backward pass of a step."""
 
     @abstractmethod
     def reduce(self, scale: float, step: int) -> None:
-        """Leave the mean over all workers in every parameter's `grad`; gradients are multiplied by the loss `scale`,
-        before and after. `step` counts the steps taken before. A gradient that is not finite in any worker is so
-        afterwards in all of them."""
+        """Replace every parameter's `grad` by the mean over all workers. Gradients are multiplied by the loss `scale`,
+        before and after. `step` counts the steps taken before. If a gradient is not finite in one worker, it is not
+        finite in any worker afterwards."""
 
 
 class GradCompressor(Component):
-    """Group `compression`: in what form gradients cross the network."""
+    """Group `compression`: gradient compression."""
 
     @property
     def sends(self) -> bool:
-        """Whether it sends gradients in a form of its own."""
+        """Whether gradients are sent compressed, by an `Exchange` of its own."""
         return True
 
     @property
     def simulate_workers(self) -> int | None:
-        """Workers that one process is to play; None: as the runner says (`Plan.simulated_workers` knows both)."""
+        """Number of simulated workers in one process; None: as `runner` says (`Plan.simulated_workers` knows both)."""
         return None
 
     def check_use(self, workers: int | None, optim: OptimSpec, clip_norm: float | None) -> None:
-        """ConfigError if a run of so many workers (None: it has one, which plays nobody else) cannot use it with this
-        optimiser and clipping."""
+        """ConfigError if it does not work with this number of workers (None: one real worker, none simulated),
+        optimiser and gradient clipping."""
         return
 
     def remarks(self, optim: OptimSpec) -> list[str]:
-        """What the user should know beforehand."""
+        """Warnings for the user before the run starts."""
         return []
 
     @abstractmethod
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange | None:
-        """The exchange of the gradients of `learner` over `wire`; None: they go as they are."""
+        """The exchange of the gradients of `learner` over `wire`; None: gradients are not compressed."""

@@ -1,7 +1,7 @@
-"""Values as bytes and back: pure functions on rows of float32, uint8 [R, bytes] for [R, n].
+"""Encoding of float32 values as bytes and decoding: int8, fp16, sign bits and positions; uint8 [R, bytes] for [R, n].
 
-The number of bytes depends on n alone, so that whoever receives a message knows its shape. Block formats write one
-float32 scale per block of consecutive values first, then the values.
+The number of bytes depends on n alone, so that the receiver knows the shape of a message. Block formats write first one
+float32 scale per block of consecutive values, then the values.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def blocks(values: Tensor, block: int) -> Tensor:
-    """[R, n] as [R, blocks, block], zeros behind the last value."""
+    """[R, n] as [R, blocks, block], padded with zeros."""
     rows, n = values.shape
     return F.pad(values, (0, -n % block)).view(rows, -1, block)
 
 
 def raw(values: Tensor) -> Tensor:
-    """The bytes of a tensor [R, n] of any type: uint8 [R, n * size of an element]. A copy: what is sent must not change
-    when what it was made from does."""
+    """The bytes of a tensor [R, n] of any dtype: uint8 [R, n * size of an element]. A copy, so that a message does not
+    change with the tensor that it was made from."""
     return values.clone(memory_format=torch.contiguous_format).view(torch.uint8)
 
 
 def read(message: Tensor, dtype: torch.dtype) -> Tensor:
-    """The inverse of `raw`."""
-    return message.clone(memory_format=torch.contiguous_format).view(dtype)  # a slice may begin at an odd address
+    """Bytes as a tensor of `dtype`: the inverse of `raw`."""
+    return message.clone(memory_format=torch.contiguous_format).view(dtype)  # a slice may start at an unaligned address
 
 
 def block_count(n: int, block: int) -> int:
@@ -37,7 +37,7 @@ def block_count(n: int, block: int) -> int:
 
 
 def encode_int8(values: Tensor, block: int) -> Tensor:
-    """Symmetric absmax per block: q = round(v / s), s = max |v| / 127."""
+    """Symmetric absmax quantisation per block: q = round(v / s), s = max |v| / 127."""
     blocked = blocks(values, block)
     scale = blocked.abs().amax(dim=-1) / 127
     rounded = (blocked / scale.clamp_min(TINY).unsqueeze(-1)).round_().clamp_(-127, 127).to(torch.int8)
@@ -45,7 +45,7 @@ def encode_int8(values: Tensor, block: int) -> Tensor:
 
 
 def decode_int8(message: Tensor, n: int, block: int) -> Tensor:
-    """float32 [R, n]."""
+    """Dequantised values, float32 [R, n]."""
     head = FLOAT * block_count(n, block)
     scale = read(message[:, :head], torch.float32)
     values = blocks(read(message[:, head:], torch.int8).float(), block)
@@ -53,8 +53,8 @@ def decode_int8(message: Tensor, n: int, block: int) -> Tensor:
 
 
 def encode_fp16(values: Tensor, block: int) -> Tensor:
-    """fp16 times a power of two per block that brings its largest value below 2^15: nothing overflows, and what
-    underflows is 2^-39 of the largest or less. Multiplying by powers of two is exact."""
+    """fp16 with a power-of-two scale per block that brings its largest magnitude below 2^15: nothing overflows, and
+    what underflows is 2^-39 of the largest or less. Multiplying by powers of two is exact."""
     blocked = blocks(values, block)
     largest = blocked.abs().amax(dim=-1)
     scale = torch.ldexp(torch.ones_like(largest), (torch.frexp(largest).exponent - 15).clamp(-126, 127))
@@ -63,7 +63,7 @@ def encode_fp16(values: Tensor, block: int) -> Tensor:
 
 
 def decode_fp16(message: Tensor, n: int, block: int) -> Tensor:
-    """float32 [R, n]."""
+    """Dequantised values, float32 [R, n]."""
     head = FLOAT * block_count(n, block)
     scale = read(message[:, :head], torch.float32)
     values = blocks(read(message[:, head:], torch.float16).float(), block)
@@ -71,8 +71,8 @@ def decode_fp16(message: Tensor, n: int, block: int) -> Tensor:
 
 
 def encode_sign(values: Tensor, block: int) -> Tensor:
-    """One bit per value and the mean of |v| per block: the scaled sign of Karimireddy et al. 2019 (EF-SGD, section 4),
-    by block. Zero counts as positive."""
+    """Scaled sign: one bit per value and the mean of |v| per block (Karimireddy et al. 2019, EF-SGD, section 4). Zero
+    counts as positive."""
     rows, n = values.shape
     blocked = blocks(values, block)
     sizes = torch.full((blocked.shape[1],), float(block), device=values.device)
@@ -85,7 +85,7 @@ def encode_sign(values: Tensor, block: int) -> Tensor:
 
 
 def decode_sign(message: Tensor, n: int, block: int) -> Tensor:
-    """float32 [R, n]."""
+    """Scaled signs, float32 [R, n]."""
     head = FLOAT * block_count(n, block)
     scale = read(message[:, :head], torch.float32)
     bits = (message[:, head:].unsqueeze(-1) >> _places(message.device)) & 1
@@ -101,7 +101,7 @@ POSITION_BLOCK = 1 << 16
 
 
 def encode_positions(positions: Tensor, n: int) -> Tensor:
-    """Ascending positions int64 [k] below n as uint8: an int32 count per 65,536 values, then two bytes each."""
+    """Ascending indices int64 [k] below n as uint8: an int32 count per 65,536 values, then two bytes per index."""
     block = positions // POSITION_BLOCK
     counts = torch.bincount(block, minlength=block_count(n, POSITION_BLOCK)).to(torch.int32)
     local = positions - block * POSITION_BLOCK
@@ -109,7 +109,7 @@ def encode_positions(positions: Tensor, n: int) -> Tensor:
 
 
 def decode_positions(message: Tensor, n: int, k: int) -> Tensor:
-    """int64 [k]."""
+    """The indices, int64 [k]."""
     number = block_count(n, POSITION_BLOCK)
     head = 4 * number
     counts = read(message[:head], torch.int32).long()
@@ -119,5 +119,5 @@ def decode_positions(message: Tensor, n: int, k: int) -> Tensor:
 
 
 def positions_size(n: int, k: int) -> int:
-    """Bytes of k positions below n."""
+    """Bytes of k encoded indices below n."""
     return 4 * block_count(n, POSITION_BLOCK) + 2 * k

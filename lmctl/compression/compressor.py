@@ -1,4 +1,5 @@
-"""Prune, quantise, remember the rest: one component behind fp16, bf16, int8, onebit, topk and topk_int8."""
+"""Top-k sparsification, quantisation and error feedback: one component behind fp16, bf16, int8, onebit, topk,
+topk_int8."""
 
 from __future__ import annotations
 
@@ -12,26 +13,26 @@ from lmctl.core.errors import ConfigError
 if TYPE_CHECKING:
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import Method
-    from lmctl.compression.gradient_layout import Layout
+    from lmctl.compression.gradient_layout import GradientLayout
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
 AGGRESSIVE = 0.1
-"""Densities up to this change what an adaptive optimiser does."""
+"""Densities up to this hurt adaptive optimisers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compressor(Option):
-    """Stages in their order, each with its settings."""
+    """The stages of compression in their order, each with its settings."""
 
     density: float = 1.0
-    """The share of a tensor's values that is sent, those of largest magnitude; 1: all, without positions."""
+    """Top-k: the share of a tensor's values that is sent, those of largest magnitude; 1: all, without indices."""
     warmup_steps: int = 0
-    """Over so many steps the density falls geometrically from `warmup_density` (Lin et al. 2018, section 3.3)."""
+    """Steps in which the density falls geometrically from `warmup_density` (Lin et al. 2018, section 3.3)."""
     warmup_density: float = 0.25
     threshold: Literal["sampled", "exact"] = "sampled"
-    """How the largest are found: among those above a threshold from a sample, or by a full top-k. The same values,
-    but for equal ones; sampled is several times faster on a CPU."""
+    """How the top k are found: among the values above a threshold from a sample, or by a full top-k. Both select the
+    same values, except among equal ones; sampled is several times faster on a CPU."""
     quantise: Quantiser = field(default_factory=Fp32)
     momentum: float = 0.0
     """Momentum correction (Lin et al. 2018, section 3.2) in place of the optimiser's own momentum."""
@@ -74,7 +75,7 @@ class Compressor(Option):
         return [f"so little of the gradient costs an Adam-like optimiser quality (Tang et al. 2021): {advice}"]
 
     def density_at(self, step: int) -> float:
-        """The density when `step` steps have been taken."""
+        """Density in the step after `step` steps."""
         if step >= self.warmup_steps:
             return self.density
         return self.warmup_density * (self.density / self.warmup_density) ** (step / self.warmup_steps)
@@ -89,7 +90,7 @@ class Compressor(Option):
         feedback = "error feedback" if self.error_feedback else "no error feedback"
         return f"{pruned}in {type(self.quantise).__name__.lower()}, {feedback}"
 
-    def method(self, layout: Layout, wire: Wire, memory: ErrorFeedback) -> Method:
+    def method(self, layout: GradientLayout, wire: Wire, memory: ErrorFeedback) -> Method:
         if self.density < 1:
             from lmctl.compression.sparse import Pruned
 

@@ -1,13 +1,13 @@
-"""The exchange of one step's gradients, whatever the method: after the last backward pass, once, over all of them.
+"""Compressed gradient exchange of one step, for any method: once, after the last backward pass, over all gradients.
 
-DDP would hand out its buckets while the backward pass runs, which hides the network behind computation. But it rebuilds
-its buckets after the first step, so that what a compressor keeps for one would belong to another; methods that talk
-twice (PowerSGD, an average that is scattered and rejoined) would have to chain collectives in its callbacks, which gloo
-does not stand; and a step that fp16 skips is only known to be skipped when the last bucket is there. So the learner is
-not wrapped, and everything happens here, in the order of the parameters' names.
+Not a DDP communication hook, although DDP overlaps communication with the backward pass. DDP rebuilds its buckets after
+the first step, so that the residual of one bucket would be used for another; methods with two rounds (PowerSGD,
+reduce-scatter and all-gather) would have to chain collectives in its callbacks, which gloo does not support; and a step
+that fp16 skips is known to be skipped only with the last bucket. So the learner is not wrapped, and the exchange runs
+here, in the order of the parameters' names.
 
-First, with the small tensors that are sent whole, goes a flag for every tensor that is not finite: so all workers know
-before anything is remembered, and skip together.
+The first message holds the small tensors that are sent uncompressed, and one flag for every tensor that is not finite.
+So all workers know of an overflow before any state changes, and skip the step together.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 from lmctl.compression.base import Exchange
-from lmctl.compression.gradient_layout import Layout, size
+from lmctl.compression.gradient_layout import GradientLayout, size
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.compression.wire import Wire
 
 
 class Method(Protocol):
-    """A way to average vectors over the network."""
+    """A compressed mean over workers."""
 
     def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
-        """The mean over all workers, as it arrives, float32 [n]; `gradient`, float32 [n], is used up. What is
-        remembered changes only if `fine`, bool []."""
+        """Approximate mean of `gradient`, float32 [n], over all workers: float32 [n]. `gradient` is overwritten. The
+        residual changes only if `fine`, bool []."""
         ...
 
     def figures(self, step: int) -> dict[str, float]: ...
@@ -39,11 +39,11 @@ class Method(Protocol):
 
 
 class CompressedExchange(Exchange):
-    """Gradients are averaged by `method`, small ones as they are."""
+    """Gradients are averaged by `method`; small tensors are sent uncompressed."""
 
     def __init__(
         self,
-        layout: Layout,
+        layout: GradientLayout,
         wire: Wire,
         method: Method,
         what: str,
@@ -51,8 +51,8 @@ class CompressedExchange(Exchange):
         momentum: float = 0.0,
         probe_every: int | None = None,
     ) -> None:
-        """`what`: the method in words. `clip`: the norm that each worker's own gradient is scaled down to before.
-        `momentum`: that of tensors sent whole, where the method has taken it over from the optimiser."""
+        """`what`: the method in words. `clip`: norm to which each worker's own gradient is clipped before compression.
+        `momentum`: that of uncompressed tensors, where the method replaces the optimiser's momentum."""
         self.layout, self.wire, self.method, self.what = layout, wire, method, what
         self.clip, self.momentum, self.probe_every = clip, momentum, probe_every
         self.velocity = torch.zeros(size(layout.whole) if momentum else 0, device=layout.device)
@@ -64,36 +64,36 @@ class CompressedExchange(Exchange):
     def reduce(self, scale: float, step: int) -> None:
         (compressed, whole), self._step = self.layout.flatten(scale), step
         before = self.wire.sent
-        looks = self.probe_every is not None and step % self.probe_every == 0
-        true = self.wire.total(torch.cat([compressed, whole]), count=False) if looks else None
+        probes = self.probe_every is not None and step % self.probe_every == 0
+        true = self.wire.all_reduce(torch.cat([compressed, whole]), count=False) if probes else None
         norms = self._norms(compressed, whole)
         self._clip(compressed, whole, norms)
-        first = self.wire.total(torch.cat([whole, (~torch.isfinite(norms)).float()]))
+        first = self.wire.all_reduce(torch.cat([whole, (~torch.isfinite(norms)).float()]))
         m = size(self.layout.whole)
         whole, flags = first[:m] / self.wire.world, first[m:]
         fine = ~flags.any()
         mean = self.method.mean(compressed, fine, step).masked_fill_(~fine, 0.0)
         if true is not None:
-            self._look(true, torch.cat([mean, whole]))
-        self._mark(mean, whole := self._with_momentum(whole, fine), flags)
+            self._measure_cosine(true, torch.cat([mean, whole]))
+        self._mark_overflow(mean, whole := self._with_momentum(whole, fine), flags)
         self.layout.unflatten(mean, whole, scale)
         self.sent = self.wire.sent - before
 
     def _norms(self, compressed: Tensor, whole: Tensor) -> Tensor:
-        """The norm of each tensor of one worker's gradient: float32 [tensors]."""
+        """Gradient norm of each tensor of this worker: float32 [tensors]."""
         layout = self.layout
         tensors = [p.of(compressed) for p in layout.compressed] + [p.of(whole) for p in layout.whole]
         return torch.stack(torch._foreach_norm(tensors))
 
     def _clip(self, compressed: Tensor, whole: Tensor, norms: Tensor) -> None:
-        """Scale one worker's gradient down to the local norm, in place."""
+        """Local gradient clipping, in place."""
         if self.clip is not None:
             factor = (self.clip / (norms.norm() + 1e-6)).clamp(max=1.0).nan_to_num(1.0)
             compressed.mul_(factor)
             whole.mul_(factor)
 
-    def _mark(self, compressed: Tensor, whole: Tensor, flags: Tensor) -> None:
-        """Make one value of every flagged tensor infinite, so that whoever looks at gradients sees which."""
+    def _mark_overflow(self, compressed: Tensor, whole: Tensor, flags: Tensor) -> None:
+        """Set one value of every flagged tensor to infinity, so that loss scaling and messages find the tensor."""
         infinite = torch.where(flags > 0, torch.inf, 0.0)
         split = len(self.layout.compressed)
         compressed.index_add_(0, self._starts[:split], infinite[:split])
@@ -106,7 +106,7 @@ class CompressedExchange(Exchange):
         torch.where(fine, velocity, self.velocity, out=self.velocity)
         return velocity
 
-    def _look(self, true: Tensor, arrived: Tensor) -> None:
+    def _measure_cosine(self, true: Tensor, arrived: Tensor) -> None:
         cosine = torch.nn.functional.cosine_similarity(true, arrived, dim=0)
         before = cosine.new_tensor(torch.nan) if self._cosine is None else self._cosine.to(cosine.device)
         self._cosine = torch.where(torch.isfinite(cosine), cosine, before)
@@ -123,7 +123,7 @@ class CompressedExchange(Exchange):
         return figures
 
     def state_dict(self) -> dict[str, Any]:
-        """Also the newest look, so that the record of a resumed run has it too."""
+        """Includes the last probe, so that the metrics of a resumed run have it too."""
         velocity = {part.name: part.of(self.velocity) for part in self.layout.whole if self.momentum}
         return {"method": self.method.state_dict(), "cosine": self._cosine, "velocity": velocity}
 

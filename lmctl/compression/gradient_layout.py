@@ -1,7 +1,7 @@
-"""Where each parameter lies in the two vectors that are exchanged: what is compressed, and what is sent whole.
+"""Layout of all gradients in two flat vectors: one is compressed, one is sent uncompressed.
 
-Everything is keyed by the parameter's name and in the order of the network's own list, so that a residual means the
-same after a resume, whatever buckets DDP makes.
+Parts have the name of their parameter and the order of the network's parameter list, so that a residual fits after a
+resume, whatever buckets DDP makes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lmctl.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter's place in its vector."""
+    """The slice of a parameter in its flat vector."""
 
     name: str
     parameter: nn.Parameter
@@ -34,13 +34,13 @@ class Part:
         return self.start + self.parameter.numel()
 
     def of(self, vector: Tensor) -> Tensor:
-        """This parameter's values [n], a view."""
+        """The values of this parameter [n], a view."""
         return vector[self.start : self.stop]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The parameters that learn, laid end to end in two vectors; at least one is compressed."""
+class GradientLayout:
+    """The trainable parameters, concatenated in two flat vectors; at least one parameter is compressed."""
 
     compressed: list[Part]
     whole: list[Part]
@@ -54,11 +54,11 @@ class Layout:
         return self.compressed[0].parameter.device
 
     def flatten(self, scale: float) -> tuple[Tensor, Tensor]:
-        """Copies of all gradients, divided by `scale`: float32 [n] and [m]. Where there is none it is zero."""
+        """Copies of all gradients, divided by `scale`: float32 [n] and [m]. A missing gradient is zero."""
         return self._flat(self.compressed, scale), self._flat(self.whole, scale)
 
     def unflatten(self, compressed: Tensor, whole: Tensor, scale: float) -> None:
-        """Make both, times `scale`, the gradients, without copying where gradients are float32."""
+        """Set the gradients to both vectors times `scale`; views without a copy where gradients are float32."""
         for parts, vector in ((self.compressed, compressed.mul_(scale)), (self.whole, whole.mul_(scale))):
             for part in parts:
                 part.parameter.grad = part.of(vector).view(part.shape).to(part.parameter.dtype)
@@ -72,16 +72,16 @@ class Layout:
 
 
 def size(parts: Sequence[Part]) -> int:
-    """Values of consecutive parts."""
+    """Number of values of consecutive parts."""
     return parts[-1].stop - parts[0].start if parts else 0
 
 
 PIECE = 1 << 24
-"""Values compressed at a time, about: what that takes besides gradients and residuals stays within some 100 MB."""
+"""Values compressed at a time, about: limits the temporary memory, besides gradients and residuals, to some 100 MB."""
 
 
 def cut(parts: Sequence[Part], most: int = PIECE) -> list[list[Part]]:
-    """Consecutive parts of at most `most` values together (a single one may have more)."""
+    """Split into pieces: consecutive parts with at most `most` values together (a single part may have more)."""
     pieces: list[list[Part]] = []
     for part in parts:
         if not pieces or part.stop - pieces[-1][0].start > most:
@@ -92,9 +92,9 @@ def cut(parts: Sequence[Part], most: int = PIECE) -> list[list[Part]]:
 
 def layout_of(
     learner: nn.Module, dense_below: int, exclude: Iterable[str], pays: Callable[[tuple[int, ...]], bool]
-) -> Layout:
-    """Vectors, tensors of fewer than `dense_below` values, those whose name fits a pattern of `exclude`, and those
-    whose shape does not pay are sent whole."""
+) -> GradientLayout:
+    """Decide what is compressed. Sent uncompressed: vectors, tensors of fewer than `dense_below` values, names that
+    match a pattern of `exclude`, and shapes for which `pays` is false."""
     named = [(n.removeprefix("network."), p) for n, p in learner.named_parameters() if p.requires_grad]
     unused = [pattern for pattern in exclude if not any(fnmatchcase(name, pattern) for name, _ in named)]
     if unused:
@@ -114,9 +114,9 @@ def layout_of(
             f"compression: every tensor of this model would be sent whole (its largest matrix has {largest:,} values)",
             "lower compression.dense_below, or compression=none",
         )
-    return Layout(*chosen)
+    return GradientLayout(*chosen)
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of a tensor seen as a matrix."""
+    """Rows and columns of a tensor reshaped to a matrix."""
     return shape[0], math.prod(shape[1:])

@@ -1,13 +1,13 @@
 """PowerSGD (Vogels et al. 2019, algorithms 1 and 2): a gradient matrix M [n, m] as P Q^T, with P [n, r] and Q [m, r].
 
-One step of subspace iteration, from the Q of the step before:
+One step of subspace iteration (power iteration), from the Q of the step before:
 
-    P = mean of M Q,  orthonormalised        one message, all matrices together
-    Q = mean of M^T P                        another
-    M is taken to be P Q^T
+    P = mean of M Q,  orthonormalised        one all-reduce for all matrices
+    Q = mean of M^T P                        another one
+    M is approximated by P Q^T
 
 Both rounds are linear in M, so the result is the same as if the mean of all workers' gradients had been compressed.
-Every worker remembers what its own share P (M^T P)^T leaves of its M.
+Error feedback: the residual of a worker is its M minus P (M^T P)^T.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lmctl.compression.wire import Wire
 
 
 class LowRank:
-    """PowerSGD at work."""
+    """PowerSGD: low-rank compression of gradient matrices, with error feedback."""
 
     def __init__(self, parts: list[Part], wire: Wire, rank: int, warm_start: bool, memory: ErrorFeedback) -> None:
         self.parts, self.wire, self.warm_start, self.memory = parts, wire, warm_start, memory
@@ -31,7 +31,7 @@ class LowRank:
         self.ranks = [min(rank, *shape) for shape in self.shapes]
         self.device = parts[0].parameter.device
         self.right = self._fresh(0)
-        """Q of every matrix, as the last step left it."""
+        """Q of every matrix from the last step (warm start)."""
 
     def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
         """As `Pruned.mean`."""
@@ -49,8 +49,8 @@ class LowRank:
         return self._product(left, right)
 
     def _agree(self, factors: list[Tensor]) -> list[Tensor]:
-        """The mean over all workers of each of their factors, in one message."""
-        flat = self.wire.total(torch.cat([f.reshape(-1) for f in factors])) / self.wire.world
+        """All-reduce mean of each factor, in one message."""
+        flat = self.wire.all_reduce(torch.cat([f.reshape(-1) for f in factors])) / self.wire.world
         parts = flat.split([f.numel() for f in factors])
         return [part.view_as(f) for part, f in zip(parts, factors, strict=True)]
 
@@ -58,11 +58,11 @@ class LowRank:
         return [part.of(vector).view(shape) for part, shape in zip(self.parts, self.shapes, strict=True)]
 
     def _product(self, left: list[Tensor], right: list[Tensor]) -> Tensor:
-        """P Q^T of every matrix, end to end: float32 [n]."""
+        """P Q^T of every matrix, concatenated: float32 [n]."""
         return torch.cat([(p @ q.T).reshape(-1) for p, q in zip(left, right, strict=True)])
 
     def _fresh(self, step: int) -> list[Tensor]:
-        """Normal random Q, the same in every process."""
+        """Random normal Q, the same in every process."""
         generator = torch.Generator().manual_seed(step)
         sizes = [(columns, rank) for (_, columns), rank in zip(self.shapes, self.ranks, strict=True)]
         return [torch.randn(size, generator=generator).to(self.device) for size in sizes]
@@ -81,5 +81,5 @@ class LowRank:
 
 
 def orthonormal(columns: Tensor) -> Tensor:
-    """An orthonormal basis [n, r] of the columns of [n, r], n at least r; any basis where they are dependent."""
+    """Orthonormal basis [n, r] of the columns of [n, r], n at least r; any basis if they are linearly dependent."""
     return torch.linalg.qr(columns).Q

@@ -1,4 +1,4 @@
-"""Gradients as they are: they are averaged in the format that they come in."""
+"""`compression=none`: gradients are averaged uncompressed, in their own dtype."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Uncompressed(GradCompressor):
-    """Gradients are averaged; with one worker there is nothing to average."""
+    """Plain gradient averaging (with one worker, no communication)."""
 
     @property
     def sends(self) -> bool:

@@ -1,4 +1,4 @@
-"""What all compressors have in common: which tensors they leave alone, who takes part, and what they cannot do."""
+"""Settings common to all gradient compressors: uncompressed tensors, simulated workers, local clipping, and checks."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
 
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import CompressedExchange, Method
-    from lmctl.compression.gradient_layout import Layout
+    from lmctl.compression.gradient_layout import GradientLayout
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option(GradCompressor):
-    """A compressor in its settings; subclasses add their own, and `method`."""
+    """Base of all compressors; subclasses add their settings and `method`."""
 
     error_feedback: bool = True
-    """Keep what was not sent, and add it to the next gradient."""
+    """Error feedback: add what was not sent to the next gradient."""
     local_clip: bool = False
-    """Scale every worker's gradient down before it is compressed (Lin et al. 2018, section 3.2). A worker's share of
-    the mean may have the norm clip_norm / sqrt(workers): what the mean has at clip_norm if the shares are independent
-    and alike. Clipping afterwards stays."""
+    """Clip each worker's gradient before compression (local gradient clipping: Lin et al. 2018, section 3.2). A
+    worker's share of the mean may have the norm clip_norm / sqrt(workers): then the mean has clip_norm if the shares
+    are independent and of equal norm. Clipping of the mean still applies."""
     dense_below: int = 1024
-    """Tensors of fewer values, and all vectors, are sent whole, in fp32."""
+    """Tensors with fewer values, and all vectors, are sent uncompressed, in fp32."""
     exclude: list[str] = field(default_factory=list)
-    """Patterns of names of parameters that are sent whole."""
+    """Name patterns of parameters that are sent uncompressed."""
     simulate_workers: Optional[int] = None
-    """Play so many workers in one process: each has what a process has, its share of the rows, weights, optimiser,
-    dropout and residual. null: as the runner says, and `runner=simulated` says the same."""
+    """Number of simulated workers in one process: each has what a process has, its share of the rows, weights,
+    optimiser, dropout and residual. null: as `runner` says; `runner=simulated` does the same."""
     probe_every: Optional[int] = field(default=None, metadata=MAY_CHANGE)
-    """Steps between looks at the cosine of the mean that arrived and the true one, whose bytes do not count."""
+    """Steps between measurements of the cosine between the received mean and the true one; their bytes do not count."""
 
     def __post_init__(self) -> None:
         if self.dense_below < 0:
@@ -67,25 +67,25 @@ class Option(GradCompressor):
         layout = layout_of(learner, self.dense_below, self.exclude, self.pays)
         n, momentum, mask = size(layout.compressed), *self.correction
         memory = ErrorFeedback(n, layout.device, self.error_feedback, momentum, mask)
-        # Gradients are those of the mean, W times a worker's share of it: so is the norm.
+        # Gradients are those of the mean loss, W times a worker's share of the mean: so is the norm.
         clip = clip_norm * wire.world**0.5 if self.local_clip and clip_norm is not None else None
         method = self.method(layout, wire, memory)
         return CompressedExchange(layout, wire, method, self.describe, clip, momentum, self.probe_every)
 
     @property
     def correction(self) -> tuple[float, bool]:
-        """Momentum of the correction, and whether it is masked."""
+        """Momentum correction: its momentum, and whether momentum factor masking is on."""
         return 0.0, False
 
     @property
     @abstractmethod
     def describe(self) -> str:
-        """What it does, in a few words."""
+        """The method in a few words."""
 
     def pays(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of two or more dimensions is worth compressing."""
+        """Whether a tensor of two or more dimensions gets smaller by compression."""
         return True
 
     @abstractmethod
-    def method(self, layout: Layout, wire: Wire, memory: ErrorFeedback) -> Method:
-        """The compressor at work, on `layout.compressed`."""
+    def method(self, layout: GradientLayout, wire: Wire, memory: ErrorFeedback) -> Method:
+        """The method with its state, over `layout.compressed`."""

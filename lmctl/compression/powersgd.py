@@ -1,4 +1,4 @@
-"""PowerSGD: gradient matrices as products of thin ones (Vogels et al. 2019)."""
+"""PowerSGD: low-rank gradient compression (Vogels et al. 2019)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lmctl.compression.option import Option
 if TYPE_CHECKING:
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import Method
-    from lmctl.compression.gradient_layout import Layout
+    from lmctl.compression.gradient_layout import GradientLayout
     from lmctl.compression.wire import Wire
 
 
 @dataclass(frozen=True, kw_only=True)
 class PowerSgd(Option):
-    """Rank-r approximation by one step of subspace iteration."""
+    """Rank-r approximation of gradient matrices by one step of subspace iteration."""
 
     rank: int = 4
-    """Columns of the thin matrices; 1 to 4 are usual, language models take up to 32."""
+    """Rank r of the factors; 1 to 4 are usual, language models take up to 32."""
     warm_start: bool = True
-    """Go on from the last step's subspace instead of a random one."""
+    """Start from the last step's factors instead of random ones."""
     least_ratio: float = 2.0
-    """Matrices that would shrink less than this are sent whole."""
+    """Minimum compression ratio: matrices that shrink less are sent uncompressed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +43,7 @@ class PowerSgd(Option):
         rank = min(self.rank, rows, columns)
         return (rows + columns) * rank * self.least_ratio < rows * columns
 
-    def method(self, layout: Layout, wire: Wire, memory: ErrorFeedback) -> Method:
+    def method(self, layout: GradientLayout, wire: Wire, memory: ErrorFeedback) -> Method:
         from lmctl.compression.low_rank import LowRank
 
         return LowRank(layout.compressed, wire, self.rank, self.warm_start, memory)

@@ -1,6 +1,6 @@
-"""The formats in which values are sent, as components of the group's options. Each says how many bytes n values take.
+"""Quantisation formats of the values that are sent: fp32, bf16, fp16, int8 and sign, as nested components.
 
-Blocks are of consecutive values: of a tensor's rows where all are sent, of the survivors in their order where few are.
+Block-wise formats have one scale per block of consecutive values: of the tensor, or of the selected values after top-k.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 class Quantiser(ABC):
-    """A format of values."""
+    """A number format: values to bytes and back."""
 
     one_bit: ClassVar[bool] = False
-    """Whether nothing but signs is left of single values."""
+    """Whether only the sign of single values is kept."""
 
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
-        """float32 [R, n] as uint8 [R, b], where b depends on n alone."""
+        """Quantise float32 [R, n] to uint8 [R, b]; b depends on n alone."""
 
     @abstractmethod
     def decode(self, message: Tensor, n: int) -> Tensor:
-        """What is received: float32 [R, n] of uint8 [R, b]."""
+        """Dequantise uint8 [R, b] to float32 [R, n]."""
 
 
 @dataclass(frozen=True)
 class Fp32(Quantiser):
-    """Values as they are."""
+    """float32, lossless."""
 
     def encode(self, values: Tensor) -> Tensor:
         from lmctl.compression.coding import raw
@@ -47,7 +47,7 @@ class Fp32(Quantiser):
 
 @dataclass(frozen=True)
 class Bf16(Quantiser):
-    """The upper half of an fp32: its range, 8 bits of precision."""
+    """bfloat16: the range of fp32, 8 bits of precision."""
 
     def encode(self, values: Tensor) -> Tensor:
         import torch
@@ -66,7 +66,7 @@ class Bf16(Quantiser):
 
 @dataclass(frozen=True)
 class Fp16(Quantiser):
-    """11 bits of precision, with a power of two per block so that nothing overflows."""
+    """float16: 11 bits of precision, with a power-of-two scale per block so that nothing overflows."""
 
     block: int = 1024
 
@@ -86,7 +86,7 @@ class Fp16(Quantiser):
 
 @dataclass(frozen=True)
 class Int8(Quantiser):
-    """-127 to 127 times the largest value of a block."""
+    """Symmetric int8 with an absmax scale per block."""
 
     block: int = 512
 
@@ -106,7 +106,7 @@ class Int8(Quantiser):
 
 @dataclass(frozen=True)
 class Sign(Quantiser):
-    """One bit, and the mean magnitude of a block."""
+    """Scaled sign: one bit per value, and the mean magnitude per block."""
 
     one_bit: ClassVar[bool] = True
 

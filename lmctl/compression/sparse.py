@@ -1,9 +1,9 @@
-"""Few values: every worker sends positions and values of its own survivors to all, in one message.
+"""Top-k sparse exchange: an all-gather of the indices and values that each worker selected, in one message.
 
-    | int32 count per 65,536 values | low, then high byte of each position | values as the quantiser writes them |
+    | int32 count per 65,536 values | low, then high byte of each index | values as the quantiser encodes them |
 
-Survivors are counted per tensor, as in Deep Gradient Compression (Lin et al. 2018, algorithm 1), so every message of a
-step has the same length. All workers add up the same messages in the same order, and so stay equal to the bit.
+The top k are selected per tensor, as in Deep Gradient Compression (Lin et al. 2018, algorithm 1), so all messages of a
+step have the same length. All workers add the same messages in the same order, so their results are equal to the bit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lmctl.compression.wire import Wire
 
 
 class Pruned:
-    """Prune, quantise, remember the rest."""
+    """Top-k sparsification and quantisation, with error feedback."""
 
     def __init__(
         self,
@@ -35,14 +35,14 @@ class Pruned:
         quantise: Quantiser,
         memory: ErrorFeedback,
     ) -> None:
-        """`density`: the share of the values that is sent, by step."""
+        """`density`: the share of the values that is sent, as a function of the step."""
         self.parts, self.wire = parts, wire
         self.density, self.sampled, self.quantise = density, sampled, quantise
         self.memory, self.pieces = memory, cut(parts)
 
     def mean(self, gradient: Tensor, fine: Tensor, step: int) -> Tensor:
-        """The mean of the workers' gradients float32 [n], as it arrives: float32 [n]. What is remembered changes if
-        `fine`, bool []. The gradient is used up."""
+        """Mean of the workers' sparse gradients, float32 [n], from `gradient`, float32 [n], which is overwritten. The
+        residual changes only if `fine`, bool []."""
         v = self.memory.compensate(gradient)
         mean = torch.zeros_like(v)
         for piece in self.pieces:
@@ -60,12 +60,12 @@ class Pruned:
         positions = torch.cat(chosen)
         body = self.quantise.encode(v[positions].unsqueeze(0))
         self.memory.subtract(v, positions, self.quantise.decode(body, k)[0])
-        for message in self.wire.gather(torch.cat([encode_positions(positions - first, n), body[0]])):
+        for message in self.wire.all_gather(torch.cat([encode_positions(positions - first, n), body[0]])):
             arrived = self.quantise.decode(message[head:].unsqueeze(0), k)[0]
             mean.index_add_(0, decode_positions(message[:head], n, k) + first, arrived / self.wire.world)
 
     def figures(self, step: int) -> dict[str, float]:
-        """Density of the step, and the norm of what was not sent."""
+        """Density of the step, and the norm of the residual."""
         return {"density": self.density(step)} | self.memory.figures()
 
     def state_dict(self) -> dict[str, Any]:

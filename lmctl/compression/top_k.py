@@ -1,10 +1,9 @@
-"""Which values survive pruning: the k of largest magnitude of a tensor.
+"""Top-k selection by magnitude, exact, with a threshold from a sample for speed.
 
-Sorting out k of a million takes a CPU tens of milliseconds. Deep Gradient Compression (Lin et al. 2018, section 5)
-therefore takes a threshold from a sample. Here the sample only says where to look: whatever lies above a threshold that
-lets about half as many again through as are wanted is sorted exactly. If at least k lie above it, the k largest are
-among them, so the survivors are those of a full top-k (but for the choice between equal ones); if the sample was wrong,
-a full top-k is made.
+A full top-k over a million values takes a CPU tens of milliseconds. Deep Gradient Compression (Lin et al. 2018, section
+5) therefore estimates a threshold from a sample. Here the sample only preselects: the threshold lets about 1.5 k
+candidates through, and a top-k runs over these. If there are at least k candidates, the top k are among them, so the
+selection is that of a full top-k (except among equal values). If there are fewer, a full top-k runs.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ import math
 from torch import Tensor
 
 STRIDE = 61
-"""One value in so many is sampled: a prime, so that it falls on every column of a matrix."""
+"""Sampling stride: a prime, so that the sample covers every column of a matrix."""
 LEAST = 200 * STRIDE
-"""Of fewer values the sample would say too little."""
+"""Smallest tensor for sampling: with fewer values the sample would be too small."""
 SLACK = 1.5
-"""Candidates wanted for each survivor."""
+"""Number of candidates wanted, in multiples of k."""
 
 
 def survivors(values: Tensor, k: int, sampled: bool) -> Tensor:
-    """The positions, ascending, of the k values of largest magnitude: int64 [k] of [n]."""
+    """Indices, ascending, of the k values of largest magnitude: int64 [k] of [n]."""
     size = values.abs()
     found = candidates(size, k) if sampled else None
     if found is None:
@@ -31,7 +30,7 @@ def survivors(values: Tensor, k: int, sampled: bool) -> Tensor:
 
 
 def candidates(size: Tensor, k: int) -> Tensor | None:
-    """The positions, at least k, of all magnitudes above a threshold taken from a sample; None: look at all."""
+    """Indices, at least k, of all magnitudes above the sampled threshold; None: a full top-k is needed."""
     if len(size) < LEAST or SLACK * k > len(size) / 4:
         return None
     sample = size[::STRIDE]

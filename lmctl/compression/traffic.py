@@ -1,29 +1,29 @@
-"""Bytes that one of `world` workers sends to the others, by the pattern of the exchange.
+"""Communication volume: bytes that one of `world` workers sends, by collective (all-reduce, all-gather, scatter).
 
-Rings are what gloo and NCCL use for messages of this size; trees and shared memory move the same or less. A lone
-simulated worker has nobody to send to, so its bytes are those it would send as one of two.
+Computed for ring algorithms, which gloo and NCCL use for messages of this size; trees and shared memory send the same
+or less. A single simulated worker has no peer, so its bytes are those it would send as one of two.
 """
 
 from __future__ import annotations
 
 
 def peers(world: int) -> int:
-    """The workers to count for."""
+    """Number of workers to compute with: at least 2."""
     return max(2, world)
 
 
 def all_reduce_bytes(size: int, world: int) -> int:
-    """Every worker has `size` bytes and gets the sum: a ring passes each part on to add it up, and again to tell."""
+    """Ring all-reduce of `size` bytes: reduce-scatter, then all-gather."""
     number = peers(world)
     return 2 * (number - 1) * size // number
 
 
 def gather_bytes(size: int, world: int) -> int:
-    """Every worker has `size` bytes that all others get."""
+    """All-gather where every worker contributes `size` bytes."""
     return (peers(world) - 1) * size
 
 
 def scatter_bytes(size: int, world: int) -> int:
-    """Every worker has `size` bytes, an equal part for each; or has such a part of `size` bytes that all get."""
+    """Reduce-scatter or all-to-all of `size` bytes per worker, one part for each; or all-gather of such parts."""
     number = peers(world)
     return (number - 1) * size // number

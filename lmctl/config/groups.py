@@ -36,7 +36,7 @@ from lmctl.mix.mix import Mix
 from lmctl.model.base import ModelSpec
 from lmctl.optim.base import OptimSpec
 from lmctl.precision.base import Precision
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 from lmctl.schedule.base import Schedule
 from lmctl.tokenizer.base import TokenizerSpec
 
@@ -55,7 +55,7 @@ class Run:
     distill: Distiller = group("none", "what a student learns from its teacher", control=False)
     optim: OptimSpec = group("adamw", "update rule")
     schedule: Schedule = group("linear", "learning rate over the budget")
-    runner: Where = group("auto", "on which devices, with how many workers", identity=False, control=False)
+    runner: Runner = group("auto", "on which devices, with how many workers", identity=False, control=False)
     # Last, because a mix may choose the model, data and tokenizer that suit it.
     mix: Mix = group("mlm_nsp", "what is learnt: objectives and their data")
     name: Optional[str] = key(None, "name of the run; null: made of verb, date and time", identity=False, control=False)

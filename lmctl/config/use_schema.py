@@ -14,7 +14,7 @@ from lmctl.core.extras import require
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.precision.base import Precision, Quantization
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 
 SUITES: Mapping[str, tuple[str, ...]] = {
     "auto": (),
@@ -45,7 +45,7 @@ class EvalConfig:
     data: Optional[Source] = same(Run, "data", group=None)  # what the run was trained on, the part that it held out
     precision: Optional[Precision] = same(Run, "precision", group=None)  # as saved; any other is measured beside it
     quantize: Optional[Quantization] = group(None, "weights of a finished model in fewer bits")
-    runner: Where = same(Run, "runner")
+    runner: Runner = same(Run, "runner")
     model_path: Place = key(MISSING, MODEL_PATH)
     suite: str = key("auto", f"{', '.join(SUITES)}; auto: what the model's own tasks call for")
     task: Optional[str] = key(None, "one of the model's own tasks; null: all of them that the data fit")

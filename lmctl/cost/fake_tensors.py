@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from lmctl.precision.emulation import taken_for_native
+from lmctl.precision.emulation import assume_native
 
 aten = torch.ops.aten
 
@@ -95,7 +95,7 @@ def on_gpu() -> Iterator[None]:
         return power(value.float() if half else value, exponent, **kwargs)
 
     functions = mock.patch.multiple(F, dropout=_dropout, scaled_dot_product_attention=attend)
-    with functions, mock.patch.object(torch, "pow", raised), taken_for_native():
+    with functions, mock.patch.object(torch, "pow", raised), assume_native():
         yield
 
 

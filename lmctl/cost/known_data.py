@@ -22,7 +22,15 @@ from lmctl.mix.mix import Mix, Task
 from lmctl.objective.base import Objective
 from lmctl.plan import Plan
 from lmctl.tokenizer.vocabulary import content_fingerprint, vocabulary
-from lmctl.train.prepare import Corpus, Prepared, add_pieces, declared_labels, extra_pieces, store_key, tokenizer_key
+from lmctl.train.prepare import (
+    Prepared,
+    TokenizedCorpus,
+    add_pieces,
+    declared_labels,
+    extra_pieces,
+    store_key,
+    tokenizer_key,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -123,7 +131,7 @@ def _load(folder: Path) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def _corpus(root: Path, task: Task, text: Mapping[str, Any] | None, pieces: str) -> Corpus | None:
+def _corpus(root: Path, task: Task, text: Mapping[str, Any] | None, pieces: str) -> TokenizedCorpus | None:
     """The task's tokenised text, if the cache has it."""
     if text is None:
         return None
@@ -132,9 +140,9 @@ def _corpus(root: Path, task: Task, text: Mapping[str, Any] | None, pieces: str)
         return None
     store = TokenStore.open(train)
     valid = found(root, "tokens", store_key(task, text, "valid", pieces, store.label_names))
-    return None if valid is None else Corpus(store, TokenStore.open(valid))
+    return None if valid is None else TokenizedCorpus(store, TokenStore.open(valid))
 
 
-def _standin(task: Task, rows: int, seq_len: int, pieces: Vocabulary) -> Corpus:
+def _standin(task: Task, rows: int, seq_len: int, pieces: Vocabulary) -> TokenizedCorpus:
     store = synthetic_text.store(task.objective.reads, task.objective.label_kind, rows, seq_len, pieces)
-    return Corpus(store, store)
+    return TokenizedCorpus(store, store)

@@ -15,7 +15,7 @@ from unittest import mock
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 from lmctl.runner.places import Cpu, Ddp, Either
 
 GIB = 1 << 30
@@ -93,7 +93,7 @@ class Machine:
             yield
 
 
-def machine_for(where: Where, gpu: str | None, memory_gib: float | None, gpus: int | None) -> Machine | None:
+def machine_for(where: Runner, gpu: str | None, memory_gib: float | None, gpus: int | None) -> Machine | None:
     """The machine that is meant by the runner and the keys of `plan`; None: this one. ConfigError if they are at odds,
     or the card is not known."""
     named = (gpu, memory_gib, gpus) != (None, None, None)

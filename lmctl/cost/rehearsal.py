@@ -40,8 +40,8 @@ from lmctl.train.build_step import train_step
 from lmctl.train.learner import Learner
 from lmctl.train.perturbations import Perturbations, rewrites_of
 from lmctl.train.precision_proof import ROWS as PROOF_ROWS
-from lmctl.train.precision_proof import both_ways
-from lmctl.train.step import Moment
+from lmctl.train.precision_proof import logits_in_both_precisions
+from lmctl.train.step import StepContext
 from lmctl.train.weight_memory import tensors_in
 
 STEP, BEFORE, AFTER = "a step", "the beginning", "the export"
@@ -154,7 +154,9 @@ class StepRehearsal:
     def prove(self) -> None:
         """What `train/precision_proof.py` does with the first rows."""
         rows = min(PROOF_ROWS, self.plan.batch.rows)
-        reference, logits, _ = both_ways(self.learner, next(iter(self.samples.values())).shaped(self._tensor, rows))
+        reference, logits, _ = logits_in_both_precisions(
+            self.learner, next(iter(self.samples.values())).shaped(self._tensor, rows)
+        )
         (logits - reference).norm()
 
     def prepare(self) -> None:
@@ -180,7 +182,7 @@ class StepRehearsal:
     def _play(self, batches: list[Batch], step: int = 0) -> None:
         """One step after `step` others, half of the budget being spent."""
         window = Window(batches, dict.fromkeys(self.samples, 1.0), Position())
-        self.step(window, self.counts, Moment(step, step, 0.5, self.plan.optim.lr))
+        self.step(window, self.counts, StepContext(step, step, 0.5, self.plan.optim.lr))
         self.step.zero_grad()
 
     def _strategy(self) -> Strategy:
@@ -220,7 +222,7 @@ class FakeProcesses:
     def sum(self, values: list[float]) -> list[float]:
         return values
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value
 
 
@@ -255,13 +257,13 @@ class FakeDdp(Single):
 class FakeWire(Wire):
     """Counts what would be sent."""
 
-    def _summed(self, vector: Tensor) -> Tensor:
+    def _all_reduce(self, vector: Tensor) -> Tensor:
         return vector.clone()
 
-    def _swapped(self, messages: Tensor) -> Tensor:
+    def _all_to_all(self, messages: Tensor) -> Tensor:
         return torch.empty_like(messages)
 
-    def _gathered(self, message: Tensor) -> Tensor:
+    def _all_gather(self, message: Tensor) -> Tensor:
         return message.new_empty((self.world, len(message)))
 
 

@@ -1,1 +1,1 @@
-"""Group `distill`: what a student learns from a teacher."""
+"""Group `distill`: knowledge distillation from a teacher model to the student."""

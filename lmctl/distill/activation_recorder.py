@@ -1,7 +1,7 @@
-"""Looking into a network while it reads: hidden states by hooks on its layers, attention where it is computed.
+"""Recorder of hidden states (forward hooks on layers) and of attention inputs (hook on the attention function).
 
-All architectures compute attention through one function that transformers looks up by name; while a watch is on, the
-look-up finds a function that takes down queries, keys and values and then calls the original.
+All architectures compute attention through one function that transformers looks up by name. While a recording is on,
+the look-up returns a function that records queries, keys and values and then calls the original.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from lmctl.core.errors import LmctlError
 from lmctl.distill.base import AttentionInputs, ModelShape, States
 
 IMPLEMENTATION = "sdpa"
-"""Under which name all networks of lmctl find their attention."""
+"""The name under which all networks of lmctl look up their attention function."""
 CROSS = ("cross", "encoder_attn", "EncDecAttention")
-"""Parts of the names of attention to the other side."""
+"""Name parts of cross-attention modules."""
 
 
 class ActivationRecorder:
-    """Hooks wait in a network from now on; they take things down while `watching`."""
+    """Forward hooks on all layers of a network; they record inside `recording()` only."""
 
     def __init__(self, network: Any, attends: bool) -> None:
-        """`attends`: attention is taken down, too."""
+        """`attends`: whether attention inputs are recorded, too."""
         self.network, self.attends = network, attends
         self.stacks: dict[str, list[nn.Module]] = network.recordable_stacks()
         self._hidden: dict[str, list[Tensor | None]] | None = None
@@ -68,7 +68,7 @@ class ActivationRecorder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Inside it, what a forward pass does is taken down."""
+        """Context in which a forward pass is recorded."""
         self._hidden = {stack: [None] * (len(layers) + 1) for stack, layers in self.stacks.items()}
         self._attended = {stack: [None] * len(layers) for stack, layers in self.stacks.items()}
         original = ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
@@ -81,7 +81,7 @@ class ActivationRecorder:
                 ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = original
 
     def pop(self, real: Mapping[str, Tensor]) -> States:
-        """What was taken down last, and no longer; `real` bool [R, L] by stack is what is not padding."""
+        """Return and forget the last recording; `real` bool [R, L] by stack: True where not padding."""
         hidden, attended = self._hidden, self._attended
         assert hidden is not None
         self._hidden, self._attended = None, {}
@@ -107,7 +107,7 @@ class ActivationRecorder:
 
 def _taken_down(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: Any) -> AttentionInputs:
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:  # several heads of queries share one of keys
+    if groups > 1:  # grouped-query attention: several query heads share one key head
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scale = kwargs.get("scaling")
     causal = kwargs.get("is_causal")
@@ -119,6 +119,6 @@ def _taken_down(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: An
             allowed = torch.ones(1, 1, length, length, dtype=torch.bool, device=query.device).tril()
     elif mask.dtype == torch.bool:
         allowed = mask
-    else:  # what is added is 0, or so low that nothing is left
+    else:  # an additive mask: 0, or a large negative number
         allowed = mask > torch.finfo(mask.dtype).min / 2
     return AttentionInputs(query, key, value, query.shape[-1] ** -0.5 if scale is None else float(scale), allowed, bias)

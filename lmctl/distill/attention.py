@@ -1,5 +1,5 @@
-"""Attention maps of layers, and how values are related (maps: Jiao et al. 2020, "TinyBERT", section 3.1, equation 7;
-their divergence and the relation of values: Wang et al. 2020, "MiniLM", sections 3.1 and 3.2)."""
+"""Attention distillation: losses on attention maps and value relations (maps: Jiao et al. 2020, "TinyBERT", section
+3.1, equation 7; their divergence and value relations: Wang et al. 2020, "MiniLM", sections 3.1 and 3.2)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ METRICS = ("kl", "mse", "scores")
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(Weighted, FeatureLoss):
-    """How far the attention of matched layers is apart, head by head, mean over heads and pairs of layers, summed over
-    positions. `kl`: the divergence of a position's map from the teacher's. `mse`: the mean squared difference of the
-    maps. `scores`: that of the scores before the softmax, as TinyBERT does it. With `values` the divergence of the
-    relations of values is added."""
+    """Loss between the attention of matched layers, per head, mean over heads and layer pairs, summed over positions.
+    `kl`: KL(teacher, student) of each position's map. `mse`: mean squared error of the maps. `scores`: mean squared
+    error of the scores before the softmax, as in TinyBERT. `values` adds the KL divergence of value relations."""
 
     attends = True
 

@@ -1,8 +1,8 @@
-"""A teacher whose logits come from the cache (`lmctl.distill.logit_cache`): it is run once, and need not be loaded.
+"""Teacher logits from a cache (`lmctl.distill.logit_cache`): computed once, after which the teacher need not be loaded.
 
-They are those of the live teacher to the same rows. With `teacher_cache_k=null` they differ from its own by the
-rounding of products of other shapes: rows come in other company than they were asked in. With k pieces per target they
-differ by what `lmctl.distill.compact_logits` leaves out, too.
+They are the logits of the live teacher for the same rows. With `teacher_cache_k=null` they differ by rounding only,
+because rows were batched with other rows. With k tokens per target they also lack what `lmctl.distill.compact_logits`
+leaves out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from lmctl.core.batch import Batch
 from lmctl.core.cache import found, root_of
-from lmctl.distill.base import Answers, Teacher, TeacherOutput
+from lmctl.distill.base import Teacher, TeacherLogits, TeacherOutput
 from lmctl.distill.logit_cache import KIND, CachedLogits, Maskings, build, find, identity
 from lmctl.distill.shared_vocabulary import SharedPieces
-from lmctl.distill.teacher import asked_at, check_labels, fingerprint, teacher_of, vocabularies
+from lmctl.distill.teacher import check_labels, fingerprint, target_positions, teacher_of, vocabularies
 from lmctl.mix.order import rows_draws
 from lmctl.model.network import LANGUAGE
 from lmctl.objective.base import Examples, Objective, Prediction
@@ -33,44 +33,44 @@ from lmctl.train.prepare import Prepared
 from lmctl.train.static_masking import versions_of
 
 MOST_BYTES = 1 << 27
-"""Of logits that are in memory at a time while the teacher is asked."""
+"""Limit of logits in memory while the cache is filled."""
 SECONDS = 20
-"""Between lines that say how far it is."""
+"""Seconds between progress lines."""
 
 
 class CachedTeacher(Teacher):
-    """Logits from the cache instead of a forward pass."""
+    """Teacher outputs from the cache instead of a forward pass."""
 
     def __init__(
         self, tasks: Mapping[str, Maskings], shared: SharedPieces, fingerprints: dict[str, str], device: torch.device
     ) -> None:
         self.tasks, self.shared, self.fingerprints, self.device = tasks, shared, fingerprints, device
 
-    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> CachedOutput:
+    def outputs(self, batch: Batch, predictions: Mapping[str, Prediction]) -> CachedOutput:
         maskings = self.tasks[batch.task]
         return CachedOutput({term: maskings.answers(batch, term) for term in batch.targets}, self.shared, self.device)
 
 
 @dataclass(frozen=True)
 class CachedOutput(TeacherOutput):
-    """Cached logits of one micro-batch; inner states are not cached."""
+    """Cached logits of one micro-batch; hidden states are not cached."""
 
     logits: Mapping[str, CachedLogits]
     """By term."""
     shared: SharedPieces
     device: torch.device
 
-    def answers(self, term: str, head: str, rows: slice) -> Answers:
+    def answers(self, term: str, head: str, rows: slice) -> TeacherLogits:
         logits, places = self.logits[term].of(rows, self.device), self.shared.of_student
         if head not in LANGUAGE or head == "pair" or len(places) == len(self.shared.to_teacher):
-            return Answers(logits)
-        return Answers(logits, torch.from_numpy(places).to(self.device).expand(len(logits), -1))
+            return TeacherLogits(logits)
+        return TeacherLogits(logits, torch.from_numpy(places).to(self.device).expand(len(logits), -1))
 
 
 def cached_teacher(
     plan: Plan, prepared: Prepared, examples: Mapping[str, Examples], device: torch.device
 ) -> CachedTeacher:
-    """The teacher of `plan` from the cache; ConfigError if it has no logits for these rows."""
+    """Open the cached teacher of `plan`; ConfigError if the cache has no logits for these rows."""
     keys = keys_of(plan, prepared, examples)
     tasks = {task: Maskings([find(_root(plan), key) for key in some]) for task, some in keys.items()}
     _, shared = vocabularies(plan.teachers[0], prepared)
@@ -79,14 +79,14 @@ def cached_teacher(
 
 
 def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callable[[str], None]) -> None:
-    """Compute and cache the teacher's logits for all rows that a run of `plan` will see, unless they are there."""
+    """Compute and cache the teacher's logits for all rows of a run of `plan`, unless they are cached already."""
     live: Any = None
     examples = examples_of(plan.mix, plan.model.family, plan.batch, prepared, "train", augmented=True)
     for task, keys in keys_of(plan, prepared, examples).items():
         draws = rows_draws(plan.seed, task)
         for number, key in enumerate(keys, start=1):
             if found(_root(plan), KIND, key) is None and live is None:
-                live = _Asked(plan, prepared, device)
+                live = _LiveTeacher(plan, prepared, device)
             progress = _Progress(f"teacher: {task}, masking {number} of {len(keys)}", len(examples[task]), say)
             at_once = max(1, MOST_BYTES // (plan.batch.seq_len * 4 * prepared.vocabulary.size))
             masking, hit = build(_root(plan), key, examples[task], draws, min(64, at_once), live, progress.tick)
@@ -97,8 +97,8 @@ def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callab
             )
 
 
-class _Asked:
-    """The teacher in memory, as what fills the cache."""
+class _LiveTeacher:
+    """The teacher in memory, as the function that fills the cache."""
 
     def __init__(self, plan: Plan, prepared: Prepared, device: torch.device) -> None:
         self.live, self.device = teacher_of(plan, prepared, device), device
@@ -107,12 +107,14 @@ class _Asked:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         batch, objective = batch.to(self.device), self.objectives[batch.task]
         heads = {term: objective.head(batch.task, term) for term in batch.targets}
-        view = self.live.read(batch, {term: (batch.inputs, at) for term, at in asked_at(objective, batch).items()})
+        view = self.live.read(
+            batch, {term: (batch.inputs, at) for term, at in target_positions(objective, batch).items()}
+        )
         return {term: view.answers(term, heads[term], slice(0, count)).logits for term, count in batch.counts().items()}
 
 
 class _Progress:
-    """Says from time to time how far something is."""
+    """Prints progress at intervals."""
 
     def __init__(self, what: str, total: int, say: Callable[[str], None]) -> None:
         self.what, self.total, self.say, self.last = what, total, say, time.monotonic()
@@ -128,7 +130,7 @@ def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) ->
     versions = versions_of(plan, examples)
     assert versions is not None
     teachers = [
-        {"weights": fingerprint(model), "vocabulary": _told(vocabularies(model, prepared)[1])}
+        {"weights": fingerprint(model), "vocabulary": _mapping_hash(vocabularies(model, prepared)[1])}
         for model in plan.teachers
     ]
     keys: dict[str, list[dict[str, Any]]] = {}
@@ -147,13 +149,13 @@ def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) ->
             "seed": plan.seed,
         }
         if task.objective.carries_state:
-            parts["batch.size"] = plan.batch.rows  # it says which rows there are
+            parts["batch.size"] = plan.batch.rows  # how the text is cut into rows depends on it
         keys[name] = [identity(masking, k, **parts) for masking in range(versions)]
     return keys
 
 
-def _told(shared: SharedPieces) -> str:
-    """A hash of how the two vocabularies map: the only part of them that the logits depend on."""
+def _mapping_hash(shared: SharedPieces) -> str:
+    """Hash of the mapping between the two vocabularies, the only part of them that the logits depend on."""
     return hashlib.sha256(shared.to_teacher.tobytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Which distillation terms go with which teacher, student, tasks and cache; checked before any work."""
+"""Compatibility checks of distillation: terms, teacher, student, tasks and cache; before any work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEACHER_CACHES = ("off", "build", "use", "auto")
 
 
 def check_distillation(plan: Plan) -> Iterator[ConfigError]:
-    """Why what is to be learnt from the teacher does not go with teacher, student, tasks and cache."""
+    """Errors if the distillation terms do not work with teacher, student, tasks or cache."""
     check_cache(plan.teacher_cache, plan.teacher_cache_k, plan.maskings, plan.distill.terms, plan.mix.streams)
     if not plan.distill.terms:
         if plan.teacher and plan.student.from_teacher is None:
@@ -50,7 +50,7 @@ def check_distillation(plan: Plan) -> Iterator[ConfigError]:
 
 
 def check_teacher(plan: Plan, place: str | None, teacher: ModelSpec) -> Iterator[ConfigError]:
-    """Why the teacher that lies at `place` cannot read the rows that the student reads."""
+    """Errors if the teacher at `place` cannot read the student's rows."""
     if teacher.max_positions is not None and plan.batch.seq_len > teacher.max_positions:
         yield ConfigError(
             f"batch.seq_len={plan.batch.seq_len} is longer than the {teacher.max_positions} positions of "
@@ -71,8 +71,8 @@ def check_teacher(plan: Plan, place: str | None, teacher: ModelSpec) -> Iterator
 def check_cache(
     mode: str, k: int | None, maskings: int | None, terms: Mapping[str, DistillTerm], streams: Sequence[str]
 ) -> None:
-    """ConfigError unless `teacher_cache=mode`, `teacher_cache_k` and `maskings` go with the terms and the tasks
-    that are streamed: only answers, and only to rows that come again, can be kept."""
+    """ConfigError unless `teacher_cache=mode`, `teacher_cache_k` and `maskings` work with the terms and streamed tasks:
+    only logits can be cached, and only for rows that are repeated."""
     if mode not in TEACHER_CACHES:
         raise ConfigError(f"teacher_cache={mode} is none of its values{did_you_mean(mode, TEACHER_CACHES)}")
     for name, value in (("teacher_cache_k", k), ("maskings", maskings)):

@@ -1,4 +1,4 @@
-"""The total loss of a student: a weighted sum of the objective's own losses and named distillation losses."""
+"""Total loss of a student: weighted sum of hard-label loss and distillation losses, with curricula for the weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Curriculum(Distiller):
     teacher_precision: Optional[Precision] = None
     """None: float32."""
     hard: Any = 1.0
-    """Weight of the objective's own losses: a number, or points `[[progress, hard], ...]` over the budget."""
+    """Weight of the hard-label losses: a number, or points `[[progress, hard], ...]` over the budget."""
     between: str = "linear"
-    """What `hard` does between its points: go in a straight line, or stay until the next one."""
+    """Interpolation of `hard` between its points: "linear", or constant until the next one."""
     control: bool = field(default=True, metadata=MAY_CHANGE)
     chunk_mb: float = field(default=16.0, metadata=MAY_CHANGE)
 

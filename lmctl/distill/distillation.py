@@ -1,7 +1,7 @@
-"""The distillation losses of a micro-batch: none, or those against a teacher's outputs for the same rows.
+"""Distillation losses of a micro-batch, against a teacher's outputs for the same rows.
 
-The teacher reads exactly what the student's predictions encoded. Losses on logits run where the student's heads run,
-chunk by chunk (`lmctl/train/losses.py`); losses on hidden states and attention are computed here, for all positions.
+The teacher reads exactly the inputs of the student's predictions. Losses on logits run with the student's heads, chunk
+by chunk (`lmctl/train/losses.py`); losses on hidden states and attention are computed here, for all positions.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from lmctl.train.losses import zero_loss
 from lmctl.train.rows import real_positions
 
 PREFIX = "distill_"
-"""Before the names of distillation losses in the record."""
+"""Prefix of the names of distillation losses in the metrics."""
 
 
 class Distillation(NoDistillation):
-    """A teacher, and the losses against its outputs."""
+    """The teacher, and the losses against its outputs."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Distillation(NoDistillation):
         objectives: Mapping[str, Objective],
         recorder: ActivationRecorder | None,
     ) -> None:
-        """`recorder`: what records the student's layers, if a term looks at them."""
+        """`recorder`: records the student's hidden states, if there is a feature loss."""
         super().__init__()
         self.teacher, self.rule, self.recorder = teacher, rule, recorder
         self.chunk_bytes = rule.chunk_bytes
@@ -48,10 +48,10 @@ class Distillation(NoDistillation):
                 assert teacher.model_shape is not None
                 self.feature_losses[name] = module = term.build(recorder.model_shape, teacher.model_shape)
                 self.shown += [f"{name}: {line}" for line in module.shown]
-        self._looked: tuple[Any, TeacherOutput] | None = None
+        self._last: tuple[Any, TeacherOutput] | None = None
 
     def _label(self, name: str, term: str, batch: Batch) -> str:
-        """The name of a distillation loss on the targets of `term`."""
+        """Metric name of a distillation loss on the targets of `term`."""
         return f"{PREFIX}{name}" if len(batch.targets) == 1 else f"{PREFIX}{name}_{term}"
 
     def counts(self, batch: Batch) -> dict[str, int]:
@@ -68,7 +68,7 @@ class Distillation(NoDistillation):
     def losses(
         self, batch: Batch, predictions: Mapping[str, Prediction], states: States | None, progress: float
     ) -> DistillLosses:
-        output = self._look(batch, predictions)
+        output = self._outputs(batch, predictions)
         context = LossContext(self.kinds[batch.task], progress)
 
         def on_chunk(loss: LogitLoss, term: str, head: str) -> TargetLoss:
@@ -87,15 +87,15 @@ class Distillation(NoDistillation):
             inner[f"{PREFIX}{name}"] = weight, _feature_loss(pupil, states, output.states, weight)
         return DistillLosses(0.0 if batch.generated else self.rule.task_weight_at(progress), logits, inner)
 
-    def _look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
-        """The teacher's outputs, computed once for all passes over the same inputs."""
+    def _outputs(self, batch: Batch, predictions: Mapping[str, Prediction]) -> TeacherOutput:
+        """Teacher outputs, computed once for all passes over the same inputs."""
         inputs = [prediction.inputs for prediction in predictions.values()]
-        known = self._looked
+        known = self._last
         if known is not None and len(known[0]) == len(inputs) and all(map(_same, known[0], inputs)):
             return known[1]
-        self._looked = None  # let go of the last one before there is another
-        output = self.teacher.look(batch, predictions)
-        self._looked = inputs, output
+        self._last = None  # free the last outputs before computing new ones
+        output = self.teacher.outputs(batch, predictions)
+        self._last = inputs, output
         return output
 
 
@@ -104,14 +104,14 @@ def _same(one: object, other: object) -> bool:
 
 
 def _feature_loss(pupil: nn.Module, ours: Any, theirs: Any, weight: float) -> Tensor:
-    """A feature loss, in float32 whatever the states are; at weight 0 without a backward pass."""
+    """A weighted feature loss, in float32 for any dtype of the states; at weight 0 without a backward pass."""
     with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
         apart: Tensor = pupil(ours, theirs)
     return apart if weight != 0 else apart + zero_loss(pupil.parameters())
 
 
 def real_positions_by_stack(batch: Batch) -> dict[str, Tensor]:
-    """bool [R, L] by stack of layers: what is not padding."""
+    """bool [R, L] by stack of layers: True where not padding."""
     if "decoder_input_ids" not in batch.inputs:
         return {"layers": real_positions(batch)}
     ids, mask = batch.inputs["decoder_input_ids"], batch.inputs.get("decoder_attention_mask")

@@ -1,4 +1,4 @@
-"""Losses on hidden states and attention, each a module, because some learn projections.
+"""Feature distillation losses on hidden states and attention, as modules, because some have trainable projections.
 
 Shapes as in `States`: R rows, L positions, H units, A heads. All losses are sums over the real positions of the student
 (which are the teacher's).
@@ -19,7 +19,7 @@ Pairs = Mapping[str, Sequence[tuple[int, int]]]
 
 
 class HiddenStateLoss(nn.Module):
-    """Distance of hidden states, over pairs of layers (mean squared error or cosine)."""
+    """Hidden state loss over layer pairs: mean squared error or cosine distance."""
 
     def __init__(self, pairs: Pairs, ours: int, theirs: int, metric: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class HiddenStateLoss(nn.Module):
 
 
 class AttentionLoss(nn.Module):
-    """Distance of attention maps or scores, head by head, over pairs of layers."""
+    """Attention loss per head over layer pairs: on attention maps or on scores."""
 
     def __init__(self, pairs: Pairs, metric: str, values: bool) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class AttentionLoss(nn.Module):
 
 
 class RelationLoss(nn.Module):
-    """Divergence of self-attention relations in relation heads (MiniLM)."""
+    """KL divergence of self-attention relations in relation heads (MiniLM)."""
 
     def __init__(self, pairs: Pairs, relations: Sequence[str], heads: int) -> None:
         super().__init__()
@@ -101,14 +101,14 @@ class RelationLoss(nn.Module):
         return total / len(self.pairs)
 
     def _related(self, one: AttentionInputs, relation: str) -> Tensor:
-        """[R, heads, L, L] before the softmax."""
+        """Scaled products of the relation, [R, heads, L, L], before the softmax."""
         left = one.query if relation == "attention" else getattr(one, relation)
         right = one.key if relation == "attention" else left
         left, right = self._cut(left), self._cut(right)
         return _products(left, right) * left.shape[-1] ** -0.5
 
     def _cut(self, vectors: Tensor) -> Tensor:
-        """[R, A, L, D] -> [R, heads, L, A D / heads]."""
+        """Split all heads into relation heads: [R, A, L, D] -> [R, heads, L, A D / heads]."""
         rows, _, length, _ = vectors.shape
         return vectors.transpose(1, 2).reshape(rows, length, self.heads, -1).transpose(1, 2)
 
@@ -116,14 +116,14 @@ class RelationLoss(nn.Module):
 def _matched(
     pairs: Pairs, student: States, teacher: States
 ) -> Iterator[tuple[AttentionInputs, AttentionInputs, Tensor]]:
-    """Attention inputs of student and teacher for each pair of layers, and bool [R, L] of the real positions."""
+    """Attention inputs of student and teacher per layer pair, and real positions, bool [R, L]."""
     for stack, some in pairs.items():
         for t, s in some:
             yield student.attended[stack][s - 1], teacher.attended[stack][t - 1], student.real[stack]
 
 
 def _table(pairs: Pairs, what: str) -> list[str]:
-    """What is compared of which layers, for people."""
+    """Layer pairs as text, for people."""
     return [f"{stack} {_layer(t):>10}  ->  {_layer(s):>10}: {what}" for stack, some in pairs.items() for t, s in some]
 
 
@@ -136,19 +136,19 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _scores(one: AttentionInputs) -> Tensor:
-    """What the softmax of the attention is taken of, before it is masked: float32 [R, A, L, L]."""
+    """Attention scores before mask and softmax: float32 [R, A, L, L]."""
     scores = _products(one.query, one.key) * one.scale
     return scores if one.bias is None else scores + one.bias.float()
 
 
 def _allowed(one: AttentionInputs, real: Tensor) -> Tensor:
-    """bool [R, 1, L, L]: who may look at whom, and nobody at padding."""
+    """Attention mask bool [R, A or 1, L, L], without padding as key."""
     keys = real[:, None, None, :].expand(-1, 1, real.shape[1], -1)
     return keys if one.allowed is None else keys & one.allowed
 
 
 def _shared(one: AttentionInputs, real: Tensor) -> Tensor:
-    """The same for all heads: who may look at whom with any of them, bool [R, 1, L, L]."""
+    """Union of the masks of all heads, bool [R, 1, L, L]."""
     return _allowed(one, real).any(dim=1, keepdim=True)
 
 
@@ -157,12 +157,12 @@ def _logs(scores: Tensor, allowed: Tensor) -> Tensor:
 
 
 def _divergence(student: Tensor, teacher: Tensor, allowed: Tensor, real: Tensor) -> Tensor:
-    """KL(teacher, student) of positions' distributions over positions, from what their softmax is taken of."""
+    """KL(teacher, student) of each position's attention distribution, from scores before the softmax."""
     ours, theirs = _logs(student, allowed), _logs(teacher, allowed)
     apart = (theirs.exp() * (theirs - ours)).masked_fill(~allowed, 0.0).sum(dim=-1)
     return _over_positions(apart, real)
 
 
 def _over_positions(values: Tensor, real: Tensor) -> Tensor:
-    """[R, A, L] -> the sum over real positions of the mean over heads."""
+    """[R, A, L] -> sum over real positions of the mean over heads."""
     return values.mean(dim=1).masked_fill(~real, 0.0).sum()

@@ -1,8 +1,8 @@
-"""Hidden states of layers (Sun et al. 2019, "Patient knowledge distillation for BERT model compression", section 3.2;
-projections: Jiao et al. 2020, "TinyBERT", equation 8; the cosine of the last layer: Sanh et al. 2019, "DistilBERT").
+"""Hidden state distillation (Sun et al. 2019, "Patient knowledge distillation for BERT model compression", section 3.2;
+projections: Jiao et al. 2020, "TinyBERT", equation 8; cosine of the last layer: Sanh et al. 2019, "DistilBERT").
 
-Here all real positions count, where PKD looks at the first one; and a loss is the mean over units and over pairs of
-layers, summed over positions, so that a weight means the same for any size.
+All real positions count, where PKD uses the first one. A loss is the mean over units and layer pairs, summed over
+positions, so that a weight means the same for any model size.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ METRICS = ("mse", "cosine")
 
 @dataclass(frozen=True, kw_only=True)
 class Hidden(Weighted, FeatureLoss):
-    """How far hidden states are apart. `mse`: the mean squared difference. `cosine`: 1 minus their cosine, which is
-    half the squared difference of normalised states that PKD takes. Where widths differ the student's states are
-    projected by a matrix that is learned for each pair of layers."""
+    """Distance of hidden states. `mse`: mean squared error. `cosine`: 1 minus cosine similarity, half the squared
+    difference of normalised states that PKD uses. If hidden sizes differ the student's states are projected by a
+    trained matrix for each layer pair."""
 
     metric: str = "mse"
     layer_map: Any = "uniform"
     embeddings: bool = False
-    """Whether the embeddings learn, too (TinyBERT, equation 9)."""
+    """Whether the embeddings are compared, too (TinyBERT, equation 9)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""A student's first weights, where they come from its teacher (`student.from_teacher=`)."""
+"""Student initialisation from the teacher's weights (`student.from_teacher=`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lmctl.train.prepare import Prepared
 
 
 def init_from_teacher(plan: Plan, prepared: Prepared, network: Any) -> list[str]:
-    """Copy what `plan` says of the teacher's layers into the new student `network`, on the CPU; says what. The teacher
-    is let go of again."""
+    """Copy the teacher's layers that `plan` selects into the new student `network`, on the CPU; returns lines about it.
+    The teacher is freed afterwards."""
     keep = plan.student.from_teacher
     if keep is None:
         return []

@@ -1,4 +1,4 @@
-"""Divergences of distributions that are given by their logarithms, summed over whatever is not a class."""
+"""KL and Jensen-Shannon divergences from log-probabilities, summed over everything except classes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmctl.distill.base import Answers
+from lmctl.distill.base import TeacherLogits
 
 
-def aligned(student: Tensor, teacher: Answers, top_k: int | None) -> tuple[Tensor, Tensor]:
-    """Logits of both for the same outputs, float32 [n, K]: those that the teacher answered, and of these the `top_k`
-    likeliest."""
+def aligned(student: Tensor, teacher: TeacherLogits, top_k: int | None) -> tuple[Tensor, Tensor]:
+    """Logits of both networks for the same K outputs, float32 [n, K]: those that the teacher has, or the `top_k` most
+    likely of these."""
     theirs, pieces = teacher
     if top_k is not None and top_k < theirs.shape[-1]:
         theirs, places = theirs.topk(top_k, dim=-1)
@@ -24,27 +24,27 @@ def aligned(student: Tensor, teacher: Answers, top_k: int | None) -> tuple[Tenso
 
 
 def of_one_class(logits: Tensor) -> Tensor:
-    """[n, K] -> log-probabilities [n, K] of one class out of K."""
+    """Log-probabilities [n, K] of one class of K (softmax), from logits [n, K]."""
     return logits.log_softmax(dim=-1)
 
 
 def of_each_class(logits: Tensor) -> Tensor:
-    """[n, K] -> log-probabilities [n, K, 2] that a class holds, and that it does not."""
+    """Log-probabilities [n, K, 2] of each class and its complement (sigmoid), from logits [n, K]."""
     return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=-1)
 
 
 def forward(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher, student)."""
+    """Forward divergence KL(teacher, student)."""
     return F.kl_div(student, teacher, log_target=True, reduction="sum")
 
 
 def reverse(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(student, teacher)."""
+    """Reverse divergence KL(student, teacher)."""
     return F.kl_div(teacher, student, log_target=True, reduction="sum")
 
 
 def jensen_shannon(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
-    """beta KL(teacher, mixture) + (1 - beta) KL(student, mixture), the mixture being beta of the teacher and the rest
-    of the student."""
+    """Generalised Jensen-Shannon divergence: beta KL(teacher, mixture) + (1 - beta) KL(student, mixture), where mixture
+    = beta teacher + (1 - beta) student."""
     mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
     return beta * forward(mixture, teacher) + (1 - beta) * forward(mixture, student)

@@ -1,4 +1,4 @@
-"""Which layer of the teacher teaches which of the student."""
+"""Layer mapping: which teacher layer each student layer is compared with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAPS = ("uniform", "skip", "last")
 
 
 def check_map(layer_map: Any) -> None:
-    """ValueError unless it is a name or pairs of layers."""
+    """ValueError unless it is the name of a mapping or a list of layer pairs."""
     named = isinstance(layer_map, str)
     pairs = list(layer_map) if isinstance(layer_map, Sequence) and not named else []
     if layer_map in MAPS if named else pairs and all(map(_is_pair, pairs)):
@@ -27,12 +27,12 @@ def _is_pair(pair: Any) -> bool:
 
 
 def matched(layer_map: Any, teacher: ModelShape, student: ModelShape, lowest: int) -> dict[str, list[tuple[int, int]]]:
-    """(teacher's layer, student's layer) by stack, counted from 1; 0 are the embeddings, -1 is the last one. `lowest`
-    is 0 where embeddings count. ConfigError if there is no such layer.
+    """Layer pairs (teacher, student) by stack, counted from 1; 0 is the embeddings, -1 the last layer. `lowest`: 0 if
+    embeddings count, else 1. ConfigError if there is no such layer.
 
-    `uniform`: the i-th of S layers learns from layer i T / S of T (Jiao et al. 2020, TinyBERT, section 4.1), the last
-    from the last. `skip` and `last`: all but the last, whose output the answers are made of, from every (T / S)-th
-    layer or from the last ones below the top (Sun et al. 2019, PKD, section 3.2); a single layer learns from the top.
+    `uniform`: layer i of S is compared with layer i T / S of T (Jiao et al. 2020, TinyBERT, section 4.1), the last with
+    the last. `skip` and `last`: all student layers but the last, whose output the heads use, with every (T / S)-th
+    layer or with the last ones below the top (Sun et al. 2019, PKD, section 3.2); a single layer with the top.
     """
     return {
         stack: _pairs(layer_map, theirs, student.layers[stack], lowest, stack, teacher, student)
@@ -66,7 +66,7 @@ def _pairs(
 
 
 def check_seen(what: str, teacher: ModelShape, student: ModelShape, attends: bool) -> None:
-    """ConfigError unless both have what is to be compared."""
+    """ConfigError unless both networks have the states to compare."""
     for who in (student, teacher):
         if not who.layers:
             raise ConfigError(

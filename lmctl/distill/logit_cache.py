@@ -1,12 +1,11 @@
-"""What a teacher answered, on disk: asked once, learnt from by every run that sees the same rows.
+"""Disk cache of teacher logits: computed once, used by every run that sees the same rows.
 
-A run sees a row otherwise in every epoch: other masks, other cuts. All of that is a function of (seed, epoch, row), so
-the answers of one epoch are one entry, a *masking*, of the content-addressed cache: found by the teacher's weights, the
-text, the tokenizer, the objective, the seed and the epoch, and by nothing else. Jobs of a sweep that differ in the
-student, the learning rate or the temperature share it; a longer run adds maskings to those that are there. An entry
-appears whole or not at all.
+A row looks different in every epoch: other masks, other cuts. All of that is a function of (seed, epoch, row), so the
+logits of one epoch are one entry, a *masking*, of the content-addressed cache. Its key has the teacher's weights, the
+text, the tokenizer, the objective, the seed and the epoch, and nothing else. So jobs of a sweep that differ in student,
+learning rate or temperature share it, and a longer run only adds maskings. Entries are written atomically.
 
-A masking holds, per row, where its targets lie, a checksum of them, and per term the columns of
+A masking has, per row, the range of its targets, their checksum, and per term the columns of
 `lmctl.distill.compact_logits`, memory-mapped.
 """
 
@@ -28,30 +27,30 @@ from lmctl.core.cache import cached, found
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, Stopped
 from lmctl.core.signals import Interrupted
-from lmctl.distill.compact_logits import Layout, compact, expand, layout
+from lmctl.distill.compact_logits import LogitLayout, compact, expand, layout
 from lmctl.objective.base import Examples
 
 KIND = "teacher"
-"""The shelf of the cache."""
+"""Kind of the entries in the cache."""
 FORMAT = 2
-"""Part of every key: raise it when the layout or the meaning of an entry changes."""
+"""Format version, part of every key: raise it when the layout or the meaning of an entry changes."""
 
 Answer: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]
-"""A teacher: by term its logits [N, V] for the targets of a batch."""
+"""A teacher: from a batch to logits [N, V] of its targets, by term."""
 
 
 class Masking:
-    """The answers to all rows as they are in one epoch."""
+    """Teacher logits of all rows in one epoch."""
 
     def __init__(self, folder: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text())
-        self.layouts = {term: Layout(*values) for term, values in meta["layouts"].items()}
+        self.layouts = {term: LogitLayout(*values) for term, values in meta["layouts"].items()}
         self.targets: dict[str, int] = meta["targets"]
         self.rows: int = meta["rows"]
         self.places = {term: np.load(folder / f"{term}.places.npy", mmap_mode="r") for term in self.layouts}
-        """By term int64 [rows, 2]: where each row's targets begin, and how many there are."""
+        """By term, int64 [rows, 2]: first target and number of targets of each row."""
         self.checks = {term: np.load(folder / f"{term}.checks.npy", mmap_mode="r") for term in self.layouts}
-        """By term uint32 [rows]: what `checksums` says of them."""
+        """By term, uint32 [rows]: `checksums` of each row's targets."""
         self.columns = {
             term: {
                 name: np.memmap(folder / f"{term}.{name}.bin", dtype=dtype, mode="r", shape=(self.targets[term], count))
@@ -63,12 +62,12 @@ class Masking:
 
     @property
     def bytes(self) -> int:
-        """Of the columns, on disk."""
+        """Size of the columns on disk."""
         return sum(self.targets[term] * how.bytes_per_target for term, how in self.layouts.items())
 
 
 class Maskings:
-    """Several epochs of answers, after which they come again from the first: `epoch` is found under `epoch % len`."""
+    """Logits of several epochs, used cyclically: `epoch` is in masking `epoch % len`."""
 
     def __init__(self, maskings: Sequence[Masking]) -> None:
         self.maskings = maskings
@@ -78,12 +77,12 @@ class Maskings:
 
     @property
     def bytes(self) -> int:
-        """Of all of them, on disk."""
+        """Size of all of them on disk."""
         return sum(masking.bytes for masking in self.maskings)
 
     def answers(self, batch: Batch, term: str) -> CachedLogits:
-        """The teacher's answers to the targets of `term`, in the host's memory. DataError if the rows of `batch` are
-        not those that it saw."""
+        """Teacher logits of the targets of `term`, in host memory. DataError if the rows of `batch` differ from the
+        cached ones."""
         if batch.rows is None:
             raise DataError("distill: these rows have no numbers, so the teacher's answers to them cannot be found")
         numbers, epochs = batch.rows.numbers, batch.rows.epochs % len(self)
@@ -106,19 +105,19 @@ class Maskings:
 
 
 class CachedLogits(NamedTuple):
-    """Logits of N targets, as compact as they are kept."""
+    """Compressed logits of N targets."""
 
     columns: dict[str, Tensor]
     """[N, ...] each."""
-    how: Layout
+    how: LogitLayout
 
     def of(self, rows: slice, device: torch.device) -> Tensor:
-        """Those of some targets, float32 [n, V] on `device`."""
+        """Logits of the targets `rows`, float32 [n, V] on `device`."""
         return expand({name: values[rows].to(device) for name, values in self.columns.items()}, self.how)
 
 
 def identity(masking: int, k: int | None, **parts: Any) -> dict[str, Any]:
-    """What an entry is found by: `parts` are JSON values by name (teacher, text, tokenizer, objective, seed, ...)."""
+    """Cache key of an entry: `parts` are JSON values by name (teacher, text, tokenizer, objective, seed, ...)."""
     return {"format": FORMAT, "k": k, "masking": masking, **parts}
 
 
@@ -131,10 +130,10 @@ def build(
     answer: Answer,
     tick: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Masking, bool]:
-    """The entry of `key` (see `identity`), made with `answer` unless it is there; says whether it was (a hit).
+    """The entry of `key` (see `identity`), computed with `answer` on a cache miss; also returns whether it was a hit.
 
-    `tick` hears how many rows are done. A signal ends it at once, without entry; with
-    `Stopped` if earlier maskings are kept.
+    `tick` is called with the number of rows done. A signal ends it at once, without an entry; with `Stopped` if earlier
+    maskings are kept.
     """
 
     def make(folder: Path) -> None:
@@ -161,7 +160,7 @@ def build(
 
 
 def find(root: Path, key: Mapping[str, Any]) -> Masking:
-    """The entry of `key`; a ConfigError that says what is not the same in the nearest one that there is."""
+    """The entry of `key`; ConfigError that names the differences from the nearest entry if there is none."""
     folder = found(root, KIND, key)
     if folder is not None:
         return Masking(folder)
@@ -172,7 +171,7 @@ def find(root: Path, key: Mapping[str, Any]) -> Masking:
 
 
 def nearest(root: Path, key: Mapping[str, Any]) -> str:
-    """Why the cache in `root` has no entry of `key`, in words."""
+    """Explain a cache miss: what differs between `key` and the nearest entry in `root`."""
     others = [json.loads(path.read_text()) for path in sorted((root / KIND).glob("*/identity.json"))]
     if not others:
         return f"there are no answers of any teacher in {root}"
@@ -183,35 +182,35 @@ def nearest(root: Path, key: Mapping[str, Any]) -> str:
 
 
 def rows_of_targets(batch: Batch, term: str) -> np.ndarray:
-    """int64 [N]: the row of the batch that each target of `term` belongs to, ascending."""
+    """Row of the batch that each target of `term` belongs to, int64 [N], ascending."""
     positions = batch.targets[term].positions.cpu().numpy()
     side = batch.inputs.get("decoder_input_ids", batch.inputs["input_ids"])
     rows, width = side.shape
-    # Of a whole row the position is the row's own number; every row has at least one target.
+    # For targets of whole rows the position is the row number; every row has at least one target.
     whole = len(positions) == rows and bool((positions == np.arange(rows)).all())
     return positions if whole else positions // width
 
 
 def checksums(batch: Batch, term: str) -> np.ndarray:
-    """uint32 [R]: of the right answers of each row's targets."""
+    """Checksum of the labels of each row's targets, uint32 [R]."""
     labels, rows = batch.targets[term].labels.cpu().numpy(), rows_of_targets(batch, term)
     ends = np.searchsorted(rows, np.arange(len(batch.inputs["input_ids"]) + 1))
     return np.array([zlib.crc32(labels[a:b].tobytes()) for a, b in pairwise(ends)], dtype=np.uint32)
 
 
 class _Writer:
-    """A masking in the making: rows come in any order."""
+    """Writes one masking; rows may come in any order."""
 
     def __init__(self, folder: Path, rows: int, k: int | None) -> None:
         self.folder, self.rows, self.k = folder, rows, k
-        self.layouts: dict[str, Layout] = {}
+        self.layouts: dict[str, LogitLayout] = {}
         self.targets: dict[str, int] = {}
         self.places: dict[str, np.ndarray] = {}
         self.checks: dict[str, np.ndarray] = {}
         self.files: dict[tuple[str, str], Any] = {}
 
     def add(self, batch: Batch, rows: np.ndarray, answers: Mapping[str, Tensor]) -> None:
-        """The answers to the `rows` int64 [R] of `batch`."""
+        """Write the logits of the `rows` int64 [R] of `batch`."""
         for term, logits in answers.items():
             if term not in self.layouts:
                 self._begin(term, int(logits.shape[-1]))
@@ -241,5 +240,5 @@ class _Writer:
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
-    """Without the unsigned types that torch hardly knows."""
+    """As a signed dtype: torch hardly supports unsigned ones."""
     return values.astype(np.int64) if values.dtype.kind == "u" else values

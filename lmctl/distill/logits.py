@@ -1,9 +1,9 @@
-"""The teacher's answers, softened, as targets (Hinton et al. 2015, "Distilling the knowledge in a neural network",
-section 2; for masked language models Sanh et al. 2019, "DistilBERT").
+"""Knowledge distillation on logits with temperature (Hinton et al. 2015, "Distilling the knowledge in a neural
+network", section 2; for masked language models Sanh et al. 2019, "DistilBERT").
 
-Both distributions are taken at a temperature T, and their divergence is multiplied by T^2: gradients by soft targets
-scale as 1 / T^2, so that the term keeps its weight against the others when T changes (Hinton et al., section 2).
-Where any number of classes may hold, each is a distribution of its own; numbers are compared by squared error.
+Both distributions have temperature T, and their divergence is multiplied by T^2, because gradients of soft targets
+scale as 1 / T^2: so the term keeps its weight when T changes (Hinton et al., section 2). For multi-label classification
+each class is a distribution of its own; regression uses the squared error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from lmctl.core.piecewise import check_curve, curve_at, points_of
-from lmctl.distill.base import Answers, LogitLoss, LossContext
+from lmctl.distill.base import LogitLoss, LossContext, TeacherLogits
 from lmctl.distill.weighted import Weighted
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ DIVERGENCES = ("forward", "reverse", "js")
 class Logits(Weighted, LogitLoss):
     """T^2 times the divergence of the student's distribution from the teacher's.
 
-    `forward`: KL(teacher, student), which covers all that the teacher finds possible (Hinton et al. 2015). `reverse`:
-    KL(student, teacher), which keeps to what it finds likely (Gu et al. 2024, MiniLLM). `js`: the Jensen-Shannon
-    divergence, generalised by `beta`, the teacher's share in the mixture (Agarwal et al. 2024, GKD, section 3).
+    `forward`: KL(teacher, student), mode-covering (Hinton et al. 2015). `reverse`: KL(student, teacher), mode-seeking
+    (Gu et al. 2024, MiniLLM). `js`: generalised Jensen-Shannon divergence with `beta`, the teacher's share of the
+    mixture (Agarwal et al. 2024, GKD, section 3).
     """
 
     divergence: str = "forward"
@@ -35,7 +35,7 @@ class Logits(Weighted, LogitLoss):
     """A number, or points `[[progress, temperature], ...]` over the budget."""
     beta: float = 0.5
     top_k: Optional[int] = None
-    """Only the pieces that the teacher finds likeliest, both distributions renormalised over them; null: all."""
+    """Only the teacher's most likely tokens, with both distributions renormalised over them; null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +49,7 @@ class Logits(Weighted, LogitLoss):
         if self.top_k is not None and self.top_k < 2:
             raise ValueError(f"top_k must be at least 2 (of one piece the probability is always 1), got {self.top_k}")
 
-    def loss(self, student: Tensor, teacher: Answers, context: LossContext) -> Tensor:
+    def loss(self, student: Tensor, teacher: TeacherLogits, context: LossContext) -> Tensor:
         from lmctl.distill import kd_loss
 
         ours, theirs = kd_loss.aligned(student, teacher, self.top_k if context.kind == "class" else None)

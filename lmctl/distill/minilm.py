@@ -1,8 +1,8 @@
-"""Self-attention relations of one layer (Wang et al. 2020, "MiniLM: Deep self-attention distillation for task-agnostic
-compression"; Wang et al. 2021, "MiniLMv2: Multi-head self-attention relation distillation", section 3).
+"""MiniLM: self-attention relations of one layer (Wang et al. 2020, "MiniLM: Deep self-attention distillation for
+task-agnostic compression"; Wang et al. 2021, "MiniLMv2: Multi-head self-attention relation distillation", section 3).
 
-Queries, keys and values of all heads are put side by side and cut anew into relation heads, so that teacher and student
-may differ in width and heads; what is compared is how positions are related, softmax(A A^T / sqrt(d)).
+Queries, keys and values of all heads are concatenated and split again into relation heads, so that teacher and student
+may differ in hidden size and heads. Compared are the relations between positions, softmax(A A^T / sqrt(d)).
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ RELATIONS = ("query", "key", "value", "attention")
 
 @dataclass(frozen=True, kw_only=True)
 class MiniLM(Weighted, FeatureLoss):
-    """The sum over `relations` of the divergence of the student's from the teacher's, mean over relation heads, summed
-    over positions. `query`, `key`, `value`: relations of each with itself (MiniLMv2); `attention`: of queries with
-    keys (MiniLM, with `value`)."""
+    """Sum over `relations` of KL(teacher, student), mean over relation heads, summed over positions. `query`, `key`,
+    `value`: relations of each with itself (MiniLMv2); `attention`: of queries with keys (MiniLM, with `value`)."""
 
     attends = True
 
     relations: list[str] = field(default_factory=lambda: ["query", "key", "value"])
     relation_heads: Optional[int] = None
-    """None: as many as the teacher has heads."""
+    """Number of relation heads; None: the teacher's number of attention heads."""
     teacher_layer: int = -1
-    """MiniLMv2 takes one above the middle of large teachers: 21 of 24, but 12 of 12."""
+    """Teacher layer. MiniLMv2 uses one above the middle of large teachers: 21 of 24, but 12 of 12."""
     student_layer: int = -1
 
     def __post_init__(self) -> None:

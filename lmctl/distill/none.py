@@ -1,4 +1,4 @@
-"""`distill=none`: there is no teacher."""
+"""`distill=none`: training without a teacher."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from lmctl.distill.base import Distiller, DistillTerm
 
 @dataclass(frozen=True)
 class NoTeacher(Distiller):
-    """A run without a teacher: the objective's own losses only."""
+    """No distillation: the objective's own losses only."""
 
     terms = MappingProxyType[str, DistillTerm]({})

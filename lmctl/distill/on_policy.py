@@ -1,10 +1,10 @@
-"""A student that writes, and a teacher that says what it thinks of every piece of it (Agarwal et al. 2024, "On-policy
-distillation of language models", GKD, algorithm 1).
+"""On-policy distillation: the student generates texts, the teacher gives a loss for each token of them (Agarwal et al.
+2024, "On-policy distillation of language models", GKD, algorithm 1).
 
-What a student meets when it writes is its own mistakes, not the data. So in a share of the steps, drawn by lot for
-each, it writes the texts itself: a continuation behind the first part of a row, or the whole target of a translation.
-The distillation losses then run over its own pieces, and the objective's loss, which would have it imitate itself, is
-left out. No gradient goes through the drawing, as in the paper.
+A student that generates meets its own mistakes, which are not in the data. So in a random share of the steps it
+generates the texts itself: a continuation after the first part of a row, or the whole target of a translation. The
+distillation losses then run over the generated tokens, and the objective's loss is left out, because it would train the
+student to imitate itself. No gradient flows through the sampling, as in the paper.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from lmctl.distill.base import DistillTerm
 
 @dataclass(frozen=True)
 class OnPolicy(DistillTerm):
-    """How often, and how, the student writes."""
+    """Share of on-policy steps, and sampling settings."""
 
     share: float = 0.5
-    """Of the steps (lambda in the paper): 0 the data only, 1 its own texts only."""
+    """Share of the steps on generated texts (lambda in the paper): 0 data only, 1 generated only."""
     temperature: float = 1.0
-    """Its pieces are drawn at."""
+    """Sampling temperature."""
     prompt: float = 0.5
-    """Running text: the part of a row, from its beginning, that stays."""
+    """Language modelling: the part of a row, from its beginning, that is kept as the prompt."""
     max_new_tokens: Optional[int] = None
-    """At most so many pieces of its own; null: as many as a row has room for."""
+    """Limit of generated tokens; null: up to the length of a row."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -39,5 +39,5 @@ class OnPolicy(DistillTerm):
             raise ValueError(f"max_new_tokens must be above 0, got {self.max_new_tokens}")
 
     def weight_at(self, progress: float) -> float:
-        """It has no loss of its own: what it changes is the text."""
+        """0: it has no loss of its own, it changes the texts."""
         return 0.0

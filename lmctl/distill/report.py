@@ -1,7 +1,7 @@
-"""How much of the gap between a student and its teacher was closed, and what the student saves.
+"""Distillation report: closed part of the gap between student and teacher, and savings in latency and size.
 
-gap closed = (distilled - alone) / (teacher - alone), for each figure of the validation rows; `alone` is the same
-student, trained on the same rows without a teacher.
+gap closed = (distilled - alone) / (teacher - alone), for each validation metric; `alone` is the control, the same
+student trained on the same rows without a teacher.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lmctl.core.batch import Batch
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.paths import Paths
-from lmctl.distill.base import Answers
+from lmctl.distill.base import TeacherLogits
 from lmctl.distill.teacher import TeacherEnsemble, teacher_of
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.base import Examples
@@ -33,12 +33,12 @@ from lmctl.train.validation import Validation
 from lmctl.train.weight_memory import weight_bytes
 
 SECONDS = 2.0
-"""How long one figure of latency is measured, at the most, once there are a few passes."""
+"""Time limit of one latency measurement, in seconds, after a few passes."""
 PASSES = 3
 
 
 class EnsembleNetwork(nn.Module):
-    """The teachers of a run as one network: the average of their logits."""
+    """Ensemble of the teachers of a run as one network: the mean of their logits."""
 
     def __init__(self, live: TeacherEnsemble) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class EnsembleNetwork(nn.Module):
 
     @property
     def complete(self) -> bool:
-        """Whether it has an answer for every piece of the student's."""
+        """Whether it has logits for all of the student's vocabulary."""
         return all((one.shared.to_teacher >= 0).all() for one in self.live.teachers)
 
     def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
@@ -60,15 +60,15 @@ class EnsembleNetwork(nn.Module):
 
     def head(self, name: str, hidden: Tensor) -> Tensor:
         parts = zip(self.live.teachers, hidden.split(self.widths, dim=-1), strict=True)
-        said: list[Answers] = [one.answers(name, part) for one, part in parts]
+        said: list[TeacherLogits] = [one.answers(name, part) for one, part in parts]
         return torch.stack([answers.logits for answers in said]).mean(dim=0)
 
 
 def measure_gap(
     plan: Plan, prepared: Prepared, run: Paths, summary: dict[str, Any], control: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What summary.json says of teacher, control and gap, for a student that is finished in `run` with `summary`;
-    `control` is the summary of the student without a teacher."""
+    """Metrics of teacher, control and gap for summary.json, for a finished student in `run` with `summary`; `control`
+    is the summary of the student trained without a teacher."""
     processes = Processes(plan.runner.on_cpu())
     live = teacher_of(plan, prepared, processes.device)
     ensemble = EnsembleNetwork(live)
@@ -110,16 +110,16 @@ def measure_gap(
 
 
 def closed(higher_is_better: bool, distilled: float, alone: float, teacher: float) -> float | None:
-    """The share of the gap in a figure that was closed; None if the teacher is no better than the student alone."""
+    """The closed share of the gap in a metric; None if the teacher is no better than the student alone."""
     sign = 1 if higher_is_better else -1
     gap = sign * (teacher - alone)
     return sign * (distilled - alone) / gap if gap > 1e-6 else None
 
 
 def _latencies(plan: Plan, valid: Mapping[str, Examples], learners: list[Learner]) -> list[dict[str, float]]:
-    """Of each learner the milliseconds per row of the first task's validation rows, answers at their targets included,
-    one row at a time and a batch at a time: the least that was seen, since whatever else the machine does only adds to
-    it. The learners take turns."""
+    """Latency of each learner in milliseconds per row of the first task's validation rows, heads included, for one row
+    and for a batch: the minimum of several passes, because other load only adds time. The learners are measured in
+    turns."""
     task, examples = next(iter(valid.items()))
     found: list[dict[str, float]] = [{} for _ in learners]
     for size in sorted({1, plan.batch.rows}):
@@ -132,12 +132,12 @@ def _latencies(plan: Plan, valid: Mapping[str, Examples], learners: list[Learner
                 taken.append(_milliseconds(learner, batch.to(learner.device)) / size)
             number += 1
         for latencies, taken in zip(found, times, strict=True):
-            latencies[str(size)] = round(min(taken[1:]), 3)  # the first pass is to warm up
+            latencies[str(size)] = round(min(taken[1:]), 3)  # the first pass is a warm-up
     return found
 
 
 def _fresh(batch: Batch) -> Batch:
-    """Rows that continue nothing."""
+    """The batch with no carried recurrent state."""
     return replace(batch, inputs={n: value for n, value in batch.inputs.items() if n not in ("track", "fresh")})
 
 
@@ -149,14 +149,14 @@ def _milliseconds(learner: Learner, batch: Batch) -> float:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, when all that was asked of `device` is done."""
+    """Time in seconds, after a synchronisation of `device`."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
-    """The comparison for people."""
+    """The report as lines for people."""
     teacher, ours = summary["teacher"], summary["parameters"]["total"]
     smaller = 1 - ours / teacher["parameters"]
     fast = [f"{teacher['ms_per_row'][n] / ms:.1f} times (batch {n})" for n, ms in summary["ms_per_row"].items() if ms]

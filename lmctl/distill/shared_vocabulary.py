@@ -1,9 +1,9 @@
-"""Which pieces of a teacher are which of a student, told by their strings before any weights are loaded.
+"""Vocabulary mapping between teacher and student, by token strings, before any weights are loaded.
 
-A teacher's logits are of use only for pieces that both have. Where one vocabulary is a permutation or a part of the
-other, the teacher reads the student's rows by its own numbers, and both sides' distributions are compared over the
-pieces they share, each renormalised there: p(v | v is shared). Where neither holds, no logits can be compared; what
-compares hidden states, or learns from texts that the teacher wrote, still can.
+A teacher's logits can be compared only for tokens that both have. If one vocabulary is a permutation or a subset of the
+other, the teacher reads the student's rows by its own ids, and both distributions are compared over the shared tokens,
+renormalised: p(v | v is shared). Otherwise logits cannot be compared; losses on hidden states and training on texts
+that the teacher generates still work.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ Relation: TypeAlias = Literal["same", "permutation", "student is a part", "teach
 
 @dataclass(frozen=True)
 class SharedPieces:
-    """How the vocabularies of a teacher (T pieces) and a student (S pieces) meet."""
+    """Mapping between the vocabularies of a teacher (T tokens) and a student (S tokens)."""
 
     relation: Relation
     to_student: np.ndarray
-    """int64 [T]: the student's number of each of the teacher's pieces; NO_PIECE where it has none."""
+    """int64 [T]: the student's id of each teacher token; NO_PIECE if it has none."""
     to_teacher: np.ndarray
-    """int64 [S]: the teacher's number of each of the student's pieces; NO_PIECE where it has none."""
+    """int64 [S]: the teacher's id of each student token; NO_PIECE if it has none."""
 
     @property
     def same(self) -> bool:
-        """Whether every piece has the same number on both sides: nothing needs to be translated."""
+        """Whether both vocabularies have the same ids: no translation is needed."""
         return self.relation == "same"
 
     @property
     def of_student(self) -> np.ndarray:
-        """int64 [n]: the student's numbers of the shared pieces, ascending."""
+        """int64 [n]: the student's ids of the shared tokens, ascending."""
         return np.flatnonzero(self.to_teacher != NO_PIECE)
 
     @property
     def of_teacher(self) -> np.ndarray:
-        """int64 [n]: the teacher's numbers of the same pieces in the same order."""
+        """int64 [n]: the teacher's ids of the same tokens in the same order."""
         return self.to_teacher[self.of_student]
 
     def describe(self) -> str:
-        """For people."""
+        """One line for people."""
         shared, teacher, student = len(self.of_student), len(self.to_student), len(self.to_teacher)
         if self.same:
             return f"the teacher's and the student's {student:,} pieces are the same"
@@ -61,16 +61,15 @@ class SharedPieces:
         )
 
     def read(self, ids: Tensor, unknown: int) -> Tensor:
-        """The student's pieces int64 [...] by the teacher's numbers; `unknown` where it has none."""
+        """Translate the student's ids int64 [...] to the teacher's; `unknown` where it has none."""
         import torch
 
         table = torch.from_numpy(np.where(self.to_teacher == NO_PIECE, unknown, self.to_teacher))
         return table.to(ids.device)[ids]
 
     def compared(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [N, T or more] and [N, S or more] (more: embeddings are often padded) cut down to the shared pieces,
-        [N, n] each: any softmax over them is renormalised. With the same vocabulary both come back as they are, but
-        for what lies beyond its end."""
+        """Select the shared tokens of logits [N, T or more] and [N, S or more] (more: embeddings are often padded): [N,
+        n] each, over which any softmax is renormalised. With equal vocabularies only the padding is cut off."""
         import torch
 
         size = len(self.to_teacher)
@@ -84,7 +83,7 @@ class SharedPieces:
 
 
 def shared_pieces(teacher: Mapping[str, int], student: Mapping[str, int]) -> SharedPieces | None:
-    """How two vocabularies (piece to number) meet; None where neither is a part of the other."""
+    """Map two vocabularies (token to id); None if neither is a subset of the other."""
     size_of_teacher, size_of_student = (max(pieces.values(), default=-1) + 1 for pieces in (teacher, student))
     to_student = np.full(size_of_teacher, NO_PIECE, dtype=np.int64)
     to_teacher = np.full(size_of_student, NO_PIECE, dtype=np.int64)
@@ -109,8 +108,8 @@ def match(
     unknown: str | None = None,
     terms: tuple[str, ...] = ("hidden", "sequence"),
 ) -> SharedPieces:
-    """How the vocabularies meet, or a ConfigError: `where` is the teacher, `unknown` the piece it reads in place of
-    one that it does not have (None: it cannot), `terms` are the options of `distill` that need no shared pieces."""
+    """Map the vocabularies, or raise ConfigError. `where`: the teacher; `unknown`: the token it reads for one that it
+    does not have (None: it has none); `terms`: options of `distill` that need no shared tokens."""
     found = shared_pieces(teacher, student)
     remedy = (
         f"take the teacher's tokenizer: tokenizer=pretrained tokenizer.path={where}; with tokenizers that differ: "

@@ -1,9 +1,8 @@
-"""A teacher in memory: an ordinary model in inference mode, in a precision of its own, or several of them.
+"""Teacher models in memory: inference mode, own precision, one model or an ensemble.
 
-It is no part of the student: not of its parameters, its checkpoints, what its processes exchange, or its export. What
-is compared are its answers at the student's targets: the trunk runs once for a micro-batch, heads when a chunk of
-answers is asked for. Answers of several teachers are averaged as logits, which is the geometric mean of their
-distributions (Hinton et al. 2015, section 2).
+A teacher is not part of the student: not of its parameters, checkpoints, gradient exchange or export. Only logits at
+the student's targets are computed: the trunk runs once per micro-batch, the heads per chunk of targets. The logits of
+an ensemble are averaged, which gives the geometric mean of the distributions (Hinton et al. 2015, section 2).
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.activation_recorder import ActivationRecorder
 from lmctl.distill.base import (
-    Answers,
     Distiller,
     FeatureLoss,
     LogitLoss,
     ModelShape,
     States,
     Teacher,
+    TeacherLogits,
     TeacherOutput,
 )
 from lmctl.distill.distillation import real_positions_by_stack
@@ -47,15 +46,15 @@ from lmctl.train.prepare import Prepared
 
 @dataclass(frozen=True)
 class TeacherNetwork:
-    """One loaded teacher."""
+    """One loaded teacher with its vocabulary mapping."""
 
     network: Any
     shared: SharedPieces
     unknown: int
-    """What it reads in place of a piece that it does not have."""
+    """The id it reads for a token that it does not have."""
 
     def translated(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The rows by its own numbers. A recurrent teacher begins every row anew: nothing of it needs to be saved."""
+        """The inputs in its own ids. A recurrent teacher starts every row anew, so it has no state to save."""
         inputs = {name: value for name, value in inputs.items() if name not in ("track", "fresh")}
         if not self.shared.same:
             for name in ("input_ids", "decoder_input_ids"):
@@ -63,21 +62,21 @@ class TeacherNetwork:
                     inputs[name] = self.shared.read(inputs[name], self.unknown)
         return inputs
 
-    def answers(self, head: str, hidden: Tensor) -> Answers:
+    def answers(self, head: str, hidden: Tensor) -> TeacherLogits:
         logits = self.network.head(head, hidden).float()
         if head not in LANGUAGE or head == "pair":
-            return Answers(logits)
+            return TeacherLogits(logits)
         if self.shared.same:
-            return Answers(logits[..., : len(self.shared.to_student)])
+            return TeacherLogits(logits[..., : len(self.shared.to_student)])
         places = self.shared.of_student
         logits = logits.index_select(-1, torch.from_numpy(self.shared.of_teacher).to(logits.device))
         if len(places) == len(self.shared.to_teacher):
-            return Answers(logits)
-        return Answers(logits, torch.from_numpy(places).to(logits.device).expand(len(logits), -1))
+            return TeacherLogits(logits)
+        return TeacherLogits(logits, torch.from_numpy(places).to(logits.device).expand(len(logits), -1))
 
 
 class TeacherEnsemble(Teacher):
-    """One teacher, or several, read anew for every micro-batch."""
+    """One teacher or several, with a forward pass for every micro-batch."""
 
     def __init__(
         self,
@@ -87,7 +86,7 @@ class TeacherEnsemble(Teacher):
         recorder: ActivationRecorder | None,
         fingerprints: dict[str, str],
     ) -> None:
-        """`recorder`: of the only teacher, if a feature loss needs its states."""
+        """`recorder`: of a single teacher, if a feature loss needs its hidden states."""
         self.teachers, self.precision, self.device = teachers, precision, device
         self.recorder, self.fingerprints = recorder, fingerprints
 
@@ -95,12 +94,12 @@ class TeacherEnsemble(Teacher):
     def model_shape(self) -> ModelShape | None:
         return None if self.recorder is None else self.recorder.model_shape
 
-    def look(self, batch: Batch, predictions: Mapping[str, Prediction]) -> EnsembleOutput:
+    def outputs(self, batch: Batch, predictions: Mapping[str, Prediction]) -> EnsembleOutput:
         return self.read(batch, {term: (one.inputs, one.at) for term, one in predictions.items()})
 
     def read(self, batch: Batch, asked: Mapping[str, tuple[Mapping[str, Tensor], Tensor | None]]) -> EnsembleOutput:
-        """What the teachers make of `batch`: by term which inputs were encoded, and at which flattened positions its
-        targets lie (None: a summary of each row). Terms that ask about the same inputs share one pass."""
+        """Forward pass of the teachers. `asked`, by term: the encoded inputs, and the flattened positions of the
+        targets (None: a summary of each row). Terms with the same inputs share one pass."""
         groups: dict[int, list[str]] = {}
         for term, (inputs, _) in asked.items():
             groups.setdefault(id(inputs), []).append(term)
@@ -121,18 +120,18 @@ class TeacherEnsemble(Teacher):
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Inside it, the teacher computes: without gradients, in its own precision whatever the student's is."""
+        """Context of a teacher's forward pass: no gradients, and its own precision, independent of the student's."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False), self.precision.products(self.device):
             yield
 
 
 @dataclass(frozen=True)
 class EnsembleOutput(TeacherOutput):
-    """What live teachers make of one micro-batch."""
+    """Teacher outputs of one micro-batch, from models in memory."""
 
     live: TeacherEnsemble
     hidden: Mapping[str, Sequence[Tensor]]
-    """By term, of each teacher its states [N, H] at the targets."""
+    """By term and teacher: hidden states [N, H] at the targets."""
     inner: States | None
 
     @property
@@ -140,7 +139,7 @@ class EnsembleOutput(TeacherOutput):
         assert self.inner is not None
         return self.inner
 
-    def answers(self, term: str, head: str, rows: slice) -> Answers:
+    def answers(self, term: str, head: str, rows: slice) -> TeacherLogits:
         with self.live.computing():
             said = [
                 one.answers(head, hidden[rows])
@@ -151,14 +150,14 @@ class EnsembleOutput(TeacherOutput):
             return said[0]._replace(logits=torch.stack([answers.logits for answers in said]).mean(dim=0))
 
 
-def asked_at(objective: Objective, batch: Batch) -> dict[str, Tensor | None]:
-    """By term, the flattened positions that a teacher is asked about in rows as they are; None: whole rows."""
+def target_positions(objective: Objective, batch: Batch) -> dict[str, Tensor | None]:
+    """Flattened positions of the targets by term, in unperturbed rows; None: a summary of each row."""
     rows = objective.label_kind is not None
     return {term: None if rows else target.positions for term, target in batch.targets.items()}
 
 
 def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> TeacherEnsemble:
-    """The teachers of `plan`, loaded; ConfigError if they cannot teach its tasks."""
+    """Load the teachers of `plan`; ConfigError if they cannot teach its tasks."""
     rule, precision = plan.distill, plan.distill.teacher_precision or Fp32()
     if (reason := precision.refuse(device)) is not None:
         raise ConfigError(f"distill.teacher_precision: {reason}")
@@ -183,31 +182,31 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> TeacherE
     return TeacherEnsemble(teachers, precision, device, recorder, {"teacher": json.dumps(prints)})
 
 
-def asks_teacher(plan: Plan) -> bool:
+def needs_teacher(plan: Plan) -> bool:
     """Whether a distillation loss needs the teacher's outputs during training."""
     return any(isinstance(term, (LogitLoss, FeatureLoss)) for term in plan.distill.terms.values())
 
 
 def vocabularies(model: TeacherModel, prepared: Prepared) -> tuple[Vocabulary, SharedPieces]:
-    """The teacher's vocabulary, and how the student's meets it."""
+    """The teacher's vocabulary, and its mapping to the student's."""
     tokenizer = Pretrained(model.init_from).obtain(iter(()))
     pieces = (tokenizer.get_vocab(), prepared.tokenizer.get_vocab())
     return vocabulary(tokenizer), match(*pieces, where=model.init_from, unknown=tokenizer.unk_token)
 
 
 def recorder_for(rule: Distiller, network: Any) -> ActivationRecorder | None:
-    """Records what the feature losses need of a network; None if there are none."""
+    """The recorder of hidden states and attention for feature losses; None if there are none."""
     losses = [term for term in rule.terms.values() if isinstance(term, FeatureLoss)]
     return ActivationRecorder(network, any(loss.attends for loss in losses)) if losses else None
 
 
 def fingerprint(model: TeacherModel) -> str:
-    """64 hex digits of the weights' files; of a hub model the commit."""
+    """Hash of the weight files, 64 hex digits; of a hub model the commit."""
     return model.artifact.fingerprint()
 
 
 def _check_trained(model: TeacherModel, network: Any, answering: bool) -> None:
-    """What was not trained has nothing to teach."""
+    """ConfigError if the teacher's heads (`answering`) or trunk have weights that were not trained."""
     prefix = network.model.base_model_prefix + "."
     new = [name for name in network.untrained if answering or name.startswith(prefix)]
     if new:
@@ -219,7 +218,8 @@ def _check_trained(model: TeacherModel, network: Any, answering: bool) -> None:
 
 
 def check_labels(plan: Plan, prepared: Prepared, model: TeacherModel) -> None:
-    """Classes are compared by their place, so they must be the same ones in the same order."""
+    """ConfigError unless teacher and data have the same classes in the same order, because logits are matched by
+    index."""
     for name, task in plan.mix.tasks.items():
         if task.objective.label_kind not in ("class", "classes"):
             continue

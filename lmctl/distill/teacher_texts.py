@@ -1,7 +1,7 @@
-"""A teacher's own texts, written once into the cache: what `distill=sequence` learns from.
+"""Sequence-level distillation: generation of the teacher's texts, once, into the cache (`distill=sequence`).
 
-They are written in blocks, each an entry of its own, so that an interrupted teacher goes on where it was; the whole is
-one file, and one entry again, which every job of a sweep finds by the teacher, the data and the way of writing.
+Texts are generated in blocks, each a cache entry of its own, so that an interrupted generation continues. All texts
+together are one file and one entry, which every job of a sweep finds by teacher, data and generation settings.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from lmctl.tokenizer.vocabulary import content_fingerprint
 
 KIND = "texts"
 FORMAT = 2
-"""Part of every key: raise it when the same settings would give other texts."""
+"""Format version, part of every key: raise it when the same settings would give other texts."""
 BLOCK = 1000
-"""Rows that are written before they are kept."""
+"""Number of rows per block."""
 
 
 def with_texts(plan: Plan, say: Callable[[str], None]) -> Plan:
-    """`plan` on the texts of its teacher, if `distill.terms` has a term that trains on them."""
+    """`plan` with the texts of its teacher as data, if `distill.terms` has a term that trains on them."""
     how = next((term for term in plan.distill.terms.values() if isinstance(term, TeacherTexts)), None)
     if how is None:
         return plan
@@ -67,8 +67,8 @@ def written(
     open_teacher: Callable[[], Loaded],
     say: Callable[[str], None],
 ) -> Written:
-    """`source` with the teacher's texts for training, made or found in the cache `root`. `teacher` tells the teacher
-    from others, `open_teacher` brings it into memory if it must write. A signal ends it at once, with `Stopped` if
+    """`source` with the teacher's texts for training, generated or found in the cache `root`. `teacher`: the teacher's
+    part of the key; `open_teacher` loads it if texts must be generated. A signal ends it at once, with `Stopped` if
     blocks of texts are kept."""
     if source.streamed:
         raise ConfigError(
@@ -121,7 +121,7 @@ def _texts(loaded: Loaded, kind: str, rows: list[Row], how: TeacherTexts) -> Ite
 
 
 def _translations(loaded: Loaded, rows: list[Row], how: TeacherTexts) -> Iterator[list[str]]:
-    """Each source text with the teacher's translation; with the data's where the teacher has nothing to say."""
+    """Each source text with the teacher's translation, or with the data's if the teacher's is empty."""
     sources = [row.texts[0] for row in rows]
     answers = translate(loaded, sources, how.rows, how.beams, how.length_penalty, how.max_new_tokens)
     for row, answer in zip(rows, answers, strict=True):
@@ -129,7 +129,7 @@ def _translations(loaded: Loaded, rows: list[Row], how: TeacherTexts) -> Iterato
 
 
 def _continuations(loaded: Loaded, rows: Iterable[Row], how: TeacherTexts) -> Iterator[list[str]]:
-    """Each stretch of a document as a document of its own: its beginning, then what the teacher makes of it."""
+    """Each stretch of a document as a document of its own: its beginning, then the teacher's continuation."""
     longest = loaded.row(how.length)
     if how.prompt >= longest:
         raise ConfigError(
@@ -142,7 +142,7 @@ def _continuations(loaded: Loaded, rows: Iterable[Row], how: TeacherTexts) -> It
         for start in range(0, len(pieces), longest):
             stretch = pieces[start : start + how.prompt]
             if len(stretch) < how.prompt and start:
-                continue  # the rest of a document, too short to go on from
+                continue  # the rest of a document, too short for a prompt
             prompts.append(stretch if start else [loaded.begin, *stretch])
     for text in go_on(loaded, prompts, how.rows, longest - how.prompt, **how.drawing()):
         if text.strip():

@@ -1,9 +1,9 @@
-"""A teacher that writes: its own texts take the place of the data's (Kim and Rush 2016, "Sequence-level knowledge
+"""`distill=sequence`: the teacher's texts replace the training texts (Kim and Rush 2016, "Sequence-level knowledge
 distillation", section 3.2).
 
-A student of translation learns what the teacher's beam search finds for every source text. A student of running text
-learns how the teacher goes on after the first pieces of every stretch of it. Either is written once, kept in the cache,
-and then learnt from like any text; validation stays on the data.
+A translation student is trained on the teacher's beam search result for every source text. A language model is trained
+on the teacher's continuations after the first tokens of every stretch of text. Both are generated once, kept in the
+cache, and used like any text; validation stays on the data.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from lmctl.distill.base import DistillTerm
 
 @dataclass(frozen=True)
 class TeacherTexts(DistillTerm):
-    """How the teacher writes."""
+    """Generation settings of the teacher."""
 
     beams: int = 5
-    """Translations: hypotheses that are followed; 1: greedy."""
+    """Translations: beam size; 1: greedy."""
     length_penalty: float = 1.0
-    """Translations: hypotheses are compared by log-probability / length ** this."""
+    """Translations: exponent of the length that a beam's log-probability is divided by."""
     sample: bool = True
-    """Running text: drawn piece by piece; false: always the likeliest piece."""
+    """Language modelling: sampling; false: greedy."""
     temperature: float = 1.0
     top_k: int = 0
-    """Draw from the likeliest pieces only; 0: from all."""
+    """Top-k sampling: from the k most likely tokens only; 0: from all."""
     top_p: float = 1.0
-    """Draw from the likeliest pieces that have this probability together."""
+    """Nucleus sampling: from the most likely tokens with this total probability."""
     prompt: int = 16
-    """Running text: pieces of the data that the teacher goes on from."""
+    """Language modelling: prompt length, tokens of the data."""
     length: int = 128
-    """Running text: pieces of a stretch, the prompt included."""
+    """Language modelling: total length, the prompt included."""
     max_new_tokens: Optional[int] = None
-    """Translations: at most so many pieces; null: twice the source's, and 20."""
+    """Translations: limit of tokens; null: 20 more than twice the source's."""
     rows: int = 32
-    """Texts that are written at the same time."""
+    """Batch size of the generation."""
 
     def __post_init__(self) -> None:
         for name in ("beams", "prompt", "length", "rows", "temperature"):
@@ -52,11 +52,11 @@ class TeacherTexts(DistillTerm):
             raise ValueError(f"top_p is a probability above 0, got {self.top_p}")
 
     def weight_at(self, progress: float) -> float:
-        """It has no loss of its own: what it changes is the text."""
+        """0: it has no loss of its own, it changes the texts."""
         return 0.0
 
     def drawing(self) -> dict[str, Any]:
-        """What transformers' `generate` is told where running text is written."""
+        """Sampling arguments of transformers' `generate`."""
         if not self.sample:
             return {"do_sample": False}
         return {"do_sample": True, "temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}

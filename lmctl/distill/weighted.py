@@ -1,4 +1,4 @@
-"""What all distillation losses have: a weight that may change over the budget."""
+"""Weight of a distillation loss, constant or a curriculum over the budget."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lmctl.core.piecewise import check_curve, curve_at, points_of
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """The defaults of a term; a component derives from it."""
+    """Base of distillation losses: the weight and its curriculum."""
 
     weight: Any = 1.0
     """A number, or points `[[progress, weight], ...]` over the budget, progress going from 0 to 1."""
     between: str = "linear"
-    """What the weight does between the points: go in a straight line, or stay until the next one."""
+    """Interpolation of the weight between the points: "linear", or constant until the next one."""
 
     def __post_init__(self) -> None:
         check_curve("weight", self.weight, self.between)

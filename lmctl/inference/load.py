@@ -16,7 +16,7 @@ from lmctl.inference.number_formats import Numerics
 from lmctl.model.artifact.reader import Artifact
 from lmctl.model.generation import ends_of
 from lmctl.model.positions import positions
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 from lmctl.train.unfinished import model_in, say
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Loaded:
         return {name: value for name, value in batch.items() if name in takes}
 
 
-def device_of(where: Where) -> torch.device:
+def device_of(where: Runner) -> torch.device:
     """The one device that inference runs on."""
     import torch
 
@@ -185,7 +185,7 @@ def model_folder(model_path: str) -> str:
     return find("model_path", model_in(model_path, "model_path"))
 
 
-def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loaded:
+def load(model_path: str, where: Runner, numerics: Numerics | None = None) -> Loaded:
     """The model of a run, a directory or a hub id, in its own number format or in `numerics`; ConfigError if it cannot
     be loaded, or has nothing that they could change."""
     # A wrong place is refused at once, before libraries are read.

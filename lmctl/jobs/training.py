@@ -88,7 +88,7 @@ def train_here(run: Training) -> None:
 
     processes = Processes(run.plan.runner.on_cpu())
     run.plan.workers(processes.world)  # a launcher may have started other processes than the runner asks for
-    paths = processes.agree(run.paths)
+    paths = processes.broadcast(run.paths)
     with claimed(run.plan, paths, processes):
         _train_in(paths, run, processes)
     processes.close()
@@ -97,14 +97,14 @@ def train_here(run: Training) -> None:
 def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     """Train in a directory that nobody else writes to."""
     from lmctl.distill.cached_teacher import fill_cache
-    from lmctl.distill.teacher import asks_teacher
+    from lmctl.distill.teacher import needs_teacher
     from lmctl.parallel.simulate import as_workers
     from lmctl.train.display import Display
 
     display = Display(silent=not processes.first)
     with display.watching():
         plan, texts = prepared(run.plan, display.say)
-    if plan.teacher_cache == "auto" and asks_teacher(plan):
+    if plan.teacher_cache == "auto" and needs_teacher(plan):
         fill_cache(plan, texts, processes.device, display.say)
 
     def work(worker: Processes) -> None:
@@ -159,13 +159,13 @@ def keep_answers(plan: Plan) -> None:
     import torch
 
     from lmctl.distill.cached_teacher import fill_cache
-    from lmctl.distill.teacher import asks_teacher
+    from lmctl.distill.teacher import needs_teacher
     from lmctl.train.display import Display
 
     display = Display()
     with display.watching():
         plan, texts = prepared(plan, display.say)
-    if asks_teacher(plan):
+    if needs_teacher(plan):
         fill_cache(plan, texts, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), display.say)
     display.say("learn from them: the same command with teacher_cache=use")
 

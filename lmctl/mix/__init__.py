@@ -1,1 +1,1 @@
-"""Group `mix`: which tasks a run trains, each an objective on a data source with a weight."""
+"""Group `mix`: multi-task training, a weighted mix of tasks, each an objective on a data source."""

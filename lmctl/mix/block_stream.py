@@ -1,7 +1,7 @@
-"""The rows of a streamed task: blocks that are read one after the other, the rows of each in an order of its own.
+"""Streamed training data: blocks of rows that are read one after the other, each shuffled on its own.
 
-A block is what an epoch is elsewhere: its number takes the epoch's place in everything that is drawn, so that two
-blocks share no masks, and a stream that begins anew shows its rows otherwise.
+A block takes the place of an epoch: its number replaces the epoch in everything that is random, so that two blocks
+share no masks, and a later pass over the stream has other ones.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ from lmctl.objective.base import Examples
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a block begins."""
+class BlockPosition:
+    """Position of the beginning of a block in the stream."""
 
     number: int = 0
-    """Blocks before it, those of earlier passes over the stream included."""
+    """Number of blocks before it, in all passes over the stream."""
     before: int = 0
-    """Rows of examples before it, likewise."""
+    """Number of rows of examples before it, in all passes."""
     epoch: int = 0
-    """Complete passes over the stream before it."""
+    """Number of complete passes over the stream before it."""
     at: StreamPlace | None = None
-    """What the source needs to find it; None: the beginning of the stream."""
+    """Position for the source to read from; None: the beginning of the stream."""
 
 
 class BlockOfExamples(NamedTuple):
-    """What a task makes of a block."""
+    """One block of a stream, as examples of the task's objective."""
 
     examples: Examples | None
-    """None if there is not enough in it for a single row."""
+    """None if the block is too short for a single row."""
     after: StreamPlace | None
     """Where the next block begins; None at the end of the stream."""
 
 
 class ReadBlock(Protocol):
-    """How a task's blocks come about."""
+    """Reads one block of a task's stream."""
 
     def __call__(self, epoch: int, at: StreamPlace | None) -> BlockOfExamples:
-        """The block of pass `epoch` (from 0) that begins at `at`, None being its beginning; the same each time."""
+        """The block of pass `epoch` (from 0) that begins at `at` (None: at the start); deterministic."""
         ...
 
 
 @dataclass(frozen=True)
 class Held:
-    """The block at hand."""
+    """The current block."""
 
-    asked: Place
-    place: Place
-    """Where it begins: at `asked`, or behind it if there was nothing in the blocks between."""
+    asked: BlockPosition
+    place: BlockPosition
+    """Where it begins: at `asked`, or later if the blocks between were too short for a row."""
     order: RowStream
-    following: Place
+    following: BlockPosition
 
     @property
     def size(self) -> int:
         return len(self.order.examples)
 
     def rows(self, start: int, count: int) -> Drawn:
-        """Rows of the block, of which `start` rows of the task come before the first."""
+        """Rows of the block from `start` on, which counts all rows of the task before."""
         return Drawn(self.order.examples, *self.order.rows(self._inside(start).rows, count))
 
     def rest_of_bucket(self, start: int) -> int:
@@ -76,7 +76,7 @@ class Held:
 
 
 class BlockStream:
-    """Endless blocks of a streamed task; one of them is at hand, the next is read when its first row is due."""
+    """Endless stream of blocks of one task. One block is in memory; the next is read when its first row is needed."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class BlockStream:
         bucket: int = 1,
         bucket_tokens: int | None = None,
     ) -> None:
-        """`first`: the examples of the first block, to look at (not drawn from)."""
+        """`first`: the examples of the first block, for their lengths and for inspection."""
         self.examples, self.read = first, read
         self._order: Callable[[Examples], RowStream] = lambda some: RowStream(some, seed, task, bucket, bucket_tokens)
         self.draws: CounterRng = self._order(first).draws
@@ -95,7 +95,7 @@ class BlockStream:
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """int64 [rows of the first block]: positions per row, where they differ."""
+        """Positions per row of the first block, int64 [rows]; None if all rows have the same length."""
         return self.examples.lengths
 
     def first(self, count: int) -> Drawn:
@@ -109,17 +109,17 @@ class BlockStream:
             drawn, start = held.rows(start, some), start + some
             ended = start == held.place.before + held.size
             place = held.following if ended else held.place
-            del held  # whoever collates this piece before asking for the next has one block in memory
+            del held  # frees the block while the caller collates its rows, so that one block is in memory
             yield drawn, Spot(start, asdict(place))
 
     def rest_of_bucket(self, at: Spot) -> int:
         return self._block(_place(at)).rest_of_bucket(at.rows)
 
-    def _block(self, asked: Place) -> Held:
-        """The first block from `asked` on that has rows."""
+    def _block(self, asked: BlockPosition) -> Held:
+        """The first block with rows, at `asked` or after it."""
         if self._held is not None and asked in (self._held.asked, self._held.place):
             return self._held
-        self._held = None  # before the next one is made
+        self._held = None  # free the old block before reading the next one
         place = asked
         while place.epoch <= asked.epoch + 1:
             examples, after = self.read(place.epoch, place.at)
@@ -134,6 +134,6 @@ class BlockStream:
         raise DataError("not one block of the stream has enough text for a row", "a smaller batch.seq_len, other data?")
 
 
-def _place(at: Spot) -> Place:
+def _place(at: Spot) -> BlockPosition:
     fields: dict[str, Any] = dict(at.block or {})
-    return Place(**fields)
+    return BlockPosition(**fields)

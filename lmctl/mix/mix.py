@@ -1,4 +1,4 @@
-"""A mix is a mapping of named tasks on one network. What a task is made of may be written as names of options:
+"""Multi-task mix: named tasks on one network, with sampling shares and loss weights. A task may use names of options:
 `corpus: {objective: mlm_nsp, data: pydocs, weight: 0.8}`."""
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ BALANCES = ("fixed", "uncertainty")
 
 @dataclass(frozen=True)
 class Task:
-    """One objective on one source of text."""
+    """One task: an objective on a data source."""
 
     objective: Objective
     data: Source
     augment: Optional[Augment] = None
     weight: Any = 1.0
-    """Its share of the rows (or tokens), against the other tasks: a number, or a curriculum of points
-    `[[progress, weight], ...]` over the budget, progress going from 0 to 1."""
+    """Sampling weight, relative to the other tasks, of rows (or tokens): a number, or a curriculum of points
+    `[[progress, weight], ...]` over the budget, with progress from 0 to 1."""
     between: str = "linear"
-    """What the weight does between the points: go in a straight line, or stay until the next one."""
+    """Interpolation between the points: "linear", or constant until the next one."""
     loss_weight: float = 1.0
-    """Factor on the task's losses, besides its share."""
+    """Factor of the task's losses, in addition to its share."""
 
     def __post_init__(self) -> None:
         check_curve("weight", self.weight, self.between)
@@ -50,19 +50,19 @@ class Task:
         return points_of("weight", self.weight)
 
     def weight_at(self, progress: float) -> float:
-        """The weight when `progress` of the budget, from 0 to 1, is spent."""
+        """The sampling weight when `progress` of the budget, from 0 to 1, is spent."""
         return curve_at(self.points, progress, self.between)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How weights become shares of a run."""
+    """Sampling: from weights to shares of a run."""
 
     unit: str = "examples"
-    """Whether weights are shares of the rows or of the real tokens."""
+    """Whether weights are shares of rows ("examples") or of real tokens."""
     alpha: float = 0.0
-    """Weights are multiplied by (rows of the task) ** alpha: 0 leaves them, 1 samples by size, 0.3 to 0.7 lifts
-    small tasks (Conneau et al. 2020, XLM-R, section 3.1)."""
+    """Exponent of size-based sampling: weights are multiplied by (rows of the task) ** alpha. 0: no effect; 1: sampling
+    by size; 0.3 to 0.7 upsamples small tasks (Conneau et al. 2020, XLM-R, section 3.1)."""
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -73,15 +73,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Mix(Component):
-    """The tasks of a run, by name."""
+    """Group `mix`: the tasks of a run, by name."""
 
     tasks: dict[str, Task]
     sampling: Sampling = field(default_factory=Sampling)
     balance: str = "fixed"
-    """How the tasks' losses are weighed: by their shares and `loss_weight`, or by factors that are learned from
-    the noise of each term (Kendall et al. 2018)."""
+    """Loss balance: fixed shares and `loss_weight`, or learned factors from the uncertainty of each term (Kendall et
+    al. 2018)."""
     conflict_every: Optional[int] = None
-    """Steps between looks at the cosines of the tasks' gradients; null: never."""
+    """Steps between measurements of the cosine similarity of the tasks' gradients; null: never."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -118,7 +118,7 @@ class Mix(Component):
                 )
 
     def check_model(self, model: ModelSpec) -> Iterator[ConfigError]:
-        """Why the model cannot learn a task."""
+        """Errors for tasks that the model cannot be trained on."""
         for name, task in self.tasks.items():
             what, families = f"mix.tasks.{name}: {type(task.objective).__name__}", task.objective.families
             if model.family not in families:
@@ -140,11 +140,11 @@ class Mix(Component):
 
     @property
     def streams(self) -> list[str]:
-        """The tasks whose text is streamed."""
+        """Names of the tasks with streamed data."""
         return [name for name, task in self.tasks.items() if task.data.streamed]
 
     def shares(self, progress: float, rows: Mapping[str, int]) -> dict[str, float]:
-        """Each task's share, in the sampling's unit, when `progress` of the budget is spent; they add up to 1."""
+        """Sampling share of each task, of rows or tokens, when `progress` of the budget is spent; their sum is 1."""
         weights = {
             name: task.weight_at(progress) * rows[name] ** self.sampling.alpha for name, task in self.tasks.items()
         }

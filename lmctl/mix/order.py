@@ -1,4 +1,4 @@
-"""The order in which a run sees the rows of one task, as a function of how many it has seen: nothing to save."""
+"""Shuffling and length bucketing: the order of one task's rows, a pure function of the number of rows already seen."""
 
 from __future__ import annotations
 
@@ -12,66 +12,66 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.objective.base import Examples
 
 POOL = 64
-"""Batches whose rows are sorted by length together: more would make neighbours more alike, and order less random."""
+"""Batches sorted by length together: a larger pool has less padding, but an order that is less random."""
 
 
 class Spot(NamedTuple):
-    """How far a run has come in the rows of one task."""
+    """Position of a run in the rows of one task."""
 
     rows: int = 0
-    """Rows drawn."""
+    """Number of rows drawn."""
     block: Mapping[str, Any] | None = None
-    """Of a streamed task, the block in which the next row lies: a `Place` of lmctl/mix/block_stream.py."""
+    """Streamed tasks: the block of the next row, a `BlockPosition` of lmctl/mix/block_stream.py."""
 
 
 class Drawn(NamedTuple):
-    """Some rows to be collated."""
+    """Rows to be collated to batches."""
 
     examples: Examples
     rows: np.ndarray
     """int64 [R]"""
     epochs: np.ndarray
-    """int64 [R]: the epoch each is in."""
+    """int64 [R]: the epoch of each row."""
 
     def part(self, first: int, last: int) -> Drawn:
-        """Rows `first` to `last`."""
+        """The slice from row `first` to row `last`."""
         return Drawn(self.examples, self.rows[first:last], self.epochs[first:last])
 
 
-class Rows(Protocol):
-    """The rows of one task, without end."""
+class TaskRows(Protocol):
+    """Endless stream of one task's rows."""
 
     draws: CounterRng
-    """What the rows themselves are drawn with."""
+    """Random numbers for the content of rows (masks, cuts)."""
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """int64 [rows]: positions per row, where they differ."""
+        """Positions per row, int64 [rows]; None if all rows have the same length."""
         ...
 
     def first(self, count: int) -> Drawn:
-        """The first `count` rows, or as many as are at hand."""
+        """The first `count` rows, or all that are in memory if these are fewer."""
         ...
 
     def draw(self, at: Spot, count: int) -> Iterator[tuple[Drawn, Spot]]:
-        """The next `count` rows from `at` on, in pieces that follow each other, each with where the next one is."""
+        """The next `count` rows from `at` on, in consecutive parts, each with the position after it."""
         ...
 
     def rest_of_bucket(self, at: Spot) -> int:
-        """How many rows are left of the bucket that the row at `at` lies in."""
+        """Number of rows left in the length bucket of the row at `at`."""
         ...
 
 
 def rows_draws(seed: int, task: str) -> CounterRng:
-    """What the rows of a task themselves are drawn with, whatever order they come in."""
+    """Random numbers for the content of a task's rows, independent of their order."""
     return CounterRng(seed, f"{task}/rows")
 
 
 class RowStream:
-    """Endless epochs over the examples of a task, each in an order of its own.
+    """Endless epochs over a task's examples, each shuffled on its own.
 
-    Rows that differ in length come in buckets of similar length, the buckets in random order: of `bucket` rows, or
-    of as many as fill `bucket_tokens` positions when padded to the longest of them.
+    Length bucketing: rows of different length come in buckets of similar length, the buckets in random order. A bucket
+    has `bucket` rows, or as many as fill `bucket_tokens` positions when padded to its longest row.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RowStream:
 
     @cached_property
     def lengths(self) -> np.ndarray | None:
-        """int64 [len]: positions per row, where they differ."""
+        """Positions per row, int64 [len]; None if all rows have the same length."""
         return self.examples.lengths
 
     def first(self, count: int) -> Drawn:
@@ -94,7 +94,7 @@ class RowStream:
         yield Drawn(self.examples, *self.rows(at.rows, count)), Spot(at.rows + count)
 
     def rows(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows at places `start` to `start + count` of the stream, and their epochs: int64 [count] each."""
+        """Rows `start` to `start + count` of the stream, and their epochs: int64 [count] each."""
         epochs, places = np.divmod(np.arange(start, start + count), len(self.examples))
         rows = np.empty(count, dtype=np.int64)
         for epoch in np.unique(epochs):
@@ -109,7 +109,7 @@ class RowStream:
         return int(self._ends[np.searchsorted(self._ends, place, side="right")]) - place
 
     def _arrange(self, epoch: int) -> None:
-        """Make the order of `epoch`, unless it is the one at hand."""
+        """Shuffle for `epoch`, unless the current order is already its."""
         if epoch == self._epoch:
             return
         size, self._epoch = len(self.examples), epoch
@@ -139,8 +139,8 @@ class RowStream:
 
 
 def _cuts(ascending: np.ndarray, most: int) -> list[int]:
-    """Where to cut rows of `ascending` lengths so that each part, padded to its last row, has at most `most`
-    positions (a single row may have more)."""
+    """Split rows of `ascending` lengths so that each part, padded to its last row, has at most `most` positions (a
+    single row may have more)."""
     cuts, begin = [], 0
     for place, length in enumerate(ascending.tolist()):
         if place > begin and (place - begin + 1) * length > most:

@@ -1,8 +1,8 @@
-"""Windows of rows, one per optimiser step, drawn from all tasks of a mix.
+"""Rows of each optimiser step (a window), drawn from all tasks of a mix in exact proportion.
 
-Rows are not drawn by lot: each task is owed its share of every window, whole rows are dealt out and what is owed
-beyond them is carried over, so that shares are exact over any stretch of a run. All that has to be saved is the
-`Position`: a window is a function of it, in any process and at any time.
+Tasks are not sampled at random: each accumulates its share of every window, whole rows are dealt and the remainder is
+carried over, so that shares are exact over any stretch of a run. The only state is the `Position`: a window is a pure
+function of it, in any process and at any time.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from lmctl.core.batch import Batch, RowNumbers
 from lmctl.core.counter_rng import CounterRng
 from lmctl.mix.block_stream import BlockStream, ReadBlock
 from lmctl.mix.mix import Mix
-from lmctl.mix.order import Drawn, Rows, RowStream, Spot
+from lmctl.mix.order import Drawn, RowStream, Spot, TaskRows
 from lmctl.objective.base import Examples
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come in the data of each task."""
+    """Position of a run in the data of each task."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    """Rows drawn."""
+    """Number of rows drawn, by task."""
     owed: dict[str, float] = field(default_factory=dict)
-    """Parts of rows that are still due."""
+    """Remainders: fractions of rows carried over, by task."""
     blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of streamed tasks, the block in which the next row lies: a `Place` of lmctl/mix/block_stream.py."""
+    """Streamed tasks: the block of the next row, a `BlockPosition` of lmctl/mix/block_stream.py."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Position:
@@ -49,13 +49,13 @@ class Window:
 
     batches: list[Batch]
     factors: dict[str, float]
-    """What each task's losses count for in this step."""
+    """Factor of each task's losses in this step."""
     after: Position
-    """Where the data stands when the window is used up."""
+    """Position after the window."""
 
 
 class MixStream:
-    """The rows of all tasks of a mix."""
+    """Windows of rows from all tasks of a mix."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class MixStream:
         tokens: int | None,
         blocks: Mapping[str, ReadBlock] | None = None,
     ) -> None:
-        """`rows` in each window; with `tokens`, and if the rows of the only task differ in length, as many as fit.
-        Tasks in `blocks` are streamed; their `examples` are those of the first block."""
+        """`rows` per window; with `tokens`, and a single task whose rows differ in length, as many rows as fit. Tasks
+        in `blocks` are streamed; their `examples` are those of the first block."""
         self.mix, self.window_rows = mix, rows
         self.by_tokens = tokens is not None and len(examples) == 1
         most, blocks = tokens if self.by_tokens else None, blocks or {}
-        self.streams: dict[str, Rows] = {
+        self.streams: dict[str, TaskRows] = {
             task: BlockStream(some, blocks[task], seed, task, rows, most)
             if task in blocks
             else RowStream(some, seed, task, rows, most)
@@ -80,7 +80,7 @@ class MixStream:
         self.sizes = {task: len(some) for task, some in examples.items()}
         by_tokens = mix.sampling.unit == "tokens"
         self.worth = {task: float(some.tokens_per_row) if by_tokens else 1.0 for task, some in examples.items()}
-        """What a row counts for in the unit of the shares."""
+        """Units of the shares per row: 1, or tokens."""
 
     @property
     def total(self) -> int:
@@ -88,18 +88,18 @@ class MixStream:
         return sum(self.sizes.values())
 
     def first(self, task: str, count: int) -> Batch:
-        """The first `count` rows that a run sees of a task (or all that are at hand, if they are fewer)."""
+        """The first `count` rows that a run sees of a task (or all that are in memory, if these are fewer)."""
         stream = self.streams[task]
         examples, rows, epochs = stream.first(count)
         return collated(examples, rows, epochs, stream.draws)
 
     def window(self, at: Position, progress: float, micro: int | None, rank: int, world: int) -> Window:
-        """What process `rank` of `world` computes of the window at `at`, in micro-batches of at most `micro` rows."""
+        """The part of process `rank` of `world` in the window at `at`, in micro-batches of at most `micro` rows."""
         one = dict.fromkeys(self.sizes, 1.0)
         shares = one if len(one) == 1 else self.mix.shares(min(1.0, max(0.0, progress)), self.sizes)
         counts, owed = self._deal(at, shares)
         total, before = sum(counts.values()), 0
-        mine = range(*(total * part // world for part in (rank, rank + 1)))  # of the tasks' rows, put end to end
+        mine = range(*(total * part // world for part in (rank, rank + 1)))  # indices into the tasks' concatenated rows
         batches: list[Batch] = []
         spots: dict[str, Spot] = {}
         for task, count in counts.items():
@@ -115,16 +115,15 @@ class MixStream:
         return Window(batches, factors, Position(rows, owed, blocks))
 
     def _factor(self, task: str, part: float, shares: Mapping[str, float]) -> float:
-        """What the losses of a task, which are means over its targets in the window, count for where it has `part` of
-        the window's rows. It follows the rows that are there, not those that were asked for: a window without the task
-        is made up for by those that have it, and over any stretch a task counts with its share, however few rows that
-        is. Where shares are of tokens, a task's rows count for more than their number by the factor that they are
-        longer than the others."""
+        """Factor of a task's losses, which are means over its targets in the window, when `part` of the window's rows
+        are its. It follows the actual rows, not the nominal share: later windows compensate for a window without the
+        task, and over any stretch a task has its share, however few rows that is. If shares are of tokens, rows count
+        in proportion to their length relative to other tasks."""
         longer = sum(share * self.worth[task] / self.worth[name] for name, share in shares.items())
         return self.mix.tasks[task].loss_weight * part * longer
 
     def _deal(self, at: Position, shares: Mapping[str, float]) -> tuple[dict[str, int], dict[str, float]]:
-        """Whole rows per task for this window, and what is owed to each after it."""
+        """Whole rows per task for this window, and the remainder of each task after it."""
         if len(shares) == 1:
             (task,) = shares
             stream = self.streams[task]
@@ -136,13 +135,13 @@ class MixStream:
         counts = {task: max(0, int(due)) for task, due in owed.items()}
         for _ in range(self.window_rows - sum(counts.values())):
             counts[max(owed, key=lambda name: owed[name] - counts[name])] += 1
-        for _ in range(sum(counts.values()) - self.window_rows):  # several tasks had had more than was due
+        for _ in range(sum(counts.values()) - self.window_rows):  # several tasks had drawn more than their share before
             counts[min(filter(counts.__getitem__, owed), key=lambda name: owed[name] - counts[name])] -= 1
         return counts, {task: due - counts[task] for task, due in owed.items()}
 
 
 def batched(drawn: Drawn, micro: int, draws: CounterRng) -> Iterator[Batch]:
-    """The rows in batches of at most `micro` rows."""
+    """Collate the rows in batches of at most `micro` rows."""
     examples, rows, epochs = drawn
     for start in range(0, len(rows), micro):
         piece = slice(start, start + micro)
@@ -150,5 +149,5 @@ def batched(drawn: Drawn, micro: int, draws: CounterRng) -> Iterator[Batch]:
 
 
 def collated(examples: Examples, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
-    """The batch of `rows` int64 [R], each as it is in its own epoch; it knows their numbers."""
+    """Collate `rows` int64 [R], each with its own epoch, to a batch that has their numbers."""
     return replace(examples.collate(rows, epochs, draws), rows=RowNumbers(rows, epochs))

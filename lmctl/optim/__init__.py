@@ -1,1 +1,1 @@
-"""Group `optim`: the rule that turns gradients into updates."""
+"""Group `optim`: optimisers, their parameter groups and weight decay."""

@@ -1,6 +1,6 @@
 """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
-With `state_bits=8` its two moments are kept as 8-bit numbers in blocks of 256 (Dettmers et al. 2022, "8-bit optimizers
+With `state_bits=8` both moments are stored in 8 bits, in blocks of 256 values (Dettmers et al. 2022, "8-bit optimizers
 via block-wise quantization"), by bitsandbytes; those of tensors below 4096 elements stay float32.
 """
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdamW(OptimSpec):
-    """Weights decay; biases, norms and every other vector do not. Fine-tuning may give lower layers smaller steps."""
+    """AdamW with weight decay on matrices only (no biases, norms or other vectors), and layer-wise learning rate
+    decay."""
 
     adaptive: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""The contract of the group `optim`: the update rule."""
+"""Base class of the group `optim`: the settings of an optimiser."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class OptimSpec(Component):
-    """Group `optim`: the rule that turns gradients into updates."""
+    """Group `optim`: the settings of an optimiser, and how it is made."""
 
     lr: float
     """Peak learning rate; the schedule multiplies it."""
     weight_decay: float = 0.0
-    """Share of every matrix that a step takes off, times the learning rate; vectors do not decay."""
+    """Decoupled weight decay of matrices, multiplied by the learning rate in every step; vectors do not decay."""
     layer_decay: float = 1.0
-    """What each layer's learning rate is of that of the layer above."""
+    """Layer-wise learning rate decay: a layer's learning rate divided by that of the layer above."""
 
     def __post_init__(self) -> None:
-        """ValueError for what no rule can work with."""
+        """ValueError for settings that no optimiser can use."""
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if self.weight_decay < 0:
@@ -33,27 +33,27 @@ class OptimSpec(Component):
 
     @property
     def momentum(self) -> float:
-        """Momentum that gradients get here, as in SGD; 0: none."""
+        """Momentum of the gradients, as in SGD; 0: none."""
         return 0.0
 
     @property
     def adaptive(self) -> bool:
-        """Whether steps are divided by a running mean of squared gradients, and so have a momentum of their own, as
-        Adam's."""
+        """Whether updates are divided by the root of a running mean of squared gradients, as in Adam, which also has
+        momentum (betas)."""
         return False
 
     @property
     def state_bits(self) -> int:
-        """Bits of a number of its state."""
+        """Bits per value of the optimiser state."""
         return 32
 
     @abstractmethod
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-        """The rule at work on the parameters of `network` that learn."""
+        """The torch optimiser over the trainable parameters of `network`."""
 
 
 def check_moments(betas: list[float], eps: float) -> None:
-    """ValueError unless these are settings of Adam."""
+    """ValueError unless `betas` and `eps` are valid for Adam."""
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas are two numbers from 0 to below 1, got {betas}")
     if eps <= 0:

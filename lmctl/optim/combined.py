@@ -1,4 +1,4 @@
-"""Several update rules as one optimiser, each for parameters of its own."""
+"""Several optimisers behind one `torch.optim.Optimizer`, each for parameter groups of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch.optim import Optimizer
 
 
-class Rules(Optimizer):
-    """Every group of parameters names the rule that steps on it, under "rule". States and groups are kept here, so that
-    checkpoints, schedules and gradient scalers see one optimiser."""
+class CombinedOptimizer(Optimizer):
+    """Combined optimiser: each parameter group names its optimiser under "rule". States and groups are kept here, so
+    that checkpoints, learning rate schedules and gradient scalers see a single optimiser."""
 
     def __init__(self, rules: Mapping[str, Optimizer]) -> None:
         self.rules = dict(rules)
@@ -20,7 +20,7 @@ class Rules(Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for name, rule in self.rules.items():
-            # Handed over anew: loading a state makes other dictionaries, and stored weights step in parts.
+            # Set again in every step: loading a state replaces these objects, and stored weights are stepped in parts.
             rule.state = self.state
             rule.param_groups = [group for group in self.param_groups if group["rule"] == name]
             rule.step()

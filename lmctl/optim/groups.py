@@ -1,4 +1,4 @@
-"""Parameters in groups that share weight decay and learning rate, whatever the rule that uses them."""
+"""Parameter groups of an optimiser: weight decay, and layer-wise learning rate decay."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """Weight matrices decay; biases, norms and every other vector do not.
+    """Parameter groups: weight decay for matrices; none for biases, norms and other vectors.
 
-    With `layer_decay` below 1 the learning rate falls by that factor per layer from the heads down to the
-    embeddings (Howard and Ruder 2018, section 3.2, "discriminative fine-tuning"; Clark et al. 2020, ELECTRA,
-    appendix B): each group carries it as `lr_factor`.
+    With `layer_decay` below 1 the learning rate falls by that factor per layer, from the heads down to the embeddings
+    (Howard and Ruder 2018, section 3.2, "discriminative fine-tuning"; Clark et al. 2020, ELECTRA, appendix B). Each
+    group carries the factor as `lr_factor`.
     """
     depth = _depths(module) if layer_decay != 1.0 else {}
     top = max(depth.values(), default=0)
@@ -23,7 +23,7 @@ def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float 
             factor = layer_decay ** (top - depth.get(id(parameter), top))
             groups.setdefault((parameter.ndim >= 2, factor), []).append(parameter)
     decays = {True: weight_decay, False: 0.0}
-    if layer_decay == 1.0:  # always the same two, so that checkpoints of either network fit
+    if layer_decay == 1.0:  # always two groups, even if one is empty: the same state layout for every network
         return [{"params": groups.get((matrix, 1.0), []), "weight_decay": decays[matrix]} for matrix in (True, False)]
     return [
         {"params": parameters, "weight_decay": decays[matrix], "lr_factor": factor}
@@ -32,7 +32,7 @@ def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float 
 
 
 def hidden_matrices(module: nn.Module) -> set[int]:
-    """The identities of the weight matrices inside its layers: neither embeddings nor heads, nor tables in a layer
+    """`id()` of the weight matrices inside the layers: without embeddings, heads, and embedding tables in a layer
     (relative positions)."""
     from torch import nn
 
@@ -43,7 +43,7 @@ def hidden_matrices(module: nn.Module) -> set[int]:
 
 
 def _depths(module: nn.Module) -> dict[int, int]:
-    """Layer of each parameter, by identity, counted from the embeddings; tied weights belong to the lowest."""
+    """Layer number of each parameter, by `id()`, from the embeddings up; tied weights count for the lowest."""
     depths: dict[int, int] = {}
     layers: list[list[nn.Parameter]] = module.layers()  # type: ignore[operator]
     for place, parameters in enumerate(layers):

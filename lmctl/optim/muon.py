@@ -1,9 +1,9 @@
-"""Muon: momentum whose update of each hidden matrix is made orthogonal by Newton-Schulz iterations (Jordan et al. 2024,
-https://kellerjordan.github.io/posts/muon); AdamW for everything else, as published.
+"""Muon: SGD momentum with the update of each hidden matrix orthogonalised by Newton-Schulz iterations (Jordan et al.
+2024, https://kellerjordan.github.io/posts/muon); AdamW for everything else, as published.
 
-Steps on a matrix [A, B] are scaled by 0.2 sqrt(max(A, B)), which makes them as long (root mean square) as AdamW's
-usually are (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2): one learning rate and one weight decay
-serve both rules.
+Updates of a matrix [A, B] are scaled by 0.2 sqrt(max(A, B)), which gives them the usual root mean square of AdamW's
+updates (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2): both optimisers share one learning rate and
+one weight decay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Muon(OptimSpec):
-    """Muon on the matrices inside layers, AdamW on embeddings, heads and vectors. Vectors do not decay."""
+    """Muon on the matrices inside layers, AdamW on embeddings, heads and vectors; no weight decay of vectors."""
 
     adaptive: ClassVar[bool] = True
 
@@ -43,7 +43,7 @@ class Muon(OptimSpec):
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch
 
-        from lmctl.optim.combined import Rules
+        from lmctl.optim.combined import CombinedOptimizer
 
         groups = parameter_groups(network, self.weight_decay, self.layer_decay)
         hidden = hidden_matrices(network)
@@ -58,10 +58,10 @@ class Muon(OptimSpec):
         adamw = torch.optim.AdamW(
             list(_those(groups, hidden, False)), lr=self.lr, betas=betas, eps=self.eps, fused=True
         )
-        return Rules({"muon": muon, "adamw": adamw})
+        return CombinedOptimizer({"muon": muon, "adamw": adamw})
 
 
 def _those(groups: list[dict[str, Any]], hidden: set[int], wanted: bool) -> Iterator[dict[str, Any]]:
-    """The groups with no other parameters than those that are in `hidden`, or that are not."""
+    """The parameter groups reduced to parameters that are in `hidden` (`wanted`), or are not."""
     for group in groups:
         yield {**group, "params": [p for p in group["params"] if (id(p) in hidden) is wanted]}

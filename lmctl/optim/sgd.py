@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, plain or with momentum; the rule of the published LSTM language models."""
+"""Stochastic gradient descent, plain or with momentum, as in the published LSTM language models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sgd(OptimSpec):
-    """Weights decay; biases, norms and every other vector do not."""
+    """SGD with weight decay on matrices only (no biases, norms or other vectors)."""
 
     lr: float = 1.0
     momentum: float = 0.0

@@ -1,1 +1,1 @@
-"""The workers of a run: processes and their launcher, process groups, and how gradients are shared between them."""
+"""Data parallelism: worker processes, their launcher, process groups, and gradient averaging."""

@@ -1,4 +1,4 @@
-"""What a run computes on: device, processes, threads, and who started them."""
+"""Hardware of a run: device, number of processes and threads, launcher."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lmctl.parallel.processes import Processes
 
 
 def machine(processes: Processes) -> dict[str, Any]:
-    """Device, processes, workers, threads of each, model of the CPU, launcher. Sums in floating point are made in an
-    order that depends on all of them, so that figures repeat to the last digit only where these are the same."""
+    """Device, processes, workers, threads of each, CPU model, launcher. Floating-point sums depend on all of these
+    through their order, so results repeat to the last digit only where these are the same."""
     return {
         "device": device_name(processes.device),
         "processes": 1 if processes.simulated else processes.world,
@@ -26,7 +26,7 @@ def machine(processes: Processes) -> dict[str, Any]:
 
 
 def describe_machine(machine: dict[str, Any]) -> str:
-    """One line of it."""
+    """The same in one line."""
     device = f"CPU ({machine['cpu']})" if machine["device"] == "cpu" else machine["device"]
     count, threads = machine["processes"], machine["threads"]
     started = "" if machine["launched_by"] == "nobody" else f", started by {machine['launched_by']}"
@@ -42,7 +42,7 @@ def describe_machine(machine: dict[str, Any]) -> str:
 
 
 def launcher() -> str:
-    """What started this process, as the environment tells."""
+    """The launcher of this process, from environment variables."""
     if "LMCTL_LAUNCHED" in os.environ:
         return "lmctl"
     if any(name.startswith("ACCELERATE_") and name != "ACCELERATE_TORCH_DEVICE" for name in os.environ):
@@ -59,7 +59,7 @@ def device_name(device: torch.device) -> str:
 
 
 def cpu_model() -> str:
-    """The CPU's name, as Linux gives it; elsewhere what Python knows."""
+    """CPU model, from Linux's /proc; elsewhere from Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""The processes of a run: which one this is, its device, and what they tell each other.
+"""Process group of a run: rank, device, and collective operations between processes.
 
-Accelerate knows the processes. What the host must know (counts of targets, stop requests) goes
-over a gloo group of its own, so that no GPU has to be waited for.
+Accelerate sets up the processes. Values on the host (counts of targets, stop requests) are exchanged over a separate
+gloo group, so that no GPU synchronisation is needed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ T = TypeVar("T")
 
 
 class Processes:
-    """This process among its peers."""
+    """This process (rank) in its process group."""
 
     simulated = False
-    """Whether the peers are threads of one process."""
+    """Whether the workers are threads of one process."""
 
     def __init__(self, on_cpu: bool) -> None:
         check_device(on_cpu)
         if not on_cpu:
             choose_kernels()
-        # Accelerate's own mixed precision stays off: on a CPU its "fp16" silently computes fp32, so
-        # `lmctl.precision` brings autocast and loss scaling itself, the same way on every device.
+        # Accelerate's mixed precision stays off: on a CPU its "fp16" silently computes in fp32. Autocast and loss
+        # scaling are those of `lmctl.precision`, the same on every device.
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
@@ -44,15 +44,15 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def wire(self) -> Wire:
-        """This worker's connection with all, for gradients."""
+        """Collectives between workers, for gradients."""
         return ProcessWire(self.rank, self.world) if self.world > 1 else LoneWire()
 
     def sum(self, values: list[float]) -> list[float]:
-        """Each value summed over all processes, exactly the same in each of them."""
+        """All-reduce of host values: each summed over all processes, with bit-identical results in all of them."""
         if self.world == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -60,16 +60,16 @@ class Processes:
         return tensor.tolist()
 
     def sum_of_processes(self, values: list[float]) -> list[float]:
-        """The same for what belongs to processes: of those that are threads of one, only the first counts."""
+        """The same for values of processes: simulated workers, threads of one process, count once."""
         return self.sum(values)
 
-    def add_up(self, tensor: Tensor) -> None:
-        """Make `tensor`, on this process's device, the sum over all processes, in place."""
+    def all_reduce(self, tensor: Tensor) -> None:
+        """All-reduce (sum) of `tensor`, on this process's device, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
 
-    def agree(self, value: Any) -> Any:
-        """The first process's `value`, in all of them."""
+    def broadcast(self, value: Any) -> Any:
+        """Broadcast `value` from rank 0 to all."""
         if self.world == 1:
             return value
         box = [value]
@@ -77,32 +77,32 @@ class Processes:
         return box[0]
 
     def first_does(self, act: Callable[[], T]) -> T | None:
-        """`act()` in the first process; what it raises for the user's eyes is raised in all of them, so that none
-        waits for one that has gone. Returns its value there, and None elsewhere."""
+        """Run `act()` in rank 0 only and return its value there, None elsewhere. An error for the user is raised in all
+        processes, so that none waits for rank 0 forever."""
         value, problem = None, None
         if self.first:
             try:
                 value = act()
             except LmctlError as error:
                 problem = (type(error), str(error), error.hint)
-        problem = self.agree(problem)
+        problem = self.broadcast(problem)
         if problem is not None:
             kind, message, hint = problem
             raise kind(message, hint)
         return value
 
-    def wait(self) -> None:
-        """Until every process is here."""
+    def barrier(self) -> None:
+        """Barrier: wait for all processes."""
         if self.world > 1:
             dist.barrier(group=self._hosts)
 
     def close(self) -> None:
-        """Leave the group together; whoever leaves early breaks the others' connections."""
-        self.wait()
+        """Destroy the process group, all at the same time: leaving early breaks the connections of the others."""
+        self.barrier()
         self.accelerator.end_training()
 
 
 def check_device(on_cpu: bool) -> None:
-    """ConfigError if there is no such device here."""
+    """ConfigError if the device is not available."""
     if not on_cpu and not torch.cuda.is_available():
         raise ConfigError("runner: no GPU is visible here", "use runner=cpu or runner=auto")

@@ -1,8 +1,8 @@
-"""Workers that are threads of one process: a run of W of them is, to the bit, what W processes would make of it.
+"""Simulated data parallelism: workers are threads of one process, and compute the same bits as W processes would.
 
-Each worker has all that a process has: weights, optimiser, rows, dropout, error feedback. One runs at a time, from one
-thing it has to say to the others to the next, then its neighbour; so random numbers are drawn in a fixed order, and
-every worker has generators of its own. What is said goes through letters that all have written before any is read.
+Each worker has all that a process has: weights, optimiser, rows, dropout, error feedback. One thread runs at a time,
+until its next collective operation, then the next one; so random numbers are drawn in a fixed order, and every worker
+has its own generators. A collective reads messages only after all workers have written theirs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Result = TypeVar("Result")
 
 
 class Abandoned(BaseException):
-    """Another worker has failed, and says why."""
+    """Ends a thread because another worker has failed, which reports its own error."""
 
 
 class Baton:
-    """Whoever holds it runs."""
+    """Lock that is passed on in the order of ranks: only the worker that holds it runs."""
 
     def __init__(self, world: int) -> None:
         self.world, self.turn, self.failed = world, 0, False
@@ -36,17 +36,17 @@ class Baton:
         self._random = [random_state() for _ in range(world)]
 
     def exchanged(self, rank: int, letter: Any) -> list[Any]:
-        """The letters of all workers, in the order of their ranks."""
+        """All-gather of any objects: the letters (messages) of all workers, by rank."""
         self.letters[rank] = letter
-        self.pass_on(rank)  # when it comes back, all have written
+        self.pass_on(rank)  # when it returns, all workers have written
         self.take(rank)
         found = list(self.letters)
-        self.pass_on(rank)  # and when it comes back once more, all have read
+        self.pass_on(rank)  # when it returns again, all workers have read
         self.take(rank)
         return found
 
     def take(self, rank: int) -> None:
-        """Wait for the baton."""
+        """Wait for this worker's turn."""
         with self._changed:
             self._changed.wait_for(lambda: self.turn == rank or self.failed)
             if self.failed:
@@ -54,38 +54,38 @@ class Baton:
         restore_random_state(self._random[rank])
 
     def pass_on(self, rank: int) -> None:
-        """Let the next one run."""
+        """Give the turn to the next worker."""
         self._random[rank] = random_state()
         with self._changed:
             self.turn = (rank + 1) % self.world
             self._changed.notify_all()
 
     def give_up(self) -> None:
-        """Let all others end."""
+        """Stop all other workers after a failure."""
         with self._changed:
             self.failed = True
             self._changed.notify_all()
 
 
 class ThreadWire(Wire):
-    """Letters between threads."""
+    """Collective operations between threads."""
 
     def __init__(self, rank: int, baton: Baton) -> None:
         super().__init__(rank, baton.world)
         self.baton = baton
 
-    def _summed(self, vector: Tensor) -> Tensor:
+    def _all_reduce(self, vector: Tensor) -> Tensor:
         return torch.stack(self.baton.exchanged(self.rank, vector)).sum(dim=0)
 
-    def _swapped(self, messages: Tensor) -> Tensor:
+    def _all_to_all(self, messages: Tensor) -> Tensor:
         return torch.stack([letter[self.rank] for letter in self.baton.exchanged(self.rank, messages)])
 
-    def _gathered(self, message: Tensor) -> Tensor:
+    def _all_gather(self, message: Tensor) -> Tensor:
         return torch.stack(self.baton.exchanged(self.rank, message))
 
 
 class ThreadProcesses(Processes):
-    """One of the workers that a process plays."""
+    """One simulated worker: the process group made of threads."""
 
     simulated = True
 
@@ -101,27 +101,27 @@ class ThreadProcesses(Processes):
         return torch.stack(letters).sum(dim=0).tolist()
 
     def sum_of_processes(self, values: list[float]) -> list[float]:
-        return self.agree(values)
+        return self.broadcast(values)
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         total = torch.stack(self.baton.exchanged(self.rank, tensor)).sum(dim=0)
-        self.wait()  # nobody changes its own before all have added up
+        self.barrier()  # no worker overwrites its tensor before all have read it
         tensor.copy_(total)
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         first = self.baton.exchanged(self.rank, value)[0]
         return value if self.first else copy.deepcopy(first)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         self.baton.exchanged(self.rank, None)
 
     def close(self) -> None:
-        """The threads end by themselves."""
+        """Nothing to close: the threads end by themselves."""
 
 
 def in_turns(world: int, work: Callable[[int, Baton], Result]) -> list[Result]:
-    """What `work(rank, baton)` returns for each of `world` workers, which are threads. What the first one to fail
-    raises is raised here."""
+    """Run `work(rank, baton)` in `world` threads and return their results by rank. Raises the error of the first worker
+    that failed."""
     baton = Baton(world)
     results: dict[int, Result] = {}
     errors: list[BaseException] = []
@@ -148,10 +148,10 @@ def in_turns(world: int, work: Callable[[int, Baton], Result]) -> list[Result]:
 
 
 def simulate(world: int, processes: Processes, work: Callable[[Processes], Result]) -> Result:
-    """What `work` returns for the first of `world` workers, which this process plays."""
+    """Run `work` in `world` simulated workers of this process; returns the result of rank 0."""
     return in_turns(world, lambda rank, baton: work(ThreadProcesses(processes, rank, baton)))[0]
 
 
 def as_workers(count: int | None, processes: Processes, work: Callable[[Processes], Result]) -> Result:
-    """`work` by this process, or by each of the `count` workers that it plays; what it returns for the first."""
+    """Run `work` in this process, or in `count` simulated workers; returns the result of rank 0."""
     return work(processes) if count is None or count == 1 else simulate(count, processes, work)

@@ -1,9 +1,8 @@
-"""How the workers of a run share one learner's gradients: each has all weights, and gradients are the mean over workers
-of theirs. So a worker divides its losses by the mean number of targets per worker.
+"""Gradient averaging between data-parallel workers: each has all weights, and gradients are the mean over all workers.
+So a worker divides its losses by the mean number of targets per worker.
 
-`Single` has no peers; `Ddp` has torch average gradients while the backward pass runs; `Exchanged` sends them when it is
-over, in whatever form the group `compression` says, and speaks through a `Wire` only, so that its workers can be
-threads.
+`Single` has one worker. `DdpStrategy` averages during the backward pass (torch's DistributedDataParallel). `Exchanged`
+sends gradients after it, compressed as the group `compression` says, over a `Wire`, so that its workers may be threads.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from lmctl.train.learner import Learner
 
 
 class Strategy(Traffic, ABC):
-    """How workers share gradients; the defaults are those of one worker."""
+    """How workers average gradients; the defaults are those of one worker."""
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
 
     @abstractmethod
     def prepare(self, learner: Learner) -> None:
-        """Take charge of `learner`, which is on its device, before an optimiser is made of its parameters. LmctlError
-        if workers do not begin with the same weights."""
+        """Set `learner`, already on its device, before the optimiser is made from its parameters. LmctlError if workers
+        start with different weights."""
 
     @property
     @abstractmethod
@@ -43,7 +42,7 @@ class Strategy(Traffic, ABC):
 
     @property
     def module(self) -> nn.Module:
-        """What to call for a forward pass: the learner, or what wraps it."""
+        """The module to call for a forward pass: the learner or its DDP wrapper."""
         return self.learner
 
     @property
@@ -51,22 +50,23 @@ class Strategy(Traffic, ABC):
         return self.processes.world
 
     def mean_counts(self, counts: Mapping[str, float]) -> dict[str, float]:
-        """Targets per worker, from those of all workers."""
+        """Mean number of targets per worker, from the totals of all workers."""
         return {name: count / self.workers for name, count in counts.items()}
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
-        """Around one forward and backward pass: gradients stay with this worker unless it is the `last` of the step."""
+        """Context of one forward and backward pass (gradient accumulation): gradients stay local unless it is the
+        `last` micro-batch of the step."""
         return nullcontext()
 
     def reduce_gradients(self, scale: float, step: int) -> None:
-        """Make the gradients, multiplied by the loss `scale`, those of all workers, where the backward pass has not.
-        `step` counts the steps taken before."""
+        """Average the gradients, multiplied by the loss `scale`, over all workers, unless the backward pass has done
+        so. `step` counts the steps taken before."""
         return
 
     def clip_grad_norm(self, clip_norm: float | None, waits: bool) -> Tensor:
-        """The norm of all gradients, before they are scaled down to `clip_norm`. They stay as they are where it is not
-        finite, so that the tensor that overflowed can be told from the others; looking at it waits for a GPU, so there
-        it is done only if whoever takes the step `waits` anyway."""
+        """Gradient clipping to the norm `clip_norm`; returns the norm before. If the norm is not finite the gradients
+        are not changed, so that the tensor that overflowed can still be found. That check synchronises with a GPU, so
+        there it runs only if the step `waits` for the GPU anyway."""
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.learner.parameters() if p.grad is not None])
         if (norm.device.type == "cpu" or waits) and not torch.isfinite(norm):
             return norm
@@ -75,18 +75,18 @@ class Strategy(Traffic, ABC):
         return norm
 
     def after_step(self) -> None:
-        """The optimiser has stepped."""
+        """Hook after the optimiser step."""
         return
 
 
 class Single(Strategy):
-    """One worker, or what several have in common that have all weights."""
+    """One worker; also the base of strategies in which every worker has all weights."""
 
     def prepare(self, learner: Learner) -> None:
         self._learner = learner
         if self.workers > 1:
             mine = checksum(learner)
-            if any(self.processes.sum([mine != self.processes.agree(mine)])):
+            if any(self.processes.sum([mine != self.processes.broadcast(mine)])):
                 raise LmctlError("the processes of this run did not begin with the same weights")
 
     @property
@@ -95,22 +95,21 @@ class Single(Strategy):
 
 
 @dataclass
-class Wrapping(DistributedDataParallelKwargs):
-    """With `init_sync` False DDP does not send the first process's weights to the others. All processes make them from
-    the same seed or read them from the same files; and there may be parameters that live elsewhere (stored in int8),
-    which cannot be sent."""
+class DdpArguments(DistributedDataParallelKwargs):
+    """DDP arguments with `init_sync`: False skips the broadcast of rank 0's weights. All processes have the same
+    weights, from the same seed or the same files, and parameters stored in int8 have no memory to broadcast."""
 
     init_sync: bool = True
 
 
-class Ddp(Single):
-    """Gradients are averaged by torch's DistributedDataParallel, in the last backward pass of a step."""
+class DdpStrategy(Single):
+    """DistributedDataParallel: gradients are averaged in the last backward pass of a step."""
 
     def prepare(self, learner: Learner) -> None:
         super().prepare(learner)
         accelerator = self.processes.accelerator
-        # Set, because as an argument it would have to be of the very class that lacks `init_sync`.
-        accelerator.ddp_handler = Wrapping(gradient_as_bucket_view=True, broadcast_buffers=False, init_sync=False)
+        # Assigned afterwards: the constructor accepts only the base class, which lacks `init_sync`.
+        accelerator.ddp_handler = DdpArguments(gradient_as_bucket_view=True, broadcast_buffers=False, init_sync=False)
         self.wrapped: nn.Module = accelerator.prepare(learner)
         learns = [p for p in learner.parameters() if p.requires_grad]
         self.sent = all_reduce_bytes(sum(p.numel() * p.element_size() for p in learns), self.workers)
@@ -121,12 +120,12 @@ class Ddp(Single):
         return self.wrapped
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
-        # DDP decides in the forward pass, so both passes are inside.
+        # DDP reads no_sync in the forward pass, so both passes must be inside.
         return nullcontext() if last else self.processes.accelerator.no_sync(self.wrapped)
 
 
 class Exchanged(Single):
-    """Gradients are exchanged after the last backward pass of a step, over a wire."""
+    """Gradients are exchanged over a wire after the last backward pass of a step, compressed or not."""
 
     exchange: Exchange
 
@@ -163,14 +162,14 @@ class Exchanged(Single):
 
 
 def strategy_of(processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:
-    """How a run with these processes and this compression shares gradients."""
+    """Choose the strategy for these processes and this compression."""
     if compression.sends or processes.simulated:
         return Exchanged(processes, compression, clip_norm)
-    return Ddp(processes) if processes.world > 1 else Single(processes)
+    return DdpStrategy(processes) if processes.world > 1 else Single(processes)
 
 
 def checksum(module: nn.Module) -> list[int]:
-    """Of each tensor of its state, its words added up as integers: exact, in whatever order a device adds."""
+    """Checksum per tensor of the state: its bytes as integers, summed exactly in any order of summation."""
     words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     state = [tensor for tensor in module.state_dict().values() if tensor.numel()]
     return [int(t.contiguous().view(words[t.element_size()]).sum(dtype=torch.int64)) for t in state]

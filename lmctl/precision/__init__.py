@@ -1,1 +1,1 @@
-"""Group `precision`: the number formats of parameters, matrix products and updates."""
+"""Group `precision`: mixed and low precision, the number formats of parameters, matrix products and updates."""

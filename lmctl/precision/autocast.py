@@ -1,4 +1,4 @@
-"""Half-precision products over float32 parameters, on GPUs and on CPUs."""
+"""Autocast: half-precision or TF32 products over float32 parameters, on GPUs and CPUs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lmctl.precision.emulation import HalfProducts, native
 
 
 def emulated(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether products of `dtype` on `device` go through fp32."""
+    """Whether half-precision products are emulated in fp32, because the CPU has no native ones."""
     return device.type == "cpu" and not native(dtype)
 
 
 @contextmanager
 def half_products(dtype: torch.dtype, device: torch.device) -> Iterator[Any]:
-    """torch's autocast; where the CPU has no half-precision unit, with its products done through fp32."""
+    """torch's autocast, with emulated products on a CPU without half-precision units."""
     with torch.autocast(device.type, dtype=dtype):
         if emulated(dtype, device):
             with HalfProducts(dtype) as mode:
@@ -28,10 +28,11 @@ def half_products(dtype: torch.dtype, device: torch.device) -> Iterator[Any]:
 
 
 def full_products() -> AbstractContextManager[None]:
-    """float32 products are float32 from now on, in backward passes too, which no context surrounds: TF32 off.
+    """Switch TF32 off for good, so that float32 products are float32; global, because no context surrounds the backward
+    pass.
 
-    Only the older of torch's two interfaces is used, here and everywhere: once the newer one was, the older one can
-    no longer be read.
+    Only the older of torch's two interfaces is used, here and everywhere: after the newer one was used, the older one
+    can no longer be read.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -40,14 +41,14 @@ def full_products() -> AbstractContextManager[None]:
 
 
 def tf32_products() -> AbstractContextManager[None]:
-    """float32 products may use TF32 from now on, in backward passes too."""
+    """Switch TF32 on for good, in backward passes too."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     return nullcontext()
 
 
 def products_in(name: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Products in "fp32" or "bf16"."""
+    """Context for products in "fp32" or "bf16"."""
     return half_products(torch.bfloat16, device) if name == "bf16" else full_products()
 
 
@@ -57,7 +58,7 @@ def dtype_table(
     dtype: torch.dtype | None = None,
     roles: dict[str, str] | None = None,
 ) -> dict[str, str]:
-    """dtypes by role of a run whose parameters, gradients and optimiser states are float32, but for `roles`."""
+    """dtypes by role of a run; float32 parameters, gradients and optimiser states unless `roles` differs."""
     if dtype is not None and device is not None and emulated(dtype, device):
         compute = f"{compute} (rounded operands, fp32 product: this CPU has no native {compute})"
     return {

@@ -1,4 +1,5 @@
-"""The contracts of the groups `precision` and `quantize`: in which numbers a run computes, and keeps its weights."""
+"""Base classes of the groups `precision` (mixed and low-precision training) and `quantize` (post-training
+quantisation)."""
 
 from __future__ import annotations
 
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class Precision(Component):
-    """Group `precision`: number formats of parameters, products and updates. The defaults are those of float32: plain
-    modules, plain updates, plain storage."""
+    """Group `precision`: number formats of parameters, products and updates. The defaults are float32: plain modules,
+    plain optimiser, plain storage."""
 
     product: ClassVar[str | None] = None
-    """The low-precision product that the self-proof must find in the first forward pass: "bf16", "int8", ..."""
+    """The low-precision product that the precision proof must find in the first forward pass: "bf16", "int8", ..."""
     storage: ClassVar[str | None] = None
-    """The format in which the self-proof must find weights kept: "int8", "nf4", ..."""
+    """The storage format of weights that the precision proof must find: "int8", "nf4", ..."""
     least_decibel: ClassVar[float] = 20.0
-    """The least signal-to-noise ratio, against float32, that the self-proof takes for an honest rounding."""
+    """Minimum signal-to-noise ratio in dB, against float32, for the precision proof to pass."""
 
     def check(self, plan: Plan) -> Iterator[ConfigError]:
         reason = self.refuse_run(plan)
@@ -36,41 +37,41 @@ class Precision(Component):
             yield ConfigError(f"precision: {reason}")
 
     def refuse_run(self, plan: Plan) -> str | None:
-        """Why it does not go with the rest of the run and what is nearest, or None; asked before any work."""
+        """Why it is not compatible with the rest of the run, with the nearest alternative, or None; before any work."""
         return None
 
     def refuse(self, device: torch.device) -> str | None:
-        """Why this device cannot do it and what is nearest, or None."""
+        """Why this device does not support it, with the nearest alternative, or None."""
         return None
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
-        """Change the modules of a network that is loaded, still on the CPU, and soon on `device`, in place; returns
-        what is worth saying about it. Names in its `state_dict` may change, those of parameters must not."""
+        """Convert the modules of a loaded network, in place. The network is on the CPU and will move to `device`.
+        Returns lines for the user. Keys of its `state_dict` may change, names of parameters must not."""
         return []
 
     def products(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Inside it, matrix products run in this precision (autocast)."""
+        """Context (autocast) in which matrix products run in this precision."""
         from lmctl.precision.autocast import full_products
 
         return full_products()
 
     def reference(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Inside it, and outside of `products`, the same network computes in float32."""
+        """Context in which, outside of `products`, the same network computes in float32."""
         return nullcontext()
 
     def optimiser(self, spec: OptimSpec, learner: nn.Module, device: torch.device, seed: int) -> torch.optim.Optimizer:
-        """The update rule of `spec`, for parameters as this precision keeps them. `seed` is the run's, the same in
-        all processes: what is drawn from it must be, too."""
+        """The optimiser of `spec` for parameters as this precision stores them. `seed` is the run's, the same in all
+        processes, so that random numbers drawn from it are the same, too."""
         return spec.optimiser(learner, device)
 
     def scaler(self, device: torch.device) -> LossScaler:
-        """What guards the steps of a run."""
+        """The loss scaler of a run."""
         from lmctl.precision.scaling import Unscaled
 
         return Unscaled()
 
     def restore(self, model: nn.Module) -> nn.Module:
-        """`model`, or a copy, with plain float weights in plain layers, for export."""
+        """`model`, or a copy, with float weights in plain layers, for export."""
         return model
 
     def table(self, device: torch.device) -> dict[str, str]:
@@ -81,21 +82,21 @@ class Precision(Component):
 
 
 class Quantization(Component):
-    """Group `quantize`: in what form the weights of a model that has learnt are kept (post-training quantisation)."""
+    """Group `quantize`: post-training quantisation, the storage format of a trained model's weights."""
 
     product: ClassVar[str | None] = None
-    """The low-precision product that a forward pass must have, or the quantisation did nothing."""
+    """The low-precision product that a forward pass must contain; otherwise the quantisation had no effect."""
     storage: ClassVar[str] = "int8"
-    """The format in which weights must be found."""
+    """The storage format that weights must have."""
 
     @abstractmethod
     def quantize(self, network: nn.Module, device: torch.device) -> list[str]:
-        """Change the layers of a network that is on the CPU, and soon on `device`, in place; returns what is worth
-        saying about it. ConfigError if there is nothing to change."""
+        """Quantise the layers of a network, in place. The network is on the CPU and will move to `device`. Returns
+        lines for the user. ConfigError if there is no layer to quantise."""
 
 
 def no_bf16(device: torch.device) -> str | None:
-    """Why this device has no bf16, or None."""
+    """Why this device does not support bf16, or None."""
     import torch
 
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
@@ -104,7 +105,7 @@ def no_bf16(device: torch.device) -> str | None:
 
 
 def recurrent(what: str) -> str:
-    """Why `what` cannot be kept in bf16."""
+    """Why a recurrent model (`what`) cannot have bf16 weights."""
     return (
         f"bf16_pure is for networks of linear layers: torch's recurrent ones ({what}) take weights of one kind only; "
         "nearest: precision=bf16"

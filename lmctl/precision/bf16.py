@@ -1,4 +1,5 @@
-"""bfloat16 products over float32 parameters (Kalamkar et al. 2019, "A study of BFLOAT16 for deep learning")."""
+"""bf16 mixed precision: bfloat16 products, float32 parameters (Kalamkar et al. 2019, "A study of BFLOAT16 for deep
+learning")."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bf16(Precision):
-    """fp32 parameters, bf16 products; fp32's range, so no loss scaling."""
+    """fp32 parameters, bf16 products; no loss scaling, because bf16 has the range of fp32."""
 
     product: ClassVar[str | None] = "bf16"
 

@@ -1,9 +1,9 @@
-"""Weights in bf16, with no fp32 copy of them.
+"""Pure bf16 training: weights in bf16 without an fp32 master copy.
 
-bf16 has 8 bits of mantissa: rounded to nearest, an update below 2^-8 of a weight is lost, every time. Stochastic
-rounding keeps it on average (Zamirai et al. 2020, "Revisiting BFloat16 training"), Kahan summation keeps it
-in a second bf16 number. Steps are computed in fp32 on one parameter at a time. Vectors (norms, biases) stay in fp32:
-they are few, and a norm's weight near 1 would move in steps of 2^-8.
+bf16 has 8 bits of mantissa: with rounding to nearest, an update below 2^-8 of a weight is always lost. Stochastic
+rounding preserves it in expectation (Zamirai et al. 2020, "Revisiting BFloat16 training"); Kahan summation keeps the
+error in a second bf16 number. Updates are computed in fp32, one parameter at a time. Vectors (norms, biases) stay in
+fp32: they are small, and a norm's weight near 1 would change in steps of 2^-8.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bf16Pure(Precision):
-    """bf16 matrices, fp32 vectors, bf16 products; `rounding` says how updates enter the matrices."""
+    """bf16 matrices, fp32 vectors, bf16 products; `rounding`: how updates are rounded."""
 
     product: ClassVar[str | None] = "bf16"
     storage: ClassVar[str | None] = "bf16"

@@ -1,4 +1,4 @@
-"""Parameters that are kept in bf16: making them so, their place in the optimiser, their products in fp32."""
+"""bf16 storage of parameters: conversion, access for the optimiser, and fp32 products as a reference."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lmctl.precision.stored_optimiser import Store
 
 
 def to_bf16_matrices(network: nn.Module) -> list[str]:
-    """Every float parameter of two dimensions or more becomes bf16, in place; says how many weights."""
+    """Convert every float parameter of two or more dimensions to bf16, in place; returns a line with their number."""
     kept = total = 0
     for module in network.modules():
         if isinstance(module, nn.RNNBase):
             raise ConfigError(f"precision: {recurrent(type(module).__name__)}")
         for parameter in module.parameters(recurse=False):
-            if parameter.dtype == torch.float32 and parameter.ndim >= 2:  # a shared one is met as float32 once
+            if parameter.dtype == torch.float32 and parameter.ndim >= 2:  # a tied weight is converted once
                 before = parameter.data
                 parameter.data = before.to(torch.bfloat16)
                 module.kept = Kept.of("bf16", before, parameter.data.float())  # type: ignore[assignment]
@@ -36,7 +36,7 @@ def to_bf16_matrices(network: nn.Module) -> list[str]:
 
 
 class ParameterStore:
-    """A bf16 parameter, for the optimiser; with `kahan` the error of its last rounding is kept in bf16, too."""
+    """A bf16 parameter, for the optimiser; with `kahan` the last rounding error is kept, in bf16 as well."""
 
     def __init__(self, parameter: nn.Parameter, rounding: str) -> None:
         self.parameter, self.rounding = parameter, rounding
@@ -57,12 +57,12 @@ class ParameterStore:
 
 
 def stores_of(learner: nn.Module, rounding: str) -> list[Store]:
-    """The bf16 parameters that learn."""
+    """One store per trainable bf16 parameter."""
     return [ParameterStore(p, rounding) for p in learner.parameters() if p.requires_grad and p.dtype == torch.bfloat16]
 
 
 class ProductsInFp32(TorchFunctionMode):
-    """Inside it, every product takes its operands as fp32 and gives fp32."""
+    """Torch function mode: every product casts its operands to fp32 and returns fp32."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -74,7 +74,7 @@ class ProductsInFp32(TorchFunctionMode):
 
 @contextmanager
 def products_of_bf16_in_fp32(device: torch.device) -> Iterator[None]:
-    """What the same bf16 weights give in fp32 products; autocast is for norms between tensors of two kinds."""
+    """Context in which the same bf16 weights are multiplied in fp32; autocast handles norms of mixed dtypes."""
     with torch.autocast(device.type, dtype=torch.bfloat16), ProductsInFp32():
         yield
 

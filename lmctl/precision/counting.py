@@ -1,7 +1,7 @@
-"""Low-precision products and low-precision storage, counted where they happen, for the run's self-proof.
+"""Counters of low-precision products, and records of low-precision storage, for the precision proof.
 
-Whatever multiplies in a low precision calls `count`; whatever keeps weights in one leaves a `Kept` on its module.
-Inside `as_reference()` such modules compute in float32 instead, which is what the proof compares with.
+Every low-precision product calls `count`; every module with quantised weights has a `Kept`. Inside `as_reference()`
+such modules compute in float32, as the reference of the proof.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _reference = False
 
 
 def count(kind: str) -> None:
-    """One more product of `kind`; costs nothing while nobody counts."""
+    """Count one product of `kind`; free of cost outside of `counting`."""
     for counter in _COUNTERS:
         counter[kind] += 1
 
 
 @contextmanager
 def counting() -> Iterator[Counter[str]]:
-    """The products done inside, by kind."""
+    """Context that returns the number of products inside it, by kind."""
     counter: Counter[str] = Counter()
     _COUNTERS.append(counter)
     try:
@@ -38,7 +38,7 @@ def counting() -> Iterator[Counter[str]]:
 
 @contextmanager
 def as_reference() -> Iterator[None]:
-    """Inside it, modules of low precision compute in float32."""
+    """Context in which low-precision modules compute in float32."""
     global _reference
     before, _reference = _reference, True
     try:
@@ -53,7 +53,7 @@ def in_reference() -> bool:
 
 @dataclass(frozen=True)
 class Kept:
-    """What became of a weight when it was stored: energies are sums of squares."""
+    """Quantisation error of one stored weight: energies are sums of squares."""
 
     format: str
     elements: int
@@ -62,21 +62,21 @@ class Kept:
 
     @classmethod
     def of(cls, format: str, before: torch.Tensor, after: torch.Tensor) -> Kept:
-        """`before` the weight in float32, `after` what its stored form stands for."""
+        """From the float32 weight `before` quantisation and the dequantised weight `after` it."""
         signal, noise = (float(x.double().square().sum()) for x in (before, before - after))
         return cls(format, before.numel(), signal, noise)
 
 
 @dataclass(frozen=True)
 class Storage:
-    """All weights of a network that are kept in one format."""
+    """Summary of all weights of a network that are stored in one format."""
 
     elements: int
     decibel: float
 
 
 def storage(network: nn.Module, format: str) -> Storage:
-    """How many weights of `network` are kept in `format`, and how near they are to the float weights they came from."""
+    """How many weights of `network` are stored in `format`, with their signal-to-noise ratio against float weights."""
     found = [getattr(module, "kept", None) for module in network.modules()]
     kept = [one for one in found if isinstance(one, Kept) and one.format == format]
     signal, noise = sum(one.signal for one in kept), sum(one.noise for one in kept)

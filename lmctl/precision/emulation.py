@@ -1,9 +1,9 @@
-"""bf16 and fp16 matrix products through fp32, for CPUs without native half precision.
+"""Emulation of bf16 and fp16 matrix products in fp32, for CPUs without native half precision.
 
-torch's reference kernels for half products are 20 to 76 times slower than fp32 on such CPUs (AVX2 without
-AVX-512). Rounding the operands to the half format, multiplying in fp32 and rounding the result gives what a
-half-precision unit with fp32 accumulation gives, at the speed of fp32; the backward pass does the same through
-autograd, because the casts are part of the graph.
+torch's own kernels for half products are 20 to 76 times slower than fp32 on such CPUs (AVX2 without AVX-512). Rounding
+the operands to the half format, multiplying in fp32 and rounding the result gives what a half-precision unit with fp32
+accumulation gives, at the speed of fp32. The backward pass does the same through autograd, because the casts are part
+of the graph.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ PRODUCTS = {
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-_taken_for_native = False
+_assumed_native = False
 
 
 @contextmanager
-def taken_for_native() -> Iterator[None]:
-    """Inside it, half products are taken for native whatever this CPU can: for the plan of a run that is not for it."""
-    global _taken_for_native
-    before, _taken_for_native = _taken_for_native, True
+def assume_native() -> Iterator[None]:
+    """Context in which half products count as native on any CPU: for planning a run on another machine."""
+    global _assumed_native
+    before, _assumed_native = _assumed_native, True
     try:
         yield
     finally:
-        _taken_for_native = before
+        _assumed_native = before
 
 
 def native(dtype: torch.dtype) -> bool:
-    """Whether this CPU multiplies matrices of `dtype` in hardware."""
-    if _taken_for_native:
+    """Whether this CPU has hardware products of `dtype`."""
+    if _assumed_native:
         return True
     probe = {
         torch.bfloat16: "_is_mkldnn_bf16_supported",
@@ -64,7 +64,7 @@ def native(dtype: torch.dtype) -> bool:
 
 
 class HalfProducts(TorchFunctionMode):
-    """Inside it, every product on the CPU rounds its operands and its result to `dtype`."""
+    """Torch function mode: every product on the CPU rounds its operands and its result to `dtype`."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()

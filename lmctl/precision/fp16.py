@@ -1,4 +1,4 @@
-"""float16 products over float32 parameters with a dynamic loss scale (Micikevicius et al. 2018)."""
+"""fp16 mixed precision: float16 products, float32 parameters, dynamic loss scaling (Micikevicius et al. 2018)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fp16(Precision):
-    """fp32 parameters, fp16 products, dynamic loss scaling, on CPUs as well."""
+    """fp32 parameters, fp16 products, dynamic loss scaling; on CPUs as well."""
 
     product: ClassVar[str | None] = "fp16"
 

@@ -1,4 +1,4 @@
-"""Single precision throughout, TF32 off."""
+"""float32 everywhere, TF32 off."""
 
 from __future__ import annotations
 

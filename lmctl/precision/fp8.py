@@ -1,4 +1,4 @@
-"""fp8 products in linear layers, over fp32 parameters."""
+"""fp8 training: fp8 products in linear layers, fp32 parameters."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NEEDS = (
 
 @dataclass(frozen=True)
 class Fp8(LinearLayers):
-    """fp32 parameters, fp8 products in every linear layer but heads, bf16 products elsewhere."""
+    """fp32 parameters, fp8 products in every linear layer except heads, bf16 products elsewhere."""
 
     product: ClassVar[str | None] = "fp8"
     least_decibel: ClassVar[float] = 10.0
-    """3 bits of mantissa: 33 dB were measured over 12 layers of an untrained BERT, but 20 over those of a Llama."""
+    """3 bits of mantissa: measured were 33 dB over 12 layers of an untrained BERT, but 20 over those of a Llama."""
 
     scale: str = "tensor"
     emulate: bool = False
@@ -55,7 +55,7 @@ class Fp8(LinearLayers):
 
         choice = choose(network, self.exclude, self.name)
         for module in choice.chosen.values():
-            low_precision_products(module, fp8_arithmetic.Fp8(self.scale == "row", self.emulate))
+            low_precision_products(module, fp8_arithmetic.Fp8Arithmetic(self.scale == "row", self.emulate))
         return choice.say("fp8 products" + (", emulated" if self.emulate else ""))
 
     def table(self, device: torch.device) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""fp8 operands for the three products of a linear layer (Micikevicius et al. 2022, "FP8 formats for deep learning").
+"""fp8 quantisation for the three products of a linear layer (Micikevicius et al. 2022, "FP8 formats for deep
+learning").
 
-Weights and activations are E4M3 (largest 448), output gradients E5M2 (largest 57344), each scaled by what it has just
-now ("dynamic"), per token and channel or as a whole.
+Weights and activations are E4M3 (maximum 448), output gradients E5M2 (maximum 57344). Scales are dynamic, computed from
+the current tensor: per token and channel, or per tensor.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmctl.precision.counting import count
-from lmctl.precision.rounding import TINY, Rows, largest
+from lmctl.precision.rounding import TINY, QuantisedRows, largest
 
 
 @dataclass(frozen=True)
-class Fp8:
-    """fp8 operands, fp32 sums. `rowwise`: a scale per token and channel; `emulate`: operands are rounded to fp8 and
+class Fp8Arithmetic:
+    """fp8 operands, fp32 sums. `rowwise`: one scale per token and channel; `emulate`: operands are rounded to fp8 and
     multiplied in fp32."""
 
     rowwise: bool
@@ -27,31 +28,32 @@ class Fp8:
     def noise(self, gradient: Tensor) -> Tensor | None:
         return None
 
-    def quantise(self, values: Tensor, dim: int) -> Rows:
+    def quantise(self, values: Tensor, dim: int) -> QuantisedRows:
         return self._to(torch.float8_e4m3fn, values, dim)
 
-    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Rows:
+    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> QuantisedRows:
         return self._to(torch.float8_e5m2, values, dim)
 
-    def _to(self, dtype: torch.dtype, values: Tensor, dim: int) -> Rows:
-        """`values` [M, N] in `dtype`, the largest magnitude along `dim` (of all, unless `rowwise`) being the largest
-        there is."""
+    def _to(self, dtype: torch.dtype, values: Tensor, dim: int) -> QuantisedRows:
+        """Quantise `values` [M, N] to `dtype`: the largest magnitude along `dim` (of the whole tensor, unless
+        `rowwise`) becomes the format's maximum."""
         size = largest(values, dim) if self.rowwise else largest(values).view(1, 1)
         scale = (size / torch.finfo(dtype).max).clamp_min(TINY)
-        return Rows(
+        return QuantisedRows(
             (values / scale).to(dtype), scale
-        )  # at most an ulp of float32 above the largest, which it rounds to
+        )  # at most one ulp of float32 above the maximum, which is rounded to the maximum
 
-    def multiply(self, a: Rows, b: Rows) -> Tensor:
+    def multiply(self, a: QuantisedRows, b: QuantisedRows) -> Tensor:
         count("fp8")
         if self.emulate:
             return torch.mm(a.values.float(), b.values.float()).mul_(a.scale).mul_(b.scale)
         return scaled_product(a, b, self.rowwise)
 
 
-def scaled_product(a: Rows, b: Rows, rowwise: bool) -> Tensor:
-    """[M, K] times [K, N] by torch's fp8 kernel, which wants K and N to be multiples of 16 (zeros change nothing), `a`
-    row by row in memory and `b` column by column. With scales per row it gives bf16, else fp32; returns float32."""
+def scaled_product(a: QuantisedRows, b: QuantisedRows, rowwise: bool) -> Tensor:
+    """Product of [M, K] and [K, N] by torch's fp8 kernel, which needs K and N as multiples of 16 (padded with zeros),
+    `a` row-major and `b` column-major. With scales per row the kernel returns bf16, else fp32; the result is
+    float32."""
     k, n = b.values.shape
     inner, columns = -k % 16, -n % 16
     left, right = (_bytes(x) for x in (a.values, b.values.t()))
@@ -68,5 +70,5 @@ def scaled_product(a: Rows, b: Rows, rowwise: bool) -> Tensor:
 
 
 def _bytes(x: Tensor) -> Tensor:
-    """fp8 as bytes, which can be padded."""
+    """fp8 as uint8, which can be padded."""
     return x.contiguous().view(torch.uint8)

@@ -1,8 +1,8 @@
-"""Training in int8 arithmetic: all three products of every linear layer are int8 x int8 -> int32 (fixed point).
+"""int8 training: all three products of every linear layer are int8 x int8 -> int32 (fixed-point arithmetic).
 
-Symmetric scales per token and per channel, in the way of SwitchBack (Wortsman et al. 2023, "Stable and low-precision
-training for large-scale vision-language models", section 2) but with the weight gradient in int8 as well, for which
-the output gradient is rounded stochastically (Gupta et al. 2015). Weights, gradients and updates are float32.
+Symmetric scales per token and per channel, as in SwitchBack (Wortsman et al. 2023, "Stable and low-precision training
+for large-scale vision-language models", section 2), but with the weight gradient in int8 as well, for which the output
+gradient is rounded stochastically (Gupta et al. 2015). Weights, gradients and updates are float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Int8(LinearLayers):
-    """fp32 parameters, int8 products in every linear layer but heads."""
+    """fp32 parameters, int8 products in every linear layer except heads."""
 
     product: ClassVar[str | None] = "int8"
 
@@ -37,7 +37,7 @@ class Int8(LinearLayers):
 
         choice = choose(network, self.exclude, self.name)
         for module in choice.chosen.values():
-            low_precision_products(module, arithmetic.Int8(self.stochastic, self.scale == "pow2"))
+            low_precision_products(module, arithmetic.Int8Arithmetic(self.stochastic, self.scale == "pow2"))
         return choice.say("int8 products")
 
     def table(self, device: torch.device) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Weights in int8 and all three products in int8: `int8_weights` and `int8` together."""
+"""int8 training with int8 weights and all three products in int8: `int8_weights` and `int8` together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Int8Full(Int8Weights):
-    """int8 weights and int8 products in every linear layer but heads."""
+    """int8 weights and int8 products in every linear layer except heads."""
 
     product: ClassVar[str | None] = "int8"
 

@@ -1,5 +1,5 @@
-"""A trained model, frozen in int8, and adapters in fp32 that learn beside it (LLM.int8: Dettmers et al. 2022; LoRA: Hu
-et al. 2022). Inputs are not quantised, so none of LLM.int8's outlier columns are needed."""
+"""LoRA over a frozen int8 model, with fp32 adapters (LLM.int8: Dettmers et al. 2022; LoRA: Hu et al. 2022). Inputs are
+not quantised, so LLM.int8's outlier columns are not needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Int8Lora(LinearLayers):
-    """int8 weights that rest in every linear layer but heads, float products, fp32 adapters."""
+    """Frozen int8 weights in every linear layer except heads, float products, fp32 adapters."""
 
     storage: ClassVar[str | None] = "int8"
 
@@ -35,7 +35,7 @@ class Int8Lora(LinearLayers):
         return super().refuse_run(plan)
 
     def codec(self) -> Codec:
-        """How the frozen weights are kept and multiplied."""
+        """Storage format and products of the frozen weights."""
         from lmctl.precision.codecs import Int8Rows
 
         return Int8Rows(self.float_products, False)

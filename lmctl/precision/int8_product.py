@@ -1,7 +1,7 @@
-"""The exact product of int8 matrices.
+"""Exact int8 matrix product, int8 x int8 -> int32.
 
-One function, three ways, the same integers: int8 units where there are any (CUDA, CPUs with AVX-512 VNNI), else float32
-products of blocks so short that every sum is an integer below 2^24, which float32 holds exactly. On a CPU without
+Three implementations with the same result: int8 units if there are any (CUDA, CPUs with AVX-512 VNNI); else float32
+products of blocks so short that every sum is an integer below 2^24, which float32 represents exactly. On a CPU without
 VNNI torch's own int8 kernel is tens of times slower than float32; with it, four times as fast (measured on one core,
 1024 x 1024 x 256: 1.3 ms against 5.6 ms).
 """
@@ -17,18 +17,19 @@ from torch import Tensor
 from lmctl.precision.counting import count
 
 BLOCK = 1024
-"""Terms in a float32 sum: 128 * 128 * 1024 = 2^24, so all partial sums are exact, whatever the integers."""
+"""Terms of a float32 sum: 128 * 128 * 1024 = 2^24, so all partial sums are exact for any int8 values."""
 LONGEST = 131_071
-"""Terms in an int32 sum: 128 * 128 * 131071 < 2^31."""
+"""Terms of an int32 sum: 128 * 128 * 131071 < 2^31."""
 
 
 _probe = getattr(torch.cpu, "_is_vnni_supported", None)
 NATIVE = bool(_probe is not None and _probe())
-"""Whether this CPU multiplies int8 faster than float32 (AVX-512 VNNI). torch.compile cannot ask."""
+"""Whether this CPU multiplies int8 faster than float32 (AVX-512 VNNI). Read once: torch.compile cannot trace the
+probe."""
 
 
 def int8_product(a: Tensor, b: Tensor, backend: Literal["auto", "int_mm", "blocks"] = "auto") -> Tensor:
-    """int8 [M, K] times int8 [K, N]: int32 [M, N], exact (int64 where K is so long that int32 might not hold it)."""
+    """int8 [M, K] times int8 [K, N]: int32 [M, N], exact (int64 if K is so long that int32 could overflow)."""
     count("int8")
     if a.shape[1] > LONGEST:
         parts = range(0, a.shape[1], LONGEST)
@@ -50,7 +51,7 @@ def _product(a: Tensor, b: Tensor, backend: str) -> Tensor:
 
 
 def in_blocks(a: Tensor, b: Tensor) -> Tensor:
-    """Through float32, BLOCK terms at a time, the blocks summed in int32."""
+    """By float32 products of BLOCK terms, which are summed in int32."""
     total = None
     for start in range(0, a.shape[1], BLOCK):
         part = torch.mm(a[:, start : start + BLOCK].float(), b[start : start + BLOCK].float()).to(torch.int32)
@@ -60,8 +61,8 @@ def in_blocks(a: Tensor, b: Tensor) -> Tensor:
 
 
 def padded(a: Tensor, b: Tensor) -> Tensor:
-    """As cuBLASLt wants it: more than 16 rows, other sides multiples of 16 (zeros change nothing), `a` row by row in
-    memory and `b` column by column, for which it has its fast kernels."""
+    """By `torch._int_mm` in the form of cuBLASLt's fast kernels: more than 16 rows, other sides multiples of 16 (padded
+    with zeros), `a` row-major and `b` column-major."""
     (m, k), n = a.shape, b.shape[1]
     rows, inner, columns = max(0, 32 - m), -k % 16, -n % 16
     a = F.pad(a, (0, inner, 0, rows)) if rows or inner else a.contiguous()

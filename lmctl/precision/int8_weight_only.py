@@ -1,4 +1,4 @@
-"""int8 weights, made float again for each product: a quarter of the memory, products as before."""
+"""Weight-only int8 quantisation after training: weights are dequantised for each product, a quarter of the memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Int8WeightOnly(PostTraining):
-    """int8 weights with a scale per output channel, activations and products as the model has them."""
+    """int8 weights with a scale per output channel; activations and products in the model's dtype."""
 
     def codec(self, dtype: str) -> Codec:
         from lmctl.precision.codecs import Int8Rows

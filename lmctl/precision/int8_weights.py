@@ -1,7 +1,7 @@
-"""Weights in int8, with no float copy: what a step changes is rounded stochastically into them.
+"""int8 weight training: weights stored in int8 without a float copy, updates rounded stochastically.
 
 As torchao's `int8_weight_only_quantized_training`, with a scale per output channel that follows the channel's largest
-weight in every step; but any optimiser will do, and checkpoints hold plain tensors.
+weight in every step. Unlike it, any optimiser works, and checkpoints hold plain tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Int8Weights(LinearLayers):
-    """int8 weights in every linear layer but heads; float products."""
+    """int8 weights in every linear layer except heads; float products."""
 
     storage: ClassVar[str | None] = "int8"
 
@@ -44,7 +44,7 @@ class Int8Weights(LinearLayers):
         return super().refuse_run(plan)
 
     def codec(self) -> Codec:
-        """How weights are kept and multiplied."""
+        """Storage format and products of the weights."""
         from lmctl.precision.codecs import Int8Rows
 
         return Int8Rows(self.float_products, self.scale == "pow2")
@@ -78,7 +78,7 @@ class Int8Weights(LinearLayers):
         return dtype_table(self.float_products, roles=self.roles())
 
     def roles(self) -> dict[str, str]:
-        """What differs from a run in float32, in the table of dtypes."""
+        """Entries of the dtype table that differ from float32."""
         kind = "power of two" if self.scale == "pow2" else "fp32 scale"
         return {
             "parameter": f"int8 with a {kind} per output channel in linear layers, fp32 elsewhere",

@@ -1,4 +1,4 @@
-"""Which layers of a network a precision works on: linear layers, but for heads and what shares its weight."""
+"""Selection of layers for low precision: linear layers, except heads and tied weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lmctl.core.errors import ConfigError
 KINDS = (nn.Linear, Conv1D)
 HEADS = (
     "*lm_head*",  # decoders, T5, RoBERTa
-    "*.cls.*",  # BERT: words and pairs
-    "*.decoder",  # ModernBERT: the layer itself, not what is inside a decoder
+    "*.cls.*",  # BERT: heads of masked language modelling and next sentence prediction
+    "*.decoder",  # ModernBERT: the output layer itself, not layers inside a decoder
     "*.head.*",
     "*.head",
     "*.vocab_*",  # DistilBERT
@@ -27,22 +27,22 @@ HEADS = (
     "class_heads.*",
     "*.lora_*",  # adapters
 )
-"""Names of output heads, of all families, and of LoRA's adapters. Their few products decide what comes out, and in a
-small vocabulary they are small."""
+"""Names of output heads, of all model families, and of LoRA adapters. Heads decide the output directly with few
+products, and with a small vocabulary they are small."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The layers of a network, by name."""
+    """The selected layers of a network, by name."""
 
     chosen: dict[str, nn.Module]
     left: list[str]
-    """Linear layers that stay as they are."""
+    """Linear layers that are not converted."""
     weights: int
-    """Elements of all parameters of the network."""
+    """Number of values of all parameters of the network."""
 
     def say(self, what: str) -> list[str]:
-        """What is done to how much, and which layers it leaves alone."""
+        """Lines for the user: how many layers are converted by `what`, and which are not."""
         elements = sum(sum(p.numel() for p in module.parameters() if p.ndim == 2) for module in self.chosen.values())
         lines = [f"{what}: {len(self.chosen)} linear layers, {elements:,} of {self.weights:,} weights"]
         if self.left:
@@ -51,8 +51,8 @@ class Choice:
 
 
 def choose(network: nn.Module, exclude: Sequence[str] | None, option: str, group: str = "precision") -> Choice:
-    """The layers that `option` of `group` shall work on: every `nn.Linear` and `Conv1D` whose name no pattern of
-    `exclude` fits (None: `HEADS`) and whose weight is its own. ConfigError if there are none."""
+    """Select the layers for `option` of `group`: every `nn.Linear` and `Conv1D` whose name matches no pattern of
+    `exclude` (None: `HEADS`) and whose weight is not tied. ConfigError if there are none."""
     exclude = HEADS if exclude is None else exclude
     owners = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
     chosen, left = {}, []
@@ -72,7 +72,7 @@ def choose(network: nn.Module, exclude: Sequence[str] | None, option: str, group
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Exactly these classes: subclasses (that of `nn.MultiheadAttention`, say) may use their weights themselves."""
+    """Exactly these classes: subclasses (as in `nn.MultiheadAttention`) may use their weights outside of `forward`."""
     for name, module in network.named_modules():
         if type(module) in KINDS:
             yield name, module

@@ -1,7 +1,7 @@
-"""Linear layers whose three products are computed in a low precision, over a float32 weight.
+"""Low-precision linear layers: three quantised products over a float32 weight, forward and backward.
 
-`take` turns a layer that exists into one of these by changing its class: parameters, their names, hooks and places in
-the network stay what they are, so checkpoints, export and adapters do not notice.
+`low_precision_products` converts an existing layer by changing its class. Parameters, their names, hooks and positions
+in the network stay the same, so checkpoints, export and adapters need no special case.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from lmctl.precision.arithmetic import Arithmetic, as_matrix, linear_forward, plainly, weight_gradient
+from lmctl.precision.arithmetic import Arithmetic, as_matrix, linear_forward, weight_gradient, without_autocast
 from lmctl.precision.counting import in_reference
 
 
 class LowProduct(torch.autograd.Function):
-    """y = x w^T for x [..., I] and w [O, I], all three products in `arithmetic`."""
+    """Autograd function y = x w^T for x [..., I] and w [O, I], with all three products in `arithmetic`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, arithmetic: Arithmetic) -> Tensor:
@@ -32,7 +32,7 @@ class LowProduct(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         low: Arithmetic = ctx.arithmetic
         g, gx, gw = as_matrix(gradient), None, None
-        with plainly(g.device):
+        with without_autocast(g.device):
             noise = low.noise(g)
             if ctx.needs_input_grad[0]:
                 gx = low.multiply(low.quantise_gradient(g, 1, noise), low.quantise(weight, 0))
@@ -43,7 +43,7 @@ class LowProduct(torch.autograd.Function):
 
 
 class LowLinear(nn.Linear):
-    """`nn.Linear` in `arithmetic`."""
+    """`nn.Linear` with products in `arithmetic`."""
 
     arithmetic: Arithmetic
 
@@ -55,7 +55,7 @@ class LowLinear(nn.Linear):
 
 
 class LowConv1D(Conv1D):
-    """GPT-2's `Conv1D`, whose weight is [I, O], in `arithmetic`."""
+    """GPT-2's `Conv1D`, whose weight is [I, O], with products in `arithmetic`."""
 
     arithmetic: Arithmetic
 
@@ -67,6 +67,6 @@ class LowConv1D(Conv1D):
 
 
 def low_precision_products(module: nn.Module, arithmetic: Arithmetic) -> None:
-    """From now on `module` (an `nn.Linear` or a `Conv1D`) computes in `arithmetic`."""
+    """Convert `module` (an `nn.Linear` or a `Conv1D`) in place, so that it computes in `arithmetic`."""
     module.__class__ = LowConv1D if isinstance(module, Conv1D) else LowLinear
     module.arithmetic = arithmetic  # type: ignore[assignment]

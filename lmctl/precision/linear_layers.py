@@ -1,4 +1,4 @@
-"""What the precisions have in common that work on the linear layers of a network and leave the rest in float."""
+"""Common base of precisions that convert the linear layers of a network and leave the rest in float."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LinearLayers(Precision):
-    """`float_products`: what every other product is computed in. `exclude`: names of layers that are left alone, with
-    `*` for anything; None: output heads and adapters (`lmctl.precision.layer_choice.HEADS`)."""
+    """`float_products`: dtype of all other products. `exclude`: patterns (`*`) of layer names that are not converted;
+    None: output heads and adapters (`lmctl.precision.layer_choice.HEADS`)."""
 
     float_products: str = "fp32"
     exclude: Optional[list[str]] = None
@@ -28,7 +28,7 @@ class LinearLayers(Precision):
 
     @property
     def name(self) -> str:
-        """The option, as one types it."""
+        """Name of the option in the config."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
     def refuse(self, device: torch.device) -> str | None:
@@ -56,6 +56,6 @@ class LinearLayers(Precision):
 
 
 def check_scale(scale: str) -> None:
-    """ValueError unless `scale` names a kind of scale for int8."""
+    """ValueError unless `scale` is a kind of int8 scale."""
     if scale not in ("float", "pow2"):
         raise ValueError(f"scale must be float or pow2 (a power of two: fixed point), got {scale!r}")

@@ -1,7 +1,8 @@
-"""NF4: weights in blocks of 64, each an absmax and 4 bits per weight (Dettmers et al. 2023, "QLoRA", section 3).
+"""NF4 quantisation: blocks of 64 weights with an absmax scale, 4 bits per weight (Dettmers et al. 2023, "QLoRA",
+section 3).
 
-bitsandbytes' kernels, but not its `Linear4bit`: on CPUs with AVX-512 BF16 that module repacks its weight at the first
-validation and then trains through a product without gradient, and what it keeps is not all plain tensors.
+It uses the kernels of bitsandbytes, but not its `Linear4bit`: on CPUs with AVX-512 BF16 that module repacks its weight
+at the first validation and then trains through a product without gradient, and its state is not all plain tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Nf4Blocks(FloatProducts):
-    """Two weights in a byte, uint8 [n / 2, 1], and float32 scales [n / 64]: 4.5 bits a weight. Cannot be trained."""
+    """Two weights per byte, uint8 [n / 2, 1], and float32 scales [n / 64]: 4.5 bits per weight. Not trainable."""
 
     format: ClassVar[str] = "nf4"
 

@@ -1,4 +1,4 @@
-"""A trained model, frozen in NF4, and adapters in fp32 that learn beside it (QLoRA: Dettmers et al. 2023)."""
+"""QLoRA: LoRA over a frozen NF4 model, with fp32 adapters (Dettmers et al. 2023)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Nf4Lora(Int8Lora):
-    """NF4 weights that rest in every linear layer but heads, float products, fp32 adapters."""
+    """Frozen NF4 weights in every linear layer except heads, float products, fp32 adapters."""
 
     storage: ClassVar[str | None] = "nf4"
     imports: ClassVar[tuple[str, ...]] = ("bitsandbytes",)

@@ -1,7 +1,7 @@
-"""What the options of `quantize` have in common: linear layers of a model that has learnt keep their weights in int8.
+"""Post-training quantisation to int8, common to all options of `quantize`.
 
-Layers, formats and products are those of training (`layer_choice.py`, `stored_linear.py`, `codecs.py`), without
-gradients and without updates. Everything else stays in the number format that the model has.
+Layer selection, formats and products are those of training (`layer_choice.py`, `stored_linear.py`, `codecs.py`),
+without gradients and updates. All other layers keep the model's dtype.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PostTraining(Quantization):
-    """`exclude`: names of layers that are left alone, with `*` for anything; None: output heads
+    """`exclude`: patterns (`*`) of layer names that are not quantised; None: output heads
     (`lmctl.precision.layer_choice.HEADS`)."""
 
     scale: str = "float"
@@ -33,15 +33,15 @@ class PostTraining(Quantization):
 
     @property
     def name(self) -> str:
-        """The option, as one types it."""
+        """Name of the option in the config."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
     @abstractmethod
     def codec(self, dtype: str) -> Codec:
-        """How the weights of a layer whose own format is `dtype` (fp32, bf16, fp16) are kept and multiplied."""
+        """Storage format and products for a layer whose own dtype is `dtype` (fp32, bf16, fp16)."""
 
     def remarks(self, device: torch.device) -> list[str]:
-        """What the user should know of this device."""
+        """Warnings about this device."""
         return []
 
     def quantize(self, network: nn.Module, device: torch.device) -> list[str]:

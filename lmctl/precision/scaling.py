@@ -1,4 +1,4 @@
-"""What stands between gradients and the optimiser step: nothing but a check, or fp16's dynamic loss scale."""
+"""Loss scaling, and the check for gradients that are not finite before an optimiser step."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from torch.optim import Optimizer
 
 
 class LossScaler(ABC):
-    """What stands between gradients and the optimiser: loss scaling, and a guard against what is not finite."""
+    """Loss scaling, and skipping of steps whose gradients are not finite."""
 
     @property
     def value(self) -> float:
-        """What losses, and so gradients, are multiplied by now."""
+        """The loss scale: losses, and so gradients, are multiplied by it."""
         return 1.0
 
     @property
     def skips(self) -> bool:
-        """Whether a step that is not taken is part of the method: the scale falls, and the run goes on."""
+        """Whether skipped steps are part of the method: the scale falls, and the run continues."""
         return False
 
     def decides_on_device(self, optimizer: Optimizer) -> bool:
-        """Whether a step of `optimizer` on a GPU is left out there, without the host waiting for it."""
+        """Whether a step of `optimizer` is skipped on the GPU itself, without a synchronisation with the host."""
         return False
 
     def unscale(self, optimizer: Optimizer) -> None:
-        """Divide the gradients by `value`, in place."""
+        """Divide the gradients by the loss scale, in place."""
         return
 
     @abstractmethod
     def step(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
-        """Take the step if the gradients are finite; says whether it was taken."""
+        """Step the optimiser if the gradients are finite; returns whether it did."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it keeps from step to step."""
+        """State between steps."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         return
 
 
 class Unscaled(LossScaler):
-    """No scaling. A step whose gradients are not finite is not taken, and the runner ends the run.
+    """No loss scaling. A step whose gradients are not finite is skipped, and the trainer ends the run.
 
-    On a GPU the fused optimiser itself decides on the device (`found_inf`, the way torch's GradScaler tells it),
-    so that the host need not wait for the gradients' norm in every step; `step` then says True and the runner
-    sees the norm at the next log point.
+    On a GPU the fused optimiser skips it on the device (`found_inf`, as torch's GradScaler passes it), so that the host
+    need not wait for the gradient norm in every step. `step` then always returns True, and the trainer sees the norm at
+    the next log point.
     """
 
     def decides_on_device(self, optimizer: Optimizer) -> bool:
@@ -76,7 +76,7 @@ class DynamicScale(LossScaler):
 
     def __init__(self, device: torch.device, initial: float, growth_interval: int) -> None:
         self.scaler = torch.amp.GradScaler(device.type, init_scale=initial, growth_interval=growth_interval)
-        self.scaler.scale(torch.zeros((), device=device))  # or it has no state yet
+        self.scaler.scale(torch.zeros((), device=device))  # creates its state, which it does lazily
 
     def unscale(self, optimizer: Optimizer) -> None:
         self.scaler.unscale_(optimizer)

@@ -1,8 +1,8 @@
-"""Linear layers that keep their weight in a low precision and nowhere else.
+"""Quantised weight storage: linear layers whose weight exists in a low precision only.
 
-Buffers hold the weight (`weight_int8` and `weight_scale`, say); the Parameter `weight` keeps its shape, its name and
-its gradient, so that clipping and DDP see an ordinary one, but owns no memory (as FSDP's parameters between uses).
-Products are computed from the buffers, and float weights exist for the one layer that is at work.
+Buffers hold the weight (for example `weight_int8` and `weight_scale`). The Parameter `weight` keeps its shape, its name
+and its gradient, so that gradient clipping and DDP work as usual, but has no memory (as parameters of FSDP between
+uses). Products are computed from the buffers; at most one layer at a time has a float weight.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from lmctl.precision.counting import Kept, in_reference
 
 
 class Codec(Protocol):
-    """How a weight [O, I] is kept, and multiplied with."""
+    """Storage format of a weight [O, I], with its forward and backward products."""
 
     format: ClassVar[str]
 
     def encode(self, weight: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """float32 [O, I] as tensors by suffix; with `noise` (int16 [O, I]) rounded stochastically."""
+        """Quantise float32 [O, I] to tensors by suffix; with `noise` (int16 [O, I]) rounded stochastically."""
         ...
 
     def decode(self, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
-        """What they stand for, float32 [O, I]."""
+        """Dequantise to float32 [O, I]."""
         ...
 
     def forward(self, x: Tensor, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
-        """The output [..., O] of inputs [..., I]."""
+        """Output [..., O] for inputs [..., I]."""
         ...
 
     def backward(
         self, gradient: Tensor, x: Tensor, kept: dict[str, Tensor], shape: torch.Size, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of inputs [N, I] and weight [O, I], as far as `wanted`, from that of the output [N, O]."""
+        """Gradients of inputs [N, I] and weight [O, I], as far as `wanted`, from the output gradient [N, O]."""
         ...
 
 
 class StoredProduct(torch.autograd.Function):
-    """y = x w^T for the weight [O, I] that `layer` keeps; its parameter only takes the gradient."""
+    """Autograd function y = x w^T for the stored weight [O, I] of `layer`; its parameter only receives the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: StoredWeight, *kept: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class StoredProduct(torch.autograd.Function):
 
 
 class StoredWeight(InOwnForm, nn.Module):
-    """What `StoredLinear` and `StoredConv1D` share. `kept` says what the first storing did to the weight."""
+    """Common part of `StoredLinear` and `StoredConv1D`. `kept`: the quantisation error at conversion."""
 
     weight: Any
     bias: Any
@@ -80,19 +80,19 @@ class StoredWeight(InOwnForm, nn.Module):
         return self.weight.shape
 
     def oriented(self, weight: Tensor) -> Tensor:
-        """A weight as this class has it as [O, I], and back."""
+        """Transpose between this class's weight layout and [O, I], both ways."""
         return weight
 
     def tensors(self) -> dict[str, Tensor]:
-        """The buffers that hold the weight, by suffix."""
+        """The buffers of the weight, by suffix."""
         return {suffix: getattr(self, f"weight_{suffix}") for suffix in self.suffixes}
 
     def read(self) -> Tensor:
-        """The weight, float32, in the shape of the parameter."""
+        """The dequantised weight, float32, in the shape of the parameter."""
         return self.oriented(self.codec.decode(self.tensors(), self.shape)).contiguous()
 
     def write(self, values: Tensor, noise: Tensor | None) -> None:
-        """Keep `values` instead, float32 in the shape of the parameter; `noise` int16 of the same shape."""
+        """Quantise and store `values`, float32 in the shape of the parameter; `noise` int16 of the same shape."""
         encoded = self.codec.encode(self.oriented(values), None if noise is None else self.oriented(noise))
         for suffix, tensor in self.tensors().items():
             tensor.copy_(encoded[suffix])
@@ -104,12 +104,12 @@ class StoredWeight(InOwnForm, nn.Module):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def plain(self) -> nn.Module:
-        """An empty layer of the class that this one was."""
+        """An uninitialised layer of the original class."""
         raise NotImplementedError
 
     def restored(self) -> nn.Module:
-        """A copy with a plain float32 weight, of the class that this layer was."""
-        with torch.device("meta"):  # so that its initialisation draws nothing
+        """A copy with a float32 weight, of the original class."""
+        with torch.device("meta"):  # so that initialisation draws no random numbers
             layer = self.plain()
         layer = layer.to_empty(device=self.tensors()[self.suffixes[0]].device)
         with torch.no_grad():
@@ -119,13 +119,13 @@ class StoredWeight(InOwnForm, nn.Module):
         return layer.requires_grad_(self.weight.requires_grad).train(self.training)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """For `.to(device)`: there is nothing of the weight to move."""
+        """For `.to(device)`: the parameter has no memory to move."""
         weight = self._parameters["weight"]
         self._parameters["weight"] = None
         super()._apply(fn, recurse)
         device = self.tensors()[self.suffixes[0]].device
         if weight is not None and device != weight.device:
-            weight = nn.Parameter(hollow(weight.shape, weight.dtype, device), weight.requires_grad)
+            weight = nn.Parameter(without_memory(weight.shape, weight.dtype, device), weight.requires_grad)
         self._parameters["weight"] = weight
         return self
 
@@ -141,14 +141,14 @@ class StoredWeight(InOwnForm, nn.Module):
 
 
 class StoredLinear(StoredWeight, nn.Linear):
-    """`nn.Linear`."""
+    """`nn.Linear` with a stored weight."""
 
     def plain(self) -> nn.Module:
         return nn.Linear(self.in_features, self.out_features, self.bias is not None)
 
 
 class StoredConv1D(StoredWeight, Conv1D):
-    """GPT-2's `Conv1D`, whose weight is [I, O]."""
+    """GPT-2's `Conv1D`, whose weight is [I, O], with a stored weight."""
 
     @property
     def shape(self) -> torch.Size:
@@ -162,7 +162,7 @@ class StoredConv1D(StoredWeight, Conv1D):
 
 
 def store_weight(module: nn.Module, codec: Codec, gradient: torch.dtype = torch.float32) -> None:
-    """From now on `module` (an `nn.Linear` or a `Conv1D`) keeps its weight by `codec`, and gives its gradient as
+    """Convert `module` (an `nn.Linear` or a `Conv1D`) in place: its weight is stored by `codec`, its gradient has dtype
     `gradient`."""
     module.__class__ = StoredConv1D if isinstance(module, Conv1D) else StoredLinear
     assert isinstance(module, StoredWeight)
@@ -172,18 +172,18 @@ def store_weight(module: nn.Module, codec: Codec, gradient: torch.dtype = torch.
     for suffix, tensor in encoded.items():
         module.register_buffer(f"weight_{suffix}", tensor.contiguous())
     module.kept = Kept.of(codec.format, before, codec.decode(module.tensors(), before.shape))
-    module.weight.data = hollow(module.weight.shape, gradient, module.weight.device)
+    module.weight.data = without_memory(module.weight.shape, gradient, module.weight.device)
 
 
-def hollow(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor with a shape and no memory."""
+def without_memory(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor that has a shape but no memory."""
     tensor = torch.empty(shape, dtype=dtype, device=device)
     tensor.untyped_storage().resize_(0)
     return tensor
 
 
 class LayerStore:
-    """The weight of a stored layer, for the optimiser."""
+    """Access to the weight of a stored layer, for the optimiser."""
 
     def __init__(self, layer: StoredWeight) -> None:
         self.layer = layer
@@ -199,4 +199,4 @@ class LayerStore:
         self.layer.write(values, noise)
 
     def state(self) -> None:
-        """The network's state holds it all."""
+        """None: the network's state has everything."""

@@ -1,11 +1,11 @@
-"""Any optimiser, over parameters that are kept in a low precision.
+"""Optimiser over parameters that are stored in a low precision, with any inner optimiser.
 
-The inner optimiser sees float32 stand-ins. They are empty but for the moment of their own step: one parameter after the
-other is read, stepped on and written back with stochastic rounding, so the peak is one layer's float weight, and
-whatever the inner optimiser is (torch's, bitsandbytes'), its arithmetic is float32's.
+The inner optimiser has float32 stand-ins, which are empty except during their own update: one parameter at a time is
+dequantised, updated and stored with stochastic rounding. So peak memory is one layer's float weight, and the update is
+computed in float32 by any inner optimiser (torch's, bitsandbytes').
 
-The noise comes from the run's seed, the step and the parameter's number, so all processes of a run round alike, and a
-resumed run rounds as the undisturbed one, with nothing to save.
+The rounding noise is a function of the run's seed, the step and the parameter's number. So all processes of a run round
+alike, and a resumed run rounds like an uninterrupted one, without any state to save.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from lmctl.precision.rounding import noise16
 
 
 class Store(Protocol):
-    """One parameter, and where its values are."""
+    """Access to one stored parameter."""
 
     @property
     def parameter(self) -> nn.Parameter: ...
 
     def read(self) -> Tensor:
-        """The values, float32, in the shape of the parameter; the caller's to change."""
+        """The values, a float32 copy in the shape of the parameter."""
         ...
 
     def write(self, values: Tensor, noise: Tensor) -> None:
-        """Keep these instead; `noise` int16 of the same shape."""
+        """Store new values; `noise` int16 of the same shape."""
         ...
 
     def state(self) -> Tensor | None:
-        """What must be saved besides the network's own state."""
+        """State to save besides the network's own, or None."""
         ...
 
 
 class StoredOptimizer(Optimizer):
-    """`inner` over the parameters of `stores` and others; `param_groups` are the inner ones, with stand-ins."""
+    """`inner` over stored and ordinary parameters; `param_groups` are those of `inner`, with stand-ins."""
 
     def __init__(self, inner: Optimizer, stores: Sequence[Store], seed: int) -> None:
-        # torch's own __init__ would want the parameters once more; everything it sets is the inner optimiser's.
+        # Without torch's __init__, which needs the parameters again: all that it sets is that of the inner optimiser.
         self.inner, self.stores, self.seed = inner, list(stores), seed
         self.taken = 0
-        """Steps taken; the noise depends on it."""
+        """Number of steps taken: a counter for the noise."""
         place = {id(store.parameter): number for number, store in enumerate(self.stores)}
         self.real = [p for group in inner.param_groups for p in group["params"]]
         self._entries: list[tuple[int, nn.Parameter, int]] = []
-        """Number of the group (loading a state makes new groups), stand-in, number of the store."""
+        """Group number (loading a state creates new groups), stand-in, store number."""
         for index, group in enumerate(inner.param_groups):
             params = group["params"]
             for at, parameter in enumerate(params):
@@ -113,13 +113,13 @@ class StoredOptimizer(Optimizer):
             state.copy_(saved)
 
     def __getattr__(self, name: str) -> Any:
-        """Groups, states and whether the step can be made on the device: as the inner optimiser has them."""
+        """Attributes of the inner optimiser: groups, states, and whether it can skip steps on the device."""
         if name == "inner":
             raise AttributeError(name)
         return getattr(self.inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """What a loss scaler tells a fused optimiser is for the inner one."""
+        """Attributes that a loss scaler sets on a fused optimiser go to the inner one."""
         if name in ("found_inf", "grad_scale"):
             setattr(self.inner, name, value)
         else:

@@ -1,1 +1,1 @@
-"""Group `runner`: on which devices a run works, and with how many workers."""
+"""Group `runner`: devices, and number of data-parallel workers."""

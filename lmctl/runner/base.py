@@ -1,4 +1,4 @@
-"""The contract of the group `runner`: on which devices, with how many workers."""
+"""Base class of the group `runner`: devices, and number of data-parallel workers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from abc import abstractmethod
 from lmctl.core.component import Component
 
 
-class Where(Component):
-    """Group `runner`: on which devices, with how many workers."""
+class Runner(Component):
+    """Group `runner`: devices, and number of data-parallel workers."""
 
     @abstractmethod
     def world(self) -> int:
-        """How many processes this run wants (1: the one that is already here)."""
+        """The number of processes of the run (1: no further process is started)."""
 
     @property
     def simulated(self) -> int | None:
-        """Workers that are threads of the one process (`Plan.simulated_workers`); None: the processes are the
-        workers."""
+        """Number of simulated workers, threads of one process (`Plan.simulated_workers`); None: each process is one
+        worker."""
         return None
 
     @abstractmethod
     def on_cpu(self) -> bool:
-        """Whether the run stays off the GPU."""
+        """Whether the run uses the CPU only."""

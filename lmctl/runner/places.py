@@ -1,4 +1,4 @@
-"""Where a run works. These only say what is wanted; `lmctl.parallel.launch` starts the processes."""
+"""Options of `runner`: CPU, GPU, or several processes. Settings only; `lmctl.parallel.launch` starts the processes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from lmctl.core.errors import ConfigError
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 
 
 @dataclass(frozen=True)
-class Auto(Where):
-    """Every GPU there is, a process each; without one, the CPU in one process."""
+class Auto(Runner):
+    """One process per GPU; without a GPU one process on the CPU."""
 
     def world(self) -> int:
         import torch
@@ -25,7 +25,7 @@ class Auto(Where):
 
 
 @dataclass(frozen=True)
-class Cpu(Where):
+class Cpu(Runner):
     """One process on the CPU."""
 
     def world(self) -> int:
@@ -36,7 +36,7 @@ class Cpu(Where):
 
 
 @dataclass(frozen=True)
-class Gpu(Where):
+class Gpu(Runner):
     """One process on one GPU."""
 
     def world(self) -> int:
@@ -47,8 +47,8 @@ class Gpu(Where):
 
 
 @dataclass(frozen=True)
-class Either(Where):
-    """Several workers, on the kind of device that `device` names: auto is a GPU where there is one."""
+class Either(Runner):
+    """Several workers on the kind of device that `device` names; auto is GPU if there is one, else CPU."""
 
     device: str = field(default="auto", kw_only=True)
 
@@ -64,7 +64,7 @@ class Either(Where):
 
 @dataclass(frozen=True)
 class Ddp(Either):
-    """Several processes that average their gradients (Li et al. 2020, "PyTorch Distributed")."""
+    """Distributed data parallel: processes average their gradients (Li et al. 2020, "PyTorch Distributed")."""
 
     processes: Optional[int] = None
 

@@ -1,4 +1,4 @@
-"""Data parallelism in one process: its workers are threads that take turns (`lmctl.parallel.simulate`)."""
+"""Simulated data parallelism: workers are threads of one process that take turns (`lmctl.parallel.simulate`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Simulated(Either):
-    """Workers on one device, each with what a process of `runner=ddp` has: its rows, weights, optimiser and dropout."""
+    """Simulated workers on one device, each with its rows, weights, optimiser and dropout, as a process of
+    `runner=ddp`."""
 
     workers: int = 2
 

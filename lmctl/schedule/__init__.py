@@ -1,1 +1,1 @@
-"""Group `schedule`: the learning rate as a share of its peak, over the share of the budget that is spent."""
+"""Group `schedule`: learning rate schedules, as a factor of the peak over the share of the budget that is spent."""

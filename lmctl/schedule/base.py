@@ -1,4 +1,4 @@
-"""The contract of the group `schedule`: the learning rate over the budget."""
+"""Base class of the group `schedule`: the learning rate over the training budget."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from lmctl.core.component import Component
 
 
 class Schedule(Component):
-    """Group `schedule`: the learning rate over the budget."""
+    """Group `schedule`: the learning rate over the training budget."""
 
     @abstractmethod
     def factor(self, progress: float) -> float:
-        """What the peak learning rate is multiplied by when `progress` (above 0, up to 1) of the budget is spent."""
+        """Multiplier of the peak learning rate when `progress` (above 0, up to 1) of the budget is spent."""

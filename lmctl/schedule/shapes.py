@@ -1,6 +1,6 @@
-"""Schedules as functions of progress through the budget, so that any budget (steps, tokens, minutes) fits any shape.
+"""Learning rate schedules as functions of progress, so that each works with any budget (steps, tokens, minutes).
 
-All rise linearly from 0 over the first `warmup` of the budget (Goyal et al. 2017).
+All warm up linearly from 0 over the first `warmup` of the budget (Goyal et al. 2017).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lmctl.schedule.base import Schedule
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Warm up, then stay at the peak."""
+    """Linear warm-up, then constant."""
 
     warmup: float = 0.1
 
@@ -27,13 +27,13 @@ class Constant(Schedule):
         return self.after(min(1.0, (progress - self.warmup) / (1 - self.warmup)))
 
     def after(self, spent: float) -> float:
-        """The factor when `spent` (0 to 1) of what follows the warm-up is gone."""
+        """The multiplier after warm-up, when `spent` (0 to 1) of the rest of the budget is gone."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class Linear(Constant):
-    """Warm up, then fall in a straight line (BERT's schedule)."""
+    """Linear warm-up, then linear decay (BERT's schedule)."""
 
     floor: float = 0.0
 
@@ -48,7 +48,7 @@ class Linear(Constant):
 
 @dataclass(frozen=True)
 class Cosine(Linear):
-    """Warm up, then fall along half a cosine (Loshchilov and Hutter 2017)."""
+    """Linear warm-up, then cosine decay over half a period (Loshchilov and Hutter 2017)."""
 
     def after(self, spent: float) -> float:
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * spent)) / 2
@@ -56,7 +56,7 @@ class Cosine(Linear):
 
 @dataclass(frozen=True)
 class WarmupStableDecay(Linear):
-    """Warm up, stay at the peak, then fall in a straight line over the last `decay` (Hu et al. 2024, MiniCPM)."""
+    """Linear warm-up, constant, then linear decay over the last `decay` of the budget (Hu et al. 2024, MiniCPM)."""
 
     decay: float = 0.2
 

@@ -1,1 +1,1 @@
-"""Carrying a plan out: processes, data, the loop, checkpoints, the record."""
+"""Training: data preparation, optimiser steps, validation, checkpoints, resuming, and the record of a run."""

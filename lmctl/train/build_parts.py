@@ -1,4 +1,4 @@
-"""From a plan and its prepared text to what the trainer drives: examples of every task, and the network."""
+"""Factories of a training run's parts: examples of every task, heads, network, and checks that need them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from lmctl.train.stream_blocks import BlockMaker
 def examples_of(
     mix: Mix, family: Family, batch: BatchShape, prepared: Prepared, split: Split, augmented: bool
 ) -> dict[str, Examples]:
-    """The rows of one split of every task, as a network of `family` reads them."""
+    """Examples of one split for every task, in the layout of the model `family`."""
     return {name: _examples(mix, name, family, batch, prepared, split, augmented) for name in mix.tasks}
 
 
 def blocks_of(plan: Plan, prepared: Prepared) -> dict[str, ReadBlock]:
-    """How the blocks of each streamed task are read."""
+    """Block readers of the streamed tasks."""
     readers: dict[str, ReadBlock] = {}
     for name, task in plan.mix.tasks.items():
         if task.data.streamed:
@@ -68,7 +68,7 @@ def _examples(
 
 
 def heads_of(plan: Plan, prepared: Prepared) -> dict[str, int]:
-    """Every head that a task needs, with its number of outputs."""
+    """All heads of all tasks, with their number of outputs."""
     heads: dict[str, int] = {}
     for name, task in plan.mix.tasks.items():
         heads |= task.objective.heads(name, prepared.corpora[name].train, prepared.vocabulary)
@@ -85,7 +85,7 @@ def network_of(plan: Plan, prepared: Prepared) -> Any:
 
 
 def check_pieces(plan: Plan, prepared: Prepared) -> None:
-    """A model that was trained already knows pieces by number: they must be the same pieces."""
+    """ConfigError unless a pretrained model and the tokenizer have the same vocabulary ids."""
     path = plan.model.tokenizer_path
     if path is None:
         return
@@ -100,7 +100,7 @@ def check_pieces(plan: Plan, prepared: Prepared) -> None:
 
 
 def check_network(plan: Plan, network: Any) -> None:
-    """What can only be refused now that the network is known."""
+    """ConfigError for settings that the network, now that it is known, does not support."""
     if plan.adversary.needs_dropout:
         modules = (m.p for m in network.model.modules() if isinstance(m, nn.Dropout))
         rates = (getattr(network.model.config, name, None) for name in (*DROPOUTS, "weight_drop"))
@@ -109,7 +109,7 @@ def check_network(plan: Plan, network: Any) -> None:
 
 
 def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, Examples]) -> None:
-    """What can only be refused now that processes, device and text are known."""
+    """ConfigError for settings that do not work with the number of processes, the device or the text."""
     workers = plan.workers(world)
     if plan.batch.rows % workers:
         near = max(workers, plan.batch.rows // workers * workers)

@@ -1,4 +1,4 @@
-"""From a plan and its network to the optimiser step: losses, precision, strategy and optimiser put together."""
+"""Factory of the optimiser step: network, losses, precision, strategy and optimiser."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def train_step(
     strategy: Strategy,
     perturbations: Perturbations,
 ) -> tuple[TrainStep, list[str]]:
-    """The optimiser step of `plan` over `network`, with all that it is trained with, on the device of `strategy`; and
-    what the precision did to the network, in words. `examples` is a batch of every task."""
+    """Build the `TrainStep` of `plan` over `network`, on the device of `strategy`; also returns lines about the
+    conversion by the precision. `examples`: one batch of every task."""
     device, objectives = strategy.processes.device, {name: task.objective for name, task in plan.mix.tasks.items()}
     check_network(plan, network)
     converted = plan.precision.convert(network, device)

@@ -1,4 +1,4 @@
-"""Labels of rows as arrays: the classes are those of the training split, in a fixed order, stored with the model."""
+"""Class labels: from labels of rows to arrays; the classes are those of the training split, in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from lmctl.core.errors import DataError
 from lmctl.core.suggest import listed, nearest
 
 SEPARATOR = ","
-"""Between the labels of one row, where several may hold and they come as one string."""
+"""Separator of a row's labels, in multi-label data with one string per row."""
 
 LOOK, MANY, FEW = 2_000, 1_000, 20
-"""Rows after which labels that repeat are taken for classes; more different labels than this, hardly any of which
-repeats, are not; nor are more different fractions than FEW, if each is seen in less than ten rows or so."""
+"""LOOK: rows after which labels that repeat are accepted as classes. MANY: more different labels than this, hardly any
+of which repeats, are no classes. FEW: nor are more different fractions than this, if each occurs in less than about ten
+rows."""
 
 MOST_CELLS = 1 << 31
-"""Of the table of all labels for all rows, where several may hold: 8 GiB."""
+"""Limit of the multi-label table (rows x classes): 8 GiB."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?")
 
 
 class BadLabel(DataError):
-    """The label of one row, which cannot be what labels are meant to be."""
+    """A row's label is not of the task's kind, or not one of its classes."""
 
 
 class Labels:
-    """Collects the labels of a split while its rows stream by."""
+    """Encodes the labels of a split, row by row."""
 
     def __init__(self, kind: LabelKind, names: Sequence[str] | None, known_from: str = "the training split") -> None:
-        """`names`: the classes, in order; None while they are still to be found, in `known_from`."""
+        """`names`: the classes, in order; None: they are collected from `known_from`."""
         self.kind, self.names, self.known_from = kind, names, known_from
         self.known = {name: place for place, name in enumerate(names or ())}
         self.numbers = array("d")
         self._codes: dict[str, int] = {}
-        """The classes that occurred, numbered as they came."""
+        """Code of each class, in order of first occurrence."""
         self._found, self._per_row = array("q"), array("q")
-        """Codes of all rows one after the other, and how many each row has: 16 bytes for a row with one label."""
+        """Codes of all rows, concatenated, and the number of labels per row: 16 bytes for a row with one label."""
 
     def add(self, row: Row) -> None:
-        """Take down the label of one row; BadLabel, and nothing is taken down, if it cannot be one."""
+        """Encode the label of one row; BadLabel, without any change, if it is not valid."""
         if row.label is None:
             raise DataError(f"{row.where}: the row has no label", "say where labels are: data.label=COLUMN")
         if self.kind == "number":
@@ -54,7 +55,7 @@ class Labels:
         if self.names is not None:
             for name in names:
                 if name not in self.known:
-                    close = nearest(name, self.known) if len(self.known) <= MANY else None  # slow among many
+                    close = nearest(name, self.known) if len(self.known) <= MANY else None  # slow for many classes
                     raise BadLabel(
                         f"{row.where}: label {name!r} does not occur in {self.known_from}"
                         + (f"; did you mean {close!r}?" if close else ""),
@@ -83,8 +84,8 @@ class Labels:
 
 
 def labelled(rows: Iterable[Row], labels: Labels, skip: bool, left_out: list[str]) -> Iterator[list[str]]:
-    """The texts of `rows`, their labels taken down; with `skip` what is wrong with rows that are left out is put into
-    `left_out`."""
+    """Yield the texts of `rows` and encode their labels; with `skip`, bad rows are left out and their errors appended
+    to `left_out`."""
     for row in rows:
         try:
             labels.add(row)
@@ -97,9 +98,9 @@ def labelled(rows: Iterable[Row], labels: Labels, skip: bool, left_out: list[str
 
 
 def check_repeated(rows: Iterable[Row], kind: LabelKind | None, what: str) -> None:
-    """DataError if nearly every row has a label of its own, as in a column of numbers or names of rows: nothing could
-    be learnt; or if labels are plainly numbers, or lists, that are to be one class each; or if all rows have the same
-    one. `what` is the task in messages. Looks at the first rows only, if there are different labels there that repeat.
+    """Sanity check of labels: DataError if nearly every row has a label of its own (numbers or row names: nothing to
+    learn), if labels are numbers or lists where one class is expected, or if all rows have the same label. `what`: the
+    task, for messages. Reads only the first rows if there are different labels that repeat.
     """
     if kind not in ("class", "classes"):
         return
@@ -138,7 +139,7 @@ def check_repeated(rows: Iterable[Row], kind: LabelKind | None, what: str) -> No
 
 
 def one_label(what: str, only: str | None) -> DataError:
-    """What is said of training rows that all have the label `only`, or none."""
+    """The error for training rows that all have the label `only`, or none."""
     return DataError(
         f"{what}: a classifier needs at least two different labels, and the training split has "
         f"{'none' if only is None else f'only {only!r}'}",
@@ -147,7 +148,7 @@ def one_label(what: str, only: str | None) -> DataError:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """By value if all are whole numbers, by letter otherwise."""
+    """Sorted by value if all are whole numbers, else as text."""
     names = list(names)
     if all(_WHOLE.fullmatch(name) for name in names):
         return sorted(names, key=lambda name: (int(name), name))
@@ -169,7 +170,7 @@ def _several(row: Row) -> tuple[str, ...]:
 
 
 def _plain(label: object) -> str:
-    """1.0, as some readers give whole numbers, is the class "1"."""
+    """Label as text; 1.0, which some readers return for whole numbers, is the class "1"."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 

@@ -1,4 +1,4 @@
-"""How sure the figures of a validation are, and what a guess would have reached."""
+"""Confidence intervals of validation metrics, and the name of the baseline they are compared with."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 from lmctl.objective.base import Objective
 
 NORMAL_95 = 1.959964
-"""95 % of a normal distribution lie within so many standard deviations."""
+"""Two-sided 95 % quantile of the normal distribution, in standard deviations."""
 SMALL = 100
-"""Held-out rows below which single rows decide the figures."""
+"""Number of held-out rows below which single rows decide the metrics."""
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:
-    """The 95 % interval of a probability that was seen as `share` of `count` independent trials (Wilson 1927)."""
+    """Wilson 95 % interval of a proportion `share` in `count` independent trials (Wilson 1927)."""
     z = NORMAL_95
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -21,7 +21,7 @@ def wilson(share: float, count: float) -> tuple[float, float]:
 
 
 def about_mean(mean: float, error: float, groups: int) -> tuple[float, float]:
-    """The 95 % interval of a mean whose standard `error` was seen from so many `groups` of rows (Student 1908)."""
+    """95 % t-interval of a mean with standard `error`, estimated from `groups` of rows (Student 1908)."""
     from scipy.special import stdtrit  # what scipy.stats.t.ppf calls; scipy.stats takes half a second to import
 
     half = float(stdtrit(groups - 1, 0.975)) * error
@@ -29,7 +29,7 @@ def about_mean(mean: float, error: float, groups: int) -> tuple[float, float]:
 
 
 def guess(objective: Objective, term: str) -> str:
-    """In words, what the baseline of a term is: the best answer of somebody who does not look at the text."""
+    """Name of a term's baseline, which does not use the text, in words."""
     if objective.label_kind == "number":
         return "always the mean"
     if objective.label_kind is not None:

@@ -1,11 +1,11 @@
-"""The same bits each time on a GPU, too: the kernels that a run may use there.
+"""Deterministic kernels: bit-identical gradients from run to run on a GPU, too.
 
-Products and reductions of CUDA are the same from run to run. Not so the gradients of fused attention and of indexing
-with repeated indices, unless torch is told (`torch.use_deterministic_algorithms`). That is done around backward passes
-only, because a few operations without a deterministic kernel (`cumsum`, in top-p sampling) may be used elsewhere.
+Products and reductions of CUDA are deterministic. Gradients of fused attention and of indexing with repeated indices
+are so only with `torch.use_deterministic_algorithms`. It is switched on around backward passes only, because a few
+operations without a deterministic kernel (`cumsum`, in top-p sampling) may be used elsewhere.
 
-cuDNN's attention, which torch takes first on Hopper and Blackwell GPUs for bf16 and fp16, is never deterministic, and
-plans anew for every shape of a batch: with rows of many lengths a step took half a second instead of some 20 ms.
+cuDNN's attention, torch's first choice on Hopper and Blackwell GPUs for bf16 and fp16, is never deterministic, and
+makes a new plan for every batch shape: with rows of many lengths a step took half a second instead of some 20 ms.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import torch
 
 
 def choose_kernels() -> None:
-    """To be called before anything is computed on a GPU: attention is FlashAttention's or torch's own, and cuBLAS has a
-    workspace with which its sums have one order (torch's default on Hopper GPUs)."""
+    """Select deterministic kernels; to be called before any GPU computation. Attention by FlashAttention or torch's own
+    kernels, and a cuBLAS workspace that fixes the order of sums (torch's default on Hopper GPUs)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.enable_cudnn_sdp(False)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # its fills only find faults
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # for debugging only
 
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Inside it, gradients on `device` are the same bits each time."""
+    """Context in which gradients on `device` are bit-identical from run to run."""
     if device.type != "cuda":
         yield
         return

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live line on a terminal, plain lines elsewhere. Only the first process speaks."""
+"""Progress output of a run: a progress bar on a terminal, plain lines elsewhere. Only rank 0 prints."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lmctl.core import progress
 from lmctl.core.progress import duration
 
 PLAIN_SECONDS = 10.0
-"""Without a terminal, at most one progress line in this many seconds."""
+"""Without a terminal, the minimum interval between progress lines."""
 PATIENCE_SECONDS, LIVE_SECONDS = 1.5, 0.25
-"""How long work may last before anything is shown of it; between two looks at it on a terminal."""
+"""Delay before long work shows progress, and refresh interval on a terminal."""
 WIDEST = 100_000
-"""Columns that no table reaches."""
+"""Console width for tables that must not wrap."""
 
 
 class Display:
-    """Progress on standard error, so that standard output stays free for results."""
+    """Prints progress to standard error; standard output is for results."""
 
     def __init__(self, silent: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=silent)
@@ -37,14 +37,14 @@ class Display:
         self._spoke = 0.0
 
     def say(self, text: str) -> None:
-        """One line, as it is (foreign text may look like markup); a terminal that is too narrow gets it in parts."""
+        """Print one line without markup; on a narrow terminal it is folded."""
         if self.console.is_terminal:
             text = folded(text, self.console.width)
         self.console.print(text, markup=False)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Show how far long work is (see `lmctl.core.progress`) while it lasts; of short work nothing is shown."""
+        """Context that shows the progress of long work (see `lmctl.core.progress`); short work shows nothing."""
         if self.console.quiet:
             yield
             return
@@ -61,20 +61,20 @@ class Display:
         if over.wait(PATIENCE_SECONDS):
             return
         if not self.console.is_terminal:
-            self._tell()
+            self._print_stage()
             while not over.wait(PLAIN_SECONDS):
-                self._tell()
+                self._print_stage()
             return
         with self.console.status("", spinner="line") as line:
             while not over.wait(LIVE_SECONDS):
                 line.update(escape(str(progress.now() or "")))
 
-    def _tell(self) -> None:
+    def _print_stage(self) -> None:
         if (stage := progress.now()) is not None:
             self.say(str(stage))
 
     def start(self) -> None:
-        """Begin to show progress."""
+        """Start the progress bar."""
         if self.console.is_terminal and not self.console.quiet:
             self._bar = Progress(
                 BarColumn(bar_width=16),
@@ -86,7 +86,7 @@ class Display:
             self._task = self._bar.add_task("starting", total=1.0)
 
     def step(self, line: dict[str, Any], progress: float) -> None:
-        """Show a line of the record; `progress` (0 to 1) is the share of the budget that is spent."""
+        """Show a line of metrics.jsonl; `progress` (0 to 1) is the share of the budget that is spent."""
         valid = line["split"] == "valid"
         if self._bar is not None and not valid:
             self._bar.update(self._task, description=live(line, progress), completed=progress)
@@ -101,11 +101,11 @@ class Display:
 
 
 QUIET = ("tokens/", "share/", "adversarial/")
-"""What is recorded of every task but would make the line too long."""
+"""Prefixes of per-task metrics that are left out of the line, because it would be too long."""
 
 
 def describe(line: dict[str, Any], progress: float) -> str:
-    """One line of the record in words."""
+    """One line of metrics.jsonl as text."""
     losses = "  ".join(
         f"{key.rsplit('/', 1)[-1]} {value:.3f}"
         for key, value in line.items()
@@ -122,7 +122,7 @@ def describe(line: dict[str, Any], progress: float) -> str:
 
 
 def live(line: dict[str, Any], progress: float) -> str:
-    """A training line for the one line that changes: what one looks for comes first, what is cut off last."""
+    """Text of the progress bar, most important values first, because a narrow terminal cuts off the end."""
     skipped = f"skipped {line['skipped_steps']}  " if line["skipped_steps"] else ""
     return (
         f"{left(line, progress)}  step {line['step']:,}  loss {line['loss']:.3f}  "
@@ -132,13 +132,13 @@ def live(line: dict[str, Any], progress: float) -> str:
 
 
 def left(line: dict[str, Any], progress: float) -> str:
-    """The time that the rest of the budget will take at the speed so far."""
+    """Estimated time for the rest of the budget, at the speed so far."""
     return f"{duration(line['seconds'] * (1 - progress) / progress if progress else 0.0)} left"
 
 
 def folded(text: str, width: int) -> str:
-    """Lines of at most `width` columns, broken only where two spaces or more set parts apart: commands stay whole, so
-    that they can be copied. What goes on is indented."""
+    """Fold a text to lines of at most `width` columns, only at two spaces or more: commands stay in one piece and can
+    be copied. Continuation lines are indented."""
     lines: list[str] = []
     for whole in text.splitlines():
         lines.append("")
@@ -151,7 +151,7 @@ def folded(text: str, width: int) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keep notes that no user can act on away from the terminal."""
+    """Silence library messages that users cannot act on."""
     import logging
     import os
     import warnings
@@ -167,8 +167,8 @@ def quiet_libraries() -> None:
 
 
 def print_whole(whole: Table, short: Table) -> None:
-    """Print a table without breaking its lines: a file or pipe gets lines of any length, a terminal that is too narrow
-    for `whole` gets `short`."""
+    """Print a table without wrapping: files and pipes get `whole`, with lines of any length; a terminal that is too
+    narrow for it gets `short`."""
     console = Console(highlight=False)
     natural = console.measure(whole, options=console.options.update(max_width=WIDEST)).maximum
     if natural > console.width and not console.is_terminal:

@@ -1,4 +1,4 @@
-"""Dropout of several passes over the same rows: whether a pass drops the units that the one before it dropped."""
+"""Dropout masks shared by several passes over the same rows, by replay of the random generator's state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def dropout_state(device: torch.device) -> Tensor:
-    """The state of the generator that dropout on `device` draws from."""
+    """State of the random generator of dropout on `device`."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
@@ -22,20 +22,20 @@ def set_dropout_state(state: Tensor, device: torch.device) -> None:
 
 
 class DropoutStream:
-    """The generator that the passes of one `Learner.forward` share. A pass that replays another one sees the same
-    numbers, in its network and in its heads, which run later."""
+    """Generator states for the passes of one `Learner.forward`: a pass that replays the first one uses the same dropout
+    masks, in its network and in its heads, which run later."""
 
     def __init__(self, device: torch.device, replays: Sequence[bool]) -> None:
-        """`replays`, for each pass: whether it repeats what the first one drew."""
+        """`replays`, per pass: whether it repeats the masks of the first pass."""
         self.device, self.replays = device, replays
         self.shared = any(replays)
         self.first: Tensor | None = None
         self.states: dict[int, Tensor] = {}
-        """Where each pass of those that see the same numbers is."""
+        """Generator state of each pass that shares masks, after its last use."""
 
     @contextmanager
     def reading(self, number: int) -> Iterator[None]:
-        """Inside it, the `number`-th pass reads."""
+        """Context of the network's forward pass `number`."""
         if self.shared and number == 0:
             self.first = dropout_state(self.device)
         if self.replays[number]:
@@ -47,7 +47,7 @@ class DropoutStream:
 
     @contextmanager
     def answering(self, number: int) -> Iterator[None]:
-        """Inside it, a head of the `number`-th pass answers."""
+        """Context of a head's forward pass, for pass `number`."""
         if number not in self.states:
             yield
             return

@@ -1,4 +1,4 @@
-"""The final figures of a run beside what a guess reaches, for the terminal and for the model card."""
+"""Final validation metrics of a run, with confidence intervals and baselines, for terminal and model card."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from lmctl.train.confidence_intervals import SMALL
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the validation."""
+    """One validation metric with its interval and baseline."""
 
     name: str
     share: bool
-    """Whether it is a share of trials, as accuracies are."""
+    """Whether it is a proportion, such as accuracy."""
     value: float
     interval: tuple[float, float] | None
     targets: int
     guess: float | None
-    """What the best answer reaches that never looks at the text; None if nobody has said."""
+    """The baseline: the best value without using the text; None if there is none."""
     guess_is: str
     verdict: Literal["better", "unclear", "not better"] | None
-    """Of the model against the guess; "unclear": the guess lies within the interval."""
+    """Comparison with the baseline; "unclear": the baseline is inside the interval."""
 
     def shown(self, value: float) -> str:
-        """A value of this figure: shares in percent."""
+        """A value of this metric as text; proportions in percent."""
         return f"{value:.1%}" if self.share else f"{value:.3f}"
 
     def range(self) -> str:
@@ -38,7 +38,7 @@ class Figure:
 
 
 def figures_of(summary: dict[str, Any]) -> Iterator[Figure]:
-    """Every figure of summary.json's `valid`, but for the sum of the losses."""
+    """All metrics of summary.json's `valid`, except the sum of the losses."""
     about = summary["valid_metrics"]
     for name, value in summary["valid"].items():
         if name == "loss":
@@ -64,7 +64,7 @@ BEATS = {"better": "better than", "unclear": "not clearly better than", "not bet
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
-    """The figures for a terminal of 80 columns, one a line."""
+    """The metrics for a terminal of 80 columns, one per line."""
     found = list(figures_of(summary))
     rows = summary.get("valid_rows", {})
     count = ", ".join(f"{n:,} of {task}" if len(rows) > 1 else f"{n:,}" for task, n in rows.items())
@@ -83,7 +83,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The metrics as a Markdown table."""
     head = [
         "| on held-out rows | value | 95 % interval | predictions | baseline | against the baseline |",
         f"|{'---|' * 6}",

@@ -1,4 +1,4 @@
-"""Whether the tasks of a mix pull the shared weights in the same direction (Yu et al. 2020, section 2)."""
+"""Gradient conflict: cosine similarity of the tasks' gradients (Yu et al. 2020, "PCGrad", section 2)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lmctl.train.step import TrainStep
 def gradient_cosines(
     step: TrainStep, window: Window, counts: Mapping[str, float], progress: float, processes: Processes
 ) -> dict[str, float]:
-    """Cosine of the gradients of each two tasks of a step, `{"a|b": from -1 to 1}`, over the weights that both use.
+    """Cosine similarity of the gradients of each pair of tasks, `{"a|b": from -1 to 1}`, over the weights both use.
 
-    Each gradient is the whole one that its task has in the step, without an adversary: over all micro-batches and
-    processes. `counts` are the step's targets, by `<task>/<term>`. Pairs of which a gradient is zero, or not finite,
-    are left out. Gradients, random numbers and carried states are left as they were. Every process must call it.
+    Gradients are those of the whole step, over all micro-batches and processes, without an adversary. `counts`: targets
+    of the step by `<task>/<term>`. Pairs with a zero or non-finite gradient are left out. Gradients, random generators
+    and recurrent states are restored. A collective operation: every process must call it.
     """
     learner = step.learner
     network, device, scale = learner.network, learner.device, step.scaler.value
@@ -44,7 +44,7 @@ def gradient_cosines(
 
 
 class _Sum:
-    """A gradient in float32, and which of the weights it is about."""
+    """A task's gradient in float32, and which weights it uses."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         device = weights[0].device
@@ -58,9 +58,9 @@ class _Sum:
                 self.used[place] = 1.0
 
     def share(self, processes: Processes) -> None:
-        """Add up what all processes have."""
+        """All-reduce over all processes."""
         for part in (*self.parts, self.used):
-            processes.add_up(part)
+            processes.all_reduce(part)
 
     def cosine(self, other: _Sum) -> float | None:
         both = ((self.used > 0) & (other.used > 0)).tolist()

@@ -1,5 +1,5 @@
-"""The one module that is trained and wrapped: network, objectives and the losses between them, so that DDP's hooks see
-the whole forward pass, and `forward` is its only door."""
+"""The trained module, which DDP wraps: network, objectives and losses. All go through one `forward`, so that DDP's
+hooks see the whole forward pass."""
 
 from __future__ import annotations
 
@@ -22,67 +22,67 @@ from lmctl.train.losses import LOGITS_BYTES, chunks_of, weighed_losses, zero_los
 
 @dataclass(frozen=True)
 class Share:
-    """What a micro-batch is in its optimiser step."""
+    """Part of a micro-batch in its optimiser step: counts, weights and loss scale."""
 
     counts: Mapping[str, float]
-    """Targets of the step by `<task>/<term>`, per worker: gradients of workers are averaged."""
+    """Targets of the step by `<task>/<term>`, mean per worker (gradients are averaged over workers)."""
     factor: float = 1.0
-    """What the losses of its task count for."""
+    """Factor of the task's losses."""
     progress: float = 0.0
     """Share of the budget that is spent."""
     scale: float = 1.0
-    """Of fp16's losses."""
+    """Loss scale (fp16)."""
     every_parameter: bool = False
-    """Whether each parameter must get a gradient, if only of zeros."""
+    """Whether every parameter must get a gradient, zero if unused (for DDP)."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of the network over the rows of a micro-batch."""
+    """One forward pass of the network over a micro-batch."""
 
     batch: Batch
     weight: float = 1.0
-    """What its losses count for."""
+    """Weight of its losses."""
     replays: bool = False
-    """Whether it drops out what the pass before it dropped."""
+    """Whether it uses the dropout masks of the first pass."""
     fixed: bool = False
-    """Whether no gradient goes into it."""
+    """Stop-gradient: no backward pass through it."""
     entering: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
-    """What is in force while the network reads."""
+    """Context of the network's forward pass."""
 
 
 class Losses(NamedTuple):
-    """What `Learner.forward` gives."""
+    """Result of `Learner.forward`."""
 
     total: Tensor
-    """To go backward from."""
+    """The loss to call `backward` on."""
     passes: Sequence[Terms]
-    """Of each pass, by term; detached, summed over targets."""
+    """Unweighted losses of each pass by term; detached sums over targets."""
     disagreement: Terms
-    """By term, how far the answers of the first two passes are apart; likewise."""
+    """Divergence between the first two passes by term; detached sums over targets."""
 
 
 TargetLoss: TypeAlias = Callable[[Tensor, slice], Tensor]
-"""(the student's logits [n, C] at the targets `rows`, which these are) -> a loss, summed over them."""
+"""(student's logits [n, C] at the targets `rows`, the slice `rows`) -> a loss, summed over these targets."""
 
 
 @dataclass(frozen=True)
 class DistillLosses:
-    """What the losses of one micro-batch are made of when there is a teacher."""
+    """Distillation losses of one micro-batch, with their weights."""
 
     task_weight: float = 1.0
-    """What the objective's own losses count for."""
+    """Weight of the objective's own (hard-label) losses."""
     logits: Mapping[str, Mapping[str, tuple[float, TargetLoss]]] = field(default_factory=dict)
-    """By term of the objective, by name: weight of a loss on the logits, and the loss."""
+    """By term of the objective, then by name: weight and function of a loss on logits."""
     states: Mapping[str, tuple[float, Tensor]] = field(default_factory=dict)
-    """By name: weight of a feature loss, and its value, summed over real positions."""
+    """By name: weight and value of a feature loss, summed over real positions."""
 
 
 class NoDistillation(nn.Module):
-    """A run without a teacher: the objective's own losses only."""
+    """Default without a teacher: the objective's own losses only."""
 
     shown: Sequence[str] = ()
-    """Which layers are compared with which, for people."""
+    """Layer pairs that are compared, as lines for people."""
     chunk_bytes: int | None = None
 
     def counts(self, batch: Batch) -> dict[str, int]:
@@ -90,11 +90,11 @@ class NoDistillation(nn.Module):
         return {}
 
     def recording(self) -> AbstractContextManager[Any]:
-        """Inside it, the student's forward pass is recorded, if a feature loss needs that."""
+        """Context in which the student's forward pass is recorded, if a feature loss needs it."""
         return nullcontext()
 
     def recorded(self, batch: Batch) -> States | None:
-        """The states that were recorded last."""
+        """The states of the last recording."""
         return None
 
     def losses(
@@ -105,7 +105,7 @@ class NoDistillation(nn.Module):
 
 
 class Learner(nn.Module):
-    """Network, objectives and the losses between them."""
+    """Network, objectives and their losses."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Learner(nn.Module):
         balance: nn.Module | None = None,
         distillation: NoDistillation | None = None,
     ) -> None:
-        """`balance`: learnt weights of the losses (`lmctl/train/loss_balance.py`); None: what the mix says."""
+        """`balance`: learned loss weights (`lmctl/train/loss_balance.py`); None: fixed ones."""
         super().__init__()
         self.network: Any = network
         self.balance = balance
@@ -124,11 +124,11 @@ class Learner(nn.Module):
         self.objectives, self.precision, self.device = dict(objectives), precision, device
 
     def forward(self, passes: Sequence[Pass], share: Share, agree: float = 0.0) -> Losses:
-        """What a micro-batch adds to the loss of the step, from one pass or several; `agree` is what the distance
-        between the answers of the first two counts for. Without a pass, a loss of 0 that every parameter takes part in.
+        """The loss of a micro-batch as its part of the step's loss, from one or more passes. `agree`: weight of the
+        divergence between the first two. Without a pass: a loss of 0 with zero gradients for every parameter.
 
         Each term is divided by its count in the whole step, so that the sum over all micro-batches is the mean over the
-        step's targets however they were split.
+        step's targets, however they were split.
         """
         parts = [zero_loss(self.parameters())] if share.every_parameter or not passes else []
         if not passes:
@@ -146,7 +146,7 @@ class Learner(nn.Module):
         totals: list[Tensor] = []
         for term in predictions[0]:
             compared = _TermLosses(self, passes, predictions, distilled, dropout, term, agree)
-            count = share.counts[f"{batch.task}/{term}"] or 1.0  # without targets anywhere it is an empty sum
+            count = share.counts[f"{batch.task}/{term}"] or 1.0  # no targets in the whole step: an empty sum
             factor = share.factor * compared.objective.weight(term)
             weights = [weight * factor / count * share.scale for weight in compared.weights]
             with self.products():
@@ -166,7 +166,7 @@ class Learner(nn.Module):
         return Losses(sum(totals[1:], totals[0]), values, apart)
 
     def _read(self, one: Pass, progress: float) -> tuple[dict[str, Prediction], DistillLosses]:
-        """What the network makes of the rows, and the distillation losses on them."""
+        """One forward pass: predictions, and the distillation losses on them."""
         with one.entering(), self.products(), self.distillation.recording():
             predictions = self.objectives[one.batch.task].predict(self.network, one.batch)
         states = self.distillation.recorded(one.batch)
@@ -175,30 +175,30 @@ class Learner(nn.Module):
         return predictions, self.distillation.losses(one.batch, predictions, states, progress)
 
     def products(self) -> AbstractContextManager[Any]:
-        """Inside it, matrix products are those of the run's precision (autocast, for half precision)."""
+        """Context with the run's precision for matrix products (autocast, for half precision)."""
         return self.precision.products(self.device)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """What the terms of `batch` are summed over: numbers of targets, or of positions for feature losses."""
+        """Number of targets (or positions, for feature losses) of `batch` by term."""
         return batch.counts() | self.distillation.counts(batch)
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """Parameters of the network from the embeddings up to the heads."""
+        """Parameters of the network by layer, from the embeddings up to the heads."""
         groups: list[list[nn.Parameter]] = self.network.layers()
         return groups
 
     def stacks(self) -> dict[str, list[nn.Module]]:
-        """The network's layers from the lowest to the highest; of an encoder with a decoder, of each."""
+        """The network's layers by stack, from the lowest to the highest; encoder and decoder are separate stacks."""
         stacks: dict[str, list[nn.Module]] = self.network.stacks()
         return stacks
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:
-        """By term, all logits [N, C] that the losses of `batch` ask for, in whatever precision is in force."""
+        """By term, all logits [N, C] that the losses of `batch` need, in the current precision."""
         predictions = self.objectives[batch.task].predict(self.network, batch)
         return {term: self.network.head(one.head, one.hidden) for term, one in predictions.items()}
 
     def task_losses(self, batch: Batch) -> Terms:
-        """By term the objective's own loss of `batch`, summed, in whatever precision is in force."""
+        """The objective's own loss of `batch` by term, summed, in the current precision."""
         objective = self.objectives[batch.task]
         return {
             term: objective.loss(term, self.network.head(one.head, one.hidden), one.labels)
@@ -207,7 +207,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def metrics(self, batch: Batch) -> dict[str, dict[str, Metric]]:
-        """The metrics of a validation batch, by term and name."""
+        """Metrics of a validation batch by term and name."""
         objective, found = self.objectives[batch.task], {}
         with self.products():
             for term, one in objective.predict(self.network, batch).items():
@@ -219,13 +219,13 @@ class Learner(nn.Module):
         return found
 
     def chunks(self, prediction: Prediction, passes: int = 1) -> list[slice]:
-        """The targets of a prediction in chunks, so that the logits of a chunk fit into memory."""
+        """Split the targets of a prediction into chunks, so that a chunk's logits fit into memory."""
         most = self.distillation.chunk_bytes or LOGITS_BYTES // passes
         return chunks_of(len(prediction.labels), self.network.head_width(prediction.head), most)
 
 
 def _added(parts: Sequence[Metric]) -> Metric:
-    """A metric of all chunks."""
+    """Sum of a metric over all chunks."""
     first, *others = parts
     for other in others:
         first = replace(first, sum=first.sum + other.sum, count=first.count + other.count)
@@ -233,8 +233,8 @@ def _added(parts: Sequence[Metric]) -> Metric:
 
 
 class _TermLosses:
-    """The losses that look at the logits of one term: of every pass the objective's and a teacher's, and how far two
-    passes are apart."""
+    """All losses on the logits of one term: the objective's and a teacher's for every pass, and the divergence between
+    two passes."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class _TermLosses:
         self.parameters = learner.network.head_parameters(self.head)
         self.chunks = learner.chunks(self.predictions[0], len(passes))
         self.names: list[tuple[int | None, str]] = []
-        """Of every loss, which pass it is of (None: of two) and its name."""
+        """Pass number (None: between two passes) and name of every loss."""
         self.weights: list[float] = []
         self.taught: list[Mapping[str, tuple[float, TargetLoss]]] = [one.logits.get(term, {}) for one in distilled]
         self.passes = passes
@@ -273,7 +273,7 @@ class _TermLosses:
         self.weights.append(weight)
 
     def __call__(self, hidden: Sequence[Tensor], rows: slice) -> list[Tensor]:
-        """The losses of the targets `rows`, from the states [n, H] of each pass."""
+        """The losses of the targets `rows`, from the hidden states [n, H] of each pass."""
         losses, logits = [], []
         for number, states in enumerate(hidden):
             learns = torch.is_grad_enabled() and not self.passes[number].fixed
@@ -284,7 +284,7 @@ class _TermLosses:
                 continue
             losses.append(self.objective.loss(self.term, values, self.labels[number][rows]))
             for _, distill_loss in self.taught[number].values():
-                with self.learner.products():  # again: what the teacher switched for itself is switched back
+                with self.learner.products():  # again, because the teacher may have changed global TF32 settings
                     losses.append(distill_loss(values, rows))
         if self.agree:
             one, other = self.labels[:2]

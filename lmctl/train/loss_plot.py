@@ -1,4 +1,4 @@
-"""plots/loss.png: losses and accuracies over steps and tokens, with the baseline that was to be beaten."""
+"""Loss curves, plots/loss.png: losses and accuracies over steps and tokens, with the baseline."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from lmctl.core.paths import Paths
 LIBRARY = "matplotlib"
 
 LEAST_SECONDS = 10.0
-"""Between two plots of a run that goes on; besides, drawing may take a share of 1 / DRAWING of the time."""
+"""Minimum interval between two plots during a run; drawing also takes at most a share of 1 / DRAWING of the time."""
 DRAWING = 50
 WINDOW = 25
-"""Of the log points, one in so many is what the training curve is smoothed over, on either side."""
+"""Smoothing: the moving average covers 1 / WINDOW of the log points on either side."""
 EARLY = 0.1
-"""The first part of a run, whose steep fall would leave no room for the rest."""
+"""Initial part of a run that does not determine the axis limits, because losses fall steeply there."""
 
 
 def where(paths: Paths) -> str:
-    """Where the plot of a run lies, or how to have one: words for its end."""
+    """Path of the plot, or how to get one, as the end of a sentence."""
     return f"curve: {paths.plot}" if is_installed(LIBRARY) else f"no curve was drawn: {install(LIBRARY)}"
 
 
 class Plotter:
-    """Draws the plot of a run while it goes on. A plot that cannot be drawn is no reason to lose a run."""
+    """Draws the plot during a run. An error while drawing never ends a run."""
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
         self._next = time.monotonic() + LEAST_SECONDS
 
-    def draw_now_and_then(self, baseline: dict[str, float]) -> None:
-        """Draw unless that was done a moment ago."""
+    def draw_if_due(self, baseline: dict[str, float]) -> None:
+        """Draw, unless the last plot is recent."""
         if time.monotonic() >= self._next:
             self.draw(baseline)
 
     def draw(self, baseline: dict[str, float]) -> None:
-        """Draw what the record holds."""
+        """Draw the contents of metrics.jsonl."""
         began = time.monotonic()
         try:
             plot_losses(self.paths, baseline)
-        except Exception:  # fonts, back ends, a full disk: whatever it is, training matters more than its picture
+        except Exception:  # fonts, back ends, a full disk: no such error may end the training
             self._next = float("inf")
             return
         now = time.monotonic()
@@ -86,10 +86,10 @@ def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
 
 
 def _panel(panel: Any, lines: Sequence[dict[str, Any]], name: str, guess: float | None) -> None:
-    """One figure: training as it was and smoothed, validation, what a guess reaches."""
+    """One panel: raw and smoothed training curve, validation curve, baseline."""
     train = _points(lines, "train", name)
     valid = [
-        _points(list(part), "valid", name)  # those on other rows are another curve
+        _points(list(part), "valid", name)  # one curve per set of validation rows
         for _, part in groupby((line for line in lines if line["split"] == "valid"), lambda line: line.get("rows"))
     ]
     shown: list[np.ndarray] = []
@@ -116,14 +116,14 @@ def _panel(panel: Any, lines: Sequence[dict[str, Any]], name: str, guess: float 
 
 
 def _points(lines: Sequence[dict[str, Any]], split: str, name: str) -> np.ndarray:
-    """float64 [n, 2]: steps and values that are finite."""
+    """Finite points (step, value): float64 [n, 2]."""
     found = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
     points = np.array(found, dtype=np.float64).reshape(-1, 2)
     return points[np.isfinite(points[:, 1])]
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """float64 [n]: the mean of each value and its neighbours on both sides, as many as there are on both."""
+    """Centred moving average float64 [n]; the window shrinks at both ends so that it stays symmetric."""
     reach, last = len(values) // WINDOW, len(values) - 1
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
@@ -132,7 +132,7 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def _limits(curves: Sequence[np.ndarray], guess: float | None) -> tuple[float, float] | None:
-    """The heights to show: of everything but the early part of the run. None: all, because there is not more."""
+    """Limits of the y axis: everything except the early part of the run. None: automatic, because there is no more."""
     last = max((curve[-1, 0] for curve in curves), default=0.0)
     late = np.concatenate([curve[curve[:, 0] >= EARLY * last, 1] for curve in curves] or [np.empty(0)])
     if len(late) < 4:
@@ -143,5 +143,5 @@ def _limits(curves: Sequence[np.ndarray], guess: float | None) -> tuple[float, f
 
 
 def _plain(text: str) -> str:
-    """Names as they are: a dollar sign begins no formula."""
+    """Escape dollar signs, which start a formula in matplotlib."""
     return text.replace("$", r"\$")

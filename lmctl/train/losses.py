@@ -1,12 +1,11 @@
-"""The one place where heads are called for a loss: chunk by chunk over the targets where their logits [N, V] would take
-too much memory.
+"""Chunked losses: heads run chunk by chunk over the targets, so that the logits [N, V] need not fit into memory at
+once.
 
-Everything that looks at the same logits (the objective's loss, a teacher's, the comparison of two passes) is weighed
-and divided here, the loss scale included: what comes out is one number to go backward from, and the unweighted values
-beside it, detached, for the record. Value and gradient of a chunk are computed together and its logits forgotten; what
-is kept for the backward pass are the gradients by the hidden states [N, H] and by the head's own parameters. Like the
-fused losses of Liger Kernel (Hsu et al. 2024), but with several losses on the same logits. It costs no product more
-than the plain way.
+All losses on the same logits (the objective's, a teacher's, the divergence of two passes) are weighted and divided
+here, loss scale included. Results are one scalar for `backward`, and the unweighted values, detached, for the metrics.
+Value and gradient of a chunk are computed together and its logits freed; kept for the backward pass are the gradients
+with respect to hidden states [N, H] and the head's parameters. As in the fused losses of Liger Kernel (Hsu et al.
+2024), but with several losses on the same logits. It costs no additional matrix product.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from lmctl.core.errors import LmctlError
 from lmctl.train.deterministic import deterministic
 
 LOGITS_BYTES = 1 << 26
-"""Float32 logits that are in memory at a time, unless a teacher's options say otherwise."""
+"""Memory limit of float32 logits, in bytes, unless a teacher's options have another one."""
 
 ChunkLosses: TypeAlias = Callable[[Sequence[Tensor], slice], Sequence[Tensor]]
-"""(hidden states [n, H] of each pass at the targets of a chunk, which targets these are) -> K losses, summed."""
+"""(hidden states [n, H] of each pass at the targets of a chunk, the slice of targets) -> K losses, summed."""
 
 
 def weighed_losses(
@@ -34,10 +33,10 @@ def weighed_losses(
     parameters: Sequence[Tensor],
     chunks: Sequence[slice],
 ) -> tuple[Tensor, Tensor]:
-    """The sum over all chunks of the losses, each times its weight, to go backward from; and the losses [K], detached.
+    """Weighted sum of the losses over all chunks, for `backward`; and the unweighted losses [K], detached.
 
-    `hidden`: states [N, H] of each pass, `parameters`: those of the head, `chunks`: the N targets in parts. With
-    several chunks gradients are taken at once, so that they must be asked for only once.
+    `hidden`: states [N, H] of each pass; `parameters`: those of the head; `chunks`: slices of the N targets. With
+    several chunks gradients are computed in the forward pass, so `backward` works only once.
     """
     if len(chunks) > 1:
         return _Chunked.apply(losses, weights, chunks, torch.is_grad_enabled(), len(hidden), *hidden, *parameters)
@@ -47,7 +46,7 @@ def weighed_losses(
 
 
 def chunks_of(count: int, width: int, most_bytes: int) -> list[slice]:
-    """`count` targets in chunks, so that float32 logits `width` wide of a chunk fill about `most_bytes`."""
+    """Split `count` targets into chunks whose float32 logits of `width` columns have about `most_bytes`."""
     parts = max(1, -(-count * width * 4 // most_bytes))
     return [slice(part * count // parts, (part + 1) * count // parts) for part in range(parts)]
 
@@ -105,14 +104,14 @@ class _Chunked(torch.autograd.Function):
 
 
 def zero_loss(parameters: Iterable[Tensor]) -> Tensor:
-    """A loss of 0 with a gradient of 0 for those of `parameters` that learn, because DDP waits for a gradient of every
-    one; without a gradient if there are none."""
+    """A loss of 0 with zero gradients for all trainable `parameters`, because DDP waits for a gradient of each; without
+    a gradient if there are none."""
     learning = [p for p in parameters if p.requires_grad]
     return _Zero.apply(*learning) if learning else torch.zeros(())
 
 
 class _Zero(torch.autograd.Function):
-    """Never looks at the parameters' values, which may not be there."""
+    """Does not read the parameters' values: stored weights have no memory."""
 
     @staticmethod
     def forward(ctx: Any, *parameters: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Memory that nobody uses any more, given back to the system.
+"""`malloc_trim`: return freed heap memory to the operating system.
 
-glibc keeps what is freed on its heap. Tensors come and go in every step, and where rows differ in length no step has
-the sizes of the one before: the holes between them grow. The resident set of bert_tiny grew from 470 MiB after the
-first step to 609 MiB after 160 and 640 MiB after 400; given back every so many steps, it stays near 530 MiB.
+glibc keeps freed memory on its heap. Tensors are allocated in every step, and with rows of varying length their sizes
+differ between steps, so the heap fragments. The resident set of bert_tiny grew from 470 MiB after the first step to
+609 MiB after 160 and 640 MiB after 400; trimmed at intervals, it stays near 530 MiB.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import cache
 from typing import Any
 
 EVERY = 20
-"""Steps. It costs time, in pages that have to be made again: done in every step, a third of that of bert_tiny."""
+"""Interval in steps. Trimming costs page faults: in every step, a third of the time of a bert_tiny step."""
 
 
-def give_back() -> None:
-    """Let the system have the free pages of this process's heap; does nothing without glibc."""
+def trim_heap() -> None:
+    """Return free heap pages of this process to the system; no effect without glibc."""
     trim = _trim()
     if trim is not None:
         trim(0)
@@ -26,5 +26,5 @@ def give_back() -> None:
 def _trim() -> Any:
     try:
         return ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library, or none that can be asked
+    except (AttributeError, OSError, TypeError):  # another C library
         return None

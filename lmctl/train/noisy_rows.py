@@ -1,8 +1,8 @@
-"""A micro-batch with its texts rewritten and its targets the same, for an adversary that compares the two.
+"""Augmentation of a micro-batch with unchanged targets, for an adversary that compares clean and noisy rows.
 
-What is asked about keeps its answer and must be found again. Where a row is asked about as a whole, or a decoder is
-beside the encoder, only special pieces stay; an encoder's masked words stay as they are, and what lies between them
-is rewritten; a decoder, which is asked about every next piece, has each word rewritten within its own pieces.
+Tokens with a target must be found again after rewriting. For classification, and for encoder-decoders, any text may
+change and only special tokens stay. For masked language models the words with a target stay as well, and the text
+between them is rewritten. For decoders, where every next token is a target, each word keeps its number of tokens.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from lmctl.core.batch import Batch, Targets, padding_mask, rectangle
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 
-class Row(NamedTuple):
-    """One row after rewriting."""
+class RewrittenRow(NamedTuple):
+    """One row after augmentation, aligned with the row before."""
 
     ids: np.ndarray
-    """int64 [m]."""
+    """Token ids, int64 [m]."""
     source: np.ndarray
-    """int64 [m]: a place in the row before, for each piece one that it was made of."""
+    """Alignment int64 [m]: for each token, a position in the old row that it was made from."""
     places: np.ndarray
-    """int64 [n]: where each piece of the row before is now; means nothing for those that were rewritten."""
+    """Alignment int64 [n]: new position of each old token; undefined for rewritten tokens."""
 
 
 @dataclass(frozen=True)
 class Rewriting:
-    """How rows of one task are rewritten."""
+    """Augmentation of the rows of one task."""
 
     rewrite: Rewrite
     vocabulary: Vocabulary
     room: int
-    """Positions that a row may have; what does not fit is cut off where it was rewritten."""
+    """Maximum length of a row; rewritten text is truncated to it."""
     whole_rows: bool
-    """The task asks about whole rows."""
+    """Whether targets belong to whole rows (classification)."""
     causal: bool
-    """The network is a decoder."""
+    """Whether the network is a decoder."""
 
     def __call__(self, batch: Batch, real: Tensor, generators: Sequence[np.random.Generator]) -> Batch:
-        """`batch` in the host's memory, `real` bool [R, L] as `real_positions` gives it, a generator for each row."""
+        """`batch` in host memory, `real` bool [R, L] from `real_positions`, one generator per row."""
         ids, width = batch.inputs["input_ids"].numpy(), batch.inputs["input_ids"].shape[1]
         pieces = [line[kept] for line, kept in zip(ids, real.numpy(), strict=True)]
         if self.causal and not self.whole_rows:
@@ -65,8 +65,8 @@ class Rewriting:
         return self._batch(batch, rows, here)
 
     def _word_by_word(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """`ids` int64 [n] with each word rewritten and cut to as many pieces as it had, or followed by those of its
-        own that are left."""
+        """Rewrite each word of `ids` int64 [n] and truncate it to its old number of tokens; if it became shorter, its
+        old tokens fill the rest."""
         changed, special = ids.copy(), self.vocabulary.special[ids]
         for word in np.split(np.arange(len(ids)), np.flatnonzero(np.diff(word_numbers(ids, self.vocabulary))) + 1):
             if len(word) and not special[word].any():
@@ -74,9 +74,11 @@ class Rewriting:
                 changed[word[: len(pieces)]] = pieces
         return changed
 
-    def _run_by_run(self, ids: np.ndarray, asked: np.ndarray, slack: int, generator: np.random.Generator) -> Row:
-        """`ids` int64 [n] with what lies between special pieces and words with an `asked` piece rewritten, in at most
-        `slack` pieces more than it had."""
+    def _run_by_run(
+        self, ids: np.ndarray, asked: np.ndarray, slack: int, generator: np.random.Generator
+    ) -> RewrittenRow:
+        """Rewrite the text of `ids` int64 [n] between special tokens and words with an `asked` token (one with a
+        target), with at most `slack` tokens more than before."""
         words = word_numbers(ids, self.vocabulary)
         stays = np.zeros(len(words) + 1, dtype=bool)
         stays[words[self.vocabulary.special[ids] | asked]] = True
@@ -93,9 +95,9 @@ class Rewriting:
             parts.append(pieces)
             sources.append(source)
             length += len(pieces)
-        return Row(np.concatenate(parts), np.concatenate(sources), places)
+        return RewrittenRow(np.concatenate(parts), np.concatenate(sources), places)
 
-    def _batch(self, batch: Batch, rows: Sequence[Row], here: bool) -> Batch:
+    def _batch(self, batch: Batch, rows: Sequence[RewrittenRow], here: bool) -> Batch:
         before = batch.inputs["input_ids"].shape[1]
         ids, lengths = rectangle([row.ids for row in rows], self.vocabulary.pad)
         inputs = {name: value for name, value in batch.inputs.items() if name != "attention_mask"}

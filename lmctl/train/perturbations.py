@@ -1,4 +1,4 @@
-"""What an adversary may do to the rows of a micro-batch: shift their word embeddings, or rewrite their texts."""
+"""Perturbations for adversarial training: shifted word embeddings and augmented texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lmctl.train.rows import real_positions, row_generators
 
 
 class Embeddings:
-    """The output of one embedding module, where a hook waits for shifts from now on."""
+    """Forward hook on an embedding module that adds a perturbation to its output."""
 
     def __init__(self, module: Any) -> None:
         self.width = int(module.embedding_dim)
@@ -32,13 +32,13 @@ class Embeddings:
         module.register_forward_hook(self._shift)
 
     def _shift(self, module: Any, inputs: Any, output: Tensor) -> Tensor | None:
-        # A decoder may read with the same module as its encoder, which comes first.
+        # Encoder and decoder may share the module; the encoder calls it first.
         shift, self._waiting = self._waiting, None
         return None if shift is None else output + shift.to(output.dtype)
 
     @contextmanager
     def shifted(self, shift: Tensor) -> Iterator[None]:
-        """Inside it, the next output has `shift` [R, L, H] added to it."""
+        """Context in which `shift` [R, L, H] is added to the module's next output."""
         self._waiting = shift
         try:
             yield
@@ -49,41 +49,41 @@ class Embeddings:
 
 
 class Perturbations(ABC):
-    """What an adversary may do to rows; `window` is the number of the step, skipped ones included."""
+    """Perturbations of a micro-batch; `window` is the number of the step, skipped steps included."""
 
     def __init__(self, network: Any, device: torch.device) -> None:
         self.network, self.device = network, device
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """Those of the network, ready to be shifted."""
+        """The hook on the network's word embeddings."""
         return Embeddings(self.network.word_embeddings())
 
     def real(self, batch: Batch) -> Tensor:
-        """bool [R, L], where the rows lie: what is not padding."""
+        """Mask bool [R, L], in host memory: True where not padding."""
         return real_positions(batch)
 
     def zeros(self, batch: Batch) -> Tensor:
-        """float32 [R, L, H], which wants a gradient."""
+        """A perturbation of zeros, float32 [R, L, H], with `requires_grad`."""
         shape = (*batch.inputs["input_ids"].shape, self.embeddings.width)
         return torch.zeros(shape, device=self.device, requires_grad=True)
 
     @abstractmethod
     def random_shift(self, batch: Batch, window: int) -> Tensor:
-        """As `AttackedBatch.random_shift`; the rows in the host's memory."""
+        """As `AttackedBatch.random_shift`, for rows in host memory."""
 
     @abstractmethod
     def rewritten(self, batch: Batch, augment: Augment, window: int) -> Batch:
-        """The rows, in the host's memory, with their texts rewritten and their targets the same."""
+        """The rows, in host memory, with augmented texts and unchanged targets."""
 
 
 class TextPerturbations(Perturbations):
-    """Those of a run."""
+    """The perturbations of a run."""
 
     def __init__(self, plan: Plan, prepared: Prepared, network: Any, device: torch.device) -> None:
         super().__init__(network, device)
         self.plan, self.vocabulary = plan, prepared.vocabulary
-        if plan.compile:  # a compiled network sees no hooks that come later
+        if plan.compile:  # hooks must be registered before compilation
             _ = self.embeddings
         self.rewrites = rewrites_of(plan.adversary.augments, prepared)
 
@@ -103,7 +103,7 @@ class TextPerturbations(Perturbations):
 
 
 def rewrites_of(augments: Mapping[str, Augment], prepared: Prepared) -> dict[int, Rewrite]:
-    """Each augmentation made ready, by its identity; ConfigError if it changes no text, before there is work."""
+    """Prepare each augmentation, by its `id()`; ConfigError if it changes no text, before any work."""
     ready = {}
     for key, augment in augments.items():
         rewrite = augment.rewriter(prepared.tokenizer, prepared.vocabulary)
@@ -117,8 +117,9 @@ def rewrites_of(augments: Mapping[str, Augment], prepared: Prepared) -> dict[int
 
 
 def random_start(real: Tensor, generators: list[np.random.Generator], width: int, device: torch.device) -> Tensor:
-    """float32 [R, L, width]: even draws from -1 to 1 over the root of their number in the row; 0 where `real` bool
-    [R, L] (in the host's memory) is not set. Each row's numbers are drawn on the device, from a seed of its own."""
+    """Random perturbation float32 [R, L, width]: uniform from -1 to 1, divided by the square root of the number of
+    values in the row; 0 where `real` bool [R, L] (in host memory) is False. Drawn on the device, with one seed per
+    row."""
     start = torch.zeros(*real.shape, width, device=device)
     source = torch.Generator(device)
     for row, generator in enumerate(generators):

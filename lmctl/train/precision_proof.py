@@ -1,11 +1,11 @@
-"""The self-proof of a precision on the run's first batch.
+"""Precision proof: a check, on the run's first batch, that low precision is really used and not too inexact.
 
-Several libraries' low-precision modes were seen to do nothing without saying so. So before the first step one
-batch is run forward in the run's precision and in fp32: the low-precision products are counted (more than none),
-the logits must differ, and not by more than a stated signal-to-noise ratio allows. Where weights are stored in a
-low precision they are counted too, and compared with the float weights they were made from. Then every linear layer's
-products, gradients and update are looked at one by one (`precision_proof_layers.py`). After the first step at more than
-a hundredth of the learning rate some weight must have changed.
+Low-precision modes of several libraries were found to have no effect without a warning. So before the first step one
+batch runs forward in the run's precision and in fp32: the number of low-precision products must be above zero, and the
+logits must differ, by no more than a minimum signal-to-noise ratio allows. Weights stored in a low precision are
+counted too, and compared with the float weights they were made from. Then products, gradients and update of every
+linear layer are compared one by one (`precision_proof_layers.py`). After the first step at more than a hundredth of the
+peak learning rate some weight must have changed.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from lmctl.train.trainer import StepReport, Trainer
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 ROWS = 8
-"""Rows of the first batch that are enough to tell."""
+"""Rows of the first batch that are used."""
 LEARNT_FROM = 4
-"""Of these, rows that gradients are looked at of: with what is kept of them, less than a step takes. Never more than a
-micro-batch has, and one only where activations do not fit into memory."""
+"""Of these, rows for the gradients: their activations take less memory than a step's. Never more than a micro-batch
+has, and one only where activations do not fit into memory."""
 SLOPE = 0.1
-"""How far from 1 the slope of a layer's product, gradient or update on float32's may be. Honest formats were within
-0.025: fp8 0.015, int8 0.002, bf16 with Kahan's sum 0.023."""
+"""Maximum distance from 1 of the regression slope of a layer's product, gradient or update on that of float32. Correct
+formats were within 0.025: fp8 0.015, int8 0.002, bf16 with Kahan summation 0.023."""
 
 
 def prove(trainer: Trainer) -> dict[str, Any]:
-    """The dtype table of the run with its proof; raises if a low precision does nothing, or too much."""
+    """Run the proof and return the dtype table with its results; raises if low precision has no effect, or is too
+    inexact."""
     device, precision = trainer.processes.device, trainer.plan.precision
     table: dict[str, Any] = dict(precision.table(device))
     if trainer.plan.optim.state_bits == 8:
@@ -47,7 +48,9 @@ def prove(trainer: Trainer) -> dict[str, Any]:
     task = next(iter(trainer.stream.streams))
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        reference, logits, products = both_ways(trainer.learner, trainer.stream.first(task, ROWS).to(device))
+        reference, logits, products = logits_in_both_precisions(
+            trainer.learner, trainer.stream.first(task, ROWS).to(device)
+        )
     noise = float((logits - reference).norm() / reference.norm())
     decibel = float("inf") if noise == 0 else -20 * float(torch.log10(torch.tensor(noise)))
     table["half_products"] = products["bf16"] + products["fp16"]
@@ -80,12 +83,12 @@ def prove(trainer: Trainer) -> dict[str, Any]:
     return table
 
 
-def both_ways(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[str]]:
-    """All logits that the loss of `batch` asks for, float32 [n], in fp32 and in the run's precision, and the products
-    of the second pass by kind."""
+def logits_in_both_precisions(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[str]]:
+    """Logits of the losses of `batch`, float32 [n], in fp32 and in the run's precision, with the number of
+    low-precision products of the second pass by kind."""
     device, precision = learner.device, learner.precision
     learner.eval()
-    # Compiled code would neither be counted nor, once a mode has watched it, be used in training.
+    # Eager mode: products in compiled code are not counted, and code compiled under a mode would not be reused.
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         with precision.reference(device):
             reference = _logits(learner, batch)
@@ -96,8 +99,8 @@ def both_ways(learner: Learner, batch: Batch) -> tuple[Tensor, Tensor, Counter[s
 
 
 def _layers(trainer: Trainer, task: str) -> list[Finding]:
-    """What was found of each linear layer, all of it good (else LmctlError); nothing where nothing is to be proven. A
-    run that goes on was found good when it began."""
+    """Findings of all linear layers; LmctlError if one of them fails. None without low precision, or for a resumed run,
+    which was checked when it began."""
     plan, learner, processes = trainer.plan, trainer.learner, trainer.processes
     if trainer.state.window or (plan.precision.product is None and plan.precision.storage is None):
         return []
@@ -113,10 +116,10 @@ def _layers(trainer: Trainer, task: str) -> list[Finding]:
 
 
 def _good(one: Finding, least: float) -> None:
-    """LmctlError if it is not what rounding leaves of what is right."""
-    # Gradients have heavier tails than outputs, so scales fit them less; updates are rounded on purpose.
+    """LmctlError if a finding is not explained by rounding."""
+    # Gradients have heavier tails than outputs, so scales fit them less well; updates are rounded stochastically.
     least = {"output": least, "update": -math.inf}.get(one.what, least / 2)
-    if not abs(one.slope - 1) <= SLOPE:  # also if it is not a number
+    if not abs(one.slope - 1) <= SLOPE:  # also true for NaN
         wrong = f"is {one.slope:.2f} times that of fp32 (rounding leaves {1 - SLOPE:g} to {1 + SLOPE:g})"
     elif one.decibel < least:
         wrong = f"differs too much from that of fp32 ({one.decibel:.0f} dB, below {least:.0f})"
@@ -125,23 +128,23 @@ def _good(one: Finding, least: float) -> None:
     raise LmctlError(f"precision: the {one.what} of {one.layer} {wrong}", NEAREST)
 
 
-FELT = 0.01
-"""Of the peak learning rate: below it, early in a warm-up, a step may be too small for every weight."""
+LEAST_LR = 0.01
+"""Share of the peak learning rate below which, early in warm-up, an update may be too small to change any weight."""
 
 
 class FirstStep:
-    """Watches whether the first steps that are taken change anything."""
+    """Check that the first steps change the weights."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.before = checksum(trainer.learner) if trainer.state.step == 0 else None
 
-    def felt(self, report: StepReport) -> bool:
-        """Whether there is nothing more to watch: `report` is of the first step that can be felt. LmctlError if there
-        was a gradient then, and every weight is what it was at the beginning."""
-        if self.before is None:  # the run goes on from a later step
+    def complete(self, report: StepReport) -> bool:
+        """Whether the check is complete: `report` is of the first step with a sufficient learning rate. LmctlError if
+        there was a gradient then, and no weight has changed since the beginning."""
+        if self.before is None:  # a resumed run
             return True
-        if not report.taken or report.lr < FELT * self.trainer.plan.optim.lr:
+        if not report.taken or report.lr < LEAST_LR * self.trainer.plan.optim.lr:
             return False
         if float(report.grad_norm) > 0 and checksum(self.trainer.learner) == self.before:
             raise LmctlError(
@@ -156,9 +159,9 @@ WORDS = {"bf16": "half-precision", "fp16": "half-precision"}
 
 
 def _loud_enough(trainer: Trainer, what: str, decibel: float) -> None:
-    """A run that goes on was found good when it began, and must not be lost to what its weights have become."""
+    """LmctlError if the signal-to-noise ratio is too low. A resumed run, checked when it began, is never ended here."""
     least = trainer.plan.precision.least_decibel
-    if trainer.state.window == 0 and not decibel >= least:  # also if it is not a number
+    if trainer.state.window == 0 and not decibel >= least:  # also true for NaN
         raise LmctlError(
             f"precision: {what} differs too much from fp32 ({decibel:.0f} dB, below {least:.0f})",
             NEAREST,
@@ -172,8 +175,8 @@ def _logits(learner: Learner, batch: Batch) -> Tensor:
 
 
 class CountDtypes(TorchDispatchMode):
-    """Counts, below autocast, the products that show by themselves what they are: those of operands in half
-    precision, and those of float32 operands while torch is free to use TF32."""
+    """Torch dispatch mode below autocast that counts products by operand dtype: half precision, and float32 while TF32
+    is allowed."""
 
     PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear")
 

@@ -1,13 +1,13 @@
-"""The self-proof of a precision, layer by layer: products, gradients and an update, against float32.
+"""Precision proof per layer: products, gradients and an update of every linear layer, compared with float32.
 
-One pass forward and backward in float32 gives every linear layer an input and an output gradient of its own. With
-these each layer is asked, by itself, for its three products (output, input gradient, weight gradient) in the run's
-precision, and then for one step of the run's optimiser; both are compared with what plain float32 matrices give. So a
-fault is found where it is, however little of it is to be seen in the logits of a network that has not learnt yet.
+One forward and backward pass in float32 gives every linear layer its input and output gradient. With these each layer
+computes its three products (output, input gradient, weight gradient) in the run's precision, and one step of the run's
+optimiser. Both are compared with plain float32 matrices. So a fault is found in its layer, even if it hardly changes
+the logits of an untrained network.
 
-Two things are told apart. Rounding, to nearest or stochastically, is noise: it leaves the slope of what was computed on
-what is right at 1, and a format has so much of it as it has. A product that is negated, scaled or not computed, and an
-update that is not written, have another slope.
+Noise and faults are told apart by linear regression. Rounding, to nearest or stochastic, is noise: the slope stays 1,
+and the noise level is that of the format. A product that is negated, scaled or missing, or an update that is not
+written, has another slope.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from lmctl.precision.stored_linear import StoredWeight
 from lmctl.train.learner import Learner
 
 STEP = 0.05
-"""Of a weight's own size is the update that is tried, whatever the run's learning rate: far above one step of any grid,
-so that noise says little."""
+"""Size of the test update relative to the weight, whatever the run's learning rate: far above one step of any grid, so
+that rounding noise is small."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How something that was computed in a low precision compares with float32."""
+    """Comparison of a low-precision result with float32."""
 
     layer: str
     what: str
     """"output", "input gradient", "weight gradient" or "update"."""
     slope: float
-    """Of the low precision on float32, by least squares: 1 if it is right but for noise."""
+    """Least-squares slope of the low-precision result on float32: 1 except for noise."""
     decibel: float
-    """Signal to noise."""
+    """Signal-to-noise ratio."""
 
     @classmethod
     def of(cls, layer: str, what: str, low: Tensor, right: Tensor) -> Finding | None:
-        """None where there is nothing to compare: what is right is zero all over."""
+        """None if the float32 result is zero everywhere."""
         low, right = low.detach().float().reshape(-1), right.detach().float().reshape(-1)
         signal, noise = float(right.norm()), float((low - right).norm())
         if signal == 0:
@@ -58,20 +58,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Seen:
-    """What went through one layer."""
+    """Input and output gradient of one layer."""
 
     name: str
     layer: Any
     x: Tensor
-    """[..., I], as it came."""
+    """Input [..., I]."""
     gradient: Tensor | None
-    """[..., O] of the output; None if nothing below the layer, and not the layer itself, learns."""
+    """Output gradient [..., O]; None if neither the layer nor anything below it is trained."""
 
 
 def findings(learner: Learner, batch: Batch, optim: Any, seed: int) -> Iterator[Finding]:
-    """Everything about every linear layer that `batch` goes through. Weights and gradients are left as they were,
-    random numbers are used up. `optim` is the run's update rule, `seed` the run's. Steps are tried on every weight that
-    is kept in a low precision, and on one of the others, which are all alike."""
+    """Findings for every linear layer that `batch` passes through. Weights and gradients are restored, random
+    generators are not. `optim`: the run's optimiser settings, `seed`: the run's. Updates are tested for every weight in
+    low-precision storage, and for one of the others, which are all alike."""
     plain = False
     for seen in _passes(learner, batch):
         yield from _products(learner, seen)
@@ -82,14 +82,14 @@ def findings(learner: Learner, batch: Batch, optim: Any, seed: int) -> Iterator[
 
 
 def _passes(learner: Learner, batch: Batch) -> list[Seen]:
-    """One pass in float32, forward and backward."""
+    """One forward and backward pass in float32."""
     inputs: dict[str, tuple[Any, Tensor]] = {}
     gradients: dict[str, Tensor] = {}
     hooks = []
 
     def watch(name: str) -> Any:
         def hook(layer: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if name not in inputs:  # a layer that is used several times is looked at once
+            if name not in inputs:  # a layer that is called several times is recorded once
                 inputs[name] = (layer, args[0].detach())
                 if output.requires_grad:
                     output.register_hook(lambda gradient: gradients.__setitem__(name, gradient.detach()))
@@ -99,7 +99,7 @@ def _passes(learner: Learner, batch: Batch) -> list[Seen]:
     for name, module in learner.network.named_modules():
         if isinstance(module, KINDS):
             hooks.append(module.register_forward_hook(watch(name)))
-    # A recurrent row that begins anew needs no track; and cuDNN's recurrent layers learn in training mode only.
+    # Rows without carried state need no track; and cuDNN's recurrent layers have a backward pass in training mode only.
     batch = replace(batch, inputs={name: v for name, v in batch.inputs.items() if name not in ("track", "fresh")})
     kernels = torch.backends.cudnn.flags(enabled=False)
     try:
@@ -134,8 +134,8 @@ def _products(learner: Learner, seen: Seen) -> Iterator[Finding]:
 
 
 def _update(learner: Learner, seen: Seen, optim: Any, seed: int) -> Iterator[Finding]:
-    """One step of the optimiser on this layer's weight, and on the same in float32, with one gradient as the layer has
-    it: how it was rounded is found above, and a rule need not be continuous (Muon lifts what is next to nothing)."""
+    """One optimiser step on this layer's weight, and the same in float32, with the same gradient as the layer has it:
+    its rounding is checked above, and an optimiser need not be continuous (Muon amplifies values near zero)."""
     layer, device = seen.layer, learner.device
     assert seen.gradient is not None
     before = _weight(layer).clone()
@@ -145,7 +145,7 @@ def _update(learner: Learner, seen: Seen, optim: Any, seed: int) -> Iterator[Fin
     _step(optim.optimiser(LayerAsLearner(plain), device), plain.weight, _as(layer, gradient).float(), 1.0)
     right = plain.weight.detach() - before
     size, weight = float(right.norm()), float(before.norm())
-    if size == 0 and gradient.any():  # the optimiser itself does nothing
+    if size == 0 and gradient.any():  # the optimiser has no effect even in float32
         yield Finding(seen.name, "update", 0.0, 0.0)
     if size == 0 or weight == 0:
         return
@@ -159,7 +159,7 @@ def _update(learner: Learner, seen: Seen, optim: Any, seed: int) -> Iterator[Fin
 
 
 class LayerAsLearner(nn.Module):
-    """A layer as a network of its own, for an optimiser."""
+    """A single layer as a network, for an optimiser."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class LayerAsLearner(nn.Module):
 
 @contextmanager
 def _as_it_was(layer: Any) -> Iterator[None]:
-    """Puts back, bit by bit, what a step inside has changed of the layer."""
+    """Context that restores the layer bit by bit."""
     tensors = [*layer.buffers(), *(p for p in layer.parameters() if p.untyped_storage().size())]
     kept, gradient = [tensor.detach().clone() for tensor in tensors], layer.weight.grad
     try:
@@ -194,17 +194,17 @@ def _step(optimizer: Any, weight: Any, gradient: Tensor, rate: float) -> None:
 
 
 def _weight(layer: Any) -> Tensor:
-    """What a layer's weight stands for, float32 [O, I]."""
+    """The dequantised weight of a layer, float32 [O, I]."""
     return _as(layer, layer.read() if isinstance(layer, StoredWeight) else layer.weight.detach().float())
 
 
 def _stored(layer: Any) -> bool:
-    """Whether its weight is kept in anything but float32."""
+    """Whether the weight is stored in another format than float32."""
     return isinstance(layer, StoredWeight) or layer.weight.dtype != torch.float32
 
 
 def _as(layer: Any, weight: Tensor) -> Tensor:
-    """A weight [O, I] as the layer has it, and back: GPT-2's `Conv1D` has [I, O]."""
+    """Transpose between [O, I] and the layer's layout, both ways: GPT-2's `Conv1D` has [I, O]."""
     return weight if isinstance(layer, nn.Linear) else weight.t()
 
 
@@ -213,7 +213,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _unit(gradient: Tensor) -> Tensor:
-    """Times the power of two that brings its largest value to about 1, as a loss scale would: products are linear in
-    it, and fp16 has no numbers below 6e-8."""
+    """Scale by a power of two so that the largest value is about 1, like a loss scale: products are linear in it, and
+    fp16 has no numbers below 6e-8."""
     largest = float(gradient.abs().max())
     return gradient.float() * 2.0 ** -torch.frexp(torch.tensor(largest)).exponent.item() if largest else gradient

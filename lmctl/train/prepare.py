@@ -1,4 +1,4 @@
-"""From the plan's text to token stores: split, train the tokenizer, tokenise, each kept in the cache."""
+"""Data preparation: split, tokenizer training and tokenisation to token stores, all in the content-addressed cache."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """One task's text, tokenised."""
+class TokenizedCorpus:
+    """Tokenised text of one task, by split."""
 
     train: TokenStore
     valid: TokenStore
@@ -41,18 +41,18 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs of text."""
+    """Tokenizer and tokenised text of all tasks."""
 
     tokenizer: PreTrainedTokenizerFast
     vocabulary: Vocabulary
-    corpora: dict[str, Corpus]
-    """By task; of a streamed source `train` is the first block."""
+    corpora: dict[str, TokenizedCorpus]
+    """By task; for a streamed source `train` is the first block."""
     fingerprints: dict[str, str]
-    """Of the tokenizer and of each task's text; a run resumes only on the same ones."""
+    """Fingerprints of the tokenizer and of each task's text, which must not change when a run is resumed."""
 
 
 def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> Prepared:
-    """Tokenizer and stores for the tasks of a run, made or found in the cache; `say` hears which."""
+    """Build tokenizer and token stores for a run's tasks, or find them in the cache; `say` reports which."""
     root = root_of(cache_dir)
     for name, task in mix.tasks.items():
         check_kind(name, task, len(mix.tasks) == 1)
@@ -60,7 +60,7 @@ def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> P
     for name, task in mix.tasks.items():
         with progress.stage(f"{name}: looking for it in the cache") as stage:
             texts[name] = dict(task.data.fingerprint())
-        sizes[name] = stage.total  # every reading is of as many bytes
+        sizes[name] = stage.total  # bytes of one reading: the same for every later one
     tokenizer = _tokenizer(root, spec, mix, texts, sizes, say)
     pieces = content_fingerprint(tokenizer)
     corpora = {}
@@ -69,7 +69,7 @@ def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> P
         train = _store(root, name, task, text, sizes[name], "train", tokenizer, pieces, None, say)
         _check_labels(name, task.objective, train)
         valid = _store(root, name, task, text, sizes[name], "valid", tokenizer, pieces, train.label_names, say)
-        corpora[name] = Corpus(train, valid)
+        corpora[name] = TokenizedCorpus(train, valid)
     fingerprints = {"tokenizer": pieces} | {task: json.dumps(text, sort_keys=True) for task, text in texts.items()}
     return Prepared(tokenizer, vocabulary(tokenizer), corpora, fingerprints)
 
@@ -82,7 +82,7 @@ NEAREST = {
 
 
 def check_kind(name: str, task: Task, alone: bool) -> None:
-    """ConfigError if the task's source has other rows than its objective reads; `alone`: it is the mix's only task."""
+    """ConfigError unless the task's source has the rows that its objective reads; `alone`: it is the only task."""
     wanted, given = task.objective.reads, task.data.yields
     if wanted != given:
         own = None
@@ -124,7 +124,7 @@ def _tokenizer(
         tokenizer.save_pretrained(folder)
 
     folder, hit = cached(root, "tokenizer", tokenizer_key(spec, mix, texts), make)
-    if not hit:  # on a hit the text need not be read at all
+    if not hit:  # on a cache hit the text is not read
         for name, task in mix.tasks.items():
             say(f"{name}: {task.data.describe()}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -140,8 +140,8 @@ def _tokenizer(
 
 
 def _look(name: str, task: Task) -> None:
-    """Before anything that takes long: DataError if the labels of a task are none, or if all of its documents are too
-    short. Reads the whole source once, as whoever splits it must."""
+    """Check the data before slow work: DataError if a task's labels are not valid, or if all of its documents are too
+    short. Reads the whole source once, which the split needs anyway."""
     if task.data.streamed:
         return
     rows = progress.counted(task.data.rows("train"))
@@ -154,34 +154,34 @@ def _look(name: str, task: Task) -> None:
 
 
 def extra_pieces(mix: Mix) -> list[str]:
-    """The special pieces that the objectives of `mix` need besides the usual five, each once."""
+    """Special tokens that the objectives of `mix` need besides the usual five, each once."""
     return list(dict.fromkeys(piece for task in mix.tasks.values() for piece in task.objective.pieces))
 
 
 def add_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> None:
-    """Make those of `pieces` that `tokenizer` lacks special pieces of it."""
+    """Add those of `pieces` that `tokenizer` lacks, as special tokens."""
     known = tokenizer.get_vocab()
     if missing := [piece for piece in pieces if piece not in known]:
         tokenizer.add_tokens(missing, special_tokens=True)
 
 
 def tokenizer_key(spec: TokenizerSpec, mix: Mix, texts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What determines the tokenizer of a run; `texts` are the fingerprints of the tasks' sources."""
+    """Cache key of a run's tokenizer; `texts`: fingerprints of the tasks' sources."""
     extra = extra_pieces(mix)
     key = {"spec": dict(spec.identity()), "texts": sorted(map(_canonical, texts.values()))}
     return key | ({"extra": extra} if extra else {})
 
 
 def declared_labels(task: Task) -> tuple[str, ...] | None:
-    """The classes that the task's source knows beforehand, if it does."""
+    """Class names that the source declares, or None."""
     return task.data.label_names or None
 
 
 def store_key(
     task: Task, text: Mapping[str, Any], split: Split, pieces: str, label_names: Sequence[str] | None
 ) -> dict[str, Any]:
-    """What determines one split's store: `text` is the source's fingerprint, `pieces` the tokenizer's; validation
-    takes the names of its labels from the training split."""
+    """Cache key of one split's token store. `text`: the source's fingerprint; `pieces`: the tokenizer's; validation
+    uses the label names of the training split."""
     key: dict[str, Any] = {"format": FORMAT, "text": dict(text), "split": split, "tokenizer": pieces}
     if task.objective.label_kind is not None:
         key |= {"labels": task.objective.label_kind, "names": None if label_names is None else list(label_names)}
@@ -210,7 +210,7 @@ def _store(
     def make(folder: Path) -> None:
         left_out: list[str] = []
         with progress.stage(f"{name}: reading", size, noun=what):
-            next(task.data.rows(split), None)  # unless it is split already, it is now
+            next(task.data.rows(split), None)  # makes the split, if it is not cached yet
         with progress.stage(f"{name}/{split}: tokenising", size, noun=what):
             write_store(folder, _documents(task.data, split, labels, left_out), tokenizer.backend_tokenizer)
         if labels is not None:

@@ -1,4 +1,4 @@
-"""Going on with a run: what may lie in its directory, who may write there, and which checkpoint is gone on with."""
+"""Resuming: checks of the run directory, its lock, and the choice of the checkpoint to load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
 from lmctl.plan import Plan
 from lmctl.train.run_identity import Identity, same_config
-from lmctl.train.run_record import claim, refuse_existing, summary_of, unmade, withdraw
+from lmctl.train.run_record import claim, missing_folders, refuse_existing, release_unused, summary_of
 
 if TYPE_CHECKING:
     from lmctl.parallel.processes import Processes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_folder(plan: Plan, paths: Paths) -> None:
-    """ConfigError if the run directory holds a run that `resume` does not mean."""
+    """ConfigError if the run directory has a run that `resume` does not allow to continue."""
     if plan.resume == "false" or (plan.resume == "auto" and not paths.config.exists()):
         refuse_existing(paths)
     elif plan.resume != "auto":
@@ -40,7 +40,7 @@ def check_folder(plan: Plan, paths: Paths) -> None:
 
 
 def check_config(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
-    """Refuse what `Identity.must_match` would, before any text is read."""
+    """The checks of `Identity.must_match` on the config, before any text is read."""
     if plan.resume == "false" or not paths.config.exists() or not any(paths.checkpoints.glob("step-*")):
         return
     began = OmegaConf.load(paths.config)
@@ -50,29 +50,29 @@ def check_config(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
 
 @contextmanager
 def claimed(plan: Plan, paths: Paths, processes: Processes) -> Iterator[None]:
-    """The run directory for this run alone: its first process holds the lock, and gives it up at the end, or after an
-    error, which leaves no directory behind if nothing was written into it. In all processes at once."""
+    """Lock the run directory for this run: rank 0 holds the lock until the end or an error, and removes the directory
+    if nothing was written into it. A collective operation."""
 
     def alone() -> Any:
         lock = claim(paths)
-        check_folder(plan, paths)  # again, now that nobody else can write there
+        check_folder(plan, paths)  # again, under the lock
         return lock
 
-    made = unmade(paths.root)
+    made = missing_folders(paths.root)
     lock = processes.first_does(alone)
     try:
         yield
     except BaseException:
         if lock is not None:
-            withdraw(paths, lock, made)
+            release_unused(paths, lock, made)
         raise
     if lock is not None:
         lock.release()
 
 
 def resume(plan: Plan, paths: Paths, trainer: Trainer, identity: Identity, say: Callable[[str], None]) -> bool:
-    """Load the checkpoint to go on from, if there is one; says whether the run is complete already. In all processes
-    at once."""
+    """Load the checkpoint to resume from, if there is one; returns whether the run is complete already. A collective
+    operation."""
     if plan.resume == "false":
         return False
     processes = trainer.processes
@@ -101,7 +101,7 @@ def resume(plan: Plan, paths: Paths, trainer: Trainer, identity: Identity, say: 
 
 
 def _found(plan: Plan, paths: Paths, processes: Processes, say: Callable[[str], None]) -> Contents | None:
-    """The checkpoint that was named, or the newest good one; None if there is none."""
+    """The named checkpoint, or the newest valid one; None if there is none."""
     from lmctl.train.checkpoint import Checkpoints, read_named
 
     store = Checkpoints(paths.checkpoints, plan.checkpoint.keep)
@@ -109,9 +109,9 @@ def _found(plan: Plan, paths: Paths, processes: Processes, say: Callable[[str], 
         contents = read_named(Path(plan.resume))
         processes.first_does(lambda: store.rewind(contents.state["progress"]["step"]))
         return contents
-    # The first process verifies, and sets damaged ones aside; the others read what it found good.
+    # Rank 0 verifies checkpoints and sets damaged ones aside; the others read the one it found valid.
     newest = processes.first_does(lambda: store.newest(say))
-    path = processes.agree(newest.path if newest else None)
+    path = processes.broadcast(newest.path if newest else None)
     if processes.first:
         return newest
     return read_named(path) if path else None

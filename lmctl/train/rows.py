@@ -1,4 +1,4 @@
-"""The rows of a batch: what of them is not padding, and random numbers that belong to a row."""
+"""Padding mask of a batch, and random generators per row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lmctl.core.counter_rng import CounterRng
 
 
 def real_positions(batch: Batch) -> Tensor:
-    """bool [R, L]: what is not padding on the side that is read."""
+    """Padding mask bool [R, L] of the input side: True where not padding."""
     if (documents := batch.inputs.get("documents")) is not None:
         return documents >= 0
     mask = batch.inputs.get("attention_mask")
@@ -21,7 +21,7 @@ def real_positions(batch: Batch) -> Tensor:
 
 
 def row_generators(batch: Batch, real: Tensor, draws: CounterRng, window: int) -> list[np.random.Generator]:
-    """One per row of a batch in the host's memory, by what stands in the row: in whatever micro-batch, and in whatever
-    process, it draws the same numbers, and others in every window."""
+    """One random generator per row of a batch in host memory, seeded by the row's content and the window: independent
+    of micro-batches and processes."""
     rows = (pieces[kept].numpy().tobytes() for pieces, kept in zip(batch.inputs["input_ids"], real, strict=True))
     return [draws.generator(window, zlib.crc32(row)) for row in rows]

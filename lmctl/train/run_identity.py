@@ -1,4 +1,4 @@
-"""What makes a run the run it is: a checkpoint is resumed only by a config that would have written it."""
+"""Identity of a run: the config and fingerprints that must not change for a checkpoint to be resumed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lmctl.data.base import Source
 from lmctl.tokenizer.base import TokenizerSpec
 
 FREE = without(TrainConfig, "identity")
-"""Keys, and sections, that may change when a run goes on; so may those of components that are marked alike, and places
-(`core.places`): what they lead to is compared itself. Where `eval.rows` changes, the run validates afresh and says so
+"""Keys and sections that may change on a resume. So may component fields that are marked so, and places
+(`core.places`), whose contents are compared instead. If `eval.rows` changes, the run validates again and says so
 (`train/validation_schedule.py`)."""
 
 
@@ -35,14 +35,14 @@ class Identity:
         return {"config": json.dumps(self.config), "fingerprints": self.fingerprints, "world": self.world}
 
     def must_match(self, saved: dict[str, Any]) -> None:
-        """Raise unless a checkpoint with the identity `saved` can be gone on with."""
+        """ConfigError unless a checkpoint with the identity `saved` can be resumed."""
         before = json.loads(saved["config"])
         same_config(before, self.config)
         for name, value in self.fingerprints.items():
             if name not in saved["fingerprints"] and name in _flat(before):
                 same_value(
                     name, _flat(before)[name], _flat(self.config)[name]
-                )  # a run from before models were compared
+                )  # a run of an older version, which did not record models
             elif saved["fingerprints"].get(name) != value:
                 known = {"tokenizer": "the tokenizer", "teacher": "the teacher"}
                 what = known.get(name, f"the model of {name}" if "." in name else f"the text of {name}")
@@ -52,7 +52,7 @@ class Identity:
 
 
 def same_config(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise unless a run that began with the config `before` can go on with `now`, both resolved."""
+    """ConfigError unless a run that began with the config `before` can be resumed with `now`, both resolved."""
     old, new = _with_workers(_flat(before)), _with_workers(_flat(now))
     keys = [key for tree in (before, now) for key in keys_of(tree, TrainConfig, _trusted(now))]
     free = {key.name for key in keys if _is_place(key) or not key.identity}
@@ -62,14 +62,14 @@ def same_config(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _with_workers(flat: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run whose compression is told how many workers are simulated where only its runner is: what a
-    worker has not sent yet belongs to it, so that a run of as many can go on, whichever key says it, and no other."""
+    """The number of simulated workers under one key, whether `compression` or `runner` sets it: residuals belong to
+    workers, so a run can be resumed with the same number of workers only."""
     both = ("compression.simulate_workers", "runner.workers")
     return flat | {both[0]: flat[both[0]] or flat.get(both[1])} if both[0] in flat else flat
 
 
 def same_value(key: str, was: Any, is_: Any) -> None:
-    """Raise unless a setting is what it was."""
+    """ConfigError unless a setting has its old value."""
     if was == is_:
         return
     shown, now = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in (was, is_))
@@ -81,8 +81,8 @@ def same_value(key: str, was: Any, is_: Any) -> None:
 
 
 def models_in(config: dict[str, Any]) -> dict[str, str]:
-    """Fingerprints of the models that a resolved config names, but for those that others compare: by key, as one would
-    type it. Of a folder the contents of its files; of a model on a hub the id."""
+    """Fingerprints of the models in a resolved config, by config key, unless others compare them. For a folder a hash
+    of its files, for a hub model its id."""
     keys = keys_of(config, TrainConfig, _trusted(config))
     return {key.name: _model(key.value) for key in keys if _is_place(key) and not _is_compared(key)}
 
@@ -101,8 +101,8 @@ def _is_place(key: Key) -> bool:
 
 
 def _is_compared(key: Key) -> bool:
-    """Whether what a place holds is compared by others, or decides nothing: sources and tokenizers tell what is in
-    them, and a run that goes on has its own weights."""
+    """Whether the place is compared elsewhere or need not be: sources and tokenizers have their own fingerprints, and a
+    resumed run has its own weights."""
     return issubclass(key.owner, (Source, TokenizerSpec)) or not key.identity
 
 

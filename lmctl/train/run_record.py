@@ -1,4 +1,4 @@
-"""The run directory: what a run writes down about itself. Only the first process writes."""
+"""The run directory: lock, config, environment, metrics and summary. Only rank 0 writes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra
 
 
 OURS = (".lock", "log.txt")
-"""What may lie in a run directory before the run: our lock, and the log that a sweep keeps of its job."""
+"""Files that may be in a run directory before the run: its lock, and a sweep's log of the job."""
 
 
 def claim(paths: Paths) -> FileLock:
-    """Create the run directory if need be and keep other runs out of it for as long as this process lives."""
+    """Create and lock the run directory, for as long as this process lives."""
     try:
         paths.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(paths.lock)
@@ -42,26 +42,25 @@ def claim(paths: Paths) -> FileLock:
     return lock
 
 
-def unmade(folder: Path) -> list[Path]:
-    """`folder` and those above it that do not exist yet, innermost first."""
+def missing_folders(folder: Path) -> list[Path]:
+    """`folder` and its parents that do not exist yet, innermost first."""
     return [one for one in (folder, *folder.parents) if not one.exists()]
 
 
-def withdraw(paths: Paths, lock: FileLock, made: Sequence[Path]) -> None:
-    """Give up a run directory that was claimed, and leave none behind if nothing was written into it. `made` are the
-    folders that were `unmade` before."""
+def release_unused(paths: Paths, lock: FileLock, made: Sequence[Path]) -> None:
+    """Unlock a run directory and remove it if nothing was written into it. `made`: the `missing_folders` of before."""
     try:
         if made and [entry.name for entry in paths.root.iterdir()] == [paths.lock.name]:
-            paths.lock.unlink()  # while it is held, so that nobody else has it
+            paths.lock.unlink()  # while the lock is held, so that no other process has it
             for folder in made:
                 folder.rmdir()
-    except OSError:  # another run's directory lies there by now, say
+    except OSError:  # for example because another run uses the directory by now
         pass
     lock.release()
 
 
 def refuse_existing(paths: Paths) -> None:
-    """A directory that already holds something is not written over."""
+    """ConfigError if a directory has contents: nothing is overwritten."""
     if not paths.root.exists() or all(entry.name in OURS for entry in paths.root.iterdir()):
         return
     if not paths.config.exists():
@@ -88,7 +87,7 @@ class Record:
         self.paths = paths
 
     def begin(self, config: dict[str, Any], fingerprints: dict[str, str], machine: dict[str, Any], keep: int) -> None:
-        """Write what is known at the start; metrics beyond byte `keep` belong to steps that are done again."""
+        """Write config and environment; metrics after byte `keep` are cut off, because their steps are repeated."""
         header = "# The whole config of this run: `lmctl train --from <this file>` repeats it.\n"
         write_text(self.paths.config, header + config_text(config))
         write_json(self.paths.environment, environment(machine) | {"fingerprints": fingerprints})
@@ -96,7 +95,7 @@ class Record:
             handle.truncate(min(keep, handle.tell()))
 
     def log(self, line: dict[str, Any]) -> int:
-        """Append one line to metrics.jsonl; returns its new length in bytes."""
+        """Append one line to metrics.jsonl; returns the new file size in bytes."""
         try:
             with open(self.paths.metrics, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line) + "\n")
@@ -105,7 +104,7 @@ class Record:
             raise disk_error(self.paths.metrics, error) from error
 
     def sync(self) -> None:
-        """Make sure the metrics are on the disk: a checkpoint is about to say how many there are."""
+        """fsync metrics.jsonl, whose size a checkpoint is about to record."""
         sync_file(self.paths.metrics)
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -113,7 +112,7 @@ class Record:
 
 
 def environment(machine: dict[str, Any]) -> dict[str, Any]:
-    """Versions, machine (as `lmctl.parallel.machine` describes it) and commit, for whoever wants to repeat the run."""
+    """Versions, machine (from `lmctl.parallel.machine`) and commit, for reproducing the run."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -133,7 +132,7 @@ def environment(machine: dict[str, Any]) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that lmctl runs from, if it runs from one."""
+    """Git commit of the checkout that lmctl runs from, if there is one."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A run as its user sees it: the trainer's steps with logging, validation, checkpoints, early stopping, summary."""
+"""Training session: the trainer's steps with logging, validation, checkpoints, early stopping and summary."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from lmctl.train.validation_schedule import Validator
 
 
 class Session:
-    """Carries one run through to its summary; every process has one, the first one writes."""
+    """Runs a trainer to the end of its budget; every process has one, rank 0 writes."""
 
     def __init__(
         self, trainer: Trainer, paths: Paths, display: Display, identity: Identity, config: dict[str, Any]
     ) -> None:
-        """`config` is what config.yaml will hold: the whole config, its references unresolved."""
+        """`config`: the contents of config.yaml, with interpolations unresolved."""
         self.trainer, self.paths, self.display = trainer, paths, display
         self.identity, self.config = identity, config
         self.plan, self.processes = trainer.plan, trainer.processes
@@ -55,19 +55,19 @@ class Session:
         self.pending: dict[str, list[Any]] = {}
         self._since = (0, 0.0)
         self._aside = 0.0
-        """Seconds that did not go into training since the trainer last looked at its clock."""
+        """Seconds spent outside of training since the trainer last read its clock."""
         self._saved = -1
         self._overflow: Tensor | None = None
 
     def run(self) -> dict[str, Any]:
-        """Train until the budget is spent; returns summary.json's contents."""
+        """Train until the budget is spent; returns the contents of summary.json."""
         try:
             with self._not_training():
                 self._begin()
             self.display.start()
             first: FirstStep | None = FirstStep(self.trainer)
             for report in self.trainer.steps():
-                if first is not None and first.felt(report):
+                if first is not None and first.complete(report):
                     first = None
                 if self._after(report):
                     break
@@ -78,7 +78,7 @@ class Session:
             status = "stopped" if isinstance(error, Stopped) else "failed"
             if self.began and self.processes.first:
                 self.record.finish(self._summary(status) | {"error": str(error)})
-                if status == "stopped" or self.processes.world == 1:  # else its peers' ends are the end of this one
+                if status == "stopped" or self.processes.world == 1:  # with peers, a failed process must exit now
                     self.plotter.draw(self.validator.baseline)
             raise
         finally:
@@ -115,9 +115,9 @@ class Session:
                 self._save()  # the untrained model may turn out to be the best
 
     def _stop(self) -> None:
-        """Save and end, because a signal said so."""
+        """Save a checkpoint and exit, after a stop signal."""
         self._save()
-        self.processes.wait()
+        self.processes.barrier()
         signals.ignore()
         raise Stopped(
             f"{self.trainer.stopped_by} after step {self.trainer.state.step}; everything is saved",
@@ -126,12 +126,12 @@ class Session:
         )
 
     def _after(self, report: StepReport) -> bool:
-        """Bookkeeping of one step; says whether to stop early."""
+        """Bookkeeping after one step; returns whether to stop early."""
         self.trainer.state.aside_seconds += self._aside
         self._aside = 0.0
         self._collect(report)
         if self.trainer.state.window % malloc_trim.EVERY == 0 and self.processes.device.type == "cpu":
-            malloc_trim.give_back()
+            malloc_trim.trim_heap()
         state, spent = self.trainer.state, self.trainer.spent()
         done = spent >= 1
         if not report.taken and not done:
@@ -139,27 +139,27 @@ class Session:
         if state.step % self.plan.log.every == 0 or done:
             self._log(report)
         with self._not_training():
-            return self._look(done, self.validator.moment(spent))
+            return self._validate_and_save(done, self.validator.is_due(spent))
 
-    def _look(self, done: bool, moment: bool) -> bool:
-        """Validate and save where it is time to; says whether to stop early."""
+    def _validate_and_save(self, done: bool, due: bool) -> bool:
+        """Validate and save if due; returns whether to stop early."""
         state, better = self.trainer.state, False
         every, patience = self.plan.checkpoint.every, self.plan.early_stop.patience
-        if validated := done or (moment and self.validator.worth_it()):
+        if validated := done or (due and self.validator.trained_enough()):
             better = self.validator.validate()
             self._write(self.validator.line())
         ends = done or (patience is not None and state.stale >= patience)
-        if ends or (moment if every is None else state.step % every == 0) or (better and patience is not None):
+        if ends or (due if every is None else state.step % every == 0) or (better and patience is not None):
             self._save()
         if validated and not ends and self.processes.first:
-            self.plotter.draw_now_and_then(self.validator.baseline)
+            self.plotter.draw_if_due(self.validator.baseline)
         if ends and not done:
             self.display.say(f"stopping early: {patience} validations without a better {self.plan.early_stop.metric}")
         return ends
 
     @contextmanager
     def _not_training(self) -> Iterator[None]:
-        """What happens inside it is no part of the speed of training."""
+        """Context whose time does not count as training time."""
         began = time.monotonic()
         yield
         self._aside += time.monotonic() - began
@@ -178,7 +178,7 @@ class Session:
             self._overflow = bad if self._overflow is None else self._overflow | bad
 
     def _check_finite(self) -> None:
-        """On a GPU, steps with gradients that are not finite were passed over there; now is the time to look."""
+        """On a GPU, steps with non-finite gradients were skipped on the device; check for them now."""
         if self._overflow is not None and bool(self._overflow):
             raise self.trainer.diverged()
         self._overflow = None
@@ -186,7 +186,7 @@ class Session:
     def _log(self, report: StepReport) -> None:
         trainer, state = self.trainer, self.trainer.state
         self._check_finite()
-        # A process may have had no rows of a task, so every one adds up all terms of the run.
+        # A process may have no rows of a task, so all processes sum over all terms of the run.
         sums = self.processes.sum([float(self.pending.get(name, (0.0,))[0]) for name in trainer.terms])
         counts = {name: pair[1] for name, pair in self.pending.items() if pair[1]}
         means = {name: s / counts[name] for s, name in zip(sums, trainer.terms, strict=True) if name in counts}
@@ -221,8 +221,8 @@ class Session:
         state.cosines = {}
 
     def _adversarial(self) -> dict[str, float]:
-        """What the adversary reported since the last log point, per target. A process may have had no rows of a task,
-        so sums and counts of all terms of the run are added up."""
+        """Adversarial losses since the last log point, per target; summed over all terms of the run, because a process
+        may have no rows of a task."""
         names = [f"adversarial/{name}" for name in self.trainer.terms]
         pairs = [pair for name in names for pair in map(float, self.pending.get(name, (0.0, 0.0)))]
         sums = self.processes.sum(pairs)
@@ -248,17 +248,17 @@ class Session:
         self._saved = state.window
 
     def _finish(self) -> dict[str, Any]:
-        """Export the weights that the run ends with, and write down figures that are theirs."""
+        """Export the final weights, and write the summary with their metrics."""
         trainer, state, validator = self.trainer, self.trainer.state, self.validator
         exported = state.step
-        if not validator.current:  # it stopped before a validation, or its budget was spent when it was resumed
+        if not validator.current:  # stopped before a validation, or resumed with a spent budget
             validator.validate()
             self._write(validator.line())
         if (best := self._best()) is not None:
             exported = best
             trainer.network.load_state_dict(read(self.checkpoints.path(best)).weights, strict=False)
             validator.measure_step(best)
-        elif validator.newest is None:  # the same figures again, for their intervals
+        elif validator.newest is None:  # the same metrics again, for their intervals
             validator.remeasure()
         summary = self._summary("completed") | {"exported_step": exported}
         summary["tokens_per_cpu_second"] = round(
@@ -271,16 +271,16 @@ class Session:
             summary |= {"model_bytes": weights.stat().st_size, "model_sha256": digest(weights)}
             self.record.finish(summary)
             self.plotter.draw(validator.baseline)
-        self.processes.wait()
+        self.processes.barrier()
         return summary
 
     def _best(self) -> int | None:
-        """The step whose weights early stopping wants exported, if they are not those that are there already."""
+        """Step of the weights that early stopping exports, or None for the current ones."""
         best = self.trainer.state.best
         if self.plan.early_stop.patience is None or best is None or best["step"] == self.trainer.state.step:
             return None
         step = int(best["step"])
-        damage = self.processes.agree(verify(self.checkpoints.path(step)) if self.processes.first else None)
+        damage = self.processes.broadcast(verify(self.checkpoints.path(step)) if self.processes.first else None)
         if damage is not None:
             self.display.say(f"the best weights, of step {step:,}, are not there ({damage}): the last are exported")
             return None

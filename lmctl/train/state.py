@@ -1,4 +1,4 @@
-"""All that a stopped run needs to go on as if it had never stopped, besides weights and optimiser."""
+"""Training state: counters, data position and random generators, for bit-exact resuming."""
 
 from __future__ import annotations
 
@@ -12,58 +12,59 @@ import torch
 
 @dataclass
 class TrainState:
-    """Where a run is. `step` counts optimiser steps taken; a skipped fp16 step uses up data all the same."""
+    """Progress of a run. `step` counts optimiser steps taken; a step that fp16 skips uses data without being
+    counted."""
 
     step: int = 0
     skipped: int = 0
     tokens: int = 0
-    """Real tokens seen, over all processes."""
+    """Tokens seen, without padding, over all processes."""
     seconds: float = 0.0
-    """Wall-clock seconds of training, validation and saving included, interruptions not."""
+    """Wall-clock seconds, with validation and saving, without interruptions."""
     cpu_seconds: float = 0.0
     """CPU seconds of this process in the same time."""
     task_tokens: dict[str, int] = field(default_factory=dict)
-    """The same by task."""
+    """Tokens by task."""
     position: dict[str, Any] = field(default_factory=dict)
-    """Where the data stands: a `Position` of lmctl/mix/stream.py."""
+    """Data position: a `Position` of lmctl/mix/stream.py."""
     bytes_sent: int = 0
-    """Bytes of gradients that one worker has sent to the others."""
+    """Bytes of gradients that one worker has sent."""
     bytes_dense: int = 0
-    """What it would have sent in float32, uncompressed."""
+    """Bytes that it would have sent uncompressed, in float32."""
     micro_batches: int = 0
-    """Micro-batches that the first process has learnt from."""
+    """Micro-batches of rank 0."""
     passes: int = 0
-    """Passes forward and backward that it took for them."""
+    """Forward and backward passes of rank 0 for them."""
     best: dict[str, Any] | None = None
     """`{"step", "metric", "value"}` of the best validation so far."""
     stale: int = 0
-    """Validations since then."""
+    """Number of validations since the best one."""
     valid: dict[str, float] = field(default_factory=dict)
-    """The newest validation."""
+    """Metrics of the newest validation."""
     validated: dict[str, Any] = field(default_factory=dict)
-    """Which weights and rows it is of: `{"window", "step", "rows": {task: rows}}`."""
+    """Weights and rows of the newest validation: `{"window", "step", "rows": {task: rows}}`."""
     aside_seconds: float = 0.0
-    """Of `seconds`, those of the first process that went into validating, saving and drawing."""
+    """Part of `seconds` that rank 0 spent on validation, saving and plots."""
     train: dict[str, float] = field(default_factory=dict)
-    """The newest logged training losses."""
+    """Training losses of the newest log point."""
     cosines: dict[str, float] = field(default_factory=dict)
-    """The newest cosines of the tasks' gradients since the last log point, by `conflict/<task>|<task>`."""
+    """Newest cosines of the tasks' gradients since the last log point, by `conflict/<task>|<task>`."""
     pending: dict[str, list[float]] = field(default_factory=dict)
-    """This process's sums, and the counts of all processes, per term since the last log point."""
+    """Sums of this process, and counts of all processes, per term since the last log point."""
     metrics_bytes: int = 0
-    """Length of metrics.jsonl; what lies beyond it was written after the checkpoint and will be written again."""
+    """Size of metrics.jsonl; what follows was written after the checkpoint and will be written again."""
 
     @property
     def window(self) -> int:
-        """Windows of data used up."""
+        """Number of windows (steps, taken or skipped) so far."""
         return self.step + self.skipped
 
     def shared(self) -> dict[str, Any]:
-        """What is the same in every process."""
+        """The part that is the same in every process."""
         return {name: value for name, value in asdict(self).items() if name not in OWN}
 
     def own(self) -> dict[str, Any]:
-        """What is this process's alone."""
+        """The part of this process alone."""
         return {name: value for name, value in asdict(self).items() if name in OWN}
 
 
@@ -71,14 +72,14 @@ OWN = ("cpu_seconds", "pending")
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator."""
+    """Seed all global random generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:
-    """Every generator's state, as tensors and lists that `torch.load(weights_only=True)` takes."""
+    """States of all generators, as tensors and lists that `torch.load(weights_only=True)` accepts."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     version, internal, gauss = random.getstate()
     return {

@@ -1,7 +1,7 @@
-"""Rows that come again as they were: `maskings=N` versions of each, one per epoch, then the first one again.
+"""Static masking: `maskings=N` versions of each row, one per epoch, used cyclically.
 
-A row looks different in every epoch: other masks, other cuts, another neighbour. With a few versions that repeat (as in
-BERT's own preprocessing; Liu et al. 2019, section 4.1, "static masking") a teacher need not be asked for ever.
+By default a row differs in every epoch: other masks, other cuts, another neighbour. With a few repeated versions (as in
+BERT's own preprocessing; Liu et al. 2019, section 4.1, "static masking") teacher logits can be cached.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from lmctl.core.batch import Batch
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
-from lmctl.distill.teacher import asks_teacher
+from lmctl.distill.teacher import needs_teacher
 from lmctl.objective.base import Examples, Material
 from lmctl.plan import Plan
 
 
 @dataclass(frozen=True)
 class Repeating(Examples):
-    """Examples whose epoch e is their epoch e mod `versions`."""
+    """Examples whose epoch e is epoch e mod `versions`."""
 
     examples: Examples
     versions: int
@@ -51,16 +51,16 @@ class Repeating(Examples):
 
 
 def repeating(examples: Mapping[str, Examples], versions: int | None) -> dict[str, Examples]:
-    """Every task's rows in `versions` versions; None: in another one in every epoch."""
+    """Every task's rows in `versions` versions; None: a new version in every epoch."""
     if versions is None:
         return dict(examples)
     return {task: Repeating(some, versions) for task, some in examples.items()}
 
 
 def versions_of(plan: Plan, examples: Mapping[str, Examples]) -> int | None:
-    """How many versions of its rows a run sees, if they repeat: what `maskings` says; else, where a teacher's answers
-    are kept, as many as the budget has epochs. ConfigError if nobody can tell."""
-    if plan.maskings is not None or not asks_teacher(plan) or plan.teacher_cache == "off":
+    """Number of versions of each row, or None if rows do not repeat: `maskings`; else, if teacher logits are cached,
+    the number of epochs in the budget. ConfigError if it cannot be determined."""
+    if plan.maskings is not None or not needs_teacher(plan) or plan.teacher_cache == "off":
         return plan.maskings
     budget, epochs = plan.budget, []
     if budget.epochs is not None:

@@ -1,6 +1,6 @@
-"""Micro-batches in, one optimiser step out.
+"""One optimiser step: gradient accumulation over micro-batches, all-reduce, unscale, clip, update.
 
-for batch in micro-batches:               gradient accumulation; gradients cross the network on the last pass only
+for batch in micro-batches:               gradient accumulation; gradients are all-reduced in the last pass only
     adversary.forward_backward(batch)     one call of the learner for a run without an adversary
         learner(passes).total.backward()
 strategy.reduce_gradients()               unless the backward pass has averaged them already
@@ -31,21 +31,21 @@ from lmctl.train.perturbations import Perturbations
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When a step is taken."""
+class StepContext:
+    """Position of a step in the run."""
 
     step: int
     """Steps taken before."""
     window: int
-    """Steps before, those included that fp16 skipped."""
+    """Steps before, with those that fp16 skipped."""
     progress: float
     """Share of the budget that is spent."""
     lr: float
     """Learning rate of the step, before factors of parameter groups."""
 
 
-class Sums:
-    """Sums and counts by name, over the micro-batches of a step; tensors stay on the device."""
+class StepSums:
+    """Sums and counts by name over the micro-batches of a step; tensors stay on the device."""
 
     def __init__(self) -> None:
         self.totals: dict[str, Any] = {}
@@ -60,20 +60,20 @@ class Sums:
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimiser step, or one that was not taken. Tensors stay on the device; reading them waits for it."""
+    """Result of one optimiser step, taken or skipped. Tensors stay on the device; reading them synchronises with it."""
 
     taken: bool
     grad_norm: Tensor
-    losses: Sums
-    """Of this process, by `<task>/<term>`."""
-    adversarial: Sums
-    """What the adversary reports."""
+    losses: StepSums
+    """Losses of this process by `<task>/<term>`."""
+    adversarial: StepSums
+    """Adversarial losses of this process."""
     micro_batches: int
     passes: int
 
 
 class TrainStep:
-    """Micro-batches in, one optimiser step out."""
+    """Gradient accumulation over micro-batches and one optimiser update."""
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class TrainStep:
         self.adversary, self.perturbations, self.clip_norm = adversary, perturbations, clip_norm
         self.several_tasks = len(learner.objectives) > 1
 
-    def __call__(self, window: Window, counts: Mapping[str, float], moment: Moment) -> StepResult:
+    def __call__(self, window: Window, counts: Mapping[str, float], moment: StepContext) -> StepResult:
         """`window`: this worker's micro-batches; `counts`: targets of the step by `<task>/<term>`, over all workers."""
         for group in self.optimizer.param_groups:
             group["lr"] = moment.lr * group.get("lr_factor", 1.0)
-        losses, adversarial, micro_batches, passes = Sums(), Sums(), 0, 0
+        losses, adversarial, micro_batches, passes = StepSums(), StepSums(), 0, 0
         scale = self.scaler.value
         mean_counts = self.strategy.mean_counts(counts)
         for number, batch in enumerate(window.batches, start=1):
@@ -109,7 +109,7 @@ class TrainStep:
             shown = {t: v for t, v in outcome.losses.items() if not (batch.generated and t in batch.targets)}
             losses.add(batch.task, shown, sizes)
             adversarial.add(batch.task, outcome.adversarial, sizes)
-        if not window.batches:  # fewer rows than workers; the others wait for these gradients all the same
+        if not window.batches:  # fewer rows than workers: zero gradients, because the other workers wait for them
             self.strategy.module([], Share(mean_counts, scale=scale)).total.backward()
         self.strategy.reduce_gradients(scale, moment.step)
         self.scaler.unscale(self.optimizer)
@@ -119,26 +119,26 @@ class TrainStep:
         return StepResult(taken, norm, losses, adversarial, micro_batches, passes)
 
     def zero_grad(self) -> None:
-        """Let go of the gradients, which are kept until whoever looks for one that is not finite has seen them."""
+        """Free the gradients; not at the end of the step, so that a non-finite one can still be found."""
         self.optimizer.zero_grad(set_to_none=True)
 
 
 class MicroBatch:
-    """One micro-batch in the hands of an adversary: an `AttackedBatch`."""
+    """One micro-batch with its forward and backward passes: the `AttackedBatch` of an adversary."""
 
     def __init__(self, step: TrainStep, origin: Batch, share: Share, window: int, last: bool) -> None:
-        """`origin` in the host's memory; `last` if no other micro-batch of its worker follows in this step."""
+        """`origin` in host memory; `last`: this is the worker's last micro-batch of the step."""
         self.step, self.origin, self.share, self.window, self.last = step, origin, share, window, last
         self.passes = 0
-        """Forward and backward."""
+        """Number of forward and backward passes so far."""
         self.read = False
         """Whether the network has read it."""
         self.ended = False
         self._dropout: Tensor | None = None
         self._before: Any = None
-        """What a recurrent network carried before the first pass."""
+        """Recurrent state before the first pass."""
         self._after: Any = None
-        """What it carried after it, which is what the next micro-batch goes on from."""
+        """Recurrent state after the first pass, from which the next micro-batch continues."""
 
     @cached_property
     def batch(self) -> Batch:
@@ -180,7 +180,7 @@ class MicroBatch:
     def _passes(self, views: Sequence[View], last: bool) -> list[Pass]:
         """The passes of one call of the learner, the `last` one or not."""
         if self._dropout is None:
-            if not last:  # another call will replay it
+            if not last:  # a later call will replay the dropout masks
                 self._dropout = dropout_state(self.step.learner.device)
         elif not views[0].fresh:
             set_dropout_state(self._dropout, self.step.learner.device)
@@ -197,8 +197,8 @@ class MicroBatch:
 
     @contextmanager
     def _read(self, view: View) -> Iterator[None]:
-        """Inside it, the network reads a view: its embeddings are shifted, and a recurrent network goes on from the
-        state that it had before the first pass, and is left in the one that it had after that."""
+        """Context of the network's forward pass: shifted embeddings, and for recurrent networks the state before the
+        first pass, replaced afterwards by the state after the first pass."""
         network, first, self.read = self.step.learner.network, not self.read, True
         self.passes += not view.fixed
         if first:

@@ -1,4 +1,4 @@
-"""From a block of a stream to the examples of a task: what `prepare` does with whole corpora, in memory."""
+"""Tokenisation of a stream's blocks to examples in memory, as `prepare` does for whole corpora."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BlockMaker:
-    """Reads blocks for one task; a `ReadBlock` of lmctl/mix/block_stream.py."""
+    """Block reader of one task: a `ReadBlock` of lmctl/mix/block_stream.py."""
 
     source: Source
     objective: Objective
     material: Material
-    """Of the first block, whose labels are those of the task."""
+    """Material of the first block, with the label names of the task."""
     tokenizer: Tokenizer
     order: CounterRng
-    """For the order of the stream's parts."""
+    """Random numbers for the order of the stream's shards."""
 
     def __call__(self, epoch: int, at: StreamPlace | None) -> BlockOfExamples:
         """DataError if the stream cannot be read, or if a row is bad or has an unknown label."""
@@ -47,6 +47,6 @@ class BlockMaker:
     def _examples(self, store: TokenStore) -> Examples | None:
         try:
             examples = self.objective.examples(replace(self.material, store=store))
-        except DataError:  # the last block of a pass may have too little text for a row
+        except DataError:  # the last block of a pass may be too short for a row
             return None
         return examples if len(examples) else None

@@ -1,4 +1,4 @@
-"""The end of a run: summary.json, and the closing words on the terminal."""
+"""Summary of a run: summary.json, and the last lines on the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmctl.train.weight_memory import bytes_per_parameter, weight_bytes
 
 
 def summary_of(trainer: Trainer, status: str, baseline: dict[str, float], precision: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a run; `status` is completed, stopped or failed. Speed and memory are this process's."""
+    """The contents of summary.json; `status`: completed, stopped or failed. Speed and memory are this process's."""
     state, parameters = trainer.state, list(trainer.network.parameters())
     training = state.seconds - state.aside_seconds
     sizes = bytes_per_parameter(trainer.learner, trainer.network, trainer.step.optimizer)
@@ -52,7 +52,7 @@ def summary_of(trainer: Trainer, status: str, baseline: dict[str, float], precis
 
 
 def _compression(trainer: Trainer) -> dict[str, Any]:
-    """What was sent instead of gradients; nothing if they were. The ratio is that of the whole run."""
+    """Compression ratio and bytes of the whole run; empty without compression."""
     words, state = trainer.strategy.describe(), trainer.state
     if not words:
         return {}
@@ -61,14 +61,14 @@ def _compression(trainer: Trainer) -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's memory where there is one, else the largest resident set of this process so far."""
+    """Peak memory in bytes: of the GPU if there is one, else the resident set of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str]:
-    """What a person should know at the end: what was reached, what it beat, where it lies, what to type next."""
+    """Lines for people at the end: metrics against baselines, paths, next commands."""
     budget = plan.budget
     size, speed = summary["parameters"]["total"], summary["training_tokens_per_second"]
     lines = [
@@ -91,7 +91,7 @@ def closing_words(summary: dict[str, Any], paths: Paths, plan: Plan) -> list[str
 
 
 def _uses(paths: Paths, plan: Plan) -> list[str]:
-    """What such a model is for."""
+    """Next commands for such a model."""
     tasks = plan.mix.tasks
     reads = {task.objective.reads for task in tasks.values()}
     labelling = [name for name, task in tasks.items() if task.objective.reads == "labelled"]

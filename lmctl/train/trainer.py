@@ -1,7 +1,7 @@
-"""Keeps time: which rows are next, how far the budget is spent, what a run goes on from.
+"""Training loop: data order, budget, learning rate, prefetch of the next window, and state for checkpoints.
 
-`Trainer.steps()` is a generator of finished optimiser steps (`step.py`): tests, benchmarks and notebooks can drive it.
-It writes nothing and prints nothing; `lmctl.train.session` does.
+`Trainer.steps()` is a generator of finished optimiser steps (`step.py`), for sessions, tests, benchmarks and notebooks.
+It writes no files and prints nothing; `lmctl.train.session` does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lmctl.distill.cached_teacher import cached_teacher
 from lmctl.distill.init_from_teacher import init_from_teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.distill.on_policy_rollout import OnPolicyRollout
-from lmctl.distill.teacher import asks_teacher, teacher_of
+from lmctl.distill.teacher import needs_teacher, teacher_of
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.strategy import Strategy, strategy_of
@@ -38,47 +38,47 @@ from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
 from lmctl.train.state import TrainState, random_state, restore_random_state, seed_everything
 from lmctl.train.static_masking import repeating, versions_of
-from lmctl.train.step import Moment, StepResult
+from lmctl.train.step import StepContext, StepResult
 from lmctl.train.validation import Validation
 
 SMALLEST_SCALE = 1.0
-"""A loss scale below this means that gradients overflow whatever is done about it."""
+"""Minimum loss scale: below it, gradients overflow at any scale."""
 
 
 @dataclass(frozen=True)
 class StepReport(StepResult):
-    """A step in its run."""
+    """Result of a step, with its position in the run."""
 
     step: int
     counts: dict[str, float]
-    """Targets per `<task>/<term>`, over all processes."""
+    """Number of targets by `<task>/<term>`, over all processes."""
     tokens: dict[str, int]
-    """Real tokens per task, over all processes."""
+    """Number of tokens by task, without padding, over all processes."""
     lr: float
     cosines: dict[str, float]
-    """Between the tasks' gradients, by `<task>|<task>`, in the steps that look at them; over all processes."""
+    """Cosines of the tasks' gradients by `<task>|<task>`, over all processes, in steps that measure them."""
 
 
 class Spent(NamedTuple):
-    """What is spent of a budget, or may be."""
+    """Amounts of a budget: steps, tokens and rows."""
 
     steps: float = 0
     tokens: float = 0
-    """Real ones, of all tasks and processes."""
+    """Without padding, of all tasks and processes."""
     rows: float = 0
 
 
 class Trainer:
-    """A plan with everything in memory: model, optimiser, data position."""
+    """A training run in memory: model, optimiser, data position."""
 
     rollout: OnPolicyRollout | None = None
-    """Where the student learns from what it writes itself."""
+    """On-policy distillation: the student generates rows."""
 
     def __init__(self, plan: Plan, prepared: Prepared, processes: Processes) -> None:
         self.plan, self.prepared, self.processes = plan, prepared, processes
         self.state = TrainState()
         self.stopped_by: str | None = None
-        """The signal that ended `steps()` before the budget did."""
+        """The signal that ended `steps()` before the budget was spent."""
         device, batch, family = processes.device, plan.batch, plan.model.family
         train = examples_of(plan.mix, family, batch, prepared, "train", augmented=True)
         valid = examples_of(plan.mix, family, batch, prepared, "valid", augmented=False)
@@ -86,38 +86,38 @@ class Trainer:
         if plan.simulated_workers not in (None, processes.world):
             raise LmctlError("the workers of a simulated run are played by lmctl.parallel.simulate.as_workers")
         teacher: Teacher | None = None
-        if asks_teacher(plan) and plan.teacher_cache == "off":
+        if needs_teacher(plan) and plan.teacher_cache == "off":
             teacher = teacher_of(plan, prepared, device)
-        elif asks_teacher(plan):
+        elif needs_teacher(plan):
             teacher = cached_teacher(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
-        seed_everything(plan.seed)  # after the teacher: the student begins as it would without one
+        seed_everything(plan.seed)  # after the teacher: the same initial weights as without one
         network = network_of(plan, prepared)
         self.copied_layers = init_from_teacher(plan, prepared, network)
-        """What the student took over from its teacher, in words."""
+        """Lines about layers that were copied from the teacher."""
         self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks_of(plan, prepared))
         budget = plan.budget
         self.limits = Spent(budget.most_steps or 0, budget.tokens or 0, (budget.epochs or 0) * self.stream.total)
-        """Where the budget ends, in each unit that it limits; 0: in that one it does not."""
+        """Limits of the budget by unit; 0: no limit."""
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
-        """What a run goes on with only if it is the same: tokenizer, texts, teacher."""
+        """Fingerprints of tokenizer, texts and teacher, which must not change when the run is resumed."""
         first = [self.stream.first(task, 1) for task in self.stream.streams]
         strategy = strategy_of(processes, plan.compression, plan.clip_norm)
         perturbations = TextPerturbations(plan, prepared, network, device)
         self.step, self.converted = train_step(plan, network, teacher, first, strategy, perturbations)
-        """The optimiser step, and what the precision did to the network, in words."""
+        """The optimiser step, and lines about the conversion by the precision."""
         self.losses = [f"{batch.task}/{term}" for batch in first for term in batch.targets]
         """Every `<task>/<term>` of the objectives."""
         distilled = [f"{batch.task}/{term}" for batch in first for term in self.learner.distillation.counts(batch)]
         self.terms = [*self.losses, *distilled]
-        """Those of the objectives, and the distillation losses."""
+        """Terms of the objectives and distillation losses."""
         writes = [term for term in plan.distill.terms.values() if isinstance(term, OnPolicy)]
         if writes:
             self.rollout = OnPolicyRollout(writes[0], self.learner, train, family, plan.seed)
         micro = batch.micro or batch.rows // processes.world
         self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, micro, processes)
-        # From here on the global generators serve dropout, and rounding in training, only: other numbers in every
-        # process and under every seed.
+        # From here on the global generators are used for dropout, and for rounding in training, only: with a seed of
+        # their own for every process and run seed.
         seed_everything(int(CounterRng(plan.seed, "dropout").generator(0, processes.rank).integers(1 << 63)))
         self._clock = (time.monotonic(), time.process_time())
 
@@ -134,8 +134,8 @@ class Trainer:
         return self.step.strategy
 
     def spent(self, coming: Spent | None = None, part: float = 1.0) -> float:
-        """Share of the budget that is spent (1 or more: done), or will be when `part` of what is `coming` is. But for
-        budget.minutes it is the same whether or not the run was interrupted on the way."""
+        """Share of the budget that is spent (1 or more: done), or will be after `part` of `coming`. Except with
+        budget.minutes it does not depend on interruptions."""
         state, minutes = self.state, self.plan.budget.minutes
         before = Spent(state.step, state.tokens, self._rows(state.position))
         amounts = zip(before, coming or Spent(), self.limits, strict=True)
@@ -143,11 +143,11 @@ class Trainer:
         return max([*shares, state.seconds / (60 * minutes)] if minutes else shares)
 
     def _rows(self, position: Mapping[str, Any]) -> int:
-        """Rows of all tasks drawn."""
+        """Number of rows drawn, of all tasks."""
         return sum(Position.from_state(position).rows.values())
 
     def steps(self) -> Iterator[StepReport]:
-        """Optimiser steps until the budget is spent or a signal asks to stop."""
+        """Generate optimiser steps until the budget is spent or a stop signal arrives."""
         with ThreadPoolExecutor(1) as ahead:
 
             def fetch(at: Position, progress: float) -> Future[Window]:
@@ -164,12 +164,12 @@ class Trainer:
                 after = window.after
                 coming = fetch(after, self.spent(self._next(after, tokens)))
                 report = self._step(window, counts, tokens)
-                if not report.taken:  # a step less is spent than was foreseen
+                if not report.taken:  # the prefetched window assumed one more step
                     coming = fetch(after, self.spent())
                 yield report
 
     def _next(self, after: Position, tokens: Mapping[str, int]) -> Spent:
-        """What the step that ends at `after` spends if it is taken."""
+        """What the step that ends at `after` will spend if it is taken."""
         return Spent(1, sum(tokens.values()), sum(after.rows.values()) - self._rows(self.state.position))
 
     def _window(self, at: Position, progress: float) -> Window:
@@ -177,7 +177,7 @@ class Trainer:
         return self.stream.window(at, progress, self.plan.batch.micro, self.processes.rank, self.processes.world)
 
     def _agree(self, window: Window) -> tuple[dict[str, float], dict[str, int]]:
-        """What all processes must know before the step: targets per term, tokens, time, requests to stop."""
+        """All-reduce of host values before the step: targets per term, tokens, time, stop requests."""
         self._tick()
         reason = signals.requested()
         counts, tokens = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.plan.mix.tasks, 0.0)
@@ -206,7 +206,7 @@ class Trainer:
         own = self.rollout is not None and self.rollout.is_rollout_step(state.window)
         middle = self.spent(self._next(window.after, tokens), part=0.5)
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(middle, 1e-9)))
-        moment = Moment(state.step, state.window, min(1.0, self.spent()), lr)
+        moment = StepContext(state.step, state.window, min(1.0, self.spent()), lr)
         cosines = {}
         if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
             cosines = gradient_cosines(step, window, counts, moment.progress, self.processes)
@@ -223,18 +223,18 @@ class Trainer:
         state.bytes_dense += self.strategy.dense
         state.micro_batches += result.micro_batches
         state.passes += result.passes
-        if own:  # of a text of the student's own making its losses say nothing
+        if own:  # the losses on generated texts are not comparable
             counts = {name: count for name, count in counts.items() if name not in self.losses}
         return StepReport(**vars(result), step=state.step, counts=counts, tokens=tokens, lr=lr, cosines=cosines)
 
     def _skip(self, scaler: LossScaler) -> None:
-        """A step was not taken: normal while fp16 looks for its scale, the end of the run otherwise."""
+        """Handle a skipped step: normal while fp16 searches for its loss scale, else the run has diverged."""
         if not scaler.skips or scaler.value < SMALLEST_SCALE:
             raise self.diverged("the loss scale fell below 1" if scaler.skips else "")
         self.state.skipped += 1
 
     def diverged(self, why: str = "") -> Diverged:
-        """The error for gradients that are not finite, naming the first such tensor."""
+        """The error for non-finite gradients, with the name of the first such tensor."""
         bad = next((n for n, p in self.learner.named_parameters() if not _finite(p.grad)), None)
         where = (
             f"the gradient of {bad.removeprefix('network.')} is not finite"
@@ -247,7 +247,7 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights that all processes share, for a checkpoint."""
+        """State for a checkpoint, except the weights; the same in all processes."""
         return {
             "progress": self.state.shared(),
             "optimizer": self.step.optimizer.state_dict(),
@@ -257,7 +257,7 @@ class Trainer:
         }
 
     def own_state(self) -> dict[str, Any]:
-        """What is this process's alone."""
+        """State of this process alone."""
         carried: dict[str, Tensor] = self.network.carried()
         exchange = self.strategy.state_dict()
         return {"random": random_state(), "carried": carried, "exchange": exchange, **self.state.own()}
@@ -269,8 +269,8 @@ class Trainer:
         own: dict[str, Any] | None,
         others: dict[str, Tensor] | None = None,
     ) -> None:
-        """Go on from a checkpoint; `own` is None in a process that did not exist when it was written, and `others` then
-        the states that all processes together carried from row to row."""
+        """Load a checkpoint. `own` is None in a process that did not exist when it was written; then `others` are the
+        recurrent states of all processes."""
         fill(self.network, weights, "resume")
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])

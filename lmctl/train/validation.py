@@ -1,4 +1,5 @@
-"""Validation: fixed rows, fixed masks, sums and counts only, shared out over the processes."""
+"""Validation: fixed rows with fixed masks, distributed over processes; metrics with confidence intervals and
+baselines."""
 
 from __future__ import annotations
 
@@ -24,33 +25,33 @@ VALID_SEED = 0
 """Validation masks do not depend on the run's seed, so that runs can be compared."""
 
 FEWEST_GROUPS = 6
-"""Micro-batches below which their spread says too little."""
+"""Minimum number of micro-batches for estimating a standard error."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a figure of a validation is."""
+    """Description of a validation metric."""
 
     term: str
-    """The `<task>/<term>` over whose targets it counts."""
+    """The `<task>/<term>` whose targets it is averaged over."""
     higher_is_better: bool
     share: bool
-    """Whether it is a share of trials: every target counts 0 or 1."""
+    """Whether it is a proportion: every target counts 0 or 1."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a validation found."""
+class ValidationResult:
+    """Result of a validation."""
 
     figures: dict[str, float]
     """Every loss and metric per target, as `<task>/<term>` and `<task>/<term>_<metric>`, and `loss`, the sum of the
     losses."""
     about: dict[str, About]
-    """What each of them is, `loss` included."""
+    """Description of each metric, `loss` included."""
     targets: dict[str, int]
-    """Of how many targets each figure is."""
+    """Number of targets of each metric."""
     intervals: dict[str, tuple[float, float]]
-    """The 95 % interval of each figure that is a mean over rows: how much it would differ on other rows like these."""
+    """95 % confidence interval of each metric that is a mean over rows, for sampling of such rows."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Validation:
             yield from batched(Drawn(examples, mine, np.zeros_like(mine)), self.micro, draws)
 
     def _mine(self, examples: Examples, rows: np.ndarray) -> list[np.ndarray]:
-        """This process's share of `rows` int64 [n], in pieces that never share a batch. Where rows go on
-        from each other it is whole tracks, as in training, read segment by segment."""
+        """This process's part of `rows` int64 [n], split where no batch may go on. Rows with carried state are
+        distributed by whole tracks, as in training, and read segment by segment."""
         rank, world = self.processes.rank, self.processes.world
         tracks = examples.tracks
         if tracks is None:
@@ -85,13 +86,13 @@ class Validation:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows of each task are read."""
+        """Number of validation rows by task."""
         lengths = {task: len(some) for task, some in self.examples.items()}
         return {task: n if self.rows is None else min(n, self.rows) for task, n in lengths.items()}
 
-    def measured(self, learner: Learner) -> Measured:
-        """Every loss and metric of the learner's, with how sure it is."""
-        sums = {task: Sums() for task in self.examples}
+    def measured(self, learner: Learner) -> ValidationResult:
+        """All losses and metrics of the learner, with confidence intervals."""
+        sums = {task: MetricSums() for task in self.examples}
         learner.eval()
         for task in self.examples:
             for batch in self._batches(task):
@@ -100,14 +101,14 @@ class Validation:
         return self._measured(sums)
 
     def scores(self, learner: Learner) -> dict[str, float]:
-        """The figures of `measured`."""
+        """The metrics of `measured` without intervals."""
         return self.measured(learner).figures
 
     def baseline(self, train: Mapping[str, TokenStore]) -> dict[str, float]:
-        """The same figures for a guess that never looks at the text. Of pieces it knows how often they are in the
-        training split; of labels, how often they are among these very rows: the best that one answer for all of them
-        can reach, which is what a model has to beat on them."""
-        sums = {task: Sums() for task in self.examples}
+        """The same metrics for a baseline that does not use the text: token frequencies of the training split, and for
+        labels the frequencies in these very validation rows, the best that one constant answer can reach. A model has
+        to beat it."""
+        sums = {task: MetricSums() for task in self.examples}
         for task, objective in self.objectives.items():
             known = train[task] if objective.label_kind is None else self._labels(task, train[task])
             for batch in self._batches(task):
@@ -116,12 +117,12 @@ class Validation:
         return self._measured(sums).figures
 
     def _labels(self, task: str, train: TokenStore) -> TokenStore:
-        """`train` with the labels of the rows that are validated on, in all processes, in place of its own."""
+        """`train` with the labels of all validation rows, of all processes, in place of its own."""
         whole = replace(self, processes=OneProcess())  # type: ignore[arg-type]
         labels = [term.labels for batch in whole._batches(task) for term in batch.targets.values()]
         return replace(train, labels=torch.cat(labels).numpy())
 
-    def _measured(self, sums: Mapping[str, Sums]) -> Measured:
+    def _measured(self, sums: Mapping[str, MetricSums]) -> ValidationResult:
         figures: dict[str, float] = {}
         about: dict[str, About] = {}
         targets: dict[str, int] = {}
@@ -135,17 +136,19 @@ class Validation:
                 if (interval := one.interval(rows[task])) is not None:
                     intervals[name] = interval
         loss = sum(figures[name] for name, kind in about.items() if name == kind.term)
-        return Measured({"loss": loss} | figures, {"loss": About("loss", False, False)} | about, targets, intervals)
+        return ValidationResult(
+            {"loss": loss} | figures, {"loss": About("loss", False, False)} | about, targets, intervals
+        )
 
 
 class OneProcess:
-    """A process that shares its rows with nobody."""
+    """Stands for a run of one process, which has all rows."""
 
     rank, world = 0, 1
 
 
 class Kind(NamedTuple):
-    """What is summed under a name."""
+    """Description of a summed metric."""
 
     term: str
     higher_is_better: bool
@@ -155,20 +158,20 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A metric over all targets of its term, and how sure its mean is."""
+class MetricEstimate:
+    """A metric over all targets of its term, with its standard error."""
 
     kind: Kind
     value: float
     count: float
     error: float
-    """Standard error of a mean over rows drawn like these, groups of which (the micro-batches) are taken to be
-    independent: that of a ratio of two sums (Cochran 1977, section 6.3)."""
+    """Standard error of the mean under sampling of such rows, with groups (the micro-batches) taken as independent:
+    that of a ratio of two sums (Cochran 1977, section 6.3)."""
     groups: int
 
     def interval(self, rows: int) -> tuple[float, float] | None:
-        """Wilson's where every row is one trial; else the mean's own; None where there is no mean, or too few
-        groups."""
+        """Confidence interval: Wilson's if every row is one trial, else that of the mean; None if it is not a mean, or
+        if there are too few groups."""
         if self.kind.finish is not None:
             return None
         if self.kind.share and self.count == rows:
@@ -179,7 +182,7 @@ class Figure:
         return max(0.0, low), min(1.0, high) if self.kind.share else high
 
 
-class Sums:
+class MetricSums:
     """Sums and counts of the metrics of one task, by name; memory does not grow with the data."""
 
     def __init__(self) -> None:
@@ -187,7 +190,7 @@ class Sums:
         self.totals: dict[str, np.ndarray] = {}
         self.counts: dict[str, float] = {}
         self.squares: dict[str, np.ndarray] = {}
-        """Of scalars, float64 [4]: batches, and the sums over batches of total^2, total * count and count^2."""
+        """For scalars, float64 [4]: number of batches, and the sums over batches of total^2, total * count, count^2."""
 
     def add(self, metrics: Mapping[str, Mapping[str, Metric]]) -> None:
         """Add the metrics of one batch, by term and name."""
@@ -202,10 +205,10 @@ class Sums:
                     squares = np.array([1.0, total * total, total * count, count * count])
                     self.squares[name] = self.squares.get(name, 0.0) + squares
 
-    def figures(self, processes: Processes) -> dict[str, Figure]:
-        """Every metric that has targets, over all processes."""
-        # A process may have had no rows, so the names are those of the first one.
-        kinds: dict[str, Kind] = processes.agree(dict(sorted(self.kinds.items())))
+    def figures(self, processes: Processes) -> dict[str, MetricEstimate]:
+        """All metrics with targets, summed over all processes."""
+        # A process may have no rows, so the names are those of rank 0.
+        kinds: dict[str, Kind] = processes.broadcast(dict(sorted(self.kinds.items())))
         flat: list[float] = []
         for name, kind in kinds.items():
             flat += [self.counts.get(name, 0.0), *self.squares.get(name, np.zeros(4)).tolist()]
@@ -222,7 +225,7 @@ class Sums:
             if groups > 1:
                 spread = max(0.0, totals - 2 * value * products + value * value * counts)
                 error = math.sqrt(groups / (groups - 1) * spread) / count
-            found[name] = Figure(kind, value, count, error, int(groups))
+            found[name] = MetricEstimate(kind, value, count, error, int(groups))
         return found
 
 

@@ -1,4 +1,4 @@
-"""The validations of a run: when they are due, which of them was the best, and of which weights the newest is."""
+"""Validation schedule and early stopping: when to validate, the best validation, and the weights of the newest one."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
 from lmctl.train.trainer import Trainer
-from lmctl.train.validation import Measured
+from lmctl.train.validation import ValidationResult
 
 VALIDATIONS = 10
-"""In the budget, unless eval.every says otherwise."""
+"""Number of validations in the budget, unless eval.every is set."""
 LEAST_TRAINED = 2
-"""Without eval.every, so many rows are trained on for each row of a validation before the next one comes. A row that is
-validated on costs about a third of one that is trained on (no backward pass), so that validations between the first
-and the last take a seventh of the time at the most."""
+"""Without eval.every, minimum number of training rows per validation row between two validations. A validation row
+costs about a third of a training row (no backward pass), so that validations, except the first and the last, take a
+seventh of the time at most."""
 
 
 class Validator:
-    """Validates the trainer's learner, and keeps in its state what has to survive an interruption."""
+    """Validates the trainer's learner, and keeps the best and newest results in the training state."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.baseline: dict[str, float] = {}
-        self.newest: Measured | None = None
-        """What this process measured last; None until it has."""
+        self.newest: ValidationResult | None = None
+        """The last result measured by this process; None at first."""
         self._tenths = 0
 
     def begin(self) -> list[str]:
-        """Compute the baseline, and validate unless the run was validated before on the rows it will go on with; says
-        what a person should know of that. ConfigError if early stopping watches a figure that there is not."""
+        """Compute the baseline, and validate unless a resumed run has a validation on the same rows; returns lines for
+        people. ConfigError if early stopping uses a metric that does not exist."""
         trainer, state = self.trainer, self.trainer.state
         self._tenths = math.floor(trainer.spent() * VALIDATIONS)
         stores = {task: corpus.train for task, corpus in trainer.prepared.corpora.items()}
@@ -54,35 +54,35 @@ class Validator:
             choices = did_you_mean(metric, state.valid)
             raise ConfigError(f"early_stop.metric={metric}: validation has no such figure{choices}")
         if state.best is not None and state.best["metric"] != metric:
-            state.best, state.stale = None, 0  # figures of another kind cannot be compared
+            state.best, state.stale = None, 0  # different metrics cannot be compared
 
     @property
     def current(self) -> bool:
-        """Whether the newest validation is of the weights as they are, on the rows that this run validates on."""
+        """Whether the newest validation is of the current weights, on the current validation rows."""
         seen, state = self.trainer.state.validated, self.trainer.state
         return seen.get("window") == state.window and seen.get("rows") == self.trainer.validation.counts
 
-    def moment(self, spent: float) -> bool:
-        """Whether this step is one that validations are planned for, now that `spent` of the budget is spent."""
+    def is_due(self, spent: float) -> bool:
+        """Whether a validation is due, when `spent` of the budget is spent."""
         every = self.trainer.plan.eval.every
         if every is not None:
             return self.trainer.state.step % every == 0
         before, self._tenths = self._tenths, math.floor(spent * VALIDATIONS)
         return self._tenths > before
 
-    def worth_it(self) -> bool:
-        """Whether enough was trained since the last validation for another one; always where eval.every is given."""
+    def trained_enough(self) -> bool:
+        """Whether there were enough training rows since the last validation; always with eval.every."""
         state, plan = self.trainer.state, self.trainer.plan
         trained = (state.window - state.validated.get("window", 0)) * plan.batch.rows
         return plan.eval.every is not None or trained >= LEAST_TRAINED * sum(self.trainer.validation.counts.values())
 
     def validate(self) -> bool:
-        """Validate the weights as they are; says whether they are the best so far."""
+        """Validate the current weights; returns whether they are the best so far."""
         self._measure()
         return self.judge()
 
     def judge(self) -> bool:
-        """Compare the newest validation with the best one before it; says whether it is better."""
+        """Compare the newest validation with the best one (early stopping); returns whether it is better."""
         state, rule = self.trainer.state, self.trainer.plan.early_stop
         value = state.valid[rule.metric]
         sign = 1 if state.validated["about"][rule.metric]["higher_is_better"] else -1
@@ -93,12 +93,12 @@ class Validator:
         return False
 
     def measure_step(self, step: int) -> None:
-        """Measure weights that were loaded from an earlier step."""
+        """Validate weights that were loaded from an earlier step."""
         self._measure()
-        self.trainer.state.validated |= {"window": None, "step": step}  # no window of this run's
+        self.trainer.state.validated |= {"window": None, "step": step}  # not the weights of a window of this run
 
     def remeasure(self) -> None:
-        """Measure the weights that the newest validation is of once more, in this process."""
+        """Validate the weights of the newest validation again, in this process."""
         self._measure()
 
     def _measure(self) -> None:
@@ -110,7 +110,7 @@ class Validator:
         state.validated = {"window": state.window, "step": state.step, "rows": rows, "about": about}
 
     def line(self) -> dict[str, Any]:
-        """The newest validation as a line of the record."""
+        """The newest validation as a line of metrics.jsonl."""
         state = self.trainer.state
         line: dict[str, Any] = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
         line |= {"split": "valid", "loss": state.valid["loss"]}
@@ -118,7 +118,7 @@ class Validator:
         return line | {"rows": sum(state.validated["rows"].values())}
 
     def summary(self) -> dict[str, Any]:
-        """What summary.json says of the newest validation besides its figures."""
+        """Entries of summary.json about the newest validation, besides its metrics."""
         seen, newest = self.trainer.state.validated, self.newest
         about = {"valid_step": seen.get("step"), "valid_rows": seen.get("rows", {})}
         about["valid_metrics"] = seen.get("about", {})

@@ -1,7 +1,7 @@
-"""What weights, gradients and optimiser states really take, counted from the tensors that are there.
+"""Memory of weights, gradients and optimiser states, in bytes, counted from the actual tensors.
 
-Embeddings, heads, norms and biases stay in float in most precisions, and small tensors stay out of 8-bit states: in
-a small model they decide, so no constant per parameter would be right.
+Embeddings, heads, norms and biases stay in float in most precisions, and small tensors are left out of 8-bit states. In
+a small model these dominate, so a constant per parameter would be wrong.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
-    """Bytes of `tensors`, those that share memory counted once."""
+    """Bytes of `tensors`; shared memory counts once."""
     places = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors if tensor.numel()}
     return sum(places.values())
 
 
 def weight_bytes(network: nn.Module) -> int:
-    """Bytes of the weights as they are kept; a parameter that lives in buffers of another kind counts as these."""
+    """Bytes of the weights as stored; a stored weight counts by its buffers."""
     return size_of(network.state_dict().values())
 
 
 def bytes_per_parameter(learner: nn.Module, network: nn.Module, optimizer: Optimizer) -> dict[str, float]:
-    """Bytes per parameter of the network for weights, gradients (while they are there) and optimiser states, each
-    over all parameters, frozen ones too."""
+    """Bytes per parameter of weights, gradients (if present) and optimiser states, each divided by the number of all
+    parameters, frozen ones included."""
     parameters = sum(p.numel() for p in network.parameters())
     parts = {
         "weights": weight_bytes(network),

@@ -14,7 +14,7 @@ from lmctl.config.use_schema import BATCH, BEAMS, LENGTH, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.paths import FreeText, Place
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 
 Prompt: TypeAlias = "tuple[int, str]"
 """The number of its line, and what it says."""
@@ -49,7 +49,7 @@ class GenerateConfig:
     beams: int = key(1, "continuations kept at each step; above 1: beam search", BEAMS)
     seed: int = key(1, "seed of sampling")
     batch: int = key(8, "prompts at a time", BATCH)
-    runner: Where = same(Run, "runner")
+    runner: Runner = same(Run, "runner")
 
     def __post_init__(self) -> None:
         positive(max_new_tokens=self.max_new_tokens, beams=self.beams, batch=self.batch)

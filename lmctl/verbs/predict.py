@@ -19,7 +19,7 @@ from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.files import whole
 from lmctl.core.json_lines import encodable, line_of
 from lmctl.core.paths import Paths, Place
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 
 if TYPE_CHECKING:
     from lmctl.data.base import Source
@@ -55,7 +55,7 @@ class PredictConfig:
     out: Optional[Place] = key(None, "write to this file, whole or not at all; null: standard output")
     batch: int = key(32, "rows at a time; from standard input an answer comes at the latest after so many", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
-    runner: Where = same(Run, "runner")
+    runner: Runner = same(Run, "runner")
     trusted: list[str] = key(list, "further packages whose classes a _target_ may name")
 
     def __post_init__(self) -> None:

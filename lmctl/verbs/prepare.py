@@ -9,7 +9,7 @@ from lmctl.verbs._texts import TextVerb
 
 if TYPE_CHECKING:
     from lmctl.data.base import Source
-    from lmctl.train.prepare import Corpus, Prepared
+    from lmctl.train.prepare import Prepared, TokenizedCorpus
 
 
 class Prepare(TextVerb[PrepareConfig]):
@@ -31,7 +31,7 @@ class Prepare(TextVerb[PrepareConfig]):
             print(card(name, config.mix.tasks[name].data, corpus, prepared))
 
 
-def card(name: str, source: Source, corpus: Corpus, prepared: Prepared) -> str:
+def card(name: str, source: Source, corpus: TokenizedCorpus, prepared: Prepared) -> str:
     """What there is to know of a prepared corpus, in plain text."""
     import numpy as np
 

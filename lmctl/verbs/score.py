@@ -17,7 +17,7 @@ from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.json_lines import emit, parsed
 from lmctl.core.paths import Place
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 
 if TYPE_CHECKING:
     from lmctl.inference.input_lines import Placed
@@ -43,7 +43,7 @@ class ScoreConfig:
     batch: int = key(32, "texts at a time", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     format: str = key("text", FORMAT)
-    runner: Where = same(Run, "runner")
+    runner: Runner = same(Run, "runner")
 
     def __post_init__(self) -> None:
         one_of(FORMATS, format=self.format)

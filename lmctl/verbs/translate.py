@@ -11,7 +11,7 @@ from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, BEAMS, LENGTH, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.paths import FreeText, Place
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TranslateConfig:
     length_penalty: float = key(1.0, "log-probability is divided by length to this power")
     max_new_tokens: Optional[int] = key(None, "longest translation, in pieces; null: twice the source and 20", LENGTH)
     batch: int = key(16, "lines at a time", BATCH)
-    runner: Where = same(Run, "runner")
+    runner: Runner = same(Run, "runner")
 
     def __post_init__(self) -> None:
         positive(beams=self.beams, max_new_tokens=self.max_new_tokens, batch=self.batch)

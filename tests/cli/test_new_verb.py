@@ -22,14 +22,14 @@ from lmctl.config.schema import positive
 from lmctl.config.table import group, key
 from lmctl.config.verb import Verb
 from lmctl.core.errors import DataError
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 
 
 @dataclass(frozen=True)
 class GreetConfig:
     who: str = key("world", "who is greeted")
     times: int = key(1, "how often", ("count",))
-    runner: Where = group("cpu", "where it is said")
+    runner: Runner = group("cpu", "where it is said")
 
     def __post_init__(self) -> None:
         positive(times=self.times)

@@ -74,7 +74,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     table = folder / "lmctl/config/groups.py"
-    text = table.read_text().replace("    runner: Where =", f"{ROW}    runner: Where =", 1)
+    text = table.read_text().replace("    runner: Runner =", f"{ROW}    runner: Runner =", 1)
     table.write_text(text.replace("\n\n\n", "\nfrom lmctl.tracker.base import Tracker\n\n\n", 1))
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

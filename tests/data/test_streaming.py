@@ -40,7 +40,7 @@ from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.plan import Plan
 from lmctl.train.build_parts import blocks_of, examples_of
 from lmctl.train.class_labels import Labels
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 
 datasets.disable_progress_bars()
 ROWS = 53
@@ -95,7 +95,7 @@ def labelled(hub: Hub, split: Any, objective: Objective) -> TokenStore:
 
 def prepared_for(plan: Plan) -> Prepared:
     corpora = {
-        name: Corpus(*(labelled(task.data, split, task.objective) for split in ("train", "valid")))  # type: ignore[arg-type]
+        name: TokenizedCorpus(*(labelled(task.data, split, task.objective) for split in ("train", "valid")))  # type: ignore[arg-type]
         for name, task in plan.mix.tasks.items()
     }
     return Prepared(TOKENIZER, small.vocabulary(), corpora, {"tokenizer": "small"})

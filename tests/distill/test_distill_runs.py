@@ -44,7 +44,7 @@ def option(name: str) -> Distiller:
 def looked(trainer: Trainer, batch: Batch) -> TeacherOutput:
     """What the teacher makes of a batch."""
     predictions = trainer.learner.objectives[batch.task].predict(trainer.network, batch)
-    return trainer.learner.distillation.teacher.look(batch, predictions)
+    return trainer.learner.distillation.teacher.outputs(batch, predictions)
 
 
 def test_a_step_is_adam_on_the_weighed_sum_of_all_terms(alone, teachers):

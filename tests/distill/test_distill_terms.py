@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmctl.distill.base import Answers, LossContext
+from lmctl.distill.base import LossContext, TeacherLogits
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 
@@ -48,7 +48,7 @@ def slow(student: Tensor, teacher: Tensor, kind: str, t: float, beta: float, top
 def test_divergences_are_the_written_out_ones_in_value_and_gradient(kind, temperature, top_k):
     student, teacher = logits()
     term = Logits(divergence=kind, temperature=temperature, beta=0.3, top_k=top_k)
-    value = term.loss(student, Answers(teacher), LossContext("class", 0.0))
+    value = term.loss(student, TeacherLogits(teacher), LossContext("class", 0.0))
     assert value.item() == pytest.approx(slow(student, teacher, kind, temperature, 0.3, top_k), rel=1e-9)
     (gradient,) = torch.autograd.grad(value, student)
     step = 1e-6
@@ -65,7 +65,7 @@ def test_the_gradient_of_soft_targets_keeps_its_size_when_the_temperature_grows(
     logits over twice their number, whatever T is, if they have mean zero."""
     student, teacher = (x.detach() - x.detach().mean(dim=1, keepdim=True) for x in logits())
     student.requires_grad_()
-    value = Logits(temperature=1e4).loss(student, Answers(teacher), LossContext("class", 0.0))
+    value = Logits(temperature=1e4).loss(student, TeacherLogits(teacher), LossContext("class", 0.0))
     (gradient,) = torch.autograd.grad(value, student)
     torch.testing.assert_close(gradient, (student - teacher).detach() / student.shape[1], rtol=1e-3, atol=1e-5)
 
@@ -73,25 +73,25 @@ def test_the_gradient_of_soft_targets_keeps_its_size_when_the_temperature_grows(
 def test_answers_about_some_pieces_only_are_compared_there():
     student, teacher = logits()
     values, places = teacher.topk(3, dim=-1)
-    some = Logits().loss(student, Answers(values, places), LossContext("class", 0.0))
+    some = Logits().loss(student, TeacherLogits(values, places), LossContext("class", 0.0))
     assert some.item() == pytest.approx(
-        Logits(top_k=3).loss(student, Answers(teacher), LossContext("class", 0.0)).item()
+        Logits(top_k=3).loss(student, TeacherLogits(teacher), LossContext("class", 0.0)).item()
     )
-    narrower = Logits(top_k=2).loss(student, Answers(values, places), LossContext("class", 0.0))
+    narrower = Logits(top_k=2).loss(student, TeacherLogits(values, places), LossContext("class", 0.0))
     assert narrower.item() == pytest.approx(
-        Logits(top_k=2).loss(student, Answers(teacher), LossContext("class", 0.0)).item()
+        Logits(top_k=2).loss(student, TeacherLogits(teacher), LossContext("class", 0.0)).item()
     )
 
 
 def test_each_class_by_itself_and_numbers():
     student, teacher = logits()
-    value = Logits(temperature=2.0).loss(student, Answers(teacher), LossContext("classes", 0.0))
+    value = Logits(temperature=2.0).loss(student, TeacherLogits(teacher), LossContext("classes", 0.0))
     expected = 0.0
     for s, z in zip(student.flatten().tolist(), teacher.flatten().tolist(), strict=True):
         q, p = 1 / (1 + math.exp(-s / 2)), 1 / (1 + math.exp(-z / 2))
         expected += 4 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
     assert value.item() == pytest.approx(expected)
-    number = Logits().loss(student[:, :1], Answers(teacher[:, :1]), LossContext("number", 0.0))
+    number = Logits().loss(student[:, :1], TeacherLogits(teacher[:, :1]), LossContext("number", 0.0))
     assert number.item() == pytest.approx(((student - teacher)[:, 0] ** 2).sum().item())
 
 
@@ -99,9 +99,9 @@ def test_weights_and_temperatures_follow_the_budget():
     term = Logits(weight=[[0.0, 0.0], [0.5, 1.0]], temperature=[[0.0, 4.0], [1.0, 2.0]])
     assert [term.weight_at(at) for at in (0.0, 0.25, 0.5, 1.0)] == [0.0, 0.5, 1.0, 1.0]
     student, teacher = logits()
-    halfway = term.loss(student, Answers(teacher), LossContext("class", 0.5)).item()
+    halfway = term.loss(student, TeacherLogits(teacher), LossContext("class", 0.5)).item()
     assert halfway == pytest.approx(
-        Logits(temperature=3.0).loss(student, Answers(teacher), LossContext("class", 0)).item()
+        Logits(temperature=3.0).loss(student, TeacherLogits(teacher), LossContext("class", 0)).item()
     )
     stages = Curriculum({"logits": Logits()}, hard=[[0, 1], [0.5, 0]], between="step")
     assert [stages.task_weight_at(at) for at in (0.49, 0.5)] == [1.0, 0.0]

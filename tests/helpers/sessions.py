@@ -19,7 +19,7 @@ from lmctl.train.prepare import Prepared
 from lmctl.train.run_identity import Identity
 from lmctl.train.session import Session
 from lmctl.train.trainer import Trainer
-from lmctl.train.validation import Measured, Validation
+from lmctl.train.validation import Validation, ValidationResult
 
 
 class Ears(Display):
@@ -70,7 +70,7 @@ def scripted(monkeypatch, values: list[float], name: str) -> None:
     """Let validations find `values` for the figure `name`, one after the other."""
     measured, script = Validation.measured, itertools.chain(values, itertools.repeat(values[-1]))
 
-    def found(self: Validation, learner) -> Measured:
+    def found(self: Validation, learner) -> ValidationResult:
         real = measured(self, learner)
         return replace(real, figures=real.figures | {name: next(script)})
 

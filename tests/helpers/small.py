@@ -33,7 +33,7 @@ from lmctl.precision.fp32 import Fp32
 from lmctl.runner.places import Cpu
 from lmctl.schedule.shapes import Constant
 from lmctl.train.learner import Learner
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 from lmctl.train.trainer import Trainer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -109,7 +109,7 @@ def store(text: list[Document]) -> TokenStore:
 
 @cache
 def prepared() -> Prepared:
-    corpus = Corpus(store(documents(40)), store(documents(8, seed=1)))
+    corpus = TokenizedCorpus(store(documents(40)), store(documents(8, seed=1)))
     return Prepared(tokenizer(), vocabulary(), {"corpus": corpus}, {"tokenizer": "small", "corpus": "small"})
 
 

@@ -30,7 +30,7 @@ from lmctl.objective.rtd import ReplacedTokens
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.objective.translate import Translate
 from lmctl.plan import Plan
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 
 
 def labelled(kind: str, count: int, seed: int) -> TokenStore:
@@ -56,9 +56,9 @@ def parallel(count: int, seed: int) -> TokenStore:
 @cache
 def text_of(task: str) -> Prepared:
     if task == "translate":
-        corpus = Corpus(parallel(48, 0), parallel(16, 1))
+        corpus = TokenizedCorpus(parallel(48, 0), parallel(16, 1))
     elif task in ("class", "classes", "number"):
-        corpus = Corpus(labelled(task, 48, 0), labelled(task, 15, 1))
+        corpus = TokenizedCorpus(labelled(task, 48, 0), labelled(task, 15, 1))
     else:
         return prepared()
     return replace(prepared(), corpora={"corpus": corpus})

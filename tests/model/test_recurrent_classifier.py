@@ -24,7 +24,7 @@ from lmctl.objective.classify import Classify
 from lmctl.objective.clm import CausalLM
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.adamw import AdamW
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 from lmctl.train.trainer import Trainer
 
 V = vocabulary()
@@ -233,7 +233,7 @@ def labelled(seed: int, texts: int) -> TokenStore:
 @pytest.mark.parametrize("texts", [1, 2])
 def test_it_learns(alone, texts: int):
     """Two tasks at once, so that an extra head learns as well."""
-    corpora = {name: Corpus(labelled(0, texts), labelled(1, texts)) for name in ("topics", "again")}
+    corpora = {name: TokenizedCorpus(labelled(0, texts), labelled(1, texts)) for name in ("topics", "again")}
     ready = Prepared(tokenizer(), V, corpora, {"tokenizer": "small"} | dict.fromkeys(corpora, "small"))
     task = Task(Classify(), plan().data)
     model, mix = BiLSTM(1, 16, 16, dropout=0.1), Mix({"topics": task, "again": task})

@@ -26,7 +26,7 @@ from lmctl.objective.denoise import Denoise
 from lmctl.objective.translate import Translate
 from lmctl.optim.adamw import AdamW
 from lmctl.train.export import export
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 from lmctl.train.trainer import Trainer
 
 
@@ -172,7 +172,8 @@ def learn(alone, ready: Prepared, **changes) -> list[float]:
 
 @pytest.mark.parametrize("attention", ["bahdanau", "luong"])
 def test_it_learns_to_translate(alone, attention: str):
-    ready = Prepared(tokenizer(), V, {"corpus": Corpus(reversals(0, 400), reversals(1, 20))}, {"tokenizer": "small"})
+    corpora = {"corpus": TokenizedCorpus(reversals(0, 400), reversals(1, 20))}
+    ready = Prepared(tokenizer(), V, corpora, {"tokenizer": "small"})
     model, optim = RecurrentMT(1, 1, 32, 32, attention=attention, dropout=0.0), AdamW(lr=1e-2)
     losses = learn(alone, ready, model=model, objective=Translate(0.0), optim=optim, budget=Budget(steps=80), size=32)
     assert losses[0] == pytest.approx(np.log(V.size), abs=0.3)
@@ -180,7 +181,8 @@ def test_it_learns_to_translate(alone, attention: str):
 
 
 def test_an_exported_run_says_how_to_load_it(alone, tmp_path: Path, monkeypatch):
-    ready = Prepared(tokenizer(), V, {"corpus": Corpus(reversals(0, 40), reversals(1, 20))}, {"tokenizer": "small"})
+    corpora = {"corpus": TokenizedCorpus(reversals(0, 40), reversals(1, 20))}
+    ready = Prepared(tokenizer(), V, corpora, {"tokenizer": "small"})
     trainer = Trainer(plan(model=RecurrentMT(1, 1, H, E), objective=Translate()), ready, alone)
     export(Paths(tmp_path), trainer, SUMMARY)
     card = (tmp_path / "model" / "README.md").read_text()

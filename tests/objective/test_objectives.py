@@ -22,7 +22,7 @@ from lmctl.objective.clm import CausalLM, separate
 from lmctl.objective.denoise import Denoise, infill, removed, sentinelled, span_mask
 from lmctl.objective.translate import Translate
 from lmctl.parallel.processes import Processes
-from lmctl.train.validation import Sums
+from lmctl.train.validation import MetricSums
 
 V = vocabulary()
 SENTINELS = np.arange(100, 200)
@@ -178,7 +178,7 @@ def labelled(labels: np.ndarray, names: tuple[str, ...], texts: int = 1) -> Toke
 
 def figures(objective: Classify, labels: np.ndarray, outputs: int) -> tuple[dict[str, float], np.ndarray]:
     """Figures over all rows in several batches, and the logits that they are of."""
-    logits, sums = torch.randn(len(labels), outputs, generator=torch.Generator().manual_seed(0)), Sums()
+    logits, sums = torch.randn(len(labels), outputs, generator=torch.Generator().manual_seed(0)), MetricSums()
     for part in np.array_split(np.arange(len(labels)), 3):
         sums.add({"label": objective.metrics("label", logits[part], torch.from_numpy(labels)[part])})
     return {name: one.value for name, one in sums.figures(Processes(on_cpu=True)).items()}, logits.numpy()

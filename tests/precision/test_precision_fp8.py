@@ -11,14 +11,14 @@ from torch import nn
 
 from lmctl.precision.counting import counting
 from lmctl.precision.fp8 import Fp8 as Option
-from lmctl.precision.fp8_arithmetic import Fp8, scaled_product
+from lmctl.precision.fp8_arithmetic import Fp8Arithmetic, scaled_product
 from lmctl.precision.linear import LowLinear, low_precision_products
 
 
 @pytest.mark.parametrize("rowwise", [False, True], ids=["tensor", "row"])
 def test_values_fill_the_format_and_are_near(rowwise):
     x = torch.randn(64, 48) * torch.logspace(-3, 3, 64)[:, None]
-    low = Fp8(rowwise, True)
+    low = Fp8Arithmetic(rowwise, True)
     for quantised, most, error in (
         (low.quantise(x, 1), 448.0, 2**-4),
         (low.quantise_gradient(x, 1, None), 57344.0, 2**-3),
@@ -39,7 +39,7 @@ def test_torchs_kernel_gives_what_the_emulation_gives(rowwise, shape):
     """On a CPU, where torch has a reference of the kernel; its padding and layout are those a GPU gets."""
     m, k, n = shape
     torch.manual_seed(0)
-    low = Fp8(rowwise, True)
+    low = Fp8Arithmetic(rowwise, True)
     for a, b in (
         (low.quantise(torch.randn(m, k), 1), low.quantise(torch.randn(n, k), 1).t()),
         (low.quantise_gradient(torch.randn(k, m), 0, None).t(), low.quantise(torch.randn(k, n), 0)),
@@ -57,7 +57,7 @@ def test_all_three_products_are_near_the_float_ones(rowwise):
     layer = nn.Linear(64, 48)
     x, upstream = torch.randn(4, 16, 64, requires_grad=True), torch.randn(4, 16, 48)
     exact = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight], upstream)]
-    low_precision_products(layer, Fp8(rowwise, True))
+    low_precision_products(layer, Fp8Arithmetic(rowwise, True))
     with counting() as products:
         ours = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight], upstream)]
     assert products["fp8"] == 4
@@ -67,7 +67,7 @@ def test_all_three_products_are_near_the_float_ones(rowwise):
 
 def test_what_is_not_finite_comes_out_not_finite():
     layer = LowLinear(8, 8)
-    layer.arithmetic = Fp8(True, True)
+    layer.arithmetic = Fp8Arithmetic(True, True)
     for value in (math.inf, math.nan):
         x = torch.randn(4, 8)
         x[1, 2] = value

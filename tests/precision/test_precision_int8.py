@@ -148,7 +148,7 @@ def test_all_three_products_are_near_the_float_ones(kind, options):
     layer = nn.Linear(64, 48) if kind is nn.Linear else Conv1D(48, 64)
     x, upstream = torch.randn(4, 16, 64, requires_grad=True), torch.randn(4, 16, 48)
     exact = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], upstream)]
-    low_precision_products(layer, arithmetic.Int8(*options))
+    low_precision_products(layer, arithmetic.Int8Arithmetic(*options))
     with counting() as products:
         ours = [layer(x), *torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], upstream)]
     assert products["int8"] == 4  # two forward passes, one backward
@@ -161,7 +161,7 @@ def test_all_three_products_are_near_the_float_ones(kind, options):
 
 def test_with_scales_of_powers_of_two_it_is_integer_arithmetic():
     layer = nn.Linear(64, 48, bias=False)
-    low_precision_products(layer, arithmetic.Int8(False, True))
+    low_precision_products(layer, arithmetic.Int8Arithmetic(False, True))
     x = torch.randn(16, 64)
     a, b = quantise(x, 1, True), quantise(layer.weight.detach(), 1, True)
     exact = (a.values.long() @ b.values.long().t()).double() * a.scale.double() * b.scale.double().t()
@@ -174,7 +174,7 @@ def test_gradients_are_right_on_average():
     x, upstream = torch.randn(64, 32, requires_grad=True), torch.randn(64, 24)
 
     def gradients(**options):
-        low_precision_products(layer, arithmetic.Int8(pow2=False, **options))
+        low_precision_products(layer, arithmetic.Int8Arithmetic(pow2=False, **options))
         return torch.autograd.grad(layer(x), [x, layer.weight], upstream)
 
     # Inputs and weights are rounded to nearest either way; what the gradient's rounding adds must average out.
@@ -188,7 +188,7 @@ def test_gradients_are_right_on_average():
 
 def test_what_is_not_finite_comes_out_not_finite():
     layer = LowLinear(8, 8)
-    layer.arithmetic = arithmetic.Int8(True, True)
+    layer.arithmetic = arithmetic.Int8Arithmetic(True, True)
     for value in (math.inf, math.nan):
         x = torch.randn(4, 8, requires_grad=True)
         x.data[1, 2] = value
@@ -201,7 +201,7 @@ def test_what_is_not_finite_comes_out_not_finite():
 
 def test_autocast_and_emulation_do_not_reach_into_the_integer_product():
     layer = nn.Linear(2048, 16, bias=False)
-    low_precision_products(layer, arithmetic.Int8(False, False))
+    low_precision_products(layer, arithmetic.Int8Arithmetic(False, False))
     x = torch.randn(8, 2048)
     plain = layer(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -28,7 +28,7 @@ from lmctl.precision.fp8 import Fp8
 from lmctl.precision.int8 import Int8
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_weights import Int8Weights
-from lmctl.runner.base import Where
+from lmctl.runner.base import Runner
 from lmctl.train.learner import Share
 from lmctl.train.precision_proof import prove
 from lmctl.train.trainer import Trainer
@@ -213,7 +213,7 @@ def test_small_steps_reach_bf16_weights_unless_rounded_to_nearest(alone):
 def test_what_needs_a_gpu_is_refused_without_one(on_cpu):
     from lmctl.precision.tf32 import Tf32
 
-    class Elsewhere(Where):
+    class Elsewhere(Runner):
         def world(self) -> int:
             return 1
 

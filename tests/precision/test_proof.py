@@ -141,7 +141,7 @@ def test_one_layer_of_many_is_enough(alone):
     name, layer = [(n, m) for n, m in trainer.network.named_modules() if isinstance(m, linear.LowLinear)][5]
     honest = layer.arithmetic
 
-    class Half(arithmetic.Int8):
+    class Half(arithmetic.Int8Arithmetic):
         def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Any:
             return super().quantise_gradient(values / 2 if dim == 1 else values, dim, noise)
 
@@ -177,12 +177,12 @@ def test_an_optimiser_that_does_nothing_is_found(alone, monkeypatch, name):
 @pytest.mark.parametrize("name", ["fp32", "int8_weights"])
 def test_a_first_step_that_changes_nothing_ends_the_run(alone, monkeypatch, name):
     trainer = trainer_of(alone, name)
-    FirstStep(trainer).felt(next(trainer.steps()))
+    FirstStep(trainer).complete(next(trainer.steps()))
     trainer = trainer_of(alone, name)
     first = FirstStep(trainer)
     monkeypatch.setattr(trainer.step.optimizer, "step", lambda *_: None)
     with pytest.raises(LmctlError, match="step 1 changed no weight, though the gradient's norm is"):
-        first.felt(next(trainer.steps()))
+        first.complete(next(trainer.steps()))
 
 
 @pytest.mark.parametrize("task", ["clm_stream", "class", "translate", "t5"])

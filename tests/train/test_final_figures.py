@@ -12,7 +12,7 @@ from walked import alone
 from lmctl.objective.base import LOSS, Metric
 from lmctl.train import final_figures
 from lmctl.train.confidence_intervals import wilson
-from lmctl.train.validation import Sums
+from lmctl.train.validation import MetricSums
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 5), (15, 18), (202, 299), (40, 40)])
@@ -24,7 +24,7 @@ def test_wilsons_interval(right, count):
 def test_the_interval_of_a_mean_over_groups():
     """Groups of equal size: the standard error of the mean of their means."""
     values = np.random.default_rng(0).normal(5, 1, size=(20, 8))
-    sums = Sums()
+    sums = MetricSums()
     for group in values:
         sums.add({"mlm": {LOSS: Metric(group.sum(), 8, higher_is_better=False)}})
     half = sem(values.mean(axis=1)) * t.ppf(0.975, 19)

@@ -23,7 +23,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.train import learner
 from lmctl.train.learner import Pass, Share
 from lmctl.train.losses import chunks_of, weighed_losses
-from lmctl.train.malloc_trim import give_back
+from lmctl.train.malloc_trim import trim_heap
 from lmctl.train.trainer import Trainer
 
 
@@ -99,6 +99,6 @@ def test_holes_in_the_heap_are_given_back():
     many = [torch.ones(25_000) for _ in range(1000)]  # 100 kB each: below what glibc would map by itself
     many = many[-1:]  # the last one keeps the heap from shrinking
     before = resident()
-    give_back()
+    trim_heap()
     assert before - resident() > 50e6
     assert many[0].sum() == 25_000

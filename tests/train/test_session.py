@@ -26,7 +26,7 @@ from lmctl.objective.base import Metric
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.plan import Plan
 from lmctl.train.loss_plot import Plotter
-from lmctl.train.prepare import Corpus, Prepared
+from lmctl.train.prepare import Prepared, TokenizedCorpus
 from lmctl.train.trainer import Trainer
 from lmctl.train.validation import Validation
 
@@ -214,7 +214,7 @@ def skewed(kind: str) -> tuple[Plan, Prepared]:
     few = np.array([0] * 30 + [1] * 5 + [2] * 5), np.array([1] * 12 + [0] * 3 + [2] * 3)
     arrays = few if kind == "class" else tuple(one.astype(np.float32) for one in few)
     stores = [replace(store, labels=labels) for store, labels in zip((train, valid), arrays, strict=True)]
-    return own, replace(text, corpora={"corpus": Corpus(*stores)})
+    return own, replace(text, corpora={"corpus": TokenizedCorpus(*stores)})
 
 
 def validated_labels(trainer: Trainer) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmctl.adversary.ascent import direction
+from lmctl.adversary.ascent import normalise
 from lmctl.inference.heads import Classifier, classifier_of
 from lmctl.inference.length_batches import by_length
 from lmctl.inference.suites.classification import answered
@@ -55,7 +55,7 @@ def attacked(classifier: Classifier, batch: Sequence[tuple[list[str], np.ndarray
     handle = classifier.embeddings.register_forward_hook(hook)
     try:
         loss = _loss(classifier.kind, classifier.answer(rows, length), labels)
-        away = direction(torch.autograd.grad(loss, kept[0])[0])
+        away = normalise(torch.autograd.grad(loss, kept[0])[0])
         found = []
         for radius in RADII:
             shift[0] = radius * away
