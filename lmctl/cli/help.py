@@ -1,4 +1,4 @@
-"""`lmctl VERB --help`: what the verb says of itself, groups with their options, and keys, read from the config."""
+"""The help of a verb (`lmctl VERB --help`): description, config groups with their options, and keys."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def verb_help(composer: Composer) -> str:
 
 
 def _more(composer: Composer) -> Iterator[tuple[str, str]]:
-    """What `--help WORD` takes, with words that this verb knows."""
+    """Examples for `--help WORD`, with words of this verb."""
     group = "optim" if "optim" in composer.defaults else next(iter(composer.defaults), None)
     if group is not None:
         yield "GROUP", f"options of a group and their keys, as --help {group}"
@@ -52,7 +52,7 @@ def _more(composer: Composer) -> Iterator[tuple[str, str]]:
 
 
 def _most_set(composer: Composer) -> Iterator[tuple[str, str]]:
-    """The keys that people set most, with what they are for."""
+    """The most used keys, with their descriptions."""
     known = {key.name: key for key in own_keys(composer)}
     for group in {name.partition(".")[0] for name in composer.verb.often if "." in name} & set(composer.defaults):
         option = "text" if group == "data" else composer.defaults[group]

@@ -42,7 +42,7 @@ class EvalConfig:
     """Root config of `lmctl eval`."""
 
     data: Optional[Source] = same(Run, "data", group=None)  # null: the held-out part of the run's training data
-    precision: Optional[Precision] = same(Run, "precision", group=None)  # null: as saved; else both
+    precision: Optional[Precision] = same(Run, "precision", group=None)  # null: as saved; another is compared
     quantize: Optional[Quantization] = group(None, "weights of a finished model in fewer bits")
     runner: Where = same(Run, "runner")
     model_path: Place = key(MISSING, MODEL_PATH)
