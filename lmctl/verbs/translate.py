@@ -16,7 +16,7 @@ from lmctl.runner.base import Where
 
 @dataclass(frozen=True)
 class TranslateConfig:
-    """Root of `lmctl translate`."""
+    """Root config of `lmctl translate`."""
 
     model_path: Place = key(MISSING, MODEL_PATH)
     file: Optional[Place] = key(None, "text file with one text per line; null: standard input")
@@ -44,7 +44,7 @@ class Translate(Verb[TranslateConfig]):
     schema = TranslateConfig
 
     def run(self, config: TranslateConfig) -> None:
-        """Print the translation of each line; an empty line stays an empty line."""
+        """Print the translation of each line; an empty line stays empty."""
         from lmctl.inference.input_lines import comes_once, incoming, lines_of
 
         lines = incoming(config.file, "text", "file=..., or lines on standard input")
@@ -62,7 +62,7 @@ class Translate(Verb[TranslateConfig]):
         say, place = Display().say, Place(config.file)
         if config.file is None or comes_once(config.file):
             lines = cut_lines(loaded, lines, place, say, config.prefix)
-        else:  # a file can be read twice: what is wrong with it is said before the work begins
+        else:  # a file can be read twice: check all of it before the first output
             for _ in cut_lines(loaded, lines_of(config.file), place, say, config.prefix):
                 pass
         for line in translate(
