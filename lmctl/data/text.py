@@ -121,7 +121,7 @@ MARKUP = {
     **dict.fromkeys((".csv", ".tsv"), "its columns are not told apart; data=table does that"),
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "its keys are not told apart; data=jsonl does that"),
 }
-"""Formats of other suffixes that are read only if named explicitly."""
+"""Suffix of a markup or data file -> a note on how it is read if it is named explicitly."""
 
 
 def _readable(found: Found, path: str) -> Found:
