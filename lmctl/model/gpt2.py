@@ -39,7 +39,7 @@ class Gpt2(ModelSpec):
         return (self.dropout, self.attention_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Decoder:
-        """A freshly initialised network with a language model head, or with a classifier where `heads` has none."""
+        """A randomly initialised network with a language model head, or with a classifier if `heads` has none."""
         from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
         from lmctl.model.network import Decoder

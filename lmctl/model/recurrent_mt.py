@@ -44,7 +44,7 @@ class RecurrentMT(ModelSpec):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentSeq2Seq:
-        """A freshly initialised network; ConfigError for classifiers."""
+        """A randomly initialised network; ConfigError for classifiers."""
         from lmctl.model.rnn.networks import RecurrentSeq2Seq
         from lmctl.model.rnn.seq2seq import RecurrentForConditionalGeneration, RecurrentSeq2SeqConfig
 

@@ -42,7 +42,7 @@ class T5(ModelSpec):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Seq2Seq:
-        """A freshly initialised network; ConfigError for classifiers."""
+        """A randomly initialised network; ConfigError for classifiers."""
         from transformers import T5Config, T5ForConditionalGeneration
 
         from lmctl.model.network import Seq2Seq
