@@ -1,7 +1,7 @@
-"""How fast two forms of one model are: forward passes over the same rows, taken in turns.
+"""Speed comparison of two versions of a model: alternating forward passes over the same rows.
 
-A busy machine slows whatever happens to run. So the rows are few, both sides pass over them again and again, the one
-that begins changes with every round, and what is reported is the median of the rounds.
+On a busy machine the load varies during the measurement. So both process a few rows again and again, the first one
+alternates between rounds, and the median over rounds is reported.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from lmctl.inference.pairs import read_pairs
 from lmctl.inference.suites.job import Job
 
 ROUNDS, FEWEST = 11, 3
-"""Rounds, and rounds where a single batch takes long."""
+"""Number of rounds; number of rounds if a single batch takes long."""
 SECONDS = 0.5
-"""Rows are taken until a pass of both sides over them has taken so long."""
+"""Rows are added until a pass of both models over them takes this long."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the forward pass is given, and which positions of the answer are real."""
+    """Inputs of the forward pass, and which output positions are no padding."""
 
     inputs: dict[str, Any]
     real: Tensor
-    """bool [R, L]; of the decoder's side, where there are two."""
+    """bool [R, L]; of the decoder in an encoder-decoder."""
     tokens: int
-    """Real pieces, of both sides."""
+    """Tokens without padding, of both sides."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of each round, first the one side's, then the other's; and how far their logits are apart."""
+    """Seconds of each round for both models, and the difference of their logits."""
 
     tokens: int
     rounds: list[tuple[float, float]]
     decibel: float | None
-    """Signal-to-noise ratio of the other's logits against the one's; None: they are equal to the bit."""
+    """Signal-to-noise ratio of the second model's logits against the first's; None: they are bitwise equal."""
     products: Counter[str]
-    """Low-precision products of the other's first pass, by kind."""
+    """Low-precision products in the second model's first pass, by kind."""
 
     def per_second(self, side: int) -> float:
-        """Tokens per second of a side, the median over the rounds."""
+        """Tokens per second of a model, the median over the rounds."""
         return self.tokens / statistics.median(seconds[side] for seconds in self.rounds)
 
     @property
     def ratios(self) -> list[float]:
-        """How many times as fast the other one was, by round."""
+        """Speed of the second relative to the first, by round."""
         return [one / other for one, other in self.rounds]
 
     @property
@@ -71,13 +71,13 @@ class Speed:
 
     @property
     def middle_half(self) -> tuple[float, float]:
-        """Between these lie half of the `ratios`."""
+        """The interquartile range of the `ratios`."""
         low, _, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
         return low, high
 
 
 def measure(name: str, job: Job, other: Loaded) -> Speed:
-    """The speeds of `job.loaded` and `other` on the first rows of what suite `name` reads."""
+    """Measure `job.loaded` and `other` on the first rows that suite `name` reads."""
     one, batches = job.loaded, _batches(name, job)
     kept = [next(batches)]
     with one.numerics.products(one.device):
@@ -100,7 +100,7 @@ def measure(name: str, job: Job, other: Loaded) -> Speed:
 
 
 def _proof(expected: Tensor, other: Loaded, batch: Batch) -> tuple[float | None, Counter[str]]:
-    """How far the logits of a first pass are from those `expected`, in decibel, and its low-precision products."""
+    """Signal-to-noise ratio in dB of the logits of a first pass against `expected`, and its low-precision products."""
     with other.numerics.proven(other.model, other.device) as products:
         found = _logits(other, batch)
     noise = float((found - expected).norm() / expected.norm())
@@ -115,13 +115,13 @@ def _forward(loaded: Loaded, batch: Batch) -> Any:
 
 
 def _logits(loaded: Loaded, batch: Batch) -> Tensor:
-    """Those of real positions, float32 [n]."""
+    """Logits at positions without padding, float32 [n]."""
     logits = vocabulary_logits(_forward(loaded, batch)).float()
     return logits[batch.real].flatten() if logits.shape[:2] == batch.real.shape else logits.flatten()
 
 
 def _seconds(loaded: Loaded, batches: list[Batch]) -> float:
-    """Of one pass over `batches`."""
+    """Seconds of one pass over `batches`."""
     start = time.perf_counter()
     with loaded.numerics.products(loaded.device):
         for batch in batches:
@@ -137,7 +137,7 @@ def _batches(name: str, job: Job) -> Iterator[Batch]:
 
 
 def _texts(name: str, job: Job) -> Iterator[list[str]]:
-    """What the suite reads, as rows of one text or two."""
+    """The suite's texts as rows of one text or two."""
     file = job.config.file
     if name == "minimal_pairs":
         assert file is not None
@@ -156,7 +156,7 @@ def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> Batch:
     inputs: dict[str, Any] = dict(loaded.framed([texts[0] for texts in rows], second, length))
     real = inputs["attention_mask"].bool()
     tokens = int(real.sum())
-    if two_sides:  # without a target (denoising), the text itself
+    if two_sides:  # the text itself if there is no target (denoising)
         targets = [[*ids[: length - 1], loaded.end] for ids in loaded.pieces([texts[-1] for texts in rows])]
         start = loaded.model.config.decoder_start_token_id
         ids, mask = rectangle([[loaded.pad if start is None else start, *t[:-1]] for t in targets], loaded.pad)

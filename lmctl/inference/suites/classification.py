@@ -1,6 +1,6 @@
-"""`suite=classification`: how often a classifier is right; how well its numbers agree, if it gives numbers.
+"""`suite=classification`: accuracy and F1 of a classifier, or correlation and error of a regression model.
 
-All counts are kept per class, not per row; only Spearman's correlation keeps two numbers of each row.
+Counts are stored per class, not per row; only Spearman's correlation stores two numbers per row.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lmctl.inference.suites.job import Figures, Job, nothing
 from lmctl.objective import label_scores
 
 SEPARATOR = ","
-"""Between the labels of one row, where several may hold and they come as one string."""
+"""Separator of the labels of one row, for multi-label data in one string."""
 
 
 def evaluate(job: Job) -> Figures:
-    """The metrics for the kind of labels that the model's head has."""
+    """The metrics for the label kind of the model's head."""
     classifier = classifier_of(job.loaded, job.task)
     kind = classifier.kind
     answers = by_length(
@@ -68,7 +68,7 @@ def evaluate(job: Job) -> Figures:
 
 
 def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
-    """Correlations by scipy (0 where either never varies), and the mean squared error."""
+    """Pearson and Spearman correlation by scipy (0 if either side is constant), and the mean squared error."""
     from scipy.stats import pearsonr, spearmanr
 
     varies = len(said) > 1 and np.ptp(said) > 0 and np.ptp(true) > 0
@@ -80,7 +80,7 @@ def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
 
 
 def answered(job: Job, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
-    """The texts of each row, and the right answer as an array: one class, one number, or zeros and ones [C]."""
+    """The texts of each row, and its label as an array: one class, one number, or zeros and ones [C]."""
     for number, row in enumerate(job.rows(), start=1):
         where = row.where or f"row {number}"
         if row.label is None:
@@ -107,13 +107,13 @@ def _answer(classifier: Classifier, row: Row, where: str) -> np.ndarray:
 
 
 def _name(label: object) -> str:
-    """1.0, as some readers give whole numbers, is the class "1"."""
+    """Class name of a label: 1.0, as some readers return integers, is the class "1"."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _place(classifier: Classifier, label: object, where: str) -> int:
     name, known = _name(label), classifier.labels
-    # A model whose classes nobody named says LABEL_0, LABEL_1, ...: the data's numbers are meant.
+    # A model without class names has LABEL_0, LABEL_1, ...: these match the numbers in the data.
     for spelling in (name, f"LABEL_{name}"):
         if spelling in known:
             return known[spelling]
@@ -127,6 +127,6 @@ def _place(classifier: Classifier, label: object, where: str) -> int:
 def _logits(
     classifier: Classifier, batch: list[tuple[list[str], np.ndarray]], length: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each row's logits float64 [C] with its right answer."""
+    """Logits float64 [C] of each row, with its label."""
     logits = classifier.logits([texts for texts, _ in batch], length)
     return [(line, answer) for line, (_, answer) in zip(logits, batch, strict=True)]

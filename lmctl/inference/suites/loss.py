@@ -1,6 +1,6 @@
-"""`suite=loss`: the held-out losses of a run's own task, made as in training: its objective, its rows, fixed masks.
+"""`suite=loss`: the validation loss of a run's own task, computed as in training: its objective, its rows, fixed masks.
 
-What training printed at its end is this on `eval.rows` rows; here it is all of them, or those of other data.
+Training prints it for `eval.rows` rows at the end; here it is computed for all rows, or for other data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lmctl.train.validation import Validation
 
 
 def evaluate(job: Job) -> Figures:
-    """`loss` and whatever else the objective measures, by the names of training."""
+    """`loss` and the objective's other metrics, with their names in training."""
     if job.own is None or job.task is None:
         raise ConfigError(
             "suite=loss is what a run of lmctl was trained for, and this model is not a run's",

@@ -1,4 +1,4 @@
-"""`suite=minimal_pairs`: how often the good sentence of a pair is the likelier one (Warstadt et al. 2020)."""
+"""`suite=minimal_pairs`: how often the good sentence of a pair has the higher probability (Warstadt et al. 2020)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lmctl.inference.suites.job import Figures, Job, nothing
 
 
 def evaluate(job: Job) -> Figures:
-    """Accuracy over all pairs; equally likely sentences count as wrong."""
+    """Accuracy over all pairs; equal probabilities count as wrong."""
     file = job.config.file
     if file is None:
         raise ConfigError("suite=minimal_pairs reads its pairs from a file", f"give file=...; {FORMAT}")

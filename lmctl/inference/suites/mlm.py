@@ -1,8 +1,8 @@
-"""`suite=mlm`: how well a masked language model fills gaps.
+"""`suite=mlm`: masked language modelling: loss and accuracy at masks, and pseudo-perplexity.
 
-15 % of the pieces of each row are masked (all of them by the mask piece: no piece is replaced or kept as in
-training), the same ones each time. Pseudo-perplexity masks one piece at a time (Salazar et al. 2020, section 2.3).
-Next-sentence accuracy is measured where the model was trained for it.
+15 % of the tokens of each row are masked (all by the mask token: none is replaced or kept as in training), always the
+same ones. Pseudo-perplexity masks one token at a time (Salazar et al. 2020, section 2.3). Next-sentence accuracy is
+measured if the model was trained for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHARE = 0.15
 
 
 def evaluate(job: Job) -> Figures:
-    """Loss in nats and accuracy at masked places, pseudo-perplexity, next-sentence accuracy."""
+    """Loss in nats and accuracy at masked positions, pseudo-perplexity, next-sentence accuracy."""
     loaded, draws = job.loaded, CounterRng(job.config.seed, "eval/mlm")
     count = nats = right = 0.0
     answers = by_length(
@@ -43,7 +43,7 @@ def evaluate(job: Job) -> Figures:
 
 
 def _rows(job: Job) -> Iterator[list[int]]:
-    """Each document in pieces of what fits between the special ones."""
+    """Each document in parts that fit between the special tokens."""
     room = max(1, job.length - sum(map(len, job.loaded.frame)))
     for row in job.rows():
         pieces = job.loaded.document(row.texts)
@@ -51,7 +51,7 @@ def _rows(job: Job) -> Iterator[list[int]]:
 
 
 def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: CounterRng) -> list[tuple[int, float, int]]:
-    """Per row: how many places were masked, their loss, and how many were filled right."""
+    """Per row: number of masked tokens, their loss, and the number predicted correctly."""
     import torch
 
     before, behind = loaded.frame
@@ -77,7 +77,7 @@ def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: CounterRng)
 
 
 def _pseudo(job: Job) -> Figures:
-    """Over the sentences of the first rows."""
+    """Pseudo-perplexity over the sentences of the first rows."""
     count, number, nats, rows = 0, 0, 0.0, 0
 
     def sentences() -> Iterator[str]:

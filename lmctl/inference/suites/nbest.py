@@ -1,4 +1,4 @@
-"""`suite=nbest`: what a language model is worth to a speech recogniser: word error rates before and after rescoring."""
+"""`suite=nbest`: word error rates of a speech recogniser before and after rescoring with a language model."""
 
 from __future__ import annotations
 

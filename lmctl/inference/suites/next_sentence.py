@@ -1,8 +1,8 @@
 """Next-sentence accuracy (Devlin et al. 2019, section 3.1), part of `suite=mlm`.
 
-Each document is halved between two sentences; with even chances its first half is followed by its own second half or
-by that of the document before it, either of which is cut to the same length and before its end, so that neither
-lengths nor last words tell which it is.
+Each document is split between two sentences; with equal probability its first half is followed by its own second half
+or by that of the document before it, both cut to the same length before their ends, so that neither lengths nor final
+words reveal the label.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Pair(NamedTuple):
     first: list[int]
     second: list[int]
     foreign: bool
-    """Whether `second` is of another document."""
+    """Whether `second` is from another document."""
 
 
 def next_sentence(job: Job, draws: CounterRng) -> Figures:
-    """Accuracy over all documents of two sentences and more; nothing if the model was not trained for it."""
+    """Accuracy over all documents of two or more sentences; {} if the model was not trained for it."""
     if not _trained_for_it(job.loaded):
         return {}
     answers = by_length(
@@ -41,7 +41,8 @@ def next_sentence(job: Job, draws: CounterRng) -> Figures:
 
 
 def _trained_for_it(loaded: Loaded) -> bool:
-    """A model of ours says what its head for pairs learnt; others with such a head learnt this."""
+    """Whether its head for pairs was trained on next-sentence prediction: recorded for models of lmctl, assumed for
+    others."""
     if not hasattr(getattr(loaded.model, "cls", None), "seq_relationship"):
         return False
     return loaded.tasks is None or any("NextSentence" in task["objective"] for task in loaded.tasks.values())
@@ -72,5 +73,5 @@ def _right(loaded: Loaded, batch: list[Pair]) -> list[bool]:
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     with torch.no_grad():
         output = loaded.model(**{name: value.to(loaded.device) for name, value in inputs.items()})
-    said = output.seq_relationship_logits.argmax(dim=-1).tolist()  # 1: another text
+    said = output.seq_relationship_logits.argmax(dim=-1).tolist()  # 1: another document
     return [bool(answer) == pair.foreign for answer, pair in zip(said, batch, strict=True)]

@@ -1,9 +1,8 @@
-"""`suite=robustness`: the figures of the suite that the model calls for, under more and more noise.
+"""`suite=robustness`: the metrics of the model's default suite under increasing noise in the text.
 
-5, 10 and 20 % of the characters mistyped (half of them other keys, half of them swaps; `lmctl.core.typing_errors`), of
-the words left out, or of the words in a neighbour's place, in every text that the model reads: for translations the
-source alone. Each row is disturbed in the same way each time. Classifiers are also tried with embeddings shifted
-against them (`embedding_ball.py`).
+Typing errors in 5, 10 and 20 % of the characters (half substitutions, half swaps; `lmctl.core.typing_errors`), word
+drops, or word swaps, in every text that the model reads: for translation the source alone. The noise of each row is
+always the same. Classifiers are also tested with adversarial embedding shifts (`embedding_ball.py`).
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ NOISES: dict[str, Noise] = {"typos": mistype, "dropped_words": drop_words, "swap
 
 
 def evaluate(job: Job) -> Figures:
-    """`<metric>` of clean text, `<metric>_<noise>_<percent>` of disturbed text."""
+    """`<metric>` of clean text, `<metric>_<noise>_<percent>` of noisy text."""
     suite = natural(job.loaded, job.task)
-    with TemporaryDirectory() as folder:  # translations of noise are not kept
-        # Pseudo-perplexity costs most of `mlm` and is not compared here.
+    with TemporaryDirectory() as folder:  # translations of noisy text are not kept
+        # Without pseudo-perplexity, which takes most of the time of `mlm`.
         job = replace(job, folder=Path(folder), config=replace(job.config, limit=1))
         figures: Figures = {"suite": suite, **_numbers(suite, job)}
         for name, noise in NOISES.items():
