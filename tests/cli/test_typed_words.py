@@ -77,7 +77,7 @@ def test_text_keys_keep_what_was_typed(name: str):
 
 def test_a_sweep_keeps_them_too():
     application = Application("train", ["-m", "data=text", "data.path=2024_01,1e5", "seed=1,2"])
-    application._settle_sweep()
+    application._quote_sweep()
     cells = application.composer.cells(application.overrides.render())
     paths = [read(word.partition("=")[2]) for cell in cells for word in cell if word.startswith("data.path=")]
     assert paths == ["2024_01", "2024_01", "1e5", "1e5"]
@@ -117,7 +117,7 @@ def test_a_run_of_any_name_is_found_again(name: str, tmp_path: Path, monkeypatch
     assert read_config(folder / "config.yaml") == config
     for words in ([setting("name", name)], shlex.split(command(run_dir=folder))):
         application = Application("train", ["resume=auto", *words])
-        assert application._goes_on()
+        assert application._has_run_as_base()
         assert application._resumed_config() == str(folder / "config.yaml")
     named_so, lies_there = Overrides().set("name", name), Overrides().set("run_dir", str(folder))
     assert sweep_dir(named_so) == sweep_dir(lies_there) == folder
