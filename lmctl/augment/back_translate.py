@@ -56,9 +56,9 @@ class BackTranslate(Augment):
         return {"augment.there": self.there, "augment.back": self.back}
 
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
-        from lmctl.augment.tokens import Text
+        from lmctl.augment.tokens import TextCodec
 
-        text = Text(tokenizer)
+        text = TextCodec(tokenizer)
         legs = [_Translator(key, place, self.temperature, self.max_new_tokens) for key, place in self._models().items()]
         known: dict[tuple[bytes, int], np.ndarray] = {}
 

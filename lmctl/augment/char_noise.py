@@ -28,9 +28,9 @@ class CharNoise(Augment):
                 raise ValueError(f"{name} is a probability from 0 to 1, got {getattr(self, name)}")
 
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
-        from lmctl.augment.tokens import Text
+        from lmctl.augment.tokens import TextCodec
 
-        text = Text(tokenizer)
+        text = TextCodec(tokenizer)
 
         def mistype(pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
             written = text.read(pieces)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-class Text:
+class TextCodec:
     """Encodes and decodes text with a tokenizer; text that spells a special token stays text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:

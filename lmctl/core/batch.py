@@ -32,14 +32,14 @@ LabelKind: TypeAlias = Literal["class", "classes", "number"]
 
 Document: TypeAlias = "list[str]"
 """The sentences of one document, in order, each a non-empty string without line breaks; or its lines, each with its
-line break, where the raw text is read. A source that knows the raw text gives `Written` documents."""
+line break, where the raw text is read. A source that knows the raw text gives `DocumentWithText` documents."""
 
 Terms: TypeAlias = "dict[str, Tensor]"
 """Terms of a loss by name, each a scalar *summed* over its targets; the train step divides once, by the global
 count."""
 
 
-class Written(list[str]):
+class DocumentWithText(list[str]):
     """The sentences of a document together with the raw text they were split from: `text`, exactly as it stands in its
     file, with its white space. A slice keeps its part of the text. A list built from the sentences (with noise, say) is
     a plain list, unless `rewritten` builds it."""
@@ -58,7 +58,7 @@ class Written(list[str]):
         if not isinstance(place, slice):
             return super().__getitem__(place)
         part, spans = super().__getitem__(place), self._spans()[place]
-        return Written(part, self.text[spans[0][0] : spans[-1][1]]) if spans else part
+        return DocumentWithText(part, self.text[spans[0][0] : spans[-1][1]]) if spans else part
 
     def rewritten(self, sentences: Sequence[str]) -> list[str]:
         """As many replacement sentences, joined by the same separators (white space) as in the text."""
@@ -67,7 +67,7 @@ class Written(list[str]):
             return list(sentences)
         for other, (start, stop) in zip(sentences, spans, strict=True):
             text, end = text + self.text[end:start] + other, stop
-        return Written(sentences, text + self.text[end:])
+        return DocumentWithText(sentences, text + self.text[end:])
 
     def _spans(self) -> list[tuple[int, int]]:
         """(start, end) of each sentence in the text; [] if the characters of both differ in more than white space."""
@@ -82,7 +82,7 @@ class Written(list[str]):
 def whole_text(sentences: Sequence[str]) -> str:
     """The raw text of a document if it is known, else its sentences joined by spaces; no space beside white space or
     between two CJK characters."""
-    if isinstance(sentences, Written):
+    if isinstance(sentences, DocumentWithText):
         return sentences.text
     text = ""
     for sentence in sentences:

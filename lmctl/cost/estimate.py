@@ -14,7 +14,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending, spending
 from lmctl.cost.communication import Communication, wire_of
 from lmctl.cost.machine import Machine
-from lmctl.cost.measure import Measured, measure
+from lmctl.cost.measure import MeasuredSteps, measure
 from lmctl.cost.memory import Memory, import_for, libraries, memory_of
 from lmctl.cost.rehearsal import rehearse
 from lmctl.cost.rows import samples
@@ -47,7 +47,7 @@ class Estimate:
     """Memory with gradient checkpointing toggled; None if that is not possible, or not requested."""
     wire: Communication
     spending: Spending
-    measured: Measured | None
+    measured: MeasuredSteps | None
     machine: Machine | None
     """The planned machine; None: this one."""
     room: int | None

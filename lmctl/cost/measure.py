@@ -32,7 +32,7 @@ WARMING, COUNTED = 3, 5
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredSteps:
     """The measurement of one process."""
 
     steps: int
@@ -42,7 +42,7 @@ class Measured:
     """Bytes; on a CPU the largest resident set of this process so far, planning included."""
 
 
-def measure(run: Checked) -> Measured:
+def measure(run: Checked) -> MeasuredSteps:
     """Run WARMING and COUNTED steps of `run`."""
     here, on_cpu = _one_process(run), run.device.type == "cpu"
     # One more row than tracks: a stream needs one more token than its tracks have positions.
@@ -62,7 +62,7 @@ def measure(run: Checked) -> Measured:
         raise type(error)(f"measure=true: {error}", error.hint) from error
 
 
-def _timed(trainer: Trainer) -> Measured:
+def _timed(trainer: Trainer) -> MeasuredSteps:
     device = trainer.processes.device
     began, before, last = 0.0, 0, 0
     for number, _ in enumerate(trainer.steps(), start=1):
@@ -70,7 +70,7 @@ def _timed(trainer: Trainer) -> Measured:
             began, before = _now(device), trainer.state.tokens
         last = number
     seconds, tokens = _now(device) - began, trainer.state.tokens - before
-    return Measured(last, seconds / (last - WARMING), tokens / seconds, peak_memory(device))
+    return MeasuredSteps(last, seconds / (last - WARMING), tokens / seconds, peak_memory(device))
 
 
 def _one_process(run: Checked) -> Plan:
@@ -85,12 +85,14 @@ def _one_process(run: Checked) -> Plan:
 
 def _with_known_rows(plan: Plan) -> Plan:
     """`plan` with its data in memory: nothing is read, and the mix changes nothing."""
-    tasks = {name: replace(task, augment=None, data=Rows(task.data.yields)) for name, task in plan.mix.tasks.items()}
+    tasks = {
+        name: replace(task, augment=None, data=KnownRows(task.data.yields)) for name, task in plan.mix.tasks.items()
+    }
     return replace(plan, mix=replace(plan.mix, tasks=tasks, conflict_every=None))
 
 
 @dataclass(frozen=True)
-class Rows(Source):
+class KnownRows(Source):
     """Placeholder for a source whose rows are in memory."""
 
     yields: Kind = "documents"

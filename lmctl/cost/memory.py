@@ -51,7 +51,7 @@ AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Component:
+class MemoryPart:
     """One component of the memory."""
 
     name: str
@@ -67,7 +67,7 @@ class Memory:
     """Memory of one process."""
 
     device: str
-    components: tuple[Component, ...]
+    components: tuple[MemoryPart, ...]
     moment: str
     """The phase of the peak."""
 
@@ -76,7 +76,7 @@ class Memory:
         """The predicted peak in bytes."""
         return sum(component.peak for component in self.components)
 
-    def of(self, name: str) -> Component:
+    def of(self, name: str) -> MemoryPart:
         return next(component for component in self.components if component.name == name)
 
 
@@ -88,18 +88,18 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
     others = run.workers - 1 if run.world == 1 else 0
     """Simulated workers besides the active one: their state stays in memory."""
 
-    def tensors(name: str, note: str = "") -> Component:
-        return Component(name, peak.get(name, 0), most.get(name, 0), note)
+    def tensors(name: str, note: str = "") -> MemoryPart:
+        return MemoryPart(name, peak.get(name, 0), most.get(name, 0), note)
 
-    def kept(name: str) -> Component:
+    def kept(name: str) -> MemoryPart:
         waiting = others * most.get(name, 0)
-        return Component(name, peak.get(name, 0) + waiting, most.get(name, 0) + waiting, "")
+        return MemoryPart(name, peak.get(name, 0) + waiting, most.get(name, 0) + waiting, "")
 
     ahead = round(AHEAD * sum(s.bytes / s.rows * s.rows_per_step for s in samples.values()) / run.world)
     rows = ahead if cpu else peak.get(ROWS, 0)
     components = [
         kept(WEIGHTS),
-        Component("master weights", 0, 0, plan.precision.table(run.device)["master"]),
+        MemoryPart("master weights", 0, 0, plan.precision.table(run.device)["master"]),
         kept(GRADIENTS),
         kept(STATES),
         kept(FEEDBACK),
@@ -107,24 +107,24 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
         tensors(LOGITS, "at predicted positions: logits, softmax and their gradients"),
         tensors(PASSING, "results that nothing keeps"),
         _teachers(run),
-        Component("rows", rows, rows, "this step's and the next one's"),
+        MemoryPart("rows", rows, rows, "this step's and the next one's"),
     ]
     if cpu:
         components += _not_tensors(plan, rehearsal, max(sample.shapes for sample in samples.values()))
     else:
-        components.append(Component("workspaces", WORKSPACES, WORKSPACES, "of cuBLAS"))
+        components.append(MemoryPart("workspaces", WORKSPACES, WORKSPACES, "of cuBLAS"))
     return Memory(run.device.type, tuple(components), rehearsal.moment)
 
 
-def _teachers(run: Checked) -> Component:
+def _teachers(run: Checked) -> MemoryPart:
     """Weights of the teachers. Their activations of a micro-batch are freed before the student's forward pass."""
     weights = [weight for teacher in run.teachers for weight in teacher.state_dict(keep_vars=True).values()]
     taken = sum(weight.nbytes for weight in {id(weight): weight for weight in weights}.values())
     quantised = run.plan.distill.teacher_precision if run.teachers else None
-    return Component("teacher", taken, taken, "counted as float32" if quantised is not None else "")
+    return MemoryPart("teacher", taken, taken, "counted as float32" if quantised is not None else "")
 
 
-def _not_tensors(plan: Plan, rehearsal: Rehearsal, shapes: int) -> list[Component]:
+def _not_tensors(plan: Plan, rehearsal: Rehearsal, shapes: int) -> list[MemoryPart]:
     """Memory of a CPU process other than tensors, for batches of `shapes` different shapes."""
     peak, heap = rehearsal.peak, 0
     if platform.libc_ver()[0] == "glibc":
@@ -135,9 +135,9 @@ def _not_tensors(plan: Plan, rehearsal: Rehearsal, shapes: int) -> list[Componen
     what = f", made for {products:,} products in half precision" if products else ""
     imported = libraries(plan)
     return [
-        Component("allocator", heap, heap, "holes in the heap"),
-        Component("kernels", kernels, kernels, f"code{what}"),
-        Component("libraries", imported, imported, "Python, torch, transformers"),
+        MemoryPart("allocator", heap, heap, "holes in the heap"),
+        MemoryPart("kernels", kernels, kernels, f"code{what}"),
+        MemoryPart("libraries", imported, imported, "Python, torch, transformers"),
     ]
 
 

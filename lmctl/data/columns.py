@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Optional, Self
 
-from lmctl.core.batch import Document, Kind, Row, Split, Written
+from lmctl.core.batch import Document, DocumentWithText, Kind, Row, Split
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
@@ -166,7 +166,7 @@ class Columns(Source):
         if self.yields == "documents":
             value = value_of(record, self.text)
             sentences = texts[0] if isinstance(value, list) else split_sentences(texts[0][0])
-            return Row(Written(sentences, value) if isinstance(value, str) else sentences, None, where)
+            return Row(DocumentWithText(sentences, value) if isinstance(value, str) else sentences, None, where)
         label = None if self.label is None else label_of(record, self.label)
         return Row([" ".join(parts) for parts in texts], label, where)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lmctl.core.batch import Document, Written
+from lmctl.core.batch import Document, DocumentWithText
 from lmctl.data.reading import lines
 from lmctl.data.sentences import ends_sentence, join_lines, split_sentences
 
@@ -86,7 +86,7 @@ def read_documents(files: Iterable[Path], layout: Layout, line_is: LineIs) -> It
         for group in groups:
             blocks = _blocks(map(_normalise, group))
             if sentences := [sentence for block in blocks for sentence in _sentences(block, line_is)]:
-                yield Written(sentences, "\n".join(group).strip("\n"))
+                yield DocumentWithText(sentences, "\n".join(group).strip("\n"))
 
 
 def _first(file: Path, characters: int) -> Iterator[str]:

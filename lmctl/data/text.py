@@ -46,7 +46,7 @@ class Tally:
 
 
 @dataclass
-class Corpus:
+class TextCorpus:
     """Text files with their detected layout."""
 
     found: Found
@@ -55,7 +55,7 @@ class Corpus:
     tally: Tally = field(default_factory=Tally)
 
     @classmethod
-    def open(cls, path: str, layout: str, sentences: str, on_bad_file: str) -> Corpus:
+    def open(cls, path: str, layout: str, sentences: str, on_bad_file: str) -> TextCorpus:
         """Find the files and detect what is "auto"; DataError if there is no readable file."""
         found = find(path)
         if on_bad_file == "skip":
@@ -167,15 +167,15 @@ class TextFiles(Source):
         check_share(self.valid_share)
 
     @cached_property
-    def _corpus(self) -> Corpus:
+    def _corpus(self) -> TextCorpus:
         return self._open(self.path)
 
     @cached_property
-    def _valid_corpus(self) -> Corpus | None:
+    def _valid_corpus(self) -> TextCorpus | None:
         return None if self.valid_path is None else self._open(self.valid_path)
 
-    def _open(self, path: str) -> Corpus:
-        return Corpus.open(path, self.layout, self.sentences, self.on_bad_file)
+    def _open(self, path: str) -> TextCorpus:
+        return TextCorpus.open(path, self.layout, self.sentences, self.on_bad_file)
 
     @cached_property
     def _partition(self) -> Partition:

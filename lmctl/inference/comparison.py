@@ -10,7 +10,7 @@ from lmctl.inference.load import Loaded
 from lmctl.inference.number_formats import dtypes, in_float
 from lmctl.inference.speed import Speed, measure
 from lmctl.inference.suites import job as suites
-from lmctl.inference.suites.job import Figures, Job
+from lmctl.inference.suites.job import Figures, SuiteJob
 from lmctl.train.weight_memory import weight_bytes
 
 
@@ -67,7 +67,7 @@ class Comparison:
         yield "tokens_per_second", speeds[0], speeds[1], f"x {self.speed.ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
-def compare(name: str, job: Job, original: Figures, other: Loaded) -> Comparison:
+def compare(name: str, job: SuiteJob, original: Figures, other: Loaded) -> Comparison:
     """Run suite `name` on `other`, a version of `job`'s model, whose metrics are `original`, and compare."""
     changed = suites.run(name, replace(job, loaded=other, mark=f"-{other.numerics.name}"))
     sides = (job.loaded, other)

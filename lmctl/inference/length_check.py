@@ -12,7 +12,7 @@ SHOWN = 3
 """Maximum number of lines named in a message."""
 
 
-class Place:
+class LinePosition:
     """The position of a line as a prefix of messages: `prompts.txt:7: `, `line 7 of standard input: `; empty for an
     argument."""
 
@@ -41,7 +41,7 @@ def check_prompt(loaded: Loaded, text: str, where: str) -> None:
 
 
 def cut_lines(
-    loaded: Loaded, lines: Iterable[str], place: Place, say: Callable[[str], None], prefix: str = ""
+    loaded: Loaded, lines: Iterable[str], place: LinePosition, say: Callable[[str], None], prefix: str = ""
 ) -> Iterator[str]:
     """Pass `lines` on unchanged; report those that, with `prefix`, the model truncates."""
     count = 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmctl.inference.length_batches import by_length, in_pools
 from lmctl.inference.load import Loaded
-from lmctl.inference.stride_windows import Window, windows
+from lmctl.inference.stride_windows import ContextWindow, windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ def causal(loaded: Loaded, texts: Iterable[list[int]], rows: int, length: int, s
     """log p(token | tokens before it) of each token of each text and of its end token. A text longer than the model's
     maximum length is split into windows."""
 
-    def cut() -> Iterator[Window]:
+    def cut() -> Iterator[ContextWindow]:
         for pieces in texts:
             yield from windows([loaded.begin, *pieces, loaded.end], length, stride)
 
@@ -40,16 +40,16 @@ def causal(loaded: Loaded, texts: Iterable[list[int]], rows: int, length: int, s
         yield np.concatenate(parts)
 
 
-def scored(loaded: Loaded, stream: Iterable[Window], rows: int) -> Iterator[tuple[Window, LogProbs]]:
+def scored(loaded: Loaded, stream: Iterable[ContextWindow], rows: int) -> Iterator[tuple[ContextWindow, LogProbs]]:
     """Each window with its log-probabilities, `rows` windows at a time."""
 
-    def answer(batch: list[Window]) -> list[tuple[Window, LogProbs]]:
+    def answer(batch: list[ContextWindow]) -> list[tuple[ContextWindow, LogProbs]]:
         return list(zip(batch, window_scores(loaded, batch), strict=True))
 
     return by_length(stream, lambda window: len(window.ids), rows, answer)
 
 
-def window_scores(loaded: Loaded, batch: Sequence[Window]) -> list[LogProbs]:
+def window_scores(loaded: Loaded, batch: Sequence[ContextWindow]) -> list[LogProbs]:
     """The log-probabilities of each window; padding is at the end, where a causal model cannot see it."""
     import torch
 
@@ -66,7 +66,7 @@ def window_scores(loaded: Loaded, batch: Sequence[Window]) -> list[LogProbs]:
     ]  # fmt: skip
 
 
-def carried(loaded: Loaded, stream: Iterable[Window]) -> Iterator[LogProbs]:
+def carried(loaded: Loaded, stream: Iterable[ContextWindow]) -> Iterator[LogProbs]:
     """As `scored` for one text in windows without overlap, by a recurrent model that carries its state."""
     import torch
 

@@ -25,7 +25,7 @@ from lmctl.inference.likelihood import rectangle, vocabulary_logits
 from lmctl.inference.load import Loaded
 from lmctl.inference.nbest import read_lists
 from lmctl.inference.pairs import read_pairs
-from lmctl.inference.suites.job import Job
+from lmctl.inference.suites.job import SuiteJob
 
 ROUNDS, FEWEST = 11, 3
 """Number of rounds; number of rounds if a single batch takes long."""
@@ -34,7 +34,7 @@ SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Batch:
+class TimedBatch:
     """Inputs of the forward pass, and which output positions are no padding."""
 
     inputs: dict[str, Any]
@@ -76,7 +76,7 @@ class Speed:
         return low, high
 
 
-def measure(name: str, job: Job, other: Loaded) -> Speed:
+def measure(name: str, job: SuiteJob, other: Loaded) -> Speed:
     """Measure `job.loaded` and `other` on the first rows that suite `name` reads."""
     one, batches = job.loaded, _batches(name, job)
     kept = [next(batches)]
@@ -99,7 +99,7 @@ def measure(name: str, job: Job, other: Loaded) -> Speed:
     return Speed(sum(batch.tokens for batch in kept), rounds, decibel, products)
 
 
-def _proof(expected: Tensor, other: Loaded, batch: Batch) -> tuple[float | None, Counter[str]]:
+def _proof(expected: Tensor, other: Loaded, batch: TimedBatch) -> tuple[float | None, Counter[str]]:
     """Signal-to-noise ratio in dB of the logits of a first pass against `expected`, and its low-precision products."""
     with other.numerics.proven(other.model, other.device) as products:
         found = _logits(other, batch)
@@ -109,18 +109,18 @@ def _proof(expected: Tensor, other: Loaded, batch: Batch) -> tuple[float | None,
     return (None if noise == 0 else -20 * math.log10(noise)), products
 
 
-def _forward(loaded: Loaded, batch: Batch) -> Any:
+def _forward(loaded: Loaded, batch: TimedBatch) -> Any:
     with torch.no_grad():
         return loaded.model(**loaded.arguments(batch.inputs))
 
 
-def _logits(loaded: Loaded, batch: Batch) -> Tensor:
+def _logits(loaded: Loaded, batch: TimedBatch) -> Tensor:
     """Logits at positions without padding, float32 [n]."""
     logits = vocabulary_logits(_forward(loaded, batch)).float()
     return logits[batch.real].flatten() if logits.shape[:2] == batch.real.shape else logits.flatten()
 
 
-def _seconds(loaded: Loaded, batches: list[Batch]) -> float:
+def _seconds(loaded: Loaded, batches: list[TimedBatch]) -> float:
     """Seconds of one pass over `batches`."""
     start = time.perf_counter()
     with loaded.numerics.products(loaded.device):
@@ -131,12 +131,12 @@ def _seconds(loaded: Loaded, batches: list[Batch]) -> float:
     return time.perf_counter() - start
 
 
-def _batches(name: str, job: Job) -> Iterator[Batch]:
+def _batches(name: str, job: SuiteJob) -> Iterator[TimedBatch]:
     for rows in in_pools(_texts(name, job), job.config.batch):
         yield _framed(job.loaded, rows, job.length)
 
 
-def _texts(name: str, job: Job) -> Iterator[list[str]]:
+def _texts(name: str, job: SuiteJob) -> Iterator[list[str]]:
     """The suite's texts as rows of one text or two."""
     file = job.config.file
     if name == "minimal_pairs":
@@ -150,7 +150,7 @@ def _texts(name: str, job: Job) -> Iterator[list[str]]:
             yield [whole_text(row.texts)] if job.yields == "documents" else list(row.texts)
 
 
-def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> Batch:
+def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> TimedBatch:
     two_sides = loaded.family == "seq2seq" and not loaded.classifies
     second = [texts[1] for texts in rows] if len(rows[0]) > 1 and not two_sides else None
     inputs: dict[str, Any] = dict(loaded.framed([texts[0] for texts in rows], second, length))
@@ -162,4 +162,4 @@ def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> Batch:
         ids, mask = rectangle([[loaded.pad if start is None else start, *t[:-1]] for t in targets], loaded.pad)
         inputs["decoder_input_ids"], real = ids.to(loaded.device), mask.bool().to(loaded.device)
         tokens += int(real.sum())
-    return Batch({**inputs, "use_cache": False}, real, tokens)
+    return TimedBatch({**inputs, "use_cache": False}, real, tokens)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 
-class Window(NamedTuple):
+class ContextWindow(NamedTuple):
     """Consecutive tokens; each after the first `skip` + 1 is predicted from those before it."""
 
     ids: list[int]
@@ -26,19 +26,19 @@ class Window(NamedTuple):
         return len(self.ids) - 1 - self.skip
 
 
-def windows(pieces: Iterable[int], length: int, stride: int) -> Iterator[Window]:
+def windows(pieces: Iterable[int], length: int, stride: int) -> Iterator[ContextWindow]:
     """`pieces` (special tokens included) in windows of up to `length` inputs, each `stride` predictions after the one
     before; every token but the first is predicted once. Memory: one window."""
     stream = iter(pieces)
     ids = list(islice(stream, length + 1))
     if len(ids) < 2:
         return
-    yield Window(ids, 0, True)
+    yield ContextWindow(ids, 0, True)
     while fresh := list(islice(stream, stride)):
         # As much context as fits, at least the one token that the first prediction needs.
         kept = length + 1 - len(fresh)
         ids = [*ids[-kept:], *fresh]
-        yield Window(ids, len(ids) - 1 - len(fresh), False)
+        yield ContextWindow(ids, len(ids) - 1 - len(fresh), False)
 
 
 def joined(documents: Iterable[list[int]], begin: int, end: int) -> Iterator[int]:

@@ -63,7 +63,7 @@ def check_sizes(vocab_size: int, min_frequency: int, smallest: int = 32) -> None
         raise ValueError(f"min_frequency must be at least 1, got {min_frequency}")
 
 
-class Text:
+class TextSample:
     """A stream of sentences buffered in a temporary file, so that it can be read several times without memory. Above
     `most` characters it is a random sample: it is halved repeatedly, by a hash of the sentence's number."""
 
@@ -140,11 +140,11 @@ def enough_different(vocab_size: int) -> int:
 
 
 @contextmanager
-def reread(sentences: Iterable[str], most: int) -> Iterator[Text]:
+def reread(sentences: Iterable[str], most: int) -> Iterator[TextSample]:
     """Buffer a stream of sentences for repeated reading, sampled to `most` characters; DataError if there are none,
     DiskError if the disk is full."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n") as file:
-        text = Text(file, most)
+        text = TextSample(file, most)
         for sentence in sentences:  # outside `try`: an OSError of the source is not one of the buffer
             try:
                 for part in parts(sentence, LONGEST_PART):
@@ -180,7 +180,7 @@ def _no_room(error: OSError) -> DiskError:
     return DiskError(f"no room for training text in {tempfile.gettempdir()}: {reason}", "set TMPDIR")
 
 
-def words(tokenizer: Tokenizer, text: Text, most: int) -> list[str]:
+def words(tokenizer: Tokenizer, text: TextSample, most: int) -> list[str]:
     """The distinct words of `text`, normalised and pre-tokenised by `tokenizer`, most frequent first. If they could
     have more than `most` characters together, `text` is sampled down: memory and time of training depend on the
     distinct words."""
@@ -195,13 +195,13 @@ def words(tokenizer: Tokenizer, text: Text, most: int) -> list[str]:
         text.level = max(every, text.level - room)
 
 
-def fit(tokenizer: Tokenizer, text: Text, most: int) -> None:
+def fit(tokenizer: Tokenizer, text: TextSample, most: int) -> None:
     """Sample `text` down as `words` does, for a trainer that does not need the words."""
     if text.characters > most:
         words(tokenizer, text, most)
 
 
-def _count(tokenizer: Tokenizer, text: Text) -> list[str]:
+def _count(tokenizer: Tokenizer, text: TextSample) -> list[str]:
     counter = Tokenizer(models.WordLevel())
     counter.normalizer, counter.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     train(counter, text, trainers.WordLevelTrainer(vocab_size=1 << 30, show_progress=False))
@@ -265,7 +265,7 @@ def lost_accents(text: Iterable[str]) -> list[str]:
     return [f"lower-casing takes the accents of {what}: tokenizer.lowercase=false keeps them"]
 
 
-def finish(tokenizer: Tokenizer, text: Text | None = None, notes: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def finish(tokenizer: Tokenizer, text: TextSample | None = None, notes: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Add the special tokens and BERT's template for one text or two, and wrap it for transformers. `notes`, and the
     statistics of `text`, are stored as `lmctl_notes`."""
     from transformers import PreTrainedTokenizerFast

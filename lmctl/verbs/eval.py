@@ -108,7 +108,7 @@ class Measurement:
 
         config, watch = self.config, Watch(self.display, name)
         rows = partial(_watched, watch, source, self.split, config.rows)
-        job = suites.Job(self.loaded, rows, source.yields, config, self.out.parent, task, self.own.get(task or ""))
+        job = suites.SuiteJob(self.loaded, rows, source.yields, config, self.out.parent, task, self.own.get(task or ""))
         reads = name in ("robustness", "loss") or suites.SUITES[name].kind is not None
         data = source.describe() if reads else str(config.file)
         self.display.say(f"{name}: {self.split} rows of {data}" if reads else f"{name}: {data}")

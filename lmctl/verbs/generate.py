@@ -175,9 +175,9 @@ def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[
     """The prompts as plain text, each validated by `check(prompt, where)`: those of a file all before the first output,
     those of standard input one by one."""
     from lmctl.inference.input_lines import comes_once
-    from lmctl.inference.length_check import Place
+    from lmctl.inference.length_check import LinePosition
 
-    place = Place(config.file, typed=config.prompt is not None)
+    place = LinePosition(config.file, typed=config.prompt is not None)
 
     def checked() -> Iterator[str]:
         for number, prompt in prompts:

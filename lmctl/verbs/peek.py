@@ -57,7 +57,7 @@ class Peek(TextVerb[PeekConfig]):
                     _print(console, row, prepared)
 
 
-class Row(NamedTuple):
+class PeekRow(NamedTuple):
     """One row of a task, as a batch of size 1."""
 
     number: int
@@ -66,7 +66,7 @@ class Row(NamedTuple):
     """Without augmentation."""
 
 
-def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, int, Iterator[Row]]]:
+def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, int, Iterator[PeekRow]]]:
     """For each task its name, its number of rows, and its first rows in the shuffled order of the epoch."""
     from lmctl.mix.order import RowStream
     from lmctl.train.build_parts import examples_of
@@ -78,10 +78,10 @@ def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, in
     for name, examples in shown.items():
         stream, size = RowStream(examples, config.seed, name, batch.rows), len(examples)
 
-        def row(place: int, name: str = name, stream: RowStream = stream) -> Row:
+        def row(place: int, name: str = name, stream: RowStream = stream) -> PeekRow:
             rows, epochs = stream.rows(place, 1)
             both = (some[name].collate(rows, epochs, stream.draws) for some in (shown, plain))
-            return Row(int(rows[0]), *both)
+            return PeekRow(int(rows[0]), *both)
 
         first = config.epoch * size
         yield name, size, map(row, range(first, first + min(config.rows, size)))
@@ -92,7 +92,7 @@ def _title(config: PeekConfig, name: str, size: int) -> str:
     return f"{name}, {config.split}: {size:,} rows in {block}epoch {config.epoch}"
 
 
-def _print(console: Console, row: Row, prepared: Prepared) -> None:
+def _print(console: Console, row: PeekRow, prepared: Prepared) -> None:
     """Print a row and, if it is augmented, the row without augmentation."""
     console.print(f"\nrow {row.number}, {row.batch.tokens} tokens{_labels(row.batch, prepared)}", markup=False)
     for line in lines(row.batch, prepared):

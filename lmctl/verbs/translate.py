@@ -31,7 +31,7 @@ class TranslateConfig:
         positive(beams=self.beams, max_new_tokens=self.max_new_tokens, batch=self.batch)
 
 
-class Translate(Verb[TranslateConfig]):
+class TranslateVerb(Verb[TranslateConfig]):
     purpose = "Translate lines, from a file or standard input to standard output, line for line."
     examples = (
         "lmctl translate model_path=runs/mt < source.en",
@@ -51,7 +51,7 @@ class Translate(Verb[TranslateConfig]):
 
         from lmctl.inference.decode import translate
         from lmctl.inference.heads import refuse_classifier
-        from lmctl.inference.length_check import Place, cut_lines
+        from lmctl.inference.length_check import LinePosition, cut_lines
         from lmctl.inference.load import load, need
         from lmctl.train.display import Display, quiet_libraries
 
@@ -59,7 +59,7 @@ class Translate(Verb[TranslateConfig]):
         loaded = load(config.model_path, config.runner)
         refuse_classifier(loaded, "it writes no text")
         need(loaded, ("seq2seq",), "translate")
-        say, place = Display().say, Place(config.file)
+        say, place = Display().say, LinePosition(config.file)
         if config.file is None or comes_once(config.file):
             lines = cut_lines(loaded, lines, place, say, config.prefix)
         else:  # a file can be read twice: check all of it before the first output

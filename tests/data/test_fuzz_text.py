@@ -18,7 +18,7 @@ from lmctl.core.errors import DataError, LmctlError
 from lmctl.data.document_layout import LAYOUTS
 from lmctl.data.parallel import Parallel
 from lmctl.data.reading import aligned_lines, lines
-from lmctl.data.text import Corpus, TextFiles
+from lmctl.data.text import TextCorpus, TextFiles
 from lmctl.inference.input_lines import incoming, lines_of
 
 PIECES = [
@@ -101,7 +101,7 @@ def keep_all(content: str, layout: str, sentences: str) -> None:
         file = Path(folder, "a.txt")
         file.write_bytes(encoded(content))
         wanted = without_marks(encoded(content).decode())
-        found = Corpus.open(str(file), layout, sentences, "error").read()
+        found = TextCorpus.open(str(file), layout, sentences, "error").read()
         got = "".join("".join(document) for document in found)
         if layout == "verbatim":
             assert got == wanted + "\n" * (wanted[-1:] not in ("\n", ""))

@@ -17,14 +17,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lmctl.config.use_schema import EvalConfig
-from lmctl.core.batch import Row, Written, whole_text
+from lmctl.core.batch import DocumentWithText, Row, whole_text
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.typing_errors import words
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.table import Table
 from lmctl.data.text import TextFiles
 from lmctl.inference.suites import job as suites
-from lmctl.inference.suites.job import Job
+from lmctl.inference.suites.job import SuiteJob
 from lmctl.inference.suites.translation import CorpusScores
 
 DOCUMENTS = [
@@ -35,9 +35,9 @@ DOCUMENTS = [
 ]
 
 
-def job(loaded: Any, rows: list[Row], tmp_path: Any, yields: Any = "documents", **settings: Any) -> Job:
+def job(loaded: Any, rows: list[Row], tmp_path: Any, yields: Any = "documents", **settings: Any) -> SuiteJob:
     config = EvalConfig(data=None, runner=None, model_path="", batch=3, **settings)
-    return Job(loaded, lambda: iter(rows), yields, config, tmp_path)
+    return SuiteJob(loaded, lambda: iter(rows), yields, config, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def replace_pieces(loaded: Any) -> Any:
 
 
 def test_noise_leaves_what_stands_between_sentences_alone():
-    text = Written(["The cat sits.", "A dog."], "The  cat sits.\n\nA dog.\n")
+    text = DocumentWithText(["The cat sits.", "A dog."], "The  cat sits.\n\nA dog.\n")
     assert whole_text(text.rewritten(["the", "a dig"])) == "the\n\na dig\n"
     assert (whole_text(text[:1]), whole_text(text[1:])) == ("The  cat sits.", "A dog.")
     assert whole_text(["今天。", "很好。", "Yes.", "No."]) == "今天。很好。 Yes. No."

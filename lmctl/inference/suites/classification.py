@@ -15,14 +15,14 @@ from lmctl.core.errors import DataError
 from lmctl.core.suggest import nearest
 from lmctl.inference.heads import Classifier, classifier_of
 from lmctl.inference.length_batches import by_length
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 from lmctl.objective import label_scores
 
 SEPARATOR = ","
 """Separator of the labels of one row, for multi-label data in one string."""
 
 
-def evaluate(job: Job) -> Figures:
+def evaluate(job: SuiteJob) -> Figures:
     """The metrics for the label kind of the model's head."""
     classifier = classifier_of(job.loaded, job.task)
     kind = classifier.kind
@@ -79,7 +79,7 @@ def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
     }
 
 
-def answered(job: Job, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
+def answered(job: SuiteJob, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
     """The texts of each row, and its label as an array: one class, one number, or zeros and ones [C]."""
     for number, row in enumerate(job.rows(), start=1):
         where = row.where or f"row {number}"

@@ -18,12 +18,12 @@ from lmctl.adversary.ascent import direction
 from lmctl.inference.heads import Classifier, classifier_of
 from lmctl.inference.length_batches import by_length
 from lmctl.inference.suites.classification import answered
-from lmctl.inference.suites.job import Figures, Job
+from lmctl.inference.suites.job import Figures, SuiteJob
 
 RADII = (0.1, 0.3, 1.0)
 
 
-def in_the_ball(job: Job) -> Figures:
+def in_the_ball(job: SuiteJob) -> Figures:
     """`accuracy_embedding_<radius>`; {} for regression models."""
     classifier = classifier_of(job.loaded, job.task)
     if classifier.kind == "number":

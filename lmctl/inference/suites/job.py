@@ -20,7 +20,7 @@ Figures: TypeAlias = "dict[str, float | int | str]"
 
 
 @dataclass(frozen=True)
-class Job:
+class SuiteJob:
     """A model, rows and settings for a suite."""
 
     loaded: Loaded
@@ -90,7 +90,7 @@ def natural(loaded: Loaded, task: str | None = None) -> str:
     return ON_ROWS[loaded.family]
 
 
-def run(name: str, job: Job) -> Figures:
+def run(name: str, job: SuiteJob) -> Figures:
     """The metrics of one suite; ConfigError if it does not support the model or the data."""
     if name == "robustness":
         check(natural(job.loaded, job.task), job)
@@ -101,7 +101,7 @@ def run(name: str, job: Job) -> Figures:
     return figures
 
 
-def check(name: str, job: Job) -> None:
+def check(name: str, job: SuiteJob) -> None:
     """ConfigError unless suite, model and data are compatible."""
     suite = SUITES[name]
     if not (name == "classification" and has_head(job.loaded, job.task)):

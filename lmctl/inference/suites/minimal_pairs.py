@@ -5,10 +5,10 @@ from __future__ import annotations
 from lmctl.core.errors import ConfigError
 from lmctl.inference.input_lines import placed
 from lmctl.inference.pairs import FORMAT, judge, pairs_in
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 
 
-def evaluate(job: Job) -> Figures:
+def evaluate(job: SuiteJob) -> Figures:
     """Accuracy over all pairs; equal probabilities count as wrong."""
     file = job.config.file
     if file is None:

@@ -18,13 +18,13 @@ from lmctl.core.typing_errors import words
 from lmctl.inference.length_batches import by_length
 from lmctl.inference.likelihood import masked, rectangle, target_scores, vocabulary_logits
 from lmctl.inference.load import Loaded
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 from lmctl.inference.suites.next_sentence import next_sentence
 
 SHARE = 0.15
 
 
-def evaluate(job: Job) -> Figures:
+def evaluate(job: SuiteJob) -> Figures:
     """Loss in nats and accuracy at masked positions, pseudo-perplexity, next-sentence accuracy."""
     loaded, draws = job.loaded, CounterRng(job.config.seed, "eval/mlm")
     count = nats = right = 0.0
@@ -42,7 +42,7 @@ def evaluate(job: Job) -> Figures:
     return figures | _pseudo(job) | next_sentence(job, draws.named("nsp"))
 
 
-def _rows(job: Job) -> Iterator[list[int]]:
+def _rows(job: SuiteJob) -> Iterator[list[int]]:
     """Each document in parts that fit between the special tokens."""
     room = max(1, job.length - sum(map(len, job.loaded.frame)))
     for row in job.rows():
@@ -76,7 +76,7 @@ def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: CounterRng)
     ]
 
 
-def _pseudo(job: Job) -> Figures:
+def _pseudo(job: SuiteJob) -> Figures:
     """Pseudo-perplexity over the sentences of the first rows."""
     count, number, nats, rows = 0, 0, 0.0, 0
 

@@ -14,17 +14,17 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.inference.length_batches import by_length
 from lmctl.inference.likelihood import rectangle
 from lmctl.inference.load import Loaded
-from lmctl.inference.suites.job import Figures, Job
+from lmctl.inference.suites.job import Figures, SuiteJob
 
 
-class Pair(NamedTuple):
+class SentencePair(NamedTuple):
     first: list[int]
     second: list[int]
     foreign: bool
     """Whether `second` is from another document."""
 
 
-def next_sentence(job: Job, draws: CounterRng) -> Figures:
+def next_sentence(job: SuiteJob, draws: CounterRng) -> Figures:
     """Accuracy over all documents of two or more sentences; {} if the model was not trained for it."""
     if not _trained_for_it(job.loaded):
         return {}
@@ -48,7 +48,7 @@ def _trained_for_it(loaded: Loaded) -> bool:
     return loaded.tasks is None or any("NextSentence" in task["objective"] for task in loaded.tasks.values())
 
 
-def _pairs(job: Job, draws: CounterRng) -> Iterator[Pair]:
+def _pairs(job: SuiteJob, draws: CounterRng) -> Iterator[SentencePair]:
     room = (job.length - 3) // 2
     before: list[int] | None = None
     for number, row in enumerate(job.rows()):
@@ -60,11 +60,11 @@ def _pairs(job: Job, draws: CounterRng) -> Iterator[Pair]:
         if first and own:
             shorter = min(len(own), len(before or own))
             second = before if foreign and before else own
-            yield Pair(first, second[: max(1, shorter - 1 - shorter // 8)], foreign)
+            yield SentencePair(first, second[: max(1, shorter - 1 - shorter // 8)], foreign)
             before = own
 
 
-def _right(loaded: Loaded, batch: list[Pair]) -> list[bool]:
+def _right(loaded: Loaded, batch: list[SentencePair]) -> list[bool]:
     import torch
 
     ids, mask = rectangle([[loaded.begin, *a, loaded.end, *b, loaded.end] for a, b, _ in batch], loaded.pad)

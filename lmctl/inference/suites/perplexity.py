@@ -16,12 +16,12 @@ from lmctl.core.batch import whole_text
 from lmctl.core.typing_errors import words
 from lmctl.inference.likelihood import carried, causal, scored
 from lmctl.inference.stride_windows import joined, windows
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 
 WORDS = "white-space separated, each Chinese character one; ends are predicted but not counted"
 
 
-def evaluate(job: Job) -> Figures:
+def evaluate(job: SuiteJob) -> Figures:
     """Loss in nats per token, and perplexities."""
     loaded, length = job.loaded, job.length
     stride = min(job.config.stride or max(1, length // 2), length)

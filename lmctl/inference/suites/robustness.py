@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from lmctl.core.batch import Row, Written
+from lmctl.core.batch import DocumentWithText, Row
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.typing_errors import drop_words, mistype, swap_words
 from lmctl.inference.suites.embedding_ball import in_the_ball
-from lmctl.inference.suites.job import Figures, Job, natural
+from lmctl.inference.suites.job import Figures, SuiteJob, natural
 
 LEVELS = (0.05, 0.10, 0.20)
 
@@ -29,7 +29,7 @@ Noise = Callable[[str, float, np.random.Generator], str]
 NOISES: dict[str, Noise] = {"typos": mistype, "dropped_words": drop_words, "swapped_words": swap_words}
 
 
-def evaluate(job: Job) -> Figures:
+def evaluate(job: SuiteJob) -> Figures:
     """`<metric>` of clean text, `<metric>_<noise>_<percent>` of noisy text."""
     suite = natural(job.loaded, job.task)
     with TemporaryDirectory() as folder:  # translations of noisy text are not kept
@@ -53,17 +53,17 @@ KEPT = {
 }
 
 
-def _numbers(suite: str, job: Job) -> Figures:
+def _numbers(suite: str, job: SuiteJob) -> Figures:
     figures: Figures = importlib.import_module(f"lmctl.inference.suites.{suite}").evaluate(job)
     return {name: figures[name] for name in KEPT[suite] if name in figures}
 
 
-def _disturbed(job: Job, noise: Noise, level: float, draws: CounterRng) -> Callable[[], Iterator[Row]]:
+def _disturbed(job: SuiteJob, noise: Noise, level: float, draws: CounterRng) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
         for number, row in enumerate(job.rows()):
             rng = draws.generator(round(level * 100), number)
             read = 1 if job.yields == "parallel" else len(row.texts)
             texts = [*(noise(text, level, rng) for text in row.texts[:read]), *row.texts[read:]]
-            yield row._replace(texts=row.texts.rewritten(texts) if isinstance(row.texts, Written) else texts)
+            yield row._replace(texts=row.texts.rewritten(texts) if isinstance(row.texts, DocumentWithText) else texts)
 
     return rows

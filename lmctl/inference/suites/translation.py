@@ -15,13 +15,13 @@ from lmctl.core.batch import Row
 from lmctl.core.files import disk_error
 from lmctl.core.typing_errors import CHINESE
 from lmctl.inference.decode import translate
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 
 HYPOTHESES = "hypotheses{}.txt"
 _SAMPLE = 100
 
 
-def evaluate(job: Job) -> Figures:
+def evaluate(job: SuiteJob) -> Figures:
     """BLEU, chrF and their signatures; the translations are written to `hypotheses.txt`, one line each."""
     config, rows = job.config, 0
     sources, references = tee(job.rows())

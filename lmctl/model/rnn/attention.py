@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Attention(nn.Module):
+class DecoderAttention(nn.Module):
     """Base class: everything but the scores."""
 
     def __init__(self, width: int, source: int) -> None:
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         return torch.bmm(scores.softmax(dim=1).to(source.dtype)[:, None], source).squeeze(1)
 
 
-class AdditiveAttention(Attention):
+class AdditiveAttention(DecoderAttention):
     """score(s, h) = v . tanh(W s + U h) (Bahdanau et al. 2015, appendix A.1.2)."""
 
     def __init__(self, width: int, source: int) -> None:
@@ -45,7 +45,7 @@ class AdditiveAttention(Attention):
         return self.score(torch.tanh(keys + self.query_projection(query)[:, None])).squeeze(-1)
 
 
-class GeneralAttention(Attention):
+class GeneralAttention(DecoderAttention):
     """score(s, h) = s . W h (Luong et al. 2015, section 3.1, "general")."""
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
