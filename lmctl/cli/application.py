@@ -111,11 +111,11 @@ class Application:
         elif shows:
             if not arguments.has("--shell-completion"):
                 self._name_run()
-                self.settled()
+                self.final_config()
             self._run_hydra(self._run_job)
         else:
             self._name_run()
-            return self._run_verb(self.settled())
+            return self._run_verb(self.final_config())
         return Exit.DONE
 
     def _run_verb(self, cfg: DictConfig) -> int:
@@ -147,7 +147,7 @@ class Application:
         elif (file := teacher.text_of(self.overrides)) is not None:
             self.composer.start_from(file, self.overrides, teacher.TEXT)
 
-    def settled(self) -> DictConfig:
+    def final_config(self) -> DictConfig:
         """The composed config, after the values of text keys are quoted."""
         given = self.overrides
         # A comma separates values, but not in text keys; the keys' types are known only after composing.
@@ -185,7 +185,7 @@ class Application:
         jobs, flags = self.stages_in(cfg, self.overrides), self.arguments.of_jobs
         for job in jobs:
             one = Application(stages.verb_of(job), [*flags, *job.overrides, *UNNAMED])
-            one.verb.check(one.settled())
+            one.verb.check(one.final_config())
         stages.run_stages(jobs, flags, self.overrides + self.stage_overrides, folder)
 
     def _quote_sweep(self) -> tuple[DictConfig, list[list[str]]]:
@@ -245,11 +245,11 @@ class Application:
 
     def _has_run_as_base(self) -> bool:
         """Whether the base config is the complete config of a run."""
-        return "--from" in self.arguments.flags or which_run.goes_on(self.overrides, self.composer)
+        return "--from" in self.arguments.flags or which_run.resumes(self.overrides, self.composer)
 
     def _resumed_config(self) -> str | None:
         """The config of a resumed run, which is the base of its overrides; None if no run is resumed."""
-        if self.several or not which_run.is_asked(self.overrides, self.composer):
+        if self.several or not which_run.asks_to_resume(self.overrides, self.composer):
             return None
         folder = which_run.folder_of(self.overrides, self.composer)
         if folder is None:

@@ -56,7 +56,7 @@ def _stages(application: Application, cfg: DictConfig, overrides: Overrides) -> 
             _, own = own.split(_sets_initial_weights)
         words = [*application.arguments.of_jobs, *own.render(), *UNUSED]
         one = type(application)(application.verb.name, words)
-        part = one.settled()
+        part = one.final_config()
         if waits:
             with open_dict(part):
                 part.model, part.tokenizer = before[start].model, before[start].tokenizer

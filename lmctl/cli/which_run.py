@@ -11,14 +11,14 @@ from lmctl.core.files import path_of
 from lmctl.core.paths import Paths
 
 
-def is_asked(overrides: Overrides, composer: Composer) -> bool:
+def asks_to_resume(overrides: Overrides, composer: Composer) -> bool:
     """Whether a run is to be resumed, if it exists."""
     return composer.verb.has_run_dir and overrides.text("resume") not in (None, "false")
 
 
-def goes_on(overrides: Overrides, composer: Composer) -> bool:
+def resumes(overrides: Overrides, composer: Composer) -> bool:
     """Whether an existing run is resumed, so that its own config is the base."""
-    if not is_asked(overrides, composer):
+    if not asks_to_resume(overrides, composer):
         return False
     folder = folder_of(overrides, composer)
     if folder is None and overrides.text("resume") != "auto":

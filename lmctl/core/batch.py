@@ -179,7 +179,7 @@ def padding_mask(name: str, lengths: np.ndarray, width: int) -> dict[str, Tensor
     return {name: torch.from_numpy(np.arange(width) < lengths[:, None])}
 
 
-def rectangle(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_rows(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
     """Pad rows of different lengths at the end: int64 [R, longest], and their lengths int64 [R]."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     ids = np.full((len(rows), int(lengths.max(initial=0))), pad, dtype=np.int64)

@@ -82,7 +82,7 @@ _OF_A_DISK = re.compile(r"os error \d+|I/O error|No space left|PytorchStreamWrit
 """How exceptions of libraries (safetensors, tokenizers, torch's archives) describe a disk error."""
 
 
-def of_a_disk(error: BaseException) -> bool:
+def is_disk_error(error: BaseException) -> bool:
     """Whether an exception reports a failed write (disk full, I/O error) and no mistake of the user."""
     return isinstance(error, (OSError, DiskError)) or _OF_A_DISK.search(str(error)) is not None
 
@@ -95,7 +95,7 @@ def writing(path: Path) -> Iterator[None]:
     except DiskError:
         raise
     except Exception as error:  # tokenizers raises this very class
-        if not of_a_disk(error):
+        if not is_disk_error(error):
             raise
         raise disk_error(path, error) from error
 
@@ -112,7 +112,7 @@ def disk_error(path: Path, error: BaseException) -> DiskError:
     return DiskError(f"cannot write {path}: {reason} ({free} MiB free)", f"{hint}, or choose another run_dir=...")
 
 
-def means_a_place(name: str) -> bool:
+def is_local_path(name: str) -> bool:
     """Whether `name` must be a local path and cannot be the id of a model on a hub: because it exists, because it is
     written like a path (with a backslash, or below `runs/`, the default place of runs), or because its parent folder
     exists."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.files import means_a_place, nearest_place, path_of
+from lmctl.core.files import is_local_path, nearest_place, path_of
 from lmctl.core.model_files import (
     CONFIG,
     TOKENIZER_FILES,
@@ -46,7 +46,7 @@ def find(key: str, place: str) -> str:
             finish = command("lmctl train resume=auto", run_dir=folder)
             raise ConfigError(f"{asked}: this run has no model/ yet", f"finish it: {finish}")
         raise ConfigError(f"{asked}: neither a run nor a model directory (no {CONFIG})", near(folder))
-    if not folder.exists() and means_a_place(place):
+    if not folder.exists() and is_local_path(place):
         raise ConfigError(f"{asked}: no such directory", nearest_place(folder))
     return str(folder) if folder.exists() else place
 
@@ -125,7 +125,7 @@ def tokenizer_of(what: str, place: str) -> Any:
     return tokenizer
 
 
-def check_answers(what: str, model: Any) -> None:
+def check_forward_pass(what: str, model: Any) -> None:
     """ConfigError if a forward pass over a single token fails: some sizes in config.json (number of heads, of groups)
     are not the shape of any weight, and show only in a matrix product."""
     import torch
@@ -160,7 +160,7 @@ def _check_formats(what: str, model: Any, kinds: dict[str, str]) -> None:
 
 
 @cache
-def hub_answers() -> bool:
+def hub_is_reachable() -> bool:
     """Whether the Hugging Face hub is reachable; False with HF_HUB_OFFLINE. One request without retries."""
     from huggingface_hub import constants, get_session
 
@@ -179,7 +179,7 @@ def _reading(what: str, part: str, place: str) -> Iterator[dict[str, bool]]:
     half a minute. Exceptions of transformers, tokenizers (a bare `Exception`) and safetensors about damaged or
     unsupported files become ConfigErrors; ours, MemoryError and a full disk pass unchanged.
     """
-    downloaded = bool(place) and not Path(place).exists() and not hub_answers()
+    downloaded = bool(place) and not Path(place).exists() and not hub_is_reachable()
     try:
         yield {"trust_remote_code": False, "local_files_only": downloaded}
     except (LmctlError, MemoryError):

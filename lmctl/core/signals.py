@@ -98,7 +98,7 @@ def requested() -> str | None:
     return None
 
 
-def apart(work: Callable[[], Result]) -> Result:
+def in_thread(work: Callable[[], Result]) -> Result:
     """Run `work` in a daemon thread and return its result: Python cannot handle a signal while native code runs for
     minutes in the main thread. On a signal the thread is abandoned; it ends with the process."""
     results: list[Result] = []

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lmctl.core.errors import ConfigError, DataError, LmctlError
-from lmctl.core.files import means_a_place, nearest_place, path_of
+from lmctl.core.files import is_local_path, nearest_place, path_of
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, Record
@@ -127,7 +127,7 @@ def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
     """The dataset at `path`; ConfigError or DataError with the problem and what is available."""
     _be_quiet()
     place = path_of(path)
-    if not place.exists() and not means_a_place(path):
+    if not place.exists() and not is_local_path(path):
         return _on_hub(path, config, revision)
     if not place.exists():
         raise DataError(f"{path} does not exist", nearest_place(place))

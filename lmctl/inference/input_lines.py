@@ -75,7 +75,7 @@ def placed(file: str | None, what: str = "text", example: str = EXAMPLE) -> Iter
     return chain.from_iterable([_numbered(str(path), aligned_lines(path)) for path in files_once(file)])
 
 
-def first_that_says(stream: Iterator[Placed]) -> tuple[Placed | None, Iterator[Placed]]:
+def first_not_blank(stream: Iterator[Placed]) -> tuple[Placed | None, Iterator[Placed]]:
     """The first line that is not blank (None if all are), and an iterator over all lines, including it."""
     begun: list[Placed] = []
     for line in stream:

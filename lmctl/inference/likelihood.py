@@ -53,7 +53,7 @@ def window_scores(loaded: Loaded, batch: Sequence[ContextWindow]) -> list[LogPro
     """The log-probabilities of each window; padding is at the end, where a causal model cannot see it."""
     import torch
 
-    ids, mask = rectangle([window.ids for window in batch], loaded.pad)
+    ids, mask = pad_texts([window.ids for window in batch], loaded.pad)
     ids, mask = ids.to(loaded.device), mask.to(loaded.device)
     inputs = {"input_ids": ids[:, :-1]}
     if not bool(mask.all()):
@@ -101,7 +101,7 @@ def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:
     """The log-probability of one masked token of each text."""
     import torch
 
-    ids, mask = rectangle([ids for ids, _ in questions], loaded.pad)
+    ids, mask = pad_texts([ids for ids, _ in questions], loaded.pad)
     lines, places = torch.arange(len(ids)), torch.tensor([place for _, place in questions])
     wanted = ids[lines, places]
     ids[lines, places] = loaded.mask
@@ -119,7 +119,7 @@ def conditional(loaded: Loaded, pairs: Iterable[tuple[str, str]], rows: int, len
         source = loaded.framed([source for source, _ in batch], length=length)
         targets = [[*ids[: length - 1], loaded.end] for ids in loaded.pieces([target for _, target in batch])]
         start = loaded.model.config.decoder_start_token_id
-        ids, _ = rectangle([[loaded.pad if start is None else start, *target] for target in targets], loaded.pad)
+        ids, _ = pad_texts([[loaded.pad if start is None else start, *target] for target in targets], loaded.pad)
         ids = ids.to(loaded.device)
         inputs = loaded.arguments({name: source[name] for name in ("input_ids", "attention_mask")})
         with torch.no_grad():
@@ -153,7 +153,7 @@ def target_scores(logits: Tensor, targets: Tensor) -> LogProbs:
     return -nats.reshape(targets.shape).double().cpu().numpy()
 
 
-def rectangle(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def pad_texts(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """Texts padded at the end: ids int64 [R, L] and attention mask int64 [R, L]."""
     import torch
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmctl.core.batch import Family, whole_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.model_files import TaskNote
-from lmctl.core.pretrained_files import check_answers, find
+from lmctl.core.pretrained_files import check_forward_pass, find
 from lmctl.inference.number_formats import Numerics
 from lmctl.model.artifact.reader import Artifact
 from lmctl.model.generation import ends_of
@@ -206,7 +206,7 @@ def load(model_path: str, where: Where, numerics: Numerics | None = None) -> Loa
     if classifies and config.pad_token_id is None:  # decoders pool at the last token that is not padding
         model.config.pad_token_id = loaded.pad
     with numerics.products(device):
-        check_answers(artifact.asked, model)
+        check_forward_pass(artifact.asked, model)
     return loaded
 
 

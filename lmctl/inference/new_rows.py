@@ -18,7 +18,7 @@ from lmctl.data.jsonl import JsonLines
 from lmctl.data.reading import aligned_lines
 from lmctl.data.records import BadRow, NoColumn, Record, texts_of
 from lmctl.data.table import Table, suffix
-from lmctl.inference.input_lines import STANDARD_INPUT, Placed, files_once, first_that_says
+from lmctl.inference.input_lines import STANDARD_INPUT, Placed, files_once, first_not_blank
 
 Records: TypeAlias = "Iterator[tuple[str, Record | BadRow]]"
 """Records with their positions; or the error of a bad one."""
@@ -74,7 +74,7 @@ class NewRows:
             return
         kind, stream = self.kind, self.stream
         if kind == AUTO:
-            first, stream = first_that_says(stream)
+            first, stream = first_not_blank(stream)
             kind = "lines" if first is None else self._guess(first)
         if kind == "lines":
             yield kind, _of_lines(stream)

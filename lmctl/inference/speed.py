@@ -21,7 +21,7 @@ from lmctl.core.batch import whole_text
 from lmctl.core.errors import LmctlError
 from lmctl.inference.input_lines import lines_of
 from lmctl.inference.length_batches import in_pools
-from lmctl.inference.likelihood import rectangle, vocabulary_logits
+from lmctl.inference.likelihood import pad_texts, vocabulary_logits
 from lmctl.inference.load import Loaded
 from lmctl.inference.nbest import read_lists
 from lmctl.inference.pairs import read_pairs
@@ -159,7 +159,7 @@ def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> TimedBatch:
     if two_sides:  # the text itself if there is no target (denoising)
         targets = [[*ids[: length - 1], loaded.end] for ids in loaded.pieces([texts[-1] for texts in rows])]
         start = loaded.model.config.decoder_start_token_id
-        ids, mask = rectangle([[loaded.pad if start is None else start, *t[:-1]] for t in targets], loaded.pad)
+        ids, mask = pad_texts([[loaded.pad if start is None else start, *t[:-1]] for t in targets], loaded.pad)
         inputs["decoder_input_ids"], real = ids.to(loaded.device), mask.bool().to(loaded.device)
         tokens += int(real.sum())
     return TimedBatch({**inputs, "use_cache": False}, real, tokens)

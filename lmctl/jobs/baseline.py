@@ -23,7 +23,7 @@ from lmctl.core import signals
 from lmctl.core.command_words import command, literal, setting
 from lmctl.core.errors import LmctlError, Stopped
 from lmctl.core.paths import Paths
-from lmctl.jobs.job import Job, code_of, passing_on, run_alone
+from lmctl.jobs.job import Job, exit_code_of, forwarding_signals, run_alone
 
 OWN = without(TrainConfig, "control")
 """Keys that do not affect the result of a student without a teacher."""
@@ -34,7 +34,7 @@ class BaselineFailed(LmctlError):
 
     def __init__(self, job: Job, again: str) -> None:
         super().__init__(f"the control did not complete: {job.error}", f"go on with: {again}")
-        self.code = code_of(job)
+        self.code = exit_code_of(job)
 
 
 def train_baseline(cfg: DictConfig) -> Paths:
@@ -53,7 +53,7 @@ def train_baseline(cfg: DictConfig) -> Paths:
             return Paths(folder)
         print(f"control: the same student without a teacher, in {folder}", flush=True)
         running: list[Job] = []
-        with passing_on(running) as stops:
+        with forwarding_signals(running) as stops:
             run_alone(job, _command(job, run), running, stops)
         if job.status != "completed":
             raise BaselineFailed(job, again)

@@ -151,7 +151,7 @@ def finished(job: Job) -> bool:
 
 
 @contextmanager
-def passing_on(running: Sequence[Job]) -> Iterator[list[int]]:
+def forwarding_signals(running: Sequence[Job]) -> Iterator[list[int]]:
     """Context manager: forward stop signals to the jobs in `running`; yields the list of received signals."""
     stops: list[int] = []
 
@@ -169,7 +169,8 @@ def passing_on(running: Sequence[Job]) -> Iterator[list[int]]:
 
 
 def run_alone(job: Job, command: Sequence[str], running: list[Job], stops: Sequence[int]) -> None:
-    """Run one job to its end, with its output on the terminal, inside `passing_on(running)`, which yielded `stops`."""
+    """Run one job to its end, with its output on the terminal; `running` and `stops` are those of
+    `forwarding_signals`."""
     job.start(command, {}, live=True)
     running[:] = [job]
     for number in stops:  # received before the process started
@@ -178,7 +179,7 @@ def run_alone(job: Job, command: Sequence[str], running: list[Job], stops: Seque
     running.clear()
 
 
-def code_of(job: Job) -> Exit:
+def exit_code_of(job: Job) -> Exit:
     """The exit code of the command if `job` did not complete."""
     return Exit(job.code) if job.code in set(Exit) else Exit.FAILED
 

@@ -18,7 +18,7 @@ from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import write_json
 from lmctl.core.paths import Paths
 from lmctl.core.suggest import did_you_mean
-from lmctl.jobs.job import Job, code_of, finished, passing_on, run_alone
+from lmctl.jobs.job import Job, exit_code_of, finished, forwarding_signals, run_alone
 from lmctl.jobs.sweep_table import print_table
 
 OWN = ("name", "run_dir", "resume", "stage", "stages")
@@ -34,7 +34,7 @@ class StageFailed(LmctlError):
 
     def __init__(self, job: Job, again: str) -> None:
         super().__init__(f"stage {job.name} did not complete: {job.error}", f"go on with: {again}")
-        self.code = code_of(job)
+        self.code = exit_code_of(job)
 
 
 def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides, folder: Path) -> list[Job]:
@@ -96,7 +96,7 @@ def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Overrides, fold
         job.adopt(before.get("stages", {}).get(job.name))
     again = command("lmctl train resume=auto", run_dir=folder)
     running: list[Job] = []
-    with passing_on(running) as stops:
+    with forwarding_signals(running) as stops:
         for place, job in enumerate(jobs, start=1):
             label = f"[{place}/{len(jobs)}] stage {job.name}"
             if finished(job):

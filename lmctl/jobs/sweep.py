@@ -32,7 +32,7 @@ from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import path_of, write_json
 from lmctl.core.paths import Paths
-from lmctl.jobs.job import POLL_SECONDS, Job, Slots, finished, passing_on
+from lmctl.jobs.job import POLL_SECONDS, Job, Slots, finished, forwarding_signals
 from lmctl.jobs.sweep_table import print_table
 
 NOT_FOR_JOBS = ("hydra.sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.mode")
@@ -127,7 +127,7 @@ class Sweep:
                 say(job, f"refused: {job.error}")
         waiting, running = [job for job in jobs if job.status != "refused"], list[Job]()
         try:
-            with passing_on(running) as stops:
+            with forwarding_signals(running) as stops:
                 while (waiting and not stops) or running:
                     while waiting and len(running) < slots.jobs and not stops:
                         job = waiting.pop(0)

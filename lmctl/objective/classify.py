@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, padding_mask, rectangle
+from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, pad_rows, padding_mask
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
@@ -124,7 +124,7 @@ def framed_rows(
         texts = longest_first(row, seq_len - 1 - len(row))
         framed.append(np.concatenate([[vocabulary.cls], *(part for text in texts for part in (text, sep))]))
         seconds.append(len(texts[0]) + 2)
-    ids, lengths = rectangle(framed, vocabulary.pad)
+    ids, lengths = pad_rows(framed, vocabulary.pad)
     inputs = {"input_ids": torch.from_numpy(ids)} | padding_mask("attention_mask", lengths, ids.shape[1])
     if segments and len(rows[0]) == 2:
         places = np.arange(ids.shape[1])

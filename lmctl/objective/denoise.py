@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, rectangle
+from lmctl.core.batch import Batch, Family, Kind, pad_rows
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
 from lmctl.core.token_store import TokenStore
@@ -89,7 +89,7 @@ class CorruptedRows(Examples):
         ]
         pad = self.material.vocabulary.pad
         return seq2seq_batch(
-            self.material, *rectangle([source for source, _ in pairs], pad), *rectangle([t for _, t in pairs], pad)
+            self.material, *pad_rows([source for source, _ in pairs], pad), *pad_rows([t for _, t in pairs], pad)
         )
 
     def _corrupted(self, pieces: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmctl.core.batch import rectangle
+from lmctl.core.batch import pad_rows
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.objective.base import Material
@@ -109,7 +109,7 @@ class Pairs(ABC):
 
     def _assemble(self, texts: Sequence[Sequence[np.ndarray]], labels: np.ndarray) -> PairRows:
         cls, sep = [self.vocabulary.cls], [self.vocabulary.sep]
-        ids, lengths = rectangle([np.concatenate([cls, a, sep, b, sep]) for a, b in texts], self.vocabulary.pad)
+        ids, lengths = pad_rows([np.concatenate([cls, a, sep, b, sep]) for a, b in texts], self.vocabulary.pad)
         places = np.arange(ids.shape[1])
         second = np.array([len(a) + 2 for a, _ in texts])[:, None]
         segments = ((places >= second) & (places < lengths[:, None])).astype(np.int64)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, Targets, padding_mask, rectangle
+from lmctl.core.batch import Batch, Family, Kind, Targets, pad_rows, padding_mask
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
@@ -77,8 +77,8 @@ class ParallelRows(Examples):
             [np.append(text[:room], vocabulary.sep) for text in texts_of(self.material, row, epoch, draws, 1)]
             for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
         ]
-        source, source_lengths = rectangle([pair[0] for pair in pairs], vocabulary.pad)
-        target, target_lengths = rectangle([pair[1] for pair in pairs], vocabulary.pad)
+        source, source_lengths = pad_rows([pair[0] for pair in pairs], vocabulary.pad)
+        target, target_lengths = pad_rows([pair[1] for pair in pairs], vocabulary.pad)
         return seq2seq_batch(self.material, source, source_lengths, target, target_lengths)
 
 

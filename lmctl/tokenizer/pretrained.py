@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place, path_of
+from lmctl.core.files import is_local_path, path_of
 from lmctl.core.model_files import TOKENIZER_FILES, tokenizer_folder
 from lmctl.core.paths import Place
 from lmctl.core.pretrained_files import tokenizer_of
@@ -53,7 +53,7 @@ class Pretrained(TokenizerSpec):
         """The local directory with the files, or None if `path` is a hub id."""
         place = path_of(self.path)
         if not place.exists():
-            if means_a_place(self.path):
+            if is_local_path(self.path):
                 raise ConfigError(f"tokenizer.path={self.path} does not exist")
             return None
         return tokenizer_folder(f"tokenizer.path={self.path}", place)

@@ -25,7 +25,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from lmctl.core.errors import DataError, DiskError
 from lmctl.core.progress import stage
-from lmctl.core.signals import apart
+from lmctl.core.signals import in_thread
 from lmctl.core.text_parts import parts
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def reread(sentences: Iterable[str], most: int) -> Iterator[TextSample]:
 
 def train(tokenizer: Tokenizer, text: Iterable[str], trainer: Any) -> None:
     """Run the trainer in a thread, so that a signal can interrupt it."""
-    apart(lambda: tokenizer.train_from_iterator(text, trainer))
+    in_thread(lambda: tokenizer.train_from_iterator(text, trainer))
 
 
 def with_words_up_to(

@@ -62,7 +62,7 @@ class Eval(Verb[EvalConfig]):
 
         display = Display()
         own = own_tasks(config.model_path, trusted, needed=given is None)
-        display.say(begins(config, given, own))  # before slow imports
+        display.say(announcement(config, given, own))  # before slow imports
 
         from lmctl.inference.load import device_of, load
         from lmctl.inference.training_overlap import unseen
@@ -126,10 +126,10 @@ class Measurement:
         if config.format == "json":
             emit(record)
         else:
-            print(table(title, figures) if comparison is None else beside(title, comparison), flush=True)
+            print(table(title, figures) if comparison is None else comparison_table(title, comparison), flush=True)
 
 
-def begins(config: EvalConfig, given: Source | None, own: Mapping[str, OwnTask]) -> str:
+def announcement(config: EvalConfig, given: Source | None, own: Mapping[str, OwnTask]) -> str:
     """One line that says what is evaluated on which data, printed before the model is loaded."""
     what = "what its own tasks call for" if config.suite == "auto" else f"suite={config.suite}"
     tasks = [name for name in own if config.task in (None, name)]
@@ -211,7 +211,7 @@ def table(suite: str, figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def beside(suite: str, comparison: Comparison) -> str:
+def comparison_table(suite: str, comparison: Comparison) -> str:
     """A table of the metrics of original and quantised model, and the change."""
     rows = [(suite, *comparison.names, "change"), *comparison.lines()]
     wide = [max(len(row[column]) for row in rows) for column in range(3)]

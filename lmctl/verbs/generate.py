@@ -122,7 +122,7 @@ class Generate(Verb[GenerateConfig]):
             loaded, _report_lowercasing(loaded, good, say), config.batch, config.max_new_tokens, **settings(config)
         ):
             print(text, flush=True)
-            repetitive += not config.samples and goes_round(loaded.pieces([text])[0][-config.max_new_tokens :])
+            repetitive += not config.samples and is_repetitive(loaded.pieces([text])[0][-config.max_new_tokens :])
         if repetitive:
             say("greedy decoding repeats itself here: temperature=0.8 samples instead")
 
@@ -147,7 +147,7 @@ def settings(config: GenerateConfig) -> dict[str, Any]:
     return how
 
 
-def goes_round(pieces: Sequence[int]) -> bool:
+def is_repetitive(pieces: Sequence[int]) -> bool:
     """Whether generated text is repetitive: it ends in a loop of few tokens, or has hardly any distinct ones."""
     if len(pieces) < LONG:
         return False

@@ -179,7 +179,7 @@ class Lines(Writer):
     """Tab-separated label, probability and texts, without a header, so that `paste` and `cut` work line by line."""
 
     def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
-        cells = [*said(answer, ".4f"), *self.shares(answer, ".4f"), *(row.texts or [""])]
+        cells = [*label_cells(answer, ".4f"), *self.shares(answer, ".4f"), *(row.texts or [""])]
         self.line("\t".join(map(flat, cells)))
 
 
@@ -204,7 +204,7 @@ class Csv(Writer):
         """Bad rows before the first row with columns."""
 
     def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
-        ours = [*said(answer, ""), *self.shares(answer, "")]
+        ours = [*label_cells(answer, ""), *self.shares(answer, "")]
         record = {str(name): value for name, value in row.record.items()}
         if self.names is None and not record:
             self.waiting.append(ours)
@@ -245,7 +245,7 @@ class Tsv(Csv):
 WRITERS: dict[str, type[Writer]] = {"text": Lines, "json": Json, "csv": Csv, "tsv": Tsv}
 
 
-def said(answer: Answer | None, digits: str) -> list[str]:
+def label_cells(answer: Answer | None, digits: str) -> list[str]:
     """Label and probability as two cells; several labels are separated by commas."""
     if answer is None:
         return ["", ""]

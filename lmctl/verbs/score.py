@@ -68,9 +68,9 @@ class Score(Verb[ScoreConfig]):
 
     def run(self, config: ScoreConfig) -> None:
         """Print the scores of the mode; texts are streamed, except n-best lists."""
-        from lmctl.inference.input_lines import first_that_says, placed
+        from lmctl.inference.input_lines import first_not_blank, placed
 
-        first, lines = first_that_says(placed(config.file))
+        first, lines = first_not_blank(placed(config.file))
         mode = config.mode
         if mode == "auto":
             mode = "lines" if first is None else guess(first)

@@ -57,7 +57,7 @@ def test_what_is_written_is_read_back(name: str):
 
 def config_of(*words: str) -> dict:
     application = Application(words[0], list(words[1:]))
-    return OmegaConf.to_container(application.settled(), resolve=True)
+    return OmegaConf.to_container(application.final_config(), resolve=True)
 
 
 LOOKALIKES = ["2024_01", "1e5", "007", "on", "true", "1:30", "nan", "[a]", "{a: 1}", "a,b", "int(3)", "a\\b", "x=y", "2024-01-02"]  # fmt: skip # noqa: E501
@@ -92,9 +92,9 @@ def test_free_text_is_taken_literally(prompt: str):
 
     words = ["model_path=m", f"prompt={prompt}"]
     application = Application("generate", words)
-    assert section(application.settled(), named("generate").schema).prompt == prompt
+    assert section(application.final_config(), named("generate").schema).prompt == prompt
     application = Application("translate", ["model_path=m", f"prefix={prompt}"])
-    assert section(application.settled(), named("translate").schema).prefix == prompt
+    assert section(application.final_config(), named("translate").schema).prefix == prompt
 
 
 def test_jobs_of_a_sweep_get_free_text_as_it_is():

@@ -385,7 +385,7 @@ def test_what_only_sampling_knows_asks_for_it(gpt2, capsys, given):
     ],
 )
 def test_circles_are_seen(pieces, round_):
-    assert generate_verb.goes_round(pieces) is round_
+    assert generate_verb.is_repetitive(pieces) is round_
 
 
 def test_circles_are_said_once_and_not_of_what_was_drawn(gpt2, typed, capsys, monkeypatch):

@@ -35,7 +35,7 @@ MOVED = {
 
 def config(*words: str) -> dict[str, Any]:
     application = Application("train", [*words, "name=x"])
-    return OmegaConf.to_container(application.settled(), resolve=True)  # type: ignore[return-value]
+    return OmegaConf.to_container(application.final_config(), resolve=True)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("kind", MIXES)

@@ -16,7 +16,7 @@ import numpy as np
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.typing_errors import words
 from lmctl.inference.length_batches import by_length
-from lmctl.inference.likelihood import masked, rectangle, target_scores, vocabulary_logits
+from lmctl.inference.likelihood import masked, pad_texts, target_scores, vocabulary_logits
 from lmctl.inference.load import Loaded
 from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 from lmctl.inference.suites.next_sentence import next_sentence
@@ -56,7 +56,7 @@ def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: CounterRng)
 
     before, behind = loaded.frame
     framed = [[*before, *pieces, *behind] for _, pieces in batch]
-    ids, mask = rectangle(framed, loaded.pad)
+    ids, mask = pad_texts(framed, loaded.pad)
     chosen = torch.zeros_like(ids, dtype=torch.bool)
     for place, (number, pieces) in enumerate(batch):
         some = max(1, round(SHARE * len(pieces)))

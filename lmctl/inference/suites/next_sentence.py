@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lmctl.core.counter_rng import CounterRng
 from lmctl.inference.length_batches import by_length
-from lmctl.inference.likelihood import rectangle
+from lmctl.inference.likelihood import pad_texts
 from lmctl.inference.load import Loaded
 from lmctl.inference.suites.job import Figures, SuiteJob
 
@@ -67,7 +67,7 @@ def _pairs(job: SuiteJob, draws: CounterRng) -> Iterator[SentencePair]:
 def _right(loaded: Loaded, batch: list[SentencePair]) -> list[bool]:
     import torch
 
-    ids, mask = rectangle([[loaded.begin, *a, loaded.end, *b, loaded.end] for a, b, _ in batch], loaded.pad)
+    ids, mask = pad_texts([[loaded.begin, *a, loaded.end, *b, loaded.end] for a, b, _ in batch], loaded.pad)
     starts = torch.tensor([len(a) + 2 for a, _, _ in batch])
     types = (torch.arange(ids.shape[1]) >= starts[:, None]).long() * mask
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
