@@ -24,7 +24,7 @@ LoadOption: TypeAlias = Callable[[str, str, str], DictConfig]
 
 GROUPS: dict[Any, str] = {
     **{base: name for name, base in bases(Run).items()},
-    Objective: "objective",  # stands in a mix
+    Objective: "objective",  # inside a mix
     Quantization: "quantize",  # of `lmctl eval`
 }
 """The config group of each component type that may be given by name."""

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 Split: TypeAlias = Literal["train", "valid"]
 
 Kind: TypeAlias = Literal["documents", "labelled", "parallel"]
-"""What the rows of a source are: documents of sentences; one text or two with a label; a text and its translation."""
+"""The kind of rows of a source: documents of sentences; one or two texts with a label; a text and its translation."""
 
 Family: TypeAlias = Literal["encoder", "decoder", "seq2seq"]
 """Attention pattern of a network: bidirectional; causal; a decoder with cross-attention to an encoder."""
 
 LabelKind: TypeAlias = Literal["class", "classes", "number"]
-"""What a label is: one of several classes, any number of them, or a number."""
+"""The kind of a label: one of several classes (single-label), any number of them (multi-label), or a number
+(regression)."""
 
 Document: TypeAlias = "list[str]"
 """The sentences of one document, in order, each a non-empty string without line breaks; or its lines, each with its
@@ -137,11 +138,11 @@ class Batch:
 
     - `token_type_ids` int64 [R, L];
     - `attention_mask` bool [R, L], only when there is padding;
-    - in its place `documents` int64 [R, L] where documents that share a row must not see each other: the number of the
-      document in its row, -1 for padding; with `position_ids` int64 [R, L] that begin anew in each;
+    - instead of it `documents` int64 [R, L] where attention must not cross the documents of a row: the index of the
+      document in its row, -1 for padding; with `position_ids` int64 [R, L] that restart in each document;
     - `decoder_input_ids` int64 [R, T] and, only when there is padding, `decoder_attention_mask` bool [R, T];
-    - `track` int64 [R] and `fresh` bool [R] where a recurrent network carries its state from batch to batch: the
-      row goes on where the last row of its track ended, unless it is fresh."""
+    - `track` int64 [R] and `fresh` bool [R] where a recurrent network carries its state between batches: a row
+      continues from the final state of the last row of its track, unless it is fresh."""
     targets: dict[str, Targets]
     """By the name of the loss term."""
     tokens: int

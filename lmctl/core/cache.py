@@ -22,7 +22,7 @@ from lmctl.core.errors import DiskError
 from lmctl.core.files import path_of
 
 FORMAT = 1
-"""Part of every key: raise it when old entries must no longer be found."""
+"""Version of all entries, part of every key: increase it to invalidate old entries."""
 
 _BUILDING = ".building"
 

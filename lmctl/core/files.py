@@ -94,7 +94,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except DiskError:
         raise
-    except Exception as error:  # tokenizers raises this very class
+    except Exception as error:  # tokenizers raises plain Exception
         if not is_disk_error(error):
             raise
         raise disk_error(path, error) from error

@@ -19,14 +19,14 @@ from lmctl.core.errors import ConfigError
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TASKS = "lmctl_tasks.json"
-"""Written beside the weights by lmctl's export: what the model was trained for."""
+"""Written next to the weights by lmctl's export: what the model was trained for."""
 
 
 class TaskNote(TypedDict):
     """The entry of one task in the file `TASKS`."""
 
     objective: str
-    """The class of its objective."""
+    """Class name of its objective."""
     reads: Kind
     label_kind: LabelKind | None
     labels: list[str]

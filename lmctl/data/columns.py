@@ -202,7 +202,7 @@ class Columns(Source):
         return (row.texts for row in self.read(part))
 
     def rows(self, split: Split) -> Iterator[Row]:
-        """The rows of one split; DataError if one is bad, with its place."""
+        """The rows of one split; DataError with its position if one is bad."""
         return self._partition.rows(split)
 
     @property

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RULES = ("uniform", "first", "last")
 
 Keep: TypeAlias = "str | list[int]"
-"""One of RULES, or the layers themselves, counted from 0."""
+"""One of RULES, or a list of layer indices from 0."""
 
 
 def check_keep(keep: Any) -> Keep:

@@ -25,7 +25,7 @@ def add_lora(network: TransformerNetwork, rank: int, alpha: float, dropout: floa
         raise ConfigError(
             f"model.lora_targets: {str(error).strip().splitlines()[0]}", f"modules: {', '.join(names)}"
         ) from error
-    # The wrapper changed the model in place; kept in a list, so that its parameters are not registered twice.
+    # peft wraps the model in place; a list, so that its parameters are not registered a second time.
     held = [wrapper]
 
     def merged() -> Any:
