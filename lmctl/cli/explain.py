@@ -54,7 +54,7 @@ def report(error: BaseException, composer: Composer | None = None) -> int:
         return known.code
     prefix = f"rank {rank}: " if rank > 0 else ""
     if known is None:
-        _print(f"{prefix}error: {type(error).__name__}: {error}", *_place(error))
+        _print(f"{prefix}error: {type(error).__name__}: {error}", *_source_line(error))
         _print("  LMCTL_TRACEBACK=1 shows the full traceback")
         return Exit.FAILED
     if str(known):
@@ -67,7 +67,7 @@ def _print(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _place(error: BaseException) -> list[str]:
+def _source_line(error: BaseException) -> list[str]:
     """The source line of the error: the innermost one of lmctl's own code."""
     package = Path(lmctl.__file__).parent
     frames = traceback.extract_tb(error.__traceback__)
@@ -83,7 +83,7 @@ def explain(error: BaseException, composer: Composer | None = None) -> LmctlErro
     """The exception as an LmctlError with a plain message, or None if it is unexpected."""
     if isinstance(error, Several):
         return together([one for each in error.errors if isinstance(one := explain(each, composer), ConfigError)])
-    chain = list(_chain(error))
+    chain = list(_exception_chain(error))
     for cause in chain:
         if isinstance(cause, UnknownKey) and composer is not None and cause.close is None and "." not in cause.key:
             return _unknown_key(cause.key, composer)
@@ -98,7 +98,7 @@ def explain(error: BaseException, composer: Composer | None = None) -> LmctlErro
     return _machine_error(error)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error and its causes, outermost first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -143,7 +143,7 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
                 "an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
             )
         case MissingMandatoryValue():
-            return required(key or _quoted(error))
+            return required(key or _quoted_name(error))
         case ReadonlyConfigError():
             return ConfigError(f"{key} cannot be changed")
         case ConfigKeyError() | ConfigAttributeError() if composer is not None and key:
@@ -151,19 +151,19 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
         case ValidationError():
             return wrong_value(key, error)
         case InterpolationToMissingValueError():
-            return ConfigError(f"{key} refers to a value that is required and not given: {_first(error)}")
+            return ConfigError(f"{key} refers to a value that is required and not given: {_first_line(error)}")
         case InterpolationKeyError():
-            return ConfigError(f"{key} refers to '{_quoted(error)}', which does not exist")
+            return ConfigError(f"{key} refers to '{_quoted_name(error)}', which does not exist")
         case InterpolationResolutionError() if match := re.search(
             r"Environment variable '(.*?)' not found", str(error)
         ):
             return ConfigError(f"{key} refers to the environment variable {match[1]}, which is not set")
         case UnsupportedInterpolationType():
-            return ConfigError(f"{key}: {_first(error)}")
+            return ConfigError(f"{key}: {_first_line(error)}")
         case ValueError() if str(error).startswith("Config group override"):
             return ConfigError("a config group takes the name of an option, not null or a mapping")
         case ValueError() if "'@package" in str(error):
-            return ConfigError(f"an option's file says where it goes in its first lines: {_first(error)}")
+            return ConfigError(f"an option's file says where it goes in its first lines: {_first_line(error)}")
         case HydraException():
             return _from_hydra_text(str(error), composer)
         case _:
@@ -262,10 +262,10 @@ def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
         yield from _keys(child, below)
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
-def _quoted(error: BaseException) -> str:
-    match = re.search(r"'([^']*)'|: (\S+)$", _first(error))
-    return (match[1] or match[2]) if match else _first(error)
+def _quoted_name(error: BaseException) -> str:
+    match = re.search(r"'([^']*)'|: (\S+)$", _first_line(error))
+    return (match[1] or match[2]) if match else _first_line(error)

@@ -24,10 +24,14 @@ def verb_help(composer: Composer) -> str:
     verb, name = composer.verb, composer.verb.name
     lines = [f"usage: lmctl {name} [group=option ...] [key=value ...] [flags]", "", verb.purpose or summary(name), ""]
     if verb.often:
-        lines += ["what people set most", *table(list(_most_set(composer)), width), ""]
+        lines += ["what people set most", *table(list(_common_keys(composer)), width), ""]
     if verb.examples:
         lines += ["examples", *(f"  {example}" for example in verb.examples), ""]
-    lines += ["more", *table([(f"lmctl {name} --help {word}", what) for word, what in _more(composer)], width), ""]
+    lines += [
+        "more",
+        *table([(f"lmctl {name} --help {word}", what) for word, what in _help_words(composer)], width),
+        "",
+    ]
     for group, default in composer.defaults.items():
         lines.append(f"{group}=" + (f"   default {default}" if default else ""))
         lines += table([(option, composer.describe(group, option)) for option in composer.options(group)], width)
@@ -39,7 +43,7 @@ def verb_help(composer: Composer) -> str:
     return "\n".join(lines)
 
 
-def _more(composer: Composer) -> Iterator[tuple[str, str]]:
+def _help_words(composer: Composer) -> Iterator[tuple[str, str]]:
     """Examples for `--help WORD`, with words of this verb."""
     group = "optim" if "optim" in composer.defaults else next(iter(composer.defaults), None)
     if group is not None:
@@ -51,7 +55,7 @@ def _more(composer: Composer) -> Iterator[tuple[str, str]]:
         yield "KEY", f"one key or section, as --help {keys[0].name}"
 
 
-def _most_set(composer: Composer) -> Iterator[tuple[str, str]]:
+def _common_keys(composer: Composer) -> Iterator[tuple[str, str]]:
     """The most used keys, with their descriptions."""
     known = {key.name: key for key in own_keys(composer)}
     for group in {name.partition(".")[0] for name in composer.verb.often if "." in name} & set(composer.defaults):

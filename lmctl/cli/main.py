@@ -29,14 +29,14 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.DONE
     if words[0] in ("-sc", "--shell-completion"):
         return _complete(words)
-    if (bad := _not_text(words)) is not None:
+    if (bad := _invalid_utf8(words)) is not None:
         print(f"error: {bad} is not UTF-8 text", file=sys.stderr)
         print(
             "  is the terminal set to another encoding? It must be UTF-8, and so must names of files", file=sys.stderr
         )
         return Exit.USAGE
     if words[0] not in names():
-        instead = ELSEWHERE.get(words[0].lower().lstrip("-")) or _verb_first(words[0])
+        instead = ELSEWHERE.get(words[0].lower().lstrip("-")) or _suggest_verb(words[0])
         close = None if instead else nearest(words[0], names())
         print(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""), file=sys.stderr)
         print(f"  {instead or 'lmctl --help lists the verbs'}", file=sys.stderr)
@@ -45,12 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         return _run(command(words[0]), words[1:])
 
 
-def _verb_first(word: str) -> str | None:
+def _suggest_verb(word: str) -> str | None:
     """A suggestion where an override is in the place of the verb: `lmctl data=text`."""
     return f"the verb comes first: lmctl train {word}" if "=" in word and not word.startswith("-") else None
 
 
-def _not_text(words: list[str]) -> str | None:
+def _invalid_utf8(words: list[str]) -> str | None:
     """The first word that is not valid UTF-8, escaped so that it can be printed."""
     for word in words:
         try:

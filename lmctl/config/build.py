@@ -43,17 +43,17 @@ def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUST
     """
     wanted = cast(type[Any], kind)
     found = Mistakes()
-    component = _built(node, wanted, trusted, found)
+    component = _build(node, wanted, trusted, found)
     found.tell()
     return cast(C, component)
 
 
-def _built(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistakes) -> Any:
+def _build(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistakes) -> Any:
     """As `build`, but mistakes are appended to `found`; the result is then undefined."""
     if not isinstance(node, DictConfig):
         raise ConfigError(f"expected a component ({wanted.__name__}), got {node!r}")
     cls, before = component_class(node, trusted), len(found)
-    component = _filled(cls, node, trusted, found)
+    component = _instantiate(cls, node, trusted, found)
     if len(found) == before and not isinstance(component, wanted):
         raise WrongName(
             f"{key_of(node)}: {cls.__name__} cannot serve as {wanted.__name__}",
@@ -66,7 +66,7 @@ def _built(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistak
 def section(node: DictConfig, cls: type[C]) -> C:
     """Build a fixed section of the config, one without `_target_`, by the same rules."""
     found = Mistakes()
-    made = _filled(cls, node, None, found)
+    made = _instantiate(cls, node, None, found)
     found.tell()
     return cast(C, made)
 
@@ -80,8 +80,8 @@ def read_root(cfg: DictConfig, schema: type[C]) -> C:
     for name, base in bases(schema).items():
         if name in cfg and not OmegaConf.is_missing(cfg, name) and cfg[name] is not None:
             with found.caught():
-                components[name] = _built(cfg[name], base, trusted, found)
-    root = _filled(schema, cfg, None, found)
+                components[name] = _build(cfg[name], base, trusted, found)
+    root = _instantiate(schema, cfg, None, found)
     found.tell()
     return cast(C, replace(cast(Any, root), **components))
 
@@ -123,7 +123,7 @@ def key_of(node: Any) -> str:
     return str(node._get_full_key("x"))[: -len(".x")]
 
 
-def _filled(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, found: Mistakes) -> Any:
+def _instantiate(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, found: Mistakes) -> Any:
     """An instance of `cls` from the keys of `node`; with `trusted=None` component groups inside it stay nodes. Mistakes
     are appended to `found`; the result is then None."""
     path, before = key_of(node), len(found)
@@ -167,19 +167,19 @@ def _value(node: DictConfig, key: str, hint: Any, trusted: tuple[str, ...] | Non
     hint = without_none(hint) if value is not None else hint
     if trusted is None:
         if is_dataclass(hint) and isinstance(value, DictConfig):
-            return _filled(cast(type[Any], hint), value, None, found)
-        return value if hint is Any else _typed(value, hint, path)
+            return _instantiate(cast(type[Any], hint), value, None, found)
+        return value if hint is Any else _coerced(value, hint, path)
     inner = get_args(hint)[-1] if get_origin(hint) in (dict, list, tuple) else Any
     if isinstance(value, DictConfig) and "_target_" in value:
-        return _built(value, _kind(hint), trusted, found)
+        return _build(value, _kind(hint), trusted, found)
     takes_components = is_component_type(inner)
     if isinstance(value, DictConfig) and (takes_components or len(value)) and all(map(_is_component, value.values())):
-        return {str(name): _built(child, _kind(inner), trusted, found) for name, child in value.items()}
+        return {str(name): _build(child, _kind(inner), trusted, found) for name, child in value.items()}
     if isinstance(value, ListConfig) and (takes_components or len(value)) and all(map(_is_component, value)):
-        return [_built(child, _kind(inner), trusted, found) for child in value]
+        return [_build(child, _kind(inner), trusted, found) for child in value]
     if takes_components or is_component_type(hint):
         raise ConfigError(f"{path}: expected a component with a _target_, got {value!r}")
-    return _typed(value, hint, path)
+    return _coerced(value, hint, path)
 
 
 def refuse_numbers(value: Any, path: str) -> None:
@@ -209,7 +209,7 @@ def _kind(hint: Any) -> type[Any]:
     return hint if isinstance(hint, type) else object
 
 
-def _typed(value: Any, hint: Any, path: str) -> Any:
+def _coerced(value: Any, hint: Any, path: str) -> Any:
     """`value` coerced to the type `hint` by OmegaConf's own rules, so that YAML and the command line agree."""
     if get_origin(hint) is Literal:
         choices = get_args(hint)

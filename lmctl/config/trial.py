@@ -44,7 +44,7 @@ def is_about_a_value(error: Exception) -> bool:
     first = error.errors[0] if isinstance(error, ConfigErrors) else error
     if isinstance(first, ConfigError):
         return not isinstance(first, WrongName)
-    return any(isinstance(cause, ValidationError) for cause in _causes(first))
+    return any(isinstance(cause, ValidationError) for cause in _exception_chain(first))
 
 
 def _errors(
@@ -80,7 +80,7 @@ def _errors(
 
 def culprit(error: Exception, words: list[str]) -> str | None:
     """The word that caused `error`; None if unknown."""
-    for cause in _causes(error):
+    for cause in _exception_chain(error):
         key = None
         if isinstance(cause, OverrideParseException):
             return cause.override if cause.override in words else None
@@ -99,7 +99,7 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

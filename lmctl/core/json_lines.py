@@ -20,10 +20,10 @@ def emit(record: Mapping[str, Any]) -> None:
 def line_of(record: Any) -> str:
     """Any value as one line of JSON. numpy and torch numbers and arrays become numbers and lists; a number that is not
     finite becomes null; an unpaired surrogate becomes U+FFFD; other types (a date, a path) become strings."""
-    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_json_value(record), ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, str):
         return encodable(value)
     if value is None or isinstance(value, bool | int):
@@ -31,11 +31,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {encodable(str(name)): _plain(one) for name, one in value.items()}
+        return {encodable(str(name)): _json_value(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
+        return [_json_value(one) for one in value]
     if hasattr(value, "tolist"):  # numpy and torch, neither of which is imported for this
-        return _plain(value.tolist())
+        return _json_value(value.tolist())
     return encodable(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
 
 
@@ -48,7 +48,7 @@ def parsed(text: str) -> Any:
     """Parse `text` as JSON; ValueError with a plain message if it is not JSON, has a duplicate key, or has an unpaired
     surrogate in a string."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=_refuse_duplicate_keys)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -59,7 +59,7 @@ def parsed(text: str) -> Any:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

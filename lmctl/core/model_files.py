@@ -70,7 +70,7 @@ def check_files(what: str, folder: Path) -> None:
 def check_outline(what: str, folder: Path) -> None:
     """The same for a directory that may have no weights."""
     if not folder.is_dir():
-        raise ConfigError(f"{what} is a file, and a model is a directory", _of_file(folder))
+        raise ConfigError(f"{what} is a file, and a model is a directory", _hint_for_file(folder))
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{what}: no model directory (it has no {CONFIG})", near(folder))
     if (folder / "adapter_config.json").is_file():
@@ -110,15 +110,15 @@ def near(folder: Path) -> str | None:
     """A hint where `folder` has no config.json: the directory that was probably meant, or how to get one."""
     if (folder / "adapter_config.json").is_file():
         return _adapter("").hint
-    below = sorted(path.parent for path in _listed(folder, f"*/{CONFIG}"))
+    below = sorted(path.parent for path in _sorted_glob(folder, f"*/{CONFIG}"))
     if below:
         others = f" (or {', '.join(path.name for path in below[1:4])})" if below[1:] else ""
         return f"a model lies below it: {below[0]}{others}"
     if (folder.parent / CONFIG).is_file():
         return f"a model lies above it: {folder.parent}"
-    if any(_listed(folder, "*.gguf")):
+    if any(_sorted_glob(folder, "*.gguf")):
         return GGUF
-    if any(_listed(folder, "*.safetensors")):
+    if any(_sorted_glob(folder, "*.safetensors")):
         return f"there are weights, but {CONFIG} of the model is missing beside them"
     return None
 
@@ -229,7 +229,7 @@ def _data_end(entry: Any) -> int:
     return int(end)
 
 
-def _listed(folder: Path, pattern: str) -> Iterator[Path]:
+def _sorted_glob(folder: Path, pattern: str) -> Iterator[Path]:
     return folder.glob(pattern) if folder.is_dir() else iter(())
 
 
@@ -245,12 +245,12 @@ def _no_weights(what: str, folder: Path) -> ConfigError:
         )
     if any(folder.glob("*.gguf")):
         return ConfigError(
-            f"{what}: its weights are in GGUF, and lmctl reads safetensors only", _of_file(Path(".gguf"))
+            f"{what}: its weights are in GGUF, and lmctl reads safetensors only", _hint_for_file(Path(".gguf"))
         )
     return ConfigError(f"{what}: cannot be loaded: it has no weights ({WEIGHTS} or {INDEX})", AGAIN)
 
 
-def _of_file(file: Path) -> str:
+def _hint_for_file(file: Path) -> str:
     """The hint where a file was given instead of a directory."""
     if file.name.endswith(".gguf"):
         return GGUF

@@ -117,17 +117,17 @@ class DataDependent(TorchDispatchMode):
         return result
 
 
-def _number(tensor: Tensor) -> bool | int | float:
+def _item(tensor: Tensor) -> bool | int | float:
     if tensor.dtype == torch.bool:
         return not getattr(tensor, "none", False)
     return 0.0 if tensor.is_floating_point() else 0
 
 
-def _found(tensor: Tensor) -> Tensor:
+def _nonzero(tensor: Tensor) -> Tensor:
     return tensor.new_empty((0, tensor.ndim), dtype=torch.int64)
 
 
-def _counted(tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+def _bincount(tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     return tensor.new_empty((minlength,), dtype=torch.int64)
 
 
@@ -140,9 +140,9 @@ def _packed(rows: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, T
 
 
 ANSWERS: dict[Any, Callable[..., Any]] = {
-    aten._local_scalar_dense.default: _number,
+    aten._local_scalar_dense.default: _item,
     aten.equal.default: lambda one, other: True,
-    aten.nonzero.default: _found,
-    aten.bincount.default: _counted,
+    aten.nonzero.default: _nonzero,
+    aten.bincount.default: _bincount,
     aten._pack_padded_sequence.default: _packed,
 }

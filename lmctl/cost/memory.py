@@ -144,7 +144,7 @@ def _not_tensors(plan: Plan, rehearsal: Rehearsal, shapes: int) -> list[MemoryPa
 def import_for(plan: Plan) -> None:
     """Import the libraries of the components of `plan`, and record the memory of each. To be called before anything
     else for `plan`."""
-    for library in _named(plan):
+    for library in _needed_libraries(plan):
         if library not in _added:
             before = _resident()
             with suppress(ImportError):  # not installed: training reports it
@@ -154,7 +154,7 @@ def import_for(plan: Plan) -> None:
 
 def libraries(plan: Plan) -> int:
     """Resident bytes of all imports of the run. To be called right after its network was outlined."""
-    return _common() + sum(_added[library] for library in _named(plan))
+    return _common_imports() + sum(_added[library] for library in _needed_libraries(plan))
 
 
 _added: dict[str, int] = {}
@@ -162,14 +162,14 @@ _added: dict[str, int] = {}
 
 
 @cache
-def _common() -> int:
+def _common_imports() -> int:
     """Resident bytes of the imports of every run."""
     import lmctl.train.session  # noqa: F401
 
     return _resident() - sum(_added.values())
 
 
-def _named(plan: Plan) -> set[str]:
+def _needed_libraries(plan: Plan) -> set[str]:
     parts = [plan.model, plan.precision, plan.optim, plan.adversary, plan.compression]
     parts += [part for task in plan.mix.tasks.values() for part in (task.objective, task.data)]
     return {name for part in parts for name in part.imports}

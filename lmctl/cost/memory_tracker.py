@@ -80,7 +80,7 @@ class MemoryTracker(TorchDispatchMode):
                 self.products.add((func, *(value.shape for value in operands)))
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor):
-                self._note(value)
+                self._track(value)
         return out
 
     def _workspace(self, hidden: Tensor, training: bool) -> Tensor:
@@ -88,7 +88,7 @@ class MemoryTracker(TorchDispatchMode):
         size = int(LSTM_WORKSPACE * hidden.numel() * 4) if training else 0
         return torch.empty(size, dtype=torch.uint8, device=hidden.device)
 
-    def _note(self, tensor: Tensor) -> None:
+    def _track(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._kind:
@@ -96,7 +96,7 @@ class MemoryTracker(TorchDispatchMode):
         kind = LOGITS if self._birth == PASSING and self._is_logits(tensor) else self._birth
         self._kind[key], self._storages[key] = kind, (weakref.ref(storage), size)
         self._add(kind, size)
-        self._place(size, 1)
+        self._count_block(size, 1)
         weakref.finalize(storage, self._free, key).atexit = False
         if self._total > self.peak.total:
             self._peak()
@@ -110,7 +110,7 @@ class MemoryTracker(TorchDispatchMode):
     def _free(self, key: int) -> None:
         _, size = self._storages.pop(key)
         self._add(self._kind.pop(key), -size)
-        self._place(size, -1)
+        self._count_block(size, -1)
 
     def _add(self, kind: str, size: int) -> None:
         self._total += size
@@ -118,18 +118,18 @@ class MemoryTracker(TorchDispatchMode):
         self._now[kind] = self._now.get(kind, 0) + size
         self.most[kind] = max(self.most.get(kind, 0), self._now[kind])
 
-    def _place(self, size: int, more: int) -> None:
+    def _count_block(self, size: int, more: int) -> None:
         if size < HEAP_BELOW:
             place = self._places.setdefault(size, [0, 0])
             place[0] += more
             place[1] = max(place)
 
-    def _taken(self) -> int:
+    def _heap_size(self) -> int:
         return sum(size * most for size, (_, most) in self._places.items())
 
     def seen(self) -> Peak:
         """The peak since the last `restart`."""
-        return replace(self.peak, places=self._taken(), resting=self._resting)
+        return replace(self.peak, places=self._heap_size(), resting=self._resting)
 
     def recount(self) -> None:
         """Update storages that were resized since their creation, which no operation reports."""
@@ -138,8 +138,8 @@ class MemoryTracker(TorchDispatchMode):
             if storage is not None and storage.nbytes() != before:
                 self._add(self._kind[key], -before)
                 self._add(self._kind[key], storage.nbytes())
-                self._place(before, -1)
-                self._place(storage.nbytes(), 1)
+                self._count_block(before, -1)
+                self._count_block(storage.nbytes(), 1)
                 self._storages[key] = (reference, storage.nbytes())
 
     def call(self, tensor: Tensor, kind: str) -> Tensor:
@@ -164,7 +164,7 @@ class MemoryTracker(TorchDispatchMode):
         self.most = dict(self._now)
         for place in self._places.values():
             place[1] = place[0]
-        self._resting = self._taken()
+        self._resting = self._heap_size()
 
     @contextmanager
     def born(self, kind: str) -> Iterator[None]:

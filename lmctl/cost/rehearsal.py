@@ -158,7 +158,7 @@ class StepRehearsal:
 
     def prepare(self) -> None:
         """Create the optimiser's states, as its first step does, from zero gradients."""
-        self._play([])
+        self._run_step([])
         for tensor in tensors_in(self.step.optimizer.state_dict()):
             self.live.call(tensor, STATES)
 
@@ -168,14 +168,14 @@ class StepRehearsal:
         with self.live.born(ROWS):
             batches = [batch for task in self.samples for batch in self._batches(task)]
         with self.live.keeping():
-            self._play(batches)
+            self._run_step(batches)
 
     def traffic(self) -> tuple[int, int]:
         """Bytes of gradients that a worker sends per step after any warm-up, and in float32 without compression."""
-        self._play([], step=LATER)
+        self._run_step([], step=LATER)
         return self.step.strategy.sent, self.step.strategy.dense
 
-    def _play(self, batches: list[Batch], step: int = 0) -> None:
+    def _run_step(self, batches: list[Batch], step: int = 0) -> None:
         """One step, as step number `step`, with half of the budget spent."""
         window = Window(batches, dict.fromkeys(self.samples, 1.0), Position())
         self.step(window, self.counts, Moment(step, step, 0.5, self.plan.optim.lr))
@@ -236,7 +236,7 @@ class FakeDdp(Single):
         with self.live.born(GRADIENTS):
             self.buckets = {p: torch.empty_like(p) for p in learns}
         for parameter in self.buckets:
-            parameter.register_post_accumulate_grad_hook(self._came)
+            parameter.register_post_accumulate_grad_hook(self._move_into_bucket)
         self.sent = all_reduce_bytes(sum(p.numel() * p.element_size() for p in learns), self.workers)
         self.dense = all_reduce_bytes(sum(4 * p.numel() for p in learns), self.workers)
 
@@ -245,7 +245,7 @@ class FakeDdp(Single):
         self.exchanges = last
         yield
 
-    def _came(self, parameter: Any) -> None:
+    def _move_into_bucket(self, parameter: Any) -> None:
         if self.exchanges:
             parameter.grad = self.buckets[parameter]
 

@@ -57,7 +57,7 @@ def find(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Found:
     if glob.has_magic(str(place)):
         return _matching(place, path)
     if place.is_symlink():
-        raise _dangling(place)
+        raise _broken_link(place)
     raise DataError(f"{path} does not exist", nearest_place(place))
 
 
@@ -122,7 +122,7 @@ def unreadable(path: Path | str, error: OSError) -> BadFile:
     return BadFile(f"{path} cannot be read: {error.strerror or error}")
 
 
-def _dangling(link: Path) -> BadFile:
+def _broken_link(link: Path) -> BadFile:
     return BadFile(f"{link} is a link to {os.readlink(link)}, which does not exist", kind="link to nothing")
 
 
@@ -152,7 +152,7 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> Found:
 def _matching(place: Path, path: str) -> Found:
     found = Found()
     folders = 0
-    for file, problem in _deep(place) if "**" in place.parts else _flat(place):
+    for file, problem in _recursive_glob(place) if "**" in place.parts else _glob(place):
         if isinstance(problem, BadFile):
             found.bad.append(problem)
         elif file.is_dir():
@@ -167,12 +167,12 @@ def _matching(place: Path, path: str) -> Found:
     return found
 
 
-def _flat(place: Path) -> Iterator[tuple[Path, BadFile | None]]:
+def _glob(place: Path) -> Iterator[tuple[Path, BadFile | None]]:
     for file in map(Path, glob.glob(str(place))):
-        yield file, None if file.exists() else _dangling(file)
+        yield file, None if file.exists() else _broken_link(file)
 
 
-def _deep(place: Path) -> Iterator[tuple[Path, BadFile | str | None]]:
+def _recursive_glob(place: Path) -> Iterator[tuple[Path, BadFile | str | None]]:
     """Files that match a pattern with `**`. `glob` would not terminate on links that form a loop."""
     root = _root(place)
     pattern = place.parts[len(root.parts) :]
@@ -223,7 +223,7 @@ def _walk(folder: Path, hidden: bool) -> Iterator[tuple[Path, BadFile | str | No
             try:
                 status = entry.stat()
             except OSError as error:
-                yield path, _dangling(path) if entry.is_symlink() else unreadable(path, error)
+                yield path, _broken_link(path) if entry.is_symlink() else unreadable(path, error)
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 yield path, None if stat.S_ISREG(status.st_mode) else "no plain file"

@@ -49,7 +49,7 @@ def hold_out(digests: np.ndarray, sizes: np.ndarray, share: float, least: int) -
     long = sizes > TOO_LONG * wanted
     order = np.lexsort((digests, np.where(long, sizes, 0), long))
     size = sizes[order].cumsum()
-    count = _bounded(int((digests[~long] < _limit(share)).sum()), size, wanted)
+    count = _bounded_count(int((digests[~long] < _limit(share)).sum()), size, wanted)
     # A tiny held-out text would be no useful measure.
     count = max(count, least, int(np.searchsorted(size, wanted / 4)) + 1)
     count = min(count, len(digests) - 1)
@@ -68,7 +68,7 @@ def hold_out_of_classes(digests: np.ndarray, classes: np.ndarray, share: float) 
     order = np.argsort(classes, kind="stable")
     groups = np.split(digests[order], np.flatnonzero(np.diff(classes[order])) + 1)
     for group in groups:
-        count = _bounded(int((group < _limit(share)).sum()), np.arange(1, len(group) + 1), share * len(group))
+        count = _bounded_count(int((group < _limit(share)).sum()), np.arange(1, len(group) + 1), share * len(group))
         held.append(group[: min(count, len(group) - 1)])
     largest = max(groups, key=len)
     if len(largest) < 2:
@@ -82,7 +82,7 @@ def _limit(share: float) -> np.uint64:
     return np.uint64(share * 2.0**64)
 
 
-def _bounded(count: int, size: np.ndarray, wanted: float) -> int:
+def _bounded_count(count: int, size: np.ndarray, wanted: float) -> int:
     """`count`, or the nearest number of texts whose cumulative `size` is close enough to the size `wanted`."""
     fewest = int(np.searchsorted(size, wanted / SLACK, side="right"))
     most = int(np.searchsorted(size, wanted * SLACK)) + 1

@@ -61,7 +61,7 @@ class Hub(Columns):
         return self.streaming
 
     @cached_property
-    def _found(self) -> Saved | Built:
+    def _dataset(self) -> Saved | Built:
         found = find(self.path, self.config, self.revision)
         for key in ("train_split", "valid_split"):
             split = getattr(self, key)
@@ -75,9 +75,9 @@ class Hub(Columns):
     def _open(self, split: str, stream: bool) -> Any:
         """The rows of a split with only the columns that are read, so that no image or audio is decoded."""
         with explained(f"{self.path}[{split}] cannot be read"):
-            if isinstance(self._found, Built) and (files := self._found.tables(split)) is not None:
+            if isinstance(self._dataset, Built) and (files := self._dataset.tables(split)) is not None:
                 return tables(files, Table(self.path, self.text, self.text_b, self.label, self.source, self.target))
-            dataset = self._found.stream(split) if stream else self._found.read(split)
+            dataset = self._dataset.stream(split) if stream else self._dataset.read(split)
             if dataset.features is None:  # csv files, before the first row is read
                 return dataset
             wanted = {self._column(name, dataset.features, split): None for name in self.wanted}
@@ -93,9 +93,9 @@ class Hub(Columns):
     def some_records(self) -> list[Record]:
         from datasets import ClassLabel, Value
 
-        if isinstance(self._found, Built) and self._found.tables(self.train_split) is not None:
+        if isinstance(self._dataset, Built) and self._dataset.tables(self.train_split) is not None:
             return super().some_records()
-        dataset = self._found.stream(self.train_split)
+        dataset = self._dataset.stream(self.train_split)
         if dataset.features is not None:  # images and audio are dropped
             plain = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel | Value)]
             dataset = dataset.select_columns(plain)
@@ -120,7 +120,7 @@ class Hub(Columns):
         """The classes in the order of their numbers, if the features name them."""
         return () if self._class is None else tuple(self._class.names)
 
-    def _named(self, record: Record) -> Record:
+    def _with_class_names(self, record: Record) -> Record:
         """`record` with class names in place of class numbers; -1 means unlabelled."""
         if self._class is None or self.label is None:
             return record
@@ -132,17 +132,17 @@ class Hub(Columns):
     def records(self, part: str) -> Iterator[tuple[str, Record | BadRow]]:
         """The records of a part; of a streamed training split the first block only."""
         if self.streaming and part == self.train_split:
-            rows: Iterator[tuple[str, Record]] = iter(self._first.found)
+            rows: Iterator[tuple[str, Record]] = iter(self._first_block.found)
         else:
             rows = self._numbered(part)
-        return self._as_named(rows)
+        return self._records_with_class_names(rows)
 
-    def _as_named(self, rows: Iterable[tuple[str, Record]]) -> Iterator[tuple[str, Record | BadRow]]:
+    def _records_with_class_names(self, rows: Iterable[tuple[str, Record]]) -> Iterator[tuple[str, Record | BadRow]]:
         for where, record in rows:
             if PLACED in record:
                 yield record[PLACED]
             else:
-                yield where, self._named(record)
+                yield where, self._with_class_names(record)
 
     def _numbered(self, part: str) -> Iterator[tuple[str, Record]]:
         name = f"{self.path}[{part}]"
@@ -155,7 +155,7 @@ class Hub(Columns):
         return BlockReader(f"{self.path}[{self.train_split}]", lambda: self._open(self.train_split, True))
 
     @cached_property
-    def _first(self) -> Records:
+    def _first_block(self) -> Records:
         return self._reader.block(self.buffer, 0, None, None)
 
     @cached_property
@@ -164,11 +164,11 @@ class Hub(Columns):
         return frozenset(digest(row, self.sides) for row in self._partition.rows("valid"))
 
     def block(self, epoch: int, at: StreamPlace | None, order: CounterRng) -> Block:
-        records = self._first
+        records = self._first_block
         if (epoch, at) != (0, None):
             records = self._reader.block(self.buffer, epoch, at, order)
         rows: list[Row] = []
-        for where, record in self._as_named(records.found):
+        for where, record in self._records_with_class_names(records.found):
             row = self.checked(where, record)
             if isinstance(row, BadRow):
                 self.skip(where, row)
@@ -190,20 +190,20 @@ class Hub(Columns):
         return {
             "source": type(self).__name__,
             "version": VERSION,
-            "data": {split: self._found.identity(split) for split in self.parts if split is not None},
+            "data": {split: self._dataset.identity(split) for split in self.parts if split is not None},
             "splits": list(self.parts),
             "columns": [self.text, self.text_b, self.label, self.source, self.target],
             "valid": self.valid_share if self.valid_split is None else None,
             "on_bad_row": self.on_bad_row,
-            "stream": [self.buffer, self._found.stream(self.train_split).num_shards] if self.streaming else None,
+            "stream": [self.buffer, self._dataset.stream(self.train_split).num_shards] if self.streaming else None,
         }
 
     def describe(self) -> str:
         """One line: name, columns, rows, unused splits; streamed, the use of the first block."""
-        text = f"{super().describe()}; {self._found.kind}"
+        text = f"{super().describe()}; {self._dataset.kind}"
         if self.streaming:
-            text += f"; streaming: tokenizer and word counts from the first {len(self._first.found):,} rows"
-        others = [split for split in self._found.splits if split not in self.parts]
+            text += f"; streaming: tokenizer and word counts from the first {len(self._first_block.found):,} rows"
+        others = [split for split in self._dataset.splits if split not in self.parts]
         if others and self.valid_split is None:
             text += f"; other splits (data.valid_split=): {', '.join(others)}"
         return text

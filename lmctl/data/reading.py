@@ -32,18 +32,18 @@ _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 def lines(path: Path) -> Iterator[str]:
     """The lines of one file without their line ends (`\\n`, `\\r\\n`, or `\\r` as on old Macs)."""
-    return _cut(_decoded(_file_blocks(path), str(path), path), ("\r\n", "\r"))
+    return _split_lines(_decoded(_file_blocks(path), str(path), path), ("\r\n", "\r"))
 
 
 def aligned_lines(path: Path) -> Iterator[str]:
     """As `lines`, for line-aligned files: only `\\n` and `\\r\\n` end a line, so that there are as many lines as `wc
     -l` counts (one more if the last has no end)."""
-    return _cut(_decoded(_file_blocks(path), str(path), path), ("\r\n",))
+    return _split_lines(_decoded(_file_blocks(path), str(path), path), ("\r\n",))
 
 
 def aligned_lines_of(stream: BufferedIOBase, name: str) -> Iterator[str]:
     """The lines of an open stream, plain or compressed, as they arrive; `name` names it in messages."""
-    return _cut(_decoded(_unpacked(stream, name, ""), name, None), ("\r\n",))
+    return _split_lines(_decoded(_decompressed(stream, name, ""), name, None), ("\r\n",))
 
 
 def problem(path: Path) -> BadFile | None:
@@ -56,7 +56,7 @@ def problem(path: Path) -> BadFile | None:
     return None
 
 
-def _cut(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
+def _split_lines(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
     """Lines that end with `\\n` or one of `ends`. A byte order mark at the start of a line is dropped: concatenated
     files have them anywhere."""
     pending: list[str] = []
@@ -107,7 +107,7 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
         raise unreadable(path, error) from error
     with file:
         at = 0
-        for block in _unpacked(file, str(path), path.suffix if path.suffix in COMPRESSED_SUFFIXES else ""):
+        for block in _decompressed(file, str(path), path.suffix if path.suffix in COMPRESSED_SUFFIXES else ""):
             if file.seekable():  # a pipe has no position
                 at, before = file.tell(), at
                 progress.advance(at - before)
@@ -173,7 +173,7 @@ class _PeekedStream:
         return head or self.stream.read1(size)
 
 
-def _head(stream: BufferedIOBase) -> bytes:
+def _first_bytes(stream: BufferedIOBase) -> bytes:
     """The first bytes, enough to detect compression."""
     head: bytes = stream.read1(_BLOCK)
     while any(magic.startswith(head) and magic != head for magic in _MAGIC) and (more := stream.read1(_BLOCK)):
@@ -181,10 +181,10 @@ def _head(stream: BufferedIOBase) -> bytes:
     return head
 
 
-def _unpacked(stream: BufferedIOBase, name: str, suffix: str) -> Iterator[bytes]:
+def _decompressed(stream: BufferedIOBase, name: str, suffix: str) -> Iterator[bytes]:
     """The bytes of an open stream, decompressed, block by block; `suffix` is the format that its name claims."""
     try:
-        head = _head(stream)
+        head = _first_bytes(stream)
         kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
         if not kind and head and suffix:
             raise BadFile(f"{name} is damaged: it does not begin like a {suffix} file", kind="damaged")

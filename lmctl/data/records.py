@@ -103,7 +103,7 @@ def _string(value: Any, name: str, in_list: bool) -> str:
         except UnicodeDecodeError:
             raise BadRow(f"column {name!r} is not text but bytes that are not UTF-8") from None
     if isinstance(value, str):
-        return _whole(value, f"column {name!r}")
+        return _refuse_surrogates(value, f"column {name!r}")
     where = "a list with" if in_list else "not text but"
     raise BadRow(f"column {name!r} is {where} {_kind(value)}")
 
@@ -118,7 +118,7 @@ def _label(value: Any, what: str) -> str | float:
         label = value.strip()
         if not label.strip(_INVISIBLE):
             raise BadRow(f"{what} is empty")
-        return _whole(label, what)
+        return _refuse_surrogates(label, what)
     if value is None:
         raise BadRow(f"{what} is empty")
     if isinstance(value, bool):
@@ -141,7 +141,7 @@ def _number(value: Real | Decimal, what: str) -> float:
     return number
 
 
-def _whole(text: str, what: str) -> str:
+def _refuse_surrogates(text: str, what: str) -> str:
     """`text`, or BadRow if it has an unpaired surrogate, which JSON can encode."""
     if not text.isascii():
         try:

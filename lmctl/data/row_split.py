@@ -44,7 +44,7 @@ class RowPartition:
 
     def translated(self, row: Row) -> bool:
         """Whether a held-out row has the same translation."""
-        return bool(self.answered) and _answer(row) in self.answered
+        return bool(self.answered) and _translation_digest(row) in self.answered
 
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped that are held out as well" if self.dropped else ""
@@ -84,7 +84,7 @@ def digest(row: Row, sides: int | None) -> int:
     return digest_of(row.texts[:sides])
 
 
-def _answer(row: Row) -> int:
+def _translation_digest(row: Row) -> int:
     return digest_of(row.texts[1:])
 
 
@@ -102,7 +102,7 @@ class _Rows:
                     labelled.append(digests[-1])
                     labels.append(self.names.setdefault(str(label), len(self.names)))
             elif len(row.texts) == 2:
-                answers.append(_answer(row))
+                answers.append(_translation_digest(row))
         self.digests = np.array(digests, dtype=np.uint64)
         self.texts = np.unique(self.digests)
         """uint64 [distinct texts]"""
@@ -125,7 +125,7 @@ class _Rows:
         classes, single = self._rarest(self.labelled, self.labels, names)
         if single * 2 <= len(self.texts):
             return classes
-        if all(map(_number, names)):
+        if all(map(_is_number, names)):
             return None
         # Nearly all distinct: perhaps several labels in one string.
         parts: dict[str, int] = {}
@@ -145,7 +145,7 @@ class _Rows:
         return classes, int((counts == 1).sum())
 
 
-def _number(label: str) -> bool:
+def _is_number(label: str) -> bool:
     try:
         float(label)
     except ValueError:

@@ -66,7 +66,7 @@ def by_content(read: Read, share: float, name: str) -> Partition:
     if corpus.documents == 0:
         raise DataError(f"{name} has no text: all of it is empty")
     if corpus.documents == 1:
-        return _by_sentences(lambda: _once(read, corpus.repeated), share, corpus.duplicates, name)
+        return _by_sentences(lambda: _without_duplicates(read, corpus.repeated), share, corpus.duplicates, name)
     texts, where = np.unique(corpus.sides, return_inverse=True)
     if len(texts) < 2:
         raise DataError(
@@ -75,8 +75,8 @@ def by_content(read: Read, share: float, name: str) -> Partition:
     held = hold_out(texts, np.bincount(where, corpus.sizes).astype(np.int64), share, 2 if len(texts) >= 4 else 1)
     near = share / 2 <= held.share <= share * 2
     return Partition(
-        train=lambda: (document for side, document in _numbered(read, corpus.repeated) if not held(side)),
-        valid=lambda: (document for side, document in _numbered(read, corpus.repeated) if held(side)),
+        train=lambda: (document for side, document in _distinct_documents(read, corpus.repeated) if not held(side)),
+        valid=lambda: (document for side, document in _distinct_documents(read, corpus.repeated) if held(side)),
         documents=corpus.documents,
         held_out=sum(1 for side in corpus.sides if held(int(side))),
         duplicates=corpus.duplicates,
@@ -100,8 +100,8 @@ def by_text(read: Read, read_valid: Read, name: str, valid_name: str) -> Partiti
         raise DataError(f"{name} {empty}")
     dropped = Digests(np.unique(train.sides[banned]))
     return Partition(
-        train=lambda: (document for side, document in _numbered(read, train.repeated) if side not in dropped),
-        valid=lambda: _once(read_valid, valid.repeated),
+        train=lambda: (document for side, document in _distinct_documents(read, train.repeated) if side not in dropped),
+        valid=lambda: _without_duplicates(read_valid, valid.repeated),
         documents=kept + valid.documents,
         held_out=valid.documents,
         duplicates=train.duplicates + valid.duplicates + train.documents - kept,
@@ -179,7 +179,7 @@ def _digests(document: Document) -> tuple[int, int]:
     return digest_of([text], fold=False), digest_of([text])
 
 
-def _numbered(read: Read, repeated: Digests) -> Iterator[tuple[int, Document]]:
+def _distinct_documents(read: Read, repeated: Digests) -> Iterator[tuple[int, Document]]:
     """Each distinct document with the digest that decides its split."""
     seen = bytearray(len(repeated))
     for document in read():
@@ -191,5 +191,5 @@ def _numbered(read: Read, repeated: Digests) -> Iterator[tuple[int, Document]]:
         yield side, document
 
 
-def _once(read: Read, repeated: Digests) -> Iterator[Document]:
-    return (document for _, document in _numbered(read, repeated))
+def _without_duplicates(read: Read, repeated: Digests) -> Iterator[Document]:
+    return (document for _, document in _distinct_documents(read, repeated))

@@ -74,7 +74,7 @@ class Table(ColumnSource):
             try:
                 cells = next(rows, None)
             except csv.Error as error:
-                raise _broken(f"{name}:{begin}", error) from None
+                raise _malformed_quotes(f"{name}:{begin}", error) from None
             if cells is None:
                 return
             if not cells or (len(cells) == 1 and not cells[0].strip()):  # a blank line
@@ -85,9 +85,9 @@ class Table(ColumnSource):
                 )
                 if self.header:
                     continue
-            yield f"{name}:{begin}", _record(names, cells) or BadRow(*self._ragged(names, cells, how))
+            yield f"{name}:{begin}", _record(names, cells) or BadRow(*self._wrong_width(names, cells, how))
 
-    def _ragged(self, names: Sequence[str], cells: Sequence[str], how: Dialect) -> tuple[str, str | None]:
+    def _wrong_width(self, names: Sequence[str], cells: Sequence[str], how: Dialect) -> tuple[str, str | None]:
         """The problem of a row with another number of cells, and a possible remedy."""
         hint = None
         if not how.quoted and self.quoting == "auto" and any('"' in cell for cell in cells):
@@ -122,7 +122,7 @@ def _record(names: Sequence[str], cells: list[str]) -> dict[str, Any] | None:
     return dict(zip(names, cells, strict=False))
 
 
-def _broken(where: str, error: csv.Error) -> DataError:
+def _malformed_quotes(where: str, error: csv.Error) -> DataError:
     """The error for malformed quotes, after which the start of the next row is unknown."""
     known = {
         "unexpected end of data": "a cell begins with a quote that is never closed",

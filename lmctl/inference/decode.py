@@ -54,7 +54,7 @@ def go_on(loaded: Loaded, prompts: Iterable[list[int]], rows: int, max_new_token
     import torch
 
     seq2seq = loaded.family == "seq2seq"
-    alike = len if not seq2seq and not _of_transformers(loaded) else _room(loaded, max_new_tokens)
+    alike = len if not seq2seq and not _of_transformers(loaded) else _new_tokens_allowed(loaded, max_new_tokens)
 
     def answer(batch: list[list[int]]) -> list[str]:
         width = max(map(len, batch))
@@ -62,7 +62,7 @@ def go_on(loaded: Loaded, prompts: Iterable[list[int]], rows: int, max_new_token
         ids = torch.tensor([ids + gap if seq2seq else gap + ids for ids, gap in sides], device=loaded.device)
         real = [([1] * len(ids), [0] * len(gap)) for ids, gap in sides]
         mask = torch.tensor([one + gap if seq2seq else gap + one for one, gap in real], device=loaded.device)
-        room = _room(loaded, max_new_tokens)(batch[0])
+        room = _new_tokens_allowed(loaded, max_new_tokens)(batch[0])
         output = generate(loaded, {"input_ids": ids, "attention_mask": mask}, [room] * len(batch), **how)
         return [str(text) for text in loaded.tokenizer.batch_decode(output, skip_special_tokens=True)]
 
@@ -111,7 +111,7 @@ def _refuse_nan(loaded: Loaded) -> Callable[[Any, Any], Any]:
     return checked
 
 
-def _room(loaded: Loaded, max_new_tokens: int) -> Any:
+def _new_tokens_allowed(loaded: Loaded, max_new_tokens: int) -> Any:
     """Function from a prompt to its maximum number of new tokens."""
 
     def room(prompt: list[int]) -> int:

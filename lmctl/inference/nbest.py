@@ -155,9 +155,9 @@ def utterance(line: str, where: str) -> Utterance:
         row = parsed(line)
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")
-        name = _of(row, "id", (str, int), "text or a whole number")
-        reference = _of(row, "ref", (str,), "text")
-        hyps = _of(row, "hyps", (list,), "a list")
+        name = _typed_value(row, "id", (str, int), "text or a whole number")
+        reference = _typed_value(row, "ref", (str,), "text")
+        hyps = _typed_value(row, "hyps", (list,), "a list")
         found = [_hypothesis(hyp, number) for number, hyp in enumerate(hyps, start=1)]
     except ValueError as error:
         raise DataError(f"{where}: not an n-best list: {error}", FORMAT) from None
@@ -171,7 +171,7 @@ def _hypothesis(hyp: Any, number: int) -> tuple[str, float]:
     try:
         if not isinstance(hyp, dict):
             raise ValueError("not a JSON object")
-        text, score = _of(hyp, "text", (str,), "text"), _of(hyp, "score", (int, float), "a number")
+        text, score = _typed_value(hyp, "text", (str,), "text"), _typed_value(hyp, "score", (int, float), "a number")
         value = float(score)
         if not math.isfinite(value):
             raise ValueError(f"'score' is {score}, which cannot be compared")
@@ -182,7 +182,7 @@ def _hypothesis(hyp: Any, number: int) -> tuple[str, float]:
     return text, value
 
 
-def _of(row: dict[str, Any], name: str, kinds: tuple[type, ...], what: str) -> Any:
+def _typed_value(row: dict[str, Any], name: str, kinds: tuple[type, ...], what: str) -> Any:
     """The value of a key; ValueError unless its type is in `kinds` (booleans are no numbers)."""
     if name not in row:
         raise ValueError(f"no {name!r}")

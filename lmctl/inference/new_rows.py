@@ -140,7 +140,7 @@ class NewRows:
         names = [text] if text_b is None else [text, text_b]
         if kind != "lines":
             for key, name in zip((TEXT, TEXT_B), names, strict=False):
-                _look(first, name, key, where)
+                _check_column(first, name, key, where)
         return names
 
     def _row(self, kind: str, where: str, record: Record | BadRow, names: list[str]) -> NewRow:
@@ -150,7 +150,7 @@ class NewRows:
                 if kind == "lines":
                     if not record[TEXT].strip():
                         return NewRow(where, {}, [])
-                    record = _sides(record[TEXT], names)
+                    record = _split_tab(record[TEXT], names)
                 return NewRow(where, record, [_text(record, name) for name in names])
             except BadRow as error:
                 wrong = error
@@ -170,7 +170,7 @@ def _of_lines(stream: Iterator[Placed]) -> Records:
     return ((line.where, {TEXT: line.text}) for line in stream)
 
 
-def _sides(line: str, names: list[str]) -> Record:
+def _split_tab(line: str, names: list[str]) -> Record:
     """The columns of a line: itself, or its two tab-separated parts."""
     if len(names) == 1:
         return {names[0]: line}
@@ -180,7 +180,7 @@ def _sides(line: str, names: list[str]) -> Record:
     return dict(zip(names, sides, strict=True))
 
 
-def _look(record: Record, name: str, key: str, where: str) -> None:
+def _check_column(record: Record, name: str, key: str, where: str) -> None:
     """ConfigError, with the verb's key, if the first row lacks the column."""
     try:
         texts_of(record, name)

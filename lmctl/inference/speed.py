@@ -82,7 +82,7 @@ def measure(name: str, job: SuiteJob, other: Loaded) -> Speed:
     kept = [next(batches)]
     with one.numerics.products(one.device):
         expected = _logits(one, kept[0])
-    decibel, products = _proof(expected, other, kept[0])
+    decibel, products = _first_pass(expected, other, kept[0])
     spent = _seconds(one, kept) + _seconds(other, kept)
     for batch in batches:
         if spent > SECONDS:
@@ -99,7 +99,7 @@ def measure(name: str, job: SuiteJob, other: Loaded) -> Speed:
     return Speed(sum(batch.tokens for batch in kept), rounds, decibel, products)
 
 
-def _proof(expected: Tensor, other: Loaded, batch: TimedBatch) -> tuple[float | None, Counter[str]]:
+def _first_pass(expected: Tensor, other: Loaded, batch: TimedBatch) -> tuple[float | None, Counter[str]]:
     """Signal-to-noise ratio in dB of the logits of a first pass against `expected`, and its low-precision products."""
     with other.numerics.proven(other.model, other.device) as products:
         found = _logits(other, batch)

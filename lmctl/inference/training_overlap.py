@@ -48,13 +48,13 @@ def unseen(model_path: str, trusted: tuple[str, ...], given: Source) -> Unseen:
     for task, print_ in tasks:
         if print_ == given_print:
             return Unseen(given, "valid")
-        same = _at(task.source, given)
-        if same is not None and _print_of(same) == print_ and print_.get("columns") == given_print.get("columns"):
+        same = _reading(task.source, given)
+        if same is not None and _fingerprint_of(same) == print_ and print_.get("columns") == given_print.get("columns"):
             return Unseen(same, "valid", "it is the run's own text, and split as the run split it")
     seen: set[bytes] = set()
     missing = []
     for task, print_ in tasks:
-        found = next((one for one in (task.source, _at(task.source, given)) if _is_unchanged(one, print_)), None)
+        found = next((one for one in (task.source, _reading(task.source, given)) if _is_unchanged(one, print_)), None)
         if found is None:
             missing.append(task.name)
         else:
@@ -148,7 +148,7 @@ def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[s
         yield _Task(name, task.source), print_.get("original", print_) if isinstance(print_, dict) else {}
 
 
-def _at(source: Source, given: Source) -> Source | None:
+def _reading(source: Source, given: Source) -> Source | None:
     """`source` reading the files of `given`: its training files, and its validation files if it has any; None if the
     classes differ, or have no files."""
     if type(source) is not type(given) or source.streamed:
@@ -164,7 +164,7 @@ def _is_unchanged(source: Source | None, print_: dict[str, Any]) -> bool:
         return False
     values = [str(path_of(value)) for key in _places(source) if (value := getattr(source, key)) is not None]
     here = all(os.path.exists(value) or glob.glob(value) for value in values)
-    return here and _print_of(source) == print_
+    return here and _fingerprint_of(source) == print_
 
 
 def _places(source: Source) -> list[str]:
@@ -173,7 +173,7 @@ def _places(source: Source) -> list[str]:
     return [field.name for field in fields(cast("Any", source)) if field.name in marked]
 
 
-def _print_of(source: Source) -> dict[str, Any] | None:
+def _fingerprint_of(source: Source) -> dict[str, Any] | None:
     try:
         return _plain(source.fingerprint())
     except (LmctlError, OSError):

@@ -42,7 +42,7 @@ def train_baseline(cfg: DictConfig) -> Paths:
     BaselineFailed, or Stopped by a signal."""
     run = Paths(Path(cfg.run_dir))
     again = command("lmctl distill resume=auto", run_dir=run.root)
-    folder = run.root.parent / f"control-{_key(cfg, run)}"
+    folder = run.root.parent / f"control-{_hash(cfg, run)}"
     with _lock(folder, again):
         trusted = f"trusted=[{','.join(map(literal, cfg.trusted))}]"
         # A student that is initialised from its teacher's layers still needs the teacher.
@@ -78,7 +78,7 @@ def _command(job: Job, run: Paths) -> list[str]:
     return [sys.executable, "-m", "lmctl", "train", "--from", str(run.config), *job.overrides, *own]
 
 
-def _key(cfg: DictConfig, run: Paths) -> str:
+def _hash(cfg: DictConfig, run: Paths) -> str:
     """Hash (eight hex digits) of the baseline: its config, and the contents of tokenizer and text."""
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     prints = json.loads(run.environment.read_text(encoding="utf-8"))["fingerprints"]

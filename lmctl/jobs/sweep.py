@@ -174,7 +174,7 @@ class ProcessLauncher(Launcher):
         if self.n_jobs < 1:
             raise ConfigError(f"hydra.launcher.n_jobs must be at least 1, got {self.n_jobs}")
         slots = Slots(self.n_jobs, self.gpus_per_job)
-        return list(map(_returned, self.sweep.launch(job_overrides, self.folder, slots, self.hydras)))
+        return list(map(_job_return, self.sweep.launch(job_overrides, self.folder, slots, self.hydras)))
 
 
 def register_launcher() -> None:
@@ -190,10 +190,10 @@ def sweep_dir(overrides: Overrides) -> Path:
         return path_of(run_dir)
     if name := overrides.text("name"):
         return Path("runs") / name
-    return Path("runs") / f"sweep-{_hex(sorted(map(_ordered, overrides)))}"
+    return Path("runs") / f"sweep-{_hash(sorted(map(_sorted_values, overrides)))}"
 
 
-def _ordered(override: Override) -> str:
+def _sorted_values(override: Override) -> str:
     """An override with its swept values sorted, so that `seed=2,1` is the same sweep as `seed=1,2`."""
     values = override.value or ""
     if re.search(r"[\[({'\"]", values):
@@ -215,16 +215,16 @@ def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
     varying = [sorted(word for word in job if any(word not in other for other in jobs)) for job in jobs]
     names = [re.sub(r"[^\w.=,+-]", "_", ",".join(word.lstrip("+") for word in words)) or "job" for words in varying]
     return [
-        name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hex(sorted(job))}"
+        name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hash(sorted(job))}"
         for name, job in zip(names, jobs, strict=True)
     ]
 
 
-def _hex(words: Sequence[str]) -> str:
+def _hash(words: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
 
 
-def _returned(job: Job) -> JobReturn:
+def _job_return(job: Job) -> JobReturn:
     """The result for Hydra's sweepers. A failed job must not end the sweep, so it returns nan; an optimising sweeper
     minimises the validation loss."""
     loss = (job.summary.get("valid") or {}).get("loss", 0.0) if job.status == "completed" else math.nan

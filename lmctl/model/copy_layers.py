@@ -51,7 +51,7 @@ def origins(student: Any, teacher: Any, keep: Keep) -> Origins:
         raise ConfigError(
             f"{KEY}: the student is of type {ours.model_type} and the teacher of type {theirs.model_type}", _REMEDY
         )
-    chosen = _chosen(stacks_of(student), stacks_of(teacher), keep)
+    chosen = _kept_layers(stacks_of(student), stacks_of(teacher), keep)
     _check_kinds(ours, theirs, keep)
     values, sources = student.state_dict(), teacher.state_dict()
     result: Origins = {}
@@ -91,12 +91,12 @@ def inherit(student: Any, teacher: Any, keep: Keep, numbers: np.ndarray | None =
                 values[name].copy_(sources[origin])
             else:
                 _copy_pieces(values[name], sources[origin], axis, numbers)
-    chosen = _chosen(stacks_of(student), stacks_of(teacher), keep)
+    chosen = _kept_layers(stacks_of(student), stacks_of(teacher), keep)
     layers = [f"{name.removeprefix('model.')} {', '.join(map(str, places))}" for name, places in chosen.items()]
     return [f"layers of the teacher: {'; '.join(layers)}", f"{len(named)} tensors copied"]
 
 
-def _chosen(students: list[Stack], teachers: list[Stack], keep: Keep) -> dict[str, list[int]]:
+def _kept_layers(students: list[Stack], teachers: list[Stack], keep: Keep) -> dict[str, list[int]]:
     """By stack, the teacher's layer for each of the student's."""
     if [stack.name for stack in students] != [stack.name for stack in teachers]:
         raise ConfigError(f"{KEY}: student and teacher are not built alike", _REMEDY)

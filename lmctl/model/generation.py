@@ -18,7 +18,7 @@ def generate(model: Any, inputs: dict[str, Any], settings: dict[str, Any], **how
     brought = model.generation_config
     model.generation_config = GenerationConfig()
     try:
-        config = GenerationConfig(**{**_begins(model, brought), **settings})
+        config = GenerationConfig(**{**_start_tokens(model, brought), **settings})
         return model.generate(**inputs, generation_config=config, **how)
     finally:
         model.generation_config = brought
@@ -31,7 +31,7 @@ def ends_of(model: Any, special: set[int]) -> set[int]:
     return {piece for ids in said for piece in (ids if isinstance(ids, list) else [ids]) if piece in special}
 
 
-def _begins(model: Any, brought: Any) -> dict[str, Any]:
+def _start_tokens(model: Any, brought: Any) -> dict[str, Any]:
     """Start tokens of the output: of an encoder-decoder and, for a multilingual model, of the language."""
     found = {}
     for name in ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id"):

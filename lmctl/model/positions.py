@@ -20,7 +20,7 @@ _TABLE = re.compile(r"pos|^wpe$")
 def positions(network: nn.Module, config: Any) -> int | None:
     """The longest row that `network`, with this transformers config, accepts; None: any. It may be on torch's meta
     device: no weight is read."""
-    found = [rows for name, module in network.named_modules() if (rows := _rows(name.rpartition(".")[2], module))]
+    found = [rows for name, module in network.named_modules() if (rows := _table_rows(name.rpartition(".")[2], module))]
     said = getattr(config.get_text_config(), "max_position_embeddings", None)
     if isinstance(said, int) and said > 0:
         found.append(said)
@@ -36,7 +36,7 @@ def outlined_positions(config: Any) -> int | None:
         return positions(AutoModel.from_config(config), config)
 
 
-def _rows(name: str, module: Any) -> int | None:
+def _table_rows(name: str, module: Any) -> int | None:
     """Usable rows of a position embedding table; None for any other module."""
     from torch import nn
 

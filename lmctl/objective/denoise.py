@@ -113,11 +113,11 @@ def span_mask(
         return np.zeros(length, dtype=bool)
     noise = min(max(round(length * rate), 1), length - 1)
     spans = min(max(round(noise / mean_span), 1), noise, length - noise, most_spans)
-    gaps, holes = _parts(length - noise, spans, generator), _parts(noise, spans, generator)
+    gaps, holes = _random_composition(length - noise, spans, generator), _random_composition(noise, spans, generator)
     return np.repeat(np.tile([False, True], spans), np.stack([gaps, holes], axis=1).ravel())
 
 
-def _parts(total: int, parts: int, generator: np.random.Generator) -> np.ndarray:
+def _random_composition(total: int, parts: int, generator: np.random.Generator) -> np.ndarray:
     """int64 [parts]: a uniformly random composition of `total` into parts of at least 1."""
     cuts = np.sort(generator.choice(total - 1, size=parts - 1, replace=False)) + 1
     return np.diff(np.concatenate([[0], cuts, [total]]))

@@ -56,13 +56,13 @@ def _choose(eligible: np.ndarray, choice: np.ndarray, rate: float, starts: np.nd
     available = eligible.sum(axis=1)
     wanted = np.minimum(np.maximum(1, np.rint(rate * available).astype(np.int64)), available)
     if starts is not None:
-        return np.stack([_whole(*row) for row in zip(eligible, choice, starts, wanted.tolist(), strict=True)])
+        return np.stack([_choose_words(*row) for row in zip(eligible, choice, starts, wanted.tolist(), strict=True)])
     number = np.where(eligible, choice, np.inf)
     last = np.take_along_axis(np.sort(number, axis=1), np.maximum(wanted - 1, 0)[:, None], axis=1)
     return (number <= last) & (wanted > 0)[:, None]
 
 
-def _whole(eligible: np.ndarray, choice: np.ndarray, starts: np.ndarray, wanted: int) -> np.ndarray:
+def _choose_words(eligible: np.ndarray, choice: np.ndarray, starts: np.ndarray, wanted: int) -> np.ndarray:
     """bool [L]: whole words of a row, ordered by the random numbers of their first tokens, each that still fits in
     `wanted` tokens; the first one if none does."""
     word = starts.cumsum() - 1

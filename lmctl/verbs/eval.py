@@ -107,7 +107,7 @@ class Measurement:
         from lmctl.inference.suites import job as suites
 
         config, watch = self.config, Watch(self.display, name)
-        rows = partial(_watched, watch, source, self.split, config.rows)
+        rows = partial(_counted_rows, watch, source, self.split, config.rows)
         job = suites.SuiteJob(self.loaded, rows, source.yields, config, self.out.parent, task, self.own.get(task or ""))
         reads = name in ("robustness", "loss") or suites.SUITES[name].kind is not None
         data = source.describe() if reads else str(config.file)
@@ -116,12 +116,12 @@ class Measurement:
             figures = suites.run(name, job)
         if reads:
             figures["split"] = self.split
-        write_json(self.out, {**_earlier(self.out), title: figures})
+        write_json(self.out, {**_existing_metrics(self.out), title: figures})
         record: dict[str, Any] = {"model_path": config.model_path, "suite": name, "task": task, "data": data}
         record |= {"split": self.split if reads else None, "n": counted(figures), "numerics": None, "figures": figures}
         comparison = None if self.other is None else compare(name, job, figures, self.other)
         if comparison is not None:
-            write_json(self.out, {**_earlier(self.out), f"{title}@{self.numerics.name}": comparison.record()})
+            write_json(self.out, {**_existing_metrics(self.out), f"{title}@{self.numerics.name}": comparison.record()})
             record |= {"numerics": self.numerics.name, "comparison": comparison.record()}
         if config.format == "json":
             emit(record)
@@ -197,7 +197,7 @@ def results_file(config: EvalConfig) -> Path:
     out = Path(config.out) if config.out is not None else (paths.root if is_run else Path()) / "eval.json"
     if not out.parent.is_dir():
         raise ConfigError(f"out={out}: there is no directory {out.parent}")
-    _earlier(out)
+    _existing_metrics(out)
     return out
 
 
@@ -228,7 +228,7 @@ def comparison_table(suite: str, comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _watched(watch: Watch, source: Source, split: str, most: int | None) -> Iterator[Row]:
+def _counted_rows(watch: Watch, source: Source, split: str, most: int | None) -> Iterator[Row]:
     return watch.rows(_rows(source, split, most))
 
 
@@ -238,7 +238,7 @@ def _rows(source: Source, split: str, most: int | None) -> Iterator[Row]:
     return islice(chain.from_iterable(map(source.rows, chosen)), most)
 
 
-def _earlier(out: Path) -> dict[str, Any]:
+def _existing_metrics(out: Path) -> dict[str, Any]:
     """The metrics of other suites in an existing `out`."""
     if not out.exists():
         return {}

@@ -85,10 +85,10 @@ def answered(job: SuiteJob, classifier: Classifier) -> Iterator[tuple[list[str],
         where = row.where or f"row {number}"
         if row.label is None:
             raise DataError(f"{where}: the row has no label", "say where labels are: data.label=COLUMN")
-        yield row.texts, _answer(classifier, row, where)
+        yield row.texts, _label_array(classifier, row, where)
 
 
-def _answer(classifier: Classifier, row: Row, where: str) -> np.ndarray:
+def _label_array(classifier: Classifier, row: Row, where: str) -> np.ndarray:
     if classifier.kind == "number":
         try:
             return np.array([float(row.label)])  # type: ignore[arg-type]
@@ -97,12 +97,12 @@ def _answer(classifier: Classifier, row: Row, where: str) -> np.ndarray:
     if classifier.kind == "class":
         if isinstance(row.label, list):
             raise DataError(f"{where}: the row has a list of labels, and the model chooses one")
-        return np.array([_place(classifier, row.label, where)])
+        return np.array([_class_index(classifier, row.label, where)])
     labels = row.label if isinstance(row.label, list) else _name(row.label).split(SEPARATOR)
     answer = np.zeros(len(classifier.labels))
     for label in labels:
         if _name(label).strip():
-            answer[_place(classifier, _name(label).strip(), where)] = 1
+            answer[_class_index(classifier, _name(label).strip(), where)] = 1
     return answer
 
 
@@ -111,7 +111,7 @@ def _name(label: object) -> str:
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
-def _place(classifier: Classifier, label: object, where: str) -> int:
+def _class_index(classifier: Classifier, label: object, where: str) -> int:
     name, known = _name(label), classifier.labels
     # A model without class names has LABEL_0, LABEL_1, ...: these match the numbers in the data.
     for spelling in (name, f"LABEL_{name}"):

@@ -60,7 +60,7 @@ def attacked(classifier: Classifier, batch: Sequence[tuple[list[str], np.ndarray
         for radius in RADII:
             shift[0] = radius * away
             with torch.no_grad():
-                found.append(_right(classifier.kind, classifier.answer(rows, length), labels))
+                found.append(_is_correct(classifier.kind, classifier.answer(rows, length), labels))
     finally:
         handle.remove()
     return list(torch.stack(found, dim=1).cpu().numpy())
@@ -72,7 +72,7 @@ def _loss(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
 
 
-def _right(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
+def _is_correct(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
     """bool [R]."""
     if kind == "class":
         return logits.argmax(dim=-1) == labels[:, 0]

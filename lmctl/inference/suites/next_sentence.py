@@ -32,7 +32,7 @@ def next_sentence(job: SuiteJob, draws: CounterRng) -> Figures:
         _pairs(job, draws),
         lambda pair: len(pair.first) + len(pair.second),
         job.config.batch,
-        lambda batch: _right(job.loaded, batch),
+        lambda batch: _are_correct(job.loaded, batch),
     )
     right = count = 0
     for hit in answers:
@@ -64,7 +64,7 @@ def _pairs(job: SuiteJob, draws: CounterRng) -> Iterator[SentencePair]:
             before = own
 
 
-def _right(loaded: Loaded, batch: list[SentencePair]) -> list[bool]:
+def _are_correct(loaded: Loaded, batch: list[SentencePair]) -> list[bool]:
     import torch
 
     ids, mask = pad_texts([[loaded.begin, *a, loaded.end, *b, loaded.end] for a, b, _ in batch], loaded.pad)

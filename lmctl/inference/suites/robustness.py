@@ -35,11 +35,11 @@ def evaluate(job: SuiteJob) -> Figures:
     with TemporaryDirectory() as folder:  # translations of noisy text are not kept
         # Without pseudo-perplexity, which takes most of the time of `mlm`.
         job = replace(job, folder=Path(folder), config=replace(job.config, limit=1))
-        figures: Figures = {"suite": suite, **_numbers(suite, job)}
+        figures: Figures = {"suite": suite, **_metrics(suite, job)}
         for name, noise in NOISES.items():
             for level in LEVELS:
-                rows = _disturbed(job, noise, level, CounterRng(job.config.seed, f"eval/{name}"))
-                worse = _numbers(suite, replace(job, rows=rows))
+                rows = _noisy_rows(job, noise, level, CounterRng(job.config.seed, f"eval/{name}"))
+                worse = _metrics(suite, replace(job, rows=rows))
                 figures |= {f"{metric}_{name}_{level * 100:.0f}": value for metric, value in worse.items()}
     return figures | (in_the_ball(job) if suite == "classification" else {})
 
@@ -53,12 +53,12 @@ KEPT = {
 }
 
 
-def _numbers(suite: str, job: SuiteJob) -> Figures:
+def _metrics(suite: str, job: SuiteJob) -> Figures:
     figures: Figures = importlib.import_module(f"lmctl.inference.suites.{suite}").evaluate(job)
     return {name: figures[name] for name in KEPT[suite] if name in figures}
 
 
-def _disturbed(job: SuiteJob, noise: Noise, level: float, draws: CounterRng) -> Callable[[], Iterator[Row]]:
+def _noisy_rows(job: SuiteJob, noise: Noise, level: float, draws: CounterRng) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
         for number, row in enumerate(job.rows()):
             rng = draws.generator(round(level * 100), number)

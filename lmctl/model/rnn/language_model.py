@@ -73,7 +73,7 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
 
     def forward(self, input_ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Hidden states [R, L, H] of `input_ids` int64 [R, L], starting from `state`, and the state after them."""
-        hidden = self._dropped(self._embedded(input_ids))
+        hidden = self._dropout(self._embedded(input_ids))
         after: State = []
         for place, layer in enumerate(self.layers):
             before: Any = None if state is None else state[place]
@@ -81,7 +81,7 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
                 (before,) = before
             hidden, final = self._run(layer, hidden, before)
             after.append(final if isinstance(final, tuple) else (final,))
-            hidden = self._dropped(hidden)
+            hidden = self._dropout(hidden)
         return hidden, after
 
     def _embedded(self, input_ids: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
         kept = self.embeddings.weight.new_empty((self.config.vocab_size, 1)).bernoulli_(1 - rate) / (1 - rate)
         return embedded * nn.functional.embedding(input_ids, kept)
 
-    def _dropped(self, hidden: Tensor) -> Tensor:
+    def _dropout(self, hidden: Tensor) -> Tensor:
         rate = self.config.dropout
         if not self.config.locked_dropout or not self.training or not rate:
             return nn.functional.dropout(hidden, rate, self.training)
