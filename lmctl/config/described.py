@@ -131,8 +131,8 @@ def _component(
             continue
         purpose = comments.get(place, "")
         if not purpose:  # from another file in conf/, for the same class or group
-            said, named = _comments_by_key(composer), f"{cls.__module__}.{cls.__qualname__}"
-            purpose = said.get((named, name)) or said.get((prefix.rstrip("."), name), "")
+            elsewhere, named = _comments_by_key(composer), f"{cls.__module__}.{cls.__qualname__}"
+            purpose = elsewhere.get((named, name)) or elsewhere.get((prefix.rstrip("."), name), "")
         yield Described(f"{prefix}{place}", kind(hints.get(name, Any)), _default(node, name), purpose, option)
 
 

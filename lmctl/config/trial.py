@@ -35,8 +35,8 @@ def tried(compose: Callable[[list[str]], C], words: list[str], groups: Container
     # Not inside `except`: otherwise Python would chain the other errors to the first.
     found = sorted(_errors(compose, words, first, groups, look), key=lambda one: one[0])
     names = [error for _, error in found if not is_about_a_value(error)]
-    told = names or [error for _, error in found]
-    raise told[0] if len(told) == 1 else Several(told)
+    reported = names or [error for _, error in found]
+    raise reported[0] if len(reported) == 1 else Several(reported)
 
 
 def is_about_a_value(error: Exception) -> bool:

@@ -45,8 +45,8 @@ class ConfigErrors(ConfigError):
 
     def __init__(self, errors: Sequence[ConfigError]) -> None:
         *others, last = errors
-        told = [f"{error}\n  {error.hint}" if error.hint else str(error) for error in others]
-        super().__init__("\nerror: ".join([*told, str(last)]), last.hint)
+        rendered = [f"{error}\n  {error.hint}" if error.hint else str(error) for error in others]
+        super().__init__("\nerror: ".join([*rendered, str(last)]), last.hint)
         self.errors = tuple(errors)
 
 

@@ -102,8 +102,8 @@ def writing(path: Path) -> Iterator[None]:
 
 def disk_error(path: Path, error: BaseException) -> DiskError:
     """The error message for a failed write to `path`."""
-    told = re.search(r"os error (\d+)", str(error))
-    number = getattr(error, "errno", None) or (int(told[1]) if told else None)
+    match = re.search(r"os error (\d+)", str(error))
+    number = getattr(error, "errno", None) or (int(match[1]) if match else None)
     reason = os.strerror(number) if number else (str(error).splitlines() or [type(error).__name__])[0]
     room = next((parent for parent in [path, *path.parents] if parent.exists()), Path("/"))
     status = os.statvfs(room)

@@ -136,13 +136,13 @@ def _other(run: Checked, shapes: Any) -> Memory | None:
 
 
 def _remarks(run: Checked) -> list[str]:
-    plan, said = run.plan, []
+    plan, remarks = run.plan, []
     if run.machine is not None and isinstance(plan.optim, AdamW) and plan.optim.paged:
-        said.append("optim.paged=true: states are counted as if they stayed on the GPU")
+        remarks.append("optim.paged=true: states are counted as if they stayed on the GPU")
     if plan.compile:
-        said.append("compile=true: counted as if it were not compiled")
+        remarks.append("compile=true: counted as if it were not compiled")
     if run.world > 1:
-        said.append(f"memory is that of one of {run.world} processes")
+        remarks.append(f"memory is that of one of {run.world} processes")
     if run.device.type == "cuda" and run.machine is None:
-        said.append("memory is what torch allocates on the GPU; CUDA itself takes some hundred MiB besides")
-    return said
+        remarks.append("memory is what torch allocates on the GPU; CUDA itself takes some hundred MiB besides")
+    return remarks

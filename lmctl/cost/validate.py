@@ -71,8 +71,8 @@ def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
         teachers = [t.outline(known.vocabulary, heads_of(plan, known.prepared)) for t in plan.teachers]
         if plan.student.from_teacher is not None:
             origins(outline, teachers[0], plan.student.from_teacher)
-    asked = teachers if plan.distill.terms and plan.teacher_cache != "use" else []
-    return Checked(plan, known, examples, world, device, outline, asked, machine)
+    in_use = teachers if plan.distill.terms and plan.teacher_cache != "use" else []
+    return Checked(plan, known, examples, world, device, outline, in_use, machine)
 
 
 def build(plan: Plan, known: Known, checkpointing: bool) -> Any:

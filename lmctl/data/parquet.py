@@ -35,14 +35,14 @@ def parquet_records(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Re
     try:
         size = path.stat().st_size
         with ParquetFile(path) as file:
-            whole, told = max(1, file.metadata.num_rows), 0
+            whole, reported = max(1, file.metadata.num_rows), 0
             columns = _columns(path, file.schema_arrow.names, wanted)
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
                 for record in _records(batch):
                     number += 1
                     yield f"{path}: row {number}", record
-                told, before = size * number // whole, told
-                progress.advance(told - before)
+                reported, before = size * number // whole, reported
+                progress.advance(reported - before)
     except (ArrowException, OSError, ValueError, OverflowError) as error:  # ValueError: column names that are not UTF-8
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         what = "cannot be read" if isinstance(error, PermissionError) else "is damaged, or no parquet file"

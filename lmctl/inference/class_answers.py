@@ -60,8 +60,8 @@ def answers(
     names = names_of(classifier)
 
     def answer(some: list[NewRow]) -> list[tuple[NewRow, Answer | None]]:
-        asked = [row for row in some if row.texts]
-        logits = iter(classifier.logits([row.texts for row in asked], length) if asked else [])
+        with_texts = [row for row in some if row.texts]
+        logits = iter(classifier.logits([row.texts for row in with_texts], length) if with_texts else [])
         return [(row, _answer(row, next(logits), classifier.kind, names) if row.texts else None) for row in some]
 
     return by_length(rows, lambda row: sum(map(len, row.texts)), batch, answer, pool=pool)

@@ -21,7 +21,7 @@ class ContextWindow(NamedTuple):
     """Whether it starts its text, so that a carried recurrent state is reset."""
 
     @property
-    def asked(self) -> int:
+    def predicted(self) -> int:
         """Number of predicted tokens."""
         return len(self.ids) - 1 - self.skip
 

@@ -35,7 +35,7 @@ class Job:
     seconds: float | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     began: float = 0.0
-    told: set[int] = field(default_factory=set, repr=False)
+    forwarded: set[int] = field(default_factory=set, repr=False)
     """Signals that were forwarded to it."""
 
     @property
@@ -93,7 +93,7 @@ class Job:
     def send(self, number: int) -> None:
         """Forward a signal."""
         if self.process is not None and self.process.poll() is None:
-            self.told.add(number)
+            self.forwarded.add(number)
             self.process.send_signal(number)
 
     def poll(self) -> bool:
@@ -107,7 +107,7 @@ class Job:
             self.status = "completed"
         elif code == Exit.STOPPED:
             self.status, self.error = "stopped", "everything saved"
-        elif -code in self.told or (code == Exit.INTERRUPTED and self.told):
+        elif -code in self.forwarded or (code == Exit.INTERRUPTED and self.forwarded):
             self.status, self.error = "stopped", "it had not begun, so nothing had to be saved"
         else:
             self.status = "failed"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bert(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer."""
+    """BERT spec: sizes and dropout; the vocabulary comes from the tokenizer."""
 
     family: ClassVar[Family] = "encoder"
 

@@ -27,14 +27,14 @@ def generate(model: Any, inputs: dict[str, Any], settings: dict[str, Any], **how
 def ends_of(model: Any, special: set[int]) -> set[int]:
     """The end tokens that the model's own files name, if they are `special` in its tokenizer: chat models have
     several."""
-    said = [getattr(model.generation_config, "eos_token_id", None), getattr(model.config, "eos_token_id", None)]
-    return {piece for ids in said for piece in (ids if isinstance(ids, list) else [ids]) if piece in special}
+    candidates = [getattr(model.generation_config, "eos_token_id", None), getattr(model.config, "eos_token_id", None)]
+    return {piece for ids in candidates for piece in (ids if isinstance(ids, list) else [ids]) if piece in special}
 
 
 def _start_tokens(model: Any, brought: Any) -> dict[str, Any]:
     """Start tokens of the output: of an encoder-decoder and, for a multilingual model, of the language."""
     found = {}
     for name in ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id"):
-        said = (getattr(place, name, None) for place in (brought, model.config))
-        found[name] = next((piece for piece in said if piece is not None), None)
+        candidates = (getattr(place, name, None) for place in (brought, model.config))
+        found[name] = next((piece for piece in candidates if piece is not None), None)
     return {name: piece for name, piece in found.items() if piece is not None}

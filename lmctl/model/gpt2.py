@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gpt2(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer."""
+    """GPT-2 spec: sizes and dropout; the vocabulary comes from the tokenizer."""
 
     layers: int
     hidden: int

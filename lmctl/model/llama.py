@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Llama(ModelSpec):
-    """Size; the vocabulary comes from the tokenizer."""
+    """Llama spec: sizes; the vocabulary comes from the tokenizer."""
 
     layers: int
     hidden: int

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModernBert(ModelSpec):
-    """Size and attention pattern; the vocabulary comes from the tokenizer."""
+    """ModernBERT spec: sizes and attention pattern; the vocabulary comes from the tokenizer."""
 
     layers: int
     hidden: int

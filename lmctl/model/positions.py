@@ -21,9 +21,9 @@ def positions(network: nn.Module, config: Any) -> int | None:
     """The longest row that `network`, with this transformers config, accepts; None: any. It may be on torch's meta
     device: no weight is read."""
     found = [rows for name, module in network.named_modules() if (rows := _table_rows(name.rpartition(".")[2], module))]
-    said = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(said, int) and said > 0:
-        found.append(said)
+    configured = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(configured, int) and configured > 0:
+        found.append(configured)
     return min(found, default=None)
 
 

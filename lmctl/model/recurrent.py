@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecurrentLM(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
+    """LSTM or GRU language model spec: sizes and dropout; the vocabulary comes from the tokenizer. Rows of any
+    length."""
 
     layers: int
     hidden: int

@@ -19,7 +19,8 @@ POOLINGS = ("max", "mean", "last")
 
 @dataclass(frozen=True)
 class BiLSTM(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
+    """BiLSTM or BiGRU classifier spec: sizes and dropout; the vocabulary comes from the tokenizer. Rows of any
+    length."""
 
     layers: int
     hidden: int

@@ -19,7 +19,8 @@ ATTENTIONS = ("bahdanau", "luong")
 
 @dataclass(frozen=True)
 class RecurrentMT(ModelSpec):
-    """Size and regularisation; the vocabulary of both sides comes from the tokenizer. Rows may be of any length."""
+    """Recurrent encoder-decoder spec: sizes and dropout; the vocabulary of both sides comes from the tokenizer. Rows of
+    any length."""
 
     layers: int
     decoder_layers: int

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class T5(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer. Positions are relative: rows of any length."""
+    """T5 spec: sizes and dropout; the vocabulary comes from the tokenizer. Relative positions: rows of any length."""
 
     layers: int
     decoder_layers: int

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformerMT(ModelSpec):
-    """Size and regularisation; the vocabulary of both languages comes from the tokenizer."""
+    """Transformer translation spec: sizes and dropout; the vocabulary of both languages comes from the tokenizer."""
 
     layers: int
     decoder_layers: int

@@ -79,8 +79,8 @@ def next_piece_batch(
         batch |= {"documents": torch.from_numpy(documents), "position_ids": torch.from_numpy(positions)}
     elif not real.all():
         batch["attention_mask"] = torch.from_numpy(real)
-    asked = real & (np.arange(inputs.shape[1]) >= np.reshape(first, (-1, 1)))
-    positions = np.flatnonzero(asked)
+    predicted = real & (np.arange(inputs.shape[1]) >= np.reshape(first, (-1, 1)))
+    positions = np.flatnonzero(predicted)
     targets = Targets(torch.from_numpy(positions), torch.from_numpy(labels.reshape(-1)[positions]))
     return Batch(material.task, batch, {"lm": targets}, int(real.sum()))
 

@@ -36,7 +36,7 @@ def evaluate(job: SuiteJob) -> Figures:
     table = np.zeros((classes, classes), dtype=np.int64)
     several = np.zeros((3, classes), dtype=np.int64)
     exact = rows = 0
-    said, true = array("d"), array("d")
+    predicted, true = array("d"), array("d")
     for logits, answer in answers:
         rows += 1
         if kind == "class":
@@ -46,7 +46,7 @@ def evaluate(job: SuiteJob) -> Figures:
             several += np.stack([guess & held, guess & ~held, ~guess & held])
             exact += int((guess == held).all())
         else:
-            said.append(float(logits[0]))
+            predicted.append(float(logits[0]))
             true.append(float(answer[0]))
     if not rows:
         raise nothing("classification")
@@ -64,18 +64,18 @@ def evaluate(job: SuiteJob) -> Figures:
             "macro_f1": label_scores.macro_f1_of_hits(several),
             "rows": rows,
         }
-    return {**of_numbers(np.array(said), np.array(true)), "rows": rows}
+    return {**of_numbers(np.array(predicted), np.array(true)), "rows": rows}
 
 
-def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
+def of_numbers(predicted: np.ndarray, true: np.ndarray) -> Figures:
     """Pearson and Spearman correlation by scipy (0 if either side is constant), and the mean squared error."""
     from scipy.stats import pearsonr, spearmanr
 
-    varies = len(said) > 1 and np.ptp(said) > 0 and np.ptp(true) > 0
+    varies = len(predicted) > 1 and np.ptp(predicted) > 0 and np.ptp(true) > 0
     return {
-        "pearson": float(pearsonr(said, true).statistic) if varies else 0.0,
-        "spearman": float(spearmanr(said, true).statistic) if varies else 0.0,
-        "mean_squared_error": float(((said - true) ** 2).mean()),
+        "pearson": float(pearsonr(predicted, true).statistic) if varies else 0.0,
+        "spearman": float(spearmanr(predicted, true).statistic) if varies else 0.0,
+        "mean_squared_error": float(((predicted - true) ** 2).mean()),
     }
 
 

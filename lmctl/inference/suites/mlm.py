@@ -34,8 +34,8 @@ def evaluate(job: SuiteJob) -> Figures:
         job.config.batch,
         lambda batch: _fill(loaded, batch, draws),
     )
-    for asked, loss, hits in answers:
-        count, nats, right = count + asked, nats + loss, right + hits
+    for masks, loss, hits in answers:
+        count, nats, right = count + masks, nats + loss, right + hits
     if not count:
         raise nothing("mlm")
     figures: Figures = {"loss": nats / count, "accuracy": right / count, "masked": int(count)}

@@ -73,5 +73,5 @@ def _are_correct(loaded: Loaded, batch: list[SentencePair]) -> list[bool]:
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     with torch.no_grad():
         output = loaded.model(**{name: value.to(loaded.device) for name, value in inputs.items()})
-    said = output.seq_relationship_logits.argmax(dim=-1).tolist()  # 1: another document
-    return [bool(answer) == pair.foreign for answer, pair in zip(said, batch, strict=True)]
+    predicted = output.seq_relationship_logits.argmax(dim=-1).tolist()  # 1: another document
+    return [bool(answer) == pair.foreign for answer, pair in zip(predicted, batch, strict=True)]
