@@ -20,11 +20,6 @@ class ContextWindow(NamedTuple):
     first: bool
     """Whether it starts its text, so that a carried recurrent state is reset."""
 
-    @property
-    def predicted(self) -> int:
-        """Number of predicted tokens."""
-        return len(self.ids) - 1 - self.skip
-
 
 def windows(pieces: Iterable[int], length: int, stride: int) -> Iterator[ContextWindow]:
     """`pieces` (special tokens included) in windows of up to `length` inputs, each `stride` predictions after the one
