@@ -85,12 +85,13 @@ def ignore() -> None:
 
 
 def interrupted() -> bool:
-    """Whether a signal was received: it is then the cause of the exit, whichever exception a library raised."""
+    """Whether a signal interrupted the command: it is then the cause of the exit, whichever exception a library
+    raised."""
     return _interrupted
 
 
 def requested() -> str | None:
-    """The name of the signal that asked to stop, or None. A worker whose launcher died stops as well."""
+    """Why the run should stop (the signal's name, or the launcher's death), or None."""
     if _requested is not None:
         return _requested.name
     if _parent is not None and "LMCTL_LAUNCHED" in os.environ and os.getppid() != _parent:

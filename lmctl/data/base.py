@@ -63,7 +63,7 @@ class Source(Component):
 
     @property
     def embedded(self) -> bool:
-        """Whether its text is part of Python or lmctl, so that `lmctl plan` can read it without cost."""
+        """Whether its text is part of Python or lmctl, so that `lmctl plan` may read it without permission."""
         return False
 
     @property

@@ -95,7 +95,7 @@ def train_here(run: Training) -> None:
 
 
 def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
-    """Train in a run directory that this process has locked."""
+    """Train in a run directory that is locked for this run."""
     from lmctl.distill.cached_teacher import fill_cache
     from lmctl.distill.teacher import asks_teacher
     from lmctl.parallel.simulate import as_workers
