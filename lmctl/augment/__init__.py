@@ -1,1 +1,1 @@
-"""Group `augment`: how a text is changed before it is learnt from, drawn anew in every epoch."""
+"""Group `augment`: data augmentation of training text, drawn anew in every epoch."""

@@ -1,9 +1,8 @@
-"""`augment=back_translate`: a text goes through another language and comes back as a paraphrase
-(Sennrich et al. 2016; as augmentation of classifiers: Xie et al. 2020, UDA, section 2.2).
+"""`augment=back_translate`: paraphrase a text by translating it to another language and back.
 
-Both directions are models that lmctl trained (or any seq2seq model directory). Each text is sampled at most
-`variants` times, from all pieces that the model may write; what came back is kept in memory, so that later epochs cost
-nothing.
+Back-translation: Sennrich et al. 2016; as augmentation of classifiers: Xie et al. 2020, UDA, section 2.2. Both
+directions are models that lmctl trained (or any seq2seq model directory). Each text is sampled at most `variants`
+times, from the full output distribution; results are cached in memory, so that later epochs cost nothing.
 """
 
 from __future__ import annotations
@@ -53,14 +52,14 @@ class BackTranslate(Augment):
         yield from ()
 
     def _models(self) -> dict[str, str]:
-        """By the key that names it."""
+        """Model path by config key."""
         return {"augment.there": self.there, "augment.back": self.back}
 
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
-        from lmctl.augment.tokens import Text
+        from lmctl.augment.tokens import TextCodec
 
-        text = Text(tokenizer)
-        legs = [_Leg(key, place, self.temperature, self.max_new_tokens) for key, place in self._models().items()]
+        text = TextCodec(tokenizer)
+        legs = [_Translator(key, place, self.temperature, self.max_new_tokens) for key, place in self._models().items()]
         known: dict[tuple[bytes, int], np.ndarray] = {}
 
         def paraphrase(pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -71,7 +70,7 @@ class BackTranslate(Augment):
             if key not in known:
                 written = text.read(pieces)
                 for leg in legs:
-                    # The same text and variant always come back the same, in whichever epoch they are first met.
+                    # The seed depends on text and variant only, not on the epoch of their first use.
                     written = leg.translate(written, variant)
                 known[key] = text.write(written, pieces)
             return known[key]
@@ -79,8 +78,8 @@ class BackTranslate(Augment):
         return paraphrase
 
 
-class _Leg:
-    """One direction."""
+class _Translator:
+    """One direction of translation."""
 
     def __init__(self, key: str, path: str, temperature: float, max_new_tokens: int) -> None:
         from transformers import AutoModelForSeq2SeqLM
@@ -110,9 +109,9 @@ class _Leg:
 
 
 def _gumbel(temperature: float, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Noise on the logits [B, V] with which the likeliest piece is a draw from softmax(logits / temperature) (the
-    Gumbel-max trick; Maddison et al. 2014, section 2). `generate` by itself draws from the process's one generator,
-    which the network's dropout uses in another thread meanwhile."""
+    """A logits processor [B, V] that adds Gumbel noise, so that greedy decoding samples from softmax(logits /
+    temperature) (the Gumbel-max trick; Maddison et al. 2014, section 2). `generate`'s own sampling uses the global
+    generator, which the network's dropout uses concurrently in another thread."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The contract of the group `augment`: how a text is changed before it is learnt from."""
+"""Base class of the group `augment`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 class Augment(Component):
-    """Group `augment`: how a text is changed before it is learnt from."""
+    """Group `augment`: data augmentation of training text."""
 
     @abstractmethod
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
-        """The augmentation for texts of this tokenizer; None: texts stay as they are."""
+        """The augmentation for token ids of this tokenizer; None: texts are unchanged."""

@@ -1,4 +1,4 @@
-"""`augment=char_noise`: typing errors, in English and Chinese (Belinkov and Bisk 2018, section 4)."""
+"""`augment=char_noise`: synthetic typing errors, in English and Chinese (Belinkov and Bisk 2018, section 4)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CharNoise(Augment):
-    """Slips of the finger in a text, drawn anew in every epoch."""
+    """Typing errors in a text, drawn anew in every epoch."""
 
     typo_rate: float = 0.03
     swap_rate: float = 0.02
@@ -28,9 +28,9 @@ class CharNoise(Augment):
                 raise ValueError(f"{name} is a probability from 0 to 1, got {getattr(self, name)}")
 
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
-        from lmctl.augment.tokens import Text
+        from lmctl.augment.tokens import TextCodec
 
-        text = Text(tokenizer)
+        text = TextCodec(tokenizer)
 
         def mistype(pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
             written = text.read(pieces)

@@ -1,4 +1,4 @@
-"""`augment=none`: texts stay as they are."""
+"""`augment=none`: no augmentation."""
 
 from __future__ import annotations
 

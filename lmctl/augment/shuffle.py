@@ -1,4 +1,4 @@
-"""`augment=shuffle`: the sentences of a text change places (sentence permutation: Lewis et al. 2020, BART, 2.2)."""
+"""`augment=shuffle`: sentence permutation (Lewis et al. 2020, BART, section 2.2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ENDS = ".!?。！？…"
-"""Signs that end a sentence, in English and in Chinese."""
+"""Sentence-final punctuation of English and Chinese."""
 
 
 @dataclass(frozen=True)

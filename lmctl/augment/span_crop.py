@@ -1,4 +1,4 @@
-"""`augment=span_crop`: only a run of words of the text is left (Wu et al. 2020, CLEAR; Meng et al. 2021, COCO-LM)."""
+"""`augment=span_crop`: cropping to a contiguous span of words (Wu et al. 2020, CLEAR; Meng et al. 2021, COCO-LM)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpanCrop(Augment):
-    """Keep a run of words, between `least` and all of them, from a random place."""
+    """Keep a random span of words, with a length between the share `least` and the whole text."""
 
     least: float = 0.7
 

@@ -1,9 +1,9 @@
-"""`augment=token_noise`: some pieces become other pieces.
+"""`augment=token_noise`: random token replacement, SwitchOut or BERT style.
 
-With `style: switchout` how many pieces are replaced is drawn first, p(n) proportional to exp(-n / tau), then which,
-then by what: any ordinary piece of the vocabulary (Wang et al. 2018, "SwitchOut", section 3.2). With `style: bert`
-each piece is treated as BERT's masking would, except that nothing has to be predicted: of `rate` of the pieces 80 %
-become [MASK], 10 % a random piece, 10 % stay.
+With `style: switchout` the number of replaced tokens is drawn first, p(n) proportional to exp(-n / tau), then their
+positions, then their replacements: any ordinary token of the vocabulary (Wang et al. 2018, "SwitchOut", section 3.2).
+With `style: bert` tokens are corrupted as in BERT's masking, but not predicted: of `rate` of the tokens 80 % become
+[MASK], 10 % a random token, 10 % stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STYLES = ("switchout", "bert")
 
 @dataclass(frozen=True)
 class TokenNoise(Augment):
-    """Replace pieces at random."""
+    """Replace tokens at random."""
 
     style: str = "switchout"
     tau: float = 1.0

@@ -1,4 +1,4 @@
-"""Tokens as text, for augmentations that change letters, and as words, for those that must not tear words apart."""
+"""Token ids as text, for character-level augmentation, and word boundaries, for word-level augmentation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-class Text:
-    """A tokenizer to which text that spells a special piece is text."""
+class TextCodec:
+    """Encodes and decodes text with a tokenizer; text that spells a special token stays text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         backend = tokenizer.backend_tokenizer
@@ -21,17 +21,17 @@ class Text:
         self.backend.encode_special_tokens = True
 
     def read(self, pieces: np.ndarray) -> str:
-        """The text of `pieces` int64 [n]."""
+        """The text of token ids `pieces` int64 [n]."""
         return self.backend.decode(pieces.tolist(), skip_special_tokens=False)
 
     def write(self, text: str, otherwise: np.ndarray) -> np.ndarray:
-        """The pieces of `text` int64 [m]; `otherwise` if there are none."""
+        """Token ids of `text` int64 [m]; `otherwise` if there are none."""
         ids = self.backend.encode(text, add_special_tokens=False).ids
         return np.array(ids, dtype=np.int64) if ids else otherwise
 
 
 def word_numbers(pieces: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """int64 [n]: to which word of the text, counted from 0, each of its pieces int64 [n] belongs."""
+    """int64 [n]: index of the word, from 0, of each token id in `pieces` int64 [n]."""
     starts = ~vocabulary.continues[pieces] | vocabulary.special[pieces]
     starts[:1] = True
     return np.cumsum(starts) - 1

@@ -1,4 +1,4 @@
-"""`augment=word_dropout`: words are left out, each with the same probability (Iyyer et al. 2015, section 3.1)."""
+"""`augment=word_dropout`: drop words, each with the same probability (Iyyer et al. 2015, section 3.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WordDropout(Augment):
-    """Leave words out; at least one stays."""
+    """Drop words; at least one stays."""
 
     rate: float = 0.1
 

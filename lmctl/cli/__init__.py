@@ -1,1 +1,1 @@
-"""The command line: verbs, help, sweeps, and what becomes of errors."""
+"""The command line: parsing, help, running verbs and sweeps, and error messages."""

@@ -1,8 +1,8 @@
-"""One command line from the words that were typed to the verb's `run`.
+"""Runs one command line, from the typed words to the verb's `run`.
 
-The overrides go through a few steps, each of which knows what the ones before it made of them: what was typed is
-checked and kept as it was typed; a model or a teacher that was named implies others; then a config is composed, once,
-checked, and given to the verb. Hydra itself carries out sweeps, and shows what its own flags ask for.
+The overrides are rewritten in a few steps: text values are quoted; a model or a teacher implies further settings. Then
+a config is composed, once, checked, and given to the verb. Hydra itself runs sweeps and handles its own information
+flags.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from lmctl.jobs import stages, sweep
 from lmctl.jobs.job import Job
 
 UNNAMED = ("run_dir=unused", "name=unused")
-"""For a config that is composed to be looked at."""
+"""Overrides for a config that is composed only to be checked or shown."""
 
 
 class Application:
-    """`lmctl VERB words...`"""
+    """One invocation `lmctl VERB words...`."""
 
     def __init__(self, verb: str, words: list[str]) -> None:
         try:
@@ -48,17 +48,18 @@ class Application:
         self.verb = self.composer.verb
         self.hints = get_type_hints(self.composer.schema, include_extras=True)
         self.free = [key for key, hint in self.hints.items() if IsFreeText in _marks(hint)]
-        """Keys whose values are taken as they are typed."""
+        """Keys whose values are literal text."""
         self.several = self.arguments.has("--multirun")
-        self._refuse_slips(self.arguments.overrides)
+        self._refuse_typing_mistakes(self.arguments.overrides)
         overrides = self._readable(self.arguments.overrides)
         overrides += self._implied_by_a_model(overrides)
         self.stage_overrides, self.overrides = overrides.split(stages.is_for_a_stage)
-        if "teacher" in self.hints and not self._goes_on():
+        if "teacher" in self.hints and not self._has_run_as_base():
             self.overrides += teacher.implied(self.overrides)
 
-    def _refuse_slips(self, overrides: Overrides) -> None:
-        """ConfigError for what cannot be meant as it was typed."""
+    def _refuse_typing_mistakes(self, overrides: Overrides) -> None:
+        """ConfigError for typing mistakes: full-width punctuation, words without `=`, Hydra settings that lmctl
+        overrides."""
         raw_words.refuse_hydras_own(overrides)
         raw_words.refuse_slips(overrides, {*self.hints, *self.composer.all_groups, "hydra"}, self.free)
         if not self.arguments.has("--help"):
@@ -67,9 +68,9 @@ class Application:
                     raise did_you_mean.lone_word(place, overrides.render(), self.composer)
 
     def _readable(self, overrides: Overrides) -> Overrides:
-        """The overrides as Hydra can read them; those of the verb's own text keys as they were typed. With -m, a comma
-        in `name=a,b` parts two values; without it, it is text."""
-        texts = () if self.several else [key for key, hint in self.hints.items() if _bare(hint) is str]
+        """The overrides in a form that Hydra parses; values of the verb's own text keys are quoted. With -m, a comma in
+        `name=a,b` separates two values; without it, it is text."""
+        texts = () if self.several else [key for key, hint in self.hints.items() if _without_marks(hint) is str]
 
         def readable(override: Override) -> Override:
             if override.key in texts and not override.removes:
@@ -79,7 +80,7 @@ class Application:
         return overrides.map(readable)
 
     def _implied_by_a_model(self, overrides: Overrides) -> Overrides:
-        """`init_from=X` means the model and the tokenizer of X, unless others are named."""
+        """`init_from=X` implies model and tokenizer of X, unless others are chosen."""
         implied = Overrides()
         if overrides.text("init_from") is None or "model" not in self.composer.defaults:
             return implied
@@ -91,7 +92,7 @@ class Application:
         return implied
 
     def run(self) -> int:
-        """Check the command line and carry it out; the exit code."""
+        """Check the command line and run it; returns the exit code."""
         arguments = self.arguments
         if arguments.has("--help"):
             print(self._help())
@@ -100,25 +101,25 @@ class Application:
         self._choose_base()
         shows = any(map(arguments.has, SHOWS))
         if self.several and self.verb.plans_grids and not shows:
-            self._settle_sweep()
+            self._quote_sweep()
             return plan_grid.plan_cells(self)
         if self.several:
             jobs = self._check_sweep()
             sweep.register_launcher()
-            self._hand_over(jobs)
+            self._run_hydra(jobs)
             jobs.conclude()
         elif shows:
             if not arguments.has("--shell-completion"):
                 self._name_run()
-                self.settled()
-            self._hand_over(self._run_job)
+                self.final_config()
+            self._run_hydra(self._run_job)
         else:
             self._name_run()
-            return self._run_verb(self.settled())
+            return self._run_verb(self.final_config())
         return Exit.DONE
 
     def _run_verb(self, cfg: DictConfig) -> int:
-        """Run the verb, or the stages of `cfg`, with the config that was composed."""
+        """Run the verb, or the stages of `cfg`, with the composed config."""
         if self.has_stages(cfg):
             if self.verb.plans_grids:
                 return plan_grid.plan_stages(self, cfg)
@@ -137,20 +138,20 @@ class Application:
         return "\n\n".join(topic_help(self.composer, word) for word in topics) or verb_help(self.composer)
 
     def _choose_base(self) -> None:
-        """What the overrides go on top of, if it is not the verb's own config: a config file, the run that goes on, or
-        the text of the teacher."""
+        """Choose the base config under the overrides, if it is not the verb's own: a config file, the resumed run, or
+        the data of the teacher's run."""
         if (file := self.arguments.flags.get("--from") or self._resumed_config()) is not None:
             self.composer.start_from(file, self.overrides)
-        elif "distill" not in self.composer.defaults or self._goes_on():
+        elif "distill" not in self.composer.defaults or self._has_run_as_base():
             return
         elif (file := teacher.text_of(self.overrides)) is not None:
             self.composer.start_from(file, self.overrides, teacher.TEXT)
 
-    def settled(self) -> DictConfig:
-        """The config that the overrides make, once those of text keys are taken as they were typed."""
+    def final_config(self) -> DictConfig:
+        """The composed config, after the values of text keys are quoted."""
         given = self.overrides
-        # A comma means several values, unless the key's value is text; which it is, is known only when they are in.
-        tried = given.map(self._as_one)
+        # A comma separates values, but not in text keys; the keys' types are known only after composing.
+        tried = given.map(self._commas_as_text)
         try:
             cfg = self.composer.task(tried.render())
         except Exception:
@@ -161,22 +162,22 @@ class Application:
         self.overrides = raw_words.kept_as_typed(given, keys, several=False)
         return cfg if self.overrides == tried else self.composer.task(self.overrides.render())
 
-    def _as_one(self, override: Override) -> Override:
+    def _commas_as_text(self, override: Override) -> Override:
         return (
             override.as_text() if override.group not in self.composer.all_groups and override.is_sweep() else override
         )
 
     def has_stages(self, cfg: DictConfig) -> bool:
-        """Whether `cfg` stands for several runs, one after the other."""
+        """Whether `cfg` defines several runs (stages)."""
         return bool(self.stage_overrides) or bool(cfg.get("stages") and cfg.stage is None)
 
     def stages_in(self, cfg: DictConfig, overrides: Overrides) -> list[Job]:
-        """They, as jobs; `overrides` made `cfg`."""
+        """The stages as jobs; `overrides` made `cfg`."""
         settings = cast("dict[str, Any]", OmegaConf.to_container(cfg.get("stages", OmegaConf.create())))
         return stages.plan_stages(settings, overrides, self.stage_overrides, Path(cfg.run_dir))
 
     def _run_stages(self, cfg: DictConfig) -> None:
-        """Check every stage, then run them in turn."""
+        """Check all stages, then run them in sequence."""
         folder = Path(cfg.run_dir)
         self._refuse_folders(cfg)
         if Paths(folder).config.exists():
@@ -184,15 +185,15 @@ class Application:
         jobs, flags = self.stages_in(cfg, self.overrides), self.arguments.of_jobs
         for job in jobs:
             one = Application(stages.verb_of(job), [*flags, *job.overrides, *UNNAMED])
-            one.verb.check(one.settled())
+            one.verb.check(one.final_config())
         stages.run_stages(jobs, flags, self.overrides + self.stage_overrides, folder)
 
-    def _settle_sweep(self) -> tuple[DictConfig, list[list[str]]]:
-        """Text keys of a sweep as they were typed, by what the first of its jobs is made of; the sweep's own config,
-        and the overrides of a few of its jobs (`Composer.sweep_configs`)."""
+    def _quote_sweep(self) -> tuple[DictConfig, list[list[str]]]:
+        """Quote the text keys of a sweep, by the types in the config of its first job. Returns the sweep's own config
+        and a sample of its jobs' overrides (`Composer.sweep_configs`)."""
         given = self.overrides
         whole, samples = self.composer.sweep_configs(given.render())
-        audit(whole)  # before anything of it is asked
+        audit(whole)  # before any of its values is used
         keys = {key.name: key for key in keys_in(self._job_config(samples[0]), self.composer.schema)}
         self.overrides = raw_words.kept_as_typed(given, keys, several=True)
         return (whole, samples) if self.overrides == given else self.composer.sweep_configs(self.overrides.render())
@@ -201,8 +202,8 @@ class Application:
         return self.composer.task([*words, *(UNNAMED if self.verb.has_run_dir else ())])
 
     def _check_sweep(self) -> sweep.Sweep:
-        """Find the mistakes of every job that can be found before the first one starts."""
-        whole, samples = self._settle_sweep()
+        """Find all mistakes in the jobs that can be found before the first one starts."""
+        whole, samples = self._quote_sweep()
         for sample in samples:
             self.verb.check(self._job_config(sample))
         _, own = self.overrides.split(Override.is_hydras)
@@ -214,14 +215,14 @@ class Application:
             raise ConfigError(f"{folder} holds a single run, so no sweep can go there", "choose another name=...")
         if whole.hydra.launcher._target_ == ProcessLauncherConfig._target_:
             self.overrides = self.overrides.without("name", "run_dir")
-        elif self.verb.has_run_dir:  # jobs in one process, or on a cluster: Hydra's job number tells them apart
+        elif self.verb.has_run_dir:  # jobs in one process, or on a cluster: directories by Hydra's job number
             self.overrides += [Override("run_dir", quoted(f"{folder}/${{hydra:job.num}}"))]
         self.overrides += [Override("hydra.sweep.dir", literal(str(folder)))]
         return jobs
 
     def _refused(self, overrides: Overrides) -> dict[frozenset[str], LmctlError]:
-        """What is said against the jobs of a sweep that are not legal, by their overrides: it is known before the first
-        one starts. Values without an end (another sweeper's) are not tried."""
+        """Errors of the sweep's illegal jobs by their overrides, found before the first one starts. A sweep without a
+        finite list of values (another sweeper's) is not checked."""
         found: dict[frozenset[str], LmctlError] = {}
         if not self.verb.has_run_dir:
             return found
@@ -237,18 +238,18 @@ class Application:
         return found
 
     def _refuse_folders(self, cfg: DictConfig) -> None:
-        """Folders that cannot be made are refused before any work."""
+        """ConfigError for directories that cannot be created."""
         for key in ("run_dir", "cache_dir"):
             if cfg.get(key) is not None:
                 refuse_folder(Path(cfg[key]), key)
 
-    def _goes_on(self) -> bool:
-        """Whether the config of a run, which says everything, is the base."""
-        return "--from" in self.arguments.flags or which_run.goes_on(self.overrides, self.composer)
+    def _has_run_as_base(self) -> bool:
+        """Whether the base config is the complete config of a run."""
+        return "--from" in self.arguments.flags or which_run.resumes(self.overrides, self.composer)
 
     def _resumed_config(self) -> str | None:
-        """A run that goes on is the run it was: its own config is the base, and needs no repeating."""
-        if self.several or not which_run.is_asked(self.overrides, self.composer):
+        """The config of a resumed run, which is the base of its overrides; None if no run is resumed."""
+        if self.several or not which_run.asks_to_resume(self.overrides, self.composer):
             return None
         folder = which_run.folder_of(self.overrides, self.composer)
         if folder is None:
@@ -263,20 +264,20 @@ class Application:
         return str(config) if config.is_file() else None
 
     def _name_run(self) -> None:
-        """A run that nobody named is named after the verb and the time."""
+        """Name an unnamed run after the verb and the time."""
         given = self.overrides.text("name") or self.overrides.text("run_dir")
         if self.verb.has_run_dir and not given and self.overrides.get("name") != "":
             self.overrides = self.overrides.set("name", f"{self.verb.name}-{stamp()}")
 
-    def _hand_over(self, task: TaskFunction) -> None:
-        """Let Hydra read the same command line: it shows something, or carries out a sweep, whose jobs are `task`."""
+    def _run_hydra(self, task: TaskFunction) -> None:
+        """Run the command line with `hydra.main`: it shows information, or runs a sweep with `task` for each job."""
         sys.argv = [self.argv[0], *self.arguments.hydra_words(self.overrides)]
         name = self.composer.config_name
         hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=name)(task)()
 
     def _run_job(self, cfg: DictConfig) -> None:
-        """One job of a sweep with another launcher than ours, which has composed `cfg`."""
-        sys.argv = self.argv  # for the record, and for the run's other processes
+        """One job of a sweep with another launcher than ours; Hydra has composed `cfg`."""
+        sys.argv = self.argv  # recorded by the run, and used by its worker processes
         self.verb.run(self.verb.read(self.composer.complete(cfg)))
 
 
@@ -284,5 +285,5 @@ def _marks(hint: Any) -> tuple[Any, ...]:
     return tuple(getattr(without_none(hint), "__metadata__", ()))
 
 
-def _bare(hint: Any) -> Any:
+def _without_marks(hint: Any) -> Any:
     return getattr(without_none(hint), "__origin__", without_none(hint))

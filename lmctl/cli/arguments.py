@@ -1,4 +1,4 @@
-"""A command line taken apart: Hydra's flags, lmctl's own flags, and the overrides, in any order."""
+"""Argument parsing: a command line split into Hydra's flags, lmctl's own flags, and overrides, in any order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lmctl.config.overrides import Override, Overrides
 from lmctl.core.errors import ConfigError
 
 OWN_FLAGS = {"--resume": "resume=auto"}
-"""Flags that stand for an override (Hydra lets nobody add flags)."""
+"""Flags that are short for an override (Hydra's parser cannot be extended)."""
 ALIASES = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path", "-m": "--multirun", "-c": "--cfg",
            "-h": "--help", "-i": "--info", "-sc": "--shell-completion", "-p": "--package", "-r": "--run"}  # fmt: skip
 TAKES_VALUE = {"--cfg", "--package", "--config-name", "--config-dir", "--from"}
@@ -22,13 +22,13 @@ CHOICES = {
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
 }
 SHOWS = ("--cfg", "--info", "--hydra-help", "--shell-completion")
-"""Flags with which Hydra shows something instead of running the verb."""
+"""Flags with which Hydra shows information instead of running the verb."""
 OF_JOBS = ("--config-dir", "--config-name", "--from")
-"""Flags that the processes of a sweep, or of stages, must have as well."""
+"""Flags that are passed on to the processes of a sweep or of stages."""
 
 
 class UnknownFlag(ConfigError):
-    """`name` is no flag. `value`: what stands behind it; `close`: the flag that is written alike."""
+    """An unknown flag `name`. `value`: the value given with it; `close`: the known flag most similar to it."""
 
     def __init__(self, name: str, value: str | None, close: str | None) -> None:
         super().__init__(f"unknown flag '{name}'" + (f"; did you mean {close}?" if close else ""))
@@ -37,14 +37,15 @@ class UnknownFlag(ConfigError):
 
 @dataclass
 class Arguments:
-    """What stands after the verb."""
+    """The parsed words after the verb."""
 
     overrides: Overrides = field(default_factory=Overrides)
     flags: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, typed: list[str]) -> Arguments:
-        """Flags may stand anywhere among the overrides, with their value behind `=` or as the next word."""
+        """Parse the words. Flags may be anywhere among the overrides, with their value after `=` or as the next
+        word."""
         arguments, rest = cls(), list(typed)
         while rest:
             word = rest.pop(0)
@@ -95,15 +96,15 @@ class Arguments:
 
     @property
     def of_jobs(self) -> list[str]:
-        """The flags of OF_JOBS that were given."""
+        """The given flags of OF_JOBS, to pass on."""
         return [word for name in OF_JOBS if (value := self.flags.get(name)) for word in (name, value)]
 
     def hydra_words(self, overrides: Overrides) -> list[str]:
-        """The same flags with other overrides, as Hydra's parser wants them: flags first, overrides last."""
+        """The flags with other overrides, in the order of Hydra's parser: flags first, overrides last."""
         flags = []
         for name, value in self.flags.items():
             if name != "--from":
-                # A value that begins with a dash must not be taken for a flag.
+                # argparse would read a value that begins with a dash as a flag.
                 flags += [name] if value is None else [f"{name}={value}"] if value.startswith("-") else [name, value]
         if self.flags.get("--info", "") is None:
             flags.append("all")
@@ -111,7 +112,7 @@ class Arguments:
 
 
 def stamp() -> str:
-    """Date, time and four hex digits; the same in all processes that one launcher has started."""
+    """Date, time and four hex digits; the same in all processes of one launcher."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1:

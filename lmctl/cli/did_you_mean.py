@@ -1,5 +1,4 @@
-"""What a word that lmctl does not know was probably meant to be: names that other tools have for the same thing, and
-the usual slips of the pen."""
+"""Suggestions for unknown words: names of the same thing in other tools, and common typing mistakes."""
 
 from __future__ import annotations
 
@@ -103,7 +102,7 @@ SETTINGS = {
     "weight_decay": "optim.weight_decay",
     "world_size": "runner.processes",
 }
-"""What other tools call a setting, and its key here."""
+"""Names of settings in other tools -> the key here."""
 
 WHOLE = {
     "bf16": "precision=bf16",
@@ -123,11 +122,11 @@ WHOLE = {
     "torch_compile": "compile=true",
     "gradient_checkpointing": "gradient_checkpointing=true",
 }
-"""What other tools switch on by a word of its own, and the setting that does it here."""
+"""Flags of other tools -> the setting here."""
 
 
 def flag(unknown: UnknownFlag, composer: Composer) -> ConfigError:
-    """`--lr 1e-3`, `--fp16`: settings have no dashes here."""
+    """The error for an unknown flag such as `--lr 1e-3` or `--fp16`: settings here are key=value."""
     name, value = unknown.name.lstrip("-").replace("-", "_"), unknown.value
     if unknown.close is not None:
         return unknown
@@ -140,7 +139,7 @@ def flag(unknown: UnknownFlag, composer: Composer) -> ConfigError:
 
 
 def _key(name: str, composer: Composer) -> str:
-    """The key that `--name` was meant to be: `epochs` is budget.epochs, `data_path` data.path; else as it stands."""
+    """The key that `--name` probably means: `epochs` is budget.epochs, `data_path` data.path; unchanged if unknown."""
     if (known := setting(name, composer)) is not None:
         return known
     if name in composer.schema.__dataclass_fields__ or name in composer.defaults:
@@ -152,7 +151,7 @@ def _key(name: str, composer: Composer) -> str:
 
 
 def setting(key: str, composer: Composer) -> str | None:
-    """What `key`, known to other tools, is here; None if the verb takes nothing like it."""
+    """The key here for a `key` of other tools; None if the verb has none."""
     for field in composer.schema.__dataclass_fields__.values():
         if key in field.metadata.get("aka", ()):
             return str(field.name)
@@ -168,8 +167,8 @@ def setting(key: str, composer: Composer) -> str | None:
 
 
 def lone_word(place: int, typed: list[str], composer: Composer) -> ConfigError:
-    """The word at a place among those that were typed is no `key=value`: `runs/x`, `fp16`, `train.yaml`,
-    `model = bert_tiny`, `budget.steps:30`."""
+    """The error for a word, given by its index, that is not `key=value`: `runs/x`, `fp16`, `train.yaml`, `model =
+    bert_tiny`, `budget.steps:30`."""
     word, verb, own = typed[place], composer.verb, composer.schema.__dataclass_fields__
     after = typed[place + 1] if place + 1 < len(typed) else ""
     if after.startswith("="):  # `model = bert_tiny`, `model =bert_tiny`
@@ -206,7 +205,7 @@ def lone_word(place: int, typed: list[str], composer: Composer) -> ConfigError:
 
 
 def option(group: str, name: str) -> str | None:
-    """`model=bert-base-uncased`, `data=corpus/`: names of things that are no options, and where they go."""
+    """A suggestion for a model id or a path in the place of an option: `model=bert-base-uncased`, `data=corpus/`."""
     if group == "data":
         suffix = Path(name).suffix
         kind = {".csv": "table", ".tsv": "table", ".parquet": "table", ".jsonl": "jsonl"}.get(suffix, "text")

@@ -1,4 +1,4 @@
-"""Exceptions in the words of the person at the keyboard, and the exit codes that go with them."""
+"""Turning exceptions into plain messages and exit codes."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 
 
 def report(error: BaseException, composer: Composer | None = None) -> int:
-    """Say what went wrong on standard error; returns the exit code."""
+    """Print an error to standard error; returns the exit code."""
     if os.environ.get("LMCTL_TRACEBACK") == "1":
         traceback.print_exception(error)
     known = explain(error, composer)
     rank = int(os.environ.get("RANK", "0"))
-    # These are decided by all processes alike, so the first one speaks for them.
+    # All processes raise these at the same point, so only the first one reports.
     if known is not None and rank > 0 and isinstance(known, ConfigError | Stopped | Diverged):
         return known.code
     prefix = f"rank {rank}: " if rank > 0 else ""
     if known is None:
-        _print(f"{prefix}error: {type(error).__name__}: {error}", *_place(error))
+        _print(f"{prefix}error: {type(error).__name__}: {error}", *_source_line(error))
         _print("  LMCTL_TRACEBACK=1 shows the full traceback")
         return Exit.FAILED
     if str(known):
@@ -67,8 +67,8 @@ def _print(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _place(error: BaseException) -> list[str]:
-    """Where it happened: the innermost line of lmctl's own code."""
+def _source_line(error: BaseException) -> list[str]:
+    """The source line of the error: the innermost one of lmctl's own code."""
     package = Path(lmctl.__file__).parent
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
@@ -80,10 +80,10 @@ def _place(error: BaseException) -> list[str]:
 
 
 def explain(error: BaseException, composer: Composer | None = None) -> LmctlError | None:
-    """The same error as one of ours, or None if nobody foresaw it."""
+    """The exception as an LmctlError with a plain message, or None if it is unexpected."""
     if isinstance(error, Several):
         return together([one for each in error.errors if isinstance(one := explain(each, composer), ConfigError)])
-    chain = list(_chain(error))
+    chain = list(_exception_chain(error))
     for cause in chain:
         if isinstance(cause, UnknownKey) and composer is not None and cause.close is None and "." not in cause.key:
             return _unknown_key(cause.key, composer)
@@ -98,8 +98,8 @@ def explain(error: BaseException, composer: Composer | None = None) -> LmctlErro
     return _machine_error(error)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what caused it, outermost first."""
+def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes, outermost first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -108,7 +108,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _machine_error(error: BaseException) -> LmctlError | None:
-    """Memory and disk, whoever raised it. torch is not imported here, so its class is known by name."""
+    """Out-of-memory and disk errors of any library. torch is not imported here, so its exception is matched by name."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"OutOfMemoryError", "MemoryError"} or (
@@ -128,7 +128,7 @@ def _machine_error(error: BaseException) -> LmctlError | None:
 
 def _config_error(error: BaseException, composer: Composer | None) -> ConfigError | None:
     key = str(getattr(error, "full_key", None) or "")
-    if (mark := getattr(error, "problem_mark", None)) is not None:  # a YAML file that cannot be read
+    if (mark := getattr(error, "problem_mark", None)) is not None:  # a YAML syntax error
         return ConfigError(f"{mark.name}:{mark.line + 1}: {getattr(error, 'problem', error)}")
     if isinstance(error, ReaderError):
         character = ascii(chr(error.character) if isinstance(error.character, int) else error.character)
@@ -143,7 +143,7 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
                 "an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
             )
         case MissingMandatoryValue():
-            return required(key or _quoted(error))
+            return required(key or _quoted_name(error))
         case ReadonlyConfigError():
             return ConfigError(f"{key} cannot be changed")
         case ConfigKeyError() | ConfigAttributeError() if composer is not None and key:
@@ -151,27 +151,27 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
         case ValidationError():
             return wrong_value(key, error)
         case InterpolationToMissingValueError():
-            return ConfigError(f"{key} refers to a value that is required and not given: {_first(error)}")
+            return ConfigError(f"{key} refers to a value that is required and not given: {_first_line(error)}")
         case InterpolationKeyError():
-            return ConfigError(f"{key} refers to '{_quoted(error)}', which does not exist")
+            return ConfigError(f"{key} refers to '{_quoted_name(error)}', which does not exist")
         case InterpolationResolutionError() if match := re.search(
             r"Environment variable '(.*?)' not found", str(error)
         ):
             return ConfigError(f"{key} refers to the environment variable {match[1]}, which is not set")
         case UnsupportedInterpolationType():
-            return ConfigError(f"{key}: {_first(error)}")
+            return ConfigError(f"{key}: {_first_line(error)}")
         case ValueError() if str(error).startswith("Config group override"):
             return ConfigError("a config group takes the name of an option, not null or a mapping")
         case ValueError() if "'@package" in str(error):
-            return ConfigError(f"an option's file says where it goes in its first lines: {_first(error)}")
+            return ConfigError(f"an option's file says where it goes in its first lines: {_first_line(error)}")
         case HydraException():
-            return _hydra_words(str(error), composer)
+            return _from_hydra_text(str(error), composer)
         case _:
             return None
 
 
-def _hydra_words(text: str, composer: Composer | None) -> ConfigError | None:
-    """Hydra's own complaints that carry nothing but their text."""
+def _from_hydra_text(text: str, composer: Composer | None) -> ConfigError | None:
+    """Hydra's errors that are recognised by their text only."""
     if match := re.search(r"Ambiguous value for argument '((.*?)=(.*))'", text):
         return ConfigError(
             f"{match[1]} gives several values to one run",
@@ -204,7 +204,7 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
     if (elsewhere := did_you_mean.setting(key, composer)) is not None:
         return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
     keys: list[str] = []
-    with contextlib.suppress(HydraException, OmegaConfBaseException):  # broken elsewhere, too: no suggestions then
+    with contextlib.suppress(HydraException, OmegaConfBaseException):  # another error: no suggestions then
         keys = list(_keys(composer.compose(composer.choices.render())))
     group, _, rest = key.partition(".")
     if rest and group in composer.defaults:
@@ -223,7 +223,7 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
 
 
 def _no_group(group: str, composer: Composer) -> ConfigError:
-    """`quantize=int8_dynamic` was given to a verb that knows no `quantize`."""
+    """The error for `quantize=int8_dynamic` given to a verb without the group `quantize`."""
     verb = composer.verb.name
     if group == "model" and "model_path" in composer.schema.__dataclass_fields__:
         return ConfigError(f"lmctl {verb} takes no 'model'; did you mean model_path=...?")
@@ -239,7 +239,7 @@ def _with_key(group: str, rest: str, composer: Composer) -> list[str]:
 
 
 def _key_of_other_option(group: str, rest: str, others: list[str], composer: Composer) -> ConfigError:
-    """`data.path` was given, and the option of `data` in use has nothing like it: maybe another option has."""
+    """The error for a key that the chosen option of a group lacks, such as `data.path`, and other options have."""
     chosen = composer.choices.get(group) or composer.defaults[group]
     hint = f"{listed([f'{group}={name}' for name in others], 8)} {'has' if len(others) == 1 else 'have'} it"
     if chosen and group not in composer.choices:
@@ -249,7 +249,7 @@ def _key_of_other_option(group: str, rest: str, others: list[str], composer: Com
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Every key of a config as one would type it, Hydra's own left out; shallow ones first."""
+    """Every dotted key of a config without Hydra's own; shallow ones first."""
     children = []
     for name in map(str, node):
         if (not prefix and name == "hydra") or name == "_target_":
@@ -262,10 +262,10 @@ def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
         yield from _keys(child, below)
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
-def _quoted(error: BaseException) -> str:
-    match = re.search(r"'([^']*)'|: (\S+)$", _first(error))
-    return (match[1] or match[2]) if match else _first(error)
+def _quoted_name(error: BaseException) -> str:
+    match = re.search(r"'([^']*)'|: (\S+)$", _first_line(error))
+    return (match[1] or match[2]) if match else _first_line(error)

@@ -1,4 +1,4 @@
-"""`lmctl VERB --help`: what the verb says of itself, groups with their options, and keys, read from the config."""
+"""The help of a verb (`lmctl VERB --help`): description, config groups with their options, and keys."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ def verb_help(composer: Composer) -> str:
     verb, name = composer.verb, composer.verb.name
     lines = [f"usage: lmctl {name} [group=option ...] [key=value ...] [flags]", "", verb.purpose or summary(name), ""]
     if verb.often:
-        lines += ["what people set most", *table(list(_most_set(composer)), width), ""]
+        lines += ["what people set most", *table(list(_common_keys(composer)), width), ""]
     if verb.examples:
         lines += ["examples", *(f"  {example}" for example in verb.examples), ""]
-    lines += ["more", *table([(f"lmctl {name} --help {word}", what) for word, what in _more(composer)], width), ""]
+    lines += [
+        "more",
+        *table([(f"lmctl {name} --help {word}", what) for word, what in _help_words(composer)], width),
+        "",
+    ]
     for group, default in composer.defaults.items():
         lines.append(f"{group}=" + (f"   default {default}" if default else ""))
         lines += table([(option, composer.describe(group, option)) for option in composer.options(group)], width)
@@ -39,8 +43,8 @@ def verb_help(composer: Composer) -> str:
     return "\n".join(lines)
 
 
-def _more(composer: Composer) -> Iterator[tuple[str, str]]:
-    """What `--help WORD` takes, with words that this verb knows."""
+def _help_words(composer: Composer) -> Iterator[tuple[str, str]]:
+    """Examples for `--help WORD`, with words of this verb."""
     group = "optim" if "optim" in composer.defaults else next(iter(composer.defaults), None)
     if group is not None:
         yield "GROUP", f"options of a group and their keys, as --help {group}"
@@ -51,8 +55,8 @@ def _more(composer: Composer) -> Iterator[tuple[str, str]]:
         yield "KEY", f"one key or section, as --help {keys[0].name}"
 
 
-def _most_set(composer: Composer) -> Iterator[tuple[str, str]]:
-    """The keys that people set most, with what they are for."""
+def _common_keys(composer: Composer) -> Iterator[tuple[str, str]]:
+    """The most used keys, with their descriptions."""
     known = {key.name: key for key in own_keys(composer)}
     for group in {name.partition(".")[0] for name in composer.verb.often if "." in name} & set(composer.defaults):
         option = "text" if group == "data" else composer.defaults[group]

@@ -1,7 +1,4 @@
-"""`lmctl VERB ...`: the verb is found by the name of its file, and the rest of the line is for it.
-
-Errors come out in plain words, with exit codes that mean something.
-"""
+"""Entry point of `lmctl VERB ...`: finds the verb by its file name, runs it, and turns exceptions into exit codes."""
 
 from __future__ import annotations
 
@@ -32,14 +29,14 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.DONE
     if words[0] in ("-sc", "--shell-completion"):
         return _complete(words)
-    if (bad := _not_text(words)) is not None:
+    if (bad := _invalid_utf8(words)) is not None:
         print(f"error: {bad} is not UTF-8 text", file=sys.stderr)
         print(
             "  is the terminal set to another encoding? It must be UTF-8, and so must names of files", file=sys.stderr
         )
         return Exit.USAGE
     if words[0] not in names():
-        instead = ELSEWHERE.get(words[0].lower().lstrip("-")) or _verb_first(words[0])
+        instead = ELSEWHERE.get(words[0].lower().lstrip("-")) or _suggest_verb(words[0])
         close = None if instead else nearest(words[0], names())
         print(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""), file=sys.stderr)
         print(f"  {instead or 'lmctl --help lists the verbs'}", file=sys.stderr)
@@ -48,13 +45,13 @@ def main(argv: list[str] | None = None) -> int:
         return _run(command(words[0]), words[1:])
 
 
-def _verb_first(word: str) -> str | None:
-    """`lmctl data=text`: what to write where a setting stands in the place of the verb."""
+def _suggest_verb(word: str) -> str | None:
+    """A suggestion where an override is in the place of the verb: `lmctl data=text`."""
     return f"the verb comes first: lmctl train {word}" if "=" in word and not word.startswith("-") else None
 
 
-def _not_text(words: list[str]) -> str | None:
-    """The first word that cannot be written down as UTF-8, in a form that can."""
+def _invalid_utf8(words: list[str]) -> str | None:
+    """The first word that is not valid UTF-8, escaped so that it can be printed."""
     for word in words:
         try:
             word.encode()
@@ -64,7 +61,7 @@ def _not_text(words: list[str]) -> str | None:
 
 
 def usage() -> str:
-    """What `lmctl --help` prints."""
+    """The text of `lmctl --help`."""
     lines = ["usage: lmctl VERB [group=option ...] [key=value ...] [-m] [flags]", "", "verbs:"]
     lines += [f"  {name:<9} {summary(name)}" for name in names()]
     lines += [
@@ -121,15 +118,15 @@ ELSEWHERE = {
     "validate": "lmctl eval measures a model",
     "version": "lmctl --version",
 }
-"""Verbs that people try, and what there is for it."""
+"""Verbs of other tools, and the command here."""
 
 
 @contextmanager
 def _own_process_state(argv: list[str]) -> Iterator[None]:
-    """Lend the process to one command: `sys.argv`, signal handlers and environment are given back as they were."""
+    """Context manager: `sys.argv`, signal handlers and environment are restored after the command."""
     before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong, and we can say it
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises exceptions instead of printing them
     sys.argv = argv
     try:
         yield
@@ -143,7 +140,7 @@ def _own_process_state(argv: list[str]) -> Iterator[None]:
 
 
 def _run(verb: Command, words: list[str]) -> int:
-    """Run one verb to its end; every exception becomes a message and an exit code."""
+    """Run one verb; every exception becomes a message and an exit code."""
     from lmctl.cli.explain import report
 
     application = None
@@ -162,22 +159,22 @@ def _run(verb: Command, words: list[str]) -> int:
     except SystemExit as exit_:  # Hydra's own --help and the like
         return exit_.code if isinstance(exit_.code, int) else Exit.DONE
     except BrokenPipeError:
-        return _unread()
+        return _broken_pipe()
     except Exception as error:
-        if signals.interrupted():  # in the midst of an import, say
+        if signals.interrupted():  # during an import, say
             print("interrupted", file=sys.stderr)
             return Exit.INTERRUPTED
         return report(error, application.composer if application else None)
 
 
-def _unread() -> int:
-    """The reader of our output has gone: `lmctl list | head`."""
+def _broken_pipe() -> int:
+    """Broken pipe: the reader of standard output has closed it (`lmctl list | head`)."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     return Exit.FAILED
 
 
 def _complete(words: list[str]) -> int:
-    """The shell asks for completions of `COMP_LINE`: of the verb here, of the rest by Hydra."""
+    """Shell completion of `COMP_LINE`: of the verb here, of the rest by Hydra."""
     line = os.environ.get("COMP_LINE", "")
     typed = line.split()
     installing = not any(word.startswith("query=") for word in words)

@@ -1,4 +1,4 @@
-"""`lmctl plan -m`, and plans of stages: every cell composed and planned in this process, one table."""
+"""`lmctl plan -m` and plans of stages: every cell of the grid is composed and planned in this process, in one table."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Job = tuple[str, list[str], DictConfig]
 """Name, overrides, config."""
 UNUSED = ["name=planned", "run_dir=runs/planned"]
-"""Nothing is written there."""
+"""Placeholder run directory; nothing is written there."""
 
 
 def plan_cells(application: Application) -> int:
-    """Plan every cell of `-m`; the exit code."""
+    """Plan every cell of `-m`; returns the exit code."""
     cells = application.composer.cells(application.overrides.without("name", "run_dir").render())
-    configs = [application.composer.task([*cell, *UNUSED]) for cell in cells]  # slips of the pen end it here
+    configs = [application.composer.task([*cell, *UNUSED]) for cell in cells]  # raises for wrong keys and values
     jobs: list[Job] = []
     for name, cell, cfg in zip(job_names(cells), cells, configs, strict=True):
         if application.has_stages(cfg):
@@ -36,7 +36,7 @@ def plan_cells(application: Application) -> int:
 
 
 def plan_stages(application: Application, cfg: DictConfig) -> int:
-    """Plan every stage of `cfg`; the exit code."""
+    """Plan every stage of `cfg`; returns the exit code."""
     return _planned(application, list(_stages(application, cfg, application.overrides)))
 
 
@@ -45,18 +45,18 @@ def _planned(application: Application, jobs: list[Job]) -> int:
 
 
 def _stages(application: Application, cfg: DictConfig, overrides: Overrides) -> Iterator[Job]:
-    """The stages of `cfg`, which `overrides` made. One that starts from what an earlier stage is yet to leave is
-    planned with that stage's model and tokenizer, from scratch: the costs are the same."""
+    """The stages of `cfg`, which `overrides` made. A stage that starts from the result of an earlier stage is planned
+    with that stage's model and tokenizer, from scratch: the costs are the same."""
     before: dict[str, DictConfig] = {}
     for job in application.stages_in(cfg, overrides):
         own = Overrides.typed(job.overrides)
         start = own.text("init_from") or ""
         waits = start in before and not Path(start).exists()
         if waits:
-            _, own = own.split(_says_where_to_begin)
+            _, own = own.split(_sets_initial_weights)
         words = [*application.arguments.of_jobs, *own.render(), *UNUSED]
         one = type(application)(application.verb.name, words)
-        part = one.settled()
+        part = one.final_config()
         if waits:
             with open_dict(part):
                 part.model, part.tokenizer = before[start].model, before[start].tokenizer
@@ -64,5 +64,6 @@ def _stages(application: Application, cfg: DictConfig, overrides: Overrides) -> 
         yield job.name, job.overrides, part
 
 
-def _says_where_to_begin(override: Override) -> bool:
+def _sets_initial_weights(override: Override) -> bool:
+    """Whether it chooses the initial weights, the model or the tokenizer."""
     return str(override).startswith(("init_from=", "model", "tokenizer"))

@@ -1,5 +1,5 @@
-"""What people type, before Hydra sees it: values of text keys stay as they were typed, and slips of an input method
-(`seed＝2`, `name=x，seed=3`) are refused instead of becoming part of a name."""
+"""Raw overrides, before Hydra parses them: values of text keys are quoted, and full-width punctuation of an input
+method (`seed＝2`, `name=x，seed=3`) is refused instead of becoming part of a name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lmctl.core.files import path_of
 _QUOTES = {ord(mark): '"' for mark in "“”„‟＂〝〞「」『』"} | {ord(mark): "'" for mark in "‘’‚‛＇"}
 _DOTS = {ord("。"): ".", ord("、"): ","}
 _SECOND = re.compile(r"[,;，；、\s]\s*[+~]*([A-Za-z_]\w*)[\w.@/]*\s*[=＝]")
-"""What looks like a further setting inside a value."""
+"""A second setting inside a value."""
 OWN_WAY = {
     "hydra.run.dir": "where a run is written is said by name=... or run_dir=...",
     "hydra.sweep.dir": "where a sweep is written is said by name=... or run_dir=...",
@@ -27,19 +27,19 @@ OWN_WAY = {
     "hydra.output_subdir": "the config of a run is kept in its config.yaml",
     "hydra.mode": "a sweep is asked for by -m",
 }
-"""Settings of Hydra's that lmctl decides itself, and what to write instead."""
+"""Settings of Hydra that lmctl controls itself, and the alternative."""
 
 
 def refuse_hydras_own(overrides: Overrides) -> None:
-    """ConfigError for a setting of Hydra's that would be overridden without a word."""
+    """ConfigError for a Hydra setting that lmctl would silently override."""
     for override in overrides:
         if (instead := OWN_WAY.get(override.key)) is not None:
             raise ConfigError(f"{override.key} is not for lmctl", instead)
 
 
 def refuse_slips(overrides: Overrides, known: Collection[str], free: Collection[str]) -> None:
-    """ConfigError for full-width punctuation where `=`, `,` or quotes were meant, and for a second setting inside a
-    value. `known` are the keys and groups of the verb, `free` those whose values are any text."""
+    """ConfigError for full-width punctuation in place of `=`, `,` or quotes, and for a second setting inside a value.
+    `known` are the keys and groups of the verb, `free` the keys of literal text."""
     for override in overrides:
         word, key, value = str(override), f"{override.sign}{override.key}", override.value
         if plain(key) != key:
@@ -60,8 +60,8 @@ def refuse_slips(overrides: Overrides, known: Collection[str], free: Collection[
 
 
 def plain(text: str) -> str:
-    """`text` with full-width letters, digits and punctuation, and typographic quotes, as ASCII has them; all other
-    letters stay."""
+    """`text` with full-width letters, digits and punctuation, and typographic quotes, converted to ASCII; other letters
+    are unchanged."""
     return "".join(_plain_character(character) for character in text)
 
 
@@ -72,8 +72,8 @@ def _plain_character(character: str) -> str:
 
 
 def kept_as_typed(overrides: Overrides, keys: Mapping[str, Key], several: bool) -> Overrides:
-    """The overrides, those of text keys quoted where Hydra would read something else than text. `keys`: those of the
-    config that the overrides make; `several`: commas part the values of a sweep."""
+    """The overrides with the values of text keys quoted where Hydra would parse them as another type. `keys`: the keys
+    of the composed config; `several`: commas separate the values of a sweep."""
 
     def kept(override: Override) -> Override:
         key = keys.get(override.key)

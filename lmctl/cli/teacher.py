@@ -1,4 +1,4 @@
-"""What `teacher=X` implies where nothing else is said: X's tokenizer, a small model of its kind, its text and tasks."""
+"""Defaults implied by `teacher=X`: X's tokenizer, a small model of its architecture, its data and tasks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SMALL = {
     rnn.CLASSIFIER: "bilstm_tiny",
     rnn.SEQ2SEQ: "rnn_mt_tiny",
 }
-"""A student for a teacher of each type."""
+"""The default student for each type of teacher."""
 TEXT = ("data", "augment", "mix")
-"""What a student takes over from the run of its teacher, besides the length of rows."""
+"""Groups that a student takes from its teacher's run, besides the sequence length."""
 
 
 def named(overrides: Overrides) -> str | None:
-    """Where the first teacher lies; None if the command line names none."""
+    """The path of the first teacher; None if the command line has none."""
     if (text := overrides.text("teacher")) is None:
         return None
     several = Override("teacher", overrides.get("teacher")).parsed_value()
@@ -38,7 +38,7 @@ def named(overrides: Overrides) -> str | None:
 
 
 def implied(overrides: Overrides) -> Overrides:
-    """Overrides for what is not on the command line."""
+    """The implied overrides, for settings that the command line does not have."""
     teacher, more = named(overrides), Overrides()
     if teacher is None:
         return more
@@ -54,7 +54,7 @@ def implied(overrides: Overrides) -> Overrides:
 
 
 def text_of(overrides: Overrides) -> str | None:
-    """The config of the teacher's run, if it is a run of lmctl and no other text is named."""
+    """The config of the teacher's run, if it is a run of lmctl and the command line chooses no other data."""
     teacher = named(overrides)
     if teacher is None or "mix" in overrides or "recipe" in overrides:
         return None
@@ -63,7 +63,7 @@ def text_of(overrides: Overrides) -> str | None:
 
 
 def _type_of(folder: Path) -> str:
-    """What transformers calls the architecture of the model in `folder`; empty if nothing says so."""
+    """transformers' model type of the model in `folder`; empty if unknown."""
     run = Paths(run_of(folder))
     for file in (Paths(folder).model / "config.json", folder / "config.json", run.template / "config.json"):
         try:

@@ -1,4 +1,4 @@
-"""Which run a command line goes on with: `resume=`, `name=` and `run_dir=`."""
+"""Finding the run that a command line resumes: `resume=`, `name=` and `run_dir=`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lmctl.core.files import path_of
 from lmctl.core.paths import Paths
 
 
-def is_asked(overrides: Overrides, composer: Composer) -> bool:
-    """Whether the run is to go on, if there is one."""
+def asks_to_resume(overrides: Overrides, composer: Composer) -> bool:
+    """Whether a run is to be resumed, if it exists."""
     return composer.verb.has_run_dir and overrides.text("resume") not in (None, "false")
 
 
-def goes_on(overrides: Overrides, composer: Composer) -> bool:
-    """Whether there is a run that is to go on, so that its own config is the base."""
-    if not is_asked(overrides, composer):
+def resumes(overrides: Overrides, composer: Composer) -> bool:
+    """Whether an existing run is resumed, so that its own config is the base."""
+    if not asks_to_resume(overrides, composer):
         return False
     folder = folder_of(overrides, composer)
     if folder is None and overrides.text("resume") != "auto":
@@ -27,7 +27,7 @@ def goes_on(overrides: Overrides, composer: Composer) -> bool:
 
 
 def folder_of(overrides: Overrides, composer: Composer) -> Path | None:
-    """Where the run lies that name=... or run_dir=... means; None if neither is given."""
+    """The run directory of name=... or run_dir=...; None if neither is given."""
     name, run_dir = map(overrides.text, ("name", "run_dir"))
     text = run_dir or (None if name is None else f"runs/{name}")
     if text is not None and "${" in text:
@@ -37,7 +37,7 @@ def folder_of(overrides: Overrides, composer: Composer) -> Path | None:
 
 
 def folder_of_checkpoint(overrides: Overrides) -> Path:
-    """The run of `resume=runs/NAME/checkpoints/step-...`. ConfigError for `resume=auto`, which does not say."""
+    """The run of `resume=runs/NAME/checkpoints/step-...`. ConfigError for `resume=auto`, which names no run."""
     checkpoint = overrides.text("resume")
     if checkpoint in (None, "auto"):
         raise ConfigError("resume=auto does not say which run", "give name=... or run_dir=...")

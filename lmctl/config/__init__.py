@@ -1,1 +1,1 @@
-"""Config: the shape of each verb's config, and the one way from a config node to a component."""
+"""Config: the schema of each verb's config, and the construction of components from config nodes."""

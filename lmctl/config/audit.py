@@ -1,4 +1,4 @@
-"""What a config must never do: name code for Hydra to run, or carry secrets into the record of a run.
+"""Security audit of a config: refuse code that Hydra would run, and secrets that the run's record would keep.
 
 Hydra itself calls what `hydra.callbacks`, log handlers, launchers and sweepers name, before any code of ours.
 """
@@ -16,33 +16,33 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
-"""Where Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
+"""Packages in which Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
 HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
 TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16})\b")
 DASHED = re.compile(r"\bsk-[A-Za-z0-9_-]{20,}")
-"""Tokens that may hold dashes, and so look like names of files: told by a stretch without any."""
+"""Tokens that may contain dashes, as names of files do: recognised by a long part without dashes."""
 RANDOM = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}")
 VARIABLE = re.compile(r"oc\.env:\s*([^,}\s]+)")
 SECRET = re.compile(
     r"(^|_)(TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?)(_|$)|API_?KEYS?(_|$)|ACCESS_?KEY", re.IGNORECASE
 )
 HARMLESS = re.compile(r"_(DIR|DIRS|PATH|PATHS|FILE|FOLDER|CACHE|ROOT|HOME|SIZE|COUNT|LENGTH|LIMIT)$", re.IGNORECASE)
-"""Ends of names of variables that say where or how much, whatever comes before."""
+"""Suffixes of environment variables that hold a place or a size, no secret."""
 
 
 def is_token(text: str) -> bool:
-    """Whether an access token is in `text`. A file or folder that is there is none."""
+    """Whether `text` contains an access token. The path of an existing file or folder is none."""
     dashed = any(RANDOM.search(match[0].removeprefix("sk-")) for match in DASHED.finditer(text))
     return (dashed or TOKEN.search(text) is not None) and not os.path.exists(path_of(text))
 
 
 def reads_secret(text: str) -> bool:
-    """Whether `text` refers to a variable of the environment that is named like a secret."""
+    """Whether `text` interpolates an environment variable that is named like a secret."""
     return any(SECRET.search(name) and not HARMLESS.search(name) for name in VARIABLE.findall(text))
 
 
 def refuse_tokens(overrides: Overrides) -> None:
-    """Overrides are written down in many places; an access token must not be among them."""
+    """ConfigError if an override contains an access token: overrides are written to many files."""
     for override in overrides:
         key = f"{override.sign}{override.key}"
         if is_token(override.text) or is_token(key):
@@ -53,9 +53,9 @@ def refuse_tokens(overrides: Overrides) -> None:
 
 
 def audit(cfg: DictConfig) -> None:
-    """Refuse code and secrets in a config: what Hydra itself would call, and what the record would keep."""
+    """ConfigError for code that Hydra itself would call, and for secrets."""
     tree = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
-    tree["hydra"]["overrides"] = {}  # these repeat the command line, and what it sets is in the tree
+    tree["hydra"]["overrides"] = {}  # copies of the command line, whose settings are in the tree already
     tree["hydra"]["job"].pop("override_dirname", None)
     _audit(tree, "")
 

@@ -1,8 +1,8 @@
-"""From a config node to the component it names, or to a message that says which key is wrong.
+"""Building components from config nodes: unknown keys and wrong types become errors that name the key.
 
-Hydra's own `instantiate` calls whatever `_target_` names, accepts any value for any key, and does not notice a
-file in the wrong group. Here a target must be a dataclass of a trusted package, its fields are the allowed keys,
-and their annotations the types.
+Hydra's own `instantiate` calls whatever `_target_` names, accepts any value for any key, and does not notice a file in
+the wrong group. Here a target must be a dataclass of a trusted package, its fields are the allowed keys, and their
+annotations the types.
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ from lmctl.core.suggest import nearest
 C = TypeVar("C")
 
 TRUSTED: tuple[str, ...] = ("lmctl.",)
-"""Where a `_target_` may point; users add packages with `trusted=[...]`, files found in a run never do."""
+"""Prefixes that a `_target_` may have; users add packages with `trusted=[...]`, files of a run never do."""
 
 
 def prefixes(trusted: Iterable[str]) -> tuple[str, ...]:
-    """Where a `_target_` may point, for a config that trusts these packages besides."""
+    """Allowed prefixes of a `_target_` for a config with these trusted packages."""
     return (*TRUSTED, *(f"{package}." for package in trusted))
 
 
 def build(node: Any, kind: Callable[..., C], *, trusted: tuple[str, ...] = TRUSTED) -> C:
-    """The component that `node._target_` names, made of the node's other keys.
+    """Build the component that `node._target_` names from the node's other keys.
 
-    `kind` is an abstract class (which type checkers do not let pass as `type[C]`) or one of our dataclasses.
+    `kind`, its required type, is an abstract class (which type checkers do not accept as `type[C]`) or one of our
+    dataclasses.
     """
     wanted = cast(type[Any], kind)
     found = Mistakes()
-    component = _built(node, wanted, trusted, found)
+    component = _build(node, wanted, trusted, found)
     found.tell()
     return cast(C, component)
 
 
-def _built(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistakes) -> Any:
-    """The same, but that mistakes are put with those that were `found` before; then it may be anything."""
+def _build(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistakes) -> Any:
+    """As `build`, but mistakes are appended to `found`; the result is then undefined."""
     if not isinstance(node, DictConfig):
         raise ConfigError(f"expected a component ({wanted.__name__}), got {node!r}")
     cls, before = component_class(node, trusted), len(found)
-    component = _filled(cls, node, trusted, found)
+    component = _instantiate(cls, node, trusted, found)
     if len(found) == before and not isinstance(component, wanted):
         raise WrongName(
             f"{key_of(node)}: {cls.__name__} cannot serve as {wanted.__name__}",
@@ -63,40 +64,40 @@ def _built(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistak
 
 
 def section(node: DictConfig, cls: type[C]) -> C:
-    """A fixed section of the config, one without `_target_`, checked by the same rules."""
+    """Build a fixed section of the config, one without `_target_`, by the same rules."""
     found = Mistakes()
-    made = _filled(cls, node, None, found)
+    made = _instantiate(cls, node, None, found)
     found.tell()
     return cast(C, made)
 
 
 def read_root(cfg: DictConfig, schema: type[C]) -> C:
-    """The root of a verb's config with its groups built into components; those that are null stay None. All that is
-    wrong is told together: first of names, and where they are right of values."""
+    """The root of a verb's config with its groups built into components; null groups stay None. All mistakes are
+    reported together: first wrong names, and wrong values only where all names are right."""
     trusted = prefixes(cfg.get("trusted") or ())
     found, components = Mistakes(), dict[str, Any]()
-    found.names += _taken_out(cfg, schema)
+    found.names += _deleted_keys(cfg, schema)
     for name, base in bases(schema).items():
         if name in cfg and not OmegaConf.is_missing(cfg, name) and cfg[name] is not None:
             with found.caught():
-                components[name] = _built(cfg[name], base, trusted, found)
-    root = _filled(schema, cfg, None, found)
+                components[name] = _build(cfg[name], base, trusted, found)
+    root = _instantiate(schema, cfg, None, found)
     found.tell()
     return cast(C, replace(cast(Any, root), **components))
 
 
 def check(cfg: DictConfig, schema: type[Any]) -> None:
-    """Everything that can be known of a verb's config without running the verb."""
+    """Check a verb's config without running the verb."""
     read_root(cfg, schema)
 
 
-def _taken_out(cfg: DictConfig, schema: type[Any]) -> list[ConfigError]:
-    """Keys that `~key` has taken out."""
+def _deleted_keys(cfg: DictConfig, schema: type[Any]) -> list[ConfigError]:
+    """Errors for required keys that `~key` deleted."""
     return [required(name) for name in rows(schema) if name not in cfg]
 
 
 def component_class(node: DictConfig, trusted: tuple[str, ...]) -> type[Any]:
-    """The dataclass that `node._target_` names."""
+    """The dataclass that `node._target_` names; WrongName if it is not trusted or no dataclass."""
     path, target = join(key_of(node), "_target_"), node.get("_target_")
     if target is None:
         raise WrongName(f"{path} is missing: nothing says which component this is")
@@ -117,14 +118,14 @@ def component_class(node: DictConfig, trusted: tuple[str, ...]) -> type[Any]:
 
 
 def key_of(node: Any) -> str:
-    """Where `node` stands in its config, as one would type it; empty for the root."""
-    # Asked for the node itself, OmegaConf forgets the brackets of `row[1]`; asked for a key in it, it does not.
+    """The dotted key of `node` in its config; empty for the root."""
+    # OmegaConf drops the brackets of `row[1]` in the key of the node itself, but not in that of a key below it.
     return str(node._get_full_key("x"))[: -len(".x")]
 
 
-def _filled(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, found: Mistakes) -> Any:
-    """`cls` from the keys of `node`; with `trusted=None` component groups inside it stay nodes. Mistakes are put with
-    those that were `found` before; then it is None."""
+def _instantiate(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, found: Mistakes) -> Any:
+    """An instance of `cls` from the keys of `node`; with `trusted=None` component groups inside it stay nodes. Mistakes
+    are appended to `found`; the result is then None."""
     path, before = key_of(node), len(found)
     known = {f.name: f for f in fields(cast(Any, cls)) if f.init}
     given = [str(key) for key in node if trusted is None or key != "_target_"]
@@ -139,7 +140,7 @@ def _filled(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, f
     for key in [key for key in given if key in known]:
         with found.caught():
             settings[key] = node[key] if key in nodes else _value(node, key, hints[key], trusted, found)
-    # The rules of a root are heard although one of its sections is wrong: they are about its own keys.
+    # The rules of a root are checked even if one of its sections is wrong: they concern its own keys.
     if len(found) > before and (trusted is not None or len(settings) < len(given)):
         return None
     try:
@@ -154,7 +155,7 @@ def _filled(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | None, f
 
 
 def _with_key(path: str, message: str, known: Iterable[str]) -> str:
-    """`seq_len must be ...` becomes `batch.seq_len must be ...`; other messages get the section in front."""
+    """Prefix a rule's message with its key: `seq_len must be ...` becomes `batch.seq_len must be ...`."""
     if message.split(" ", 1)[0] in known:
         return join(path, message)
     return f"{path}: {message}" if path else message
@@ -166,24 +167,23 @@ def _value(node: DictConfig, key: str, hint: Any, trusted: tuple[str, ...] | Non
     hint = without_none(hint) if value is not None else hint
     if trusted is None:
         if is_dataclass(hint) and isinstance(value, DictConfig):
-            return _filled(cast(type[Any], hint), value, None, found)
-        return value if hint is Any else _typed(value, hint, path)
+            return _instantiate(cast(type[Any], hint), value, None, found)
+        return value if hint is Any else _coerced(value, hint, path)
     inner = get_args(hint)[-1] if get_origin(hint) in (dict, list, tuple) else Any
     if isinstance(value, DictConfig) and "_target_" in value:
-        return _built(value, _kind(hint), trusted, found)
+        return _build(value, _kind(hint), trusted, found)
     takes_components = is_component_type(inner)
     if isinstance(value, DictConfig) and (takes_components or len(value)) and all(map(_is_component, value.values())):
-        return {str(name): _built(child, _kind(inner), trusted, found) for name, child in value.items()}
+        return {str(name): _build(child, _kind(inner), trusted, found) for name, child in value.items()}
     if isinstance(value, ListConfig) and (takes_components or len(value)) and all(map(_is_component, value)):
-        return [_built(child, _kind(inner), trusted, found) for child in value]
+        return [_build(child, _kind(inner), trusted, found) for child in value]
     if takes_components or is_component_type(hint):
         raise ConfigError(f"{path}: expected a component with a _target_, got {value!r}")
-    return _typed(value, hint, path)
+    return _coerced(value, hint, path)
 
 
 def refuse_numbers(value: Any, path: str) -> None:
-    """ConfigError for a number that means nothing as a setting: nan, an infinite one, or one of more than 64 bits; in
-    lists and mappings as well."""
+    """ConfigError for nan, infinity and integers beyond 64 bits, also inside lists and mappings."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{path} must be a finite number, got {value}")
     if isinstance(value, int) and abs(value) >= 1 << 63:
@@ -209,8 +209,8 @@ def _kind(hint: Any) -> type[Any]:
     return hint if isinstance(hint, type) else object
 
 
-def _typed(value: Any, hint: Any, path: str) -> Any:
-    """`value` as `hint`, converted by OmegaConf's own rules so that YAML and the command line agree."""
+def _coerced(value: Any, hint: Any, path: str) -> Any:
+    """`value` coerced to the type `hint` by OmegaConf's own rules, so that YAML and the command line agree."""
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         if value in choices:
@@ -219,14 +219,14 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
         hinted = f"; did you mean {close}?" if close else ""
         raise ConfigError(f"{path} must be one of {', '.join(map(str, choices))}, got {value}{hinted}")
     if hint is str and isinstance(value, str):
-        return value  # as it is: `${x}` in it was text, or has been looked up
+        return value  # unchanged: any `${x}` in it is literal, or resolved already
     if hint is str and isinstance(value, (bool, float)):
         raise ConfigError(
             f"{path} must be text, got {value}", "in YAML, text that looks like something else needs quotes"
         )
     try:
         cell = OmegaConf.structured(make_dataclass("Cell", [("value", hint)]))
-    except ValidationError:  # a type that OmegaConf does not know: nothing to convert by
+    except ValidationError:  # a type that OmegaConf does not support
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     try:
         cell.value = value

@@ -1,4 +1,4 @@
-"""What the YAML files of the options say in their comments: an option in its first line, a key beside it."""
+"""Comments of the options' YAML files, read as help texts: the first line describes the option, others its keys."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import yaml
 from omegaconf import MISSING
 
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-"""libyaml's reads all of conf/ in a time that nobody notices."""
+"""The parser of libyaml, fast enough to read all of conf/ for a help text."""
 
 
 def first_comment(text: str) -> str:
-    """The first line of a YAML file that is a comment for people; empty if it does not begin with one."""
+    """The first comment line of a YAML file, Hydra's directives skipped; empty if there is none."""
     for line in text.splitlines():
         if not line.startswith("# @"):
             return line.lstrip("# ").rstrip() if line.startswith("#") else ""
@@ -22,27 +22,27 @@ def first_comment(text: str) -> str:
 
 
 class CommentedKey(NamedTuple):
-    """One key of an option's file."""
+    """One key of an option's file, with its comment."""
 
     key: str
-    """As one types it behind the group: `terms.logits.weight`."""
+    """The dotted key below the group: `terms.logits.weight`."""
     default: Any
-    """None as well where there is none and it must be given."""
+    """None also where the key is required."""
     required: bool
     comment: str
-    """What is said of it: at the end of its line, or on the lines above it; empty: nothing."""
+    """The comment at the end of its line, or on the lines above it; empty if there is none."""
 
 
 def commented_keys(text: str) -> list[CommentedKey]:
-    """The keys of a YAML file whose values are no mappings, in order, with their comments; Hydra's own, the `defaults`
-    list and `_target_`, are left out."""
+    """The leaf keys of a YAML file, in order, with their comments; without Hydra's own keys, `defaults` and
+    `_target_`."""
     root = yaml.compose(text, Loader=LOADER)
     lines = text.splitlines()
     return list(_keys_in(root, lines, "")) if isinstance(root, yaml.MappingNode) else []
 
 
 def targets_in(text: str) -> dict[str, str]:
-    """The `_target_` of every part of a YAML file by the dotted key that the part stands at; "" for the whole."""
+    """The `_target_` of every component in a YAML file by its dotted key; "" for the root."""
     root = yaml.compose(text, Loader=LOADER)
     return dict(_targets(root, "")) if isinstance(root, yaml.MappingNode) else {}
 
@@ -69,7 +69,7 @@ def _keys_in(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[
 
 
 def _comment(lines: list[str], first: int, end: Any) -> str:
-    """What a comment behind a value says, or else those that stand alone above it (but for the file's first line)."""
+    """The comment behind a value, or else the comment lines above it (except the first line of the file)."""
     last = end.line if end.column else end.line - 1
     behind = lines[last][end.column if end.column else 0 :] if last < len(lines) else ""
     if re.match(r"\s*[}\]]*\s*#", behind):

@@ -1,8 +1,8 @@
-"""Composing a verb's config before Hydra runs it.
+"""Composing a verb's config with Hydra's loader, before Hydra runs a job.
 
-Hydra creates directories, callbacks and log handlers as soon as it runs; so the same composition is made here
-first, where a mistake leaves nothing behind and foreign code in a config is not run. The private parts of Hydra
-that this takes are imported in this file only.
+Hydra creates directories, callbacks and log handlers as soon as it runs. The same composition is made here first, where
+a mistake leaves no files behind and untrusted code in a config is not run. Private parts of Hydra are imported in this
+file only.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from lmctl.core.files import path_of
 from lmctl.core.suggest import nearest
 
 FROM_FILE = "from_file"
-"""Name under which `--from FILE` is known to Hydra."""
+"""Name of the `--from FILE` config in Hydra's config store."""
 
 VERSION_BASE = "1.3"
 
 
 def flag_parser() -> argparse.ArgumentParser:
-    """Hydra's own parser of flags."""
+    """Hydra's own argument parser for flags."""
     return get_args_parser()
 
 
 class _Repository(ConfigRepository):
-    """Hydra's reader of YAML files; one that is not UTF-8 is refused by its name."""
+    """Hydra's config repository; a YAML file that is not UTF-8 is refused by its path."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
-        """Hydra copies it several times per command, so as to give it other sources. What those hold, every schema
-        that there is, is never changed, and copying it took a fifth of the time of composing."""
+        """A shallow copy: Hydra copies the repository several times per command to change its list of sources. The
+        sources, with all schemas, never change, and copying them took a fifth of the time of composing."""
         other = copy(self)
         other.sources = list(self.sources)
         return other
@@ -83,12 +83,12 @@ def _loader(path: Any) -> ConfigLoaderImpl:
 
 
 class Composer:
-    """The config of one verb, as its YAML files and a command line make it."""
+    """Composes the config of one verb from its YAML files and the overrides of a command line."""
 
     def __init__(self, name: str, config_name: str | None = None, config_dir: str | None = None) -> None:
         """`name` is the verb's; `config_name` and `config_dir` are Hydra's flags."""
         version.setbase(VERSION_BASE)
-        for one in verbs().values():  # all of them, because configs of people's own may begin with any
+        for one in verbs().values():  # all of them: a user's own config may be based on any
             register(one)
         register_launcher()
         self.verb = verb(name)
@@ -96,9 +96,9 @@ class Composer:
         self.config_name = config_name or name
         self.config_dir = config_dir
         self.hydras = DictConfig({})
-        """Hydra's own settings in the config of the last `task`."""
+        """The `hydra` node of the config of the last `task`."""
         self.choices = Overrides()
-        """Which options the last command line chose, for whoever has to explain an error in it."""
+        """The options chosen by the last command line, for error messages."""
         path = create_config_search_path(str(conf_dir()))
         if config_dir is not None:
             if not path_of(config_dir).is_dir():
@@ -108,8 +108,10 @@ class Composer:
         self.loader = _loader(path)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The whole config of a single job, the hydra node included. Of words that are wrong all are told."""
-        return tried(self._compose, list(overrides), self.all_groups, lambda cfg: check(self._own(cfg), self.schema))
+        """The whole config of a single job, the hydra node included. All wrong overrides are reported together."""
+        return tried(
+            self._compose, list(overrides), self.all_groups, lambda cfg: check(self._without_hydra(cfg), self.schema)
+        )
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         self.choices = self._choices(overrides)
@@ -127,28 +129,28 @@ class Composer:
         return chosen
 
     def task(self, overrides: Sequence[str]) -> DictConfig:
-        """What the verb will be given."""
+        """The config that the verb receives."""
         cfg = self.compose(overrides)
         audit(cfg)
         self.hydras = OmegaConf.masked_copy(cfg, "hydra")
-        return self._own(cfg)
+        return self._without_hydra(cfg)
 
-    def _own(self, cfg: DictConfig) -> DictConfig:
-        """The same without Hydra's settings."""
+    def _without_hydra(self, cfg: DictConfig) -> DictConfig:
+        """The config without Hydra's settings."""
         with open_dict(cfg):
             del cfg["hydra"]
         return self.complete(cfg)
 
     def run_job(self, job: Callable[[], None]) -> None:
-        """`job()` as Hydra runs one, with the loggers and the environment of its own settings, as the last `task` had
-        them: all that `hydra.main` does besides composing the config."""
+        """Run `job()` as a Hydra job with the logging and the environment of the `hydra` node of the last `task`: all
+        that `hydra.main` does besides composing the config."""
         failed: list[Exception] = []
 
         def task(_: DictConfig) -> None:
             try:
                 job()
             except Exception as error:
-                failed.append(error)  # raised below: Hydra would print a line of its own about it
+                failed.append(error)  # raised below: Hydra would print its own message
 
         context = HydraContext(config_loader=self.loader, callbacks=Callbacks(self.hydras))
         run_job(task, self.hydras, "hydra.run.dir", None, context)
@@ -156,17 +158,17 @@ class Composer:
             raise error
 
     def complete(self, cfg: DictConfig) -> DictConfig:
-        """`cfg` with every name of an option replaced by the option's settings."""
+        """`cfg` with every option name replaced by the option's settings, and `~` expanded in paths."""
         spell_out(cfg, self.schema, self._option_for)
         expand_home(cfg, self.schema)
-        if cfg.get("resume") == "False":  # `resume=false` is read as a boolean first
+        if cfg.get("resume") == "False":  # `resume=false` is parsed as a boolean
             cfg.resume = "false"
         return cfg
 
     def sweep_configs(self, overrides: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
-        """The sweep's own config, and the overrides of a few of its jobs: each swept value occurs in one of them.
+        """The config of the sweep itself, and the overrides of a sample of its jobs, in which each swept value occurs.
 
-        What only another sweeper understands (`lr=interval(0.01,0.1)`) is left out.
+        Values that only another sweeper understands (`lr=interval(0.01,0.1)`) are omitted.
         """
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
         kept = [o for o in parsed if not o.is_sweep_override() or o.is_discrete_sweep()]
@@ -182,7 +184,7 @@ class Composer:
         return self.loader.load_configuration(self.config_name, list(overrides), RunMode.MULTIRUN), samples
 
     def cells(self, overrides: Sequence[str]) -> list[list[str]]:
-        """The overrides of every job of a sweep: all combinations."""
+        """The overrides of every job of a grid sweep: all combinations."""
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
         for override in parsed:
             if override.is_sweep_override() and not override.is_discrete_sweep():
@@ -193,7 +195,7 @@ class Composer:
 
     @cached_property
     def defaults(self) -> dict[str, str | None]:
-        """The verb's groups and the option each has by default."""
+        """The verb's config groups and the default option of each."""
         source = self.loader.repository.load_config(self.config_name)
         entries = list(source.defaults_list or ()) if source is not None else []
         own = any(isinstance(one, ConfigDefault) and one.path == f"groups_{self.verb.name}" for one in entries)
@@ -205,7 +207,7 @@ class Composer:
 
     @cached_property
     def all_groups(self) -> list[str]:
-        """Every config group there is."""
+        """All config groups."""
         return [group for group in self.loader.list_groups("") if group != "hydra"]
 
     def options(self, group: str) -> list[str]:
@@ -213,17 +215,17 @@ class Composer:
         return self.loader.get_group_options(group, ObjectType.CONFIG)
 
     def describe(self, group: str, option: str) -> str:
-        """The first comment line of the option's file (after Hydra's own `# @package`): what it is."""
+        """The description of an option: the first comment line of its file (after Hydra's `# @package`)."""
         file = self.file_of(group, option)
         return "" if file is None else first_comment(file.read_text(encoding="utf-8"))
 
     def file_of(self, group: str, option: str) -> Path | None:
-        """The YAML file of an option; None for those that have none."""
+        """The YAML file of an option; None if it has none."""
         folders = ([path_of(self.config_dir)] if self.config_dir else []) + [conf_dir()]
         return next((path for folder in folders if (path := folder / group / f"{option}.yaml").is_file()), None)
 
     def keys(self, group: str, option: str) -> list[CommentedKey]:
-        """The keys of an option as its own file has them: what `group.key=value` may change."""
+        """The keys in an option's own file: what `group.key=value` can change."""
         file = self.file_of(group, option)
         return [] if file is None else commented_keys(file.read_text(encoding="utf-8"))
 
@@ -233,18 +235,18 @@ class Composer:
         return self.load_option(group, name)
 
     def load_option(self, group: str, name: str) -> DictConfig:
-        """The settings of one option, by themselves."""
+        """The settings of one option, composed alone."""
         cfg = self.loader.load_configuration(f"{group}/{name}", [], RunMode.RUN)
         node = cfg[group]
         node._set_parent(None)
         return node
 
     def option_in_place(self, group: str, option: str) -> DictConfig:
-        """The settings of one option as they are in the verb's config, where it may choose options of other groups."""
+        """The settings of one option inside the verb's config, where it may choose options of other groups."""
         return self.loader.load_configuration(self.config_name, [f"{group}={option}"], RunMode.RUN)[group]
 
     def no_option(self, group: str, name: str, place: str) -> ConfigError:
-        """There is no such option; `place` is the key that asked for it."""
+        """The error for an unknown option; `place` is the key that named it."""
         options = self.options(group)
         close = nearest(name, options)
         where = f" ({place})" if place != group else ""
@@ -254,21 +256,21 @@ class Composer:
         )
 
     def start_from(self, file: str, overrides: Overrides, only: tuple[str, ...] = ()) -> None:
-        """Let the resolved config of an earlier run be the base; `overrides` go on top, group by group. `only` these of
-        its groups, if any are named, and its length of rows."""
+        """Use the resolved config of an earlier run as the base; `overrides` replace its groups. With `only`, take
+        these groups and its sequence length alone."""
         saved = read_config(Path(file))
         if only:
             length = cast(dict[str, Any], saved.get("batch") or {}).get("seq_len")
             saved = {key: saved[key] for key in only if key in saved}
             saved |= {} if length is None else {"batch": {"seq_len": length}}
         raw = settings_of(self.verb)
-        # The file's own name and directory are taken; the packages it trusted are for the person here to trust.
+        # Name and directory belong to the earlier run; trusted packages must be given on this command line.
         for key in ("name", "run_dir", "resume", "trusted"):
             saved.pop(key, None)
         replaced = {override.key for override in overrides if not override.sign}
-        for group in replaced & set(self.all_groups):  # an option that was typed replaces the saved one as a whole
+        for group in replaced & set(self.all_groups):  # an option on the command line replaces all of the saved one
             saved.pop(group, None)
-        # A group that is younger than the run has its default.
+        # A group that did not exist when the run was saved has its default.
         groups: list[Any] = [
             {group: None} if group in replaced else {f"optional {group}": None if group in saved else default}
             for group, default in self.defaults.items()
@@ -279,5 +281,5 @@ class Composer:
         node = {"defaults": [*kept[:place], *groups, *kept[place:]], "hydra": raw.get("hydra", {}), **saved}
         ConfigStore.instance().store(name=FROM_FILE, node=OmegaConf.create(node), provider="lmctl")
         self.config_name = FROM_FILE
-        # The loader has read the store's older contents already.
+        # The old loader has cached the store's earlier contents.
         self.loader = _loader(self.loader.config_search_path)

@@ -1,5 +1,7 @@
-"""Every key that a verb takes, with its type, its default and what it is for: sections of the config by their
-dataclasses, components by the comments of their YAML files."""
+"""Descriptions of all keys of a verb: type, default and purpose.
+
+Those of sections are read from their dataclasses, those of components from the comments of their YAML files.
+"""
 
 from __future__ import annotations
 
@@ -24,29 +26,30 @@ KINDS: dict[Any, str] = {Any: "any", int: "int", float: "float", bool: "bool", s
 
 @dataclass(frozen=True)
 class Described:
-    """One key of a config."""
+    """One config key with its type, default and purpose."""
 
     name: str
-    """As one types it: `optim.lr`."""
+    """The dotted key: `optim.lr`."""
     kind: str
     """Its type in words: `int or null`."""
     default: str
     purpose: str
-    """One line; empty if nobody wrote one."""
+    """One line; empty if there is no comment."""
     option: str = ""
-    """The option of its group that has it; empty for keys of the verb itself."""
+    """The option that has it; empty for keys of the verb itself."""
 
 
 def own_keys(composer: Composer) -> list[Described]:
-    """The keys of the verb itself, those of component groups left out."""
+    """The keys of the verb itself, without those of component groups."""
     return list(_section(composer.schema, composer.compose([]), ""))
 
 
 def option_keys(composer: Composer, group: str, option: str) -> list[Described]:
-    """The keys of one option of a group, with the comments of its file; of parts that come from other files, theirs."""
+    """The keys of one option of a group, with the comments of its file; parts from other files have those files'
+    comments."""
     file = composer.file_of(group, option)
     prefix = f"{group}."
-    if group in component_groups(composer):  # as it is in the verb's config: options may choose others besides
+    if group in component_groups(composer):  # inside the verb's config: options may choose options of other groups
         node = composer.option_in_place(group, option)
     elif file is not None and (text := file.read_text(encoding="utf-8")).startswith("# @package _global_"):
         node, prefix = _settings(text), ""
@@ -57,15 +60,15 @@ def option_keys(composer: Composer, group: str, option: str) -> list[Described]:
 
 
 def component_groups(composer: Composer) -> list[str]:
-    """The groups of the verb whose options are components; a recipe is none, it sets keys of others."""
+    """The verb's groups whose options are components; a recipe is not one, it sets keys of other groups."""
     return [group for group in groups_of(composer.schema) if group in composer.defaults]
 
 
 def keys_named(composer: Composer, group: str, name: str) -> list[Described]:
-    """The keys of all options of a group whose names have a part `name`. Options are composed only if their file, or
-    one that they may be made of, has such a word."""
+    """The keys of all options of a group whose dotted name has the part `name`. Only options whose files mention it are
+    composed."""
     found: list[Described] = []
-    if not name:  # would be found everywhere
+    if not name:  # would match every key
         return found
     word = re.compile(rf"\b{re.escape(name)}\b")
     for option in composer.options(group):
@@ -77,7 +80,7 @@ def keys_named(composer: Composer, group: str, name: str) -> list[Described]:
 
 
 def found(composer: Composer, word: str) -> list[Described]:
-    """The keys that `word` names: whole, as a section, or by their last part."""
+    """The keys that match `word`: a full name, a section, or a last part."""
     own = own_keys(composer)
     if own_section := [key for key in own if key.name == word or key.name.startswith(f"{word}.")]:
         return own_section
@@ -90,7 +93,7 @@ def found(composer: Composer, word: str) -> list[Described]:
 
 
 def _settings(text: str) -> DictConfig:
-    """What a recipe sets: keys of the whole config."""
+    """The keys that a recipe sets, at the root of the config."""
     node = cast(DictConfig, OmegaConf.create(text))
     node.pop("defaults", None)
     return node
@@ -117,7 +120,7 @@ def _component(
         try:
             cls = component_class(node, TRUSTED)
             hints = get_type_hints(cls)
-        except ConfigError:  # code of somebody else, which help does not run: its YAML can be shown all the same
+        except ConfigError:  # untrusted code is not imported for help; its YAML can still be shown
             cls = type(None)
     for name in map(str, node):
         if name == "_target_":
@@ -127,15 +130,15 @@ def _component(
             yield from _component(child, composer, prefix, place, option, comments, cls)
             continue
         purpose = comments.get(place, "")
-        if not purpose:  # another file of conf/ says it, of the same class or of the same group
-            said, named = _elsewhere(composer), f"{cls.__module__}.{cls.__qualname__}"
-            purpose = said.get((named, name)) or said.get((prefix.rstrip("."), name), "")
+        if not purpose:  # from another file in conf/, for the same class or group
+            elsewhere, named = _comments_by_key(composer), f"{cls.__module__}.{cls.__qualname__}"
+            purpose = elsewhere.get((named, name)) or elsewhere.get((prefix.rstrip("."), name), "")
         yield Described(f"{prefix}{place}", kind(hints.get(name, Any)), _default(node, name), purpose, option)
 
 
 @cache
-def _elsewhere(composer: Composer) -> dict[tuple[str, str], str]:
-    """What the files of all options say of their keys, by (class, key) and by (group, key)."""
+def _comments_by_key(composer: Composer) -> dict[tuple[str, str], str]:
+    """Comments on keys in the files of all options, by (class, key) and by (group, key)."""
     found: dict[tuple[str, str], str] = {}
     for group in composer.all_groups:
         for option in composer.options(group):
@@ -150,7 +153,7 @@ def _elsewhere(composer: Composer) -> dict[tuple[str, str], str]:
 
 
 def kind(hint: Any) -> str:
-    """A type as one would say it: `int or null`."""
+    """A type as readable text: `int or null`."""
     if hint in KINDS:
         return KINDS[hint]
     if get_origin(hint) in (list, dict):

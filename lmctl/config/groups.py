@@ -1,7 +1,7 @@
-"""The table of groups: a config group is one field of `Run`, and a plan is that table filled in.
+"""The config groups, as a table: each group is one field of `Run`, and a plan is this table with components in it.
 
-To add a group: a field here, its base class in `lmctl/<group>/base.py`, its options in `conf/<group>/`. What else the
-command line is made of (schema, defaults, help, `lmctl list`, what makes a run the run it is) is read from the table.
+To add a group: a field here, its base class in `lmctl/<group>/base.py`, its options in `conf/<group>/`. The command
+line (schema, defaults, help, `lmctl list`, the identity of a run) is generated from the table.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from lmctl.tokenizer.base import TokenizerSpec
 
 @dataclass(frozen=True)
 class Run:
-    """The table of what makes a training run. A row more is a group or a key more, everywhere."""
+    """All config groups and keys of a training run."""
 
     model: ModelSpec = group("bert_tiny", "architecture and size")
     data: Source = group("pydocs", "where rows come from")
@@ -56,7 +56,7 @@ class Run:
     optim: OptimSpec = group("adamw", "update rule")
     schedule: Schedule = group("linear", "learning rate over the budget")
     runner: Runner = group("auto", "on which devices, with how many workers", identity=False, control=False)
-    # Last, because a mix may choose the model, data and tokenizer that suit it.
+    # Last in the defaults list, because a mix may override the model, data and tokenizer.
     mix: Mix = group("mlm_nsp", "what is learnt: objectives and their data")
     name: Optional[str] = key(None, "name of the run; null: made of verb, date and time", identity=False, control=False)
     run_dir: Place = key("runs/${name}", "where the run is written", identity=False, control=False)
@@ -112,7 +112,7 @@ class Run:
 
 @dataclass(frozen=True)
 class TrainConfig(Run):
-    """Root of `lmctl train`: a run, or several in turn."""
+    """Root config of `lmctl train`: one run, or several stages in sequence."""
 
     stages: dict[str, Any] = key(
         dict, "runs in turn, each a list of settings; init_from may name an earlier one", control=False
@@ -123,7 +123,7 @@ class TrainConfig(Run):
 
 @dataclass(frozen=True)
 class DistillConfig(TrainConfig):
-    """Root of `lmctl distill`: as `train`, with a teacher."""
+    """Root config of `lmctl distill`: as `train`, with a teacher."""
 
     distill: Distiller = group("logits", "what a student learns from its teacher", control=False)
 
@@ -135,7 +135,7 @@ class DistillConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class PlanConfig(TrainConfig):
-    """Root of `lmctl plan`: everything that `train` takes, and what is wanted of the plan."""
+    """Root config of `lmctl plan`: all of `train`'s, and options of the plan."""
 
     measure: bool = key(False, "run a few real steps, too: speed, and memory beside the prediction; reads the data")
     bandwidth_gbps: float = key(10.0, "Gbit/s between processes, for the seconds that gradients take")
@@ -153,7 +153,7 @@ class PlanConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Root of `lmctl prepare` and of `lmctl peek`'s data side."""
+    """Root config of `lmctl prepare` and of `lmctl peek`'s data."""
 
     model: ModelSpec = same(Run, "model")
     data: Source = same(Run, "data")
@@ -172,7 +172,7 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class PeekConfig(PrepareConfig):
-    """Root of `lmctl peek`."""
+    """Root config of `lmctl peek`."""
 
     rows: int = key(3, "examples to show")
     split: str = key("train", "train or valid")

@@ -1,4 +1,4 @@
-"""What each key of a composed config is for, as the dataclasses that stand behind it declare it."""
+"""Type and markers of each key of a composed config, as declared by the dataclasses behind it."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ Steps: TypeAlias = "tuple[str | int, ...]"
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a config."""
+    """One config key with its declared type."""
 
     path: Steps
-    """The steps that lead to it; numbers are places in lists."""
+    """The path to it, from the root; integers are list indices."""
     value: Any
     hint: Any
-    """Its annotation without `Optional`; None if no dataclass says anything of it."""
+    """Its annotation without `Optional`; None if no dataclass declares it."""
     marks: frozenset[Any]
-    """`IsPlace` and its kind."""
+    """Markers such as `IsPlace`."""
     optional: bool
     owner: type[Any]
-    """The dataclass that declares it, or declares the mapping or list that it stands in."""
+    """The dataclass that declares it, or the mapping or list that contains it."""
     identity: bool = True
-    """Whether a run with another value is another run."""
+    """Whether it is part of the run's identity, so that a resumed run must not change it."""
 
     @property
     def name(self) -> str:
-        """As one would type it."""
+        """The dotted key."""
         first, *rest = self.path
         return str(first) + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in rest)
 
     @property
     def is_text(self) -> bool:
-        """Whether its value is text, whatever it looks like."""
+        """Whether its value is a string, whatever it looks like."""
         return self.hint is str or bool(self.marks)
 
     @property
@@ -52,20 +52,20 @@ class Key:
 
 
 def keys_of(config: Any, schema: type[Any], trusted: tuple[str, ...] = ()) -> Iterator[Key]:
-    """Every key of `config`, the root of a verb's config as plain data, but for those inside components of packages
-    that are neither ours nor `trusted`."""
+    """Every key of `config`, the root of a verb's config as plain data, except inside components of packages that are
+    neither ours nor `trusted`."""
     yield from _declared(config, schema, (*TRUSTED, *(f"{package}." for package in trusted)), ())
 
 
 def keys_in(cfg: DictConfig, schema: type[Any]) -> Iterator[Key]:
-    """Those of a composed config, their references to other keys unresolved."""
+    """The keys of a composed config, with interpolations unresolved."""
     trusted = cfg.get("trusted")
     names = tuple(map(str, trusted)) if isinstance(trusted, ListConfig) else ()
     yield from keys_of(OmegaConf.to_container(cfg, resolve=False), schema, names)
 
 
 def expand_home(cfg: DictConfig, schema: type[Any]) -> None:
-    """`~` at the beginning of a place is the home directory, for places that nobody's shell has expanded; in place."""
+    """Expand `~` at the beginning of paths that no shell has expanded; in place."""
     for key in list(keys_in(cfg, schema)):
         if IsPlace in key.marks and isinstance(key.value, str) and key.value.startswith("~"):
             node: Any = cfg
@@ -109,7 +109,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 def _named(target: Any, trusted: tuple[str, ...]) -> type[Any] | None:
-    """The dataclass that a `_target_` names; None if it is none, or not to be imported."""
+    """The dataclass that a `_target_` names; None if it is not one, or not trusted."""
     if not isinstance(target, str) or not target.startswith(trusted):
         return None
     module, _, name = target.rpartition(".")

@@ -1,4 +1,4 @@
-"""What can be wrong with a config, in the words of a person, and all of it told together."""
+"""Config errors in plain words, collected so that all are reported together."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def join(path: str, key: str) -> str:
 
 
 class WrongName(ConfigError):
-    """A key or component that is not there, or not known: told before any value is."""
+    """An unknown or missing key or component; reported before wrong values."""
 
 
 class Mistakes:
-    """What is wrong with a config, as far as it was looked at, in the order of its keys."""
+    """Collects config errors, names and values apart, in the order of the keys."""
 
     def __init__(self) -> None:
         self.names: list[ConfigError] = []
@@ -32,7 +32,7 @@ class Mistakes:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Inside it, the first mistake ends the block, and is kept."""
+        """Context manager: collect a ConfigError that is raised inside."""
         try:
             yield
         except WrongName as error:
@@ -41,13 +41,13 @@ class Mistakes:
             self.values.append(error)
 
     def tell(self) -> None:
-        """Raise them together, if there are any: those of values only where all names are right."""
+        """Raise the collected errors as one, if there are any: wrong values only if all names are right."""
         if (error := together(self.names or self.values)) is not None:
             raise error
 
 
 class UnknownKey(WrongName):
-    """`key` is not among the keys that `path` takes."""
+    """`key` is not one of the keys of `path`."""
 
     def __init__(self, path: str, key: str, known: Iterable[str]) -> None:
         known = list(known)
@@ -68,7 +68,7 @@ _WANTED = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or
 
 
 def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
-    """OmegaConf's complaint about a value, in the words of a person."""
+    """OmegaConf's type error for a value, in plain words."""
     message = str(error).splitlines()[0]
     if match := _NOT_CONVERTED.search(message):
         value, wanted = match[1], _WANTED.get(match[2], match[2])

@@ -1,7 +1,7 @@
-"""Where a mix says `objective: mlm_nsp`, the name becomes the option's own settings.
+"""Expanding option names: `objective: mlm_nsp` in a mix becomes the settings of that option.
 
-A name may stand wherever an annotation asks for a component of a config group, and a named task needs no
-`_target_`. Everything after this step, the record of the run included, sees components written out in full.
+A name may stand wherever an annotation has a component of a config group, and a named task needs no `_target_`. After
+this step, and in the saved config of the run, all components are written out in full.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from lmctl.objective.base import Objective
 from lmctl.precision.base import Quantization
 
 LoadOption: TypeAlias = Callable[[str, str, str], DictConfig]
-"""(group, name of the option, key it stands at) -> the option's settings."""
+"""(group, option name, key) -> the option's settings."""
 
 GROUPS: dict[Any, str] = {
     **{base: name for name, base in bases(Run).items()},
-    Objective: "objective",  # stands in a mix
+    Objective: "objective",  # inside a mix
     Quantization: "quantize",  # of `lmctl eval`
 }
-"""The config group whose options can stand where a component of this kind is wanted."""
+"""The config group of each component type that may be given by name."""
 
 
 def spell_out(cfg: DictConfig, schema: type[Any], load_option: LoadOption) -> None:
-    """Replace every name of an option in `cfg` by the option's settings, in place."""
+    """Replace every option name in `cfg` by the option's settings, in place."""
     trusted = prefixes(cfg.get("trusted") or ())
     for name in groups_of(schema):
         if name in cfg:
-            _place(cfg, name, name, load_option)
+            _expand(cfg, name, name, load_option)
             _component(cfg._get_node(name), trusted, load_option)
 
 
-def _place(node: DictConfig, key: str, group: str, load_option: LoadOption) -> None:
-    """If `node[key]` is a plain string, put the option of that name there."""
+def _expand(node: DictConfig, key: str, group: str, load_option: LoadOption) -> None:
+    """If `node[key]` is a string, replace it by the settings of the option of that name."""
     if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
         return
     name = node[key]
@@ -59,7 +59,7 @@ def _component(node: Any, trusted: tuple[str, ...], load_option: LoadOption) -> 
     for key in list(node):
         hint = without_none(hints.get(str(key)))
         if hint in GROUPS:
-            _place(node, str(key), GROUPS[hint], load_option)
+            _expand(node, str(key), GROUPS[hint], load_option)
         child = node._get_node(key)
         if is_dataclass(hint):
             _name_target(child, hint)
@@ -75,7 +75,7 @@ def _entries(node: Any) -> list[Any]:
 
 
 def _name_target(node: Any, cls: Any) -> None:
-    """A value of a `dict[str, Task]` is a task, whether or not it says so."""
+    """Add the default `_target_` to a value of a `dict[str, Task]`."""
     if isinstance(node, DictConfig) and not node._is_interpolation() and "_target_" not in node:
         with open_dict(node):
             node["_target_"] = f"{cls.__module__}.{cls.__qualname__}"

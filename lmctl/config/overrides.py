@@ -1,7 +1,7 @@
-"""The overrides of a command line: `key=value`, `+key=value`, `~key`, `group=option`, `group@place=option`.
+"""Command-line overrides: `key=value`, `+key=value`, `~key`, `group=option`, `group@place=option`.
 
-They are read, added, left out and rewritten here, so that nobody else takes words apart. How a value is written for a
-shell and for Hydra's grammar is `lmctl.core.command_words`.
+All parsing and rewriting of overrides is in this file. Quoting, for a shell and for Hydra's grammar, is
+`lmctl.core.command_words`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from lmctl.core import command_words
 
 @dataclass(frozen=True)
 class Override:
-    """One word of a command line."""
+    """One override (word) of a command line."""
 
     key: str
     """A key, or a group with or without `@place`."""
     value: str | None
-    """As it was typed, quotes included; None if there is no `=`."""
+    """The raw value, quotes included; None if there is no `=`."""
     sign: str = ""
     """`+`, `++` or `~` before the key."""
 
     @classmethod
     def typed(cls, word: str) -> Override:
-        """Takes any word, and `str` gives it back unchanged."""
+        """Parse any word; `str` gives it back unchanged."""
         head, equals, value = word.partition("=")
         key = head.lstrip("+~")
         return cls(key, value if equals else None, head[: len(head) - len(key)])
 
     @classmethod
     def setting(cls, key: str, text: str) -> Override:
-        """`key=text`, with quotes where text needs them."""
+        """`key=text`, quoted where necessary."""
         return cls.typed(command_words.setting(key, text))
 
     def __str__(self) -> str:
@@ -50,46 +50,46 @@ class Override:
 
     @property
     def text(self) -> str:
-        """What the value stands for, without the quotes that it may have been typed with."""
+        """The value without quotes and escapes."""
         return command_words.read(self.value or "")
 
     @property
     def removes(self) -> bool:
-        """`~key`"""
+        """Whether it deletes the key: `~key`."""
         return "~" in self.sign
 
     @property
     def is_null(self) -> bool:
-        """Whether it gives no value."""
+        """Whether the value is null."""
         return self.value in (None, "", "null")
 
     def parsed(self) -> HydraOverride | None:
-        """As Hydra reads it; None if it cannot."""
+        """The override parsed by Hydra; None on a syntax error."""
         try:
             return OverridesParser.create().parse_override(str(self))
         except (HydraException, ValueError, RecursionError):
             return None
 
     def parsed_value(self) -> Any:
-        """Its value as Hydra reads it; as it was typed where Hydra cannot."""
+        """The value parsed by Hydra; the raw text on a syntax error."""
         return self.value if (override := self.parsed()) is None else override.value()
 
     def quoted(self) -> Override:
-        """The same with its value as one string to Hydra's grammar; `${...}` in it still refers to another key."""
+        """With the value as one quoted string in Hydra's grammar; `${...}` still refers to another key."""
         return replace(self, value=command_words.quoted(self.value or ""))
 
     def readable(self) -> Override:
-        """As Hydra can read it: what its grammar does not take (letters that are not Latin, half a bracket) is meant as
-        it stands."""
+        """In a form that Hydra can parse: a value with a syntax error (non-Latin letters, an unmatched bracket) is
+        quoted."""
         if self.is_null or command_words.is_quoted(str(self.value)) or self.parsed() is not None:
             return self
         return self.quoted()
 
     def as_text(self, several: bool = False, free: bool = False) -> Override:
-        """The override of a key whose value is text: `2024_01`, `1e5`, `on`, `a, b` and `[x]` are what they look like.
+        """For a key whose value is a string: `2024_01`, `1e5`, `on`, `a, b` and `[x]` are quoted.
 
-        `several`: commas part the values of a sweep. `free`: quotes and `${x}` are text as well. `null` stays what it
-        is.
+        `several`: commas separate the values of a sweep. `free`: quotes and `${x}` are literal as well. `null` is
+        unchanged.
         """
         value = str(self.value)
         if self.is_null or (command_words.is_quoted(value) and not (free and not several)):
@@ -103,23 +103,23 @@ class Override:
         return replace(self, value=",".join(self._plain(part.strip()) for part in value.split(",")))
 
     def _plain(self, part: str) -> str:
-        """One of several values, in quotes unless Hydra reads text."""
+        """One value of a sweep, quoted unless Hydra parses it as a string."""
         is_text = part == "null" or isinstance(Override("key", part).parsed_value(), str)
         return part if is_text else command_words.quoted(part)
 
     def is_sweep(self) -> bool:
-        """Whether it gives several values."""
+        """Whether it has several values."""
         override = self.parsed()
         return override is not None and not self.removes and override.is_sweep_override()
 
     def is_hydras(self) -> bool:
-        """Whether it is about Hydra itself."""
+        """Whether its key is one of Hydra's own."""
         return self.key.startswith("hydra")
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """Overrides in the order in which they were typed; the last one of a key holds."""
+    """An ordered list of overrides; the last one of a key wins."""
 
     each: tuple[Override, ...] = ()
 
@@ -144,34 +144,34 @@ class Overrides:
         return Overrides((*self.each, *other))
 
     def get(self, key: str) -> str | None:
-        """The value that `key` has in the end, as it was typed; None if nobody gives it one."""
+        """The raw value of the last override of `key`; None if there is none."""
         values = [one.value or "" for one in self.each if one.key == key and not one.removes]
         return values[-1] if values else None
 
     def text(self, key: str) -> str | None:
-        """The text that `key` has in the end; None if there is none, or if it is null."""
+        """The unquoted value of the last override of `key`; None if there is none, or if it is null."""
         value = self.get(key)
         return None if value in (None, "", "null") else command_words.read(str(value))
 
     def set(self, key: str, text: str) -> Overrides:
-        """With `key=text`, with quotes where text needs them."""
+        """With `key=text` in place of other overrides of the key, quoted where necessary."""
         return Overrides((*self.each, Override.setting(key, text)))
 
     def only(self, keys: Container[str]) -> Overrides:
-        """Those of `keys`."""
+        """The overrides of `keys`."""
         return Overrides(tuple(one for one in self.each if one.key in keys))
 
     def without(self, *keys: str) -> Overrides:
-        """All but those of `keys`."""
+        """The overrides of all other keys."""
         return Overrides(tuple(one for one in self.each if one.key not in keys))
 
     def split(self, belongs: Callable[[Override], bool]) -> tuple[Overrides, Overrides]:
-        """Those that belong, and the others."""
+        """Two lists: those for which `belongs` is true, and the others."""
         chosen = [belongs(one) for one in self.each]
         sides = ([one for one, is_in in zip(self.each, chosen, strict=True) if is_in is side] for side in (True, False))
         first, second = (Overrides(tuple(side)) for side in sides)
         return first, second
 
     def map(self, change: Callable[[Override], Override]) -> Overrides:
-        """Each of them changed."""
+        """`change` applied to each."""
         return Overrides(tuple(map(change, self.each)))

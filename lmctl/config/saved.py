@@ -1,4 +1,4 @@
-"""The config of a run as a file: written so that it reads back the same, and read without trusting it."""
+"""Saving a run's config as YAML that reads back unchanged, and reading it as untrusted data."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lmctl.core.files import nearest_place, path_of
 
 MAX_BYTES = 1 << 20
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
-"""What YAML takes for the end of a line, or for nothing, wherever it stands outside double quotes."""
+"""Characters that YAML treats as a line break, or drops, outside double quotes."""
 
 
 def config_text(config: Any) -> str:
-    """`config`, plain data, as YAML; references to other keys (`${...}`) stay what they are."""
+    """`config`, plain data, as YAML; interpolations (`${...}`) stay unresolved."""
     return str(yaml.dump(config, Dumper=_dumper(), default_flow_style=False, allow_unicode=True, sort_keys=False))
 
 
 def _dumper() -> Any:
-    """OmegaConf's, which keeps text that looks like a number in quotes, with quotes for some more characters."""
+    """OmegaConf's YAML dumper, which quotes text that looks like a number, extended by more characters to quote."""
     plain = get_omega_conf_dumper()
 
     class Dumper(plain):  # type: ignore[misc,valid-type]
@@ -61,7 +61,7 @@ def read_config(file: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"--from {file}: not UTF-8 text, so not the config of a run") from error
     try:
-        # Anchors within anchors grow a few lines into millions of nodes; the config of a run has none.
+        # Nested YAML anchors can expand to millions of nodes (a "billion laughs" file); the config of a run has none.
         if any(getattr(event, "anchor", None) is not None for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ConfigError(f"--from {file}: has YAML anchors, which the config of a run never has")
         saved = OmegaConf.to_container(OmegaConf.create(text))

@@ -1,7 +1,7 @@
-"""The fixed sections of a config, and the rules that several verbs share; the table of groups is `groups.py`.
+"""The fixed sections of a config, and rules shared by several verbs; the config groups are in `groups.py`.
 
-A field's `help` is what `lmctl VERB --help` prints. Ranges are checked in `__post_init__`, which runs once, on
-the final values, and raises `ValueError`; `lmctl.config.build` puts the key in front. No torch here.
+A field's `help` is what `lmctl VERB --help` prints. Ranges are checked in `__post_init__`, which runs once, on the
+final values, and raises `ValueError`; `lmctl.config.build` puts the key in front. No torch here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def check_seed(seed: int) -> None:
 
 
 def check_name(name: str | None, run_dir: str) -> None:
-    """Runs are called by what is one folder, or folders, below runs/; anything else is for `run_dir`."""
+    """ValueError unless the name of a run is a relative path that stays below runs/; other places are set by
+    `run_dir`."""
     if not run_dir.strip():
         raise ValueError("run_dir must not be empty")
     if name is None:
@@ -48,12 +49,12 @@ def check_name(name: str | None, run_dir: str) -> None:
 
 
 STEPS = 3600
-"""The budget of a run that names none: some minutes of the default model on two CPU cores."""
+"""Default budget in steps: some minutes of the default model on two CPU cores."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: whichever limit is reached first. The schedule follows it."""
+    """Training budget: whichever limit is reached first. The learning-rate schedule spans it."""
 
     steps: Optional[int] = key(None, f"optimiser steps; null: {STEPS} if nothing else limits the run")
     tokens: Optional[int] = key(None, "real (non-padding) tokens seen")
@@ -65,14 +66,14 @@ class Budget:
 
     @property
     def most_steps(self) -> Optional[int]:
-        """The limit in optimiser steps, or None if only something else limits the run."""
+        """The limit in optimiser steps, or None if only another unit limits the run."""
         others = (self.tokens, self.epochs, self.minutes)
         return STEPS if self.steps is None and others == (None, None, None) else self.steps
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How many rows make one optimiser step, and how they are cut up."""
+    """Rows per optimiser step, micro-batches and sequence length."""
 
     size: Optional[int] = key(8, "rows per optimiser step, over all processes and micro-batches")
     tokens: Optional[int] = key(None, "instead of size: positions per optimiser step (size = tokens / seq_len)")
@@ -114,7 +115,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """When the whole state of the run is saved."""
+    """When checkpoints with the whole training state are saved."""
 
     every: Optional[int] = key(None, "optimiser steps between checkpoints; null: as often as eval.every says")
     keep: int = key(2, "newest checkpoints kept; the best one is kept besides")
@@ -127,7 +128,7 @@ class Checkpointing:
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Stop when validation stops getting better, and export the best model instead of the last."""
+    """Early stopping on a validation metric; the best model is exported instead of the last."""
 
     metric: str = key("loss", "validation metric to watch: loss, or <task>/<term or metric>")
     patience: Optional[int] = key(None, "validations without improvement before stopping; null: never stop early")
@@ -141,7 +142,7 @@ class EarlyStop:
 
 @dataclass(frozen=True)
 class Logging:
-    """What goes into the record between validations."""
+    """Training metrics in the record between validations."""
 
     every: int = key(10, "optimiser steps between log points")
 
@@ -151,7 +152,7 @@ class Logging:
 
 @dataclass(frozen=True)
 class Student:
-    """Where a student with a teacher begins."""
+    """How a student with a teacher is initialised."""
 
     from_teacher: Any = key(None, "layers of the teacher: uniform, first, last or a list; null: random weights")
 
@@ -160,6 +161,6 @@ class Student:
 class ProcessLauncherConfig:
     """Option `process` of Hydra's own group `hydra/launcher`: how the jobs of a sweep are run."""
 
-    _target_: str = "hydra_plugins.lmctl.ProcessLauncher"  # Hydra takes plugins by a name below hydra_plugins only
+    _target_: str = "hydra_plugins.lmctl.ProcessLauncher"  # Hydra accepts plugins only below the package hydra_plugins
     n_jobs: int = key(1, "jobs at the same time")
     gpus_per_job: int = key(0, "GPUs dealt out to each job; 0: every job sees all of them")

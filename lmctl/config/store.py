@@ -1,4 +1,4 @@
-"""What Hydra is told of verbs: their tables, and the configs of those that have no YAML file."""
+"""Registering the verbs in Hydra's config store: their schemas, and the configs of verbs without a YAML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmctl.config.verb import Verb
 
 
 def conf_dir() -> Path:
-    """Where the shipped YAML lies: inside an installed wheel, beside the package in a checkout."""
+    """Directory of the shipped YAML: inside an installed wheel, next to the package in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for candidate in (package / "conf", package.parent / "conf"):
         if (candidate / "train.yaml").is_file():
@@ -23,30 +23,30 @@ def conf_dir() -> Path:
 
 
 def register(one: Verb[Any]) -> None:
-    """Make `schema_VERB`, `groups_VERB`, and the config itself of a verb without a YAML file, known to Hydra."""
+    """Add `schema_VERB`, `groups_VERB`, and the config itself of a verb without a YAML file, to the config store."""
     store = ConfigStore.instance()
     if f"schema_{one.name}.yaml" in store.repo:
         return
     chosen = [{group: option} for group, option in defaults(one.schema).items()]
     store.store(name=f"groups_{one.name}", node={"defaults": [*chosen, "_self_"]}, provider="lmctl")
-    store.store(name=f"schema_{one.name}", node=_thawed(structured(one.schema)), provider="lmctl")
+    store.store(name=f"schema_{one.name}", node=_writable(structured(one.schema)), provider="lmctl")
     if not _file_of(one).is_file():
         store.store(name=one.name, node=OmegaConf.create(settings_of(one)), provider="lmctl")
 
 
 def register_launcher() -> None:
-    """Make the settings of `hydra/launcher=process` known to Hydra."""
-    launcher = _thawed(OmegaConf.structured(ProcessLauncherConfig))
+    """Add the settings of `hydra/launcher=process` to the config store."""
+    launcher = _writable(OmegaConf.structured(ProcessLauncherConfig))
     ConfigStore.instance().store(group="hydra/launcher", name="process", node=launcher, provider="lmctl")
 
 
 def _file_of(one: Verb[Any]) -> Path:
-    """Where the config of a verb lies, if it is one that people read."""
+    """Path of a verb's YAML file, which need not exist."""
     return conf_dir() / f"{one.name}.yaml"
 
 
 def settings_of(one: Verb[Any]) -> dict[str, Any]:
-    """The config of a verb as its YAML file has it; of one without a file, what the file would have."""
+    """The config of a verb as in its YAML file; of one without a file, what the file would contain."""
     if (file := _file_of(one)).is_file():
         return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))
     logging = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
@@ -57,10 +57,10 @@ def settings_of(one: Verb[Any]) -> dict[str, Any]:
     }
 
 
-def _thawed(node: Any) -> Any:
-    """OmegaConf makes nodes of frozen dataclasses read-only, which would refuse every override."""
+def _writable(node: Any) -> Any:
+    """A writable node: OmegaConf makes nodes of frozen dataclasses read-only, and these refuse every override."""
     if isinstance(node, DictConfig):
         node._set_flag("readonly", None)
         for child in node._content.values() if isinstance(node._content, dict) else ():
-            _thawed(child)
+            _writable(child)
     return node

@@ -1,8 +1,7 @@
-"""The table of a verb's config: each field of its dataclass is a row, and all that is known of a key stands there.
+"""The table of a verb's config: each field of its dataclass declares one key or config group.
 
-A config group is one row, `precision: Precision = group("fp32", "number formats")`: its base class, its default and
-what it is for. Schema, defaults list, help, what stands for a component, and what makes a run the run it is are all
-read from the rows.
+A config group is one field, `precision: Precision = group("fp32", "number formats")`: its base class, its default and
+its purpose. Schema, defaults list, help, and the identity of a run are generated from the fields.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 MISSING: Any = "???"
-"""OmegaConf's word for a value that has to be given. Importing OmegaConf takes longer than the whole of the help."""
+"""OmegaConf's mark of a required value. It is not imported, because importing OmegaConf takes longer than the whole
+help."""
 
 
 def key(default: Any, help: str, aka: tuple[str, ...] = (), *, identity: bool = True, control: bool = True) -> Any:
-    """A key with its default and one line of help; `aka`: what other tools call it, for whoever types that.
+    """A key with its default and one line of help; `aka`: names of it in other tools, for suggestions.
 
-    `identity`: whether a run with another value is another run, which a checkpoint may not go on as. `control`:
-    whether it decides what becomes of a student that has no teacher. Both hold for all below a section.
+    `identity`: a run with another value is a different run, as which a checkpoint cannot be resumed. `control`: it also
+    decides the control, a student without a teacher. Both apply to all keys of a section.
     """
     metadata = {"help": help, "aka": aka, "identity": identity, "control": control}
     if isinstance(default, type):
@@ -30,13 +30,13 @@ def key(default: Any, help: str, aka: tuple[str, ...] = (), *, identity: bool = 
 
 
 def group(default: str | None, help: str, *, identity: bool = True, control: bool = True) -> Any:
-    """A config group with its default option and a few words of help; annotated with the base class of its options.
-    One whose default is None may be left empty."""
+    """A config group with its default option and a few words of help; the annotation is the base class of its options.
+    One whose default is None may be empty."""
     return _group({"group": default, "purpose": help, "identity": identity, "control": control})
 
 
 def same(table: type[Any], name: str, **changes: Any) -> Any:
-    """The group of that name in another table, but for `changes` (`group=None`: it may be left empty)."""
+    """The group of that name in another table, with `changes` (`group=None`: it may be empty)."""
     return _group({**rows(table)[name].metadata, **changes})
 
 
@@ -46,12 +46,12 @@ def _group(metadata: Mapping[str, Any]) -> Any:
 
 
 def rows(schema: type[Any]) -> dict[str, Field[Any]]:
-    """The rows by key."""
+    """The fields of a table by key."""
     return {row.name: row for row in fields(schema)}
 
 
 def groups_of(schema: type[Any]) -> list[str]:
-    """The keys of a verb's config that components stand at."""
+    """The keys that are config groups."""
     return [name for name, row in rows(schema).items() if is_group(row)]
 
 
@@ -74,22 +74,22 @@ def without_none(hint: Any) -> Any:
 
 
 def defaults(schema: type[Any]) -> dict[str, str | None]:
-    """The option that each group has by default."""
+    """The default option of each group."""
     return {name: row.metadata["group"] for name, row in rows(schema).items() if is_group(row)}
 
 
 def purposes(schema: type[Any]) -> dict[str, str]:
-    """What each group is for, in a few words."""
+    """A short description of each group."""
     return {name: row.metadata["purpose"] for name, row in rows(schema).items() if is_group(row)}
 
 
 def without(schema: type[Any], mark: str) -> tuple[str, ...]:
-    """The keys that are said not to be part of `mark`, `identity` or `control`."""
+    """The keys whose `mark` (`identity` or `control`) is False."""
     return tuple(name for name, row in rows(schema).items() if not row.metadata.get(mark, True))
 
 
 def structured(schema: type[Any]) -> Any:
-    """The table as the typed root of a config, in which a group may hold anything."""
+    """The table as OmegaConf's structured config, in which a group may have any value."""
     from omegaconf import OmegaConf
 
     return OmegaConf.structured(make_dataclass(schema.__name__, list(_typed_rows(schema)), frozen=True))

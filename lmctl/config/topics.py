@@ -1,5 +1,5 @@
-"""`--help WORD` and `lmctl list WORD`: a group, an option, a key or a section of keys in words, read from the config
-itself."""
+"""Help texts for `--help WORD` and `lmctl list WORD`: a group, an option, a key or a section, generated from the
+config."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ OTHERS = {
     "objective": "what is predicted from what",
     "recipe": "settings that reproduce a known result",
 }
-"""The config groups that stand in no table, in a few words."""
+"""Descriptions of the config groups that are in no table."""
 WIDEST = 100
 LONGEST_DEFAULT = 32
 
 
 def terminal_width() -> int:
-    """Columns for a text."""
+    """Width of the text in columns."""
     return min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
 
 
 def purpose(group: str) -> str:
-    """What a config group is for, in a few words: the tables of the verbs say it."""
+    """A short description of a config group, from the tables of the verbs."""
     known = (purposes(one.schema) for one in verbs().values())
     return OTHERS.get(group) or next((each[group] for each in known if group in each), "")
 
 
 def topic_help(composer: Composer, word: str) -> str:
-    """What `--help WORD` prints: a group, an option, a key, a section of keys. ConfigError if there is nothing of that
-    name."""
+    """The text of `--help WORD` for a group, an option, a key or a section; ConfigError if there is no match."""
     width = terminal_width()
     group, _, option = word.replace("=", ".", 1).partition(".")
     if group in composer.all_groups and option in ("", *composer.options(group)):
@@ -66,7 +65,7 @@ def _option(composer: Composer, group: str, option: str, width: int) -> list[str
 
 
 def _keys(keys: list[Described], width: int) -> list[str]:
-    """Keys that several options have in the same words are shown once."""
+    """Keys that several options share with the same text are shown once."""
     options: dict[Described, list[str]] = {}
     for key in keys:
         options.setdefault(replace(key, option=""), []).append(key.option)
@@ -86,7 +85,7 @@ def _no_topic(composer: Composer, word: str) -> ConfigError:
     for known in [group] if group in component_groups(composer) else component_groups(composer):
         names += [f"{known}.{option}" for option in composer.options(known)]
         if (default := composer.defaults.get(known)) is not None:
-            names += [f"{known}.{key.key}" for key in composer.keys(known, default)]  # composing takes longer
+            names += [f"{known}.{key.key}" for key in composer.keys(known, default)]  # faster than composing
     close = nearest(word, names) or nearest(word, [name.rpartition(".")[2] for name in names])
     hint = f"; did you mean {close}?" if close else ""
     return ConfigError(
@@ -95,14 +94,14 @@ def _no_topic(composer: Composer, word: str) -> ConfigError:
 
 
 def key_table(keys: Iterable[Described], width: int) -> list[str]:
-    """Key, type, default and purpose; a default that is long is cut, `--cfg job` shows it whole."""
+    """A table of key, type, default and purpose; a long default is truncated, `--cfg job` shows it whole."""
     rows = [(key.name, key.kind, _short(key.default), key.purpose) for key in keys]
     wide = [max((len(row[column]) for row in rows), default=0) for column in (0, 1, 2)]
     heads = ["  ".join(f"{row[c]:<{wide[c]}}" for c in (0, 1, 2)) for row in rows]
     if sum(wide) + 6 <= width * 2 // 3:
         return table([(head, row[3]) for head, row in zip(heads, rows, strict=True)], width)
     lines = []
-    for head, row in zip(heads, rows, strict=True):  # names are too long for what they are for to stand beside them
+    for head, row in zip(heads, rows, strict=True):  # names are too long for a column of purposes beside them
         lines += [f"  {head}".rstrip(), *(f"      {line}" for line in textwrap.wrap(row[3], width - 6))]
     return lines
 
@@ -112,7 +111,7 @@ def _short(text: str) -> str:
 
 
 def table(rows: Any, width: int) -> list[str]:
-    """Two columns, the second one wrapped below itself."""
+    """Two columns, the second one wrapped."""
     left = max((len(name) for name, _ in rows), default=0)
     lines = []
     for name, text in rows:

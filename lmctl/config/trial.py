@@ -1,6 +1,6 @@
-"""Words of a command line that a config cannot be composed with, all of them told together.
+"""Finding all wrong overrides of a command line, so that they are reported together.
 
-Hydra ends at the first one; so the others are tried without it.
+Hydra stops at the first one; the others are found by composing again without it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ C = TypeVar("C")
 
 
 class Several(Exception):
-    """What went wrong, word by word, as it was raised; of one round, names or values."""
+    """Several errors as they were raised, one per wrong word; all about names or all about values."""
 
     def __init__(self, errors: list[Exception]) -> None:
         super().__init__(str(errors[0]))
@@ -26,25 +26,25 @@ class Several(Exception):
 
 
 def tried(compose: Callable[[list[str]], C], words: list[str], groups: Container[str], look: Callable[[C], None]) -> C:
-    """`compose(words)`. If several words are wrong, `Several` instead of the error of the first one; where all names
-    are right, with what is wrong with the values of the rest, at which `look` looks."""
+    """`compose(words)`. If several words are wrong, raises `Several` instead of the first error; if all names are
+    right, `look` adds wrong values of the rest."""
     try:
         return compose(words)
     except Exception as error:
         first = error
-    # Not inside `except`: the errors of the others must not seem to come from the first.
+    # Not inside `except`: otherwise Python would chain the other errors to the first.
     found = sorted(_errors(compose, words, first, groups, look), key=lambda one: one[0])
     names = [error for _, error in found if not is_about_a_value(error)]
-    told = names or [error for _, error in found]
-    raise told[0] if len(told) == 1 else Several(told)
+    reported = names or [error for _, error in found]
+    raise reported[0] if len(reported) == 1 else Several(reported)
 
 
 def is_about_a_value(error: Exception) -> bool:
-    """Whether all names are right, as far as `error` says."""
+    """Whether `error` is about a value, which means that all names are right."""
     first = error.errors[0] if isinstance(error, ConfigErrors) else error
     if isinstance(first, ConfigError):
         return not isinstance(first, WrongName)
-    return any(isinstance(cause, ValidationError) for cause in _causes(first))
+    return any(isinstance(cause, ValidationError) for cause in _exception_chain(first))
 
 
 def _errors(
@@ -54,7 +54,7 @@ def _errors(
     groups: Container[str],
     look: Callable[[C], None],
 ) -> Iterator[tuple[int, Exception]]:
-    """Each error with the place of its word; those that are about none come last."""
+    """Each error with the index of its word; errors about no single word come last."""
     rest, values = list(words), True
     while True:
         word = culprit(error, rest)
@@ -63,7 +63,7 @@ def _errors(
         if word is None:
             return
         group = _key(word).partition("@")[0]
-        # Without the option that was meant nobody knows which keys there are.
+        # Keys of a group are dropped with its wrong option: they cannot be checked without it.
         rest = [one for one in rest if one != word and not (group in groups and "." in _key(one))]
         try:
             composed = compose(rest)
@@ -79,8 +79,8 @@ def _errors(
 
 
 def culprit(error: Exception, words: list[str]) -> str | None:
-    """The word that `error` is about; None if that cannot be told."""
-    for cause in _causes(error):
+    """The word that caused `error`; None if unknown."""
+    for cause in _exception_chain(error):
         key = None
         if isinstance(cause, OverrideParseException):
             return cause.override if cause.override in words else None
@@ -99,7 +99,7 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

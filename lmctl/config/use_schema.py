@@ -1,5 +1,4 @@
-"""What the configs of the verbs that use a finished model have in common; and the config of `eval`, which its suites
-know, too."""
+"""Config keys shared by the verbs that use a finished model, and the config of `eval`, which its suites import."""
 
 from __future__ import annotations
 
@@ -27,11 +26,11 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "robustness": (),
     "loss": (),
 }
-"""By name, each with the libraries that it needs besides those that every verb does."""
+"""The suites by name, each with the optional libraries that it needs."""
 SPLITS = ("auto", "all", "train", "valid")
 CASES = ("as_is", "lower", "sentence")
 LENGTH = ("max_length", "max_tokens", "length")
-"""What other tools call max_new_tokens."""
+"""Names of max_new_tokens in other tools."""
 BEAMS = ("num_beams", "beam_size", "beam_width")
 BATCH = ("batch_size", "per_device_eval_batch_size")
 MODEL_PATH = "a run, finished or not, one of its checkpoints, a Hugging Face directory or a hub id"
@@ -40,10 +39,10 @@ CASE = "before a text is scored: as_is, lower, or sentence (lower, but first let
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Root of `lmctl eval`."""
+    """Root config of `lmctl eval`."""
 
-    data: Optional[Source] = same(Run, "data", group=None)  # what the run was trained on, the part that it held out
-    precision: Optional[Precision] = same(Run, "precision", group=None)  # as saved; any other is measured beside it
+    data: Optional[Source] = same(Run, "data", group=None)  # null: the held-out part of the run's training data
+    precision: Optional[Precision] = same(Run, "precision", group=None)  # null: as saved; another is compared
     quantize: Optional[Quantization] = group(None, "weights of a finished model in fewer bits")
     runner: Runner = same(Run, "runner")
     model_path: Place = key(MISSING, MODEL_PATH)

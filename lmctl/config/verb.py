@@ -1,8 +1,8 @@
-"""What a verb of the command line is: one class in a file of its own in `lmctl/verbs/`, which is called as the verb is.
+"""The base classes of verbs: a verb is one class in a file of its own in `lmctl/verbs/`, named after it.
 
-The first line of the file says what the verb does, and the class all else that the command line has to know of it, so
-that a new verb is a new file and nothing else.
-Verbs are found by their names, as components are by their `_target_`: nothing below the command line imports one.
+The first line of the file is the verb's description, and the class has everything else that the command line needs, so
+that a new verb is a new file and no other change. Verbs are found by their names, as components are by their
+`_target_`: no layer below the command line imports one.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 C = TypeVar("C")
-"""What a verb is given: its own dataclass, or what it makes of it."""
+"""The config type that `run` receives: the table's dataclass, or what `read` makes of it."""
 
 PACKAGE = "lmctl.verbs"
 ORDER = (
     *("train", "distill", "plan", "prepare", "peek"),
     *("eval", "predict", "generate", "translate", "score", "list"),
 )
-"""How verbs are listed; those that are not named here come last."""
+"""Order of the verbs in the help; others come last."""
 NOTHING_TO_SAVE = "interrupted; nothing had to be saved"
-"""Of verbs that read and tokenise before they do anything that could be saved."""
+"""Message of an interrupted verb that reads and tokenises before it has anything to save."""
 OWN_TEXT = "to train on your own text write data=text data.path={}"
-"""Of verbs that are about what is learnt."""
+"""Hint of verbs that read training data."""
 
 
 class Command:
-    """What can stand behind `lmctl`."""
+    """Any subcommand of `lmctl`."""
 
     interrupted: ClassVar[str] = "interrupted"
-    """What is said when a signal ends it where nothing has to be saved."""
+    """Message when a signal ends it while nothing has to be saved."""
 
     @property
     def name(self) -> str:
@@ -45,59 +45,59 @@ class Command:
 
 
 class WordsCommand(Command, ABC):
-    """One that takes words, and composes no config."""
+    """A subcommand that takes plain words and composes no config."""
 
     @abstractmethod
     def run(self, words: Sequence[str]) -> None:
-        """Do it. Errors are raised."""
+        """Run the command. Errors are raised."""
 
 
 class Verb(Command, ABC, Generic[C]):
-    """One with a config: `lmctl VERB group=option key=value`."""
+    """A subcommand with a config: `lmctl VERB group=option key=value`."""
 
     purpose: ClassVar[str] = ""
-    """The first line of its own help; what `summary` says if it is empty."""
+    """The first line of its own help; `summary` if empty."""
     examples: ClassVar[Sequence[str]] = ()
-    """Three commands."""
+    """Three example commands."""
     often: ClassVar[Sequence[str]] = ()
-    """Groups and keys that people set most, at most ten: the first thing that its help shows."""
+    """The most used groups and keys, at most ten, shown first in its help."""
     schema: ClassVar[type[Any]]
-    """The table of its config (`lmctl.config.table`): the frozen dataclass whose rows are its keys and config groups.
-    Of its groups the last one may choose options of those before it."""
+    """The table of its config (`lmctl.config.table`): the frozen dataclass whose fields are its keys and config groups.
+    The last group may choose options of those before it."""
     alone: ClassVar[str | None] = None
-    """What a path that stands alone was probably meant to be: settings, with {} for the path."""
+    """Suggested settings for a path given alone, with {} for the path."""
     results: ClassVar[str | None] = None
-    """The key that names the file of results. A job of a sweep that has no run directory keeps it in its own."""
+    """The key of its results file. A job of a sweep without a run directory writes it into its own."""
     plans_grids: ClassVar[bool] = False
-    """Whether `-m`, and `stages`, are told in one table by `run_grid`, instead of being run job by job."""
+    """Whether the jobs of `-m` and `stages` are reported in one table by `run_grid` instead of being run one by one."""
 
     @property
     def has_run_dir(self) -> bool:
-        """Whether it writes a run directory, in which it can be gone on with."""
+        """Whether it writes a run directory, which can be resumed."""
         return "run_dir" in rows(self.schema)
 
     def read(self, cfg: DictConfig) -> C:
-        """What `run` is given, from a composed config: the dataclass `schema`, whose groups are components. ConfigError
-        for all that is wrong, told together."""
+        """What `run` receives, built from a composed config: the dataclass `schema` with components as its groups.
+        ConfigError with all mistakes."""
         from lmctl.config.build import read_root
 
         return cast(C, read_root(cfg, self.schema))
 
     def check(self, cfg: DictConfig) -> None:
-        """ConfigError for what ends a sweep if one of its jobs is like that: wrong keys, values and components."""
+        """ConfigError for mistakes in one job that stop the whole sweep: wrong keys, values and components."""
         from lmctl.config.build import check
 
         check(cfg, self.schema)
 
     def refuse(self, cfg: DictConfig) -> None:
-        """ConfigError for what is told of a job in the table of its sweep: a combination that is not legal."""
+        """ConfigError for an illegal combination, which fails only its own job of a sweep."""
 
     @abstractmethod
     def run(self, config: C) -> None:
-        """Do it. Errors are raised."""
+        """Run the verb. Errors are raised."""
 
     def run_grid(self, jobs: Sequence[tuple[str, list[str], DictConfig]]) -> int:
-        """Do it for all jobs (name, overrides, config) of a sweep, or of stages; how many were refused."""
+        """Run all jobs (name, overrides, config) of a sweep, or of stages; returns how many were refused."""
         raise NotImplementedError
 
 
@@ -109,7 +109,7 @@ def names() -> list[str]:
 
 
 def summary(name: str) -> str:
-    """What a verb does, in half a line: the first line of its file says it, as that of an option's YAML does."""
+    """A one-line description of a verb: the first line of its file."""
     for folder in _folders():
         if os.path.isfile(file := os.path.join(folder, f"{name}.py")):
             with open(file, encoding="utf-8") as text:
@@ -118,7 +118,7 @@ def summary(name: str) -> str:
 
 
 def _folders() -> Iterable[str]:
-    """Where the files of verbs lie."""
+    """Directories that contain verb files."""
     return list(import_module(PACKAGE).__path__)
 
 
@@ -128,7 +128,7 @@ def verbs() -> dict[str, Verb[Any]]:
 
 
 def command(name: str) -> Command:
-    """The verb of that name."""
+    """The subcommand of that name."""
     module = import_module(f"{PACKAGE}.{name}")
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Command)]
     (own,) = [kind for kind in kinds if kind.__module__ == module.__name__]
@@ -136,7 +136,7 @@ def command(name: str) -> Command:
 
 
 def verb(name: str) -> Verb[Any]:
-    """The verb of that name, which has a config."""
+    """The verb of that name."""
     found = command(name)
     assert isinstance(found, Verb)
     return found

@@ -1,1 +1,2 @@
-"""The ground floor: nouns, errors and small tools that every other room may use. Imports nothing else of lmctl."""
+"""The lowest layer: data types, errors and small utilities that every other package may import. Imports nothing else of
+lmctl."""

@@ -1,7 +1,7 @@
-"""Batches, and the words for what is in them: kinds of rows, families of networks, targets, terms of a loss.
+"""Batches and the types in them: kinds of rows, families of networks, targets, terms of a loss.
 
-Shapes are written with R rows, L positions in a row, N targets, H hidden units, V pieces of vocabulary, here and in the
-protocols beside this file.
+Shapes are written with R rows, L positions in a row, N targets, H hidden units, V tokens in the vocabulary, here and in
+the base classes of the groups.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ if TYPE_CHECKING:
 Split: TypeAlias = Literal["train", "valid"]
 
 Kind: TypeAlias = Literal["documents", "labelled", "parallel"]
-"""What the rows of a source are: documents of sentences; one text or two with a label; a text and its translation."""
+"""The kind of rows of a source: documents of sentences; one or two texts with a label; a text and its translation."""
 
 Family: TypeAlias = Literal["encoder", "decoder", "seq2seq"]
-"""Which positions a network lets look at which: all at all; each at those before it; a decoder at an encoder."""
+"""Attention pattern of a network: bidirectional; causal; a decoder with cross-attention to an encoder."""
 
 LabelKind: TypeAlias = Literal["class", "classes", "number"]
-"""What a label is: one of several classes, any number of them, or a number."""
+"""The kind of a label: one of several classes (single-label), any number of them (multi-label), or a number
+(regression)."""
 
 Document: TypeAlias = "list[str]"
-"""The sentences of one document, in order, each a non-empty string without line breaks; or its lines, each with the
-line break that ends it, where a text is read as it stands. A source that knows the text they were cut from gives
-`Written` ones."""
+"""The sentences of one document, in order, each a non-empty string without line breaks; or its lines, each with its
+line break, where the raw text is read. A source that knows the raw text gives `DocumentWithText` documents."""
 
 Terms: TypeAlias = "dict[str, Tensor]"
-"""Named parts of a loss, each a scalar *summed* over its targets; the runner divides once, by the global count."""
+"""Terms of a loss by name, each a scalar *summed* over its targets; the train step divides once, by the global
+count."""
 
 
-class Written(list[str]):
-    """The sentences of a document that know the text they were cut from: `text`, as it stands in its file, white space
-    and all. A slice knows its part of it. What is made of the sentences anew (noise, say) is a plain list again, unless
-    `rewritten` makes it."""
+class DocumentWithText(list[str]):
+    """The sentences of a document together with the raw text they were split from: `text`, exactly as it stands in its
+    file, with its white space. A slice keeps its part of the text. A list built from the sentences (with noise, say) is
+    a plain list, unless `rewritten` builds it."""
 
     def __init__(self, sentences: Iterable[str] = (), text: str = "") -> None:
         super().__init__(sentences)
@@ -58,20 +59,19 @@ class Written(list[str]):
         if not isinstance(place, slice):
             return super().__getitem__(place)
         part, spans = super().__getitem__(place), self._spans()[place]
-        return Written(part, self.text[spans[0][0] : spans[-1][1]]) if spans else part
+        return DocumentWithText(part, self.text[spans[0][0] : spans[-1][1]]) if spans else part
 
     def rewritten(self, sentences: Sequence[str]) -> list[str]:
-        """Other sentences, as many, with what stands between them in the text."""
+        """As many replacement sentences, joined by the same separators (white space) as in the text."""
         text, end, spans = "", 0, self._spans()
         if not spans:
             return list(sentences)
         for other, (start, stop) in zip(sentences, spans, strict=True):
             text, end = text + self.text[end:start] + other, stop
-        return Written(sentences, text + self.text[end:])
+        return DocumentWithText(sentences, text + self.text[end:])
 
     def _spans(self) -> list[tuple[int, int]]:
-        """Where each sentence begins and ends in the text, which holds the same characters in the same order but for
-        white space; [] if it does not."""
+        """(start, end) of each sentence in the text; [] if the characters of both differ in more than white space."""
         solid = [place for place, character in enumerate(self.text) if not character.isspace()]
         sizes = [len("".join(sentence.split())) for sentence in self]
         if sum(sizes) != len(solid) or 0 in sizes:
@@ -81,9 +81,9 @@ class Written(list[str]):
 
 
 def whole_text(sentences: Sequence[str]) -> str:
-    """The text of a document: as it stands where that is known, else its sentences with a space between them; none
-    where one ends in a line break, or where Chinese meets Chinese."""
-    if isinstance(sentences, Written):
+    """The raw text of a document if it is known, else its sentences joined by spaces; no space beside white space or
+    between two CJK characters."""
+    if isinstance(sentences, DocumentWithText):
         return sentences.text
     text = ""
     for sentence in sentences:
@@ -94,11 +94,11 @@ def whole_text(sentences: Sequence[str]) -> str:
 
 _WIDE = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 _NO_SPACE = re.compile(rf"\s|[{_WIDE}]{{2}}")
-"""White space on either side, or scripts that are written without spaces on both."""
+"""White space on either side, or CJK characters on both."""
 
 
 class Row(NamedTuple):
-    """One row of a source."""
+    """One row (example) of a source."""
 
     texts: list[str]
     """The sentences of a document; or one text, or two; or a text and its translation."""
@@ -109,28 +109,28 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Targets:
-    """What one term of the loss is asked to predict."""
+    """What one term of the loss predicts: positions and labels."""
 
     positions: Tensor
-    """int64 [N]: places in the flattened [R * L] batch (of the decoder's side, where there are two); the rows
-    themselves, 0 to R - 1, where a whole row is asked about."""
+    """int64 [N]: indices into the flattened [R * L] batch (of the decoder's inputs in an encoder-decoder); row indices
+    0 to R - 1 where the label belongs to a whole row."""
     labels: Tensor
-    """The right answer at each of them: int64 [N]; or float32 [N] for numbers, float32 [N, C] of zeros and ones
-    where several classes may hold."""
+    """The label of each: int64 [N] classes; or float32 [N] for regression, float32 [N, C] of zeros and ones for
+    multi-label classification."""
 
 
 class RowNumbers(NamedTuple):
-    """Which rows of their task a batch is made of; in the host's memory."""
+    """Row number and epoch of each row of a batch, as numpy arrays on the host."""
 
     numbers: np.ndarray
     """int64 [R]"""
     epochs: np.ndarray
-    """int64 [R]: as it is in which epoch."""
+    """int64 [R]: the epoch of each row; masks and noise differ between epochs."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one task, ready for the model."""
+    """Rows of one task, collated for the model."""
 
     task: str
     inputs: dict[str, Tensor]
@@ -138,27 +138,28 @@ class Batch:
 
     - `token_type_ids` int64 [R, L];
     - `attention_mask` bool [R, L], only when there is padding;
-    - in its place `documents` int64 [R, L] where documents that share a row must not see each other: the number of the
-      document in its row, -1 for padding; with `position_ids` int64 [R, L] that begin anew in each;
+    - instead of it `documents` int64 [R, L] where attention must not cross the documents of a row: the index of the
+      document in its row, -1 for padding; with `position_ids` int64 [R, L] that restart in each document;
     - `decoder_input_ids` int64 [R, T] and, only when there is padding, `decoder_attention_mask` bool [R, T];
-    - `track` int64 [R] and `fresh` bool [R] where a recurrent network carries its state from batch to batch: the
-      row goes on where the last row of its track ended, unless it is fresh;
-    - `draws` float32 [N] in [0, 1): a random number for each of the masks that the network fills in itself."""
+    - `track` int64 [R] and `fresh` bool [R] where a recurrent network carries its state between batches: a row
+      continues from the final state of the last row of its track, unless it is fresh;
+    - `draws` float32 [N] in [0, 1): a random number for each mask that the network fills in itself (ELECTRA)."""
     targets: dict[str, Targets]
-    """Per term of the loss. Its name is the name of the term."""
+    """By the name of the loss term."""
     tokens: int
-    """Real tokens in the batch, padding not counted."""
+    """Tokens in the batch without padding."""
     rows: RowNumbers | None = None
-    """Where the rows can be found again by their numbers."""
+    """Row numbers and epochs, by which cached teacher logits are found."""
     generated: bool = False
-    """Whether the student wrote what is asked about: a teacher's opinion of it counts then, the text does not."""
+    """Whether the student generated the targets (on-policy distillation): only the teacher's loss counts then, not
+    cross-entropy."""
 
     def counts(self) -> dict[str, int]:
         """Number of targets per term."""
         return {name: len(target.labels) for name, target in self.targets.items()}
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`; copies do not block the host where memory is pinned."""
+        """The same batch on `device`; copies to a GPU are asynchronous, from pinned memory."""
         if self.inputs["input_ids"].device == device:
             return self
 
@@ -171,7 +172,8 @@ class Batch:
 
 
 def padding_mask(name: str, lengths: np.ndarray, width: int) -> dict[str, Tensor]:
-    """`{name: bool [R, width]}`, true where rows of `lengths` int64 [R] have pieces; nothing if all are full."""
+    """Attention mask `{name: bool [R, width]}`, true at the tokens of rows with `lengths` int64 [R]; {} if there is no
+    padding."""
     import torch
 
     if (lengths >= width).all():
@@ -179,8 +181,8 @@ def padding_mask(name: str, lengths: np.ndarray, width: int) -> dict[str, Tensor
     return {name: torch.from_numpy(np.arange(width) < lengths[:, None])}
 
 
-def rectangle(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of different lengths as int64 [R, longest], filled up at the end, and their lengths int64 [R]."""
+def pad_rows(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pad rows of different lengths at the end: int64 [R, longest], and their lengths int64 [R]."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     ids = np.full((len(rows), int(lengths.max(initial=0))), pad, dtype=np.int64)
     for place, row in enumerate(rows):

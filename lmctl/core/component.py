@@ -1,4 +1,4 @@
-"""What every option of every config group is."""
+"""The base class of the options of all config groups."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from lmctl.plan import Plan
 
 MAY_CHANGE: Mapping[str, bool] = {"identity": False}
-"""Metadata of a field that may change when a run goes on: `field(default=None, metadata=MAY_CHANGE)`."""
+"""Metadata of a field whose value may change when a run is resumed: `field(default=None, metadata=MAY_CHANGE)`."""
 
 
 class Component(ABC):  # noqa: B024  (what is abstract differs from group to group)
-    """An option of a config group: a frozen dataclass whose fields are the keys of its YAML, whose annotations are
-    their types, and whose `__post_init__` holds their rules (`ValueError`; the key is put in front).
+    """An option of a config group: a frozen dataclass that is the schema of its YAML.
 
-    Each group has one abstract base class, in `lmctl/<group>/base.py`, and that is its whole contract: what must be
-    there is abstract, what may be left out has its default there.
+    Its fields are the keys, its annotations the types, and `__post_init__` holds their rules (`ValueError`; the key is
+    put in front). Each group has one abstract base class, in `lmctl/<group>/base.py`, and that is its whole contract:
+    required members are abstract, optional ones have their default there.
     """
 
     def __init_subclass__(cls) -> None:
@@ -32,11 +32,11 @@ class Component(ABC):  # noqa: B024  (what is abstract differs from group to gro
 
     @property
     def imports(self) -> tuple[str, ...]:
-        """Top-level packages that its work needs besides those that every run does. A config is refused where one is
-        not installed (`core/extras.py`), and their memory is counted (`lmctl plan`)."""
+        """Top-level packages that it needs besides the required ones. A config is refused if one is not installed
+        (`core/extras.py`); `lmctl plan` counts their memory."""
         return ()
 
     def check(self, plan: Plan) -> Iterator[ConfigError]:
-        """Why this does not go with the rest of a finished plan, each with the nearest choice that would. Asked of
-        every component before any work."""
+        """Conflicts with the rest of a complete plan, each with the nearest choice that works. Called for every
+        component before any work starts."""
         yield from ()

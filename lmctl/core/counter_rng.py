@@ -1,9 +1,9 @@
-"""Random numbers from a counter instead of a stream.
+"""Counter-based random numbers (Philox) instead of a stateful generator.
 
-A mask drawn from a global generator depends on everything drawn before it, so a resumed run sees other masks
-than the undisturbed one, and so does a run that splits its batch differently. Here every row of every epoch has
-its own numbers: Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), keyed by the seed
-and the purpose, with (epoch, row) as its counter. Nothing has to be saved, and any row can be drawn at any time.
+Masks from a global generator depend on all numbers drawn before, so they change when a run is resumed or when a batch
+is split differently. Here every row of every epoch has its own random numbers: Philox (Salmon et al. 2011, "Parallel
+random numbers: as easy as 1, 2, 3"), keyed by the seed and the purpose, with (epoch, row) as its counter. No state is
+saved, and the numbers of any row can be computed at any time.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ class CounterRng:
     purpose: str
 
     def named(self, suffix: str) -> CounterRng:
-        """The numbers of another purpose under the same seed."""
+        """The random numbers of another purpose under the same seed."""
         return CounterRng(self.seed, f"{self.purpose}/{suffix}")
 
     def generator(self, epoch: int, row: int) -> np.random.Generator:
-        """A generator of its own for one row of one epoch, where nobody knows how many numbers will be needed."""
+        """A numpy Generator for one row of one epoch, where the number of draws is not known beforehand."""
         key = (self.seed & 0xFFFFFFFFFFFFFFFF) | (zlib.crc32(self.purpose.encode()) << 64)
-        # Philox counts blocks in the lowest word; row and epoch sit above it, so streams cannot overlap.
+        # Philox counts blocks in the lowest word; row and epoch sit above it, so generators never overlap.
         return np.random.Generator(np.random.Philox(key=key, counter=(epoch << 128) | (row << 64)))
 
     def uniforms(self, epochs: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-        """float64 [R, count] in [0, 1): one line of numbers per (epoch, row)."""
+        """float64 [R, count] in [0, 1): `count` numbers for each (epoch, row)."""
         lines = [self.generator(int(e), int(r)).random(count) for e, r in zip(epochs, rows, strict=True)]
         return np.stack(lines) if lines else np.empty((0, count))
 
     def permutation(self, epoch: int, size: int) -> np.ndarray:
-        """The order of `size` rows in `epoch`: int64 [size]."""
+        """The shuffled order of `size` rows in `epoch`: int64 [size]."""
         return self.generator(epoch, (1 << 64) - 1).permutation(size)

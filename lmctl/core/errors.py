@@ -1,7 +1,7 @@
-"""The exceptions a user can cause, and the exit codes they end in.
+"""User-facing exceptions and their exit codes.
 
-Each message is one or two plain lines: what is wrong, where, and what to do. Jobs raise; only the command
-line turns an exception into an exit code (a `sys.exit` inside a job would take a whole sweep down with it).
+Each message is one or two plain lines: what is wrong, where, and what to do. Jobs raise; only the command line turns an
+exception into an exit code (a `sys.exit` inside a job would end a whole sweep).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of `lmctl`; public, other programs rely on them."""
+    """Exit codes of `lmctl`; a public interface for scripts."""
 
     DONE = 0
     FAILED = 1
@@ -25,7 +25,7 @@ class Exit(IntEnum):
 
 
 class LmctlError(Exception):
-    """An error with a message for the person at the keyboard. `hint` is the remedy, on a line of its own."""
+    """An error whose message is shown to the user. `hint` is the remedy, on a line of its own."""
 
     code = Exit.FAILED
 
@@ -35,52 +35,52 @@ class LmctlError(Exception):
 
 
 class ConfigError(LmctlError):
-    """A wrong key, value or combination; known before any work starts."""
+    """A wrong key, value or combination; raised before any work starts."""
 
     code = Exit.USAGE
 
 
 class ConfigErrors(ConfigError):
-    """Several mistakes, told together: a line for each, and its remedy."""
+    """Several config errors reported at once, each with its remedy."""
 
     def __init__(self, errors: Sequence[ConfigError]) -> None:
         *others, last = errors
-        told = [f"{error}\n  {error.hint}" if error.hint else str(error) for error in others]
-        super().__init__("\nerror: ".join([*told, str(last)]), last.hint)
+        rendered = [f"{error}\n  {error.hint}" if error.hint else str(error) for error in others]
+        super().__init__("\nerror: ".join([*rendered, str(last)]), last.hint)
         self.errors = tuple(errors)
 
 
 def together(errors: Iterable[ConfigError]) -> ConfigError | None:
-    """All of them as one error, or the only one, or None; what several say in the same words is said once."""
+    """Merge errors into one (None if there are none); identical messages are reported once."""
     different = list({str(error): error for error in reversed(list(errors))}.values())[::-1]
     return ConfigErrors(different) if len(different) > 1 else next(iter(different), None)
 
 
 class DataError(LmctlError):
-    """Text or rows that cannot be used; the message names the file and the place in it."""
+    """Text or rows that cannot be used; the message names the file and the line."""
 
     code = Exit.DATA
 
 
 class Diverged(LmctlError):
-    """The loss or the gradients stopped being finite; the weights were not touched by that step."""
+    """Loss or gradients are no longer finite; the weights were not changed by that step."""
 
     code = Exit.DIVERGED
 
 
 class OutOfMemory(LmctlError):
-    """The device has no room for the batch."""
+    """The device has no memory for the batch."""
 
     code = Exit.OUT_OF_MEMORY
 
 
 class DiskError(LmctlError):
-    """A file could not be written; whatever was saved before is intact."""
+    """A file could not be written; files saved before are intact."""
 
     code = Exit.DISK
 
 
 class Stopped(LmctlError):
-    """A signal asked the run to stop and everything is saved: the same command with `resume=auto` goes on."""
+    """A signal stopped the run after everything was saved; the same command with `resume=auto` continues it."""
 
     code = Exit.STOPPED

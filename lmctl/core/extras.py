@@ -1,4 +1,4 @@
-"""Libraries that few settings need: `pip install 'lmctl[EXTRA]'` brings them, and who lacks one is told so."""
+"""Optional dependencies: `pip install 'lmctl[EXTRA]'` installs them; a setting that needs a missing one is refused."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from importlib.util import find_spec
 from lmctl.core.errors import ConfigError
 
 EXTRAS: Mapping[str, str] = {"matplotlib": "plot", "peft": "lora", "sacrebleu": "bleu"}
-"""Library -> the extra that brings it, as pyproject.toml has them."""
+"""Library -> the extra in pyproject.toml that installs it."""
 
 
 def is_installed(library: str) -> bool:
-    """Whether a top-level package can be found; it is not imported."""
+    """Whether a top-level package is installed; it is not imported."""
     return find_spec(library) is not None
 
 
 def install(library: str) -> str:
-    """What to type to have it."""
+    """The command that installs it."""
     return f"pip install 'lmctl[{EXTRAS[library]}]'" if library in EXTRAS else f"pip install {library}"
 
 
 def require(what: str, libraries: Iterable[str]) -> None:
-    """ConfigError if one of the libraries that `what` needs is not there."""
+    """ConfigError if a library that `what` needs is not installed."""
     for library in libraries:
         if not is_installed(library):
             raise ConfigError(f"{what} needs {library}, which is not installed", install(library))

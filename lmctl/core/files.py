@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Atomic file writes: after a crash the old file or the new one is there, never a partial one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lmctl.core.errors import ConfigError, DiskError
 
 
 def sync_file(path: Path) -> None:
-    """Make sure the contents of `path` are on the disk."""
+    """fsync the contents of `path`."""
     with open(path, "rb") as handle:
         os.fsync(handle.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Make sure the names in `path` are on the disk."""
+    """fsync the directory entries of `path`."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -32,7 +32,7 @@ def sync_folder(path: Path) -> None:
 
 
 def nearest_place(place: Path) -> str | None:
-    """A remedy for a path that does not exist: the sibling with the most similar name at the first wrong step."""
+    """A hint for a path that does not exist: the most similar sibling at the first wrong component."""
     for step in reversed([place, *place.parents]):
         if step.exists():
             continue
@@ -53,7 +53,7 @@ def digest(path: Path) -> str:
 
 @contextmanager
 def whole(path: Path) -> Iterator[TextIO]:
-    """A file to write text to, a part at a time, which replaces `path` when all is written: whole or not at all."""
+    """A text file to write step by step, which replaces `path` atomically at the end."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(partial, "w", encoding="utf-8", newline="") as handle:
@@ -68,42 +68,42 @@ def whole(path: Path) -> Iterator[TextIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text`, whole or not at all."""
+    """Replace the contents of `path` by `text`, atomically."""
     with whole(path) as handle:
         handle.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON, whole or not at all."""
+    """Replace the contents of `path` by `value` as JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
 
 
 _OF_A_DISK = re.compile(r"os error \d+|I/O error|No space left|PytorchStreamWriter|inline_container|\[enforce fail")
-"""How libraries that have errors of their own (safetensors, tokenizers, torch's archives) word those of a disk."""
+"""How exceptions of libraries (safetensors, tokenizers, torch's archives) describe a disk error."""
 
 
-def of_a_disk(error: BaseException) -> bool:
-    """Whether `error` says that something could not be written, and not that somebody made a mistake."""
+def is_disk_error(error: BaseException) -> bool:
+    """Whether an exception reports a failed write (disk full, I/O error) and no mistake of the user."""
     return isinstance(error, (OSError, DiskError)) or _OF_A_DISK.search(str(error)) is not None
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Inside it, what keeps a library from writing `path` ends in a `DiskError`; any other error stays what it is."""
+    """Context manager: a failed write of a library to `path` becomes a `DiskError`; other exceptions pass unchanged."""
     try:
         yield
     except DiskError:
         raise
-    except Exception as error:  # tokenizers raises this very class
-        if not of_a_disk(error):
+    except Exception as error:  # tokenizers raises plain Exception
+        if not is_disk_error(error):
             raise
         raise disk_error(path, error) from error
 
 
 def disk_error(path: Path, error: BaseException) -> DiskError:
-    """What to tell a person when `path` could not be written."""
-    told = re.search(r"os error (\d+)", str(error))
-    number = getattr(error, "errno", None) or (int(told[1]) if told else None)
+    """The error message for a failed write to `path`."""
+    match = re.search(r"os error (\d+)", str(error))
+    number = getattr(error, "errno", None) or (int(match[1]) if match else None)
     reason = os.strerror(number) if number else (str(error).splitlines() or [type(error).__name__])[0]
     room = next((parent for parent in [path, *path.parents] if parent.exists()), Path("/"))
     status = os.statvfs(room)
@@ -112,26 +112,26 @@ def disk_error(path: Path, error: BaseException) -> DiskError:
     return DiskError(f"cannot write {path}: {reason} ({free} MiB free)", f"{hint}, or choose another run_dir=...")
 
 
-def means_a_place(name: str) -> bool:
-    """Whether `name` can only be meant for a file or folder here, and not for a model on a hub: because it is one,
-    because it is written like one (with a backslash, or below `runs/`, too, where runs go by default), or because the
-    folder it would lie in is here."""
+def is_local_path(name: str) -> bool:
+    """Whether `name` must be a local path and cannot be the id of a model on a hub: because it exists, because it is
+    written like a path (with a backslash, or below `runs/`, the default place of runs), or because its parent folder
+    exists."""
     path = path_of(name)
     written = name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1 or "\\" in name
     return path.exists() or written or (len(path.parts) > 1 and path.parent.is_dir())
 
 
 def path_of(text: str) -> Path:
-    """The file or folder that a person calls `text`: `~` is the home directory, as in a shell."""
+    """The path that a user typed; `~` is expanded as in a shell."""
     return Path(os.path.expanduser(text))
 
 
 _ROOM = 40
-"""Bytes that a folder's name must leave, because temporary names beside it are longer."""
+"""Bytes to leave free in a folder's name, because temporary names beside it are longer."""
 
 
 def refuse_folder(folder: Path, key: str) -> None:
-    """ConfigError, naming `key`, if `folder` can never be made: a file is in the way, or a name is too long."""
+    """ConfigError, naming `key`, if `folder` can never be created: a file is in the way, or a name is too long."""
     if "\0" in str(folder):
         raise ConfigError(f"{key} holds a NUL, which no name may")
     for part in folder.parts:

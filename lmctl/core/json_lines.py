@@ -1,7 +1,7 @@
-"""JSON lines: what other programs read from standard output, and what they have written for lmctl to read.
+"""Reading and writing JSON lines, strictly by RFC 8259.
 
-Every verb that takes `format=json` writes by `emit`, and every verb that reads JSON of no data source reads by
-`parsed`, so that both are JSON as RFC 8259 has it, and not Python's (which has NaN, and half surrogate pairs).
+Every verb with `format=json` writes with `emit`; every verb that reads JSON which is no data source uses `parsed`.
+Python's own JSON also accepts NaN and unpaired surrogates.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from typing import Any
 
 
 def emit(record: Mapping[str, Any]) -> None:
-    """Print one record on standard output, on a line of its own, at once."""
+    """Print one record to standard output as one line, flushed at once."""
     print(line_of(record), flush=True)
 
 
 def line_of(record: Any) -> str:
-    """A record, or any other value, as one line of JSON. Numbers and arrays of numpy and torch are numbers and
-    lists; a number that is not finite is null, because JSON has none; half a surrogate pair is U+FFFD; what JSON does
-    not know (a date, a path) is its text."""
-    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+    """Any value as one line of JSON. numpy and torch numbers and arrays become numbers and lists; a number that is not
+    finite becomes null; an unpaired surrogate becomes U+FFFD; other types (a date, a path) become strings."""
+    return json.dumps(_json_value(record), ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, str):
         return encodable(value)
     if value is None or isinstance(value, bool | int):
@@ -32,24 +31,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {encodable(str(name)): _plain(one) for name, one in value.items()}
+        return {encodable(str(name)): _json_value(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
+        return [_json_value(one) for one in value]
     if hasattr(value, "tolist"):  # numpy and torch, neither of which is imported for this
-        return _plain(value.tolist())
+        return _json_value(value.tolist())
     return encodable(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
 
 
 def encodable(text: str) -> str:
-    """`text` with U+FFFD where half a surrogate pair stands, which UTF-8 cannot say."""
+    """`text` with U+FFFD for unpaired surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def parsed(text: str) -> Any:
-    """The value that `text` is as JSON; ValueError in words if it is none, if a key stands twice in an object, or if
-    a string ends in the middle of a surrogate pair."""
+    """Parse `text` as JSON; ValueError with a plain message if it is not JSON, has a duplicate key, or has an unpaired
+    surrogate in a string."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=_refuse_duplicate_keys)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -60,7 +59,7 @@ def parsed(text: str) -> Any:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

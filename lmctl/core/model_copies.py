@@ -1,4 +1,4 @@
-"""Copies of models whose layers keep their weights in some form of their own."""
+"""Copies of models whose layers store their weights in a special form (quantised, say) as plain float layers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 class InOwnForm:
-    """A module whose weights are kept in some form of their own."""
+    """A module that stores its weights in a special form."""
 
     def restored(self) -> nn.Module:
-        """A plain layer with plain float weights."""
+        """The equivalent plain layer with float weights."""
         raise NotImplementedError
 
 
 def restored_copy(model: nn.Module) -> nn.Module:
-    """A copy of `model` in which every module that is `InOwnForm` stands as a plain layer with plain float weights. The
-    layers in their own form are not copied."""
-    # What `deepcopy` finds in its memo it takes for the copy already made.
+    """A copy of `model` in which every `InOwnForm` module is replaced by a plain layer with float weights. The special
+    layers themselves are not copied."""
+    # `deepcopy` takes an object in its memo as already copied.
     memo: dict[int, object] = {}
     for module in model.modules():
         if isinstance(module, InOwnForm):

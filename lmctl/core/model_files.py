@@ -1,7 +1,7 @@
-"""The files of a model directory, looked at before a library reads them: what is missing, damaged, or of another kind.
+"""Validation of the files of a model directory before a library reads them: missing, damaged, or of another format.
 
-Libraries report a damaged file in whatever way it leads them into, and take a missing one for an empty one. Here every
-file is named, and what to do about it. Nothing large is read: of weights their headers only.
+Libraries report a damaged file by unrelated exceptions, and treat a missing tokenizer as an empty one. Here every error
+names the file and the remedy. Only headers of weights are read.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from lmctl.core.errors import ConfigError
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TASKS = "lmctl_tasks.json"
-"""Written beside the weights by lmctl's export: what the model was trained for."""
+"""Written next to the weights by lmctl's export: what the model was trained for."""
 
 
 class TaskNote(TypedDict):
-    """What `TASKS` says of one task, under its name."""
+    """The entry of one task in the file `TASKS`."""
 
     objective: str
-    """The class of its objective."""
+    """Class name of its objective."""
     reads: Kind
     label_kind: LabelKind | None
     labels: list[str]
     """Names of the classes, in order; empty where there are none."""
     end_of: NotRequired[str]
-    """Behind what the model learnt to predict an end: every `sentence`, or the `document`."""
+    """Where the model was trained to predict an end-of-text token: after every `sentence`, or after the `document`."""
 
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
     *("spm.model", "source.spm", "tekken.json"),
 )
-"""One of these is in every directory that has a tokenizer with a vocabulary of its own."""
+"""Every tokenizer directory has one of these vocabulary files."""
 _TOKENIZER_OBJECTS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -47,7 +47,7 @@ _TOKENIZER_OBJECTS = (
     "added_tokens.json",
     "vocab.json",
 )
-"""Files of a tokenizer that hold a JSON object each."""
+"""Tokenizer files that must contain a JSON object."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _SIZES = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
@@ -55,22 +55,22 @@ _SIZES = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
 }
-"""Bytes of one number of each of safetensors' formats, where there are whole ones."""
+"""Bytes per number of safetensors' formats, where that is an integer."""
 GGUF = "GGUF is the format of llama.cpp: give the model it was made from, a directory with safetensors"
 AGAIN = "copy or download it again"
 
 
 def check_files(what: str, folder: Path) -> None:
-    """ConfigError unless `folder` can hold a model that transformers loads: config.json, weights as safetensors whose
-    files are whole, and JSON that is JSON. `what` begins messages: `model_path=runs/x`."""
+    """ConfigError unless transformers can load a model from `folder`: config.json, safetensors files of the right
+    length, and valid JSON. `what` begins messages: `model_path=runs/x`."""
     check_outline(what, folder)
     _check_shape(what, json_object(what, folder / CONFIG), len(headers(what, folder)))
 
 
 def check_outline(what: str, folder: Path) -> None:
-    """The same for a directory that need not have weights."""
+    """The same for a directory that may have no weights."""
     if not folder.is_dir():
-        raise ConfigError(f"{what} is a file, and a model is a directory", _of_file(folder))
+        raise ConfigError(f"{what} is a file, and a model is a directory", _hint_for_file(folder))
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{what}: no model directory (it has no {CONFIG})", near(folder))
     if (folder / "adapter_config.json").is_file():
@@ -82,8 +82,8 @@ def check_outline(what: str, folder: Path) -> None:
 
 
 def _check_tokens(what: str, name: str, config: dict[str, Any]) -> None:
-    """ConfigError if a piece of the vocabulary, as `bos_token_id`, is named by anything but its number; several may end
-    a text."""
+    """ConfigError if a special token such as `bos_token_id` is not an integer id; `eos_token_id` may be a list of
+    ids."""
     for key, value in config.items():
         pieces = value if isinstance(value, list) and "eos" in key else [value]
         if key.endswith("_token_id") and any(type(piece) not in (int, type(None)) for piece in pieces):
@@ -91,8 +91,9 @@ def _check_tokens(what: str, name: str, config: dict[str, Any]) -> None:
 
 
 def _check_shape(what: str, config: dict[str, Any], tensors: int) -> None:
-    """ConfigError if config.json says what no network is, or one of far more layers than there are tensors: making it
-    would take hours, to find then that its weights are not there. (Layers may share weights, so the bound is wide.)"""
+    """ConfigError if `architectures` is malformed, or if there are far more layers than tensors: building such a
+    network would take hours before the missing weights are noticed. (Layers may share weights, so the bound is
+    loose.)"""
     names = config.get("architectures") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{what}: {CONFIG}: architectures is {names!r:.80}, and a list of names is due", AGAIN)
@@ -106,25 +107,25 @@ def _check_shape(what: str, config: dict[str, Any], tensors: int) -> None:
 
 
 def near(folder: Path) -> str | None:
-    """What to do where `folder` has no config.json: the directory that was meant, or how to get one."""
+    """A hint where `folder` has no config.json: the directory that was probably meant, or how to get one."""
     if (folder / "adapter_config.json").is_file():
         return _adapter("").hint
-    below = sorted(path.parent for path in _listed(folder, f"*/{CONFIG}"))
+    below = sorted(path.parent for path in _sorted_glob(folder, f"*/{CONFIG}"))
     if below:
         others = f" (or {', '.join(path.name for path in below[1:4])})" if below[1:] else ""
         return f"a model lies below it: {below[0]}{others}"
     if (folder.parent / CONFIG).is_file():
         return f"a model lies above it: {folder.parent}"
-    if any(_listed(folder, "*.gguf")):
+    if any(_sorted_glob(folder, "*.gguf")):
         return GGUF
-    if any(_listed(folder, "*.safetensors")):
+    if any(_sorted_glob(folder, "*.safetensors")):
         return f"there are weights, but {CONFIG} of the model is missing beside them"
     return None
 
 
 def headers(what: str, folder: Path) -> dict[str, str]:
-    """Tensor name -> number format (F32, BF16, ...) of all weights in `folder`; ConfigError if a file is missing or is
-    not as long as its header says."""
+    """Tensor name -> dtype (F32, BF16, ...) of all weights in `folder`; ConfigError if a file is missing or
+    truncated."""
     if (folder / WEIGHTS).is_file():
         return header(what, folder / WEIGHTS)
     if not (folder / INDEX).is_file():
@@ -144,7 +145,7 @@ def headers(what: str, folder: Path) -> dict[str, str]:
 
 
 def header(what: str, file: Path) -> dict[str, str]:
-    """Tensor name -> number format of one safetensors file; ConfigError if it is damaged or may not be read."""
+    """Tensor name -> dtype of one safetensors file; ConfigError if it is damaged or not readable."""
     size = file.stat().st_size
     try:
         with open(file, "rb") as opened:
@@ -153,7 +154,7 @@ def header(what: str, file: Path) -> dict[str, str]:
         if entries is None:
             raise ValueError("its header is cut off")
         tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-        end = max((_end(entry) for entry in tensors.values()), default=0)
+        end = max((_data_end(entry) for entry in tensors.values()), default=0)
         if 8 + length + end != size:
             raise ValueError(f"it has {size:,} bytes, and its header says {8 + length + end:,}")
         return {str(name): str(entry["dtype"]) for name, entry in tensors.items()}
@@ -167,7 +168,7 @@ def header(what: str, file: Path) -> dict[str, str]:
 
 
 def json_object(what: str, file: Path) -> dict[str, Any]:
-    """What a JSON file holds; ConfigError with its name if that is no object."""
+    """Parse a JSON file; ConfigError naming it if it is not a JSON object."""
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -181,7 +182,7 @@ def json_object(what: str, file: Path) -> dict[str, Any]:
 
 
 def tasks(what: str, folder: Path) -> dict[str, TaskNote] | None:
-    """lmctl's own note of what the model in `folder` was trained for; None if there is none."""
+    """What lmctl trained the model in `folder` for (file `TASKS`); None if there is no such file."""
     file = folder / TASKS
     if not file.is_file():
         return None
@@ -193,7 +194,7 @@ def tasks(what: str, folder: Path) -> dict[str, TaskNote] | None:
 
 
 def check_tokenizer_files(what: str, folder: Path) -> None:
-    """ConfigError if one of the tokenizer's files in `folder` is not as such files are."""
+    """ConfigError if a tokenizer file in `folder` is malformed."""
     for name in _TOKENIZER_OBJECTS:
         if (folder / name).is_file():
             found = json_object(what, folder / name)
@@ -205,7 +206,7 @@ def check_tokenizer_files(what: str, folder: Path) -> None:
 
 
 def tokenizer_folder(what: str, place: Path) -> Path:
-    """The directory that holds the tokenizer's files: `place`, its model/ or its tokenizer/; ConfigError if none."""
+    """The directory with the tokenizer's files: `place`, its model/ or its tokenizer/; ConfigError if there is none."""
     for folder in (place, place / "model", place / "tokenizer"):
         if any((folder / name).is_file() for name in TOKENIZER_FILES):
             return folder
@@ -219,8 +220,8 @@ def no_tokenizer(what: str) -> ConfigError:
     )
 
 
-def _end(entry: Any) -> int:
-    """Where a tensor ends behind the header; ValueError if its bytes are not as many as its shape needs."""
+def _data_end(entry: Any) -> int:
+    """End offset of a tensor's data in the file; ValueError if its size does not match its shape."""
     start, end = entry["data_offsets"]
     size = _SIZES.get(entry["dtype"])
     if size is not None and end - start != size * math.prod(entry["shape"]):
@@ -228,7 +229,7 @@ def _end(entry: Any) -> int:
     return int(end)
 
 
-def _listed(folder: Path, pattern: str) -> Iterator[Path]:
+def _sorted_glob(folder: Path, pattern: str) -> Iterator[Path]:
     return folder.glob(pattern) if folder.is_dir() else iter(())
 
 
@@ -244,13 +245,13 @@ def _no_weights(what: str, folder: Path) -> ConfigError:
         )
     if any(folder.glob("*.gguf")):
         return ConfigError(
-            f"{what}: its weights are in GGUF, and lmctl reads safetensors only", _of_file(Path(".gguf"))
+            f"{what}: its weights are in GGUF, and lmctl reads safetensors only", _hint_for_file(Path(".gguf"))
         )
     return ConfigError(f"{what}: cannot be loaded: it has no weights ({WEIGHTS} or {INDEX})", AGAIN)
 
 
-def _of_file(file: Path) -> str:
-    """What to do where a file was given."""
+def _hint_for_file(file: Path) -> str:
+    """The hint where a file was given instead of a directory."""
     if file.name.endswith(".gguf"):
         return GGUF
     if file.name in (CONFIG, INDEX) or file.name.endswith(".safetensors"):

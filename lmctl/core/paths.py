@@ -1,4 +1,4 @@
-"""Where things lie: keys that name places, and the files of a run."""
+"""Paths: markers for config keys that are paths, and the layout of a run directory."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Annotated, Any, TypeAlias
 
 
 class IsPlace:
-    """Marks a key that says where something lies, so that its spelling decides nothing: `~` is the home directory, and
-    a run goes on when what it names has moved, because contents are compared."""
+    """Marks a key whose value is a path: `~` is expanded, and a resumed run may have another path to the same contents,
+    because contents are compared, not spelling."""
 
 
 Place: TypeAlias = Annotated[str, IsPlace]
-"""A file, a folder, a pattern, or the id of something on a hub."""
+"""A file, a folder, a glob pattern, or an id on a hub."""
 Places: TypeAlias = Annotated[Any, IsPlace]
-"""One of them, or a list."""
+"""One path, or a list of paths."""
 
 
 class IsFreeText:
-    """Marks a key whose value is taken as it is typed: quotes, `${x}`, commas and all."""
+    """Marks a key whose value is taken literally: quotes, `${x}`, commas and all."""
 
 
 FreeText: TypeAlias = Annotated[str, IsFreeText]
-"""Words for a model."""
+"""Literal text for a model, such as a prompt."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the parts of a run directory lie."""
+    """File layout of a run directory."""
 
     root: Path
 
@@ -54,7 +54,7 @@ class Paths:
 
     @property
     def template(self) -> Path:
-        """All of a model directory but the weights."""
+        """A model directory without its weights."""
         return self.checkpoints / "model-without-weights"
 
     @property
@@ -71,5 +71,5 @@ class Paths:
 
 
 def run_of(place: Path) -> Path:
-    """The run directory that `place` is, or that `place` is a checkpoint of."""
+    """The run directory of `place`, which is a run directory or one of its checkpoints."""
     return place.parent.parent if place.parent.name == "checkpoints" else place

@@ -1,4 +1,4 @@
-"""A setting that is a number, or goes along points over the budget."""
+"""Piecewise curves: a setting that is a constant, or a function of training progress given by points."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from bisect import bisect_right
 from typing import Any
 
 BETWEEN = ("linear", "step")
-"""What a curve does between two points: go in a straight line, or stay until the next one."""
+"""Interpolation between two points: linear, or constant until the next point."""
 
 
 def check_curve(name: str, value: Any, between: str) -> None:
-    """ValueError unless `value` is a number, or points `[[progress, value], ...]` in order, and `between` known."""
+    """ValueError unless `value` is a number or ascending points `[[progress, value], ...]`, and `between` is in
+    BETWEEN."""
     if between not in BETWEEN:
         raise ValueError(f"between must be one of {', '.join(BETWEEN)}, got {between!r}")
     places = [progress for progress, _ in points_of(name, value)]
@@ -32,7 +33,7 @@ def points_of(name: str, value: Any) -> list[tuple[float, float]]:
 
 
 def curve_at(points: list[tuple[float, float]], progress: float, between: str) -> float:
-    """The value when `progress` of the budget, from 0 to 1, is spent."""
+    """The value at `progress` (0 to 1) of the budget."""
     after = bisect_right([place for place, _ in points], progress)
     if after == 0:
         return points[0][1]

@@ -1,8 +1,7 @@
-"""Where a model lies, and its config, weights and tokenizer as transformers reads them: the one way to them. What is
-read is checked to be something.
+"""Loading config, weights and tokenizer of a pre-trained model with transformers, and validating what was read.
 
-For use (eval, generate, ...), to go on from, to teach: `what` is how the user called it, `model_path=x`, `init_from=x`.
-Code that comes with a model is never run, pickles are never opened.
+All loading goes through this file. `what` is how the user named the model (`model_path=x`, `init_from=x`) and begins
+messages. Code that comes with a model is never run, pickles are never opened.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.files import means_a_place, nearest_place, path_of
+from lmctl.core.files import is_local_path, nearest_place, path_of
 from lmctl.core.model_files import (
     CONFIG,
     TOKENIZER_FILES,
@@ -31,13 +30,13 @@ from lmctl.core.paths import Paths
 HINT = "give a run directory, a Hugging Face directory with safetensors, or a hub id"
 TOKENIZER_HINT = "copy the tokenizer's files from where the model comes from"
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_LOOKED_AT = 64
-"""Pieces of a vocabulary that are tried."""
+_TRIED_TOKENS = 64
+"""Tokens of the vocabulary that are decoded and encoded again as a check."""
 
 
 def find(key: str, place: str) -> str:
-    """The directory that transformers loads, or the id on a hub, of the model at `place`: of a run its model/.
-    ConfigError if nothing is there, or something else; `key` is the setting that named it."""
+    """Resolve `place` to the directory that transformers loads (of a run its model/) or to a hub id. ConfigError if
+    nothing is there, or no model; `key` is the setting that named it."""
     folder, asked = path_of(place), f"{key}={place}"
     run = Paths(folder)
     if (run.model / CONFIG).is_file():
@@ -47,13 +46,14 @@ def find(key: str, place: str) -> str:
             finish = command("lmctl train resume=auto", run_dir=folder)
             raise ConfigError(f"{asked}: this run has no model/ yet", f"finish it: {finish}")
         raise ConfigError(f"{asked}: neither a run nor a model directory (no {CONFIG})", near(folder))
-    if not folder.exists() and means_a_place(place):
+    if not folder.exists() and is_local_path(place):
         raise ConfigError(f"{asked}: no such directory", nearest_place(folder))
     return str(folder) if folder.exists() else place
 
 
 def config_of(what: str, place: str, check: Callable[[str, Path], None] = check_files) -> Any:
-    """The config of the model in directory `place`, whose files are checked first by `check`, or of a hub id."""
+    """The transformers config of the model in directory `place`, whose files are validated first by `check`, or of a
+    hub id."""
     from transformers import AutoConfig
 
     if Path(place).exists():
@@ -63,8 +63,8 @@ def config_of(what: str, place: str, check: Callable[[str, Path], None] = check_
 
 
 def weights_of(what: str, kind: Any, place: str, **how: Any) -> tuple[Any, list[str], list[str]]:
-    """The model of transformers' class `kind`, the tensors that the checkpoint lacks or has in another shape (they are
-    random now; tied ones and buffers are not missed), and those that it has besides."""
+    """The model of transformers' class `kind`; the names of tensors that the checkpoint lacks or has in another shape
+    (randomly initialised; tied tensors and buffers do not count); and of unused tensors of the checkpoint."""
     with _reading(what, "its weights", place) as where:
         model, info = kind.from_pretrained(
             place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **where, **how
@@ -79,7 +79,7 @@ def weights_of(what: str, kind: Any, place: str, **how: Any) -> tuple[Any, list[
 
 
 def refuse_random(what: str, new: list[str]) -> None:
-    """ConfigError if weights are `new`: a model in use must be all trained."""
+    """ConfigError if weights are randomly initialised (`new`): a model that is used must be fully trained."""
     if new:
         raise ConfigError(
             f"{what}: its checkpoint lacks {modules(new)} (or has it in another shape), so that part would be random",
@@ -88,7 +88,8 @@ def refuse_random(what: str, new: list[str]) -> None:
 
 
 def modules(names: list[str]) -> str:
-    """`cls.predictions.bias, cls.predictions.decoder.bias` as `cls.predictions`."""
+    """Names of modules for names of tensors: `cls.predictions.bias, cls.predictions.decoder.bias` as
+    `cls.predictions`."""
     found = dict.fromkeys(
         ".".join(name.split(".")[:2]) if name.startswith("cls.") else name.rsplit(".", 1)[0] for name in names
     )
@@ -96,7 +97,8 @@ def modules(names: list[str]) -> str:
 
 
 def tokenizer_of(what: str, place: str) -> Any:
-    """The tokenizer in directory `place`, or of a hub id; ConfigError if it has no pieces, or makes none of text."""
+    """The tokenizer in directory `place`, or of a hub id; ConfigError if its vocabulary is empty or it encodes all text
+    as unknown."""
     from transformers import AutoTokenizer
 
     folder = Path(place)
@@ -107,7 +109,7 @@ def tokenizer_of(what: str, place: str) -> Any:
         pieces = tokenizer.get_vocab()
         special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
         ordinary = sorted(set(pieces.values()) - special)
-        some = ordinary[:: max(1, len(ordinary) // _LOOKED_AT)]
+        some = ordinary[:: max(1, len(ordinary) // _TRIED_TOKENS)]
         texts = [tokenizer.decode([piece]) for piece in some]
         read = {piece for text in texts for piece in tokenizer(text, add_special_tokens=False)["input_ids"]}
     if not ordinary and folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
@@ -123,9 +125,9 @@ def tokenizer_of(what: str, place: str) -> Any:
     return tokenizer
 
 
-def check_answers(what: str, model: Any) -> None:
-    """ConfigError if the network, on its device, fails at a row of one piece: not every size in config.json is one of
-    its weights, and what is wrong with the others (a number of heads, of groups) shows in the first product."""
+def check_forward_pass(what: str, model: Any) -> None:
+    """ConfigError if a forward pass over a single token fails: some sizes in config.json (number of heads, of groups)
+    are not the shape of any weight, and show only in a matrix product."""
     import torch
 
     piece = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
@@ -137,7 +139,7 @@ def check_answers(what: str, model: Any) -> None:
 
 
 def check_fit(what: str, tokenizer: Any, model: Any) -> None:
-    """ConfigError if the tokenizer has pieces that the model has no embedding for."""
+    """ConfigError if the tokenizer has tokens without an embedding in the model."""
     rows = model.get_input_embeddings().num_embeddings
     piece, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if last >= rows:
@@ -149,7 +151,7 @@ def check_fit(what: str, tokenizer: Any, model: Any) -> None:
 
 
 def _check_formats(what: str, model: Any, kinds: dict[str, str]) -> None:
-    """ConfigError if learnt weights are kept as whole numbers, which transformers casts without a word."""
+    """ConfigError if trained weights are stored as integers, which transformers casts silently."""
     for name, _ in model.named_parameters():
         if kinds.get(name, "F32") not in _FLOATS and not kinds[name].startswith("F8"):
             raise ConfigError(
@@ -158,26 +160,26 @@ def _check_formats(what: str, model: Any, kinds: dict[str, str]) -> None:
 
 
 @cache
-def hub_answers() -> bool:
-    """Whether the hub can be asked; not where HF_HUB_OFFLINE is set. One request without a second try."""
+def hub_is_reachable() -> bool:
+    """Whether the Hugging Face hub is reachable; False with HF_HUB_OFFLINE. One request without retries."""
     from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except Exception:  # whatever the HTTP library of the day raises, or the hub's own in offline mode
+    except Exception:  # exceptions differ between HTTP libraries and offline mode
         return False
     return True
 
 
 @contextmanager
 def _reading(what: str, part: str, place: str) -> Iterator[dict[str, bool]]:
-    """Around nothing but calls of transformers, with what it is told in all of them. Of a hub that does not answer it
-    is to take what was downloaded before: it would ask five times for each file, for half a minute.
+    """Context manager around calls of transformers; yields their common arguments.
 
-    Its readers, and those of tokenizers and safetensors below it, raise whatever a damaged or foreign file leads them
-    into (tokenizers a bare `Exception`); ours alone are no such thing, nor are a lack of memory or of room on the disk.
+    If the hub is not reachable, only its local cache is used: transformers would retry five times for each file, for
+    half a minute. Exceptions of transformers, tokenizers (a bare `Exception`) and safetensors about damaged or
+    unsupported files become ConfigErrors; ours, MemoryError and a full disk pass unchanged.
     """
-    downloaded = bool(place) and not Path(place).exists() and not hub_answers()
+    downloaded = bool(place) and not Path(place).exists() and not hub_is_reachable()
     try:
         yield {"trust_remote_code": False, "local_files_only": downloaded}
     except (LmctlError, MemoryError):
@@ -201,6 +203,6 @@ def _reading(what: str, part: str, place: str) -> Iterator[dict[str, bool]]:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, in one line; with the kind of error where the words alone say nothing."""
+    """The first line of an exception's message; with its class name where the message alone is not clear."""
     text = next(iter(str(error).strip().splitlines()), "")
     return text if text and isinstance(error, (OSError, ValueError)) else f"{type(error).__name__} {text}".strip()

@@ -1,6 +1,6 @@
-"""How far long work is: whoever works says what it does and how much of it is done, whoever watches shows it.
+"""Progress reporting: the working code counts, the display reads.
 
-There is one stage at a time in a process. Readers of files count bytes (`advance`), whether anybody watches or not.
+There is one current stage per process. File readers count bytes (`advance`), whether a display is on or not.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Item = TypeVar("Item")
 
 @dataclass
 class Stage:
-    """A part of the work."""
+    """A stage of the work, with its progress."""
 
     what: str
     total: int = 0
-    """How much there is of it; 0 if that is not known."""
+    """Total in `unit`; 0 if not known."""
     unit: str = "bytes"
     done: int = 0
     items: int = 0
@@ -50,7 +50,7 @@ _now: Stage | None = None
 
 @contextmanager
 def stage(what: str, total: int = 0, unit: str = "bytes", noun: str = "documents") -> Iterator[Stage]:
-    """While it lasts, this is what is done; the stage around it is what is done afterwards."""
+    """Context manager: make this the current stage; afterwards the enclosing one is current again."""
     global _now
     before, _now = _now, Stage(what, total, unit, noun=noun)
     try:
@@ -60,24 +60,24 @@ def stage(what: str, total: int = 0, unit: str = "bytes", noun: str = "documents
 
 
 def now() -> Stage | None:
-    """What is done at the moment."""
+    """The current stage."""
     return _now
 
 
 def advance(amount: int, unit: str = "bytes") -> None:
-    """So much more of it is done; what the stage does not count in is not counted."""
+    """Add to the progress of the current stage, if it counts in `unit`."""
     if _now is not None and _now.unit == unit:
         _now.done += amount
 
 
 def expect(amount: int) -> None:
-    """So many bytes more will be read."""
+    """Add bytes to the total of the current stage."""
     if _now is not None and _now.unit == "bytes":
         _now.total += amount
 
 
 def counted(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items, counted as they pass."""
+    """Iterate over items and count them in the current stage."""
     for item in items:
         if _now is not None:
             _now.items += 1
@@ -94,7 +94,7 @@ def _amount(amount: int, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 4m05s, 2h10m."""
+    """Seconds as readable text: 4m05s, 2h10m."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,9 +1,8 @@
-"""Stopping on request: a signal ends a command at once, unless there is something to save first.
+"""Signal handling: a stop signal ends a command at once, except where state must be saved first (training).
 
-Where training goes on (`saving`) a signal sets a flag: the run finishes its step, saves, and ends with exit code 75.
-Everywhere else nothing has to be saved, and it interrupts. The handlers are installed before torch is imported: of the
-signals sent at random moments to a young process, a third arrive during that import, and Python's default would end
-the process without a word.
+Inside `saving` a signal only sets a flag: the run finishes its step, saves, and exits with code 75. Elsewhere it
+raises. The handlers are installed before torch is imported: of the signals sent at random moments to a young process, a
+third arrive during that import, and Python's default would end the process without a message.
 """
 
 from __future__ import annotations
@@ -33,30 +32,30 @@ _interrupted = False
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that came where nothing has to be saved."""
+    """Raised by a signal where nothing has to be saved."""
 
     def __init__(self, words: str, name: str) -> None:
-        """`words` say so, `name` is the signal's."""
+        """`words` is the message, `name` the signal's name."""
         super().__init__(words)
         self.name = name
 
 
 def install(words: str = "interrupted; nothing had to be saved") -> None:
-    """Catch the stop signals from now on; they raise Interrupted(`words`), but within `saving`. Only the main thread
-    can do that; elsewhere nothing happens."""
+    """Install handlers for the stop signals; they raise Interrupted(`words`) outside `saving`. Does nothing outside the
+    main thread, where Python does not allow it."""
     global _requested, _parent, _saves, _ignores, _words, _interrupted
     if threading.current_thread() is not threading.main_thread():
         return
     _requested, _parent, _saves, _ignores = None, os.getppid(), 0, False
     _words, _interrupted = words, False
     for number in SIGNALS:
-        signal.signal(number, _note)
+        signal.signal(number, _handle)
 
 
 @contextmanager
 def saving() -> Iterator[None]:
-    """While something must be saved before the end: the first signal is only noted (see `requested`), the second ends
-    the process at once, saving nothing."""
+    """Context manager for work that must be saved before exit: the first signal is recorded (see `requested`), the
+    second ends the process at once without saving."""
     global _saves, _words
     _saves, _words = _saves + 1, "interrupted"
     try:
@@ -65,7 +64,7 @@ def saving() -> Iterator[None]:
         _saves -= 1
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     global _requested, _interrupted
     if _ignores:
         return
@@ -80,18 +79,19 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 
 def ignore() -> None:
-    """Everything is saved: a launcher that now tidies up must not turn a good end into a bad one."""
+    """Ignore stop signals from now on: everything is saved, and a launcher's clean-up must not change the exit code."""
     global _ignores
     _ignores = True
 
 
 def interrupted() -> bool:
-    """Whether a signal has interrupted: what ends the command now is its doing, whatever a library made of it."""
+    """Whether a signal interrupted the command: it is then the cause of the exit, whichever exception a library
+    raised."""
     return _interrupted
 
 
 def requested() -> str | None:
-    """Why the run should stop, or None. A worker whose launcher died is asked to stop, too."""
+    """Why the run should stop (the signal's name, or the launcher's death), or None."""
     if _requested is not None:
         return _requested.name
     if _parent is not None and "LMCTL_LAUNCHED" in os.environ and os.getppid() != _parent:
@@ -99,10 +99,9 @@ def requested() -> str | None:
     return None
 
 
-def apart(work: Callable[[], Result]) -> Result:
-    """What `work` returns, which a thread of its own computes: native code that runs for minutes lets Python hear of a
-    signal only if it does not run in the main thread. When a signal interrupts, the thread is left to itself, and ends
-    with the process."""
+def in_thread(work: Callable[[], Result]) -> Result:
+    """Run `work` in a daemon thread and return its result: Python cannot handle a signal while native code runs for
+    minutes in the main thread. On a signal the thread is abandoned; it ends with the process."""
     results: list[Result] = []
     errors: list[BaseException] = []
 
@@ -117,16 +116,15 @@ def apart(work: Callable[[], Result]) -> Result:
     try:
         thread.join()
     except BaseException:
-        atexit.register(_leave, thread)
+        atexit.register(_exit_now, thread)
         raise
     for error in errors:
         raise error
     return results[0]
 
 
-def _leave(thread: threading.Thread) -> None:
-    """End the process without waiting for a thread that is still at work: native code does not survive the
-    interpreter's own tidying up."""
+def _exit_now(thread: threading.Thread) -> None:
+    """End the process without joining a running thread: native code may crash during the interpreter's shutdown."""
     if thread.is_alive():
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Did you mean ...?"""
+"""Spelling suggestions: "did you mean ...?" for mistyped names."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that `word` was probably meant to be, or None."""
+    """The choice most similar to `word`, or None."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return close[0] if close else None
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """`; did you mean X?`, or the choices if none is near, to be put behind a message."""
+    """`; did you mean X?`, or all choices if none is similar, to append to a message."""
     choices = list(choices)
     close = nearest(word, choices)
     return f"; did you mean {close}?" if close else f"; there are: {listed(choices)}" if choices else ""
 
 
 def listed(choices: Iterable[str], most: int = 40) -> str:
-    """The choices between commas, at most so many, and how many more there are."""
+    """The choices separated by commas, at most `most`, and the number of those left out."""
     choices = list(choices)
     more = f", and {len(choices) - most:,} more" if len(choices) > most else ""
     return ", ".join(choices[:most]) + more

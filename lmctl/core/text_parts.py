@@ -1,4 +1,4 @@
-"""Very long texts in parts, for what takes memory or time by the length of one text."""
+"""Splitting very long texts, for code whose memory or time grows with the length of one text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _SPACES = " \n\t\u3000"
 
 
 def parts(text: str, longest: int) -> Iterator[str]:
-    """`text`, or if it has more than `longest` characters its parts, cut before white space where there is some: there
-    a word ends, so that they have the words of the whole."""
+    """`text` in parts of at most `longest` characters, split before white space where possible, so that no word is
+    cut."""
     begin = 0
     while len(text) - begin > longest:
         end = max(text.rfind(space, begin + 1, begin + longest) for space in _SPACES)

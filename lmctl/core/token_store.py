@@ -1,8 +1,8 @@
-"""Tokens on disk, memory-mapped: what training reads instead of tokenising text at every step.
+"""Token stores: a tokenised corpus as memory-mapped arrays, so that training does not tokenise text at every step.
 
 A store is four flat arrays, in a directory (or in memory, for a block of a stream). Sentence s is
-`tokens[sentences[s]:sentences[s + 1]]`, document d is sentences `documents[d]` to `documents[d + 1]`. No special
-tokens are stored; objectives add their own.
+`tokens[sentences[s]:sentences[s + 1]]`, document d is sentences `documents[d]` to `documents[d + 1]`. No special tokens
+are stored; objectives add their own.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 FORMAT = 2
-"""Part of every cache key: raise it when the layout or the meaning of a store changes."""
+"""Version of the store's layout, part of every cache key: increase it when the layout or its meaning changes."""
 
 _LONGEST = 100_000
-"""Characters of a sentence that are tokenised together; of a longer one each part is."""
+"""Longest text in characters that is tokenised at once; a longer sentence is split."""
 
 _SENTENCES_AT_ONCE, _CHARACTERS_AT_ONCE = 20_000, 1 << 20
-"""A block takes some hundred bytes per character while it is tokenised, and signals wait for its end."""
+"""Limits of a block: tokenising takes some hundred bytes per character, and signals are handled between blocks."""
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """One split of one corpus, tokenised."""
+    """One tokenised split of a corpus."""
 
     tokens: np.ndarray
     """uint16 or uint32 [T], memory-mapped."""
@@ -44,11 +44,11 @@ class TokenStore:
     documents: np.ndarray
     """int64 [D + 1]: where each document begins in the sentences; the last entry is S."""
     histogram: np.ndarray
-    """int64 [V]: how often each piece occurs."""
+    """int64 [V]: count of each token."""
     characters: int
-    """Characters of the text, for bits per character and compression figures."""
+    """Number of characters, for bits per character and the compression ratio."""
     labels: np.ndarray | None = None
-    """One per document: int64 [D] places in `label_names`, float32 [D, C] zeros and ones, or float32 [D] numbers."""
+    """One per document: int64 [D] indices into `label_names`, float32 [D, C] zeros and ones, or float32 [D] numbers."""
     label_names: tuple[str, ...] = ()
 
     @classmethod
@@ -74,7 +74,7 @@ class TokenStore:
 
 
 def write_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
-    """Tokenise `documents` into an empty `folder`, a block of sentences at a time; documents stream through."""
+    """Tokenise `documents` into an empty `folder`, block by block; the documents are streamed."""
     with open(folder / "tokens.bin", "wb") as out:
         store = _tokenise(documents, tokenizer, lambda flat: flat.tofile(out))
     for name in ("sentences", "documents", "histogram"):
@@ -85,22 +85,22 @@ def write_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenize
 
 
 def store_in_memory(documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStore:
-    """The same store without a folder, for as many documents as memory holds."""
+    """The same store in memory."""
     parts: list[np.ndarray] = []
     store = _tokenise(documents, tokenizer, parts.append)
     return replace(store, tokens=np.concatenate([store.tokens, *parts]))
 
 
 def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callable[[np.ndarray], object]) -> TokenStore:
-    """A store of `documents` without its tokens: they go to `take`, uint16 or uint32 [n] at a time."""
-    # In a copy: text that spells "[SEP]" is text, and must not become the special piece.
+    """A store of `documents` with empty `tokens`: these are passed to `take`, uint16 or uint32 [n] per block."""
+    # A copy, set so that the characters "[SEP]" in a text are not encoded as the special token.
     tokenizer = type(tokenizer).from_str(tokenizer.to_str())
     tokenizer.encode_special_tokens = True
     vocabulary = tokenizer.get_vocab_size()
     dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
     lengths: list[np.ndarray] = []
     last = bytearray()
-    """Of each part, whether it is the last one of its sentence."""
+    """Whether each part is the last one of its sentence."""
     per_document = array("q")
     histogram = np.zeros(vocabulary, dtype=np.int64)
     characters = 0
@@ -130,7 +130,7 @@ def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callabl
 
 
 def _block(stream: Iterator[str]) -> list[str]:
-    """The next texts, few if they are long; none at the end."""
+    """The next texts up to the limits of a block; [] at the end."""
     block, characters = [], 0
     for text in stream:
         block.append(text)
@@ -141,7 +141,7 @@ def _block(stream: Iterator[str]) -> list[str]:
 
 
 def add_labels(folder: Path, labels: np.ndarray, names: Sequence[str]) -> None:
-    """Give the store in `folder` a label per document; `names` are those of the classes, none for numbers."""
+    """Add a label per document to the store in `folder`; `names` are the classes, empty for regression."""
     np.save(folder / "labels.npy", labels)
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps(meta | {"label_names": list(names)}))

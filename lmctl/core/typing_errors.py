@@ -1,8 +1,7 @@
-"""Errors as people make them when they type: pure functions of a text and a generator
-(Belinkov and Bisk 2018, section 4).
+"""Synthetic typing errors: pure functions of a text and a random generator (Belinkov and Bisk 2018, section 4).
 
-Latin letters and digits go wrong on the keyboard. Chinese is typed by sound, and what goes wrong is the choice or
-the order of characters; without a dictionary of sounds, a wrong character is taken from the text around it.
+Latin letters and digits get a neighbouring key. Chinese is typed by pronunciation, so errors are wrong or swapped
+characters; without a pronunciation dictionary, a wrong character is taken from the text around it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def _neighbours() -> dict[str, str]:
     near: dict[str, str] = {}
     for number, row in enumerate(_ROWS):
         for place, key in enumerate(row):
-            # Each row of keys stands half a key to the right of the one above it.
+            # Each row of keys is shifted half a key to the right of the row above.
             above = _ROWS[number - 1][place : place + 2] if number else ""
             below = _ROWS[number + 1][max(0, place - 1) : place + 1] if number + 1 < len(_ROWS) else ""
             near[key] = "".join((row[max(0, place - 1) : place], row[place + 1 : place + 2], above, below))
@@ -29,29 +28,29 @@ def _neighbours() -> dict[str, str]:
 
 
 QWERTY = _neighbours()
-"""The keys around each key, lower case."""
+"""The neighbouring keys of each key, lower case."""
 
 
 def words(text: str) -> list[str]:
-    """The words of a text: each Chinese character, and what white space and Chinese characters separate."""
+    """Split a text into words: each Chinese character, and what is between white space and Chinese characters."""
     return _WORD.findall(text)
 
 
 def typos(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Each letter or digit with probability `rate` another key's, of the same case; each Chinese character one of
-    those up to three places away."""
+    """Replace each letter or digit with probability `rate` by a neighbouring key, of the same case; each Chinese
+    character by one at most three positions away."""
     draws = rng.random((len(text), 2))
     result = list(text)
     for place in np.flatnonzero(draws[:, 0] < rate).tolist():
-        result[place] = _wrong(text, place, draws[place, 1])
+        result[place] = _substitute(text, place, draws[place, 1])
     return "".join(result)
 
 
 def mistype(text: str, rate: float, rng: np.random.Generator) -> str:
-    """The share `rate` of all letters, digits and Chinese characters is wrong: half of these are another key's (see
-    `typos`), half have changed places with a neighbour in their word."""
+    """Change the share `rate` of all letters, digits and Chinese characters: half are substituted (see `typos`), half
+    swapped with a neighbour in their word."""
     typed = [place for place, character in enumerate(text) if character.isalnum()]
-    pairs = [i for i in range(len(text) - 1) if _together(text[i], text[i + 1]) and text[i] != text[i + 1]]
+    pairs = [i for i in range(len(text) - 1) if _swappable(text[i], text[i + 1]) and text[i] != text[i + 1]]
     result = list(text)
     moved: set[int] = set()
     most = 2 * _rounded(rate * len(typed) / 4, rng)
@@ -61,14 +60,14 @@ def mistype(text: str, rate: float, rng: np.random.Generator) -> str:
             moved |= {place, place + 1}
     left = _rounded(rate * len(typed) / 2 + most - len(moved), rng)
     for place in rng.permutation([place for place in typed if place not in moved]).tolist():
-        if left > 0 and (wrong := _wrong(text, place, rng.random())) != text[place]:
+        if left > 0 and (wrong := _substitute(text, place, rng.random())) != text[place]:
             result[place] = wrong
             left -= 1
     return "".join(result)
 
 
-def _wrong(text: str, place: int, draw: float) -> str:
-    """What is typed instead of the character at `place`; the same where nothing is near it."""
+def _substitute(text: str, place: int, draw: float) -> str:
+    """The substitute for the character at `place`; the same character if there is no neighbour."""
     character = text[place]
     near = QWERTY.get(character.lower(), "")
     if CHINESE.match(character):
@@ -81,18 +80,18 @@ def _wrong(text: str, place: int, draw: float) -> str:
 
 
 def _rounded(expected: float, rng: np.random.Generator) -> int:
-    """`expected`, rounded up or down by lot so that it is right on average."""
+    """Stochastic rounding of `expected` to an integer, unbiased."""
     return max(0, int(np.floor(expected + rng.random())))
 
 
 def swap_characters(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Each character with probability `rate` changes places with the next one of its word (in Chinese, of its run of
-    Chinese characters); none moves twice."""
+    """Swap each character with probability `rate` with the next one of its word (in Chinese, of its run of Chinese
+    characters); none moves twice."""
     draws = rng.random(len(text))
     result = list(text)
     place = 0
     while place + 1 < len(text):
-        if draws[place] < rate and _together(text[place], text[place + 1]):
+        if draws[place] < rate and _swappable(text[place], text[place + 1]):
             result[place], result[place + 1] = text[place + 1], text[place]
             place += 1
         place += 1
@@ -100,7 +99,7 @@ def swap_characters(text: str, rate: float, rng: np.random.Generator) -> str:
 
 
 def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
-    """Each word (see `words`) left out with probability `rate`; of a text that has any, one at least is kept."""
+    """Drop each word (see `words`) with probability `rate`; at least one word is kept."""
     found = list(_WORD.finditer(text))
     if not found:
         return text
@@ -110,15 +109,14 @@ def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
     parts, end = [], 0
     for keep, match in zip(kept, found, strict=True):
         if keep:
-            # The white space before a word goes with it.
+            # A word is dropped with the white space before it.
             parts.append(text[end : match.end()])
         end = match.end()
     return ("".join(parts) + text[end:]).strip() if not kept.all() else text
 
 
 def swap_words(text: str, rate: float, rng: np.random.Generator) -> str:
-    """The share `rate` of all words (see `words`) has changed places with a neighbour, two at a time; none moves
-    twice."""
+    """Swap the share `rate` of all words (see `words`) with a neighbour; none moves twice."""
     found = list(_WORD.finditer(text))
     swaps = min(_rounded(rate * len(found) / 2, rng), len(found) // 2)
     places = rng.choice(len(found) - swaps, size=swaps, replace=False) if swaps else np.empty(0, dtype=np.int64)
@@ -127,12 +125,12 @@ def swap_words(text: str, rate: float, rng: np.random.Generator) -> str:
         order[place], order[place + 1] = place + 1, place
     parts, end = [], 0
     for match, other in zip(found, order, strict=True):
-        # What stands between the words stays where it is.
+        # White space between words stays in place.
         parts += [text[end : match.start()], found[other].group()]
         end = match.end()
     return "".join(parts) + text[end:]
 
 
-def _together(a: str, b: str) -> bool:
-    """Whether two neighbours can change places: letters, digits or Chinese characters of one kind."""
+def _swappable(a: str, b: str) -> bool:
+    """Whether two adjacent characters may be swapped: letters, digits or Chinese characters, both of one kind."""
     return a.isalnum() and b.isalnum() and bool(CHINESE.match(a)) == bool(CHINESE.match(b))

@@ -1,4 +1,4 @@
-"""How many steps and tokens a run's budget is."""
+"""A run's budget in steps and tokens."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lmctl.plan import Plan
 
 @dataclass(frozen=True)
 class Spending:
-    """The budget in steps and tokens; None where only the data, or the clock, can tell."""
+    """The budget in steps and tokens; None where they depend on the data or the clock."""
 
     rows_per_step: float
     tokens_per_step: float
     steps: int | None
     tokens: int | None
     limit: str
-    """What ends the run."""
+    """The limit that ends the run."""
 
 
 def spending(
@@ -31,8 +31,8 @@ def spending(
     samples: Mapping[str, Sample],
     seconds_per_step: float | None,
 ) -> Spending:
-    """The first limit of the budget that is reached; limits that need the data, or the speed, are passed over unless
-    they are known."""
+    """The limit of the budget that is reached first; limits that depend on the data, or the speed, are ignored unless
+    these are known."""
     budget = plan.budget
     rows = sum(sample.rows_per_step for sample in samples.values())
     tokens = sum(sample.rows_per_step * sample.tokens_per_row for sample in samples.values())
@@ -49,5 +49,5 @@ def spending(
         name = "budget.epochs" if budget.epochs else "budget.minutes"
         return Spending(rows, tokens, None, None, name)
     limit, exact = min(limits.items(), key=lambda item: item[1])
-    steps = math.ceil(exact - 1e-9)  # a step that is begun is taken whole
+    steps = math.ceil(exact - 1e-9)  # the last step is not cut short
     return Spending(rows, tokens, steps, round(steps * tokens), limit)

@@ -1,4 +1,4 @@
-"""What crosses the network in a step."""
+"""Network traffic of a step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lmctl.cost.rehearsal import Rehearsal
 from lmctl.cost.validate import Checked
 
 GIGABIT = 1e9 / 8
-"""Bytes per second."""
+"""Bytes per second of 1 Gbit/s."""
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,17 @@ class Communication:
 
     workers: int
     simulated: bool
-    """The workers are played by one process, and nothing is really sent."""
+    """Whether the workers are simulated in one process, and nothing is really sent."""
     bytes: int
-    """Sent in a step, once any warm-up of the compression is over."""
+    """Bytes sent per step, after any warm-up of the compression."""
     dense: int
-    """What would be sent in a step in float32, uncompressed."""
+    """Bytes sent per step in float32 without compression."""
     seconds: float
-    """Per step, at the bandwidth that is assumed, if nothing else happens meanwhile."""
+    """Seconds per step at the assumed bandwidth, without overlap with computation."""
 
 
 def wire_of(run: Checked, rehearsal: Rehearsal, bandwidth_gbps: float) -> Communication:
-    """Traffic as the exchange of the rehearsal counted it."""
+    """Traffic as counted by the exchange of the rehearsal."""
     simulated = run.world == 1 and rehearsal.dense > 0
     seconds = rehearsal.sent / (bandwidth_gbps * GIGABIT)
     return Communication(run.workers, simulated, rehearsal.sent, rehearsal.dense, seconds)

@@ -1,4 +1,4 @@
-"""What one plan costs, all of it."""
+"""The complete cost estimate of one plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending, spending
 from lmctl.cost.communication import Communication, wire_of
 from lmctl.cost.machine import Machine
-from lmctl.cost.measure import Measured, measure
+from lmctl.cost.measure import MeasuredSteps, measure
 from lmctl.cost.memory import Memory, import_for, libraries, memory_of
 from lmctl.cost.rehearsal import rehearse
 from lmctl.cost.rows import samples
@@ -25,12 +25,12 @@ from lmctl.plan import Plan
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of weights; tied ones count once."""
+    """Numbers of parameters; tied ones count once."""
 
     total: int
     trainable: int
     embeddings: int
-    """In tables that are looked up; an output layer tied to one is in it."""
+    """Parameters of embedding tables, including output layers tied to them."""
 
     @property
     def rest(self) -> int:
@@ -39,24 +39,23 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is known of a run before it starts."""
+    """The cost estimate of a run."""
 
     parameters: Parameters
     memory: Memory
     other: Memory | None
-    """The same with gradient checkpointing if it is off, without it if it is on; None where it cannot be, or was not
-    asked for."""
+    """Memory with gradient checkpointing toggled; None if that is not possible, or not requested."""
     wire: Communication
     spending: Spending
-    measured: Measured | None
+    measured: MeasuredSteps | None
     machine: Machine | None
-    """Where the run is to be; None: here."""
+    """The planned machine; None: this one."""
     room: int | None
-    """Bytes of memory that the device has; None: of a GPU that is not here, and nobody said."""
+    """Memory of the device in bytes; None: unknown, of a GPU that is not here."""
     fits: bool | None
-    """Whether the peak (on a CPU, of all processes) fits into it."""
+    """Whether the peak (on a CPU, of all processes together) fits into it."""
     remarks: tuple[str, ...]
-    """What was taken for granted."""
+    """Assumptions."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -82,13 +81,13 @@ def _memory(memory: Memory) -> dict[str, Any]:
 def estimate(
     plan: Plan, bandwidth_gbps: float, measured: bool, alternative: bool, machine: Machine | None = None
 ) -> Estimate:
-    """The costs of `plan`, on `machine` if it is not for this one; ConfigError, as `train` has it, if it would be
-    refused. `alternative`: what gradient checkpointing would change, too."""
+    """Estimate the costs of `plan`, on `machine` if it is not for this one; ConfigError, as in `train`, if it would be
+    refused. `alternative`: also with gradient checkpointing toggled."""
     import_for(plan)
     with nullcontext() if machine is None else machine.pretended():
         run = checked(plan, measured, machine)
     shapes = samples(plan, run.examples, run.workers)
-    libraries(plan)  # taken note of before there is anything else in this process
+    libraries(plan)  # measured before this process allocates anything else
     rehearsal = rehearse(run, shapes, plan.gradient_checkpointing)
     memory = memory_of(run, rehearsal, shapes, plan.gradient_checkpointing)
     result = measure(run) if measured else None
@@ -109,7 +108,7 @@ def estimate(
 
 
 def parameters_of(network: nn.Module) -> Parameters:
-    """Counted on a network with or without contents."""
+    """Parameter counts of a network, which may be on the meta device."""
     parameters = list(network.parameters())
     tables = {id(m.weight): m.weight.numel() for m in network.modules() if isinstance(m, nn.Embedding)}
     return Parameters(
@@ -120,7 +119,7 @@ def parameters_of(network: nn.Module) -> Parameters:
 
 
 def room_of(run: Checked) -> int | None:
-    """Bytes of memory that the device of `run` has, if that is known."""
+    """Memory in bytes of the run's device, if known."""
     if run.machine is not None:
         return run.machine.card.memory
     if run.device.type == "cuda":
@@ -137,13 +136,13 @@ def _other(run: Checked, shapes: Any) -> Memory | None:
 
 
 def _remarks(run: Checked) -> list[str]:
-    plan, said = run.plan, []
+    plan, remarks = run.plan, []
     if run.machine is not None and isinstance(plan.optim, AdamW) and plan.optim.paged:
-        said.append("optim.paged=true: states are counted as if they stayed on the GPU")
+        remarks.append("optim.paged=true: states are counted as if they stayed on the GPU")
     if plan.compile:
-        said.append("compile=true: counted as if it were not compiled")
+        remarks.append("compile=true: counted as if it were not compiled")
     if run.world > 1:
-        said.append(f"memory is that of one of {run.world} processes")
+        remarks.append(f"memory is that of one of {run.world} processes")
     if run.device.type == "cuda" and run.machine is None:
-        said.append("memory is what torch allocates on the GPU; CUDA itself takes some hundred MiB besides")
-    return said
+        remarks.append("memory is what torch allocates on the GPU; CUDA itself takes some hundred MiB besides")
+    return remarks

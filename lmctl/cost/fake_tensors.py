@@ -1,8 +1,8 @@
-"""Tensors that have shapes, dtypes and a device, and no contents, and what is asked of their contents all the same.
+"""Fake tensors (shape, dtype and device without data), extended to operations that depend on data.
 
-torch's `FakeTensorMode` makes them, and refuses what depends on contents. A step asks little: whether gradients are
-finite, what the loss scale is, how long rows are. All numbers are taken for 0, all conditions hold, there are none of
-anything that is looked for, and rows are as long as they can be.
+torch's `FakeTensorMode` makes them, and raises for operations that depend on values. A training step has few: whether
+gradients are finite, the loss scale, row lengths. Here all numbers are 0, all conditions true, searches find nothing,
+and rows have their full length.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ aten = torch.ops.aten
 
 @contextmanager
 def fake_tensor_mode() -> Iterator[None]:
-    """Inside it, new tensors have no contents. Modes that are entered later see operations earlier."""
+    """Context manager in which new tensors have no data. Modes entered later see operations earlier."""
     with (
         FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False),
         DataDependent(),
         Padding(),
-        _handled(),
+        _patched(),
     ):
         yield
 
 
 @contextmanager
-def _handled() -> Iterator[None]:
-    """Inside it, two things work that torch does wrong with such tensors. `Module.to` and its kin would exchange
-    parameters as objects, which fails where anything refers to one weakly, as the mode itself does: they get new
-    contents instead. And `deepcopy` would copy bytes that are not there, and others with them."""
+def _patched() -> Iterator[None]:
+    """Context manager that fixes two operations of torch on fake tensors. `Module.to` and similar would swap parameter
+    objects, which fails if there are weak references to one, as in the mode itself: their data is replaced instead. And
+    `deepcopy` would copy data that does not exist."""
     swap = torch.utils.swap_tensors
     torch.utils.swap_tensors = _fill
     FakeTensor.__deepcopy__ = _copy  # type: ignore[method-assign]
@@ -64,7 +64,7 @@ def _copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
 
 
 class Padding(TorchFunctionMode):
-    """Does `pad_packed_sequence`, which torch does before any dispatch mode is asked."""
+    """Implements `pad_packed_sequence`, which runs before any dispatch mode."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not torch._VF._pad_packed_sequence:
@@ -79,10 +79,10 @@ class Padding(TorchFunctionMode):
 
 @contextmanager
 def on_gpu() -> Iterator[None]:
-    """Inside it, tensors of the CPU are treated as a GPU's kernels would treat them where these keep something else for
-    the backward pass. Less: dropout a byte per value instead of a factor, attention no weights, because it draws its
-    dropout again. More: autocast computes powers in float32 (GPT-2's GELU). (Functions are replaced, since no mode of
-    torch's is in force while a layer is recomputed.)"""
+    """Context manager in which CPU tensors save for the backward pass what a GPU's kernels save. Less: dropout a byte
+    per value instead of a factor, attention no weights, because it recomputes its dropout. More: autocast computes
+    powers in float32 (GPT-2's GELU). (Functions are patched, because torch's modes are inactive while a layer is
+    recomputed.)"""
     attention = F.scaled_dot_product_attention
 
     def attend(*args: Any, dropout_p: float = 0.0, **kwargs: Any) -> Tensor:
@@ -104,12 +104,12 @@ def _dropout(value: Tensor, p: float = 0.5, training: bool = True, inplace: bool
 
 
 class DataDependent(TorchDispatchMode):
-    """Gives operations that depend on contents an answer."""
+    """Dispatch mode that answers operations that depend on data."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in ANSWERS:
             return ANSWERS[func](*args, **(kwargs or {}))
-        if not func._schema.returns:  # it changes contents, and there are none
+        if not func._schema.returns:  # in place on data, of which there is none
             return None
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket is aten.any:
@@ -117,23 +117,22 @@ class DataDependent(TorchDispatchMode):
         return result
 
 
-def _number(tensor: Tensor) -> bool | int | float:
+def _item(tensor: Tensor) -> bool | int | float:
     if tensor.dtype == torch.bool:
         return not getattr(tensor, "none", False)
     return 0.0 if tensor.is_floating_point() else 0
 
 
-def _found(tensor: Tensor) -> Tensor:
+def _nonzero(tensor: Tensor) -> Tensor:
     return tensor.new_empty((0, tensor.ndim), dtype=torch.int64)
 
 
-def _counted(tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+def _bincount(tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     return tensor.new_empty((minlength,), dtype=torch.int64)
 
 
 def _packed(rows: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """`pack_padded_sequence` of full rows [R, L, E]. How many rows each position has is looked at by the layers
-    themselves, so it is a tensor with contents."""
+    """`pack_padded_sequence` of full rows [R, L, E]. The layers read the batch sizes, so that tensor has data."""
     count, positions = rows.shape[:2] if batch_first else (rows.shape[1], rows.shape[0])
     with _disable_current_modes():
         sizes = torch.full((positions,), count, dtype=torch.int64)
@@ -141,9 +140,9 @@ def _packed(rows: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, T
 
 
 ANSWERS: dict[Any, Callable[..., Any]] = {
-    aten._local_scalar_dense.default: _number,
+    aten._local_scalar_dense.default: _item,
     aten.equal.default: lambda one, other: True,
-    aten.nonzero.default: _found,
-    aten.bincount.default: _counted,
+    aten.nonzero.default: _nonzero,
+    aten.bincount.default: _bincount,
     aten._pack_padded_sequence.default: _packed,
 }

@@ -1,8 +1,8 @@
-"""What is known of a run's text without reading it: the true tokenizer and stores where the cache has them (or the
-tokenizer is one that exists), stand-ins of the size that is asked for elsewhere, and in words which is which.
+"""A run's data as far as it is known without reading it, with a list of the assumptions.
 
-To find text in the cache its contents have to be hashed, so that is done for sources that come with Python or lmctl
-(`embedded`) only, unless reading is allowed.
+Tokenizer and token stores come from the cache, or are synthetic stand-ins of the requested size. Finding text in the
+cache requires hashing it, so this is done only for sources that are part of Python or lmctl (`embedded`), unless
+reading is allowed.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 STANDIN_ROWS = 64
-"""Rows of text to stand for any number of them."""
+"""Number of rows of a synthetic text."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """The text of a run, as far as it is known."""
+    """The data of a run, real or synthetic."""
 
     prepared: Prepared
-    """`tokenizer` is None if it is not known."""
+    """Its `tokenizer` is None if it is not known."""
     real: frozenset[str]
-    """Tasks whose rows are those of the data."""
+    """Tasks with real rows."""
     assumed: tuple[str, ...]
-    """What was taken for granted, in words."""
+    """Assumptions, as text."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -60,8 +60,8 @@ class Known:
 
 
 def look(plan: Plan, read: bool, rows: int = STANDIN_ROWS) -> Known:
-    """What is known for `plan`; `read`: whether the user's data may be read (it is hashed, to be found in the cache).
-    Stand-ins have at least `rows` rows."""
+    """The data known for `plan`; `read`: whether the user's data may be read (hashed, to find it in the cache).
+    Synthetic text has at least `rows` rows."""
     root = root_of(plan.cache_dir)
     texts = _fingerprints(plan.mix, read)
     tokenizer = _tokenizer(root, plan, texts)
@@ -91,13 +91,13 @@ def _classes(objective: Objective) -> str:
 
 
 def _fingerprints(mix: Mix, read: bool) -> dict[str, Mapping[str, Any]]:
-    """Of the sources that may be looked at, by task."""
+    """Fingerprints of the sources that may be read, by task."""
     texts: dict[str, Mapping[str, Any]] = {}
     for name, task in mix.tasks.items():
         if read or task.data.embedded:
             try:
                 texts[name] = _fingerprint(repr(task.data), task.data)
-            except DataError:  # a plan can be made for data that is elsewhere
+            except DataError:  # a plan is possible without the data
                 continue
     return texts
 
@@ -106,7 +106,7 @@ _prints: dict[str, Mapping[str, Any]] = {}
 
 
 def _fingerprint(name: str, source: Any) -> Mapping[str, Any]:
-    """A grid asks for the same ones again and again."""
+    """Cached: a grid needs the same ones for every cell."""
     if name not in _prints:
         _prints[name] = source.fingerprint()
     return _prints[name]
@@ -114,7 +114,7 @@ def _fingerprint(name: str, source: Any) -> Mapping[str, Any]:
 
 def _tokenizer(root: Path, plan: Plan, texts: Mapping[str, Mapping[str, Any]]) -> PreTrainedTokenizerFast | None:
     """The tokenizer of the run, if it exists."""
-    if "vocab_size" not in plan.tokenizer.identity():  # nothing is trained: it is read as it is
+    if "vocab_size" not in plan.tokenizer.identity():  # pre-trained: loaded directly
         tokenizer = plan.tokenizer.obtain(iter(()))
         add_pieces(tokenizer, extra_pieces(plan.mix))
         return tokenizer
@@ -132,7 +132,7 @@ def _load(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _corpus(root: Path, task: Task, text: Mapping[str, Any] | None, pieces: str) -> TokenizedCorpus | None:
-    """The task's tokenised text, if the cache has it."""
+    """The task's tokenised text, if it is in the cache."""
     if text is None:
         return None
     train = found(root, "tokens", store_key(task, text, "train", pieces, declared_labels(task)))

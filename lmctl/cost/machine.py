@@ -1,8 +1,8 @@
-"""A machine with GPUs that is not this one, to plan for: `lmctl plan runner=gpu gpu=h100` on a laptop.
+"""Planning for a GPU machine that is not this one: `lmctl plan runner=gpu gpu=h100` on a laptop.
 
-What such a machine would refuse is refused as it would: while a run is checked, torch is asked about that machine's
-GPUs (`pretended`). Its step is rehearsed on tensors of the CPU, because autograd follows tensors to devices that torch
-was built for, with the kernels that a GPU has where these keep something else (`fake_tensors.on_gpu`).
+Configs are refused as on that machine: during the checks torch's queries about GPUs are patched with its properties
+(`pretended`). The step is rehearsed on CPU tensors, because autograd needs devices that torch was built for, patched to
+save what a GPU's kernels save (`fake_tensors.on_gpu`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Card:
-    """One kind of GPU."""
+    """A GPU model."""
 
     words: str
     memory: int | None
-    """Bytes; None: nobody said."""
+    """Bytes; None: unknown."""
     capability: tuple[int, int]
-    """CUDA compute capability, on which it depends what a precision may use."""
+    """CUDA compute capability, which decides the supported precisions."""
 
 
 def _card(words: str, gib: int, major: int, minor: int) -> Card:
@@ -53,26 +53,26 @@ CARDS = {
     "h200": _card("NVIDIA H200, 141 GB", 140, 9, 0),
     "b200": _card("NVIDIA B200, 180 GB", 179, 10, 0),
 }
-"""Memory as CUDA reports it, in whole GiB: where error correction takes a part of it, less than the name says."""
+"""Memory as reported by CUDA, in whole GiB: less than the nominal size where ECC takes a part."""
 
 NEVER = (
     "its step was rehearsed with the tensors that a GPU keeps; of GPUs only an H200 was compared: leave some room",
     "what CUDA, cuDNN and cuBLAS take besides (some hundred MiB) and holes in torch's allocator are not in it",
 )
-"""What no plan for such a machine knows."""
+"""What every plan for another machine lacks."""
 
 NEWEST = (9, 0)
-"""Compute capability of a GPU of which only its memory is known."""
+"""Assumed compute capability of a GPU of which only the memory is known."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Some GPUs of one kind, elsewhere."""
+    """Some GPUs of one model, on another machine."""
 
     card: Card
     count: int
     assumed: tuple[str, ...] = ()
-    """What was taken for granted about it, in words."""
+    """Assumptions about it, as text."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -81,7 +81,7 @@ class Machine:
 
     @contextmanager
     def pretended(self) -> Iterator[None]:
-        """Inside it, torch answers questions about its GPUs as it would on that machine."""
+        """Context manager in which torch's queries about GPUs return this machine's properties."""
         import torch
 
         answers: dict[str, Any] = {
@@ -94,8 +94,8 @@ class Machine:
 
 
 def machine_for(where: Runner, gpu: str | None, memory_gib: float | None, gpus: int | None) -> Machine | None:
-    """The machine that is meant by the runner and the keys of `plan`; None: this one. ConfigError if they are at odds,
-    or the card is not known."""
+    """The machine given by the runner and the keys of `plan`; None: this one. ConfigError if they conflict, or the card
+    is unknown."""
     named = (gpu, memory_gib, gpus) != (None, None, None)
     if named and (isinstance(where, Cpu) or (isinstance(where, Either) and where.device == "cpu")):
         raise ConfigError("gpu, gpu_memory_gib and gpus are about GPUs, and the runner stays on the CPU", "runner=gpu")

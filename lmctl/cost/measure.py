@@ -1,8 +1,8 @@
-"""A few real steps, so that speed and memory need not be predicted.
+"""Measuring speed and memory in a few real steps.
 
-The run's own network, objectives, precision and optimiser, on the rows that are known or their stand-ins, in this
-process alone: of several processes, one's share of the rows; simulated workers all work. Speed is that of the steps;
-validation, checkpoints and the network between processes come on top.
+The run's own network, objectives, precision and optimiser, on the known rows or their stand-ins, in this process alone:
+of several processes, one's share of the rows; simulated workers all run. Speed is that of the steps, without
+validation, checkpoints and the network between processes.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from lmctl.train.summary import peak_memory
 from lmctl.train.trainer import Trainer
 
 WARMING, COUNTED = 3, 5
-"""Steps."""
+"""Number of steps: warm-up, and timed ones."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What came out, of one process."""
+class MeasuredSteps:
+    """The measurement of one process."""
 
     steps: int
     seconds_per_step: float
     tokens_per_second: float
     peak: int
-    """Bytes; on a CPU the largest resident set of this process so far, the planning included."""
+    """Bytes; on a CPU the largest resident set of this process so far, planning included."""
 
 
-def measure(run: Checked) -> Measured:
-    """WARMING and COUNTED steps of `run`."""
+def measure(run: Checked) -> MeasuredSteps:
+    """Run WARMING and COUNTED steps of `run`."""
     here, on_cpu = _one_process(run), run.device.type == "cpu"
-    # One row more than tracks: a stream of tracks needs one more piece than it has positions.
+    # One more row than tracks: a stream needs one more token than its tracks have positions.
     known = look(here, read=True, rows=max(64, 2 * here.batch.rows))
     if not on_cpu:
         torch.cuda.reset_peak_memory_stats()
@@ -54,7 +54,7 @@ def measure(run: Checked) -> Measured:
             raise ConfigError(
                 "the adversary rewrites text, and there is no tokenizer in the cache", "lmctl prepare first"
             )
-        plan = _at_rest(here)
+        plan = _with_known_rows(here)
         return as_workers(
             plan.simulated_workers, Processes(on_cpu), lambda worker: _timed(Trainer(plan, known.prepared, worker))
         )
@@ -62,7 +62,7 @@ def measure(run: Checked) -> Measured:
         raise type(error)(f"measure=true: {error}", error.hint) from error
 
 
-def _timed(trainer: Trainer) -> Measured:
+def _timed(trainer: Trainer) -> MeasuredSteps:
     device = trainer.processes.device
     began, before, last = 0.0, 0, 0
     for number, _ in enumerate(trainer.steps(), start=1):
@@ -70,12 +70,12 @@ def _timed(trainer: Trainer) -> Measured:
             began, before = _now(device), trainer.state.tokens
         last = number
     seconds, tokens = _now(device) - began, trainer.state.tokens - before
-    return Measured(last, seconds / (last - WARMING), tokens / seconds, peak_memory(device))
+    return MeasuredSteps(last, seconds / (last - WARMING), tokens / seconds, peak_memory(device))
 
 
 def _one_process(run: Checked) -> Plan:
-    """The plan of one process's share of `run`. What would go between processes is handled as by a lone worker, which
-    costs what it costs but the network."""
+    """The plan of one process's share of `run`. Gradient compression runs as with a single worker, at its full cost
+    except for the network."""
     plan, world = run.plan, run.world
     size, tokens = plan.batch.size, plan.batch.tokens
     batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1))
@@ -83,15 +83,17 @@ def _one_process(run: Checked) -> Plan:
     return replace(plan, batch=batch, runner=runner, budget=Budget(steps=WARMING + COUNTED), eval=Evaluation(rows=1))
 
 
-def _at_rest(plan: Plan) -> Plan:
-    """`plan` on rows that are there already: nothing is read, and nothing is rewritten by the mix."""
-    tasks = {name: replace(task, augment=None, data=Rows(task.data.yields)) for name, task in plan.mix.tasks.items()}
+def _with_known_rows(plan: Plan) -> Plan:
+    """`plan` with its data in memory: nothing is read, and the mix changes nothing."""
+    tasks = {
+        name: replace(task, augment=None, data=KnownRows(task.data.yields)) for name, task in plan.mix.tasks.items()
+    }
     return replace(plan, mix=replace(plan.mix, tasks=tasks, conflict_every=None))
 
 
 @dataclass(frozen=True)
-class Rows(Source):
-    """Stands where a source was whose rows are there."""
+class KnownRows(Source):
+    """Placeholder for a source whose rows are in memory."""
 
     yields: Kind = "documents"
 

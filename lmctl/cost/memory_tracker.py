@@ -1,11 +1,11 @@
-"""Counting the bytes of tensors while code runs, without the code knowing.
+"""Tracking tensor memory with a dispatch mode while unmodified code runs.
 
-Every tensor that an operation returns passes by `MemoryTracker`, a dispatch mode; its storage is counted until it is
-freed (tensors that share one storage count once). Which operations run, and in which order their results are freed, is
-decided by autograd and by the modules themselves, so nothing about an architecture has to be known here. On tensors
-without contents (`torch._subclasses.FakeTensorMode`) this takes no memory and little time.
+Every tensor that an operation returns passes through `MemoryTracker`; its storage is counted until it is freed (tensors
+that share one storage count once). Which operations run, and in which order their results are freed, is decided by
+autograd and by the modules themselves, so nothing about an architecture has to be known here. On tensors without data
+(`torch._subclasses.FakeTensorMode`) this takes no memory and little time.
 
-What an operation allocates inside its kernel and frees again is not seen.
+Temporary allocations inside a kernel are not seen.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from lmctl.train.precision_proof import HALF, CountDtypes
 
 WEIGHTS, GRADIENTS, STATES, FEEDBACK = "weights", "gradients", "optimiser states", "error feedback"
 ACTIVATIONS, LOGITS, ROWS, PASSING = "activations", "logits", "rows", "passing tensors"
-"""What a tensor is: kept for the backward pass; as wide as the vocabulary; what came in; anything else."""
+"""Kinds of tensors: saved for the backward pass; as wide as the vocabulary; inputs; anything else."""
 
 HEAP_BELOW = 32 << 20
-"""Bytes below which glibc comes to keep a block on its heap (the most that its mmap threshold grows to, malloc(3))."""
+"""Limit below which glibc allocates a block on its heap (the maximum of its dynamic mmap threshold, malloc(3))."""
 
 LSTM_WORKSPACE = 15.5
-"""float32 values per row, position and hidden unit that oneDNN keeps of an LSTM layer for the backward pass. The one
-thing that has to be known here: tensors without contents say 0. Measured 15.3 to 16.5 (oneDNN in torch 2.13)."""
+"""float32 values per row, position and hidden unit that oneDNN saves of an LSTM layer for the backward pass. The only
+architecture-specific number: on fake tensors torch reports 0. Measured 15.3 to 16.5 (oneDNN in torch 2.13)."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The moment of most bytes."""
+    """Memory at the moment of its maximum."""
 
     total: int = 0
     by: dict[str, int] = field(default_factory=dict)
     heap: int = 0
-    """Of the total, bytes in blocks below HEAP_BELOW."""
+    """Bytes of the total in blocks below HEAP_BELOW."""
     places: int = 0
-    """Bytes of a heap on which a block only ever takes the place of one of its own size: for every size below
-    HEAP_BELOW, the most there were at once."""
+    """Bytes of a heap on which freed blocks are reused only for equal sizes: for every size below HEAP_BELOW, the
+    maximum number at once."""
     resting: int = 0
-    """Of these, bytes of blocks that were there all the time."""
+    """Of these, bytes of blocks that were alive all the time."""
 
 
 class MemoryTracker(TorchDispatchMode):
-    """Inside it, every storage is counted from its birth to its death."""
+    """Dispatch mode that counts every storage from allocation to free."""
 
     def __init__(self, vocabulary: int) -> None:
         """Floating-point tensors of two or more dimensions, the last of them `vocabulary`, are logits."""
@@ -58,16 +58,16 @@ class MemoryTracker(TorchDispatchMode):
         self.vocabulary = vocabulary
         self.peak = Peak()
         self.most: dict[str, int] = {}
-        """The most bytes that each kind had at any time."""
+        """Maximum bytes of each kind at any time."""
         self._now: dict[str, int] = {}
         self._total = self._heap = self._resting = 0
         self._kind: dict[int, str] = {}
         self.products: set[tuple[Any, ...]] = set()
-        """Products of operands in half precision: operation and shapes."""
+        """Matrix products with half-precision operands: operation and shapes."""
         self._places: dict[int, list[int]] = {}
-        """By size below HEAP_BELOW, how many blocks there are, and the most there were."""
+        """By size below HEAP_BELOW, the current and the maximum number of blocks."""
         self._storages: dict[int, tuple[Any, int]] = {}
-        """By key, a weak reference to each storage that is alive, and its bytes."""
+        """By key, a weak reference to each live storage, and its bytes."""
         self._birth = PASSING
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -80,15 +80,15 @@ class MemoryTracker(TorchDispatchMode):
                 self.products.add((func, *(value.shape for value in operands)))
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor):
-                self._note(value)
+                self._track(value)
         return out
 
     def _workspace(self, hidden: Tensor, training: bool) -> Tensor:
-        """What oneDNN keeps of one layer whose hidden states [L, R, H] are `hidden`."""
+        """What oneDNN saves of one LSTM layer whose hidden states [L, R, H] are `hidden`."""
         size = int(LSTM_WORKSPACE * hidden.numel() * 4) if training else 0
         return torch.empty(size, dtype=torch.uint8, device=hidden.device)
 
-    def _note(self, tensor: Tensor) -> None:
+    def _track(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._kind:
@@ -96,7 +96,7 @@ class MemoryTracker(TorchDispatchMode):
         kind = LOGITS if self._birth == PASSING and self._is_logits(tensor) else self._birth
         self._kind[key], self._storages[key] = kind, (weakref.ref(storage), size)
         self._add(kind, size)
-        self._place(size, 1)
+        self._count_block(size, 1)
         weakref.finalize(storage, self._free, key).atexit = False
         if self._total > self.peak.total:
             self._peak()
@@ -110,7 +110,7 @@ class MemoryTracker(TorchDispatchMode):
     def _free(self, key: int) -> None:
         _, size = self._storages.pop(key)
         self._add(self._kind.pop(key), -size)
-        self._place(size, -1)
+        self._count_block(size, -1)
 
     def _add(self, kind: str, size: int) -> None:
         self._total += size
@@ -118,32 +118,32 @@ class MemoryTracker(TorchDispatchMode):
         self._now[kind] = self._now.get(kind, 0) + size
         self.most[kind] = max(self.most.get(kind, 0), self._now[kind])
 
-    def _place(self, size: int, more: int) -> None:
+    def _count_block(self, size: int, more: int) -> None:
         if size < HEAP_BELOW:
             place = self._places.setdefault(size, [0, 0])
             place[0] += more
             place[1] = max(place)
 
-    def _taken(self) -> int:
+    def _heap_size(self) -> int:
         return sum(size * most for size, (_, most) in self._places.items())
 
     def seen(self) -> Peak:
         """The peak since the last `restart`."""
-        return replace(self.peak, places=self._taken(), resting=self._resting)
+        return replace(self.peak, places=self._heap_size(), resting=self._resting)
 
     def recount(self) -> None:
-        """See to storages whose size has been changed since they were made, which no operation tells."""
+        """Update storages that were resized since their creation, which no operation reports."""
         for key, (reference, before) in list(self._storages.items()):
             storage = reference()
             if storage is not None and storage.nbytes() != before:
                 self._add(self._kind[key], -before)
                 self._add(self._kind[key], storage.nbytes())
-                self._place(before, -1)
-                self._place(storage.nbytes(), 1)
+                self._count_block(before, -1)
+                self._count_block(storage.nbytes(), 1)
                 self._storages[key] = (reference, storage.nbytes())
 
     def call(self, tensor: Tensor, kind: str) -> Tensor:
-        """From now on the storage of `tensor` is of this kind, if it was of none in particular, or activations."""
+        """Assign the storage of `tensor` to this kind, if it has none in particular, or is an activation."""
         key = tensor.untyped_storage()._cdata
         before = self._kind.get(key)
         if before in (PASSING, ACTIVATIONS):
@@ -154,21 +154,21 @@ class MemoryTracker(TorchDispatchMode):
         return tensor
 
     def now(self, kind: str) -> int:
-        """Bytes of this kind at the moment."""
+        """Current bytes of this kind."""
         return self._now.get(kind, 0)
 
     def restart(self) -> None:
-        """Look for the peak anew."""
+        """Reset the peak."""
         self.recount()
         self._peak()
         self.most = dict(self._now)
         for place in self._places.values():
             place[1] = place[0]
-        self._resting = self._taken()
+        self._resting = self._heap_size()
 
     @contextmanager
     def born(self, kind: str) -> Iterator[None]:
-        """Inside it, new storages are of this kind."""
+        """Context manager in which new storages are of this kind."""
         before, self._birth = self._birth, kind
         try:
             yield
@@ -177,7 +177,7 @@ class MemoryTracker(TorchDispatchMode):
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Inside it, what autograd keeps for the backward pass is called activations."""
+        """Context manager in which tensors saved by autograd for the backward pass become activations."""
 
         def pack(tensor: Tensor) -> Tensor:
             return self.call(tensor, ACTIVATIONS)
@@ -186,7 +186,7 @@ class MemoryTracker(TorchDispatchMode):
             yield
 
     def follow(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Know the gradients of `parameters` when they come."""
+        """Classify the gradients of `parameters` as they are accumulated."""
 
         def hook(parameter: Tensor) -> None:
             if parameter.grad is not None:

@@ -1,15 +1,14 @@
-"""One optimiser step without numbers: `lmctl.train.step.TrainStep` itself, on tensors that have shapes, dtypes and a
-device, and no contents (`fake_tensors.py`), while `MemoryTracker` counts what would be alive.
+"""Rehearsal: one optimiser step on fake tensors, while `MemoryTracker` counts the memory.
 
-Learner, precision, optimiser, exchange, adversary and step are the run's own. Stand-ins are its processes
-(`FakeProcesses`), DDP (`FakeDdp`), the network between workers (`FakeWire`), and rows, which the adversary may ask for
-noise. The optimiser's states are made beforehand, as the first step of a run makes them. Of the rest of a run two
-things may be larger than a step: the proof that a precision gives of itself before the first one, and the plain copy
-that stored weights are exported as. Validation keeps nothing for a backward pass and is smaller.
+The step is `lmctl.train.step.TrainStep` itself; learner, precision, optimiser, exchange and adversary are the run's
+own. Stand-ins are its processes (`FakeProcesses`), DDP (`FakeDdp`), the network between workers (`FakeWire`), and rows,
+which the adversary may need for noise. The optimiser's states are created beforehand, as in the first step of a run.
+Outside the step, two things may need more memory: the precision's proof before the first step, and the plain copy of
+stored weights for export. Validation saves nothing for a backward pass and is smaller.
 
-Two things differ from a real step. Where all rows are full and of one document, transformers finds out by looking at
-values that a decoder needs no mask; here it makes one, and the attention keeps one tensor more per layer. And a
-component that calls a library of its own may want to see contents (see `rehearse`).
+Two things differ from a real step. If all rows are full and of one document, transformers detects from their values
+that a decoder needs no mask; here it makes one, and attention saves one more tensor per layer. And a component that
+calls a library of its own may need real values (see `rehearse`).
 """
 
 from __future__ import annotations
@@ -45,33 +44,33 @@ from lmctl.train.step import StepContext
 from lmctl.train.weight_memory import tensors_in
 
 STEP, BEFORE, AFTER = "a step", "the beginning", "the export"
-"""Moments of a run."""
+"""Phases of a run."""
 LATER = 1_000_000_000
-"""Steps after which no warm-up is going on."""
+"""A step number after the end of any warm-up."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What was seen."""
+    """The result of a rehearsal."""
 
     peak: Peak
     most: dict[str, int]
-    """The most bytes that each kind of tensor had at any time of the step."""
+    """Maximum bytes of each kind of tensor at any time of the step."""
     moment: str
-    """When the peak is."""
+    """The phase of the peak."""
     sent: int
-    """Bytes of gradients that one worker sends in a step, any warm-up being over."""
+    """Bytes of gradients that one worker sends per step, after any warm-up."""
     dense: int
-    """What it would send in float32, uncompressed."""
+    """Bytes that it would send in float32 without compression."""
     products: int
-    """Products of operands in half precision that differ in shape."""
+    """Number of half-precision matrix products of different shapes."""
     remarks: tuple[str, ...] = ()
-    """What could not be rehearsed, and what was taken instead."""
+    """What could not be rehearsed, and its replacement."""
 
 
 def rehearse(run: Checked, samples: Mapping[str, Sample], checkpointing: bool) -> Rehearsal:
-    """A step of `run`. A precision that does not work without contents is rehearsed in fp32, and that is said.
-    ConfigError as `train` has it where a component refuses the run."""
+    """Rehearse a step of `run`. A precision that does not work on fake tensors is replaced by fp32, with a remark.
+    ConfigError as in `train` if a component refuses the run."""
     precision = run.plan.precision
     try:
         return _rehearsal(run, precision, samples, checkpointing)
@@ -89,7 +88,7 @@ def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample]
     live, peaks = MemoryTracker(_vocabulary(run)), {}
     with fake_tensor_mode(), nullcontext() if run.machine is None else on_gpu(), live:
         stage = StepRehearsal(run, precision, samples, checkpointing, live)
-        if run.device.type != "cpu":  # networks are made on the host
+        if run.device.type != "cpu":  # networks are built on the CPU
             live.restart()
         stage.prove()
         peaks[BEFORE] = live.seen()
@@ -106,7 +105,7 @@ def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample]
 
 
 def _vocabulary(run: Checked) -> int:
-    """Width of the vocabulary's logits: its size, or that up to which the model rounds it."""
+    """Width of the vocabulary's logits: its size, or the padded size of the model."""
     size = run.known.vocabulary.size
     tables = (module.num_embeddings for module in run.outline.modules() if isinstance(module, nn.Embedding))
     return min((rows for rows in tables if rows >= size), default=size)
@@ -117,7 +116,7 @@ def _first(error: Exception) -> str:
 
 
 class StepRehearsal:
-    """A step whose tensors have no contents; to be made and used where `fake_tensor_mode` and `live` are in force."""
+    """A train step on fake tensors; to be built and used inside `fake_tensor_mode` and `live`."""
 
     def __init__(
         self,
@@ -130,10 +129,10 @@ class StepRehearsal:
         self.run, self.samples, self.live = run, samples, live
         optim = run.plan.optim
         if run.machine is not None and isinstance(optim, AdamW):
-            optim = replace(optim, paged=False)  # states that only a GPU that is there could page
+            optim = replace(optim, paged=False)  # paged states need a real GPU
         with run.there():
             self.plan = replace(run.plan, precision=precision, optim=optim, compile=False)
-        if run.known.prepared.tokenizer is not None:  # else it is not known yet
+        if run.known.prepared.tokenizer is not None:  # None if it is not known
             rewrites_of(self.plan.adversary.augments, run.known.prepared)
         strategy = self._strategy()
         with torch.device(run.fake_device):
@@ -152,7 +151,7 @@ class StepRehearsal:
         live.follow(self.learner.parameters())
 
     def prove(self) -> None:
-        """What `train/precision_proof.py` does with the first rows."""
+        """The forward pass of `train/precision_proof.py` on the first rows."""
         rows = min(PROOF_ROWS, self.plan.batch.rows)
         reference, logits, _ = logits_in_both_precisions(
             self.learner, next(iter(self.samples.values())).shaped(self._tensor, rows)
@@ -160,33 +159,32 @@ class StepRehearsal:
         (logits - reference).norm()
 
     def prepare(self) -> None:
-        """Have the optimiser make its states, which its first step does; from gradients of nothing."""
-        self._play([])
+        """Create the optimiser's states, as its first step does, from zero gradients."""
+        self._run_step([])
         for tensor in tensors_in(self.step.optimizer.state_dict()):
             self.live.call(tensor, STATES)
 
     def rehearse(self) -> None:
-        """An optimiser step: of its micro-batches the first two of every task, in this process's last worker; the
-        others bring gradients of nothing."""
+        """An optimiser step, with the first two micro-batches of every task, in this process's last worker; the others
+        only contribute zero gradients."""
         with self.live.born(ROWS):
             batches = [batch for task in self.samples for batch in self._batches(task)]
         with self.live.keeping():
-            self._play(batches)
+            self._run_step(batches)
 
     def traffic(self) -> tuple[int, int]:
-        """Bytes of gradients that a worker sends in a step when no warm-up is going on, and what it would send in
-        float32, uncompressed."""
-        self._play([], step=LATER)
+        """Bytes of gradients that a worker sends per step after any warm-up, and in float32 without compression."""
+        self._run_step([], step=LATER)
         return self.step.strategy.sent, self.step.strategy.dense
 
-    def _play(self, batches: list[Batch], step: int = 0) -> None:
-        """One step after `step` others, half of the budget being spent."""
+    def _run_step(self, batches: list[Batch], step: int = 0) -> None:
+        """One step, as step number `step`, with half of the budget spent."""
         window = Window(batches, dict.fromkeys(self.samples, 1.0), Position())
         self.step(window, self.counts, StepContext(step, step, 0.5, self.plan.optim.lr))
         self.step.zero_grad()
 
     def _strategy(self) -> Strategy:
-        """That of the first of the run's workers, the others being elsewhere."""
+        """The strategy of the run's first worker; the other workers do not exist."""
         run, plan = self.run, self.plan
         processes: Any = FakeProcesses(run.workers, run.fake_device, run.world == 1 and run.workers > 1)
         if plan.compression.sends or processes.simulated:
@@ -194,8 +192,8 @@ class StepRehearsal:
         return FakeDdp(processes, self.live) if run.world > 1 else Single(processes)
 
     def export(self) -> None:
-        """Make room for a plain copy of the network, which is what stored weights, and those under adapters, are
-        written as."""
+        """Allocate a plain copy of the network, as made for the export of stored weights and of weights under
+        adapters."""
         if self.plan.precision.storage is not None or self.plan.model.lora_rank:
             _ = [torch.empty(p.shape, device=p.device) for p in self.learner.network.parameters()]
 
@@ -209,7 +207,7 @@ class StepRehearsal:
 
 
 class FakeProcesses:
-    """`Processes` of which there is only one here, whatever it is told."""
+    """`Processes` of any number, of which only this one exists."""
 
     rank = 0
 
@@ -227,8 +225,8 @@ class FakeProcesses:
 
 
 class FakeDdp(Single):
-    """DDP: a bucket for every gradient, there from the beginning. In the pass that exchanges gradients each goes into
-    its bucket as soon as it is there (`gradient_as_bucket_view`)."""
+    """DDP's memory: a gradient bucket from the start. In the pass that exchanges gradients each is moved into its
+    bucket as soon as it is computed (`gradient_as_bucket_view`)."""
 
     def __init__(self, processes: Any, live: MemoryTracker) -> None:
         super().__init__(processes)
@@ -240,7 +238,7 @@ class FakeDdp(Single):
         with self.live.born(GRADIENTS):
             self.buckets = {p: torch.empty_like(p) for p in learns}
         for parameter in self.buckets:
-            parameter.register_post_accumulate_grad_hook(self._came)
+            parameter.register_post_accumulate_grad_hook(self._move_into_bucket)
         self.sent = all_reduce_bytes(sum(p.numel() * p.element_size() for p in learns), self.workers)
         self.dense = all_reduce_bytes(sum(4 * p.numel() for p in learns), self.workers)
 
@@ -249,13 +247,13 @@ class FakeDdp(Single):
         self.exchanges = last
         yield
 
-    def _came(self, parameter: Any) -> None:
+    def _move_into_bucket(self, parameter: Any) -> None:
         if self.exchanges:
             parameter.grad = self.buckets[parameter]
 
 
 class FakeWire(Wire):
-    """Counts what would be sent."""
+    """A wire that counts bytes instead of sending."""
 
     def _all_reduce(self, vector: Tensor) -> Tensor:
         return vector.clone()
@@ -268,7 +266,7 @@ class FakeWire(Wire):
 
 
 class FakePerturbations(Perturbations):
-    """Rows without text."""
+    """Perturbations of rows without text."""
 
     def random_shift(self, batch: Batch, window: int) -> Tensor:
         return self.zeros(batch).detach()

@@ -1,7 +1,7 @@
-"""Batches of the shape that a run will have.
+"""Sample batches of the shape that a run will have.
 
-The objectives make some rows, from the real text if it is known and from a stand-in otherwise; a batch of more rows is
-as many times larger. Where rows differ in length the longest are taken: the run will meet them.
+The objectives make some rows, from the real text if it is known and from a synthetic one otherwise; a larger batch is
+scaled from these. Where rows differ in length the longest are taken, because the run will have such batches.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from lmctl.plan import Plan
 from lmctl.train.build_parts import examples_of
 
 ROWS = 32
-"""Rows that are really made."""
+"""Number of rows that are really collated."""
 DRAWN = 64
-"""Batches that are drawn to see how much they differ in shape."""
+"""Number of batches drawn to count their shapes."""
 CARRIED = ("track", "fresh")
-"""Inputs whose values a recurrent network looks at, to carry its state along: two vectors a row, left out here."""
+"""Inputs whose values a recurrent network reads, to carry its state: two vectors per row, left out here."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of one task."""
+    """Sample rows of one task."""
 
     batch: Batch
-    """On the CPU, of at most ROWS rows."""
+    """A batch on the CPU, of at most ROWS rows."""
     rows: int
     """Rows of the task's largest micro-batch in one process."""
     rows_per_step: float
-    """Of the task, in all processes; the mean over the budget."""
+    """Rows of the task per step in all processes; the mean over the budget."""
     tokens_per_row: float
-    """Real tokens, the mean."""
+    """Mean number of tokens without padding."""
     shapes: int = 1
-    """How many different shapes DRAWN micro-batches have."""
+    """Number of different shapes of DRAWN micro-batches."""
 
     @property
     def scale(self) -> float:
-        """How many times larger the micro-batch is than what was made."""
+        """Rows of the micro-batch relative to those of `batch`."""
         return self.rows / len(self.batch.inputs["input_ids"])
 
     @property
     def bytes(self) -> int:
-        """Of the micro-batch as it comes from the data side."""
+        """Bytes of the collated micro-batch."""
         tensors = [*self.batch.inputs.values(), *(t for target in self.batch.targets.values() for t in _both(target))]
         return int(self.scale * sum(tensor.nbytes for tensor in tensors))
 
     def shaped(self, make: Callable[[tuple[int, ...], torch.dtype], Tensor], rows: int | None = None) -> Batch:
-        """A batch of `rows` (None: the micro-batch's) whose tensors `make(shape, dtype)` makes."""
+        """A batch of `rows` (None: the micro-batch's) whose tensors are made by `make(shape, dtype)`."""
         scale = self.scale if rows is None else rows / len(self.batch.inputs["input_ids"])
 
         def larger(tensor: Tensor) -> Tensor:
@@ -72,13 +72,13 @@ def _both(target: Targets) -> tuple[Tensor, Tensor]:
 
 
 def examples_for(plan: Plan, known: Known) -> dict[str, Examples]:
-    """The rows of every task. Whatever wants a row per row of the batch has to make do with STANDIN_ROWS of them."""
+    """The rows of every task; the number of rows per step, and so of tracks, is limited to STANDIN_ROWS / 2."""
     batch = replace(plan.batch, size=min(plan.batch.rows, STANDIN_ROWS // 2), tokens=None)
     return examples_of(plan.mix, plan.model.family, batch, known.prepared, "train", augmented=False)
 
 
 def samples(plan: Plan, examples: dict[str, Examples], world: int) -> dict[str, Sample]:
-    """A sample of every task's rows, for each of `world` processes."""
+    """Sample rows of every task, for each of `world` processes."""
     per_step = _rows_per_step(plan, examples)
     made = {}
     for task, some in examples.items():
@@ -97,7 +97,7 @@ def samples(plan: Plan, examples: dict[str, Examples], world: int) -> dict[str, 
 
 
 def _shapes(some: Examples, count: int, seed: int) -> int:
-    """How many different shapes DRAWN batches of `count` rows have."""
+    """Number of different shapes of DRAWN batches of `count` rows."""
     if some.tracks is not None:
         return 1
     found = set()
@@ -109,14 +109,14 @@ def _shapes(some: Examples, count: int, seed: int) -> int:
 
 
 def _rows_per_step(plan: Plan, examples: dict[str, Examples]) -> dict[str, tuple[float, float]]:
-    """Per task the most rows in a step at any time, and the mean over the budget: `MixStream` without the data."""
+    """Per task the largest number of rows per step, and the mean over the budget: `MixStream` without data."""
     mix, rows = plan.mix, plan.batch.rows
     if len(examples) == 1:
         ((task, some),) = examples.items()
         lengths = some.lengths
         if plan.batch.tokens is None or lengths is None:
             return {task: (float(rows), float(rows))}
-        # As many rows as fill the tokens: fewest where they are longest, which costs most, attention being quadratic.
+        # Rows that fill the tokens: fewest if they are longest, which costs most, because attention is quadratic.
         longest, mean = max(1, int(lengths.max())), max(1.0, float(lengths.mean()))
         return {task: (float(max(1, plan.batch.tokens // longest)), plan.batch.tokens / mean)}
     sizes = {task: len(some) for task, some in examples.items()}

@@ -1,4 +1,4 @@
-"""Estimates for people."""
+"""Printing cost estimates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmctl.train.display import print_whole
 
 @dataclass(frozen=True)
 class Cell:
-    """One config of a grid, and what became of it."""
+    """One config of a grid, with its estimate or its refusal."""
 
     name: str
     overrides: list[str]
@@ -28,7 +28,7 @@ class Cell:
 
 
 def size(count: float) -> str:
-    """Bytes as a person says them: 1.5 GiB."""
+    """Bytes as readable text: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if abs(count) < 1024:
             return f"{count:,.0f} {unit}" if unit == "B" or count >= 10 else f"{count:,.1f} {unit}"
@@ -37,7 +37,7 @@ def size(count: float) -> str:
 
 
 def print_one(estimate: Estimate, bandwidth_gbps: float) -> None:
-    """Everything about one run."""
+    """Print everything about one run."""
     console = Console(highlight=False, soft_wrap=True)
     for line in head(estimate):
         console.print(line, markup=False)
@@ -112,7 +112,7 @@ COLUMNS = ("parameters", "memory", "activations", "wire/step", "tokens/step", "s
 
 
 def print_grid(cells: Sequence[Cell]) -> None:
-    """One row per cell, and why those that are not legal are not."""
+    """Print one row per cell, and the reasons of the illegal ones."""
     print_whole(_grid(cells, len(COLUMNS)), _grid(cells, 2))
     console = Console(highlight=False, soft_wrap=True)
     good = [cell.estimate for cell in cells if cell.estimate is not None]
@@ -128,7 +128,7 @@ def print_grid(cells: Sequence[Cell]) -> None:
 
 
 def _grid(cells: Sequence[Cell], columns: int) -> Table:
-    """With that many of COLUMNS."""
+    """The table with the first `columns` of COLUMNS."""
     timed = any(cell.estimate and cell.estimate.measured for cell in cells)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("cell", overflow="fold")

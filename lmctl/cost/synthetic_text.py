@@ -1,4 +1,4 @@
-"""Vocabularies and text that nobody wrote: as large as what they stand for, and meaningless."""
+"""Synthetic vocabularies and text, of the size of what they replace."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 
 PIECES = 5
-"""[PAD], [UNK], [CLS], [SEP], [MASK], in this order."""
+"""Special tokens: [PAD], [UNK], [CLS], [SEP], [MASK], in this order."""
 SENTENCE = 24
-"""Pieces in a sentence of running text."""
+"""Tokens in a sentence."""
 DOCUMENT = 1024
-"""Pieces in a document, about: most rows have no end of one in them, and most batches do."""
+"""Tokens in a document, approximately: most rows contain no document boundary, most batches do."""
 CLASSES = 2
-"""Classes of labels that nobody has counted."""
+"""Assumed number of classes."""
 
 
 def vocabulary(size: int, sentinels: int = 0) -> Vocabulary:
-    """`size` pieces, the usual five first, `sentinels` last; no piece continues a word."""
+    """A vocabulary of `size` tokens, special ones first, `sentinels` last; no token continues a word."""
     special = np.zeros(size, dtype=bool)
     special[:PIECES] = True
     special[size - sentinels :] |= sentinels > 0
@@ -28,8 +28,8 @@ def vocabulary(size: int, sentinels: int = 0) -> Vocabulary:
 
 
 def store(kind: Kind, labels: LabelKind | None, rows: int, seq_len: int, pieces: Vocabulary) -> TokenStore:
-    """Text for some `rows` full rows of `seq_len` positions: documents of sentences, or rows of one text (two, where
-    rows are parallel), the first as long as a row and no other less than half as long."""
+    """Text for about `rows` full rows of `seq_len` positions: documents of sentences, or rows of one text (two for
+    parallel rows), the first as long as a row and no other less than half as long."""
     generator = np.random.Generator(np.random.Philox(key=0))
     ordinary = np.flatnonzero(~pieces.special)
     texts = {"documents": 1, "labelled": 1, "parallel": 2}[kind]

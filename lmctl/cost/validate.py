@@ -1,5 +1,5 @@
-"""Every refusal that `lmctl train` would make between its config and its first step, in the same words and order; what
-depends on the text itself (too few rows, a label that is missing) only the text can tell."""
+"""All checks of `lmctl train` between its config and its first step, with the same errors in the same order; errors
+that depend on the text (too few rows, a missing label) are not checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lmctl.train.prepare import check_kind
 
 @dataclass(frozen=True)
 class Checked:
-    """A run that nothing is said against."""
+    """A run that passed all checks."""
 
     plan: Plan
     known: Known
@@ -31,30 +31,30 @@ class Checked:
     world: int
     device: torch.device
     outline: Any
-    """Its network on torch's meta device: parameters with shapes and no contents."""
+    """Its network on torch's meta device: parameters with shapes and no data."""
     teachers: Sequence[Any] = ()
-    """Those of the networks that are asked while the run learns, likewise."""
+    """The networks of teachers that are used while training, also on the meta device."""
     machine: Machine | None = None
-    """Where it is to run; None: here."""
+    """The planned machine; None: this one."""
 
     @property
     def fake_device(self) -> torch.device:
-        """Where tensors without contents are: autograd does not follow them to a GPU that is not there."""
+        """Device of fake tensors: CPU for a GPU that is not there, because autograd does not support it."""
         return self.device if self.machine is None else torch.device("cpu")
 
     def there(self) -> AbstractContextManager[None]:
-        """Inside it, questions about GPUs are answered as where the run will be."""
+        """Context manager in which torch's queries about GPUs return the planned machine's properties."""
         return nullcontext() if self.machine is None else self.machine.pretended()
 
     @property
     def workers(self) -> int:
-        """How many share the rows of a step: its processes, or those that one process plays."""
+        """Number of workers that share the rows of a step: processes, or simulated ones."""
         return self.plan.workers(self.world)
 
 
 def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
-    """`plan` with what is known of it; ConfigError if it would be refused, on `machine` if it is given (and then
-    pretended). `read`: see `known.look`."""
+    """`plan` with its known data; ConfigError if it would be refused, on `machine` if given (which is then simulated).
+    `read`: see `known_data.look`."""
     world = plan.runner.world()
     plan.workers(world)
     check_device(plan.runner.on_cpu())
@@ -71,13 +71,13 @@ def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
         teachers = [t.outline(known.vocabulary, heads_of(plan, known.prepared)) for t in plan.teachers]
         if plan.student.from_teacher is not None:
             origins(outline, teachers[0], plan.student.from_teacher)
-    asked = teachers if plan.distill.terms and plan.teacher_cache != "use" else []
-    return Checked(plan, known, examples, world, device, outline, asked, machine)
+    in_use = teachers if plan.distill.terms and plan.teacher_cache != "use" else []
+    return Checked(plan, known, examples, world, device, outline, in_use, machine)
 
 
 def build(plan: Plan, known: Known, checkpointing: bool) -> Any:
-    """The network of `plan` as `run.assemble.network_of` makes it, but that no weights are read; to be called where
-    tensors have no contents."""
+    """The network of `plan`, as from `train.build_parts.network_of`, but without reading weights; to be called on the
+    meta device or with fake tensors."""
     network = plan.model.outline(known.vocabulary, heads_of(plan, known.prepared))
     if checkpointing:
         network.checkpoint_activations()

@@ -1,1 +1,1 @@
-"""Group `data`: where documents come from, how they are read, cut into sentences and split."""
+"""Group `data`: sources of documents and labelled or parallel rows: reading, sentence splitting, held-out splits."""

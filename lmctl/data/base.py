@@ -1,4 +1,4 @@
-"""The contract of the group `data`: where text comes from."""
+"""Base class of the group `data`: sources of text."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from lmctl.core.counter_rng import CounterRng
 
 StreamPlace: TypeAlias = "dict[str, Any]"
-"""Where a source stands in its stream, as JSON: what it needs to find the place again."""
+"""A position in a source's stream, as JSON: all that is needed to seek to it."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a stream that follow each other, fit for training: none of them is held out."""
+    """Consecutive training rows of a stream, without held-out rows."""
 
     rows: list[Row]
     after: StreamPlace | None
-    """Where the block behind it begins; None: there is none, the stream has ended."""
+    """Position of the next block; None at the end of the stream."""
 
 
 class Source(Component):
-    """Group `data`: where text comes from."""
+    """Group `data`: a source of rows."""
 
     @property
     @abstractmethod
     def yields(self) -> Kind:
-        """What its rows are."""
+        """The kind of its rows."""
 
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Any]:
@@ -40,41 +40,40 @@ class Source(Component):
 
     @abstractmethod
     def rows(self, split: Split) -> Iterator[Row]:
-        """The rows of one split, always the same ones in the same order."""
+        """The rows of one split, always the same in the same order."""
 
     @abstractmethod
     def describe(self) -> str:
-        """The source in a few words: what was found, and how it was read."""
+        """A short description: what was found, and how it was read."""
 
     @property
     def place(self) -> str | None:
-        """The file or folder that it was told to read, if it was told one."""
+        """The configured file or folder, if there is one."""
         return None
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The classes in their order, where the source knows them beforehand and the training rows need not show them
-        all; empty: it does not."""
+        """The classes in order, if known before reading the rows (some may not occur in them); empty if not."""
         return ()
 
     @property
     def on_bad_row(self) -> str:
-        """Rows that cannot be used: "error" ends at the first one, "skip" leaves them out."""
+        """Handling of bad rows: "error" raises at the first one, "skip" drops them."""
         return "error"
 
     @property
     def embedded(self) -> bool:
-        """Whether its text comes with Python or lmctl, so that nobody minds if `lmctl plan` looks at it."""
+        """Whether its text is part of Python or lmctl, so that `lmctl plan` may read it without permission."""
         return False
 
     @property
     def streamed(self) -> bool:
-        """Whether training rows are read in blocks while training (`block`), so that no more than a block or two of
-        them is ever at hand. All that must be finite comes from the first block: `rows("train")` yields that only."""
+        """Whether training rows are read block by block while training (`block`), with only a block or two in memory.
+        Everything finite (tokenizer training, held-out rows) uses the first block: `rows("train")` yields that only."""
         return False
 
     def block(self, epoch: int, at: StreamPlace | None, order: CounterRng) -> Block:
-        """Of a streamed source the block of pass `epoch` over the stream that begins at `at`, None being its beginning:
-        the same rows for the same arguments in every process. Parts of the stream may come in another order in every
-        pass, drawn from `order`, but for the first one. DataError if it cannot be read, or if a row is bad."""
+        """The block of a streamed source at position `at` (None: the start) of pass `epoch` over the stream: the same
+        rows for the same arguments in every process. From the second pass on, shards may be shuffled by `order`.
+        DataError if it cannot be read, or if a row is bad."""
         raise NotImplementedError(f"{type(self).__name__} is not streamed")

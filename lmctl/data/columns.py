@@ -1,4 +1,4 @@
-"""Rows with named columns, whatever file they come from: which columns are read decides what the rows are."""
+"""Rows from named columns, for any file format: the configured columns decide the kind of the rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Optional, Self
 
-from lmctl.core.batch import Document, Kind, Row, Split, Written
+from lmctl.core.batch import Document, DocumentWithText, Kind, Row, Split
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
@@ -23,23 +23,23 @@ from lmctl.data.sentences import split_sentences
 from lmctl.data.split import Partition, by_content, by_text, check_share
 
 VERSION = 2
-"""Raise it when the same files and options begin to yield other rows."""
+"""Version of the reading code: increase it when the same files and options yield other rows."""
 
 _NO_COLUMN = "\x1fnone"
-"""The name of no column: where it is wanted, all are read."""
+"""A name that no column has: if requested, all columns are read."""
 
 _LOOK_AT = 100
-"""Records that are looked at for which of their columns is what."""
+"""Records inspected to guess the roles of columns."""
 
 _LOOK_AHEAD = 10_000
-"""Records in which a column is looked for that the first one lacks."""
+"""Records searched for a column that the first one lacks."""
 
 
 @dataclass(frozen=True)
 class Columns(Source):
-    """Rows with named columns; `source` and `target` make them parallel, `label` labelled, `text` alone documents.
+    """Rows from named columns; `source` and `target` make them parallel, `label` labelled, `text` alone documents.
 
-    What can be read by a name of its own (a path, a split) is called a part.
+    A file path or a split, which can be read by its name, is called a part.
     """
 
     path: Place
@@ -67,17 +67,17 @@ class Columns(Source):
         check_share(self.valid_share)
 
     option: ClassVar[str]
-    """Its name in the group `data`."""
+    """Its option name in the group `data`."""
     what_path_is: ClassVar[str] = "a file, a folder or a pattern"
 
     @abstractmethod
     def records(self, part: str) -> Iterator[tuple[str, Record | BadRow]]:
-        """What there is to read in a part, each record with its place; or what is wrong with it."""
+        """The records of a part, each with its position (`file:line`); or the error of a bad one."""
 
     @property
     @abstractmethod
     def parts(self) -> tuple[str, str | None]:
-        """The part that is trained on, and the one that validates; None if rows of the first are held out."""
+        """The part with training rows, and the one with validation rows; None if these are held out of the first."""
 
     @cached_property
     def yields(self) -> Kind:
@@ -87,7 +87,7 @@ class Columns(Source):
 
     @property
     def sides(self) -> int | None:
-        """How many of a row's first texts tell it from others; None: all. Of pairs that are held out the first, which
+        """How many of a row's first texts identify it for the held-out split; None: all. Of pairs the first one, which
         often occurs in several of them."""
         held_out = self.yields == "labelled" and self.parts[1] is None
         return 1 if held_out or self.yields == "parallel" else None
@@ -104,8 +104,8 @@ class Columns(Source):
         return (*self.columns, *([self.label] if self.label is not None else []))
 
     def read(self, part: str) -> Iterator[Row]:
-        """The good rows of a part; DataError at the first bad one, unless bad ones are skipped. ConfigError if none of
-        them has a column that is wanted."""
+        """The good rows of a part; DataError at the first bad one, unless bad rows are skipped. ConfigError if no row
+        has a configured column."""
         good, first, bad = 0, "", 0
         begin = ""
         absent: NoColumn | None = None
@@ -119,7 +119,7 @@ class Columns(Source):
             if not good and not bad and isinstance(row, NoColumn):
                 begin, absent = where, row
                 if self.on_bad_row == "error":
-                    absent = _absent(row, islice(records, _LOOK_AHEAD))
+                    absent = _missing_everywhere(row, islice(records, _LOOK_AHEAD))
             elif absent is not None:
                 absent = absent.as_well(row)
             if absent is not None and self.on_bad_row == "error":
@@ -132,28 +132,28 @@ class Columns(Source):
         self.skipped[part] = (bad, first)
 
     def skip(self, where: str, row: BadRow) -> str:
-        """What is wrong with a row that is left out, with its place; DataError if bad rows are not."""
+        """The problem of a skipped row, with its position; DataError if bad rows are not skipped."""
         if self.on_bad_row == "error":
             raise DataError(f"{where}: {row}", row.hint)
         return f"{where}: {row}"
 
     def _no_column(self, where: str, missing: NoColumn) -> ConfigError:
-        """What to raise where none of the rows has a column, `where` being the first of them."""
+        """The error if no row has a column, `where` being the first row."""
         keys = ("text", "text_b", "label", "source", "target")
         key = next((key for key in keys if getattr(self, key) == missing.name), "text")
         hint = f"{missing.columns}; say which it is: data.{key}=COLUMN"
         return ConfigError(f"{where}: {missing}", f"{hint}{self.other_reading}")
 
     other_reading: ClassVar[str] = ""
-    """What else may be wrong if a column is not there, to be put behind the hint."""
+    """Another possible cause of a missing column, appended to the hint."""
 
     @cached_property
     def skipped(self) -> dict[str, tuple[int, str]]:
-        """Bad rows per part at its last complete reading, and the first of them."""
+        """Number of bad rows per part in its last complete reading, and the first of them."""
         return {}
 
     def checked(self, where: str, record: Record | BadRow) -> Row | BadRow:
-        """The row of a record, or what is wrong with it."""
+        """The row of a record, or its error."""
         if isinstance(record, BadRow):
             return record
         try:
@@ -166,20 +166,20 @@ class Columns(Source):
         if self.yields == "documents":
             value = value_of(record, self.text)
             sentences = texts[0] if isinstance(value, list) else split_sentences(texts[0][0])
-            return Row(Written(sentences, value) if isinstance(value, str) else sentences, None, where)
+            return Row(DocumentWithText(sentences, value) if isinstance(value, str) else sentences, None, where)
         label = None if self.label is None else label_of(record, self.label)
         return Row([" ".join(parts) for parts in texts], label, where)
 
     def how_to_label(self, where: str = "") -> str | None:
-        """The settings that would make its rows labelled, in the names of its own columns, if they can be guessed;
-        `where` its keys begin with, if not with `data.`."""
+        """A hint: settings that would make its rows labelled, with its own columns, if they can be guessed; `where` is
+        the prefix of the keys, if not `data.`."""
         try:
             return how_to_label(where, self.option, self.path, self.text, self.some_records())
-        except LmctlError:  # said when it is read
+        except LmctlError:  # reported when it is read
             return None
 
     def with_all_columns(self) -> Self:
-        """The same source, whose records have all their columns, for whoever reads no rows from it."""
+        """The same source with all columns in its records, for guessing."""
         return replace(self, text=_NO_COLUMN, text_b=None, label=None, source=None, target=None)
 
     def some_records(self) -> list[Record]:
@@ -202,7 +202,7 @@ class Columns(Source):
         return (row.texts for row in self.read(part))
 
     def rows(self, split: Split) -> Iterator[Row]:
-        """The rows of one split; DataError if one is bad, with its place."""
+        """The rows of one split; DataError with its position if one is bad."""
         return self._partition.rows(split)
 
     @property
@@ -222,18 +222,18 @@ class Columns(Source):
 
 @dataclass(frozen=True)
 class ColumnSource(Columns):
-    """Rows of files with named columns."""
+    """Rows from files with named columns."""
 
     valid_path: Optional[Place] = None
 
     @abstractmethod
     def in_file(self, path: Path) -> Iterator[tuple[str, Record | BadRow]]:
-        """The records of one file, each with its place `file:line`; or what is wrong with it."""
+        """The records of one file, each with its position `file:line`; or the error of a bad one."""
 
     @property
     @abstractmethod
     def suffixes(self) -> tuple[str, ...]:
-        """What its files are called, for finding them in a folder."""
+        """Suffixes of its files, for finding them in a folder."""
 
     @property
     def parts(self) -> tuple[str, str | None]:
@@ -244,11 +244,11 @@ class ColumnSource(Columns):
             yield from self.in_file(file)
 
     def files(self, path: str) -> list[Path]:
-        """The files that `path` means, sorted."""
+        """The files at `path`, sorted."""
         return text_files(path, self.suffixes)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """File contents (not their names), which columns are read, and how rows are split."""
+        """File contents (not their names), the columns read, and the split."""
         valid = self.valid_share if self.valid_path is None else fingerprint(self.files(self.valid_path))
         return {
             "source": type(self).__name__,
@@ -260,8 +260,8 @@ class ColumnSource(Columns):
         }
 
 
-def _absent(missing: NoColumn, others: Iterator[tuple[str, Record | BadRow]]) -> NoColumn | None:
-    """`missing` with the columns of the other records added, unless one of them has the column."""
+def _missing_everywhere(missing: NoColumn, others: Iterator[tuple[str, Record | BadRow]]) -> NoColumn | None:
+    """`missing` with the columns of the other records added, or None if one of them has the column."""
     for _, record in others:
         if isinstance(record, BadRow):
             continue

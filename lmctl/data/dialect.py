@@ -1,4 +1,4 @@
-"""How a table of text is cut into cells: its delimiter, and whether cells stand in quotes."""
+"""Dialect detection for csv and tsv: the delimiter, and whether cells may be quoted."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any, NamedTuple
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
 
 NONE = "\x1f"
-"""In place of a delimiter where there is one column: a character that no text has."""
+"""The delimiter of a table with one column: a character that no text contains."""
 
 SAMPLE_LINES, SAMPLE_CHARACTERS = 1_000, 1 << 20
-"""How much of the beginning of a file is looked at."""
+"""Size of the sample from the beginning of a file."""
 
 LONGEST = (1 << 27) - 1
-"""Characters of a cell; a longer one is most likely a quote that nothing closes."""
+"""Longest cell in characters; a longer one is most likely an unclosed quote."""
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class Dialect(NamedTuple):
-    """How lines become cells."""
+    """How lines are split into cells."""
 
     delimiter: str
     quoted: bool
-    """Whether a cell may stand in quotes, which are doubled inside it, as csv has it."""
+    """Whether a cell may be quoted, with doubled quotes inside (RFC 4180)."""
     spaced: bool = False
-    """Whether a space follows each delimiter and belongs to no cell."""
+    """Whether the space after each delimiter is skipped."""
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class Dialect(NamedTuple):
 
 
 def reader(lines: Iterable[str], how: Dialect, strict: bool) -> Any:
-    """`csv.reader` on lines without line ends; with `strict` csv.Error for quotes that are not as csv has them."""
+    """`csv.reader` on lines without line ends; with `strict` csv.Error for malformed quotes."""
     csv.field_size_limit(LONGEST)
     return csv.reader(
         (f"{line}\n" for line in lines),
@@ -51,7 +51,7 @@ def reader(lines: Iterable[str], how: Dialect, strict: bool) -> Any:
 
 
 def sample(lines: Iterator[str]) -> tuple[list[str], bool]:
-    """The first lines, and whether there are no more."""
+    """The first lines, and whether these are all."""
     head: list[str] = []
     characters = 0
     for line in lines:
@@ -70,10 +70,10 @@ def detect(
     delimiter: str = "auto",
     quoting: str = "auto",
 ) -> Dialect:
-    """The dialect of a table that begins with the lines `head` (`whole`: and has no more).
+    """Detect the dialect of a table with the first lines `head` (`whole`: these are all).
 
-    What is "auto" is looked for: the delimiter that gives a header with the columns `wanted` (none: there is no
-    header), or else lines with equally many cells; if several do, the one that the `suffix` (.csv, .tsv) promises.
+    "auto" values are detected: the delimiter whose header has the columns `wanted` (empty: there is no header), or else
+    the one with which rows have equally many cells; among several, the one of the `suffix` (.csv, .tsv).
     """
     expected = {".csv": ",", ".tsv": "\t"}.get(suffix)
     given = DELIMITERS.get(delimiter)
@@ -87,7 +87,7 @@ def detect(
     for how in several:
         if wanted and names[how].issuperset(wanted):
             return how
-    shares = {how: _even(rows[how]) for how in several}
+    shares = {how: _uniformity(rows[how]) for how in several}
     alone = Dialect(NONE, quoting == "csv" or (quoting == "auto" and expected != "\t"))
     only = wanted and set(wanted) == {cell.strip() for row in _rows(head[:1], True, alone) for cell in row}
     if only or not several:
@@ -96,15 +96,15 @@ def detect(
 
 
 def _rows(head: Sequence[str], whole: bool, how: Dialect) -> list[list[str]]:
-    """The cells of the first lines; the last row is left out if it may go on."""
+    """The cells of the first lines, without the last row if it may be incomplete."""
     rows: list[list[str]] = []
     with suppress(csv.Error):
         rows.extend(cells for cells in reader(head, how, strict=False) if cells)
     return rows if whole or len(rows) < 2 else rows[:-1]
 
 
-def _even(rows: Sequence[Sequence[str]]) -> float:
-    """Which share of the rows has as many cells as most of them have, if those are two or more."""
+def _uniformity(rows: Sequence[Sequence[str]]) -> float:
+    """Share of rows with the most common number of cells, if that is two or more."""
     (cells, count), *_ = Counter(map(len, rows)).most_common(1)
     return count / len(rows) if cells > 1 else 0.0
 
@@ -115,8 +115,8 @@ def _spaced(head: Sequence[str], sign: str) -> bool:
 
 
 def _quoted(head: Sequence[str], whole: bool, sign: str, quoting: str) -> bool:
-    """In tables with tabs a " is mostly a character like any other (GLUE and its kin). It is none where the header
-    stands in quotes, or where the lines are, to the letter, what a writer of csv makes of their cells (pandas)."""
+    """In tab-separated tables a " is usually an ordinary character (GLUE, for example). It is a quote if the header is
+    quoted, or if a csv writer (pandas) would produce exactly these lines."""
     if quoting != "auto" or sign != "\t":
         return quoting != "none"
     if not any('"' in line for line in head):
@@ -127,7 +127,7 @@ def _quoted(head: Sequence[str], whole: bool, sign: str, quoting: str) -> bool:
     try:
         rows.extend(reader(head, Dialect(sign, True), strict=True))
     except csv.Error as error:
-        if whole or "unexpected end" not in str(error):  # a cell may go on behind the last line that was looked at
+        if whole or "unexpected end" not in str(error):  # a quoted cell may continue after the sample
             return False
     written = StringIO()
     csv.writer(written, delimiter=sign, lineterminator="\n").writerows(rows)

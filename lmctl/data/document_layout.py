@@ -1,7 +1,6 @@
-"""What the lines of text files are: where documents end, and whether a line is a sentence, a paragraph or a piece.
+"""Layout detection of text files: where documents end, and whether a line is a sentence, a paragraph or wrapped text.
 
-Nobody should have to describe a folder of text before training on it, so both questions are answered by looking
-at a sample; either answer can be given instead.
+Both are detected from a sample, so that a folder of text needs no description; both can be set instead.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lmctl.core.batch import Document, Written
+from lmctl.core.batch import Document, DocumentWithText
 from lmctl.data.reading import lines
 from lmctl.data.sentences import ends_sentence, join_lines, split_sentences
 
@@ -20,11 +19,11 @@ LAYOUTS: tuple[Layout, ...] = (
     "one_document_per_file",
     "blank_line_between_documents",
     "one_document_per_line",
-    "verbatim",  # each file is a document whose lines, empty ones too, stay as they are, line ends included
+    "verbatim",  # each file is a document; all its lines, also empty ones, are kept with their line ends
 )
 
 LineIs = Literal["sentence", "paragraph", "piece"]
-"""A whole sentence; one or more whole sentences; or as much of the text as fitted the width of the page."""
+"""One sentence; a paragraph of whole sentences; or hard-wrapped text."""
 
 _SAMPLE = 1 << 20
 _SAMPLED_FILES = 8
@@ -34,16 +33,16 @@ _HEADING = re.compile(r"=+ .* =+|#{1,6} .*")
 
 
 def sample(files: Sequence[Path]) -> list[list[str]]:
-    """The first lines of the first files, about a megabyte in all; white space within a line is evened out."""
+    """The first lines of the first files, about a megabyte in all, with white space normalised."""
     share = _SAMPLE // min(len(files), _SAMPLED_FILES)
     return [list(_first(file, share)) for file in files[:_SAMPLED_FILES]]
 
 
 def detect_layout(files: Sequence[Path], heads: Sequence[list[str]]) -> Layout:
-    """How documents are told apart.
+    """Detect how documents are separated.
 
-    Blank lines count in several files only where they enclose groups of whole sentences, the layout of BERT's
-    own sample; elsewhere they are taken for the gaps between paragraphs of one text.
+    In several files, blank lines separate documents only around groups of whole sentences, the layout of BERT's own
+    sample; elsewhere they are gaps between paragraphs of one text.
     """
     blocks = [block for head in heads for block in _blocks(head)]
     rows = [row for block in blocks for row in block]
@@ -58,21 +57,21 @@ def detect_layout(files: Sequence[Path], heads: Sequence[list[str]]) -> Layout:
 
 
 def detect_line(heads: Sequence[list[str]], layout: Layout) -> LineIs:
-    """What one line holds."""
+    """Detect what a line contains."""
     rows = [row for head in heads for row in head if row and not _HEADING.fullmatch(row)]
     if layout == "one_document_per_line" or not rows:
         return "paragraph"
     if _share_final(rows) >= _MOSTLY:
         split = sum(len(split_sentences(row)) for row in rows)
         return "sentence" if split < 1.25 * len(rows) else "paragraph"
-    # Without punctuation (verses, transcripts) joining the lines would make one sentence of the whole text.
+    # Without punctuation (verses, transcripts), joined lines would become one sentence.
     joined = [join_lines(block) for head in heads for block in _blocks(head)]
     whole = sum(ends_sentence(sentence) for text in joined for sentence in split_sentences(text))
     return "piece" if whole * 20 >= len(rows) else "sentence"
 
 
 def read_documents(files: Iterable[Path], layout: Layout, line_is: LineIs) -> Iterator[Document]:
-    """The documents of all files in order; the end of a file always ends a document."""
+    """The documents of all files in order; a document never spans files."""
     for file in files:
         if layout == "verbatim":
             if document := [line + "\n" for line in lines(file)]:
@@ -85,20 +84,20 @@ def read_documents(files: Iterable[Path], layout: Layout, line_is: LineIs) -> It
         else:
             groups = [list(lines(file))]
         for group in groups:
-            blocks = _blocks(map(_even, group))
+            blocks = _blocks(map(_normalise, group))
             if sentences := [sentence for block in blocks for sentence in _sentences(block, line_is)]:
-                yield Written(sentences, "\n".join(group).strip("\n"))
+                yield DocumentWithText(sentences, "\n".join(group).strip("\n"))
 
 
 def _first(file: Path, characters: int) -> Iterator[str]:
     for line in lines(file):
-        yield _even(line[:characters])
+        yield _normalise(line[:characters])
         characters -= len(line) + 1
         if characters <= 0:
             return
 
 
-def _even(line: str) -> str:
+def _normalise(line: str) -> str:
     return " ".join(line.split())
 
 
@@ -120,7 +119,7 @@ def _blocks(rows: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _raw_blocks(rows: Iterable[str]) -> Iterator[list[str]]:
-    """The same of lines as they stand in the file, each block with the blank lines before it."""
+    """Groups of unchanged lines, each with the blank lines before it."""
     block: list[str] = []
     for row in rows:
         if not row.strip() and any(map(str.strip, block[-1:])):
@@ -132,10 +131,10 @@ def _raw_blocks(rows: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _with_headings(blocks: Iterable[list[str]]) -> Iterator[list[str]]:
-    """Blocks, where headings that stand alone begin the next block."""
+    """Blocks, where a heading on its own is merged into the next block."""
     headings: list[str] = []
     for block in blocks:
-        if all(_HEADING.fullmatch(row) for row in map(_even, block) if row):
+        if all(_HEADING.fullmatch(row) for row in map(_normalise, block) if row):
             headings += block
             continue
         yield headings + block

@@ -1,4 +1,4 @@
-"""Which files a path means: a file, a pattern, or a folder with all that is in it. The same for every source."""
+"""Finding files: a path is a file, a glob pattern, or a folder with all subfolders; the same for every source."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lmctl.core.errors import DataError
 from lmctl.core.files import nearest_place
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".raw", ".tokens")
-"""What counts as text in a folder, each also with .gz or .zst behind it; a file or pattern may have any name."""
+"""Suffixes of text files in a folder, also followed by .gz or .zst; a file or pattern may have any name."""
 
 COMPRESSED_SUFFIXES = (".gz", ".zst")
 
 
 class BadFile(DataError):
-    """A file that cannot be read as what it should be; `kind` says why in two or three words, for counting."""
+    """A file that cannot be read in the expected format; `kind` is the reason in two or three words, for counting."""
 
     def __init__(self, message: str, hint: str | None = None, kind: str = "unreadable") -> None:
         super().__init__(message, hint)
@@ -30,21 +30,21 @@ class BadFile(DataError):
 
 @dataclass
 class Found:
-    """The files that a path means, and what else is in its folders."""
+    """The files at a path, and what else is in its folders."""
 
     files: list[Path] = field(default_factory=list)
-    """Sorted, each once, whatever links lead to it."""
+    """Sorted, without duplicates through links."""
     bad: list[BadFile] = field(default_factory=list)
-    """Links that lead nowhere, and folders that may not be looked into."""
+    """Broken links, and folders without read permission."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """How many files of which kind (their suffix, "hidden") are in the folders and are not among `files`."""
+    """Number of ignored files in the folders by kind (their suffix, "hidden")."""
 
 
 def find(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Found:
-    """The files that `path` means: one file, a pattern (`**` allowed), or a folder with all its subfolders.
+    """The files at `path`: one file, a glob pattern (`**` allowed), or a folder with all its subfolders.
 
-    In a folder only names that end with one of `suffixes` (in upper or lower case, compressed or not) count, and
-    hidden files and folders do not. Links are followed, and no place is visited twice. DataError if there is none.
+    In a folder, only names that end with one of `suffixes` (any case, compressed or not) are used, and no hidden files
+    or folders. Links are followed, and no folder is visited twice. DataError if there are no files.
     """
     place = Path(path).expanduser()
     try:
@@ -57,12 +57,12 @@ def find(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Found:
     if glob.has_magic(str(place)):
         return _matching(place, path)
     if place.is_symlink():
-        raise _dangling(place)
+        raise _broken_link(place)
     raise DataError(f"{path} does not exist", nearest_place(place))
 
 
 def text_files(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> list[Path]:
-    """The files that `path` means, as `find` does; DataError if one of them is known to be unreadable."""
+    """The files at `path`, as from `find`; DataError if one of them is unreadable."""
     found = find(path, suffixes)
     check_lasting(found.files)
     if found.bad:
@@ -71,7 +71,7 @@ def text_files(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> list[Pat
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether what `path` holds can be read only once."""
+    """Whether `path` is a pipe, which can be read only once."""
     try:
         return stat.S_ISFIFO(path.stat().st_mode)
     except OSError:
@@ -79,7 +79,7 @@ def is_pipe(path: Path) -> bool:
 
 
 def check_lasting(files: Iterable[Path]) -> None:
-    """DataError if one of the files cannot be read a second time."""
+    """DataError if one of the files is a pipe, which cannot be read twice."""
     for file in files:
         if is_pipe(file):
             raise DataError(
@@ -89,7 +89,7 @@ def check_lasting(files: Iterable[Path]) -> None:
 
 
 def all_bad(bad: Sequence[BadFile], total: int, *remedies: str) -> DataError:
-    """One error for all files of a path that cannot be read, the first five of them by name."""
+    """One error for all unreadable files of a path, naming the first five."""
     shown = [f"  {error}" for error in bad[:5]]
     more = [f"  and {len(bad) - 5:,} more"] if len(bad) > 5 else []
     head = f"{len(bad):,} of {total:,} files cannot be read:"
@@ -98,31 +98,31 @@ def all_bad(bad: Sequence[BadFile], total: int, *remedies: str) -> DataError:
 
 
 def counted(kinds: Counter[str]) -> str:
-    """`.html 3, .csv 2, no suffix 1`: the most frequent first."""
+    """Counts as text, most frequent first: `.html 3, .csv 2, no suffix 1`."""
     return ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
 def kind_of(file: Path) -> str:
-    """Its suffix in lower case, that of compression included: `.html`, `.csv.gz`."""
+    """Its suffix in lower case, including that of compression: `.html`, `.csv.gz`."""
     name = bare_name(file.name)
     suffix = Path(name).suffix
     return (suffix + file.name.lower()[len(name) :]) if suffix else "without suffix"
 
 
 def bare_name(name: str) -> str:
-    """The name in lower case, without what compression has put behind it."""
+    """The name in lower case without the suffix of compression."""
     name = name.lower()
     return next((name.removesuffix(suffix) for suffix in COMPRESSED_SUFFIXES if name.endswith(suffix)), name)
 
 
 def unreadable(path: Path | str, error: OSError) -> BadFile:
-    """What to raise where the system refuses to read `path`."""
+    """The error for an OSError while reading `path`."""
     if isinstance(error, PermissionError):
         return BadFile(f"{path} may not be read: permission denied", kind="permission denied")
     return BadFile(f"{path} cannot be read: {error.strerror or error}")
 
 
-def _dangling(link: Path) -> BadFile:
+def _broken_link(link: Path) -> BadFile:
     return BadFile(f"{link} is a link to {os.readlink(link)}, which does not exist", kind="link to nothing")
 
 
@@ -138,7 +138,7 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> Found:
             found.files.append(file)
         else:
             found.left_out[kind_of(file)] += 1
-    _each_once(found)
+    _deduplicate(found)
     if not found.files and not found.bad:
         what = "text files" if suffixes is TEXT_SUFFIXES else "files"
         there = f"; it has {counted(found.left_out)}" if found.left_out else ""
@@ -152,14 +152,14 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> Found:
 def _matching(place: Path, path: str) -> Found:
     found = Found()
     folders = 0
-    for file, problem in _deep(place) if "**" in place.parts else _flat(place):
+    for file, problem in _recursive_glob(place) if "**" in place.parts else _glob(place):
         if isinstance(problem, BadFile):
             found.bad.append(problem)
         elif file.is_dir():
             folders += 1
         elif problem is None:
             found.files.append(file)
-    _each_once(found)
+    _deduplicate(found)
     if not found.files and not found.bad:
         if folders:
             raise DataError(f"only folders match {path}", f"what is in them: {Path(path, '**', '*')}")
@@ -167,13 +167,13 @@ def _matching(place: Path, path: str) -> Found:
     return found
 
 
-def _flat(place: Path) -> Iterator[tuple[Path, BadFile | None]]:
+def _glob(place: Path) -> Iterator[tuple[Path, BadFile | None]]:
     for file in map(Path, glob.glob(str(place))):
-        yield file, None if file.exists() else _dangling(file)
+        yield file, None if file.exists() else _broken_link(file)
 
 
-def _deep(place: Path) -> Iterator[tuple[Path, BadFile | str | None]]:
-    """What matches a pattern with `**`. Not by `glob`, which goes round and round in links that form a loop."""
+def _recursive_glob(place: Path) -> Iterator[tuple[Path, BadFile | str | None]]:
+    """Files that match a pattern with `**`. `glob` would not terminate on links that form a loop."""
     root = _root(place)
     pattern = place.parts[len(root.parts) :]
     if not root.is_dir():
@@ -190,7 +190,7 @@ def _root(place: Path) -> Path:
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether these steps from a folder to a file are those of the pattern; hidden ones only where it says a dot."""
+    """Whether a relative path matches the pattern; hidden names only if the pattern has a dot."""
     if pattern == ("**",):
         return bool(parts) and not any(part.startswith(".") for part in parts)
     if not pattern or not parts:
@@ -203,7 +203,7 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _walk(folder: Path, hidden: bool) -> Iterator[tuple[Path, BadFile | str | None]]:
-    """All files below a folder, through links too; with each what is wrong with it, or why nobody wants it."""
+    """All files below a folder, also through links; each with its error, or why it is ignored."""
     top = folder.stat()
     seen = {(top.st_dev, top.st_ino)}
     waiting = [folder]
@@ -223,7 +223,7 @@ def _walk(folder: Path, hidden: bool) -> Iterator[tuple[Path, BadFile | str | No
             try:
                 status = entry.stat()
             except OSError as error:
-                yield path, _dangling(path) if entry.is_symlink() else unreadable(path, error)
+                yield path, _broken_link(path) if entry.is_symlink() else unreadable(path, error)
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 yield path, None if stat.S_ISREG(status.st_mode) else "no plain file"
@@ -232,8 +232,8 @@ def _walk(folder: Path, hidden: bool) -> Iterator[tuple[Path, BadFile | str | No
                 waiting.append(path)
 
 
-def _each_once(found: Found) -> None:
-    """Sort the files, and leave out links to files that are among them anyway."""
+def _deduplicate(found: Found) -> None:
+    """Sort the files, and drop links to files in the list."""
     found.files.sort()
     found.bad.sort(key=str)
     links = {file for file in found.files if file.is_symlink()}

@@ -1,4 +1,4 @@
-"""Which columns of some rows are probably the text and its label: for messages, nothing is read by it."""
+"""Guessing which columns are text and label, for hints in messages; it never affects what is read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from lmctl.core.suggest import listed
 
 LABELS = ("label", "labels", "class", "category", "sentiment", "topic", "intent", "target", "score", "rating", "y")
-"""What columns with labels are often called."""
+"""Usual names of label columns."""
 
 
 def how_to_label(where: str, option: str, path: str, text: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """The settings (keys begin with `where` and `data`) that make labelled rows of `rows`, which `data=option
-    data.path=path` reads, with the names of their columns; `text` is the column with the text, if there is one."""
+    """Settings (keys begin with `where` and `data`) that make labelled rows of `rows`, which `data=option
+    data.path=path` reads; `text` is the text column, if there is one."""
     columns = list(dict.fromkeys(str(name) for row in rows for name in row))
     if len(columns) < 2:
         return None
@@ -25,14 +25,14 @@ def how_to_label(where: str, option: str, path: str, text: str, rows: Sequence[M
     if not others:
         return None
     known = [name for name in others if name.lower() in LABELS]
-    label = min(known, key=lambda name: LABELS.index(name.lower())) if known else min(others, key=_different(cells))
+    label = min(known, key=lambda name: LABELS.index(name.lower())) if known else min(others, key=_distinct(cells))
     group = f"data@{where}data" if where else "data"
     words = [f"{group}={option}", *(f"{where}data.{key}" for key in (f"path={path}", f"text={text}", f"label={label}"))]
     return f"its columns: {listed(columns)}; with labels: {' '.join(map(quote, words))}"
 
 
-def _different(cells: Mapping[str, Sequence[Any]]) -> Any:
-    """By how many different values a column has; one that never changes is no label."""
+def _distinct(cells: Mapping[str, Sequence[Any]]) -> Any:
+    """A key function: the number of distinct values of a column; a constant column is no label."""
 
     def count(name: str) -> int:
         found = len({repr(cell) for cell in cells[name]})

@@ -1,8 +1,7 @@
-"""Which texts validate: those whose digests come first, so many that the share is right.
+"""Held-out split by content hash: the texts with the smallest digests validate, as many as give the right share.
 
-A digest is of a text's content, and ends up below `share` of all digests there can be or not: a text that is added
-moves no other one. Only where chance leaves the share far off, as it does where there are few texts, does the limit
-give way.
+Whether a text's digest is below `share` of the hash range does not depend on other texts, so adding a text moves no
+other one. Only where this misses the share by far, as with few texts, is the threshold moved.
 """
 
 from __future__ import annotations
@@ -14,44 +13,44 @@ from dataclasses import dataclass
 import numpy as np
 
 SLACK = 1.25
-"""By this factor the share may be off before the limit moves."""
+"""The threshold moves if the share is off by more than this factor."""
 TOO_LONG = 2.0
-"""A text is not held out while there are others if it is so many times as long as all that should be."""
+"""A text this many times longer than the whole held-out size is not held out, if there are others."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is held out, told by digests."""
+    """The held-out texts, by digest."""
 
     last: int
-    """Digests up to this one; -1: none."""
+    """Threshold: digests up to this one; -1: none."""
     besides: frozenset[int]
-    """Others that are held out."""
+    """Digests above the threshold that are held out as well."""
     spared: frozenset[int]
-    """Up to `last`, and not held out."""
+    """Digests up to the threshold that are not held out."""
     count: int
     share: float
-    """Of the whole size, 0 to 1."""
+    """Held-out share of the whole size, 0 to 1."""
 
     def __call__(self, digest: int) -> bool:
         return digest in self.besides or (digest <= self.last and digest not in self.spared)
 
 
 def digest_of(texts: Iterable[str], fold: bool = True) -> int:
-    """64 bits of what `texts` say, white space evened out, and case too unless told otherwise."""
+    """64-bit hash of `texts`, white space normalised and, with `fold`, case folded."""
     text = "\x00".join(" ".join(part.split()) for part in texts)
     return int.from_bytes(hashlib.sha256((text.casefold() if fold else text).encode()).digest()[:8], "big")
 
 
 def hold_out(digests: np.ndarray, sizes: np.ndarray, share: float, least: int) -> HeldOut:
-    """Of two or more different texts, uint64 [N] ascending, with their sizes int64 [N], about `share` of the size;
-    at least `least` texts, and not all."""
+    """Hold out about `share` of the total size of two or more distinct texts, uint64 [N] ascending, with sizes int64
+    [N]; at least `least` texts, and not all."""
     wanted = share * float(sizes.sum())
     long = sizes > TOO_LONG * wanted
     order = np.lexsort((digests, np.where(long, sizes, 0), long))
     size = sizes[order].cumsum()
-    count = _bounded(int((digests[~long] < _limit(share)).sum()), size, wanted)
-    # A held-out text that is next to nothing would tell nothing.
+    count = _bounded_count(int((digests[~long] < _limit(share)).sum()), size, wanted)
+    # A tiny held-out text would be no useful measure.
     count = max(count, least, int(np.searchsorted(size, wanted / 4)) + 1)
     count = min(count, len(digests) - 1)
     taken, short = order[:count], int((~long).sum())
@@ -63,13 +62,13 @@ def hold_out(digests: np.ndarray, sizes: np.ndarray, share: float, least: int) -
 
 
 def hold_out_of_classes(digests: np.ndarray, classes: np.ndarray, share: float) -> HeldOut | None:
-    """Of different texts, uint64 [N] ascending, about `share` of each class int64 [N], and never all of a class.
-    None if no class has two texts."""
+    """Stratified split: of distinct texts, uint64 [N] ascending, hold out about `share` of each class int64 [N], and
+    never all of a class. None if no class has two texts."""
     held = []
     order = np.argsort(classes, kind="stable")
     groups = np.split(digests[order], np.flatnonzero(np.diff(classes[order])) + 1)
     for group in groups:
-        count = _bounded(int((group < _limit(share)).sum()), np.arange(1, len(group) + 1), share * len(group))
+        count = _bounded_count(int((group < _limit(share)).sum()), np.arange(1, len(group) + 1), share * len(group))
         held.append(group[: min(count, len(group) - 1)])
     largest = max(groups, key=len)
     if len(largest) < 2:
@@ -83,8 +82,8 @@ def _limit(share: float) -> np.uint64:
     return np.uint64(share * 2.0**64)
 
 
-def _bounded(count: int, size: np.ndarray, wanted: float) -> int:
-    """`count`, or the nearest number of texts, of cumulative `size`, that is not too far from the size `wanted`."""
+def _bounded_count(count: int, size: np.ndarray, wanted: float) -> int:
+    """`count`, or the nearest number of texts whose cumulative `size` is close enough to the size `wanted`."""
     fewest = int(np.searchsorted(size, wanted / SLACK, side="right"))
     most = int(np.searchsorted(size, wanted * SLACK)) + 1
     return min(max(count, fewest), most)

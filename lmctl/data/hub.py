@@ -1,4 +1,4 @@
-"""`data=hub`: whatever the library `datasets` reads, from the hub or from here, stored or streamed."""
+"""`data=hub`: datasets read by Hugging Face's library `datasets`, from the hub or local, in memory or streamed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lmctl.data.row_split import RowPartition, digest
 from lmctl.data.table import Table
 
 VERSION = 2
-"""Raise it when the same data and options begin to yield other rows."""
+"""Version of the reading code: increase it when the same data and options yield other rows."""
 
 
 @dataclass(frozen=True)
 class Hub(Columns):
     """A dataset of the hub by name, one saved by `save_to_disk`, or a folder or file that `load_dataset` reads.
 
-    Streamed, its training rows are never all at hand: they come in blocks of `buffer` rows. What must be finite (the
-    tokenizer's text, word counts, held-out rows, labels that no feature names) then comes from the first block.
+    Streamed, its training rows come in blocks of `buffer` rows. Everything finite (text for the tokenizer, word counts,
+    held-out rows, labels that no feature names) then uses the first block.
     """
 
     config: Optional[str] = None
@@ -61,7 +61,7 @@ class Hub(Columns):
         return self.streaming
 
     @cached_property
-    def _found(self) -> Saved | Built:
+    def _dataset(self) -> Saved | Built:
         found = find(self.path, self.config, self.revision)
         for key in ("train_split", "valid_split"):
             split = getattr(self, key)
@@ -73,18 +73,18 @@ class Hub(Columns):
         return found
 
     def _open(self, split: str, stream: bool) -> Any:
-        """The rows of a split, cut down to the columns that are read, so that no picture or sound is decoded."""
+        """The rows of a split with only the columns that are read, so that no image or audio is decoded."""
         with explained(f"{self.path}[{split}] cannot be read"):
-            if isinstance(self._found, Built) and (files := self._found.tables(split)) is not None:
+            if isinstance(self._dataset, Built) and (files := self._dataset.tables(split)) is not None:
                 return tables(files, Table(self.path, self.text, self.text_b, self.label, self.source, self.target))
-            dataset = self._found.stream(split) if stream else self._found.read(split)
-            if dataset.features is None:  # of csv files, before the first row is read
+            dataset = self._dataset.stream(split) if stream else self._dataset.read(split)
+            if dataset.features is None:  # csv files, before the first row is read
                 return dataset
             wanted = {self._column(name, dataset.features, split): None for name in self.wanted}
             return dataset.select_columns(list(wanted))
 
     def _column(self, name: str, features: Mapping[str, Any], split: str) -> str:
-        """The column that `name` is, or in which `a.b` lies."""
+        """The column named `name`, or the one that contains the nested key `a.b`."""
         column = outermost(name, features)
         if column is None:
             raise self._no_column(f"{self.path}[{split}]", NoColumn(name, features))
@@ -93,10 +93,10 @@ class Hub(Columns):
     def some_records(self) -> list[Record]:
         from datasets import ClassLabel, Value
 
-        if isinstance(self._found, Built) and self._found.tables(self.train_split) is not None:
+        if isinstance(self._dataset, Built) and self._dataset.tables(self.train_split) is not None:
             return super().some_records()
-        dataset = self._found.stream(self.train_split)
-        if dataset.features is not None:  # pictures and sounds are left alone
+        dataset = self._dataset.stream(self.train_split)
+        if dataset.features is not None:  # images and audio are dropped
             plain = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel | Value)]
             dataset = dataset.select_columns(plain)
         with explained(f"{self.path} cannot be read"):
@@ -104,24 +104,24 @@ class Hub(Columns):
 
     @cached_property
     def _class(self) -> Any:
-        """The `ClassLabel` behind the numbers in the label's column; None if they are labels themselves."""
+        """The `ClassLabel` feature of the label column; None if its values are labels themselves."""
         from datasets import ClassLabel
 
         features = self._open(self.train_split, self.streaming).features or {}
         try:
             feature = value_of(features, self.label) if self.label else None
-        except NoColumn:  # in a column that is no mapping of features, as translations are
+        except NoColumn:  # nested in a column without a mapping of features, such as Translation
             return None
         feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
         return feature if isinstance(feature, ClassLabel) else None
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The classes in the order of their numbers, where the columns' features name them."""
+        """The classes in the order of their numbers, if the features name them."""
         return () if self._class is None else tuple(self._class.names)
 
-    def _named(self, record: Record) -> Record:
-        """`record` with the names of classes in place of their numbers; -1 means that there is no label."""
+    def _with_class_names(self, record: Record) -> Record:
+        """`record` with class names in place of class numbers; -1 means unlabelled."""
         if self._class is None or self.label is None:
             return record
         value = value_of(record, self.label)
@@ -130,19 +130,19 @@ class Hub(Columns):
         return {**record, self.label: names if isinstance(value, list) else next(iter(names), None)}
 
     def records(self, part: str) -> Iterator[tuple[str, Record | BadRow]]:
-        """Streamed, of the training split the first block only."""
+        """The records of a part; of a streamed training split the first block only."""
         if self.streaming and part == self.train_split:
-            rows: Iterator[tuple[str, Record]] = iter(self._first.found)
+            rows: Iterator[tuple[str, Record]] = iter(self._first_block.found)
         else:
             rows = self._numbered(part)
-        return self._as_named(rows)
+        return self._records_with_class_names(rows)
 
-    def _as_named(self, rows: Iterable[tuple[str, Record]]) -> Iterator[tuple[str, Record | BadRow]]:
+    def _records_with_class_names(self, rows: Iterable[tuple[str, Record]]) -> Iterator[tuple[str, Record | BadRow]]:
         for where, record in rows:
             if PLACED in record:
                 yield record[PLACED]
             else:
-                yield where, self._named(record)
+                yield where, self._with_class_names(record)
 
     def _numbered(self, part: str) -> Iterator[tuple[str, Record]]:
         name = f"{self.path}[{part}]"
@@ -155,20 +155,20 @@ class Hub(Columns):
         return BlockReader(f"{self.path}[{self.train_split}]", lambda: self._open(self.train_split, True))
 
     @cached_property
-    def _first(self) -> Records:
+    def _first_block(self) -> Records:
         return self._reader.block(self.buffer, 0, None, None)
 
     @cached_property
     def _held_out(self) -> frozenset[int]:
-        """What the validation rows say, to be left out of training wherever it comes in the stream."""
+        """Digests of the validation rows, which are dropped wherever they occur in the stream."""
         return frozenset(digest(row, self.sides) for row in self._partition.rows("valid"))
 
     def block(self, epoch: int, at: StreamPlace | None, order: CounterRng) -> Block:
-        records = self._first
+        records = self._first_block
         if (epoch, at) != (0, None):
             records = self._reader.block(self.buffer, epoch, at, order)
         rows: list[Row] = []
-        for where, record in self._as_named(records.found):
+        for where, record in self._records_with_class_names(records.found):
             row = self.checked(where, record)
             if isinstance(row, BadRow):
                 self.skip(where, row)
@@ -182,28 +182,28 @@ class Hub(Columns):
         return translated or digest(row, self.sides) in self._held_out
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Of files here the contents, of data on the hub the commit; which columns are read, and how rows are split.
+        """Content hashes of local files, the commit of a dataset on the hub; the columns read, and the split.
 
-        The library's own `_fingerprint` will not do: it tells how a dataset was made (with dates of files, or by
-        chance), not what is in it.
+        The library's own `_fingerprint` does not identify the content: it depends on how a dataset was made (file
+        dates, random).
         """
         return {
             "source": type(self).__name__,
             "version": VERSION,
-            "data": {split: self._found.identity(split) for split in self.parts if split is not None},
+            "data": {split: self._dataset.identity(split) for split in self.parts if split is not None},
             "splits": list(self.parts),
             "columns": [self.text, self.text_b, self.label, self.source, self.target],
             "valid": self.valid_share if self.valid_split is None else None,
             "on_bad_row": self.on_bad_row,
-            "stream": [self.buffer, self._found.stream(self.train_split).num_shards] if self.streaming else None,
+            "stream": [self.buffer, self._dataset.stream(self.train_split).num_shards] if self.streaming else None,
         }
 
     def describe(self) -> str:
-        """One line: what it is, columns, rows, splits that are left alone; streamed, what the first block is for."""
-        text = f"{super().describe()}; {self._found.kind}"
+        """One line: name, columns, rows, unused splits; streamed, the use of the first block."""
+        text = f"{super().describe()}; {self._dataset.kind}"
         if self.streaming:
-            text += f"; streaming: tokenizer and word counts from the first {len(self._first.found):,} rows"
-        others = [split for split in self._found.splits if split not in self.parts]
+            text += f"; streaming: tokenizer and word counts from the first {len(self._first_block.found):,} rows"
+        others = [split for split in self._dataset.splits if split not in self.parts]
         if others and self.valid_split is None:
             text += f"; other splits (data.valid_split=): {', '.join(others)}"
         return text

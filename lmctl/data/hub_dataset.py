@@ -1,7 +1,7 @@
-"""Finding a dataset that the library `datasets` reads: saved by `save_to_disk`, in local files, or on the hub.
+"""Locating a dataset for the library `datasets`: saved by `save_to_disk`, in local files, or on the hub.
 
-Nothing that comes with a dataset is executed, and the token for private ones is read from the environment
-(HF_TOKEN) by the library itself.
+No code of a dataset is executed, and the token for private ones is read from the environment (HF_TOKEN) by the library
+itself.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lmctl.core.errors import ConfigError, DataError, LmctlError
-from lmctl.core.files import means_a_place, nearest_place, path_of
+from lmctl.core.files import is_local_path, nearest_place, path_of
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, Record
 from lmctl.data.table import Table, suffix
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
-"""Files of a folder that may say what its columns are."""
+"""Files of a folder that may describe its columns."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A directory written by `save_to_disk`: Arrow files, read where they lie."""
+    """A directory written by `save_to_disk`: Arrow files, read in place."""
 
     parts: dict[str, Any]
     """`datasets.Dataset` by split."""
@@ -38,11 +38,11 @@ class Saved:
         return tuple(self.parts)
 
     def read(self, split: str) -> Any:
-        """A dataset whose rows can be gone through any number of times."""
+        """A dataset whose rows can be iterated any number of times."""
         return self.parts[split]
 
     def stream(self, split: str) -> Any:
-        """The same rows as an `IterableDataset`, each file a shard."""
+        """The same rows as an `IterableDataset`, one shard per file."""
         part = self.parts[split]
         return part.to_iterable_dataset(num_shards=max(1, min(len(part), len(part.cache_files))))
 
@@ -54,7 +54,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Built:
-    """Data files that one of the library's own builders reads: local ones, or those of a commit on the hub."""
+    """Data files read by one of the library's own builders: local ones, or those of a commit on the hub."""
 
     builder: Any
     commit: str | None
@@ -69,19 +69,20 @@ class Built:
         return tuple(map(str, self.builder.config.data_files or self.builder.info.splits or ()))
 
     def read(self, split: str) -> Any:
-        """As `Saved.read`. What is on the hub is downloaded; local files are read as they are each time, because a
-        converted copy of them would be found again by their dates, and served after they have changed."""
+        """As `Saved.read`. Hub files are downloaded. Local files are read again each time: the library would find a
+        converted copy by file date, and could return it after the file has changed."""
         if self.commit is None:
             return self.stream(split)
         self.builder.download_and_prepare()
         return self.builder.as_dataset(split=split)
 
     def stream(self, split: str) -> Any:
+        """As `Saved.stream`."""
         return self.builder.as_streaming_dataset(split=split)
 
     def tables(self, split: str) -> list[Path] | None:
-        """The files of a split, if they are csv and nobody says how to read it: what `data=table` reads as well. The
-        library would have pandas guess, to whom NA, None and null are nothing, and 007 is 7."""
+        """The files of a split, if they are csv without further settings: `data=table`'s reader then reads them. The
+        library's reader, pandas, would read NA, None and null as missing, and 007 as 7."""
         config = self.builder.config
         if self.commit is not None or self.builder.name != "csv" or self.builder.info.features is not None:
             return None
@@ -106,11 +107,11 @@ class Built:
 
 
 PLACED = "\x1fplaced"
-"""The key of a record that is another one, or a bad row, with its place."""
+"""Key of a record that wraps (position, record or BadRow)."""
 
 
 def tables(files: list[Path], how: Table) -> Any:
-    """The rows of csv files as an `IterableDataset`, each file a shard and each row `{PLACED: (place, record)}`."""
+    """The rows of csv files as an `IterableDataset`, one shard per file, each row `{PLACED: (position, record)}`."""
     from datasets import IterableDataset
 
     return IterableDataset.from_generator(_rows_of, gen_kwargs={"files": files, "how": how})
@@ -123,10 +124,10 @@ def _rows_of(files: list[Path], how: Table) -> Iterator[dict[str, tuple[str, Rec
 
 
 def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
-    """The dataset that `path` means; ConfigError or DataError that says what is wrong, and what is there."""
+    """The dataset at `path`; ConfigError or DataError with the problem and what is available."""
     _be_quiet()
     place = path_of(path)
-    if not place.exists() and not means_a_place(path):
+    if not place.exists() and not is_local_path(path):
         return _on_hub(path, config, revision)
     if not place.exists():
         raise DataError(f"{path} does not exist", nearest_place(place))
@@ -137,7 +138,7 @@ def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
             raise ConfigError(f"data.config={config}: {path} was saved as one dataset and has no configurations")
         return _saved(place, path)
     where, files = (place, None) if place.is_dir() else (place.parent, place.name)
-    # What an earlier load_dataset left in the library's cache would change the types of columns: look at an empty one.
+    # An empty cache: results of earlier load_dataset calls would change the types of columns.
     with TemporaryDirectory() as empty:
         return Built(_builder(str(where.resolve()), path, config, data_files=files, cache_dir=empty), None)
 
@@ -163,7 +164,7 @@ def _on_hub(path: str, config: str | None, revision: str | None) -> Built:
 
 
 def _commit(path: str, revision: str | None) -> str | None:
-    """The commit that `revision` (or the newest version) of a dataset on the hub is; None in offline mode."""
+    """The commit of `revision` (or of the newest version) of a dataset on the hub; None in offline mode."""
     from huggingface_hub import HfApi, errors
 
     try:
@@ -177,7 +178,7 @@ def _commit(path: str, revision: str | None) -> str | None:
             f"data.path={path}: neither a file or folder here nor a dataset on the hub",
             _nearby(path) or "hub names are owner/name; private datasets need HF_TOKEN in the environment",
         ) from None
-    except Exception as error:  # whatever the HTTP library of the day raises
+    except Exception as error:  # exceptions differ between HTTP libraries
         raise DataError(
             f"data.path={path} is not here, and the hub cannot be reached: {_first_line(error)}",
             _nearby(path) or "without a network HF_HUB_OFFLINE=1 takes what was downloaded before",
@@ -190,7 +191,7 @@ def _builder(where: str, path: str, config: str | None, **how: Any) -> Any:
     with explained(f"data.path={path} cannot be loaded", _nearby(path)):
         try:
             builder = datasets.load_dataset_builder(where, config, **how)
-            if builder.name == "csv" and builder.info.features is None:  # else pandas takes "NA" and "None" for nothing
+            if builder.name == "csv" and builder.info.features is None:  # else pandas reads "NA" and "None" as missing
                 builder = datasets.load_dataset_builder(where, config, na_filter=False, **how)
             return builder
         except RuntimeError as error:
@@ -203,7 +204,7 @@ def _builder(where: str, path: str, config: str | None, **how: Any) -> Any:
         except ValueError as error:
             if "onfig" not in str(error):  # "BuilderConfig 'x' not found", "Config name is missing"
                 raise
-            if "cache" in str(error):  # offline: there is nobody to ask for the names
+            if "cache" in str(error):  # offline: the names cannot be requested
                 raise ConfigError(f"data.path={path}: {_first_line(error)}", "give data.config as before") from error
             names = datasets.get_dataset_config_names(where, how.get("revision"), data_files=how.get("data_files"))
             if config is None:
@@ -216,13 +217,13 @@ def _builder(where: str, path: str, config: str | None, **how: Any) -> Any:
 
 
 def _nearby(path: str) -> str | None:
-    """The file or folder here that was perhaps meant; what has a slash was meant for the hub."""
+    """A hint: the local file or folder that was perhaps meant; a name with a slash is a hub id."""
     return None if "/" in path else nearest_place(Path(path))
 
 
 @contextmanager
 def explained(what: str, hint: str | None = None) -> Iterator[None]:
-    """Whatever the library raises inside, and its many readers raise all sorts of things, is a DataError outside."""
+    """Context manager: any exception of the library, whose readers raise many types, becomes a DataError."""
     try:
         yield
     except LmctlError:
@@ -232,7 +233,7 @@ def explained(what: str, hint: str | None = None) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    """The most telling line: the library wraps the cause into errors that say little."""
+    """The most informative line: the library wraps the cause in general errors."""
     while type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""One split of a dataset read in blocks of rows, from any place that was noted before."""
+"""Reading one split of a dataset in blocks, with seeking to a saved position."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from lmctl.data.records import Record
 
 
 class Records(NamedTuple):
-    """Some records that follow each other, each with its place in words, and where the ones behind them begin."""
+    """Consecutive records, each with its position as text, and the position of the next block."""
 
     found: list[tuple[str, Record]]
     after: StreamPlace | None
 
 
 class BlockReader:
-    """Reads an `IterableDataset` shard by shard (a file is a shard), in another order in every pass but the first.
+    """Reads an `IterableDataset` shard by shard (a file is a shard), in shuffled order in every pass but the first.
 
-    A place is the shard's number in the order of its pass, the rows read of it, and what `datasets` says it needs to
-    go on there. Blocks that are asked for in turn are read in one go; any other one is sought.
+    A position is the shard's index in the order of its pass, the rows read of it, and the state that `datasets` needs
+    to resume there. Consecutive blocks are read sequentially; other blocks by seeking.
     """
 
     def __init__(self, name: str, open_stream: Callable[[], Any]) -> None:
-        """`name` stands for the split in messages; `open_stream` gives the dataset anew."""
+        """`name` names the split in messages; `open_stream` opens the dataset again."""
         self.name, self.open_stream = name, open_stream
         self._coming: Iterator[tuple[str, Record]] = iter(())
         self._next: tuple[int, StreamPlace | None, CounterRng | None] | None = None
-        """What `_coming` is about to yield."""
+        """Arguments of the block that `_coming` yields next."""
         self._at: dict[str, int] = {}
         self._shard: Any = None
 
     def block(self, count: int, epoch: int, at: StreamPlace | None, order: CounterRng | None) -> Records:
-        """At most `count` records of pass `epoch` from `at` on (None: its beginning); fewer only at the end."""
+        """At most `count` records of pass `epoch` from position `at` (None: the start); fewer only at the end."""
         key = (epoch, at, order if epoch else None)
         if key != self._next:
             self._coming = self._records(epoch, at, order)

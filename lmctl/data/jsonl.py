@@ -30,7 +30,7 @@ class JsonLines(ColumnSource):
         return self.in_lines(lines(path), str(path))
 
     def in_lines(self, text: Iterator[str], name: str) -> Iterator[tuple[str, Record | BadRow]]:
-        """The records in the lines of `name`, whatever they come from, each with its place."""
+        """The records in the lines of a file or stream `name`, each with its position."""
         begun = False
         for number, line in enumerate(text, start=1):
             if stripped := line.strip():
@@ -41,7 +41,7 @@ class JsonLines(ColumnSource):
 
 
 def _check_first(name: str, line: str) -> None:
-    """DataError if a file begins like one JSON value over many lines, or like a list of objects."""
+    """DataError if a file is not JSON lines: one JSON value over several lines, or a list of objects."""
     listed = line == "[" or line.startswith("[{")
     if listed or line == "{":
         what = "a list" if listed else "objects over several lines"

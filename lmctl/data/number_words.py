@@ -40,7 +40,7 @@ def german(number: int) -> str:
 
 
 def _german(number: int, one: str) -> str:
-    """`one`: how a one at the end is said, which depends on what follows."""
+    """`one`: the form of a final "one", which depends on what follows."""
     if number < 20:
         return one if number == 1 else _DE[number]
     if number < 100:

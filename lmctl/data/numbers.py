@@ -1,4 +1,4 @@
-"""`data=numbers`: numbers in words, in two languages; translation that needs no files."""
+"""`data=numbers`: a synthetic translation task without files: numbers in words, in two languages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BELOW = 1_000_000
 
 @dataclass(frozen=True)
 class Numbers(Source):
-    """`size` different numbers below a million, always the same ones."""
+    """`size` distinct numbers below a million, always the same."""
 
     source_language: str = "en"
     target_language: str = "de"
@@ -40,7 +40,7 @@ class Numbers(Source):
 
     def _read(self) -> Iterator[Row]:
         source, target = LANGUAGES[self.source_language], LANGUAGES[self.target_language]
-        # As many of each length as there are, the short ones all: otherwise nearly all would have six digits.
+        # Equally many of each length, and all short ones: a uniform sample would be nearly all six digits.
         generator = np.random.Generator(np.random.Philox(key=0))
         exponents = generator.random(20 * self.size) * np.log(BELOW)
         numbers = dict.fromkeys(np.exp(exponents).astype(np.int64).tolist())
@@ -59,7 +59,7 @@ class Numbers(Source):
         return self._partition.rows(split)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """The options: everything follows from them."""
+        """The options, which determine all rows."""
         languages = [self.source_language, self.target_language]
         return {"source": "numbers", "version": 2, "languages": languages, "size": self.size, "valid": self.valid_share}
 

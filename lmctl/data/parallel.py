@@ -1,4 +1,4 @@
-"""`data=parallel`: a text and its translation line by line, in two files (or several pairs of them), or in two columns.
+"""`data=parallel`: parallel text for translation, line-aligned in two files (or several pairs), or in two columns.
 
 Only `\\n` and `\\r\\n` end a line, as for `wc`, `paste`, Moses and sacreBLEU.
 """
@@ -23,7 +23,7 @@ from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share
 
 VERSION = 2
-"""Raise it when the same files and options begin to yield other rows."""
+"""Version of the reading code: increase it when the same files and options yield other rows."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Parallel(Source):
         check_share(self.valid_share)
 
     def _files(self, split: Split) -> list[list[Path]]:
-        """The files of both sides, or those with two columns; none if validation rows are held out."""
+        """The files of both sides, or those with two columns; [] if validation rows are held out."""
         names = (self.source, self.target, self.path)
         if split == "valid":
             names = (self.valid_source, self.valid_target, self.valid_path)
@@ -66,7 +66,7 @@ class Parallel(Source):
         reads = map(_two_files, *files) if len(files) == 2 else map(_two_columns, files[0])
         rows = chain.from_iterable(reads)
         for where, sides in rows:
-            # `paste` puts the byte order mark of the second file into the middle of a line.
+            # The output of `paste` has the byte order mark of the second file inside a line.
             texts = [" ".join(side.lstrip("\ufeff").split()) for side in sides]
             problem = _problem(texts)
             if problem is None:
@@ -79,7 +79,7 @@ class Parallel(Source):
 
     @cached_property
     def skipped(self) -> dict[str, tuple[int, str]]:
-        """Bad rows per split at its last complete reading, and the first of them."""
+        """Number of bad rows per split in its last complete reading, and the first of them."""
         return {}
 
     @cached_property
@@ -89,7 +89,7 @@ class Parallel(Source):
         return partition(lambda: self._read("train"), self.valid_share, name, 1, read_valid)
 
     def rows(self, split: Split) -> Iterator[Row]:
-        """The rows of one split; DataError if the files differ in length or a side is empty, with file and line."""
+        """The rows of one split; DataError with file and line if the files differ in length or a side is empty."""
         return self._partition.rows(split)
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -121,7 +121,7 @@ _WORD = re.compile(r"\d+|[^\W\d_]+")
 
 
 def _check_pairs(sources: list[Path], targets: list[Path]) -> None:
-    """DataError unless the files of the two sides go together, in the order of their names."""
+    """DataError unless the files of both sides match, in the order of their names."""
     if len(sources) != len(targets):
         raise DataError(
             f"source means {len(sources):,} files and target {len(targets):,}, and each wants a partner",
@@ -137,7 +137,7 @@ def _check_pairs(sources: list[Path], targets: list[Path]) -> None:
 
 
 def _difference(source: Path, target: Path) -> set[tuple[str | None, str | None]]:
-    """In which words the names of two files differ; in none if they are the same name in two folders."""
+    """The parts in which two file names differ; empty if they are equal names in two folders."""
     words = [_WORD.findall(file.name) for file in (source, target)]
     return {pair for pair in zip_longest(*words) if pair[0] != pair[1]}
 
@@ -153,7 +153,7 @@ def _two_files(source: Path, target: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _unequal(source: Path, target: Path, number: int) -> DataError:
-    """The error where line `number` is behind the end of one file."""
+    """The error if one file ends before line `number`."""
     counts = [sum(1 for _ in aligned_lines(file)) for file in (source, target)]
     for file, count in zip((source, target), counts, strict=True):
         if count == 1:
@@ -176,7 +176,7 @@ def _two_columns(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _check_not_old_mac(path: Path) -> None:
-    """DataError if what `aligned_lines` finds to be one line was written as many, on an old Mac."""
+    """DataError for a file with old Mac line ends (`\\r`), which `aligned_lines` reads as a single line."""
     if sum(1 for line in islice(lines(path), 3) if line.strip()) > 2:
         raise DataError(
             f"{path} has carriage returns and no line ends, so that all of it is one line",

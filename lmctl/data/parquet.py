@@ -1,4 +1,4 @@
-"""Rows of parquet files."""
+"""Reading rows of parquet files."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from lmctl.core.errors import DataError
 from lmctl.data.records import BadRow, Record, outermost
 
 ROWS_AT_ONCE = 1_000
-"""Few, because a file of some kilobytes may stand for rows of gigabytes."""
+"""Batch size, small because a file of some kilobytes may decode to gigabytes."""
 
 _MAGIC = b"PAR1"
 
 
 def is_parquet(path: Path) -> bool:
-    """By the first bytes, or else by the name."""
+    """Whether a file is parquet, by its magic bytes, or else by its name."""
     try:
         with open(path, "rb") as file:
             return file.read(4) == _MAGIC or path.name.lower().endswith(".parquet")
-    except OSError:  # said by whoever reads it
+    except OSError:  # reported when it is read
         return False
 
 
 def parquet_records(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Record | BadRow]]:
-    """The records of one file with the columns `wanted` (all, if one of them is not there), each with its place."""
+    """The records of one file with the columns `wanted` (all columns, if one of these is missing), each with its
+    position."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -34,22 +35,22 @@ def parquet_records(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Re
     try:
         size = path.stat().st_size
         with ParquetFile(path) as file:
-            whole, told = max(1, file.metadata.num_rows), 0
+            whole, reported = max(1, file.metadata.num_rows), 0
             columns = _columns(path, file.schema_arrow.names, wanted)
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
                 for record in _records(batch):
                     number += 1
                     yield f"{path}: row {number}", record
-                told, before = size * number // whole, told
-                progress.advance(told - before)
-    except (ArrowException, OSError, ValueError, OverflowError) as error:  # names that are not UTF-8 are a ValueError
+                reported, before = size * number // whole, reported
+                progress.advance(reported - before)
+    except (ArrowException, OSError, ValueError, OverflowError) as error:  # ValueError: column names that are not UTF-8
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         what = "cannot be read" if isinstance(error, PermissionError) else "is damaged, or no parquet file"
         raise DataError(f"{path} {what}: {line}") from error
 
 
 def _columns(path: Path, there: Sequence[str], wanted: Sequence[str]) -> list[str] | None:
-    """The outermost columns in which those that are wanted lie."""
+    """The top-level columns that contain the wanted ones."""
     found: dict[str, None] = {}
     for name in wanted:
         if (outer := outermost(name, there)) is None:
@@ -61,7 +62,7 @@ def _columns(path: Path, there: Sequence[str], wanted: Sequence[str]) -> list[st
 
 
 def _records(batch: Any) -> Iterator[Record | BadRow]:
-    """The rows of a batch; one that has no value in Python (text that is not UTF-8, a date out of range) is bad."""
+    """The rows of a batch; one without a Python value (text that is not UTF-8, a date out of range) is bad."""
     try:
         yield from batch.to_pylist()
     except (ValueError, OverflowError):

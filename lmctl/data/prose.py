@@ -1,4 +1,4 @@
-"""Prose out of program documentation: what a language model should read of a docstring or a manual page."""
+"""Extracting prose from docstrings and manual pages, for language models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inspect import cleandoc
 from lmctl.data.sentences import join_lines, split_sentences
 
 VERSION = 2
-"""Part of the fingerprint of every source that uses this: raise it when the same text is cleaned otherwise."""
+"""Version of the cleaning, part of the fingerprints of its users: increase it when the result changes."""
 
 _RULE = re.compile(r"\s*([=~\-*^\"'`#+_.:])\1{2,}\s*|[\s+|=\-]{4,}")
 _ITEM = re.compile(r"\s*(?:[-*•+o]|\(?\d{1,2}[.)]|\[\d+\])\s+")
@@ -34,8 +34,8 @@ def prose_sentences(text: str) -> list[str]:
 
 
 def _paragraphs(text: str) -> Iterator[list[str]]:
-    """Groups of lines that belong together, literal blocks and doctests left out."""
-    literal_below: int | None = None  # The indentation of a line that ended in "::"; what is deeper is literal.
+    """Paragraphs as groups of lines, without literal blocks and doctests."""
+    literal_below: int | None = None  # Indentation of a line that ends in "::"; deeper lines are a literal block.
     indent = 0
     paragraph: list[str] = []
     for line in [*text.split("\n"), ""]:
@@ -66,7 +66,7 @@ def _paragraphs(text: str) -> Iterator[list[str]]:
 
 
 def _is_prose(sentence: str) -> bool:
-    """Whether this is at least three words, made of little but letters."""
+    """Whether it has at least three words and is mostly letters."""
     if len(sentence) < 12 or sentence.count(" ") < 2:
         return False
     letters = sum(map(str.isalpha, sentence))

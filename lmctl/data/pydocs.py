@@ -1,7 +1,7 @@
-"""`data=pydocs`: the documentation that every Python interpreter carries, so that the first run needs no files.
+"""`data=pydocs`: the documentation in the Python installation, so that the first run needs no files.
 
-One document per chapter of the language reference behind `help()` and one per module of the standard library,
-made of its docstrings. Everything is parsed; nothing is imported or executed.
+One document per chapter of the language reference behind `help()` and one per module of the standard library, made of
+its docstrings. All sources are parsed; nothing is imported or executed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PyDocs(Source):
         return by_content(lambda: iter(documents), self.valid_share, "the documentation of this interpreter")
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """The contents of the interpreter's sources, how they are cleaned and how they are split."""
+        """Contents of the interpreter's sources, versions of cleaning and split."""
         return {
             "source": "pydocs",
             "version": prose.VERSION,
@@ -55,7 +55,7 @@ class PyDocs(Source):
         }
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """The documents of one split; DataError if the interpreter came without its sources."""
+        """The documents of one split; DataError if the Python installation has no sources."""
         return self._partition.read(split)
 
     def rows(self, split: Split) -> Iterator[Row]:
@@ -67,7 +67,7 @@ class PyDocs(Source):
 
 
 def sources() -> list[Path]:
-    """The library's own .py files, sorted, so that the order is the same on every file system."""
+    """The standard library's .py files, sorted, so that the order does not depend on the file system."""
     files = []
     for folder, folders, names in os.walk(sysconfig.get_path("stdlib")):
         folders[:] = sorted(set(folders) - _SKIPPED)
@@ -91,14 +91,14 @@ def _documents() -> Iterator[Document]:
 def _parse(path: Path) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Invalid escapes in other people's strings.
+            warnings.simplefilter("ignore")  # Invalid escapes in strings.
             return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return ast.Module(body=[], type_ignores=[])  # A template or a deliberately broken file.
 
 
 def _topics(path: Path) -> list[str]:
-    """The chapters in the order of their names: `topics = {...}` is one literal."""
+    """The chapters ordered by name; `topics = {...}` is one literal in the file."""
     for node in _parse(path).body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
             topics: dict[str, str] = ast.literal_eval(node.value)

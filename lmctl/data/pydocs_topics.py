@@ -1,4 +1,4 @@
-"""`data=pydocs_topics`: the docstrings of Python's standard library, labelled with what their module is for."""
+"""`data=pydocs_topics`: text classification of the standard library's docstrings by the topic of their module."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOPICS = {
     "shlex string stringprep textwrap tomllib xml",
     "windows": "curses tkinter turtle",
 }
-"""Modules by what they are for, after the chapters of the library reference."""
+"""Topic -> modules, after the chapters of the library reference."""
 _TOPIC = {module: topic for topic, modules in TOPICS.items() for module in modules.split()}
 LEAST_WORDS = 6
 
@@ -67,7 +67,7 @@ class PyDocsTopics(Source):
         return partition(lambda: iter(self._rows), self.valid_share, "the documentation of this interpreter", 1)
 
     def rows(self, split: Split) -> Iterator[Row]:
-        """The rows of one split; DataError if the interpreter came without its sources."""
+        """The rows of one split; DataError if the Python installation has no sources."""
         return self._partition.rows(split)
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -87,5 +87,5 @@ class PyDocsTopics(Source):
 
 
 def _topic(path: Path) -> str | None:
-    """By the module, or the package that it belongs to."""
+    """The topic of the module, or of its package."""
     return _TOPIC.get(Path(path.relative_to(sysconfig.get_path("stdlib")).parts[0]).stem)

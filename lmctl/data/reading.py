@@ -1,7 +1,7 @@
-"""Text files and streams, plain or compressed, read as lines; whatever is wrong with one is a DataError.
+"""Reading text files and streams, plain or compressed, line by line; every failure is a DataError.
 
-Text is strict UTF-8 (byte order marks are dropped). Compression is recognised by content, so a `.gz` that is not
-gzip is reported instead of read as text. Nothing but `\\n` and `\\r` ends a line: not U+2028, not U+0085, not `\\f`.
+Text is strict UTF-8 (byte order marks are dropped). Compression is recognised by content, so a `.gz` that is not gzip
+is an error. Only `\\n` and `\\r` end a line: not U+2028, not U+0085, not `\\f`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["aligned_lines", "aligned_lines_of", "fingerprint", "lines", "problem
 
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 14
-"""Bytes from which an encoding is guessed."""
+"""Sample size in bytes for guessing an encoding."""
 _HEAD = 256
 _BOM = "\ufeff"
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
@@ -32,22 +32,22 @@ _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 def lines(path: Path) -> Iterator[str]:
     """The lines of one file without their line ends (`\\n`, `\\r\\n`, or `\\r` as on old Macs)."""
-    return _cut(_decoded(_file_blocks(path), str(path), path), ("\r\n", "\r"))
+    return _split_lines(_decoded(_file_blocks(path), str(path), path), ("\r\n", "\r"))
 
 
 def aligned_lines(path: Path) -> Iterator[str]:
-    """As `lines`, where line i of one file belongs to line i of another, or of an answer: only `\\n` and `\\r\\n` end
-    one, so that there are as many as `wc -l` counts (one more if the last has no end)."""
-    return _cut(_decoded(_file_blocks(path), str(path), path), ("\r\n",))
+    """As `lines`, for line-aligned files: only `\\n` and `\\r\\n` end a line, so that there are as many lines as `wc
+    -l` counts (one more if the last has no end)."""
+    return _split_lines(_decoded(_file_blocks(path), str(path), path), ("\r\n",))
 
 
 def aligned_lines_of(stream: BufferedIOBase, name: str) -> Iterator[str]:
-    """The lines of an open stream, plain or compressed, as soon as they come; `name` stands for it in messages."""
-    return _cut(_decoded(_unpacked(stream, name, ""), name, None), ("\r\n",))
+    """The lines of an open stream, plain or compressed, as they arrive; `name` names it in messages."""
+    return _split_lines(_decoded(_decompressed(stream, name, ""), name, None), ("\r\n",))
 
 
 def problem(path: Path) -> BadFile | None:
-    """What is wrong with a file, all of which is read for this."""
+    """The error in a file, or None; reads all of it."""
     try:
         for _ in _decoded(_file_blocks(path), str(path), path):
             pass
@@ -56,13 +56,13 @@ def problem(path: Path) -> BadFile | None:
     return None
 
 
-def _cut(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
-    """Lines that end with `\\n` or one of `ends`. A byte order mark at the beginning of one goes: files that were put
-    one behind the other have them anywhere."""
+def _split_lines(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
+    """Lines that end with `\\n` or one of `ends`. A byte order mark at the start of a line is dropped: concatenated
+    files have them anywhere."""
     pending: list[str] = []
     for block in blocks:
         if "\n" not in block and not any(end in block for end in ends):
-            pending.append(block)  # A line longer than a block: joined once, when its end is seen.
+            pending.append(block)  # A line longer than a block is joined once, at its end.
             continue
         whole = "".join((*pending, block))
         # A \r at the end may be the first half of \r\n.
@@ -79,7 +79,7 @@ def _cut(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """64 hex digits of the files' contents in their order; the same wherever the files lie, compressed or not."""
+    """SHA-256 (64 hex digits) of the uncompressed contents in order, whatever the paths."""
     files = list(files)
     progress.expect(sum(map(_size, files)))
     total = hashlib.sha256()
@@ -92,7 +92,7 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def _size(file: Path) -> int:
-    """Its bytes; 0 if that cannot be known, which whoever reads it says."""
+    """Size in bytes; 0 if unknown (the error is reported when it is read)."""
     try:
         return file.stat().st_size
     except OSError:
@@ -100,22 +100,22 @@ def _size(file: Path) -> int:
 
 
 def _file_blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of one file, a block at a time, unpacked."""
+    """The bytes of one file, decompressed, block by block."""
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
         raise unreadable(path, error) from error
     with file:
         at = 0
-        for block in _unpacked(file, str(path), path.suffix if path.suffix in COMPRESSED_SUFFIXES else ""):
-            if file.seekable():  # a pipe does not know where it is
+        for block in _decompressed(file, str(path), path.suffix if path.suffix in COMPRESSED_SUFFIXES else ""):
+            if file.seekable():  # a pipe has no position
                 at, before = file.tell(), at
                 progress.advance(at - before)
             yield block
 
 
 def _decoded(blocks: Iterator[bytes], name: str, file: Path | None) -> Iterator[str]:
-    """The text of a file, a block at a time; `name` stands for it in messages, `file` in commands."""
+    """The text of a file, block by block; `name` names it in messages, `file` in suggested commands."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     offset, line, head, last = 0, 1, b"", b""
     for block in blocks:
@@ -147,7 +147,7 @@ def _with_nul(name: str, file: Path | None, head: bytes, offset: int) -> BadFile
 
 
 def _not_utf8(name: str, file: Path | None, head: bytes, where: str, line: int, block: bytes, start: int) -> BadFile:
-    """`block` begins in line `line`, and is wrong at its byte `start`."""
+    """The error for a `block` that starts in line `line` and has the first invalid byte at `start`."""
     if (known := binary(head)) is not None:
         return BadFile(f"{name} is {known[0]}", known[1], "binary")
     line += block.count(b"\n", 0, start)
@@ -160,8 +160,8 @@ def _in_shell(file: Path | None) -> str:
     return "" if file is None else shlex.quote(str(file))
 
 
-class _Begun:
-    """A stream whose first bytes were read to see what it is; as a pipe, it need not be able to go back."""
+class _PeekedStream:
+    """A stream whose first bytes were read already to detect its format; works on pipes, without seeking."""
 
     def __init__(self, stream: BufferedIOBase, head: bytes) -> None:
         self.stream = stream
@@ -169,26 +169,26 @@ class _Begun:
 
     def read(self, size: int) -> bytes:
         head, self.head = self.head[:size], self.head[size:]
-        # What is there at once: lines from a pipe are wanted when they come.
+        # Return what is available: lines of a pipe should not wait for a full buffer.
         return head or self.stream.read1(size)
 
 
-def _head(stream: BufferedIOBase) -> bytes:
-    """What comes first, enough of it to know a compressed stream by."""
+def _first_bytes(stream: BufferedIOBase) -> bytes:
+    """The first bytes, enough to detect compression."""
     head: bytes = stream.read1(_BLOCK)
     while any(magic.startswith(head) and magic != head for magic in _MAGIC) and (more := stream.read1(_BLOCK)):
         head += more
     return head
 
 
-def _unpacked(stream: BufferedIOBase, name: str, suffix: str) -> Iterator[bytes]:
-    """The bytes of an open stream, a block at a time, unpacked; `suffix` is what its name promises."""
+def _decompressed(stream: BufferedIOBase, name: str, suffix: str) -> Iterator[bytes]:
+    """The bytes of an open stream, decompressed, block by block; `suffix` is the format that its name claims."""
     try:
-        head = _head(stream)
+        head = _first_bytes(stream)
         kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
         if not kind and head and suffix:
             raise BadFile(f"{name} is damaged: it does not begin like a {suffix} file", kind="damaged")
-        begun = _Begun(stream, head)
+        begun = _PeekedStream(stream, head)
         if kind == ".zst":
             yield from _zstd_blocks(begun, name)
             return
@@ -201,10 +201,10 @@ def _unpacked(stream: BufferedIOBase, name: str, suffix: str) -> Iterator[bytes]
         raise unreadable(name, error) from error
 
 
-def _zstd_blocks(file: _Begun, name: str) -> Iterator[bytes]:
+def _zstd_blocks(file: _PeekedStream, name: str) -> Iterator[bytes]:
     import zstandard
 
-    # Not stream_reader: it takes a truncated file for a short one.
+    # Not stream_reader, which does not report a truncated file.
     frame = zstandard.ZstdDecompressor().decompressobj()
     begun = False
     while packed := file.read(_BLOCK):

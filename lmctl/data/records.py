@@ -1,4 +1,4 @@
-"""What stands in the columns of one record, and what of it can be a text or a label."""
+"""Values of a record's columns, validated as texts and labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Record = Mapping[str, Any]
 SKIP = "data.on_bad_row=skip leaves such rows out"
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
-"""Zero-width characters: a label of nothing else is none."""
+"""Zero-width characters: a label with nothing else is empty."""
 
 
 class BadRow(Exception):
-    """What is wrong with one row, in words that follow its place; `hint` is the remedy besides leaving it out."""
+    """The error in one row, worded to follow its position; `hint` is a remedy other than skipping it."""
 
     def __init__(self, problem: str, hint: str | None = None) -> None:
         super().__init__(problem)
@@ -27,14 +27,14 @@ class BadRow(Exception):
 
 
 class NoColumn(BadRow):
-    """A row without the column `name`; `known` are those that it has."""
+    """A row without the column `name`; `known` are its columns."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name, self.known = name, dict.fromkeys(printable(str(column)) for column in known)
         super().__init__(f"no column {name!r}")
 
     def as_well(self, other: BadRow) -> NoColumn | None:
-        """Both rows' columns, if the other row lacks the same one."""
+        """Both rows' columns merged, if the other row lacks the same one."""
         if not isinstance(other, NoColumn) or other.name != self.name:
             return None
         return self if other.known.keys() <= self.known.keys() else NoColumn(self.name, self.known | other.known)
@@ -45,12 +45,13 @@ class NoColumn(BadRow):
 
     @property
     def columns(self) -> str:
-        """The columns that there are, in words."""
+        """The available columns as text."""
         return f"columns: {listed(self.known)}" if self.known else "there are no columns"
 
 
 def outermost(name: str, columns: Container[str]) -> str | None:
-    """The column that `name` is, or the one with the longest name in which `a.b` lies; None if there is none."""
+    """The column named `name`, or the one with the longest name that contains the nested key `a.b`; None if there is
+    none."""
     while name not in columns:
         name, dot, _ = name.rpartition(".")
         if not dot:
@@ -59,7 +60,8 @@ def outermost(name: str, columns: Container[str]) -> str | None:
 
 
 def value_of(record: Record, name: str) -> Any:
-    """What stands in a column, or at `a.b` inside it, None where an outer object is null; NoColumn if it is absent."""
+    """The value of a column, or at the nested key `a.b`, None where an outer object is null; NoColumn if it is
+    missing."""
     value, taken, rest = record, "", name
     while rest not in value:
         if (outer := outermost(rest, value)) is None:
@@ -74,7 +76,7 @@ def value_of(record: Record, name: str) -> Any:
 
 
 def texts_of(record: Record, name: str) -> list[str]:
-    """The texts in a column, each on one line: one, or those of a list; BadRow if it is none, or empty."""
+    """The texts in a column, each on one line: one, or those of a list; BadRow if it is no text, or empty."""
     value = value_of(record, name)
     parts = value if isinstance(value, list) else [value]
     if value is None or not parts:
@@ -87,7 +89,7 @@ def texts_of(record: Record, name: str) -> list[str]:
 
 
 def label_of(record: Record, name: str) -> str | float | list[Any]:
-    """The label in a column, or its list of labels; whole numbers stay exact. BadRow if it is none."""
+    """The label in a column, or its list of labels; integers stay exact. BadRow if it is no label."""
     value = value_of(record, name)
     if isinstance(value, list):
         return [_label(part, f"column {name!r} is a list, and one of its labels") for part in value]
@@ -95,13 +97,13 @@ def label_of(record: Record, name: str) -> str | float | list[Any]:
 
 
 def _string(value: Any, name: str, in_list: bool) -> str:
-    if isinstance(value, bytes):  # text columns of some writers of parquet
+    if isinstance(value, bytes):  # text columns of some parquet writers
         try:
             return value.decode()
         except UnicodeDecodeError:
             raise BadRow(f"column {name!r} is not text but bytes that are not UTF-8") from None
     if isinstance(value, str):
-        return _whole(value, f"column {name!r}")
+        return _refuse_surrogates(value, f"column {name!r}")
     where = "a list with" if in_list else "not text but"
     raise BadRow(f"column {name!r} is {where} {_kind(value)}")
 
@@ -116,7 +118,7 @@ def _label(value: Any, what: str) -> str | float:
         label = value.strip()
         if not label.strip(_INVISIBLE):
             raise BadRow(f"{what} is empty")
-        return _whole(label, what)
+        return _refuse_surrogates(label, what)
     if value is None:
         raise BadRow(f"{what} is empty")
     if isinstance(value, bool):
@@ -139,8 +141,8 @@ def _number(value: Real | Decimal, what: str) -> float:
     return number
 
 
-def _whole(text: str, what: str) -> str:
-    """`text`, or BadRow if it is not Unicode: JSON can spell half of a surrogate pair."""
+def _refuse_surrogates(text: str, what: str) -> str:
+    """`text`, or BadRow if it has an unpaired surrogate, which JSON can encode."""
     if not text.isascii():
         try:
             text.encode()
@@ -152,12 +154,12 @@ def _whole(text: str, what: str) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` as any terminal can show it: half characters are spelt out."""
+    """`text` with unpaired surrogates escaped, so that any terminal can print it."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in words of JSON."""
+    """The JSON type of a value."""
     kinds: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", list: "a list in it"}
     kinds |= {type(None): "null", str: "a string"}
     return (

@@ -1,4 +1,4 @@
-"""The held-out split of labelled and parallel rows: by what a row says, so that no text is on both sides."""
+"""Held-out split of labelled and parallel rows by content hash, so that no text is in both splits."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from lmctl.core.errors import DataError
 from lmctl.data.holdout import HeldOut, digest_of, hold_out, hold_out_of_classes
 
 Read = Callable[[], Iterator[Row]]
-"""Reads the rows from the first one, each time the same."""
+"""Reads all rows from the start, always the same."""
 
 
 @dataclass(frozen=True)
 class RowPartition:
-    """Rows in two parts, both streamed from the source again at every reading."""
+    """Rows in two splits, each streamed from the source at every reading."""
 
     read: Read
     read_valid: Read | None
     side: Callable[[int], bool]
-    """Whether rows with this digest validate (of `read`; dropped there if `read_valid` has the validation rows)."""
+    """Whether a digest belongs to a validation row (of `read`; dropped there if `read_valid` has the validation
+    rows)."""
     answered: frozenset[int]
-    """Translations of held-out rows: what has the same one is not trained on."""
+    """Digests of the translations of held-out rows: training rows with the same translation are dropped."""
     train_rows: int
     valid_rows: int
     dropped: int
-    """Training rows left out because their text, or their translation, is among the validation rows."""
+    """Training rows dropped because their text, or their translation, is among the validation rows."""
     sides: int | None
 
     def rows(self, split: Split) -> Iterator[Row]:
@@ -43,7 +44,7 @@ class RowPartition:
 
     def translated(self, row: Row) -> bool:
         """Whether a held-out row has the same translation."""
-        return bool(self.answered) and _answer(row) in self.answered
+        return bool(self.answered) and _translation_digest(row) in self.answered
 
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped that are held out as well" if self.dropped else ""
@@ -51,8 +52,8 @@ class RowPartition:
 
 
 def partition(read: Read, share: float, name: str, sides: int | None, read_valid: Read | None = None) -> RowPartition:
-    """Hold out about `share` of the different texts, and of each class; or, with `read_valid`, whatever of `read`
-    says the same as one of its rows. A row is told by its first `sides` texts (None: all)."""
+    """Hold out about `share` of the distinct texts, stratified by class; or, with `read_valid`, all rows of `read` with
+    the same content as one of its rows. A row is identified by its first `sides` texts (None: all)."""
     rows = _Rows(read, sides)
     if not len(rows.digests):
         raise DataError(f"{name} has no rows")
@@ -72,27 +73,27 @@ def partition(read: Read, share: float, name: str, sides: int | None, read_valid
     inside = np.array([side(digest) for digest in rows.digests.tolist()])
     answered = frozenset(rows.answers[inside].tolist()) if len(rows.answers) else frozenset()
     dropped = sum(answer in answered for answer in rows.answers[~inside].tolist()) if answered else 0
-    if dropped == int((~inside).sum()):  # one answer to everything
+    if dropped == int((~inside).sum()):  # all rows have the same translation
         answered, dropped = frozenset(), 0
     held = int(inside.sum())
     return RowPartition(read, None, side, answered, len(inside) - held - dropped, held, dropped, sides)
 
 
 def digest(row: Row, sides: int | None) -> int:
-    """64 bits of what the first `sides` texts of a row say, case and white space evened out."""
+    """64-bit hash of the first `sides` texts of a row, with case and white space normalised."""
     return digest_of(row.texts[:sides])
 
 
-def _answer(row: Row) -> int:
+def _translation_digest(row: Row) -> int:
     return digest_of(row.texts[1:])
 
 
 class _Rows:
-    """What must be known of all rows to choose among them: some numbers of each."""
+    """What is kept in memory of all rows to choose the split: some numbers per row."""
 
     def __init__(self, read: Read, sides: int | None) -> None:
         self.names: dict[str, int] = {}
-        """The labels there are, numbered."""
+        """Label -> number."""
         digests, answers, labelled, labels = array("Q"), array("Q"), array("Q"), array("q")
         for row in read():
             digests.append(digest(row, sides))
@@ -101,16 +102,16 @@ class _Rows:
                     labelled.append(digests[-1])
                     labels.append(self.names.setdefault(str(label), len(self.names)))
             elif len(row.texts) == 2:
-                answers.append(_answer(row))
+                answers.append(_translation_digest(row))
         self.digests = np.array(digests, dtype=np.uint64)
         self.texts = np.unique(self.digests)
-        """uint64 [different texts]"""
+        """uint64 [distinct texts]"""
         self.answers = np.array(answers, dtype=np.uint64)
-        """uint64 [rows]: of the translations, where there are any."""
+        """uint64 [rows]: digests of the translations, if there are any."""
         self.labels = np.array(labels, dtype=np.int64)
         """int64 [labels of rows]"""
         self.labelled = np.searchsorted(self.texts, np.array(labelled, dtype=np.uint64))
-        """int64 [labels of rows]: which of the different texts has it."""
+        """int64 [labels of rows]: index into `texts` of each label's text."""
 
     def held_out(self, share: float) -> HeldOut:
         classes = self._classes() if self.names else None
@@ -118,23 +119,23 @@ class _Rows:
         return held or hold_out(self.texts, np.ones(len(self.texts), dtype=np.int64), share, 1)
 
     def _classes(self) -> np.ndarray | None:
-        """int64 [different texts]: the rarest label of each, so that no label is held out altogether; None if labels
-        are numbers, nearly every one different."""
+        """int64 [distinct texts]: the rarest label of each text, so that no label is held out completely; None for a
+        regression target, with nearly all values distinct."""
         names = list(self.names)
         classes, single = self._rarest(self.labelled, self.labels, names)
         if single * 2 <= len(self.texts):
             return classes
-        if all(map(_number, names)):
+        if all(map(_is_number, names)):
             return None
-        # Nearly all different: perhaps several labels in one string.
+        # Nearly all distinct: perhaps several labels in one string.
         parts: dict[str, int] = {}
         of = [[parts.setdefault(part.strip(), len(parts)) for part in name.split(",")] for name in names]
         where = np.repeat(self.labelled, np.array([len(some) for some in of])[self.labels])
         return self._rarest(where, np.array([part for label in self.labels for part in of[label]]), list(parts))[0]
 
     def _rarest(self, where: np.ndarray, labels: np.ndarray, names: list[str]) -> tuple[np.ndarray, int]:
-        """Each text's rarest label, int64 [different texts], numbered by how rare they are; how many labels one text
-        alone has. `labels` int64 [n] are those of the texts `where` int64 [n]."""
+        """Each text's rarest label, int64 [distinct texts], numbered from the rarest; and the number of labels that a
+        single text has. `labels` int64 [n] are those of the texts `where` int64 [n]."""
         once = np.unique(np.stack([where, labels]), axis=1)
         counts = np.bincount(once[1], minlength=len(names))
         rank = np.empty(len(names), dtype=np.int64)
@@ -144,7 +145,7 @@ class _Rows:
         return classes, int((counts == 1).sum())
 
 
-def _number(label: str) -> bool:
+def _is_number(label: str) -> bool:
     try:
         float(label)
     except ValueError:

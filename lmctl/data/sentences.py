@@ -1,6 +1,6 @@
-"""Cutting running text into sentences: English (also tokenised, with a space before the mark) and Chinese.
+"""Rule-based sentence splitting: English (also tokenised, with a space before the mark) and Chinese.
 
-Rules, no model. When in doubt a sentence stays whole: half sentences teach more nonsense than double ones.
+In doubt a sentence is not split: half sentences are worse training text than double ones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 _WIDE = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
-"""Characters of scripts written without spaces: Chinese, Japanese kana, and their full-width punctuation."""
+"""CJK characters: scripts written without spaces, and full-width punctuation."""
 
 _MARK = re.compile(r"[。！？；]+|…{2,}|[.!?…]+")
 _CLOSERS = "”’」』）】》〉)]}'"
@@ -19,7 +19,7 @@ _VISIBLE = re.compile(r"\S")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]*$")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[A-HJ-Z]")
 
-# Only what hardly ever ends a sentence; "etc." and "Inc." often do.
+# Only abbreviations that hardly ever end a sentence; "etc." and "Inc." often do.
 _ABBREVIATION = re.compile(
     r"adm|al|approx|apr|aug|brig|ca|capt|cf|cmdr|col|dec|dr|e\.g|eg|eq|esp|ex|feb|fig|figs|fr|ft|gen|gov|"
     r"hon|i\.e|ie|jan|jul|lt|maj|messrs|mr|mrs|ms|mt|nov|oct|p|pp|pres|prof|rep|rev|sen|sept|sgt|sr|st|vol|"
@@ -27,14 +27,14 @@ _ABBREVIATION = re.compile(
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"nos?|art|ch|sec|ver", re.IGNORECASE)
-"""Abbreviations only before a number."""
+"""Abbreviations only if a number follows."""
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of `text`, stripped; put together they are the text again, up to white space.
+    """The sentences of `text`, stripped; joined they are the text again, up to white space.
 
-    Takes time in proportion to the text, however long a line is: nothing looks at more than a few characters around
-    a mark, and what must be known of the sentence up to it is carried along.
+    Linear time, however long a line is: each mark is decided from a few characters around it and from state that is
+    carried along.
     """
     sentences = []
     start = 0
@@ -54,12 +54,12 @@ def split_sentences(text: str) -> list[str]:
 
 
 def ends_sentence(line: str) -> bool:
-    """Whether the line ends in sentence-final punctuation, closing quotes and brackets allowed behind it."""
+    """Whether the line ends in sentence-final punctuation, optionally followed by closing quotes and brackets."""
     return _FINAL.search(line) is not None
 
 
 def join_lines(lines: Iterable[str]) -> str:
-    """Wrapped lines as one: with a space between them, but none where Chinese meets Chinese."""
+    """Join wrapped lines with spaces, but without a space between two CJK characters."""
     parts: list[str] = []
     for line in map(str.strip, lines):
         if not line:
@@ -70,16 +70,16 @@ def join_lines(lines: Iterable[str]) -> str:
 
 
 class _Quotes:
-    """Whether a straight quote is open, asked at places further and further on."""
+    """Tracks whether a straight quote is open, queried at ascending positions."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.counted = 0
-        """Up to here `number` quotes of the sentence are counted."""
+        """Position up to which `number` quotes of the sentence are counted."""
         self.number = 0
 
     def forget(self, start: int) -> None:
-        """A new sentence begins: quotes before it do not count."""
+        """Start a new sentence: earlier quotes do not count."""
         self.counted, self.number = start, 0
 
     def open_at(self, place: int) -> bool:
@@ -90,19 +90,19 @@ class _Quotes:
 
 
 def _first_visible(text: str, start: int) -> int:
-    """Where the first character from `start` on stands that is no white space."""
+    """Position of the first character from `start` on that is not white space."""
     found = _VISIBLE.search(text, start)
     return len(text) if found is None else found.start()
 
 
 def _after_closers(text: str, mark: re.Match[str], quotes: _Quotes) -> int:
-    """Where the sentence would end: behind the quotes and brackets that the mark stands in."""
+    """The end of the sentence after the mark: behind closing quotes and brackets."""
     end = mark.end()
     while end < len(text):
         if text[end] in _CLOSERS:
             end += 1
             continue
-        # A straight quote closes when one is open; in tokenised text it stands apart, as in `said . " Then`.
+        # A straight quote closes if one is open; in tokenised text it follows a space, as in `said . " Then`.
         apart = text.startswith(' " ', end) or (end == len(text) - 2 and text.endswith(' "'))
         quote = end + 1 if apart else end
         if text[quote] != '"' or not quotes.open_at(end):
@@ -112,8 +112,8 @@ def _after_closers(text: str, mark: re.Match[str], quotes: _Quotes) -> int:
 
 
 def _is_break(text: str, start: int, first: int, mark: re.Match[str], end: int) -> bool:
-    """Whether the text goes on with a new sentence behind `end`; the one before it begins at `start`, its first
-    visible character stands at `first`."""
+    """Whether a new sentence starts after `end`; the current one starts at `start`, its first visible character is at
+    `first`."""
     rest = text[end : end + 40].lstrip()
     if not rest:
         return True
@@ -125,14 +125,14 @@ def _is_break(text: str, start: int, first: int, mark: re.Match[str], end: int) 
     follower = rest.lstrip("\"'“‘([{<*_-–— ")
     if not follower or _MARK.match(follower):
         return False
-    if follower[0].islower() and "<" not in rest[: len(rest) - len(follower)]:  # A placeholder, <unk>, may begin one.
+    if follower[0].islower() and "<" not in rest[: len(rest) - len(follower)]:  # A placeholder, <unk>, may start one.
         return False
     if mark[0] != ".":
         return True
     before = _LAST_WORD.search(text, max(start, mark.start() - 60), mark.start())
     word = before[0] if before else ""
     if word.isdecimal() and first >= mark.start() - len(word):
-        return False  # "1. First item": the number belongs to what follows.
+        return False  # "1. First item": the number belongs to the next words.
     if _ABBREVIATION.fullmatch(word) or _INITIALS.fullmatch(word):
         return False
     return not (_NUMBERED.fullmatch(word) and follower[0].isdigit())

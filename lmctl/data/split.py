@@ -1,8 +1,7 @@
-"""The held-out split: which documents validate, decided by their content.
+"""Held-out split of documents by content hash.
 
-A document belongs to the same side wherever it stands in the corpus and whatever stands beside it in the file (as far
-as the share allows; `holdout.py`), and a text that occurs twice is read once, so that nothing of the validation text
-can be trained on.
+The split of a document does not depend on its position in the corpus or on its neighbours (as far as the share allows;
+`holdout.py`). Duplicate texts are read once, so that no validation text is trained on.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from lmctl.core.errors import DataError
 from lmctl.data.holdout import digest_of, hold_out
 
 Read = Callable[[], Iterator[Document]]
-"""Reads the corpus from its beginning, each time the same."""
+"""Reads the corpus from the start, always the same."""
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A corpus in two parts, both streamed from the source again at every reading."""
+    """A corpus in two splits, each streamed from the source at every reading."""
 
     train: Read
     valid: Read
     documents: int
-    """Different documents in both parts together."""
+    """Distinct documents in both splits together."""
     held_out: int
-    """How many of them validate; 0 if sentences of the only document do."""
+    """Number of validation documents; 0 if sentences of the only document validate."""
     duplicates: int
-    """Documents left out because their text occurs earlier (or in the validation text)."""
+    """Documents dropped because their text occurs earlier (or in the validation text)."""
     off: float | None = None
-    """The share of the text that is held out, where it is not near the one that was asked for."""
+    """The held-out share of the text, if it is not near the requested one."""
 
     def rows(self, split: Split) -> Iterator[Row]:
         return map(Row, self.read(split))
@@ -52,22 +51,22 @@ class Partition:
 
 
 def check_share(share: float) -> None:
-    """ValueError unless `share` can be a share of the documents."""
+    """ValueError unless `share` is a valid share of the documents."""
     if not 0 < share < 1:
         raise ValueError(f"valid_share must be above 0 and below 1, got {share}")
 
 
 def by_content(read: Read, share: float, name: str) -> Partition:
-    """Hold out documents with `share` of the text (at least two of four or more, so that they can be told apart):
-    those whose digests come first, and none that is far too long if it can be helped.
+    """Hold out about `share` of the text in whole documents: those with the smallest digests.
 
-    Of a single document its last sentences are held out instead. `name` stands for the corpus in messages.
+    At least two of four or more documents, for next-sentence pairs, and none that is far too long if avoidable. Of a
+    single document its last sentences are held out instead. `name` names the corpus in messages.
     """
-    corpus = _Known.of(read)
+    corpus = _CorpusIndex.of(read)
     if corpus.documents == 0:
         raise DataError(f"{name} has no text: all of it is empty")
     if corpus.documents == 1:
-        return _by_sentences(lambda: _once(read, corpus.repeated), share, corpus.duplicates, name)
+        return _by_sentences(lambda: _without_duplicates(read, corpus.repeated), share, corpus.duplicates, name)
     texts, where = np.unique(corpus.sides, return_inverse=True)
     if len(texts) < 2:
         raise DataError(
@@ -76,8 +75,8 @@ def by_content(read: Read, share: float, name: str) -> Partition:
     held = hold_out(texts, np.bincount(where, corpus.sizes).astype(np.int64), share, 2 if len(texts) >= 4 else 1)
     near = share / 2 <= held.share <= share * 2
     return Partition(
-        train=lambda: (document for side, document in _numbered(read, corpus.repeated) if not held(side)),
-        valid=lambda: (document for side, document in _numbered(read, corpus.repeated) if held(side)),
+        train=lambda: (document for side, document in _distinct_documents(read, corpus.repeated) if not held(side)),
+        valid=lambda: (document for side, document in _distinct_documents(read, corpus.repeated) if held(side)),
         documents=corpus.documents,
         held_out=sum(1 for side in corpus.sides if held(int(side))),
         duplicates=corpus.duplicates,
@@ -86,8 +85,8 @@ def by_content(read: Read, share: float, name: str) -> Partition:
 
 
 def by_text(read: Read, read_valid: Read, name: str, valid_name: str) -> Partition:
-    """Validate on a text of its own; what of it occurs in the training text is dropped there."""
-    train, valid = _Known.of(read), _Known.of(read_valid)
+    """Validate on a separate text; documents of the training text that occur in it are dropped."""
+    train, valid = _CorpusIndex.of(read), _CorpusIndex.of(read_valid)
     banned = np.isin(train.sides, valid.sides)
     kept = int((~banned).sum())
     if valid.documents == 0:
@@ -101,8 +100,8 @@ def by_text(read: Read, read_valid: Read, name: str, valid_name: str) -> Partiti
         raise DataError(f"{name} {empty}")
     dropped = Digests(np.unique(train.sides[banned]))
     return Partition(
-        train=lambda: (document for side, document in _numbered(read, train.repeated) if side not in dropped),
-        valid=lambda: _once(read_valid, valid.repeated),
+        train=lambda: (document for side, document in _distinct_documents(read, train.repeated) if side not in dropped),
+        valid=lambda: _without_duplicates(read_valid, valid.repeated),
         documents=kept + valid.documents,
         held_out=valid.documents,
         duplicates=train.duplicates + valid.duplicates + train.documents - kept,
@@ -127,10 +126,10 @@ def _by_sentences(read: Read, share: float, duplicates: int, name: str) -> Parti
 
 
 class Digests:
-    """A set of digests in 8 bytes each, where a set of Python's takes ten times as much."""
+    """A set of digests with 8 bytes each; a Python set needs ten times as much."""
 
     def __init__(self, digests: np.ndarray) -> None:
-        """Of sorted digests, uint64 [n]."""
+        """From sorted digests, uint64 [n]."""
         self.sorted = array("Q", digests.tobytes())
 
     def __len__(self) -> int:
@@ -140,20 +139,20 @@ class Digests:
         return self.place(digest) is not None
 
     def place(self, digest: int) -> int | None:
-        """Where it stands among the sorted ones; None if it is not there."""
+        """Index among the sorted digests; None if it is missing."""
         place = bisect_left(self.sorted, digest)
         return place if place < len(self.sorted) and self.sorted[place] == digest else None
 
 
-class _Known(NamedTuple):
-    """All that is kept in memory of a corpus of any size."""
+class _CorpusIndex(NamedTuple):
+    """Everything that is kept in memory of a corpus of any size."""
 
     sides: np.ndarray
-    """uint64 [documents]: of each different one, what decides its side; the same for texts that differ in case."""
+    """uint64 [documents]: case-folded digest of each distinct document, which decides its split."""
     sizes: np.ndarray
-    """int64 [documents]: their characters."""
+    """int64 [documents]: sizes in characters."""
     repeated: Digests
-    """Texts that occur more than once."""
+    """Digests of texts that occur more than once."""
     duplicates: int
 
     @property
@@ -161,7 +160,7 @@ class _Known(NamedTuple):
         return len(self.sides)
 
     @classmethod
-    def of(cls, read: Read) -> _Known:
+    def of(cls, read: Read) -> _CorpusIndex:
         texts, sides, sizes = array("Q"), array("Q"), array("q")
         for document in read():
             text, side = _digests(document)
@@ -175,13 +174,13 @@ class _Known(NamedTuple):
 
 
 def _digests(document: Document) -> tuple[int, int]:
-    """Of the text, and of the text without regard to case."""
+    """Digest of the text, and of the case-folded text."""
     text = " ".join(document)
     return digest_of([text], fold=False), digest_of([text])
 
 
-def _numbered(read: Read, repeated: Digests) -> Iterator[tuple[int, Document]]:
-    """Each document once, with what decides its side."""
+def _distinct_documents(read: Read, repeated: Digests) -> Iterator[tuple[int, Document]]:
+    """Each distinct document with the digest that decides its split."""
     seen = bytearray(len(repeated))
     for document in read():
         text, side = _digests(document)
@@ -192,5 +191,5 @@ def _numbered(read: Read, repeated: Digests) -> Iterator[tuple[int, Document]]:
         yield side, document
 
 
-def _once(read: Read, repeated: Digests) -> Iterator[Document]:
-    return (document for _, document in _numbered(read, repeated))
+def _without_duplicates(read: Read, repeated: Digests) -> Iterator[Document]:
+    return (document for _, document in _distinct_documents(read, repeated))

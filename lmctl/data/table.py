@@ -22,12 +22,12 @@ NOT_TABLES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as csv, in UTF-8"),
     **dict.fromkeys((".arrow", ".feather"), "a directory of save_to_disk is read by data=hub; else write parquet"),
 }
-"""What to do with files of other kinds."""
+"""Hints for files of other formats."""
 
 
 @dataclass(frozen=True)
 class Table(ColumnSource):
-    """Tables; those of text plain, .gz or .zst. Without a header columns are called 0, 1, ..."""
+    """Tables; text formats plain, .gz or .zst. Without a header columns are named 0, 1, ..."""
 
     delimiter: str = "auto"
     quoting: str = "auto"
@@ -51,7 +51,7 @@ class Table(ColumnSource):
         return ", or data.header=false if the first line is a row" if self.header else ", or data.header=true"
 
     def fingerprint(self) -> dict[str, object]:
-        """As for any file with columns, how its text is cut into cells, and the suffixes, which have a say in that."""
+        """As for any file with columns, the dialect settings, and the suffixes, which affect detection."""
         files = [file for part in self.parts if part is not None for file in self.files(part)]
         kinds = [self.delimiter, self.quoting, self.header, [suffix(file) for file in files]]
         return {**super().fingerprint(), "format": kinds}
@@ -64,7 +64,7 @@ class Table(ColumnSource):
         return self.in_lines(lines(path), str(path))
 
     def in_lines(self, text: Iterator[str], name: str) -> Iterator[tuple[str, Record | BadRow]]:
-        """The records in the lines of `name`, whatever they come from, each with its place."""
+        """The records in the lines of a file or stream `name`, each with its position."""
         head, whole = sample(text)
         how = detect(head, whole, suffix(Path(name)), self.wanted if self.header else (), self.delimiter, self.quoting)
         rows = reader(chain(head, text), how, strict=True)
@@ -74,7 +74,7 @@ class Table(ColumnSource):
             try:
                 cells = next(rows, None)
             except csv.Error as error:
-                raise _broken(f"{name}:{begin}", error) from None
+                raise _malformed_quotes(f"{name}:{begin}", error) from None
             if cells is None:
                 return
             if not cells or (len(cells) == 1 and not cells[0].strip()):  # a blank line
@@ -85,10 +85,10 @@ class Table(ColumnSource):
                 )
                 if self.header:
                     continue
-            yield f"{name}:{begin}", _record(names, cells) or BadRow(*self._ragged(names, cells, how))
+            yield f"{name}:{begin}", _record(names, cells) or BadRow(*self._wrong_width(names, cells, how))
 
-    def _ragged(self, names: Sequence[str], cells: Sequence[str], how: Dialect) -> tuple[str, str | None]:
-        """What is wrong with a row of another width, and what may mend it."""
+    def _wrong_width(self, names: Sequence[str], cells: Sequence[str], how: Dialect) -> tuple[str, str | None]:
+        """The problem of a row with another number of cells, and a possible remedy."""
         hint = None
         if not how.quoted and self.quoting == "auto" and any('"' in cell for cell in cells):
             hint = "data.quoting=csv if cells stand in quotes"
@@ -99,7 +99,7 @@ class Table(ColumnSource):
 
 
 def suffix(path: Path) -> str:
-    """What a file's name ends with, in lower case, .gz and .zst aside."""
+    """Suffix of a file name in lower case, without .gz and .zst."""
     name = path.name.lower()
     for packed in COMPRESSED_SUFFIXES:
         name = name.removesuffix(packed)
@@ -107,7 +107,7 @@ def suffix(path: Path) -> str:
 
 
 def _names(where: str, cells: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The names in a header; DataError if one that is wanted is there twice."""
+    """The names in a header; DataError if a wanted one occurs twice."""
     names = [cell.strip() for cell in cells]
     for name in wanted:
         if (count := names.count(name)) > 1:
@@ -116,14 +116,14 @@ def _names(where: str, cells: Sequence[str], wanted: Sequence[str]) -> list[str]
 
 
 def _record(names: Sequence[str], cells: list[str]) -> dict[str, Any] | None:
-    """The cells by name; None if there are too few, or too many that are not empty."""
+    """The cells by name; None if there are too few, or extra ones that are not empty."""
     if len(cells) < len(names) or any(cells[len(names) :]):
         return None
     return dict(zip(names, cells, strict=False))
 
 
-def _broken(where: str, error: csv.Error) -> DataError:
-    """Quotes that are not as csv has them: where the next row begins is not known."""
+def _malformed_quotes(where: str, error: csv.Error) -> DataError:
+    """The error for malformed quotes, after which the start of the next row is unknown."""
     known = {
         "unexpected end of data": "a cell begins with a quote that is never closed",
         "field larger than field limit": f"a cell of more than {LONGEST:,} characters: its quote is never closed",

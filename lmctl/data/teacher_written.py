@@ -1,4 +1,4 @@
-"""A source whose training texts were written by a teacher, and lie in a file."""
+"""A source with teacher-generated training text, read from a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Written(Source):
     original: Source
     path: Path
     by: Mapping[str, Any]
-    """JSON values: what the file was made with."""
+    """JSON values: the settings that the file was generated with."""
 
     @property
     def yields(self) -> Kind:
@@ -35,7 +35,7 @@ class Written(Source):
                 yield Row(json.loads(line), None, f"{self.path}:{number}")
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """What the file was made with, and the data it was made from."""
+        """The settings of the generation, and the original data."""
         return {"source": "written", "by": dict(self.by), "original": dict(self.original.fingerprint())}
 
     def describe(self) -> str:

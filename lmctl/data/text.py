@@ -19,23 +19,23 @@ from lmctl.data.reading import fingerprint, problem
 from lmctl.data.split import Partition, by_content, by_text, check_share
 
 VERSION = 2
-"""Raise it when the same files and options begin to yield other documents."""
+"""Version of the reading code: increase it when the same files and options yield other documents."""
 
 SKIP = "data.on_bad_file=skip leaves such files out"
 
 
 @dataclass
 class Tally:
-    """What the last complete reading of a corpus met."""
+    """Statistics of the last complete reading of a corpus."""
 
     documents: int = 0
     short: int = 0
-    """Documents of one line or sentence."""
+    """Number of documents with one line or sentence."""
     characters: int = 0
     longest: int = 0
-    """Characters of the longest document."""
+    """Length in characters of the longest document."""
     empty: int = 0
-    """Files without any text."""
+    """Number of files without text."""
 
     def add(self, document: Document) -> None:
         size = sum(map(len, document))
@@ -46,8 +46,8 @@ class Tally:
 
 
 @dataclass
-class Corpus:
-    """Some text files and what their lines are."""
+class TextCorpus:
+    """Text files with their detected layout."""
 
     found: Found
     layout: Layout
@@ -55,8 +55,8 @@ class Corpus:
     tally: Tally = field(default_factory=Tally)
 
     @classmethod
-    def open(cls, path: str, layout: str, sentences: str, on_bad_file: str) -> Corpus:
-        """Find the files and fill in what is "auto" by looking at them; DataError if there is none to read."""
+    def open(cls, path: str, layout: str, sentences: str, on_bad_file: str) -> TextCorpus:
+        """Find the files and detect what is "auto"; DataError if there is no readable file."""
         found = find(path)
         if on_bad_file == "skip":
             found = _readable(found, path)
@@ -94,7 +94,7 @@ class Corpus:
         return [fingerprint(self.found.files), self.layout, self.line_is]
 
     def notes(self) -> list[str]:
-        """What a reader of the corpus should know, one line each; to be asked when all of it has been read."""
+        """Remarks on the corpus, one line each; complete after a full reading."""
         left_out = self.found.left_out + Counter({"empty": self.tally.empty})
         notes = [f"left out: {counted(left_out)}"] if left_out else []
         if self.found.bad:
@@ -121,11 +121,11 @@ MARKUP = {
     **dict.fromkeys((".csv", ".tsv"), "its columns are not told apart; data=table does that"),
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "its keys are not told apart; data=jsonl does that"),
 }
-"""What is read of a file with such a suffix, if somebody names it."""
+"""Suffix of a markup or data file -> a note on how it is read if it is named explicitly."""
 
 
 def _readable(found: Found, path: str) -> Found:
-    """`found` without the files that cannot be read; they are counted among those left out."""
+    """`found` without unreadable files; these are counted among the ignored ones."""
     problems = {file: error for file in found.files if (error := problem(file)) is not None}
     bad = [*found.bad, *problems.values()]
     files = [file for file in found.files if file not in problems]
@@ -135,7 +135,7 @@ def _readable(found: Found, path: str) -> Found:
 
 
 def _all_bad(found: Found, files: list[Path]) -> DataError:
-    """The error of all files of `found` that cannot be read, `files` being those that nobody has read yet."""
+    """One error for all unreadable files of `found`; `files` are those not read yet."""
     bad = [*found.bad, *filter(None, map(problem, files))]
     if len(found.files) + len(found.bad) == 1:
         return bad[0]
@@ -144,7 +144,7 @@ def _all_bad(found: Found, files: list[Path]) -> DataError:
 
 @dataclass(frozen=True)
 class TextFiles(Source):
-    """Text files, plain, .gz or .zst, cut into documents and sentences and split by document."""
+    """Text files, plain, .gz or .zst, split into documents and sentences, with a held-out split by document."""
 
     path: Place
     layout: str = "auto"
@@ -167,15 +167,15 @@ class TextFiles(Source):
         check_share(self.valid_share)
 
     @cached_property
-    def _corpus(self) -> Corpus:
+    def _corpus(self) -> TextCorpus:
         return self._open(self.path)
 
     @cached_property
-    def _valid_corpus(self) -> Corpus | None:
+    def _valid_corpus(self) -> TextCorpus | None:
         return None if self.valid_path is None else self._open(self.valid_path)
 
-    def _open(self, path: str) -> Corpus:
-        return Corpus.open(path, self.layout, self.sentences, self.on_bad_file)
+    def _open(self, path: str) -> TextCorpus:
+        return TextCorpus.open(path, self.layout, self.sentences, self.on_bad_file)
 
     @cached_property
     def _partition(self) -> Partition:
@@ -184,7 +184,7 @@ class TextFiles(Source):
         return by_text(self._corpus.read, self._valid_corpus.read, self.path, str(self.valid_path))
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """File contents (not their names), what was detected in them, and how they are split."""
+        """File contents (not their names), the detected layout, and the split."""
         valid = self._valid_corpus
         return {
             "source": "text",
@@ -194,7 +194,7 @@ class TextFiles(Source):
         }
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """The documents of one split; DataError if a file cannot be read as text or too little is left."""
+        """The documents of one split; DataError if a file is not readable text or too little is left."""
         return self._partition.read(split)
 
     def rows(self, split: Split) -> Iterator[Row]:
@@ -205,8 +205,7 @@ class TextFiles(Source):
         return self.path
 
     def describe(self) -> str:
-        """One line: files, layout, documents; indented below it what was left out and what is remarkable, if anything.
-        Reads everything once."""
+        """One line: files, layout, documents; below it, indented, remarks, if any. Reads everything once."""
         corpus = self._corpus
         count = len(corpus.found.files)
         how = "detected" if self.layout == "auto" else "given"

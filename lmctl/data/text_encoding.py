@@ -1,5 +1,7 @@
-"""What a file that is no UTF-8 text may be, and the command that makes it such text. A guess to be looked at; nothing
-is converted unasked, because a wrong guess would be learnt from."""
+"""Guessing the encoding of text that is not UTF-8, with the command that converts it.
+
+The guess is only shown: nothing is converted automatically, because a wrong guess would corrupt the training text.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +37,16 @@ _FREQUENT = {
     "CP1251": (0.8, _CYRILLIC),
     "KOI8-R": (0.8, _CYRILLIC),
 }
-"""By iconv's name: the characters that a text in that encoding's languages mostly has besides ASCII, and the share of
-them from which on this is worth a guess."""
+"""Encoding (iconv's name) -> its frequent non-ASCII characters, and the share of them that supports a guess."""
 
 
 def binary(head: bytes) -> tuple[str, str] | None:
-    """What a file that begins like this is, and what to do, if it is a known kind of file and not text."""
+    """The format of a known binary file by its first bytes, and a hint; None if it may be text."""
     return next((what for magic, what in _BINARY.items() if head.startswith(magic)), None)
 
 
 def wide(head: bytes) -> str | None:
-    """Iconv's name of the encoding of text with NUL bytes: UTF-16 or UTF-32; None if it looks like neither."""
+    """iconv's name of the encoding of text with NUL bytes, UTF-16 or UTF-32; None if it looks like neither."""
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -59,8 +60,8 @@ def wide(head: bytes) -> str | None:
 
 
 def advice(name: str, sample: bytes) -> tuple[str, str]:
-    """What a file may be of which `sample` is a part that is not valid UTF-8, cut off anywhere; and what to do, with
-    `name` as the shell wants it, empty for what comes through a pipe."""
+    """The probable encoding of a file with the invalid UTF-8 `sample`, cut anywhere, and a hint; `name` is the
+    shell-quoted file name, empty for a pipe."""
     if b"\xed" in sample and _decodes(sample, "surrogatepass"):
         return "with halves of characters (surrogates)", f"without them: {_iconv('-c -f UTF-8', name)}"
     if _mostly_utf8(sample):
@@ -72,7 +73,7 @@ def advice(name: str, sample: bytes) -> tuple[str, str]:
 
 
 def conversion(encoding: str, name: str) -> tuple[str, str]:
-    """As `advice`, where an encoding was guessed."""
+    """As `advice`, for a guessed encoding."""
     command = _iconv(f"-f {encoding}", name)
     return f"it may be {encoding}", f"{'if this reads well, put it into a new file' if name else 'if so'}: {command}"
 
@@ -82,11 +83,11 @@ def _iconv(options: str, name: str) -> str:
 
 
 def guess(sample: bytes) -> str | None:
-    """Iconv's name of the encoding that `sample` may be in; None if nothing speaks for any."""
+    """iconv's name of the probable encoding of `sample`; None if there is no evidence."""
     high = [place for place, byte in enumerate(sample) if byte >= 0x80]
     alone = sum(sample[place - 1 : place] < b"\x80" and sample[place + 1 : place + 2] < b"\x80" for place in high)
     western = "CP1252" if any(0x80 <= sample[place] < 0xA0 for place in high) else "ISO-8859-1"
-    if alone * 3 > len(high) * 2:  # accents and curly quotes among ASCII
+    if alone * 3 > len(high) * 2:  # isolated accents and curly quotes in ASCII text
         return western
     shares = {name: _share(sample, name, known) / least for name, (least, known) in _FREQUENT.items()}
     best = max(shares, key=lambda name: shares[name])
@@ -96,7 +97,7 @@ def guess(sample: bytes) -> str | None:
 
 
 def _share(sample: bytes, encoding: str, frequent: str) -> float:
-    """How much of what is not ASCII are frequent characters, if the sample is in this encoding."""
+    """Share of frequent characters among the non-ASCII ones, if the sample is decoded with this encoding."""
     text = sample.decode(encoding, errors="replace")
     others = [character for character in text if character >= "\x80"]
     return sum(character in frequent for character in others) / max(1, len(others))
@@ -112,7 +113,7 @@ def _decodes(sample: bytes, errors: str) -> bool:
 
 
 def _mostly_utf8(sample: bytes) -> bool:
-    """Whether characters of several bytes are many and bytes that fit nowhere are few."""
+    """Whether multi-byte characters are many and invalid bytes few."""
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(sample)
     wrong = text.count("\ufffd")
     right = sum(character >= "\x80" for character in text) - wrong

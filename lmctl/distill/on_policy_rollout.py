@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmctl.core.batch import Batch, Family, rectangle
+from lmctl.core.batch import Batch, Family, pad_rows
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.distill.on_policy import OnPolicy
@@ -86,7 +86,7 @@ class OnPolicyRollout:
             for row, line, own in zip(some, lines, _lengths(lines, vocabulary.sep), strict=True):
                 written[row] = line[: min(own, room[row])]
         whole = [np.concatenate(parts) for parts in zip(beginnings, written, strict=True)]
-        return next_piece_batch(material, *rectangle(whole, vocabulary.pad), apart, first=stays - 1)
+        return next_piece_batch(material, *pad_rows(whole, vocabulary.pad), apart, first=stays - 1)
 
     def _batched_rows(self, contexts: list[np.ndarray]) -> list[list[int]]:
         """Row numbers grouped for generation in one batch: all rows; for a recurrent network, which would read the left

@@ -1,1 +1,1 @@
-"""What is done with a finished model: likelihoods, generation, and the suites of `lmctl eval`."""
+"""Inference with a finished model: likelihoods, generation, and the suites of `lmctl eval`."""

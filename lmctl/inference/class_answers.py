@@ -1,4 +1,4 @@
-"""What a classifier says of texts: the label, how probable it is, and all classes' probabilities."""
+"""Predictions of a classifier: the label, its probability, and the probabilities of all classes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from lmctl.inference.new_rows import NewRow
 
 
 class Answer(NamedTuple):
-    """What is said of one row."""
+    """The prediction for one row."""
 
     label: str | float | list[str]
-    """A class; a number; or those of several classes that are more probable than not."""
+    """A class; a number (regression); or the classes with a probability above 0.5 (multi-label)."""
     probability: float | list[float] | None
-    """Of the label, or of each label; a number has none."""
+    """Probability of the label, or of each label; None for regression."""
     probabilities: dict[str, float]
-    """Of every class, by name: together 1, or each by itself where several may hold; empty for numbers."""
+    """Probability of each class by name: softmax, or independent sigmoids for multi-label; empty for regression."""
 
 
 def labelled_tasks(loaded: Loaded) -> list[str]:
-    """The model's own tasks that label something."""
+    """The model's own classification and regression tasks."""
     return [name for name, note in (loaded.tasks or {}).items() if note["label_kind"]]
 
 
 def chosen_task(loaded: Loaded, task: str | None) -> str | None:
-    """`task`, or the only one of the model's own that labels; None for a model that names no tasks. ConfigError if
-    none or several do."""
+    """`task`, or the model's only task with labels; None for a model without named tasks. ConfigError if none or
+    several qualify."""
     tasks = labelled_tasks(loaded)
     if task is not None and task not in tasks:
         known = list(loaded.tasks or {})
@@ -55,26 +55,26 @@ def chosen_task(loaded: Loaded, task: str | None) -> str | None:
 def answers(
     classifier: Classifier, rows: Iterable[NewRow], batch: int, length: int, pool: int
 ) -> Iterator[tuple[NewRow, Answer | None]]:
-    """Every row with what the classifier says of it, in order; None where a row has no texts. `pool` batches are
-    sorted by length together."""
+    """Every row with its prediction, in order; None for a row without texts. `pool` batches are sorted by length
+    together."""
     names = names_of(classifier)
 
     def answer(some: list[NewRow]) -> list[tuple[NewRow, Answer | None]]:
-        asked = [row for row in some if row.texts]
-        logits = iter(classifier.logits([row.texts for row in asked], length) if asked else [])
+        with_texts = [row for row in some if row.texts]
+        logits = iter(classifier.logits([row.texts for row in with_texts], length) if with_texts else [])
         return [(row, _answer(row, next(logits), classifier.kind, names) if row.texts else None) for row in some]
 
     return by_length(rows, lambda row: sum(map(len, row.texts)), batch, answer, pool=pool)
 
 
 def names_of(classifier: Classifier) -> list[str]:
-    """The classes by their places; one that nobody named is LABEL_n, as transformers has it."""
+    """Class names by index; an unnamed class is LABEL_n, as in transformers."""
     by_place = {place: name for name, place in classifier.labels.items()}
     return [by_place.get(place, f"LABEL_{place}") for place in range(max(by_place, default=-1) + 1)]
 
 
 def _answer(row: NewRow, logits: np.ndarray, kind: str, names: list[str]) -> Answer:
-    """Softmax where one class holds; a sigmoid of each, and 0.5 as the threshold, where several may."""
+    """Softmax for single-label, sigmoid with threshold 0.5 for multi-label classification."""
     if not np.isfinite(logits).all():
         raise ConfigError(f"{row.where}: the model's answer is not a number (its logits are {logits.tolist()})")
     if kind == "number":

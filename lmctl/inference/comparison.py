@@ -1,4 +1,4 @@
-"""A suite's figures of a model as it is, and beside them those of the same model in other number formats."""
+"""Comparison of a suite's metrics between a model and the same model in other number formats."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from lmctl.inference.load import Loaded
 from lmctl.inference.number_formats import dtypes, in_float
 from lmctl.inference.speed import Speed, measure
 from lmctl.inference.suites import job as suites
-from lmctl.inference.suites.job import Figures, Job
+from lmctl.inference.suites.job import Figures, SuiteJob
 from lmctl.train.weight_memory import weight_bytes
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One suite, twice."""
+    """The results of one suite on both models."""
 
     names: tuple[str, str]
-    """Of the two sides."""
+    """Names of the two models."""
     original: Figures
     changed: Figures
     weight_bytes: tuple[int, int]
     speed: Speed
     in_float: list[str]
-    """Modules that the change left in float, where it left any."""
+    """Modules that stayed in float, if any did."""
     report: list[str]
-    """The same, and what it changed, in words."""
+    """The same and the converted modules, as text."""
 
     def record(self) -> dict[str, Any]:
-        """For eval.json."""
+        """The comparison as JSON values for eval.json."""
         sides = {}
         for place, side in enumerate(("original", "changed")):
             sides[side] = (self.original, self.changed)[place] | {
@@ -53,7 +53,7 @@ class Comparison:
         return self.weight_bytes[1] / self.weight_bytes[0]
 
     def lines(self) -> Iterator[tuple[str, str, str, str]]:
-        """Name, both values and the change, of everything that is counted."""
+        """Name, both values and the change of each metric."""
         for name, value in self.original.items():
             other = self.changed.get(name)
             if isinstance(value, float) and isinstance(other, float):
@@ -67,8 +67,8 @@ class Comparison:
         yield "tokens_per_second", speeds[0], speeds[1], f"x {self.speed.ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
-def compare(name: str, job: Job, original: Figures, other: Loaded) -> Comparison:
-    """Suite `name` on the model of `job`, whose figures are there already, and on the `other` form of it."""
+def compare(name: str, job: SuiteJob, original: Figures, other: Loaded) -> Comparison:
+    """Run suite `name` on `other`, a version of `job`'s model, whose metrics are `original`, and compare."""
     changed = suites.run(name, replace(job, loaded=other, mark=f"-{other.numerics.name}"))
     sides = (job.loaded, other)
     return Comparison(

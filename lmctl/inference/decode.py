@@ -1,4 +1,4 @@
-"""New text from a model: translations by beam search, and continuations of prompts."""
+"""Decoding: translation by beam search, and continuation of prompts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def translate(
     max_new_tokens: int | None,
     prefix: str = "",
 ) -> Iterator[str]:
-    """The translation of each line, in order, without line breaks; an empty line stays empty. Beam search, its
+    """The translation of each line, in order, without line breaks; an empty line stays empty. Beam search with
     hypotheses compared by log-probability / length ** `length_penalty`: transformers' rule (Wu et al. 2016, section 7,
-    divide by ((5 + length) / 6) ** penalty). A line may become twice as long and 20 pieces, unless `max_new_tokens`
-    says otherwise, whatever stands beside it."""
+    divide by ((5 + length) / 6) ** penalty). A translation has at most twice as many tokens as its line plus 20, unless
+    `max_new_tokens` is given, independent of the batch."""
 
     def answer(batch: list[str]) -> list[str]:
         full = [line for line in batch if line.strip()]
@@ -40,20 +40,21 @@ def translate(
 
 
 def complete(loaded: Loaded, prompts: Iterable[str], rows: int, max_new_tokens: int, **how: Any) -> Iterator[str]:
-    """Each prompt with its continuation (an encoder-decoder's output alone), in order; `how` goes to `generate`."""
+    """Each prompt with its continuation (of an encoder-decoder the output alone), in order; `how` is passed to
+    `generate`."""
     return go_on(loaded, (loaded.prompt(text) for text in prompts), rows, max_new_tokens, **how)
 
 
 def go_on(loaded: Loaded, prompts: Iterable[list[int]], rows: int, max_new_tokens: int, **how: Any) -> Iterator[str]:
-    """As `complete`, for prompts that are pieces already, each shorter than the model's positions.
+    """As `complete`, for prompts of token ids, each shorter than the model's maximum length.
 
-    Prompts of a batch are padded at their beginnings, and have room for the same number of new pieces. A recurrent
-    network would read the padding, so its batches hold prompts of one length.
+    Prompts of a batch are left-padded, and get the same number of new tokens. A recurrent network would read the
+    padding, so its batches have prompts of one length.
     """
     import torch
 
     seq2seq = loaded.family == "seq2seq"
-    alike = len if not seq2seq and not _of_transformers(loaded) else _room(loaded, max_new_tokens)
+    alike = len if not seq2seq and not _of_transformers(loaded) else _new_tokens_allowed(loaded, max_new_tokens)
 
     def answer(batch: list[list[int]]) -> list[str]:
         width = max(map(len, batch))
@@ -61,7 +62,7 @@ def go_on(loaded: Loaded, prompts: Iterable[list[int]], rows: int, max_new_token
         ids = torch.tensor([ids + gap if seq2seq else gap + ids for ids, gap in sides], device=loaded.device)
         real = [([1] * len(ids), [0] * len(gap)) for ids, gap in sides]
         mask = torch.tensor([one + gap if seq2seq else gap + one for one, gap in real], device=loaded.device)
-        room = _room(loaded, max_new_tokens)(batch[0])
+        room = _new_tokens_allowed(loaded, max_new_tokens)(batch[0])
         output = generate(loaded, {"input_ids": ids, "attention_mask": mask}, [room] * len(batch), **how)
         return [str(text) for text in loaded.tokenizer.batch_decode(output, skip_special_tokens=True)]
 
@@ -69,8 +70,8 @@ def go_on(loaded: Loaded, prompts: Iterable[list[int]], rows: int, max_new_token
 
 
 def generate(loaded: Loaded, inputs: Any, max_new_tokens: Sequence[int], **how: Any) -> Any:
-    """What `lmctl.model.generation.generate` writes, int64 [R, T]: to each row at most so many new pieces, and (of
-    encoder-decoders, whose outputs are rows of their own) never more than the model has positions for."""
+    """Output of `lmctl.model.generation.generate`, int64 [R, T]: at most `max_new_tokens` for each row and (for
+    encoder-decoders, whose outputs are separate rows) never more than the model's maximum length."""
     import torch
     from transformers import LogitsProcessorList
 
@@ -81,11 +82,11 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: Sequence[int], **how: 
         "pad_token_id": loaded.pad,
         "eos_token_id": loaded.ends,
         "do_sample": False,
-        "use_cache": True,  # training may have no use for it
+        "use_cache": True,  # training may have switched it off
         **how,
     }
     if loaded.pad != loaded.end and loaded.family == "seq2seq":
-        settings["suppress_tokens"] = [loaded.pad]  # begins the output of many models, and is never part of it
+        settings["suppress_tokens"] = [loaded.pad]  # the start token of many models, never part of the output
     stop: dict[str, Any] = {}
     if len(set(max_new_tokens)) > 1:
         begun = 1 if loaded.family == "seq2seq" else inputs["input_ids"].shape[1]
@@ -93,14 +94,14 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: Sequence[int], **how: 
         stop["stopping_criteria"] = [
             lambda ids, scores, **_: ids.shape[1] >= limits.repeat_interleave(len(ids) // len(limits))
         ]
-    numbers = LogitsProcessorList([_numbers_only(loaded)])
+    numbers = LogitsProcessorList([_refuse_nan(loaded)])
     with torch.no_grad():
         given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         return generation.generate(loaded.model, given, settings, logits_processor=numbers, **stop)
 
 
-def _numbers_only(loaded: Loaded) -> Callable[[Any, Any], Any]:
-    """A logits processor that lets everything pass but NaN, the likeliest of which would be any piece."""
+def _refuse_nan(loaded: Loaded) -> Callable[[Any, Any], Any]:
+    """A logits processor that raises for NaN, whose argmax would be an arbitrary token."""
 
     def checked(ids: Any, scores: Any) -> Any:
         if scores.isnan().any():
@@ -110,8 +111,8 @@ def _numbers_only(loaded: Loaded) -> Callable[[Any, Any], Any]:
     return checked
 
 
-def _room(loaded: Loaded, max_new_tokens: int) -> Any:
-    """How many new pieces a prompt may get."""
+def _new_tokens_allowed(loaded: Loaded, max_new_tokens: int) -> Any:
+    """Function from a prompt to its maximum number of new tokens."""
 
     def room(prompt: list[int]) -> int:
         if loaded.family == "seq2seq" or loaded.positions is None:

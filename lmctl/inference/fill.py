@@ -1,4 +1,4 @@
-"""The masks of a prompt, filled by a masked language model."""
+"""Filling the masks of a prompt with a masked language model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmctl.inference.load import Loaded
 
 
 def check_masks(loaded: Loaded, prompt: str, where: str) -> None:
-    """DataError, beginning with `where`, unless the prompt has a mask, and room in the model."""
+    """DataError, beginning with `where`, if the prompt has no mask or is too long for the model."""
     if loaded.mask not in loaded.prompt(prompt):
         name = loaded.tokenizer.mask_token
         raise DataError(f"{where}the prompt has no {name}: {prompt!r}", f"write {name} where a word is missing")
@@ -19,8 +19,8 @@ def check_masks(loaded: Loaded, prompt: str, where: str) -> None:
 
 
 def fill(loaded: Loaded, prompt: str, top_k: int) -> Iterator[str]:
-    """The prompt, which has masks, with its likeliest pieces (each mask on its own, the others unseen), then `top_k`
-    per mask."""
+    """The prompt with the most probable token at each mask (predicted independently), then the `top_k` tokens per
+    mask."""
     import torch
 
     model, tokenizer = loaded.model, loaded.tokenizer
@@ -28,7 +28,7 @@ def fill(loaded: Loaded, prompt: str, top_k: int) -> Iterator[str]:
     masks = (inputs["input_ids"][0] == loaded.mask).nonzero().flatten()
     with torch.no_grad():
         logits = vocabulary_logits(model(**loaded.arguments(inputs)))
-    known = logits[0, masks, : len(tokenizer)].float()  # the embedding may have rows that no piece uses
+    known = logits[0, masks, : len(tokenizer)].float()  # the embedding may have unused rows
     best = known.softmax(dim=-1).topk(min(top_k, known.shape[-1]))
     words = [tokenizer.decode([piece]).strip().removeprefix("##") for piece in best.indices[:, 0].tolist()]
     yield _filled(loaded, prompt, words)
@@ -40,8 +40,8 @@ def fill(loaded: Loaded, prompt: str, top_k: int) -> Iterator[str]:
 
 
 def _filled(loaded: Loaded, prompt: str, words: list[str]) -> str:
-    """`prompt` with a word for each mask. Where the tokenizer saw masks is asked of it: some take any case for one, and
-    some the space before it."""
+    """`prompt` with each mask replaced by a word. The tokenizer's offsets locate the masks: some tokenizers accept any
+    case, some include the space before."""
     if not loaded.tokenizer.is_fast:
         first, *rest = prompt.split(str(loaded.tokenizer.mask_token))
         return first + "".join(word + text for word, text in zip(words, rest, strict=False))

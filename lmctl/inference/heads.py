@@ -1,4 +1,4 @@
-"""The classifiers of a model: the one its transformers class has, or a head beside a language model (several tasks)."""
+"""Classifier heads of a model: that of its transformers class, or an extra head of a multi-task model."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Classifier:
-    """What answers to texts: logits, and what they mean."""
+    """A classifier: a function from texts to logits, and its class names."""
 
     kind: LabelKind
     labels: dict[str, int]
-    """Names of the classes and their places; empty for numbers."""
+    """Class name -> index; empty for regression."""
     answer: Callable[[list[list[str]], int], Tensor]
-    """Rows of one text or two, and the longest row in positions -> logits [R, C], with what gradients need."""
+    """(rows of one text or two, maximum length) -> logits [R, C], with gradients."""
     embeddings: Any
-    """The module that makes vectors [R, L, H] of the pieces of such rows."""
+    """The embedding module, with output [R, L, H]."""
 
     def logits(self, rows: list[list[str]], length: int) -> np.ndarray:
-        """As `answer`, float64 [R, C]."""
+        """Logits as float64 [R, C], without gradients."""
         import torch
 
         with torch.no_grad():
@@ -40,7 +40,7 @@ class Classifier:
 
 
 def refuse_classifier(loaded: Loaded, what: str) -> None:
-    """ConfigError if the model is a classifier, which cannot do what is wanted; `what` says so."""
+    """ConfigError if the model is a classifier, which cannot do the task in `what`."""
     if loaded.classifies:
         raise ConfigError(
             f"model_path={loaded.path} is a classifier: {what}",
@@ -49,7 +49,7 @@ def refuse_classifier(loaded: Loaded, what: str) -> None:
 
 
 def has_head(loaded: Loaded, task: str | None) -> bool:
-    """Whether the model has a head for `task` beside the one that its transformers class has."""
+    """Whether the model has an extra head for `task`, besides that of its transformers class."""
     labelled = [name for name, note in (loaded.tasks or {}).items() if note["label_kind"]]
     return task in (labelled[1:] if loaded.classifies else labelled)
 
@@ -57,7 +57,7 @@ def has_head(loaded: Loaded, task: str | None) -> bool:
 def classifier_of(loaded: Loaded, task: str | None) -> Classifier:
     """The classifier for `task`; ConfigError if there is none."""
     if has_head(loaded, task):
-        return _beside(loaded, str(task))
+        return _extra_head(loaded, str(task))
     tasks = [name for name in loaded.tasks or {} if has_head(loaded, name)]
     if not loaded.classifies:
         raise ConfigError(
@@ -76,8 +76,8 @@ def _own_answer(loaded: Loaded, rows: list[list[str]], length: int) -> Tensor:
     return loaded.model(**loaded.arguments(framed)).logits
 
 
-def _beside(loaded: Loaded, task: str) -> Classifier:
-    """The head `task` of a model of several tasks, with the trunk it was trained on."""
+def _extra_head(loaded: Loaded, task: str) -> Classifier:
+    """The extra head `task` of a multi-task model, with the trunk it was trained on."""
     from lmctl.objective.classify import framed_rows
     from lmctl.tokenizer.vocabulary import vocabulary
 
@@ -102,8 +102,8 @@ def _beside(loaded: Loaded, task: str) -> Classifier:
 
 
 def network_of(loaded: Loaded, heads: Mapping[str, int]) -> Any:
-    """The model as the network it was trained as, with `heads` (which it may have beside its own one), in the number
-    formats that it is loaded in."""
+    """The model as the network it was trained as, with `heads` (besides its own one), in the number formats that it is
+    loaded in."""
     from lmctl.model.loading import load
     from lmctl.tokenizer.vocabulary import vocabulary
 

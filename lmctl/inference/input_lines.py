@@ -1,4 +1,4 @@
-"""Lines of files or of standard input, read by the same code, and where each stands, for messages."""
+"""Reading lines of files or of standard input, with their positions for messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmctl.data.files import is_pipe
 from lmctl.data.reading import aligned_lines, aligned_lines_of, text_files
 
 STANDARD_INPUT = "-"
-"""The file that is standard input, as for other programs."""
+"""File name that stands for standard input."""
 
 
 def is_standard_input(file: str | None) -> bool:
@@ -22,28 +22,28 @@ def is_standard_input(file: str | None) -> bool:
 
 
 def comes_once(file: str | None) -> bool:
-    """Whether the lines of `file` can be read only once, as they come: those of standard input and of pipes."""
+    """Whether `file` can be read only once: standard input and pipes."""
     return file is None or file == STANDARD_INPUT or is_pipe(Path(file).expanduser())
 
 
 def lines_of(file: str) -> Iterator[str]:
     """The lines of a text file, plain or compressed; DataError if it cannot be read.
 
-    Only `\\n` and `\\r\\n` end one: answer i belongs to line i.
+    Only `\\n` and `\\r\\n` end a line, so that output line i belongs to input line i.
     """
     for path in files_once(file):
         yield from aligned_lines(path)
 
 
 def files_once(file: str) -> list[Path]:
-    """The files that `file` means, for reading them once: it may be a pipe, as in `file=<(zcat lines.gz)`."""
+    """The files at path `file`, to be read once: it may be a pipe, as in `file=<(zcat lines.gz)`."""
     place = Path(file).expanduser()
     return [place] if is_pipe(place) else text_files(file)
 
 
 def incoming(file: str | None, what: str, example: str) -> Iterator[str]:
-    """The lines of `file`, else of standard input, plain or compressed; ConfigError if there is none, or if it is a
-    terminal, where nobody knows that text is expected."""
+    """The lines of `file`, else of standard input, plain or compressed; ConfigError if there is no input, or if
+    standard input is a terminal, where the user may not know that text is expected."""
     if file is not None and not is_standard_input(file):
         return lines_of(file)
     stream = sys.stdin
@@ -53,7 +53,7 @@ def incoming(file: str | None, what: str, example: str) -> Iterator[str]:
         raise ConfigError(f"no {what} given", example)
     if isinstance(stream, io.TextIOWrapper):
         return aligned_lines_of(cast(io.BufferedReader, stream.buffer), "standard input")
-    # Text that a program which calls lmctl has put there.
+    # Text set by a program that calls lmctl from Python.
     return aligned_lines_of(io.BytesIO(stream.read().encode(errors="surrogatepass")), "standard input")
 
 
@@ -61,7 +61,7 @@ EXAMPLE = "file=..., or lines on standard input"
 
 
 class Placed(NamedTuple):
-    """A line and where it stands."""
+    """A line and its position."""
 
     where: str
     """`file:line`, or `standard input:line`."""
@@ -69,14 +69,14 @@ class Placed(NamedTuple):
 
 
 def placed(file: str | None, what: str = "text", example: str = EXAMPLE) -> Iterator[Placed]:
-    """The lines of the file or files that `file` names, else of standard input; errors as `incoming`."""
+    """The lines of the file or files at `file`, else of standard input; errors as in `incoming`."""
     if file is None or is_standard_input(file):
         return _numbered("standard input", incoming(None, what, example))
     return chain.from_iterable([_numbered(str(path), aligned_lines(path)) for path in files_once(file)])
 
 
-def first_that_says(stream: Iterator[Placed]) -> tuple[Placed | None, Iterator[Placed]]:
-    """The first line that is not blank (None: there is none), and all lines, it and those before it included."""
+def first_not_blank(stream: Iterator[Placed]) -> tuple[Placed | None, Iterator[Placed]]:
+    """The first line that is not blank (None if all are), and an iterator over all lines, including it."""
     begun: list[Placed] = []
     for line in stream:
         begun.append(line)

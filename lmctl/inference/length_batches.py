@@ -1,4 +1,4 @@
-"""Any number of things in batches of similar length, answered in the order they came in."""
+"""Batching a stream by length, with results in the original order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 POOL = 32
-"""Batches that are sorted by length together; more pads less and answers later."""
+"""Batches that are sorted by length together; more means less padding and more delay."""
 
 
 def in_pools(things: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size`, the last one of what is left."""
+    """Lists of `size`; the last one may be shorter."""
     stream = iter(things)
     while block := list(islice(stream, size)):
         yield block
@@ -28,9 +28,9 @@ def by_length(
     alike: Callable[[T], int] | None = None,
     pool: int = POOL,
 ) -> Iterator[R]:
-    """The answer to each thing, in order. `answer` gets at most `rows` of similar length at a time, the longest
-    first, so that a lack of memory shows at once; and only such for which `alike` says the same number. `pool` batches
-    are sorted together: with 1, whoever feeds `things` by hand has answers after `rows` of them."""
+    """The result for each item, in order. `answer` gets at most `rows` items of similar length at a time, longest
+    first, so that an out-of-memory error occurs early; and only items with the same value of `alike`. `pool` batches
+    are sorted together: with 1, interactive input gets its results after `rows` items."""
     for taken in in_pools(things, rows * pool):
         kinds = [0 if alike is None else alike(thing) for thing in taken]
         order = sorted(range(len(taken)), key=lambda place: (-length(taken[place]), kinds[place]))

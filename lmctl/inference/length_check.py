@@ -1,4 +1,4 @@
-"""Whether texts have room in a model, asked of all of them before it works on the first."""
+"""Checking the lengths of all texts against the model's maximum length before processing the first."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from lmctl.inference.input_lines import is_standard_input
 from lmctl.inference.load import Loaded
 
 SHOWN = 3
-"""Lines that are named one by one."""
+"""Maximum number of lines named in a message."""
 
 
-class Place:
-    """Where a line stands, as messages begin: `prompts.txt:7: `, `line 7 of standard input: `; nothing of what was
-    typed."""
+class LinePosition:
+    """The position of a line as a prefix of messages: `prompts.txt:7: `, `line 7 of standard input: `; empty for an
+    argument."""
 
     def __init__(self, file: str | None, typed: bool = False) -> None:
         self.file, self.typed = file, typed
 
     def of(self, number: int) -> str:
-        """Of line `number`, from 1."""
+        """The prefix for line `number`, from 1."""
         if self.typed:
             return ""
         return f"line {number} of standard input: " if is_standard_input(self.file) else f"{self.file}:{number}: "
 
 
 def check_prompt(loaded: Loaded, text: str, where: str) -> None:
-    """DataError if a prompt has no room in the model or, where it is to go on with it, leaves none. The message begins
-    with `where`."""
+    """DataError if a prompt is too long for the model or leaves no room for a continuation. The message begins with
+    `where`."""
     if loaded.positions is None:
         return
     count, goes_on = len(loaded.prompt(text)), loaded.family == "decoder"
@@ -41,9 +41,9 @@ def check_prompt(loaded: Loaded, text: str, where: str) -> None:
 
 
 def cut_lines(
-    loaded: Loaded, lines: Iterable[str], place: Place, say: Callable[[str], None], prefix: str = ""
+    loaded: Loaded, lines: Iterable[str], place: LinePosition, say: Callable[[str], None], prefix: str = ""
 ) -> Iterator[str]:
-    """`lines` as they are; `say` is told of those that, behind `prefix`, the model cannot read to their ends."""
+    """Pass `lines` on unchanged; report those that, with `prefix`, the model truncates."""
     count = 0
     for number, line in enumerate(lines, start=1):
         tokens = len(loaded.tokenizer(prefix + line)["input_ids"]) if line.strip() else 0

@@ -1,4 +1,4 @@
-"""The case of a text before it is scored: recognisers write in capitals, language models have read books."""
+"""Case normalisation before scoring: speech recognisers write upper case, language models are trained on mixed case."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ _I = re.compile(r"\bi\b")
 
 
 def cased(text: str, case: str) -> str:
-    """`text` as_is; lower; or sentence: lower, but its first letter and the English word I."""
+    """`text` unchanged (`as_is`); in lower case (`lower`); or lower case except its first letter and the English word I
+    (`sentence`)."""
     if case == "as_is":
         return text
     lower = text.lower()

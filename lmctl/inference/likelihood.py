@@ -1,4 +1,4 @@
-"""How likely a model finds a text, piece by piece, in nats: causal, masked (pseudo-likelihood) and conditional."""
+"""Log-likelihood of texts token by token, in nats: causal, masked (pseudo-likelihood) and conditional."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 
 from lmctl.inference.length_batches import by_length, in_pools
 from lmctl.inference.load import Loaded
-from lmctl.inference.stride_windows import Window, windows
+from lmctl.inference.stride_windows import ContextWindow, windows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LogProbs = np.ndarray
-"""float64 [n]: the log-probability of each piece of a text."""
+"""float64 [n]: the log-probability of each token of a text."""
 
 Question: TypeAlias = "tuple[list[int], int]"
-"""A framed text and the place that is masked in it."""
+"""Token ids of a text with special tokens, and the position to mask."""
 
 
 def causal(loaded: Loaded, texts: Iterable[list[int]], rows: int, length: int, stride: int) -> Iterator[LogProbs]:
-    """log p(piece | those before it) of each piece of each text and of the piece that ends it. A text longer than
-    the model reads at once is cut into windows."""
+    """log p(token | tokens before it) of each token of each text and of its end token. A text longer than the model's
+    maximum length is split into windows."""
 
-    def cut() -> Iterator[Window]:
+    def cut() -> Iterator[ContextWindow]:
         for pieces in texts:
             yield from windows([loaded.begin, *pieces, loaded.end], length, stride)
 
     parts: list[LogProbs] = []
-    # One window behind: a text is complete when the next one begins.
+    # Delayed by one window: a text is complete when the next one starts.
     for window, scores in scored(loaded, cut(), rows):
         if window.first and parts:
             yield np.concatenate(parts)
@@ -40,20 +40,20 @@ def causal(loaded: Loaded, texts: Iterable[list[int]], rows: int, length: int, s
         yield np.concatenate(parts)
 
 
-def scored(loaded: Loaded, stream: Iterable[Window], rows: int) -> Iterator[tuple[Window, LogProbs]]:
-    """Each window with the log-probabilities that it asks for, `rows` windows at a time."""
+def scored(loaded: Loaded, stream: Iterable[ContextWindow], rows: int) -> Iterator[tuple[ContextWindow, LogProbs]]:
+    """Each window with its log-probabilities, `rows` windows at a time."""
 
-    def answer(batch: list[Window]) -> list[tuple[Window, LogProbs]]:
+    def answer(batch: list[ContextWindow]) -> list[tuple[ContextWindow, LogProbs]]:
         return list(zip(batch, window_scores(loaded, batch), strict=True))
 
     return by_length(stream, lambda window: len(window.ids), rows, answer)
 
 
-def window_scores(loaded: Loaded, batch: Sequence[Window]) -> list[LogProbs]:
-    """The log-probabilities asked for by each window; padding comes after the text, which a causal model cannot see."""
+def window_scores(loaded: Loaded, batch: Sequence[ContextWindow]) -> list[LogProbs]:
+    """The log-probabilities of each window; padding is at the end, where a causal model cannot see it."""
     import torch
 
-    ids, mask = rectangle([window.ids for window in batch], loaded.pad)
+    ids, mask = pad_texts([window.ids for window in batch], loaded.pad)
     ids, mask = ids.to(loaded.device), mask.to(loaded.device)
     inputs = {"input_ids": ids[:, :-1]}
     if not bool(mask.all()):
@@ -66,8 +66,8 @@ def window_scores(loaded: Loaded, batch: Sequence[Window]) -> list[LogProbs]:
     ]  # fmt: skip
 
 
-def carried(loaded: Loaded, stream: Iterable[Window]) -> Iterator[LogProbs]:
-    """The same for one text in windows without overlap, by a recurrent model that hands its state on."""
+def carried(loaded: Loaded, stream: Iterable[ContextWindow]) -> Iterator[LogProbs]:
+    """As `scored` for one text in windows without overlap, by a recurrent model that carries its state."""
     import torch
 
     state = None
@@ -80,8 +80,8 @@ def carried(loaded: Loaded, stream: Iterable[Window]) -> Iterator[LogProbs]:
 
 
 def masked(loaded: Loaded, texts: Iterable[str], rows: int, length: int) -> Iterator[LogProbs]:
-    """log p(piece | all others) of each piece of each text, masked in turn (Salazar et al. 2020, section 2): their
-    sum is the pseudo-log-likelihood. Of a text longer than `length` positions each stretch is a text of its own."""
+    """log p(token | all others) of each token of each text, masked one at a time (Salazar et al. 2020, section 2):
+    their sum is the pseudo-log-likelihood. A text longer than `length` positions is split into independent parts."""
     before, behind = loaded.frame
     room = max(1, length - len(before) - len(behind))
     for pool in in_pools(texts, rows):
@@ -98,10 +98,10 @@ def masked(loaded: Loaded, texts: Iterable[str], rows: int, length: int) -> Iter
 
 
 def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:
-    """The log-probability of one masked place of each text."""
+    """The log-probability of one masked token of each text."""
     import torch
 
-    ids, mask = rectangle([ids for ids, _ in questions], loaded.pad)
+    ids, mask = pad_texts([ids for ids, _ in questions], loaded.pad)
     lines, places = torch.arange(len(ids)), torch.tensor([place for _, place in questions])
     wanted = ids[lines, places]
     ids[lines, places] = loaded.mask
@@ -111,15 +111,15 @@ def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:
 
 
 def conditional(loaded: Loaded, pairs: Iterable[tuple[str, str]], rows: int, length: int) -> Iterator[LogProbs]:
-    """log p(piece | source, pieces before it) of each piece of each target and of the piece that ends it. Pairs are
-    (source, target), each side cut to `length` positions."""
+    """log p(token | source, tokens before it) of each token of each target and of its end token. Pairs are (source,
+    target), each side truncated to `length` positions."""
     import torch
 
     def answer(batch: list[tuple[str, str]]) -> list[LogProbs]:
         source = loaded.framed([source for source, _ in batch], length=length)
         targets = [[*ids[: length - 1], loaded.end] for ids in loaded.pieces([target for _, target in batch])]
         start = loaded.model.config.decoder_start_token_id
-        ids, _ = rectangle([[loaded.pad if start is None else start, *target] for target in targets], loaded.pad)
+        ids, _ = pad_texts([[loaded.pad if start is None else start, *target] for target in targets], loaded.pad)
         ids = ids.to(loaded.device)
         inputs = loaded.arguments({name: source[name] for name in ("input_ids", "attention_mask")})
         with torch.no_grad():
@@ -131,7 +131,7 @@ def conditional(loaded: Loaded, pairs: Iterable[tuple[str, str]], rows: int, len
 
 
 def texts(loaded: Loaded, lines: Iterable[str], rows: int, length: int) -> Iterator[LogProbs]:
-    """Log-probabilities of texts by whichever of these a language model gives: causal, or masked."""
+    """Log-probabilities of texts by a causal or masked language model."""
     if loaded.family == "encoder":
         return masked(loaded, lines, rows, length)
     encoded = (ids for pool in in_pools(lines, rows) for ids in loaded.pieces(pool))
@@ -139,7 +139,7 @@ def texts(loaded: Loaded, lines: Iterable[str], rows: int, length: int) -> Itera
 
 
 def vocabulary_logits(output: Any) -> Tensor:
-    """The logits over the vocabulary, by whichever name the model's output has for them."""
+    """The logits over the vocabulary, under either name in the model's output."""
     logits = getattr(output, "prediction_logits", None)
     return output.logits if logits is None else logits
 
@@ -153,8 +153,8 @@ def target_scores(logits: Tensor, targets: Tensor) -> LogProbs:
     return -nats.reshape(targets.shape).double().cpu().numpy()
 
 
-def rectangle(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Texts one per row, padded at their ends: ids int64 [R, L] and which of them are real, int64 [R, L]."""
+def pad_texts(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Texts padded at the end: ids int64 [R, L] and attention mask int64 [R, L]."""
     import torch
 
     width = max(map(len, texts))

@@ -1,4 +1,4 @@
-"""A finished model and its tokenizer, from wherever: plain transformers, safetensors only, no code from elsewhere."""
+"""Loading a finished model and its tokenizer with transformers: safetensors only, no code of the model is run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmctl.core.batch import Family, whole_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.model_files import TaskNote
-from lmctl.core.pretrained_files import check_answers, find
+from lmctl.core.pretrained_files import check_forward_pass, find
 from lmctl.inference.number_formats import Numerics
 from lmctl.model.artifact.reader import Artifact
 from lmctl.model.generation import ends_of
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST = 1024
-"""Positions used where nobody names a number and the model sets a higher limit, or none."""
+"""Default sequence length where the model's maximum is larger, or unlimited."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in evaluation mode on its device, and what the verbs ask about it."""
+    """A model in evaluation mode on its device, with its tokenizer."""
 
     artifact: Artifact
     model: Any
@@ -36,19 +36,19 @@ class Loaded:
     tokenizer: Any
     family: Family
     classifies: bool
-    """Whether it labels texts instead of predicting words."""
+    """Whether it is a classifier and no language model."""
     labels: dict[str, int]
-    """Names of a classifier's classes and their places; empty otherwise."""
+    """Class name -> index of a classifier; empty otherwise."""
     tasks: dict[str, TaskNote] | None = None
-    """lmctl's own note of what the model was trained for; None for foreign models."""
+    """What lmctl trained the model for; None for other models."""
     numerics: Numerics = field(default_factory=Numerics)
-    """The number formats that `model` was brought into, and in which it is to be called."""
+    """The number formats of `model`, in which it is called."""
     report: list[str] = field(default_factory=list)
-    """What is worth saying about that."""
+    """Remarks on the number formats."""
 
     @property
     def path(self) -> str:
-        """Where it lies, or its id on a hub."""
+        """Its directory, or its id on a hub."""
         return self.artifact.place
 
     @property
@@ -57,26 +57,25 @@ class Loaded:
 
     @cached_property
     def positions(self) -> int | None:
-        """Longest row that the model takes, special pieces included; None: any."""
+        """Longest row that the model accepts, special tokens included; None: any."""
         limits = [positions(self.model, self.model.config), int(self.tokenizer.model_max_length)]
-        # Tokenizers that know no limit say 10**30.
+        # Tokenizers without a limit have 10**30.
         return min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
 
     def row(self, wanted: int | None = None) -> int:
-        """Positions per row: `wanted`, or LONGEST, or what the model takes if that is less."""
+        """Positions per row: `wanted` or LONGEST, at most the model's maximum."""
         wanted = LONGEST if wanted is None else wanted
         return wanted if self.positions is None else min(wanted, self.positions)
 
     @property
     def begin(self) -> int:
-        """The piece that a text begins with: bos, cls, or the one that ended the text before. An encoder's is cls,
-        whatever else its tokenizer knows."""
+        """The start token of a text: bos, cls, or the end token of the text before. Of an encoder always cls."""
         bos, cls = self.tokenizer.bos_token_id, self.tokenizer.cls_token_id
         return _first(*((cls, bos) if self.family == "encoder" else (bos, cls)), self.end)
 
     @property
     def end(self) -> int:
-        """The piece that a text ends with: eos or sep; an encoder's is sep."""
+        """The end token of a text: eos or sep; of an encoder always sep."""
         eos, sep = self.tokenizer.eos_token_id, self.tokenizer.sep_token_id
         found = _first(*((sep, eos) if self.family == "encoder" else (eos, sep)))
         if found is None:
@@ -85,7 +84,7 @@ class Loaded:
 
     @cached_property
     def ends(self) -> list[int]:
-        """All pieces that end what the model writes: `end`, and of models from elsewhere what their files name."""
+        """All tokens that end generated text: `end`, and those in the files of a model from elsewhere."""
         tokenizer = self.tokenizer
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         named = ends_of(self.model, {*special, *tokenizer.all_special_ids}) if self.tasks is None else set()
@@ -93,24 +92,24 @@ class Loaded:
 
     @property
     def mask(self) -> int:
-        """The piece that stands for a missing one."""
+        """The mask token."""
         if self.tokenizer.mask_token_id is None:
             raise ConfigError(f"model_path={self.path}: its tokenizer has no mask piece, so there are no masks to fill")
         return int(self.tokenizer.mask_token_id)
 
     @property
     def pad(self) -> int:
-        """The piece that fills rows up."""
+        """The padding token."""
         return _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
 
     @cached_property
     def carries_state(self) -> bool:
-        """Whether the forward pass takes the `state` that the one before it returned."""
+        """Whether its forward pass accepts the recurrent `state` returned by the previous one."""
         return "state" in inspect.signature(self.model.forward).parameters
 
     @cached_property
     def _plain(self) -> Any:
-        """The tokenizer for text in which "[SEP]" is text: it never becomes the special piece."""
+        """The tokenizer, set so that "[SEP]" in a text is never encoded as the special token."""
         backend = self.tokenizer.backend_tokenizer
         copy = type(backend).from_str(backend.to_str())
         copy.encode_special_tokens = True
@@ -119,14 +118,14 @@ class Loaded:
         return copy
 
     def pieces(self, texts: list[str]) -> list[list[int]]:
-        """The pieces of each text, nothing put around them."""
-        if not hasattr(self.tokenizer, "backend_tokenizer"):  # a tokenizer written in Python
+        """Token ids of each text, without special tokens."""
+        if not hasattr(self.tokenizer, "backend_tokenizer"):  # a slow tokenizer, in Python
             return [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
 
     def prompt(self, text: str) -> list[int]:
-        """The pieces of a prompt, special ones in it included, framed as the tokenizer frames a text; but nothing ends
-        the prompt of a decoder, which is to go on. At least the piece that begins a text."""
+        """Token ids of a prompt, with special tokens in its text and those of the tokenizer's template; but no end
+        token for a decoder, which continues it. At least the start token."""
         framed = self.tokenizer(text, return_special_tokens_mask=True)
         ids, added = list(framed["input_ids"]), list(framed["special_tokens_mask"])
         while self.family == "decoder" and ids and added[-1]:
@@ -135,7 +134,7 @@ class Loaded:
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before a text, and behind it."""
+        """The special tokens of the tokenizer's template before a text, and after it."""
         framed = self.tokenizer("a", return_special_tokens_mask=True)
         ids, added = framed["input_ids"], framed["special_tokens_mask"]
         first = next((place for place, special in enumerate(added) if not special), min(1, len(ids)))
@@ -144,20 +143,20 @@ class Loaded:
 
     @cached_property
     def ends_sentences(self) -> bool:
-        """Whether the model learnt to predict an end behind every sentence, not only behind the document."""
+        """Whether the model was trained to predict an end after every sentence, not only after the document."""
         return any(task.get("end_of") == "sentence" for task in (self.tasks or {}).values())
 
     def document(self, sentences: list[str]) -> list[int]:
-        """The pieces of a document, as lmctl trains on it: sentence by sentence. Other models know no sentences, and
-        read the text as it stands. The end of the document (of its last sentence) is not among them."""
+        """Token ids of a document as in lmctl's training: sentence by sentence. Other models get the raw text. Without
+        the end token of the document (of its last sentence)."""
         parts = self.pieces(sentences if self.tasks is not None else [whole_text(sentences)])
         if self.ends_sentences:
             parts = [ids if place == 0 else [self.end, *ids] for place, ids in enumerate(parts)]
         return [piece for ids in parts for piece in ids]
 
     def framed(self, first: list[str], second: list[str] | None = None, length: int | None = None) -> Any:
-        """A batch as the model was trained to see it: special pieces around each text, or pair of texts, cut to
-        `length` and padded; tensors on the model's device. Text that spells a special piece is text."""
+        """A batch as in training: special tokens around each text, or text pair, truncated to `length` and padded;
+        tensors on the model's device. Text that spells a special token stays text."""
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.pad)
         limits = {"truncation": "longest_first" if second else True, "max_length": length} if length else {}
@@ -167,7 +166,7 @@ class Loaded:
         return batch.to(self.device)
 
     def arguments(self, batch: Any) -> dict[str, Any]:
-        """Those parts of a batch that the model's forward pass takes."""
+        """The parts of a batch that the model's forward pass accepts."""
         takes = inspect.signature(self.model.forward).parameters
         return {name: value for name, value in batch.items() if name in takes}
 
@@ -180,15 +179,15 @@ def device_of(where: Runner) -> torch.device:
 
 
 def model_folder(model_path: str) -> str:
-    """The directory that transformers loads, or the hub id: of a run its model/; of a run that is not finished, and of
-    a checkpoint, the model that is made of it, which is then said."""
+    """The directory that transformers loads, or the hub id: of a run its model/; of an unfinished run or a checkpoint
+    the model exported from it, which is reported."""
     return find("model_path", model_in(model_path, "model_path"))
 
 
 def load(model_path: str, where: Runner, numerics: Numerics | None = None) -> Loaded:
     """The model of a run, a directory or a hub id, in its own number format or in `numerics`; ConfigError if it cannot
-    be loaded, or has nothing that they could change."""
-    # A wrong place is refused at once, before libraries are read.
+    be loaded, or if `numerics` would change nothing."""
+    # Refuse a wrong path before slow imports.
     artifact = Artifact(f"model_path={model_path}", model_folder(model_path))
 
     from torch import nn
@@ -208,16 +207,16 @@ def load(model_path: str, where: Runner, numerics: Numerics | None = None) -> Lo
     report = numerics.take(nn.ModuleDict({"model": model}), device)
     model = model.to(device).eval()
     loaded = Loaded(artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report)
-    if classifies and config.pad_token_id is None:  # decoders look for the last piece that is not padding
+    if classifies and config.pad_token_id is None:  # decoders pool at the last token that is not padding
         model.config.pad_token_id = loaded.pad
     with numerics.products(device):
-        check_answers(artifact.asked, model)
+        check_forward_pass(artifact.asked, model)
     return loaded
 
 
 def need(loaded: Loaded, families: Sequence[Family], what: str, classifiers: bool = False) -> None:
-    """ConfigError unless the model predicts words and is of one of `families`, or is a classifier, if those are asked
-    for; `what` is what only such models can do."""
+    """ConfigError unless the model is a language model of one of `families`, or a classifier if `classifiers` is set;
+    `what` is the feature that needs such a model."""
     if classifiers if loaded.classifies else loaded.family in families:
         return
     names = {"encoder": "a masked language model", "decoder": "a causal language model", "seq2seq": "a seq2seq"}
@@ -227,5 +226,5 @@ def need(loaded: Loaded, families: Sequence[Family], what: str, classifiers: boo
 
 
 def _first(*ids: int | None) -> Any:
-    """The first that there is, or None."""
+    """The first id that is not None, or None."""
     return next((i for i in ids if i is not None), None)

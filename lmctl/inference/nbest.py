@@ -1,7 +1,7 @@
-"""N-best lists: the hypotheses of a recogniser, chosen anew with the help of a language model.
+"""N-best rescoring: choosing among the hypotheses of a speech recogniser with a language model.
 
-Log-linear: score + weight * log p(text) + bonus * words (Ogawa et al. 1998; Mikolov et al. 2010, section 4). Weight
-and bonus are those with the fewest word errors on lists of a development set.
+Log-linear: score + weight * log p(text) + bonus * words (Ogawa et al. 1998; Mikolov et al. 2010, section 4). Weight and
+bonus are those with the fewest word errors on a development set.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FORMAT = 'lines are {"id": ..., "ref": ..., "hyps": [{"text": ..., "score": ...}
 WEIGHTS = np.concatenate([[0.0], np.geomspace(0.01, 10, 40)])
 BONUSES = np.linspace(-6, 6, 49)
 _ROUNDS = 2
-"""Finer grids around the best point of the coarse one."""
+"""Number of refined grids around the best point of the coarse one."""
 
 
 class Utterance(NamedTuple):
-    """One list, in the order of the file."""
+    """One n-best list, in the order of the file."""
 
     name: str
     reference: str
@@ -41,11 +41,11 @@ class Utterance(NamedTuple):
 
 @dataclass(frozen=True)
 class Lists:
-    """N-best lists as arrays [U, H]; where a list is shorter, the rest has score -inf."""
+    """N-best lists as arrays [U, H]; a shorter list is padded with score -inf."""
 
     utterances: list[Utterance]
     lm: np.ndarray
-    """float64 [U, H]: log-probability of each hypothesis by the language model, in nats."""
+    """float64 [U, H]: log-probability of each hypothesis under the language model, in nats."""
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -57,7 +57,7 @@ class Lists:
 
     @cached_property
     def errors(self) -> np.ndarray:
-        """int64 [U, H]"""
+        """int64 [U, H]: word errors."""
         wrong = self._table(lambda u: [word_errors(u.reference, text) for text in u.texts], 1e9)
         return wrong.astype(np.int64)
 
@@ -66,7 +66,7 @@ class Lists:
         return max(1, sum(len(u.reference.split()) for u in self.utterances))
 
     def chosen(self, weight: float, bonus: float) -> np.ndarray:
-        """int64 [U]: the place of the best hypothesis; of equals the first."""
+        """int64 [U]: index of the best hypothesis; of equals the first."""
         return (self.scores + weight * self.lm + bonus * self.words).argmax(axis=1)
 
     def wer(self, chosen: np.ndarray) -> float:
@@ -92,19 +92,19 @@ class Lists:
 
 
 class Tuned(NamedTuple):
-    """What works best on the development lists."""
+    """The best parameters on the development lists."""
 
     weight: float
     bonus: float
 
 
 def read_lists(lines: Iterable[str], name: str) -> list[Utterance]:
-    """The lists in the lines of file `name`; DataError says which line is none."""
+    """The lists in the lines of file `name`; DataError with the line that is no list."""
     return collected((Placed(f"{name}:{number}", line) for number, line in enumerate(lines, start=1)), name)
 
 
 def collected(stream: Iterable[Placed], name: str) -> list[Utterance]:
-    """The lists in lines that know their places; `name` is that of the whole."""
+    """The lists in lines with positions; `name` is the name of the file in messages."""
     found = [utterance(line.text, line.where) for line in stream if line.text.strip()]
     if not found:
         raise DataError(f"{name} has no n-best lists", FORMAT)
@@ -112,7 +112,7 @@ def collected(stream: Iterable[Placed], name: str) -> list[Utterance]:
 
 
 def with_lm(loaded: Loaded, sets: list[list[Utterance]], rows: int, length: int, case: str) -> Iterator[Lists]:
-    """Each set of lists with the language model's scores; a text is scored once, wherever it occurs."""
+    """Each set of lists with the language model's scores; equal texts are scored once."""
     unique = list(dict.fromkeys(cased(text, case) for lists in sets for u in lists for text in u.texts))
     known = dict(zip(unique, (float(line.sum()) for line in texts(loaded, unique, rows, length)), strict=True))
     for text, value in known.items():
@@ -127,7 +127,7 @@ def with_lm(loaded: Loaded, sets: list[list[Utterance]], rows: int, length: int,
 
 def tune(lists: Lists) -> Tuned:
     """Weight and bonus with the fewest errors: a coarse grid, then finer ones around its best point. Of equals the
-    bonus, then the weight, nearest to 0; both 0 is among the candidates, so nothing gets worse."""
+    bonus, then the weight, nearest to 0; both 0 is a candidate, so that rescoring is never worse on this set."""
     weights, bonuses = WEIGHTS, BONUSES
     best = Tuned(0.0, 0.0)
     for _ in range(1 + _ROUNDS):
@@ -140,7 +140,7 @@ def tune(lists: Lists) -> Tuned:
 
 
 def rescored(lists: Lists, tuned: Tuned) -> dict[str, float]:
-    """Word error rates in percent: the recogniser's choice, ours, and the best possible."""
+    """Word error rates in percent: the recogniser's choice, the rescored choice, and the oracle."""
     return {
         "wer_before": lists.wer(lists.first),
         "wer_after": lists.wer(lists.chosen(*tuned)),
@@ -149,15 +149,15 @@ def rescored(lists: Lists, tuned: Tuned) -> dict[str, float]:
 
 
 def utterance(line: str, where: str) -> Utterance:
-    """The list on one line; DataError, with its place, if it is none. What is compared must be a number and what is
-    counted must be text: a NaN would win every comparison, and null would be the word None."""
+    """Parse the list on one line; DataError with its position if it is invalid. Scores must be numbers and texts
+    strings: a NaN would win every comparison, and null would become the word None."""
     try:
         row = parsed(line)
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")
-        name = _of(row, "id", (str, int), "text or a whole number")
-        reference = _of(row, "ref", (str,), "text")
-        hyps = _of(row, "hyps", (list,), "a list")
+        name = _typed_value(row, "id", (str, int), "text or a whole number")
+        reference = _typed_value(row, "ref", (str,), "text")
+        hyps = _typed_value(row, "hyps", (list,), "a list")
         found = [_hypothesis(hyp, number) for number, hyp in enumerate(hyps, start=1)]
     except ValueError as error:
         raise DataError(f"{where}: not an n-best list: {error}", FORMAT) from None
@@ -167,11 +167,11 @@ def utterance(line: str, where: str) -> Utterance:
 
 
 def _hypothesis(hyp: Any, number: int) -> tuple[str, float]:
-    """Text and score; ValueError says what is wrong with the hypothesis of this number."""
+    """Text and score of a hypothesis; ValueError with its number if it is invalid."""
     try:
         if not isinstance(hyp, dict):
             raise ValueError("not a JSON object")
-        text, score = _of(hyp, "text", (str,), "text"), _of(hyp, "score", (int, float), "a number")
+        text, score = _typed_value(hyp, "text", (str,), "text"), _typed_value(hyp, "score", (int, float), "a number")
         value = float(score)
         if not math.isfinite(value):
             raise ValueError(f"'score' is {score}, which cannot be compared")
@@ -182,8 +182,8 @@ def _hypothesis(hyp: Any, number: int) -> tuple[str, float]:
     return text, value
 
 
-def _of(row: dict[str, Any], name: str, kinds: tuple[type, ...], what: str) -> Any:
-    """What stands at a key; ValueError unless it is of one of these kinds (true and false are no numbers)."""
+def _typed_value(row: dict[str, Any], name: str, kinds: tuple[type, ...], what: str) -> Any:
+    """The value of a key; ValueError unless its type is in `kinds` (booleans are no numbers)."""
     if name not in row:
         raise ValueError(f"no {name!r}")
     value = row[name]

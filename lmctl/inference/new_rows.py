@@ -1,7 +1,7 @@
-"""Rows that nobody has labelled yet, read by the same code as those that a model was trained on (`lmctl.data`).
+"""Reading unlabelled rows with the same readers as training data (`lmctl.data`).
 
-A table or jsonl file has named columns. A line of text is a row of one column, or, where the model reads pairs, of two
-with a tab between; an empty line is an empty row, for which there is no answer and no error.
+A table or jsonl file has named columns. A line of text is a row of one column or, if the model reads pairs, of two
+separated by a tab; an empty line is an empty row, without prediction and without error.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from lmctl.data.jsonl import JsonLines
 from lmctl.data.reading import aligned_lines
 from lmctl.data.records import BadRow, NoColumn, Record, texts_of
 from lmctl.data.table import Table, suffix
-from lmctl.inference.input_lines import STANDARD_INPUT, Placed, files_once, first_that_says
+from lmctl.inference.input_lines import STANDARD_INPUT, Placed, files_once, first_not_blank
 
 Records: TypeAlias = "Iterator[tuple[str, Record | BadRow]]"
-"""What was read, each with its place; or what is wrong with it."""
+"""Records with their positions; or the error of a bad one."""
 
 TEXT, TEXT_B = "text", "text_b"
-"""What columns are called where nobody says."""
+"""Default column names."""
 AUTO = "auto"
 _OBJECT = re.compile(r'\s*\{\s*["}]')
-"""How a JSON object begins. One that is broken further on is a bad row, and no line of text."""
+"""Matches the start of a JSON object. If the rest is invalid it is a bad row, not a line of text."""
 
 
 class NewRow(NamedTuple):
@@ -36,56 +36,56 @@ class NewRow(NamedTuple):
     where: str
     """`file:line`, for messages."""
     record: Record
-    """All its columns; none if it is an empty line, or could not be read."""
+    """All its columns; empty for an empty line or a bad row."""
     texts: list[str]
-    """What the model is asked about; empty: nothing."""
+    """The texts for the model; empty: no prediction."""
     wrong: str = ""
-    """Why nothing is asked, unless the row is an empty line."""
+    """The error of a bad row; empty for an empty line."""
 
 
 @dataclass(frozen=True)
 class NewRows:
-    """Where rows come from, and which of their columns are read."""
+    """The input and the columns that are read."""
 
     file: str | None
-    """A file or a pattern."""
+    """A file or a glob pattern."""
     kind: str = AUTO
-    """table, jsonl or lines; auto: by the name of a file, or the first line of standard input."""
+    """table, jsonl or lines; auto: by the file name, or the first line of standard input."""
     text: str | None = None
     text_b: str | None = AUTO
     skip: bool = False
-    """Whether a bad row becomes a row without texts, and not an error."""
+    """Whether a bad row becomes a row without texts instead of an error."""
     learnt: object = None
-    """What the model was trained on, whose columns and ways of quoting are these rows' own, too."""
+    """The training source of the model, whose columns and dialect these rows share."""
     stream: Iterator[Placed] | None = None
     """The lines of standard input, for rows from there."""
     say: Callable[[str], None] = print
-    """Told what was guessed, in one line."""
+    """Receives one line about what was detected."""
 
     def __iter__(self) -> Iterator[NewRow]:
-        """The rows in order. DataError, with its place, at the first that is bad, unless these are skipped."""
+        """The rows in order. DataError with its position at the first bad one, unless bad rows are skipped."""
         for kind, records in self._parts():
             yield from self._read(kind, records)
 
     def _parts(self) -> Iterator[tuple[str, Records]]:
-        """Every file, or standard input, by itself, with the kind of file it is."""
+        """Each file, or standard input, with its format."""
         if self.stream is None:
             yield from map(self._file, files(str(self.file)))
             return
         kind, stream = self.kind, self.stream
         if kind == AUTO:
-            first, stream = first_that_says(stream)
+            first, stream = first_not_blank(stream)
             kind = "lines" if first is None else self._guess(first)
         if kind == "lines":
             yield kind, _of_lines(stream)
         else:
             reader = self._table() if kind == "table" else JsonLines(STANDARD_INPUT).with_all_columns()
-            # Files with columns may have lines that end in \r, as those that lie on a disk may.
+            # Files with columns may have lines that end in \r.
             parts = (part for line in stream for part in line.text.split("\r"))
             yield kind, reader.in_lines(parts, "standard input")
 
     def _guess(self, first: Placed) -> str:
-        """What standard input holds, by its first line: an object of jsonl, the header of a table, or a text."""
+        """Detect the format of standard input by its first line: a jsonl object, a table header, or text."""
         if _OBJECT.match(first.text):
             return "jsonl"
         columns = self.learnt if isinstance(self.learnt, Columns) else None
@@ -107,7 +107,7 @@ class NewRows:
         return kind, known[kind].in_file(path)
 
     def _table(self) -> Table:
-        """As the tables that the model was trained on are cut into cells."""
+        """A reader with the dialect of the tables that the model was trained on."""
         ours = Table(STANDARD_INPUT).with_all_columns()
         if not isinstance(self.learnt, Table):
             return ours
@@ -124,7 +124,7 @@ class NewRows:
             yield self._row(kind, where, record, names or [])
 
     def _names(self, kind: str, first: Record, where: str) -> list[str]:
-        """The columns that are read, as the first row shows them; ConfigError if it has no such columns."""
+        """The columns to read, by the first row; ConfigError if it lacks them."""
         columns = self.learnt if isinstance(self.learnt, Columns) else None
         text = self.text or (columns.text if columns else TEXT)
         text_b = self.text_b
@@ -140,7 +140,7 @@ class NewRows:
         names = [text] if text_b is None else [text, text_b]
         if kind != "lines":
             for key, name in zip((TEXT, TEXT_B), names, strict=False):
-                _look(first, name, key, where)
+                _check_column(first, name, key, where)
         return names
 
     def _row(self, kind: str, where: str, record: Record | BadRow, names: list[str]) -> NewRow:
@@ -150,7 +150,7 @@ class NewRows:
                 if kind == "lines":
                     if not record[TEXT].strip():
                         return NewRow(where, {}, [])
-                    record = _sides(record[TEXT], names)
+                    record = _split_tab(record[TEXT], names)
                 return NewRow(where, record, [_text(record, name) for name in names])
             except BadRow as error:
                 wrong = error
@@ -160,7 +160,7 @@ class NewRows:
 
 
 def files(pattern: str) -> list[Path]:
-    """The files that a name or a pattern means; ConfigError for a folder, whose files are of who knows which kinds."""
+    """The files at a path or glob pattern; ConfigError for a folder, whose files may be of any format."""
     if Path(pattern).expanduser().is_dir():
         raise ConfigError(f"file={pattern} is a folder", f"a pattern names its files: file='{pattern}/*.csv'")
     return files_once(pattern)
@@ -170,8 +170,8 @@ def _of_lines(stream: Iterator[Placed]) -> Records:
     return ((line.where, {TEXT: line.text}) for line in stream)
 
 
-def _sides(line: str, names: list[str]) -> Record:
-    """The columns of a line: itself, or the two sides of its tab."""
+def _split_tab(line: str, names: list[str]) -> Record:
+    """The columns of a line: itself, or its two tab-separated parts."""
     if len(names) == 1:
         return {names[0]: line}
     sides = line.split("\t")
@@ -180,8 +180,8 @@ def _sides(line: str, names: list[str]) -> Record:
     return dict(zip(names, sides, strict=True))
 
 
-def _look(record: Record, name: str, key: str, where: str) -> None:
-    """ConfigError, in the words of the verb, if the first row has no such column."""
+def _check_column(record: Record, name: str, key: str, where: str) -> None:
+    """ConfigError, with the verb's key, if the first row lacks the column."""
     try:
         texts_of(record, name)
     except NoColumn as error:
@@ -191,5 +191,5 @@ def _look(record: Record, name: str, key: str, where: str) -> None:
 
 
 def _text(record: Record, name: str) -> str:
-    """The text of a column on one line, lists put end to end; BadRow if it is none, or empty."""
+    """The text of a column on one line, lists joined; BadRow if it is no text, or empty."""
     return " ".join(texts_of(record, name))

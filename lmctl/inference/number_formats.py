@@ -1,7 +1,7 @@
-"""In what number formats a finished model is kept and computes: its own, those of a precision, int8 after training.
+"""Number formats of a finished model: its own, those of a precision, or post-training quantisation.
 
-A precision means what it means in training, without gradients: the model is made fp32 first, `convert` changes its
-layers, `products` surrounds its passes. `quantize` changes linear layers only, so that a model in bf16 stays one.
+A precision means the same as in training, without gradients: the model is converted to fp32, `convert` changes its
+layers, `products` wraps its forward passes. `quantize` changes linear layers only, so that a bf16 model stays bf16.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Numerics:
-    """`precision` None: as the model is saved; `quantize` None: weights stay as they are."""
+    """`precision` None: as the model is saved; `quantize` None: no quantisation."""
 
     precision: Precision | None = None
     quantize: Quantization | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything differs from the model as it is."""
+        """Whether anything differs from the saved model."""
         return self.precision is not None or self.quantize is not None
 
     @property
     def name(self) -> str:
-        """The options, as one types them: `bf16+int8_weight_only`."""
+        """The option names: `bf16+int8_weight_only`."""
         chosen = [part for part in (self.precision, self.quantize) if part is not None]
         return "+".join(type(part).__module__.rsplit(".", 1)[-1] for part in chosen)
 
     def check(self) -> None:
-        """ConfigError if its parts do not go together; asked before any work."""
+        """ConfigError if its parts conflict; called before any work."""
         precision, quantize = self.precision, self.quantize
         if precision is None or quantize is None:
             return
@@ -52,14 +52,14 @@ class Numerics:
             )
 
     def refuse(self, device: torch.device) -> None:
-        """ConfigError if `device` cannot do it."""
+        """ConfigError if `device` does not support it."""
         reason = self.precision.refuse(device) if self.precision is not None else None
         if reason is not None:
             raise ConfigError(f"precision: {reason}")
 
     def take(self, network: nn.Module, device: torch.device) -> list[str]:
-        """Bring a network that is on the CPU, and soon on `device`, into these formats, in place; what is worth saying
-        of it. Layers are named as in training, so that patterns mean the same: the transformers model is `model`."""
+        """Convert a network on the CPU, which will move to `device`, in place; returns remarks. Layers are named as in
+        training, so that patterns match the same: the transformers model is `model`."""
         lines = []
         if self.precision is not None:
             lines += self.precision.convert(network.float(), device)
@@ -68,18 +68,18 @@ class Numerics:
         return lines
 
     def products(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Inside it, passes compute in these formats."""
+        """Context manager in which forward passes compute in these formats."""
         return (self.precision or Fp32()).products(device)
 
     @property
     def lossy(self) -> bool:
-        """Whether logits must come out otherwise than in fp32."""
+        """Whether logits must differ from those in fp32."""
         return any(part.product or part.storage for part in (self.precision, self.quantize) if part is not None)
 
     @contextmanager
     def proven(self, model: nn.Module, device: torch.device) -> Iterator[Counter[str]]:
-        """`products` for a first pass, whose low-precision products it counts by kind. Raises if what was asked for
-        did not happen (several libraries' low-precision modes do nothing without a word)."""
+        """`products` for a first pass, which counts the low-precision products by kind. Raises if there are none (the
+        low-precision modes of several libraries can silently do nothing)."""
         from lmctl.precision.counting import counting, storage
         from lmctl.train.precision_proof import CountDtypes
 
@@ -93,8 +93,8 @@ class Numerics:
 
 
 def in_float(model: nn.Module) -> list[str]:
-    """Modules with matrices of their own that stay in float in a model some of whose layers do not, named as in
-    training; [] where all layers are alike."""
+    """Modules with matrices that stay in float in a partly quantised model, named as in training; [] if all layers are
+    alike."""
     from lmctl.precision.linear import LowConv1D, LowLinear
     from lmctl.precision.stored_linear import StoredWeight
 
@@ -109,7 +109,7 @@ def in_float(model: nn.Module) -> list[str]:
 
 
 def dtypes(model: nn.Module) -> str:
-    """The number formats of the weights as they are saved: `fp32`, or `bf16 and fp32`."""
+    """Dtypes of the saved weights as text: `fp32`, or `bf16 and fp32`."""
     from lmctl.precision.emulation import NAMES
 
     found = {NAMES.get(p.dtype, str(p.dtype).removeprefix("torch.").replace("float", "fp")) for p in model.parameters()}

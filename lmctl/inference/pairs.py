@@ -1,4 +1,4 @@
-"""Minimal pairs: two sentences, of which one is good, in a file (Warstadt et al. 2020, BLiMP)."""
+"""Minimal pairs: a good and a bad sentence per line (Warstadt et al. 2020, BLiMP)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pair(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A pair and the log-probability of each side, in nats."""
+    """A pair and the log-probability of each sentence, in nats."""
 
     pair: Pair
     good: float
@@ -30,17 +30,17 @@ class Verdict(NamedTuple):
 
 
 def read_pairs(lines: Iterable[str], name: str) -> Iterator[Pair]:
-    """The pairs in the lines of file `name`; DataError says which line is none."""
+    """The pairs in the lines of file `name`; DataError with the line that is no pair."""
     return pairs_in(Placed(f"{name}:{number}", line) for number, line in enumerate(lines, start=1))
 
 
 def pairs_in(stream: Iterable[Placed]) -> Iterator[Pair]:
-    """The pairs in lines that know their places; blank lines are passed over."""
+    """The pairs in lines with positions; blank lines are skipped."""
     return (pair_of(line.text, line.where) for line in stream if line.text.strip())
 
 
 def judge(loaded: Loaded, pairs: Iterator[Pair], rows: int, length: int, case: str = "as_is") -> Iterator[Verdict]:
-    """The log-probability of both sides of each pair, in order."""
+    """The log-probabilities of both sentences of each pair, in order."""
     waiting: deque[Pair] = deque()
 
     def sides() -> Iterator[str]:
@@ -58,7 +58,7 @@ KEYS = (("good", "bad"), ("sentence_good", "sentence_bad"))
 
 
 def pair_of(line: str, where: str) -> Pair:
-    """The pair on one line; DataError, with its place, if it is none."""
+    """Parse the pair on one line; DataError with its position if it is invalid."""
     if line.lstrip().startswith("{"):
         try:
             return _of_object(parsed(line))

@@ -1,4 +1,4 @@
-"""How far a measurement is, on standard error: rows read and batches that went through the model."""
+"""Progress of an evaluation on standard error: rows read and batches processed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Watch:
-    """One measurement: a live line on a terminal, elsewhere a plain line now and then, which shows that it goes on."""
+    """The progress display of one evaluation: a live line on a terminal, occasional plain lines elsewhere."""
 
     def __init__(self, display: Display, what: str) -> None:
         self.display, self.what = display, what
@@ -27,7 +27,7 @@ class Watch:
 
     @contextmanager
     def over(self, model: Any) -> Iterator[Watch]:
-        """Watch what goes through `model`, a torch module, while the measurement lasts."""
+        """Context manager: count forward passes of `model`, a torch module, and display them."""
         console = self.display.console
         hook = model.register_forward_hook(lambda *_: self._count(batches=1))
         if console.is_terminal and not console.quiet:
@@ -44,7 +44,7 @@ class Watch:
                 self._live = None
 
     def rows(self, stream: Iterator[T]) -> Iterator[T]:
-        """The same rows, counted."""
+        """Pass rows on and count them."""
         for row in stream:
             self._count(rows=1)
             yield row

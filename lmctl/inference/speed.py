@@ -1,7 +1,7 @@
-"""How fast two forms of one model are: forward passes over the same rows, taken in turns.
+"""Speed comparison of two versions of a model: alternating forward passes over the same rows.
 
-A busy machine slows whatever happens to run. So the rows are few, both sides pass over them again and again, the one
-that begins changes with every round, and what is reported is the median of the rounds.
+On a busy machine the load varies during the measurement. So both process a few rows again and again, the first one
+alternates between rounds, and the median over rounds is reported.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ from lmctl.core.batch import whole_text
 from lmctl.core.errors import LmctlError
 from lmctl.inference.input_lines import lines_of
 from lmctl.inference.length_batches import in_pools
-from lmctl.inference.likelihood import rectangle, vocabulary_logits
+from lmctl.inference.likelihood import pad_texts, vocabulary_logits
 from lmctl.inference.load import Loaded
 from lmctl.inference.nbest import read_lists
 from lmctl.inference.pairs import read_pairs
-from lmctl.inference.suites.job import Job
+from lmctl.inference.suites.job import SuiteJob
 
 ROUNDS, FEWEST = 11, 3
-"""Rounds, and rounds where a single batch takes long."""
+"""Number of rounds; number of rounds if a single batch takes long."""
 SECONDS = 0.5
-"""Rows are taken until a pass of both sides over them has taken so long."""
+"""Rows are added until a pass of both models over them takes this long."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What the forward pass is given, and which positions of the answer are real."""
+class TimedBatch:
+    """Inputs of the forward pass, and which output positions are no padding."""
 
     inputs: dict[str, Any]
     real: Tensor
-    """bool [R, L]; of the decoder's side, where there are two."""
+    """bool [R, L]; of the decoder in an encoder-decoder."""
     tokens: int
-    """Real pieces, of both sides."""
+    """Tokens without padding, of both sides."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of each round, first the one side's, then the other's; and how far their logits are apart."""
+    """Seconds of each round for both models, and the difference of their logits."""
 
     tokens: int
     rounds: list[tuple[float, float]]
     decibel: float | None
-    """Signal-to-noise ratio of the other's logits against the one's; None: they are equal to the bit."""
+    """Signal-to-noise ratio of the second model's logits against the first's; None: they are bitwise equal."""
     products: Counter[str]
-    """Low-precision products of the other's first pass, by kind."""
+    """Low-precision products in the second model's first pass, by kind."""
 
     def per_second(self, side: int) -> float:
-        """Tokens per second of a side, the median over the rounds."""
+        """Tokens per second of a model, the median over the rounds."""
         return self.tokens / statistics.median(seconds[side] for seconds in self.rounds)
 
     @property
     def ratios(self) -> list[float]:
-        """How many times as fast the other one was, by round."""
+        """Speed of the second relative to the first, by round."""
         return [one / other for one, other in self.rounds]
 
     @property
@@ -71,18 +71,18 @@ class Speed:
 
     @property
     def middle_half(self) -> tuple[float, float]:
-        """Between these lie half of the `ratios`."""
+        """The interquartile range of the `ratios`."""
         low, _, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
         return low, high
 
 
-def measure(name: str, job: Job, other: Loaded) -> Speed:
-    """The speeds of `job.loaded` and `other` on the first rows of what suite `name` reads."""
+def measure(name: str, job: SuiteJob, other: Loaded) -> Speed:
+    """Measure `job.loaded` and `other` on the first rows that suite `name` reads."""
     one, batches = job.loaded, _batches(name, job)
     kept = [next(batches)]
     with one.numerics.products(one.device):
         expected = _logits(one, kept[0])
-    decibel, products = _proof(expected, other, kept[0])
+    decibel, products = _first_pass(expected, other, kept[0])
     spent = _seconds(one, kept) + _seconds(other, kept)
     for batch in batches:
         if spent > SECONDS:
@@ -99,8 +99,8 @@ def measure(name: str, job: Job, other: Loaded) -> Speed:
     return Speed(sum(batch.tokens for batch in kept), rounds, decibel, products)
 
 
-def _proof(expected: Tensor, other: Loaded, batch: Batch) -> tuple[float | None, Counter[str]]:
-    """How far the logits of a first pass are from those `expected`, in decibel, and its low-precision products."""
+def _first_pass(expected: Tensor, other: Loaded, batch: TimedBatch) -> tuple[float | None, Counter[str]]:
+    """Signal-to-noise ratio in dB of the logits of a first pass against `expected`, and its low-precision products."""
     with other.numerics.proven(other.model, other.device) as products:
         found = _logits(other, batch)
     noise = float((found - expected).norm() / expected.norm())
@@ -109,19 +109,19 @@ def _proof(expected: Tensor, other: Loaded, batch: Batch) -> tuple[float | None,
     return (None if noise == 0 else -20 * math.log10(noise)), products
 
 
-def _forward(loaded: Loaded, batch: Batch) -> Any:
+def _forward(loaded: Loaded, batch: TimedBatch) -> Any:
     with torch.no_grad():
         return loaded.model(**loaded.arguments(batch.inputs))
 
 
-def _logits(loaded: Loaded, batch: Batch) -> Tensor:
-    """Those of real positions, float32 [n]."""
+def _logits(loaded: Loaded, batch: TimedBatch) -> Tensor:
+    """Logits at positions without padding, float32 [n]."""
     logits = vocabulary_logits(_forward(loaded, batch)).float()
     return logits[batch.real].flatten() if logits.shape[:2] == batch.real.shape else logits.flatten()
 
 
-def _seconds(loaded: Loaded, batches: list[Batch]) -> float:
-    """Of one pass over `batches`."""
+def _seconds(loaded: Loaded, batches: list[TimedBatch]) -> float:
+    """Seconds of one pass over `batches`."""
     start = time.perf_counter()
     with loaded.numerics.products(loaded.device):
         for batch in batches:
@@ -131,13 +131,13 @@ def _seconds(loaded: Loaded, batches: list[Batch]) -> float:
     return time.perf_counter() - start
 
 
-def _batches(name: str, job: Job) -> Iterator[Batch]:
+def _batches(name: str, job: SuiteJob) -> Iterator[TimedBatch]:
     for rows in in_pools(_texts(name, job), job.config.batch):
         yield _framed(job.loaded, rows, job.length)
 
 
-def _texts(name: str, job: Job) -> Iterator[list[str]]:
-    """What the suite reads, as rows of one text or two."""
+def _texts(name: str, job: SuiteJob) -> Iterator[list[str]]:
+    """The suite's texts as rows of one text or two."""
     file = job.config.file
     if name == "minimal_pairs":
         assert file is not None
@@ -150,16 +150,16 @@ def _texts(name: str, job: Job) -> Iterator[list[str]]:
             yield [whole_text(row.texts)] if job.yields == "documents" else list(row.texts)
 
 
-def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> Batch:
+def _framed(loaded: Loaded, rows: list[list[str]], length: int) -> TimedBatch:
     two_sides = loaded.family == "seq2seq" and not loaded.classifies
     second = [texts[1] for texts in rows] if len(rows[0]) > 1 and not two_sides else None
     inputs: dict[str, Any] = dict(loaded.framed([texts[0] for texts in rows], second, length))
     real = inputs["attention_mask"].bool()
     tokens = int(real.sum())
-    if two_sides:  # without a target (denoising), the text itself
+    if two_sides:  # the text itself if there is no target (denoising)
         targets = [[*ids[: length - 1], loaded.end] for ids in loaded.pieces([texts[-1] for texts in rows])]
         start = loaded.model.config.decoder_start_token_id
-        ids, mask = rectangle([[loaded.pad if start is None else start, *t[:-1]] for t in targets], loaded.pad)
+        ids, mask = pad_texts([[loaded.pad if start is None else start, *t[:-1]] for t in targets], loaded.pad)
         inputs["decoder_input_ids"], real = ids.to(loaded.device), mask.bool().to(loaded.device)
         tokens += int(real.sum())
-    return Batch({**inputs, "use_cache": False}, real, tokens)
+    return TimedBatch({**inputs, "use_cache": False}, real, tokens)

@@ -1,4 +1,4 @@
-"""What a run of lmctl was trained on: its tasks with their data, as its config says."""
+"""The training tasks of a run with their data, read from its config."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class OwnTask:
 
 
 def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[str, OwnTask]:
-    """The tasks of the run at `model_path`, by name; {} for anything but a run directory, and for a run whose
-    config cannot be read unless the tasks are `needed`."""
+    """The tasks of the run at `model_path`, by name; {} if it is no run directory, or if its config cannot be read and
+    the tasks are not `needed`."""
     file = Paths(run_of(path_of(model_path))).config
     if not file.is_file():
         return {}

@@ -1,7 +1,7 @@
-"""Which rows of a text a model learnt from: told by what the rows say, not by how the text is called.
+"""Train-test overlap: detecting rows that a model was trained on, by their content.
 
-`eval` on a run's own text measures what was held out. The text is the run's wherever it lies, whatever it is called and
-however it is split now; and if only a part of it is the run's, that part is left out.
+`eval` on a run's own text evaluates on its held-out rows. The text is recognised wherever it is stored and however it
+is split now; if only a part of the data is training text, that part is dropped.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from lmctl.inference.trained_on import own_tasks
 
 @dataclass(frozen=True)
 class Unseen:
-    """What to measure a model on."""
+    """The rows to evaluate a model on."""
 
     source: Source
     split: str
-    """Which rows of it: `all` or `valid`."""
+    """The split: `all` or `valid`."""
     remark: str | None = None
-    """What to tell about it."""
+    """A remark for the user."""
 
 
 def unseen(model_path: str, trusted: tuple[str, ...], given: Source) -> Unseen:
-    """Those rows of `given` that the run at `model_path`, and the runs that it started from, did not learn from.
+    """The rows of `given` that neither the run at `model_path` nor the runs it started from were trained on.
     ConfigError if there are none."""
     runs = _lineage(model_path)
     tasks = [(task, print_) for place in runs for task, print_ in _tasks(place, trusted)]
@@ -48,13 +48,13 @@ def unseen(model_path: str, trusted: tuple[str, ...], given: Source) -> Unseen:
     for task, print_ in tasks:
         if print_ == given_print:
             return Unseen(given, "valid")
-        same = _at(task.source, given)
-        if same is not None and _print_of(same) == print_ and print_.get("columns") == given_print.get("columns"):
+        same = _reading(task.source, given)
+        if same is not None and _fingerprint_of(same) == print_ and print_.get("columns") == given_print.get("columns"):
             return Unseen(same, "valid", "it is the run's own text, and split as the run split it")
     seen: set[bytes] = set()
     missing = []
     for task, print_ in tasks:
-        found = next((one for one in (task.source, _at(task.source, given)) if _is_here(one, print_)), None)
+        found = next((one for one in (task.source, _reading(task.source, given)) if _is_unchanged(one, print_)), None)
         if found is None:
             missing.append(task.name)
         else:
@@ -104,7 +104,7 @@ class Rest(Source):
         return self.original.describe()
 
     def counts(self) -> tuple[int, int]:
-        """How many rows are kept, and how many are left out."""
+        """Number of rows kept, and number dropped."""
         counts = [0, 0]
         splits: tuple[Split, ...] = ("train", "valid")
         for split in splits:
@@ -120,21 +120,21 @@ class _Task:
 
 
 def _lineage(model_path: str) -> list[str]:
-    """The run, and the runs that it started from, one from the other."""
+    """The run, and the chain of runs that it was initialised from."""
     found: list[str] = []
     place: Any = model_path
     while isinstance(place, str) and place not in found and (file := Paths(run_of(path_of(place))).config).is_file():
         found.append(place)
         try:
             config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        except Exception:  # not a config: whatever it is, it tells of no further run
+        except Exception:  # not a readable config: the chain ends
             break
         place = config.get("init_from") if isinstance(config, dict) else None
     return found
 
 
 def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[str, Any]]]:
-    """The tasks of a run, each with the fingerprint that its text had then."""
+    """The tasks of a run, each with the fingerprint of its data at training time."""
     try:
         prints = json.loads(Paths(run_of(path_of(place))).environment.read_text(encoding="utf-8"))["fingerprints"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -144,13 +144,13 @@ def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[s
             print_ = json.loads(prints[name])
         except (ValueError, KeyError, TypeError):
             continue
-        # What a teacher wrote for a student is written of a text.
+        # Teacher-generated text was generated from an original source.
         yield _Task(name, task.source), print_.get("original", print_) if isinstance(print_, dict) else {}
 
 
-def _at(source: Source, given: Source) -> Source | None:
-    """`source` with the text of `given`: its training files, and its validation files if it has such; None if the two
-    are of different kinds, or of one that has no files."""
+def _reading(source: Source, given: Source) -> Source | None:
+    """`source` reading the files of `given`: its training files, and its validation files if it has any; None if the
+    classes differ, or have no files."""
     if type(source) is not type(given) or source.streamed:
         return None
     places = [key for key in _places(source) if getattr(source, key) is not None and getattr(given, key) is not None]
@@ -158,13 +158,13 @@ def _at(source: Source, given: Source) -> Source | None:
     return cast("Source", replace(cast("Any", source), **changes)) if changes else None
 
 
-def _is_here(source: Source | None, print_: dict[str, Any]) -> bool:
-    """Whether `source` can be read without fetching it, and is what it was."""
+def _is_unchanged(source: Source | None, print_: dict[str, Any]) -> bool:
+    """Whether `source` can be read locally, and has not changed."""
     if source is None or source.streamed:
         return False
     values = [str(path_of(value)) for key in _places(source) if (value := getattr(source, key)) is not None]
     here = all(os.path.exists(value) or glob.glob(value) for value in values)
-    return here and _print_of(source) == print_
+    return here and _fingerprint_of(source) == print_
 
 
 def _places(source: Source) -> list[str]:
@@ -173,7 +173,7 @@ def _places(source: Source) -> list[str]:
     return [field.name for field in fields(cast("Any", source)) if field.name in marked]
 
 
-def _print_of(source: Source) -> dict[str, Any] | None:
+def _fingerprint_of(source: Source) -> dict[str, Any] | None:
     try:
         return _plain(source.fingerprint())
     except (LmctlError, OSError):
@@ -181,10 +181,10 @@ def _print_of(source: Source) -> dict[str, Any] | None:
 
 
 def _plain(print_: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from environment.json."""
+    """A fingerprint as read back from environment.json."""
     return cast("dict[str, Any]", json.loads(json.dumps(dict(print_))))
 
 
 def _digest(row: Row) -> bytes:
-    """128 bits of what a row says, white space evened out, its label left aside."""
+    """128-bit hash of a row's texts, white space normalised, without its label."""
     return hashlib.sha256(" ".join(" ".join(row.texts).split()).encode()).digest()[:16]

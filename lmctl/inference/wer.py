@@ -1,13 +1,13 @@
-"""Word error rate: how many words of a reference are substituted, missing or too many."""
+"""Word error rate: substitutions, deletions and insertions per reference word."""
 
 from __future__ import annotations
 
 
 def word_errors(reference: str, hypothesis: str) -> int:
-    """Levenshtein's distance between the words of two texts, case and punctuation as they are.
+    """Levenshtein distance between the words of two texts, with case and punctuation.
 
-    Bit-parallel (Myers 1999, in the form of Hyyrö 2003, figure 2): a column of the table of distances is two whole
-    numbers, whose bits say where it rises (`up`) and where it falls (`down`).
+    Bit-parallel (Myers 1999, in the form of Hyyrö 2003, figure 2): a column of the dynamic programming table is two
+    integers, whose bits mark increases (`up`) and decreases (`down`).
     """
     words = reference.split()
     if not words:

@@ -1,1 +1,1 @@
-"""Runs of several processes: sweeps, stages, and what else is made of whole runs."""
+"""Jobs: whole runs as processes of their own (sweeps, stages, the baseline of a distilled student)."""

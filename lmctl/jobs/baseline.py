@@ -1,8 +1,8 @@
 """The baseline of a distilled student: the same student trained without a teacher.
 
 It is `lmctl train --from` the student's own config, with `distill=none`, in a process and a directory of its own. The
-directory is named after all that decides what comes out, so that the runs of a sweep share it. (Where people see it,
-it is the control: `distill.control`, `control-...`.)
+directory is named after a hash of everything that decides its result, so that the runs of a sweep share it. (In the
+user interface it is the control: `distill.control`, `control-...`.)
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from lmctl.core import signals
 from lmctl.core.command_words import command, literal, setting
 from lmctl.core.errors import LmctlError, Stopped
 from lmctl.core.paths import Paths
-from lmctl.jobs.job import Job, code_of, passing_on, run_alone
+from lmctl.jobs.job import Job, exit_code_of, forwarding_signals, run_alone
 
 OWN = without(TrainConfig, "control")
-"""Keys that do not decide what becomes of a student without a teacher."""
+"""Keys that do not affect the result of a student without a teacher."""
 
 
 class BaselineFailed(LmctlError):
-    """The baseline did not complete; it has said why."""
+    """The baseline did not complete; it has printed the reason."""
 
     def __init__(self, job: Job, again: str) -> None:
         super().__init__(f"the control did not complete: {job.error}", f"go on with: {again}")
-        self.code = code_of(job)
+        self.code = exit_code_of(job)
 
 
 def train_baseline(cfg: DictConfig) -> Paths:
-    """The directory of the finished baseline of the student that `cfg` made, which is trained unless it is there.
+    """The directory of the finished baseline of the student in `cfg`; it is trained if it does not exist.
     BaselineFailed, or Stopped by a signal."""
     run = Paths(Path(cfg.run_dir))
     again = command("lmctl distill resume=auto", run_dir=run.root)
-    folder = run.root.parent / f"control-{_key(cfg, run)}"
+    folder = run.root.parent / f"control-{_hash(cfg, run)}"
     with _lock(folder, again):
         trusted = f"trusted=[{','.join(map(literal, cfg.trusted))}]"
-        # A student that begins with its teacher's layers needs the teacher for that.
+        # A student that is initialised from its teacher's layers still needs the teacher.
         alone = [] if cfg.student.from_teacher is not None else ["teacher=null"]
         job = Job("control", ["distill=none", *alone, *([trusted] if cfg.trusted else [])], str(folder))
         if job.summary.get("status") == "completed":
@@ -53,7 +53,7 @@ def train_baseline(cfg: DictConfig) -> Paths:
             return Paths(folder)
         print(f"control: the same student without a teacher, in {folder}", flush=True)
         running: list[Job] = []
-        with passing_on(running) as stops:
+        with forwarding_signals(running) as stops:
             run_alone(job, _command(job, run), running, stops)
         if job.status != "completed":
             raise BaselineFailed(job, again)
@@ -61,9 +61,9 @@ def train_baseline(cfg: DictConfig) -> Paths:
 
 
 def _lock(folder: Path, again: str) -> AbstractContextManager[Any]:
-    """Held until its end; another run of a sweep may be training the same baseline, and is waited for."""
+    """A file lock: another run of a sweep may be training the same baseline, and is waited for."""
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    with signals.saving():  # the student is: a signal is told how to go on
+    with signals.saving():  # the student is saved: on a signal, print how to continue
         while True:
             try:
                 return lock.acquire(timeout=1)
@@ -73,13 +73,13 @@ def _lock(folder: Path, again: str) -> AbstractContextManager[Any]:
 
 
 def _command(job: Job, run: Paths) -> list[str]:
-    """The student's config has every option written out, so that no folder of the user's options is needed."""
+    """The command that trains it. The student's config has every option written out, so no --config-dir is needed."""
     own = [setting("run_dir", job.run_dir), setting("name", Path(job.run_dir).name), "resume=auto"]
     return [sys.executable, "-m", "lmctl", "train", "--from", str(run.config), *job.overrides, *own]
 
 
-def _key(cfg: DictConfig, run: Paths) -> str:
-    """Eight hex digits of what the baseline is: its config, and the contents of tokenizer and text."""
+def _hash(cfg: DictConfig, run: Paths) -> str:
+    """Hash (eight hex digits) of the baseline: its config, and the contents of tokenizer and text."""
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     prints = json.loads(run.environment.read_text(encoding="utf-8"))["fingerprints"]
     kept = {key: value for key, value in config.items() if key not in OWN}

@@ -1,4 +1,4 @@
-"""`lmctl distill`: a student with its teacher, the same student without, and how much of the gap was closed."""
+"""`lmctl distill`: train a student with its teacher and without, and report how much of the gap was closed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lmctl.plan import teachers_in
 
 
 def distill(student: Training) -> dict[str, Any]:
-    """Train the student, and its baseline unless that is not wanted or there already; measure the teacher and compare
-    the three. Returns the student's summary, which is in its summary.json; {} if there is nothing to compare."""
+    """Train the student, and its baseline unless that is switched off or exists; evaluate the teacher and compare all
+    three. Returns the student's summary, as in its summary.json; {} if there is nothing to compare."""
     from lmctl.parallel.launch import is_first, is_launched, others
 
     train(student)
-    if student.plan.teacher_cache == "build":  # the teacher's answers were kept, and nothing was trained
+    if student.plan.teacher_cache == "build":  # the teacher's logits were cached, and nothing was trained
         return {}
     if others():
         if is_first() and not is_launched():
@@ -33,8 +33,8 @@ def distill(student: Training) -> dict[str, Any]:
 
 
 def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
-    """Measure the teacher on the student's held-out rows, and both of them with a clock; complete the student's
-    summary, and print what came out. `baseline` is the run of the same student without a teacher, if there is one."""
+    """Evaluate the teacher on the student's held-out rows, measure the speed of both; add this to the student's summary
+    and print it. `baseline` is the run of the same student without a teacher, if there is one."""
     from lmctl.distill.report import measure_gap, sentences
     from lmctl.train.display import Display, quiet_libraries
     from lmctl.train.prepare import prepare
@@ -42,7 +42,7 @@ def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
 
     quiet_libraries()
     paths, display = student.paths, Display()
-    taught = OmegaConf.load(paths.config).teacher  # of a run that went on meanwhile, the checkpoint that taught
+    taught = OmegaConf.load(paths.config).teacher  # the checkpoint that was the teacher, if its run has continued since
     plan = replace(student.plan, teacher=teachers_in(taught))
     texts = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda line: None)
     alone = None if baseline is None else summary_of(baseline) | {"run_dir": str(baseline.root)}

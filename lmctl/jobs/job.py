@@ -1,4 +1,4 @@
-"""One job: `lmctl VERB` in a process of its own, its log, and what became of it."""
+"""One job: `lmctl VERB` as a process of its own, with its log and its outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmctl.core.paths import Paths
 from lmctl.core.signals import SIGNALS
 
 POLL_SECONDS = 0.1
-"""How often is looked whether a job has ended."""
+"""Polling interval for the end of a job."""
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Job:
     seconds: float | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     began: float = 0.0
-    told: set[int] = field(default_factory=set, repr=False)
-    """Signals that were passed on to it."""
+    forwarded: set[int] = field(default_factory=set, repr=False)
+    """Signals that were forwarded to it."""
 
     @property
     def log(self) -> Path:
@@ -52,7 +52,7 @@ class Job:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What `lmctl eval` measured, by suite and name, or {}."""
+        """Metrics of `lmctl eval` by suite and name, or {}."""
         try:
             return json.loads(self.results.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -60,23 +60,23 @@ class Job:
 
     @property
     def results(self) -> Path:
-        """Where `lmctl eval` writes, unless it is told otherwise."""
+        """The default path of `lmctl eval`'s results."""
         return Path(self.run_dir) / "eval.json"
 
     def refuse(self, error: LmctlError) -> None:
-        """Not to be started, because it is not legal."""
+        """Mark it as refused: it is not legal and is not started."""
         self.status, self.code, self.seconds = "refused", int(error.code), None
         self.error = f"{error} ({error.hint})" if error.hint else str(error)
 
     def adopt(self, row: dict[str, Any] | None) -> None:
-        """Take over what an earlier run of the sweep recorded of this very job."""
+        """Restore the outcome that an earlier run of the sweep recorded, if it is the same job."""
         if row is not None and sorted(row.get("overrides", ())) == sorted(self.overrides):
             self.status, self.code = row.get("status", self.status), row.get("code")
             self.error, self.seconds = row.get("error"), row.get("seconds")
 
     def start(self, command: Sequence[str], environment: dict[str, str], live: bool = False) -> None:
-        """Run `command`, its words going to the log or, `live`, to the terminal; a session of its own keeps the
-        terminal's Ctrl-C from reaching it twice."""
+        """Run `command`, with its output in the log or, with `live`, on the terminal. It has its own session, so that
+        the terminal's Ctrl-C does not reach it twice."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.status, self.code, self.error, self.seconds = "running", None, None, None
         self.began = time.monotonic()
@@ -91,13 +91,13 @@ class Job:
             )
 
     def send(self, number: int) -> None:
-        """Pass a signal on."""
+        """Forward a signal."""
         if self.process is not None and self.process.poll() is None:
-            self.told.add(number)
+            self.forwarded.add(number)
             self.process.send_signal(number)
 
     def poll(self) -> bool:
-        """Whether the job has ended; if so, its outcome is noted."""
+        """Whether the job has ended; its outcome is then recorded."""
         code = self.process.poll() if self.process is not None else None
         if code is None:
             return False
@@ -107,7 +107,7 @@ class Job:
             self.status = "completed"
         elif code == Exit.STOPPED:
             self.status, self.error = "stopped", "everything saved"
-        elif -code in self.told or (code == Exit.INTERRUPTED and self.told):
+        elif -code in self.forwarded or (code == Exit.INTERRUPTED and self.forwarded):
             self.status, self.error = "stopped", "it had not begun, so nothing had to be saved"
         else:
             self.status = "failed"
@@ -115,12 +115,12 @@ class Job:
         return True
 
     def wait(self) -> None:
-        """Until it has ended."""
+        """Wait until it has ended."""
         while not self.poll():
             time.sleep(POLL_SECONDS)
 
     def outcome(self) -> str:
-        """The end of the job in half a line."""
+        """The outcome of the job as half a line of text."""
         words = f"{self.status} after {self.seconds} s"
         return f"{words}: {self.error}" if self.error else words
 
@@ -146,13 +146,13 @@ class Job:
 
 
 def finished(job: Job) -> bool:
-    """Whether this very job has completed before."""
+    """Whether this job completed in an earlier run of the sweep."""
     return job.status == "completed" and job.summary.get("status") == "completed"
 
 
 @contextmanager
-def passing_on(running: Sequence[Job]) -> Iterator[list[int]]:
-    """Stop signals go to the jobs that are `running` just then; yields the signals that came, as they come."""
+def forwarding_signals(running: Sequence[Job]) -> Iterator[list[int]]:
+    """Context manager: forward stop signals to the jobs in `running`; yields the list of received signals."""
     stops: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -169,22 +169,23 @@ def passing_on(running: Sequence[Job]) -> Iterator[list[int]]:
 
 
 def run_alone(job: Job, command: Sequence[str], running: list[Job], stops: Sequence[int]) -> None:
-    """Run one job to its end, its words going to the terminal; within `passing_on(running)`, which gave `stops`."""
+    """Run one job to its end, with its output on the terminal; `running` and `stops` are those of
+    `forwarding_signals`."""
     job.start(command, {}, live=True)
     running[:] = [job]
-    for number in stops:  # it came before there was a process
+    for number in stops:  # received before the process started
         job.send(number)
     job.wait()
     running.clear()
 
 
-def code_of(job: Job) -> Exit:
-    """The exit code of a command that ends because `job` did not complete."""
+def exit_code_of(job: Job) -> Exit:
+    """The exit code of the command if `job` did not complete."""
     return Exit(job.code) if job.code in set(Exit) else Exit.FAILED
 
 
 class Slots:
-    """Deals out GPUs and CPU threads to the jobs that run at the same time."""
+    """Assigns GPUs and CPU threads to concurrent jobs."""
 
     def __init__(self, jobs: int, gpus_per_job: int) -> None:
         needed = jobs * gpus_per_job

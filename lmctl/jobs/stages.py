@@ -1,7 +1,7 @@
-"""`stages`: one command that trains several models in turn, each from what an earlier stage left.
+"""Stages: one command that trains several models in sequence, each from the result of an earlier stage.
 
-A stage is `lmctl train` in a process and a directory of its own, with the words of the command line and, below them,
-the stage's own settings. The same command goes on where it was stopped: finished stages are passed over.
+A stage is `lmctl train` in a process and a directory of its own, with the overrides of the command line and, with lower
+precedence, the stage's own settings. The same command resumes: finished stages are skipped.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import write_json
 from lmctl.core.paths import Paths
 from lmctl.core.suggest import did_you_mean
-from lmctl.jobs.job import Job, code_of, finished, passing_on, run_alone
+from lmctl.jobs.job import Job, exit_code_of, finished, forwarding_signals, run_alone
 from lmctl.jobs.sweep_table import print_table
 
 OWN = ("name", "run_dir", "resume", "stage", "stages")
-"""Keys that belong to the whole, not to a stage."""
+"""Keys of the whole sequence, not of a stage."""
 PREFIX = "stages."
 """`stages.NAME.key=value` on the command line is `key=value` for one stage."""
 STARTS = ("init_from", "teacher")
-"""Keys that may name an earlier stage."""
+"""Keys that may refer to an earlier stage."""
 
 
 class StageFailed(LmctlError):
-    """A stage did not complete; it has said why."""
+    """A stage did not complete; it has printed the reason."""
 
     def __init__(self, job: Job, again: str) -> None:
         super().__init__(f"stage {job.name} did not complete: {job.error}", f"go on with: {again}")
-        self.code = code_of(job)
+        self.code = exit_code_of(job)
 
 
 def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides, folder: Path) -> list[Job]:
-    """The stages as jobs. `typed` are the settings for all of them, `special` those for one; what is typed wins over
-    what the config says. ConfigError if a stage is not a list of settings, or starts from one that comes later."""
+    """The stages as jobs. `typed` are overrides for all of them, `special` those for one; both take precedence over the
+    config. ConfigError if a stage is not a list of settings, or starts from a later one."""
     for override in special:
         name = override.key.removeprefix(PREFIX).partition(".")[0]
         if name not in stages:
@@ -60,13 +60,13 @@ def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides,
                 chosen[override.key] = override
         for key in STARTS:
             if key in chosen:
-                chosen[key] = _started(chosen[key], name, jobs)
+                chosen[key] = _with_directory(chosen[key], name, jobs)
         jobs.append(Job(name, [*map(str, chosen.values()), setting("stage", name)], str(folder / name)))
     return jobs
 
 
 def is_for_a_stage(override: Override) -> bool:
-    """`stages.NAME.key=value`"""
+    """Whether it is `stages.NAME.key=value`."""
     return override.key.startswith(PREFIX) and not override.sign
 
 
@@ -76,7 +76,7 @@ def _of_stage(name: str, special: Overrides) -> Overrides:
     return Overrides.typed(str(one).removeprefix(own) for one in special if one.key.startswith(own))
 
 
-def _started(override: Override, name: str, before: Sequence[Job]) -> Override:
+def _with_directory(override: Override, name: str, before: Sequence[Job]) -> Override:
     """`init_from=` or `teacher=` with the name of an earlier stage replaced by its directory."""
     key, value = override.key, override.text
     found = next((job.run_dir for job in before if job.name == value), None)
@@ -89,14 +89,14 @@ def _started(override: Override, name: str, before: Sequence[Job]) -> Override:
 
 
 def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Overrides, folder: Path) -> None:
-    """Run one stage after the other; StageFailed at the first that does not complete. `flags` are those that each of
-    them needs, `words` what was typed, which `resume=auto` repeats."""
+    """Run the stages in sequence; StageFailed at the first that does not complete. `flags` are passed to each, `words`
+    are the typed overrides, which `resume=auto` repeats."""
     before = recorded(folder)
     for job in jobs:
         job.adopt(before.get("stages", {}).get(job.name))
     again = command("lmctl train resume=auto", run_dir=folder)
     running: list[Job] = []
-    with passing_on(running) as stops:
+    with forwarding_signals(running) as stops:
         for place, job in enumerate(jobs, start=1):
             label = f"[{place}/{len(jobs)}] stage {job.name}"
             if finished(job):
@@ -111,7 +111,7 @@ def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Overrides, fold
 
 
 def recorded(folder: Path) -> dict[str, Any]:
-    """What an earlier run of these stages wrote down; {} if `folder` holds none."""
+    """The record of an earlier run of these stages; {} if there is none in `folder`."""
     try:
         found = json.loads(Paths(folder).summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -120,7 +120,7 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 
 def verb_of(job: Job) -> str:
-    """A stage that has a teacher is distilled."""
+    """The verb of a stage: `distill` if it has a teacher."""
     return "distill" if "teacher" in Overrides.typed(job.overrides) else "train"
 
 
@@ -132,7 +132,7 @@ def _command(job: Job, flags: Sequence[str]) -> list[str]:
 
 
 def _record(jobs: Sequence[Job], words: Overrides, folder: Path) -> None:
-    """The whole as one run: the summary of the last stage that ran, and what became of each."""
+    """Write the summary of all stages as one run: that of the last stage that ran, and the outcome of each."""
     ran = [job for job in jobs if job.code is not None or job.status == "completed"]
     whole = ran[-1].summary if ran else {}
     whole["status"] = "completed" if all(job.status == "completed" for job in jobs) else jobs[len(ran) - 1].status

@@ -1,8 +1,8 @@
-"""`-m`: every job of a sweep in a process of its own, one table at the end.
+"""Sweeps (`-m`): every job in a process of its own, and one table at the end.
 
-Hydra's basic launcher runs all jobs in one process: a job that is killed takes the sweep with it, memory and
-Accelerate's global state leak from job to job, and what failed is told once, at the end. Here a job is
-`lmctl VERB ...` with a run directory named by what varies; the same command goes on with an unfinished sweep.
+Hydra's basic launcher runs all jobs in one process: a job that is killed ends the sweep, memory and Accelerate's global
+state leak from job to job, and errors are reported once, at the end. Here a job is `lmctl VERB ...` with a run
+directory named by its swept overrides; the same command continues an unfinished sweep.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import path_of, write_json
 from lmctl.core.paths import Paths
-from lmctl.jobs.job import POLL_SECONDS, Job, Slots, finished, passing_on
+from lmctl.jobs.job import POLL_SECONDS, Job, Slots, finished, forwarding_signals
 from lmctl.jobs.sweep_table import print_table
 
 NOT_FOR_JOBS = ("hydra.sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.mode")
-"""What Hydra's overrides of a sweep begin with, if they are about the sweep and not about its jobs."""
+"""Prefixes of Hydra overrides about the sweep itself, not passed to its jobs."""
 
 
 class SweepFailed(LmctlError):
-    """Some jobs did not complete; the table has said which."""
+    """Some jobs did not complete; the table has shown which."""
 
     def __init__(self, jobs: Sequence[Job], stopped: bool) -> None:
         bad = [job for job in jobs if job.status != "completed"]
@@ -61,25 +61,25 @@ class Sweep:
 
     verb: Verb[Any]
     task: Callable[[DictConfig], None]
-    """Runs one job in this process, for launchers other than ours."""
+    """Runs one job in this process, for other launchers than ours."""
     flags: Sequence[str] = ()
-    """What stands before the overrides of every job."""
+    """Flags before the overrides of every job."""
     free: Container[str] = ()
-    """Keys whose values are taken as they are typed."""
+    """Keys whose values are literal text."""
     refused: Mapping[frozenset[str], LmctlError] = field(default_factory=dict)
-    """What is said against the jobs that are not legal, by their overrides."""
+    """Errors of the illegal jobs, by their overrides."""
     jobs: list[Job] = field(default_factory=list)
-    """All jobs so far; a sweeper that optimises launches several batches."""
+    """All jobs so far; an optimising sweeper launches several batches."""
 
     def __call__(self, cfg: DictConfig) -> None:
-        """What Hydra takes for the task."""
+        """The task function that Hydra calls for one job."""
         self.task(cfg)
 
     def launch(
         self, batch: Sequence[Sequence[str]], folder: Path, slots: Slots, hydras: Sequence[str]
     ) -> Sequence[Job]:
-        """Run the jobs with the overrides `batch` below `folder`, as many at a time as there are slots; SweepFailed if
-        a signal stopped them. `hydras` are overrides of Hydra's that every job gets."""
+        """Run the jobs with the overrides `batch` below `folder`, concurrently as `slots` allow; SweepFailed if a
+        signal stopped them. `hydras` are Hydra overrides for every job."""
         before = recorded(folder)
         named = zip(job_names(batch), batch, strict=True)
         jobs = [Job(name, list(words), str(folder / name)) for name, words in named]
@@ -93,14 +93,14 @@ class Sweep:
         return jobs
 
     def conclude(self, stopped: bool = False) -> None:
-        """Print the table of all jobs, if there were any; raise unless every one completed."""
+        """Print the table of all jobs, if any; raise unless all completed."""
         if self.jobs:
             print_table(self.jobs)
         if any(job.status != "completed" for job in self.jobs):
             raise SweepFailed(self.jobs, stopped)
 
     def command(self, job: Job, hydras: Sequence[str] = ()) -> list[str]:
-        """The words that start `job`."""
+        """The command that starts `job`."""
         overrides = Overrides.typed(job.overrides)
         words = [sys.executable, "-m", "lmctl", self.verb.name, *self.flags, *map(self._typed, overrides)]
         if self.verb.has_run_dir:
@@ -108,15 +108,15 @@ class Sweep:
             words += [] if "name" in overrides else [setting("name", job.name)]
             words += [] if "resume" in overrides else ["resume=auto"]
         elif self.verb.results is not None and self.verb.results not in overrides:
-            words.append(setting(self.verb.results, str(job.results)))  # so that its figures are in the table
+            words.append(setting(self.verb.results, str(job.results)))  # so that the table can show its metrics
         return [*words, *hydras]
 
     def _typed(self, override: Override) -> str:
-        """An override of a job as one would type it without -m: free text has no quotes then."""
+        """An override of a job as typed without -m, where literal text has no quotes."""
         return f"{override.key}={override.text}" if override.key in self.free else str(override)
 
     def _run(self, jobs: Sequence[Job], folder: Path, slots: Slots, hydras: Sequence[str]) -> bool:
-        """Run them; says whether a signal ended it."""
+        """Run them; returns whether a signal stopped them."""
         places = {id(job): place for place, job in enumerate(jobs, start=1)}
 
         def say(job: Job, words: str) -> None:
@@ -127,7 +127,7 @@ class Sweep:
                 say(job, f"refused: {job.error}")
         waiting, running = [job for job in jobs if job.status != "refused"], list[Job]()
         try:
-            with passing_on(running) as stops:
+            with forwarding_signals(running) as stops:
                 while (waiting and not stops) or running:
                     while waiting and len(running) < slots.jobs and not stops:
                         job = waiting.pop(0)
@@ -137,7 +137,7 @@ class Sweep:
                         say(job, f"started, log: {job.log}")
                         job.start(self.command(job, hydras), slots.take(places[id(job)]))
                         running.append(job)
-                        for number in stops:  # it came between the start and the list
+                        for number in stops:  # received after the start, before it was in `running`
                             job.send(number)
                     for job in list(running):
                         if job.poll():
@@ -148,7 +148,7 @@ class Sweep:
                     if running:
                         time.sleep(POLL_SECONDS)
         finally:
-            for job in running:  # only after an error of our own
+            for job in running:  # only after an exception in this function
                 job.send(signal.SIGKILL)
         self._record(folder)
         return bool(stops)
@@ -159,7 +159,8 @@ class Sweep:
 
 
 class ProcessLauncher(Launcher):
-    """Hydra's option `hydra/launcher=process`: starts the jobs of the `Sweep` that it is given as the task."""
+    """Hydra launcher `hydra/launcher=process`: starts the jobs of a `Sweep`, which Hydra passes as the task
+    function."""
 
     def __init__(self, n_jobs: int, gpus_per_job: int) -> None:
         self.n_jobs, self.gpus_per_job = n_jobs, gpus_per_job
@@ -173,27 +174,27 @@ class ProcessLauncher(Launcher):
         if self.n_jobs < 1:
             raise ConfigError(f"hydra.launcher.n_jobs must be at least 1, got {self.n_jobs}")
         slots = Slots(self.n_jobs, self.gpus_per_job)
-        return list(map(_returned, self.sweep.launch(job_overrides, self.folder, slots, self.hydras)))
+        return list(map(_job_return, self.sweep.launch(job_overrides, self.folder, slots, self.hydras)))
 
 
 def register_launcher() -> None:
-    """Make our launcher known to Hydra."""
-    # Hydra's own `register` takes a class under its real name, and then refuses those that do not lie in a package
-    # hydra_plugins, which is not ours to install files into: so it is entered under such a name here.
+    """Register the launcher with Hydra."""
+    # Hydra's own `register` uses a class's real name and accepts only classes in the package hydra_plugins, into which
+    # lmctl does not install files: so it is registered here under such a name.
     Plugins.instance().class_name_to_class[ProcessLauncherConfig._target_] = ProcessLauncher
 
 
 def sweep_dir(overrides: Overrides) -> Path:
-    """Where a sweep is written: under its name, or under a name that the same command finds again."""
+    """The directory of a sweep: its name, or a hash of its overrides, so that the same command finds it again."""
     if run_dir := overrides.text("run_dir"):
         return path_of(run_dir)
     if name := overrides.text("name"):
         return Path("runs") / name
-    return Path("runs") / f"sweep-{_hex(sorted(map(_ordered, overrides)))}"
+    return Path("runs") / f"sweep-{_hash(sorted(map(_sorted_values, overrides)))}"
 
 
-def _ordered(override: Override) -> str:
-    """An override with its swept values in order, so that `seed=2,1` is the sweep that `seed=1,2` is."""
+def _sorted_values(override: Override) -> str:
+    """An override with its swept values sorted, so that `seed=2,1` is the same sweep as `seed=1,2`."""
     values = override.value or ""
     if re.search(r"[\[({'\"]", values):
         return str(override)
@@ -201,7 +202,7 @@ def _ordered(override: Override) -> str:
 
 
 def recorded(folder: Path) -> dict[str, dict[str, Any]]:
-    """The jobs of an earlier run of this sweep, by name."""
+    """The recorded jobs of an earlier run of this sweep, by name."""
     try:
         rows = json.loads(Paths(folder).summary.read_text(encoding="utf-8"))
         return {row["name"]: row for row in rows}
@@ -210,22 +211,22 @@ def recorded(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """What tells each job from the others, as a directory name: `precision=fp32,seed=1`."""
+    """A directory name for each job, from the overrides in which they differ: `precision=fp32,seed=1`."""
     varying = [sorted(word for word in job if any(word not in other for other in jobs)) for job in jobs]
     names = [re.sub(r"[^\w.=,+-]", "_", ",".join(word.lstrip("+") for word in words)) or "job" for words in varying]
     return [
-        name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hex(sorted(job))}"
+        name if len(name) <= 100 and names.count(name) == 1 else f"{name[:90]}-{_hash(sorted(job))}"
         for name, job in zip(names, jobs, strict=True)
     ]
 
 
-def _hex(words: Sequence[str]) -> str:
+def _hash(words: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
 
 
-def _returned(job: Job) -> JobReturn:
-    """What Hydra's sweepers want to hear. A failed job must not end the sweep, so it returns, and what it returns
-    is not a number; a sweeper that optimises minimises the validation loss."""
+def _job_return(job: Job) -> JobReturn:
+    """The result for Hydra's sweepers. A failed job must not end the sweep, so it returns nan; an optimising sweeper
+    minimises the validation loss."""
     loss = (job.summary.get("valid") or {}).get("loss", 0.0) if job.status == "completed" else math.nan
     returned = JobReturn(overrides=job.overrides, working_dir=job.run_dir, status=JobStatus.COMPLETED)
     returned.return_value = loss

@@ -1,4 +1,4 @@
-"""The end of a sweep on the terminal: a row per job, and what seeds alone do to the loss."""
+"""The results table of a sweep: a row per job, and the standard deviation of the loss over seeds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lmctl.train.display import print_whole
 
 SEED = "seed="
 MOST_FIGURES = 6
-"""Columns for what was measured; the rest is in each job's eval.json."""
+"""Maximum number of metric columns; all metrics are in each job's eval.json."""
 
 
 def print_table(jobs: Sequence[Job]) -> None:
-    """One row per job, without the metrics where a terminal is too narrow; below them what went wrong and, where jobs
-    differ by seed, mean and standard deviation over seeds."""
+    """Print one row per job, without metrics where the terminal is too narrow; then the errors and, where jobs differ
+    by seed, mean and standard deviation over seeds."""
     if any(job.figures for job in jobs):
         print_whole(table := _measured(jobs), table)
     else:
@@ -30,7 +30,7 @@ def print_table(jobs: Sequence[Job]) -> None:
 
 
 def _errors(jobs: Sequence[Job]) -> list[str]:
-    """What went wrong, each thing once, with the jobs it happened to."""
+    """Each distinct error with the jobs it happened in."""
     by_error: dict[str, list[str]] = {}
     for job in jobs:
         if job.error:
@@ -40,7 +40,7 @@ def _errors(jobs: Sequence[Job]) -> list[str]:
 
 
 def _measured(jobs: Sequence[Job]) -> Table:
-    """Of jobs that measured something: a column per figure that they have."""
+    """The table of `eval` jobs: a column per metric."""
     found = {job.name: _flat(job.figures) for job in jobs if job.status == "completed"}
     names = list(dict.fromkeys(name for figures in found.values() for name in figures))
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -56,7 +56,7 @@ def _measured(jobs: Sequence[Job]) -> Table:
 
 
 def _flat(results: dict[str, Any]) -> dict[str, float]:
-    """Figures by name; with the suite's before it where there are several suites. Counts are left out."""
+    """Metrics by name, with the suite as prefix if there are several; without counts."""
     one = len(results) == 1
     return {
         (name if one else f"{suite} {name}"): value
@@ -92,8 +92,8 @@ def _table(jobs: Sequence[Job], metrics: bool) -> Table:
 
 
 def over_seeds(jobs: Sequence[Job]) -> Iterator[str]:
-    """A line for every set of completed jobs that differ by nothing but their seed: mean and standard deviation (of a
-    sample, n - 1) of their validation losses. What is smaller than the latter is noise."""
+    """A line for every set of completed jobs that differ in their seed only: mean and sample standard deviation (n - 1)
+    of their validation losses. Smaller differences are noise."""
     cells: dict[tuple[str, ...], list[float]] = {}
     for job in jobs:
         loss = _loss(_summary(job))
@@ -118,17 +118,17 @@ def _loss(summary: dict[str, Any]) -> float | None:
 
 
 def _gap(summary: dict[str, Any]) -> str:
-    """Of the loss between a student alone and its teacher; empty where there was no comparison."""
+    """Share of the loss gap between baseline and teacher that was closed; empty without a comparison."""
     gaps = summary.get("gap_closed") or {}
     return "" if "loss" not in gaps else "no gap" if gaps["loss"] is None else f"{gaps['loss']:.0%}"
 
 
 def _bytes(summary: dict[str, Any]) -> float | None:
-    """Of weights, gradients and optimiser states, by weight of the network."""
+    """Bytes per parameter for weights, gradients and optimiser states."""
     return ((summary.get("precision") or {}).get("bytes_per_parameter") or {}).get("total")
 
 
 def _metrics(summary: dict[str, Any]) -> str:
-    """What was measured besides the losses: `classify/label_accuracy 0.812`."""
+    """Validation metrics besides the losses: `classify/label_accuracy 0.812`."""
     valid, losses = summary.get("valid") or {}, summary.get("train") or {}
     return ", ".join(f"{name} {value:.3f}" for name, value in valid.items() if name not in losses and name != "loss")

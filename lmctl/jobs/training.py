@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """A training run that is legal as far as its config says, and not begun."""
+    """A training run whose config is valid, not started yet."""
 
     plan: Plan
     cfg: DictConfig
-    """The config that is recorded: with checkpoints in the place of runs that are not finished."""
+    """The recorded config, in which paths of unfinished runs are replaced by their checkpoints."""
     composed: DictConfig
-    """The config as it was composed."""
+    """The config as composed."""
 
     @classmethod
     def from_config(cls, cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> Training:
-        """Check and build everything in `cfg`, which is of that table. ConfigError for all that is wrong."""
+        """Check `cfg`, of the table `schema`, and build all components. ConfigError with all mistakes."""
         found = with_models(cfg, lambda: check(cfg, schema))
         return cls(Plan.from_config(found, schema), found, cfg)
 
@@ -47,17 +47,17 @@ class Training:
         return Paths(Path(self.plan.run_dir))
 
     def check_workers(self) -> None:
-        """ConfigError for a compression that this number of processes has no use for."""
+        """ConfigError for gradient compression with a number of processes that it does not support."""
         self.plan.workers(self.plan.runner.world())
 
 
 def check_legal(cfg: DictConfig) -> None:
-    """ConfigError if the run is refused whatever its text is."""
+    """ConfigError if the run is illegal whatever its data."""
     Training(Plan.from_config(cfg), cfg, cfg).check_workers()
 
 
 def train(run: Training) -> None:
-    """Train here, or start the processes that do."""
+    """Train in this process, or launch the worker processes."""
     from lmctl.parallel.launch import is_worker, launch
     from lmctl.train.display import Display, quiet_libraries
     from lmctl.train.resume import check_config, check_folder
@@ -72,7 +72,7 @@ def train(run: Training) -> None:
         check_config(plan, run.paths, run.cfg)
         run.check_workers()
         if (world := plan.runner.world()) > 1:
-            # Workers find the text ready: nobody waits in a process group while somebody else tokenises.
+            # Tokenise before launching: workers would time out in a collective operation while one of them tokenises.
             display = Display()
             with display.watching():
                 prepared(plan, display.say)
@@ -82,12 +82,12 @@ def train(run: Training) -> None:
 
 
 def train_here(run: Training) -> None:
-    """Train in this process, which may be one of several that do."""
+    """Train in this process, which may be one of several workers."""
     from lmctl.parallel.processes import Processes
     from lmctl.train.resume import claimed
 
     processes = Processes(run.plan.runner.on_cpu())
-    run.plan.workers(processes.world)  # a launcher may have started other processes than the runner asks for
+    run.plan.workers(processes.world)  # an external launcher may have started another number of processes
     paths = processes.broadcast(run.paths)
     with claimed(run.plan, paths, processes):
         _train_in(paths, run, processes)
@@ -95,7 +95,7 @@ def train_here(run: Training) -> None:
 
 
 def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
-    """Train in a directory that nobody else writes to."""
+    """Train in a run directory that is locked for this run."""
     from lmctl.distill.cached_teacher import fill_cache
     from lmctl.distill.teacher import needs_teacher
     from lmctl.parallel.simulate import as_workers
@@ -114,7 +114,7 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
 
 
 def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:
-    """The part of one worker."""
+    """The training of one worker."""
     from lmctl.parallel.machine import describe_machine
     from lmctl.train.resume import resume
     from lmctl.train.run_identity import Identity, models_in
@@ -146,7 +146,8 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
 
 
 def prepared(plan: Plan, say: Callable[[str], None]) -> tuple[Plan, Prepared]:
-    """The plan on the texts that it is trained on, the teacher's if it wants these; and tokenizer and tokens."""
+    """The plan with its data (replaced by teacher-generated text if a distillation term needs it), and tokenizer and
+    token stores."""
     from lmctl.distill.teacher_texts import with_texts
     from lmctl.train.prepare import prepare
 
@@ -155,7 +156,7 @@ def prepared(plan: Plan, say: Callable[[str], None]) -> tuple[Plan, Prepared]:
 
 
 def keep_answers(plan: Plan) -> None:
-    """Keep the teacher's answers in the cache (teacher_cache=build), for runs to come."""
+    """Cache the teacher's logits for later runs (teacher_cache=build)."""
     import torch
 
     from lmctl.distill.cached_teacher import fill_cache
@@ -172,7 +173,7 @@ def keep_answers(plan: Plan) -> None:
 
 @contextmanager
 def _out_of_memory(batch: BatchShape) -> Iterator[None]:
-    """Whatever runs out of memory is told in the words of this config."""
+    """Context manager: out-of-memory errors become a message with the keys of this config."""
     import torch
 
     try:

@@ -1,1 +1,1 @@
-"""Group `model`: architectures and their sizes. A spec is light; the network behind it imports torch."""
+"""Group `model`: architectures and their sizes. A spec imports no torch; the network behind it does."""

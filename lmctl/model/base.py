@@ -1,4 +1,4 @@
-"""The contract of the group `model`: an architecture and its size."""
+"""Base classes of the group `model`: specs of architectures, and the interface of their networks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Network(Protocol):
-    """What a model of the group `model` can do once loaded; an `nn.Module`."""
+    """Interface of a loaded model; an `nn.Module`."""
 
     def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
-        """Last hidden states [N, H] at the flattened positions `read` int64 [N], and nowhere else (of the decoder,
-        where there is one besides the encoder). None: one summary [R, H] of each row, as this architecture
-        makes it: the first position of an encoder, the last real one of a decoder, ..."""
+        """Last hidden states [N, H] (of an encoder-decoder the decoder's) at the flattened positions `read` int64 [N]
+        only. None: one pooled state [R, H] per row: the first position of an encoder, the last position before padding
+        of a decoder, ..."""
         ...
 
     def head(self, name: str, hidden: Tensor) -> Tensor:
@@ -31,36 +31,35 @@ class Network(Protocol):
         ...
 
     def head_parameters(self, name: str) -> list[nn.Parameter]:
-        """The parameters that `head` computes with."""
+        """Parameters of the named head."""
         ...
 
     def head_width(self, name: str) -> int:
-        """Outputs of the named head."""
+        """Number of outputs of the named head."""
         ...
 
     def word_embeddings(self) -> Any:
-        """The `nn.Embedding` that makes vectors [R, L, H] of `input_ids` (of the encoder's, where there is a decoder
-        besides)."""
+        """The `nn.Embedding` that maps `input_ids` to [R, L, H] (the encoder's, in an encoder-decoder)."""
         ...
 
     def memory(self) -> Any:
-        """What a network that carries a state from batch to batch has carried so far; None for others."""
+        """Snapshot of the recurrent state carried between batches; None for networks without."""
         ...
 
     def recall(self, memory: Any) -> None:
-        """Go on from what `memory` gave."""
+        """Restore a snapshot from `memory`."""
         ...
 
     def carried(self) -> dict[str, Tensor]:
-        """The same by names, for a checkpoint; empty where nothing is carried."""
+        """The carried state as named tensors, for a checkpoint; empty if none."""
         ...
 
     def checkpoint_activations(self) -> None:
-        """Recompute activations in the backward pass from now on instead of keeping them."""
+        """Switch on gradient checkpointing: recompute activations in the backward pass."""
         ...
 
     def compile_body(self) -> None:
-        """Run the layers through torch.compile from now on."""
+        """Compile the layers with torch.compile."""
         ...
 
     def pretrained(self) -> Any:
@@ -78,51 +77,50 @@ class WithGenerator(Network, Protocol):
 
 
 class ModelSpec(Component):
-    """Group `model`: an architecture and its size. It is light; the network behind it imports torch."""
+    """Group `model`: an architecture and its size. It imports no torch; the network behind it does."""
 
     @property
     @abstractmethod
     def family(self) -> Family:
-        """Which positions its network lets look at which."""
+        """The family of its network (attention pattern)."""
 
     @property
     @abstractmethod
     def max_positions(self) -> int | None:
-        """Longest row it takes; None: any."""
+        """Longest row that it accepts; None: any length."""
 
     @abstractmethod
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Any:
-        """An `nn.Module` that is a `Network` as well; Python types have no word for both. `heads` maps the name of
-        each head it must have to its number of outputs."""
+        """Build the network: an `nn.Module` that also implements `Network` (Python types cannot express both). `heads`
+        maps the name of each required head to its number of outputs."""
 
     def outline(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Any:
-        """Like `load`, but weights that were trained before are not read, so that it may be called where tensors hold
-        nothing (torch's meta device)."""
+        """Like `load`, but without reading pre-trained weights, so that it works on torch's meta device."""
         return self.load(vocabulary, heads)
 
     @property
     def starts_from(self) -> str | None:
-        """The run, model directory or hub id that its weights come from; None: it starts from scratch."""
+        """The run, model directory or hub id of its initial weights; None: random initialisation."""
         return None
 
     @property
     def tokenizer_path(self) -> str | None:
-        """Where the tokenizer lies that goes with it; None: any will do."""
+        """The path of its own tokenizer; None: it works with any."""
         return None
 
     @property
     def lora_rank(self) -> int:
-        """Rank of the adapters that learn while everything else but heads is frozen; 0: there are none."""
+        """Rank of LoRA adapters, which train while everything else but heads is frozen; 0: none."""
         return 0
 
     @property
     def linear_layers(self) -> bool:
-        """Whether there are any linear layers besides heads."""
+        """Whether it has linear layers besides heads."""
         return True
 
     @property
     def carries_state(self) -> bool:
-        """Whether its network carries a state from row to row, for objectives that ask for it."""
+        """Whether its network carries a recurrent state from row to row, for objectives that need it."""
         return False
 
     @property
@@ -132,17 +130,17 @@ class ModelSpec(Component):
 
     @property
     def dropouts(self) -> tuple[float | None, ...]:
-        """The rates of dropout that its settings give; None: one that only the config of its weights knows."""
+        """Its configured dropout rates; None for one that only the config of its weights defines."""
         return ()
 
     @property
     def drops_nothing(self) -> bool:
-        """Whether it is known that it drops nothing out."""
+        """Whether it is known to have no dropout."""
         return bool(self.dropouts) and all(rate == 0 for rate in self.dropouts)
 
     @property
     def nearest_mix(self) -> str:
-        """What to type so that such a model is trained on something that it can learn."""
+        """The setting of a mix that this model can be trained with."""
         return NEAREST_MIX[self.family]
 
     def check(self, plan: Plan) -> Iterator[ConfigError]:
@@ -156,7 +154,7 @@ class ModelSpec(Component):
             )
 
     def check_length(self, seq_len: int) -> Iterator[ConfigError]:
-        """Why it does not take rows of `seq_len` positions."""
+        """Errors if it does not accept rows of `seq_len` positions."""
         longest = self.max_positions
         if longest is not None and seq_len > longest:
             yield ConfigError(
@@ -166,7 +164,7 @@ class ModelSpec(Component):
 
 
 def no_dropout(plan: Plan) -> ConfigError:
-    """The error for an adversary that lives on dropout, and a model without."""
+    """The error for an adversary that needs dropout, with a model without dropout."""
     return ConfigError(
         f"adversary: {type(plan.adversary).__name__} needs dropout, and {type(plan.model).__name__} as configured "
         "drops nothing out",
@@ -179,8 +177,8 @@ A_FAMILY: Mapping[Family, str] = {
     "decoder": "a decoder",
     "seq2seq": "an encoder with a decoder (seq2seq)",
 }
-"""What a model of that family is."""
+"""Description of each family."""
 NEAREST_MODEL: Mapping[Family, str] = {"encoder": "bert_tiny", "decoder": "gpt2_tiny", "seq2seq": "t5_tiny"}
-"""An option of `model` that is of that family."""
+"""An option of `model` of each family."""
 NEAREST_MIX: Mapping[Family, str] = {"encoder": "mix=mlm", "decoder": "mix=clm", "seq2seq": "mix=denoise"}
-"""What to type so that a model of that family is trained on something that it can learn."""
+"""The setting of a mix that a model of each family can be trained with."""

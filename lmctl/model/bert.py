@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bert(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer."""
+    """BERT spec: sizes and dropout; the vocabulary comes from the tokenizer."""
 
     family: ClassVar[Family] = "encoder"
 
@@ -40,7 +40,7 @@ class Bert(ModelSpec):
         return (self.dropout, self.attention_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> BertNetwork:
-        """A freshly initialised network with the heads that are wanted."""
+        """A randomly initialised network with `heads`."""
         from transformers import BertConfig
 
         from lmctl.model.bert_network import BertNetwork
@@ -64,7 +64,7 @@ class Bert(ModelSpec):
 
 
 def bert_class(heads: Mapping[str, int]) -> Any:
-    """The transformers class with a place for `heads`: without a pooler if nothing is asked about whole rows."""
+    """The transformers class for `heads`: without a pooler if no head classifies whole rows."""
     from transformers import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification
 
     if "mlm" not in heads and "pair" not in heads:

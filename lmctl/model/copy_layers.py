@@ -1,6 +1,6 @@
-"""A student that begins with some of its teacher's layers (Sanh et al. 2019, section 3, "Student initialization").
+"""Initialising a student from a subset of its teacher's layers (Sanh et al. 2019, section 3, "Student initialization").
 
-Embeddings, norms and heads are copied as they are, and layer i of the student from layer `keep[i]` of the teacher. The
+Embeddings, norms and heads are copied unchanged, and layer i of the student from layer `keep[i]` of the teacher. The
 student then computes what the teacher would compute without its other layers.
 """
 
@@ -19,14 +19,15 @@ from lmctl.model.layer_selection import Keep, kept, sides
 
 KEY = "student.from_teacher"
 FIRST_ONLY = "relative_attention_bias.weight"
-"""T5 keeps the positions of all layers in the first one, so they come from there whichever layers are kept."""
+"""T5 stores the relative position bias of all layers in the first one, so it is copied from there whichever layers are
+kept."""
 
 Origins: TypeAlias = "dict[str, str]"
-"""By name of a student's tensor, the teacher's that it is copied from."""
+"""Name of the student's tensor -> name of the teacher's tensor."""
 
 
 class Stack(NamedTuple):
-    """The layers of one side (an encoder's, a decoder's)."""
+    """A stack of layers (the encoder's, the decoder's)."""
 
     name: str
     depth: int
@@ -43,14 +44,14 @@ def stacks_of(model: nn.Module) -> list[Stack]:
 
 
 def origins(student: Any, teacher: Any, keep: Keep) -> Origins:
-    """What each tensor of the network `student` comes from; both may be on the meta device. ConfigError unless the
-    student is of the teacher's kind and widths and has no more layers."""
+    """The teacher's tensor for each tensor of the network `student`; both may be on the meta device. ConfigError unless
+    the student has the teacher's architecture and widths and no more layers."""
     ours, theirs = student.model.config, teacher.model.config
     if ours.model_type != theirs.model_type:
         raise ConfigError(
             f"{KEY}: the student is of type {ours.model_type} and the teacher of type {theirs.model_type}", _REMEDY
         )
-    chosen = _chosen(stacks_of(student), stacks_of(teacher), keep)
+    chosen = _kept_layers(stacks_of(student), stacks_of(teacher), keep)
     _check_kinds(ours, theirs, keep)
     values, sources = student.state_dict(), teacher.state_dict()
     result: Origins = {}
@@ -76,10 +77,10 @@ def origins(student: Any, teacher: Any, keep: Keep) -> Origins:
 
 
 def inherit(student: Any, teacher: Any, keep: Keep, numbers: np.ndarray | None = None) -> list[str]:
-    """Copy what `keep` names from the network `teacher` into the network `student`, both on one device; says what.
+    """Copy the kept layers from the network `teacher` into the network `student`; returns a description.
 
-    `numbers` int64 [V]: the teacher's number of each of the student's pieces, NO_PIECE where it has none (those stay as
-    they were initialised); None: both have the same vocabulary.
+    Both are on one device. `numbers` int64 [V]: the teacher's id of each of the student's tokens, NO_PIECE if it has
+    none (these rows keep their random initialisation); None: both have the same vocabulary.
     """
     named = origins(student, teacher, keep)
     values, sources = student.state_dict(), teacher.state_dict()
@@ -90,12 +91,12 @@ def inherit(student: Any, teacher: Any, keep: Keep, numbers: np.ndarray | None =
                 values[name].copy_(sources[origin])
             else:
                 _copy_pieces(values[name], sources[origin], axis, numbers)
-    chosen = _chosen(stacks_of(student), stacks_of(teacher), keep)
+    chosen = _kept_layers(stacks_of(student), stacks_of(teacher), keep)
     layers = [f"{name.removeprefix('model.')} {', '.join(map(str, places))}" for name, places in chosen.items()]
     return [f"layers of the teacher: {'; '.join(layers)}", f"{len(named)} tensors copied"]
 
 
-def _chosen(students: list[Stack], teachers: list[Stack], keep: Keep) -> dict[str, list[int]]:
+def _kept_layers(students: list[Stack], teachers: list[Stack], keep: Keep) -> dict[str, list[int]]:
     """By stack, the teacher's layer for each of the student's."""
     if [stack.name for stack in students] != [stack.name for stack in teachers]:
         raise ConfigError(f"{KEY}: student and teacher are not built alike", _REMEDY)
@@ -111,7 +112,8 @@ def _origin(name: str, chosen: Mapping[str, list[int]]) -> str:
 
 
 def _check_kinds(ours: Any, theirs: Any, keep: Keep) -> None:
-    """Layers of several kinds (local and global attention) must be of the kind that the config gives their place."""
+    """ConfigError unless layers of several kinds (local and global attention) are of the kind that the config requires
+    at their index."""
     kinds, known = getattr(ours, "layer_types", None), getattr(theirs, "layer_types", None)
     if not kinds or not known:
         return
@@ -133,7 +135,7 @@ def _other_parts(name: str, who: str, lacking: str) -> ConfigError:
 
 
 def _vocabulary_axis(value: Tensor, source: Tensor, student: Any, teacher: Any) -> int | None:
-    """The axis along which a tensor has an entry per piece; None if there is none."""
+    """The axis of a tensor with one entry per token; None if there is none."""
     ours, theirs = (net.model.get_input_embeddings().num_embeddings for net in (student, teacher))
     for axis, sizes in enumerate(zip(value.shape, source.shape, strict=False)):
         others = value.shape[:axis] + value.shape[axis + 1 :] == source.shape[:axis] + source.shape[axis + 1 :]
@@ -162,8 +164,8 @@ _REMEDY = f"leave model= out: {KEY}=uniform model.layers=N is the teacher with N
 
 
 def cut(config: Any, keep: Keep, layers: int | None, decoder_layers: int | None) -> None:
-    """Leave `layers` layers in a transformers config (with `decoder_layers` on the decoder's side; None: as many as
-    there, or as `keep` lists)."""
+    """Set the number of layers in a transformers config (`decoder_layers` for the decoder; None: all, or as many as
+    `keep` lists)."""
     listed = len(keep) if isinstance(keep, list) else None
     wanted: int | None = layers if layers is not None else listed
     if wanted is None:

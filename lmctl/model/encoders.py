@@ -1,4 +1,4 @@
-"""Encoders other than BERT as networks: ModernBERT, RoBERTa (and XLM-R), DistilBERT."""
+"""Networks of encoders other than BERT: ModernBERT, RoBERTa (and XLM-R), DistilBERT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from lmctl.model.network import TransformerNetwork
 
 
 class ModernBertEncoder(TransformerNetwork):
-    """ModernBERT: its head before the vocabulary, and before the classifier over the first (or mean) position."""
+    """ModernBERT, with its prediction head before the vocabulary projection and before the classifier, which pools by
+    the first position or the mean."""
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
         if name != "mlm":
@@ -38,7 +39,7 @@ class ModernBertEncoder(TransformerNetwork):
 
 
 class RobertaEncoder(TransformerNetwork):
-    """RoBERTa and XLM-R: `lm_head`, or a classifier with a layer of its own over the first position."""
+    """RoBERTa and XLM-R: `lm_head`, or a two-layer classifier on the first position."""
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
         if name != "mlm":
@@ -59,7 +60,7 @@ class RobertaEncoder(TransformerNetwork):
 
 
 class DistilBertEncoder(TransformerNetwork):
-    """DistilBERT."""
+    """DistilBERT: `vocab_transform`, or a two-layer classifier on the first position."""
 
     def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return super().hidden({name: value for name, value in inputs.items() if name != "token_type_ids"})
@@ -84,5 +85,5 @@ class DistilBertEncoder(TransformerNetwork):
 
 
 def no_pair_head(kind: str) -> ConfigError:
-    """The error for next-sentence prediction (or sentence order) on a model that has no place for it."""
+    """The error for next-sentence or sentence-order prediction with a model without a head for it."""
     return ConfigError(f"{kind} has no head for pairs of segments", "nearest: mix=mlm, or model=bert_tiny")

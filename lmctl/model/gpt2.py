@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gpt2(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer."""
+    """GPT-2 spec: sizes and dropout; the vocabulary comes from the tokenizer."""
 
     layers: int
     hidden: int
@@ -39,7 +39,7 @@ class Gpt2(ModelSpec):
         return (self.dropout, self.attention_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Decoder:
-        """A freshly initialised network with a language model head, or with a classifier where `heads` has none."""
+        """A randomly initialised network with a language model head, or with a classifier if `heads` has none."""
         from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
         from lmctl.model.network import Decoder

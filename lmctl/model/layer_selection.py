@@ -1,4 +1,4 @@
-"""Which of a teacher's layers a shallower student keeps."""
+"""Selecting the layers of a teacher that a shallower student keeps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 RULES = ("uniform", "first", "last")
 
 Keep: TypeAlias = "str | list[int]"
-"""One of RULES, or the layers themselves, counted from 0."""
+"""One of RULES, or a list of layer indices from 0."""
 
 
 def check_keep(keep: Any) -> Keep:
-    """ConfigError unless it is a `Keep`."""
+    """The validated `Keep`; ConfigError for any other value."""
     if isinstance(keep, str):
         if keep not in RULES:
             raise ConfigError(
@@ -34,7 +34,7 @@ def check_keep(keep: Any) -> Keep:
 
 
 def check_start(plan: Plan) -> Iterator[ConfigError]:
-    """Why a student of `plan` cannot begin with layers of its teacher."""
+    """Errors if the student of `plan` cannot be initialised from layers of its teacher."""
     check_keep(plan.student.from_teacher)
     if not plan.teacher:
         yield ConfigError("student.from_teacher: there is no teacher", "teacher=RUN, a model directory or a hub id")
@@ -45,8 +45,8 @@ def check_start(plan: Plan) -> Iterator[ConfigError]:
 
 
 def kept(keep: Keep, layers: int, depth: int) -> list[int]:
-    """The `layers` layers, ascending, that a student keeps of a teacher with `depth`. `uniform` spreads them from the
-    first to the last: of 12, six are 0, 2, 4, 7, 9, 11, as in DistilBERT. ConfigError if there are not so many."""
+    """Indices, ascending, of the `layers` layers that a student keeps of a teacher with `depth`. `uniform` spaces them
+    evenly from first to last: of 12, six are 0, 2, 4, 7, 9, 11, as in DistilBERT. ConfigError if it has fewer."""
     if layers > depth:
         raise ConfigError(
             f"student.from_teacher={_words(keep)}: the student has {layers} layers and the teacher only {depth}",
@@ -71,7 +71,7 @@ def kept(keep: Keep, layers: int, depth: int) -> list[int]:
 
 
 def sides(config: Any) -> tuple[str, ...]:
-    """What a transformers config calls its number of layers: the encoder's, then the decoder's if there is one."""
+    """The keys for the number of layers in a transformers config: the encoder's, then the decoder's if there is one."""
     if not config.is_encoder_decoder:
         return ("num_hidden_layers",)
     t5 = hasattr(config, "num_decoder_layers")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Llama(ModelSpec):
-    """Size; the vocabulary comes from the tokenizer."""
+    """Llama spec: sizes; the vocabulary comes from the tokenizer."""
 
     layers: int
     hidden: int
@@ -45,7 +45,7 @@ class Llama(ModelSpec):
         return (self.attention_dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Decoder:
-        """A freshly initialised network with a language model head, or with a classifier where `heads` has none."""
+        """A randomly initialised network with a language model head, or with a classifier if `heads` has none."""
         from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
         from lmctl.model.network import Decoder

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2022) through peft: the trunk rests, two thin matrices beside each projection learn."""
+"""LoRA (Hu et al. 2022) through peft: frozen weights, and a trainable low-rank pair of matrices at each projection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lmctl.model.network import TransformerNetwork
 
 
 def add_lora(network: TransformerNetwork, rank: int, alpha: float, dropout: float, targets: list[str] | None) -> None:
-    """Put adapters of `rank` into the modules named by `targets` (None: peft's choice for the architecture), freeze
-    the rest but for new heads; `network.pretrained()` then gives the model with the adapters merged in."""
+    """Add adapters of `rank` to the modules named by `targets` (None: peft's default for the architecture) and freeze
+    the rest except new heads; `network.pretrained()` then returns the model with the adapters merged."""
     from peft import LoraConfig, get_peft_model
 
     own = ["classifier", "score"] if network.own_head is not None else None
@@ -25,7 +25,7 @@ def add_lora(network: TransformerNetwork, rank: int, alpha: float, dropout: floa
         raise ConfigError(
             f"model.lora_targets: {str(error).strip().splitlines()[0]}", f"modules: {', '.join(names)}"
         ) from error
-    # The wrapper changed the model in place; kept in a list, so that its parameters are not registered twice.
+    # peft wraps the model in place; a list, so that its parameters are not registered a second time.
     held = [wrapper]
 
     def merged() -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModernBert(ModelSpec):
-    """Size and attention pattern; the vocabulary comes from the tokenizer."""
+    """ModernBERT spec: sizes and attention pattern; the vocabulary comes from the tokenizer."""
 
     layers: int
     hidden: int
@@ -41,8 +41,8 @@ class ModernBert(ModelSpec):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> ModernBertEncoder:
-        """A freshly initialised network with a masked language model head, or with a classifier where `heads` has
-        none; ConfigError for a head that wants pairs of segments."""
+        """A randomly initialised network with a masked language model head, or with a classifier if `heads` has none;
+        ConfigError for a head for segment pairs."""
         from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertForSequenceClassification
 
         from lmctl.model.encoders import ModernBertEncoder, no_pair_head

@@ -1,8 +1,8 @@
-"""How long a row may be for an architecture, asked of the network itself: its tables of positions, wherever they are.
+"""Maximum sequence length of an architecture, read from the network's position embedding tables.
 
-Some architectures begin to count behind the number of their padding (all of RoBERTa's kind), some two rows into their
-table (OPT, BART), some know distances only and take rows of any length (T5, BLOOM). Lists of their names are never
-complete; their tables say it.
+Some architectures start counting after the id of the padding token (RoBERTa and its relatives), some at row 2 of the
+table (OPT, BART), some have relative positions and accept any length (T5, BLOOM). A list of architectures would never
+be complete; the tables are.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from torch import nn
 
 _TABLE = re.compile(r"pos|^wpe$")
-"""In the names of tables with a vector per position; distances (`relative_...`, `rel_...`) are something else."""
+"""Matches names of position embedding tables; relative positions (`relative_...`, `rel_...`) do not count."""
 
 
 def positions(network: nn.Module, config: Any) -> int | None:
-    """The longest row that `network`, whose transformers config this is, takes; None: any. It may be on torch's meta
+    """The longest row that `network`, with this transformers config, accepts; None: any. It may be on torch's meta
     device: no weight is read."""
-    found = [rows for name, module in network.named_modules() if (rows := _rows(name.rpartition(".")[2], module))]
-    said = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(said, int) and said > 0:
-        found.append(said)
+    found = [rows for name, module in network.named_modules() if (rows := _table_rows(name.rpartition(".")[2], module))]
+    configured = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(configured, int) and configured > 0:
+        found.append(configured)
     return min(found, default=None)
 
 
 def outlined_positions(config: Any) -> int | None:
-    """The same of an architecture without weights."""
+    """As `positions`, for a config, without weights."""
     import torch
     from transformers import AutoModel
 
@@ -36,8 +36,8 @@ def outlined_positions(config: Any) -> int | None:
         return positions(AutoModel.from_config(config), config)
 
 
-def _rows(name: str, module: Any) -> int | None:
-    """Rows of a table of positions that can be used; None for any other module."""
+def _table_rows(name: str, module: Any) -> int | None:
+    """Usable rows of a position embedding table; None for any other module."""
     from torch import nn
 
     is_table = isinstance(module, nn.Embedding) or hasattr(module, "padding_idx")

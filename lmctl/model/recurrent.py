@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecurrentLM(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
+    """LSTM or GRU language model spec: sizes and dropout; the vocabulary comes from the tokenizer. Rows of any
+    length."""
 
     layers: int
     hidden: int
@@ -33,7 +34,7 @@ class RecurrentLM(ModelSpec):
     max_positions: ClassVar[int | None] = None
     carries_state: ClassVar[bool] = True
     linear_layers: ClassVar[bool] = False
-    """Whether there are any besides heads: precisions that work on them ask."""
+    """Whether it has linear layers besides heads, which some precisions need."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("layers", "hidden"), ("dropout", "embedding_dropout", "weight_drop"))
@@ -44,7 +45,7 @@ class RecurrentLM(ModelSpec):
         return (self.dropout, self.embedding_dropout, self.weight_drop)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentNetwork:
-        """A freshly initialised network; ConfigError without a language model head."""
+        """A randomly initialised network; ConfigError without a language model head."""
         from lmctl.model.rnn.language_model import RecurrentLMConfig, RecurrentLMForCausalLM
         from lmctl.model.rnn.networks import RecurrentNetwork
 

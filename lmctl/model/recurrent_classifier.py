@@ -1,4 +1,4 @@
-"""Bidirectional LSTMs and GRUs that classify (Conneau et al. 2017, InferSent), trained from scratch."""
+"""Bidirectional LSTM and GRU classifiers (Conneau et al. 2017, InferSent), trained from scratch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ POOLINGS = ("max", "mean", "last")
 
 @dataclass(frozen=True)
 class BiLSTM(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer. Rows may be of any length."""
+    """BiLSTM or BiGRU classifier spec: sizes and dropout; the vocabulary comes from the tokenizer. Rows of any
+    length."""
 
     layers: int
     hidden: int
@@ -44,7 +45,7 @@ class BiLSTM(ModelSpec):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentClassifierNetwork:
-        """A freshly initialised network; ConfigError for a head that predicts text."""
+        """A randomly initialised network; ConfigError for a language model head."""
         from lmctl.model.rnn.classifier import RecurrentClassifierConfig, RecurrentForSequenceClassification
         from lmctl.model.rnn.networks import RecurrentClassifierNetwork, refuse_language
 

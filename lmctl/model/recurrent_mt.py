@@ -19,7 +19,8 @@ ATTENTIONS = ("bahdanau", "luong")
 
 @dataclass(frozen=True)
 class RecurrentMT(ModelSpec):
-    """Size and regularisation; the vocabulary of both sides comes from the tokenizer. Rows may be of any length."""
+    """Recurrent encoder-decoder spec: sizes and dropout; the vocabulary of both sides comes from the tokenizer. Rows of
+    any length."""
 
     layers: int
     decoder_layers: int
@@ -44,7 +45,7 @@ class RecurrentMT(ModelSpec):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> RecurrentSeq2Seq:
-        """A freshly initialised network; ConfigError for classifiers."""
+        """A randomly initialised network; ConfigError for classifiers."""
         from lmctl.model.rnn.networks import RecurrentSeq2Seq
         from lmctl.model.rnn.seq2seq import RecurrentForConditionalGeneration, RecurrentSeq2SeqConfig
 

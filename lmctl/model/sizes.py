@@ -1,4 +1,4 @@
-"""Rules about sizes that all architectures share."""
+"""Validation of sizes, shared by all architectures."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def check_sizes(spec: Any, counts: tuple[str, ...], shares: tuple[str, ...]) -> 
 
 
 def check_heads(hidden: int, heads: int) -> None:
-    """ValueError unless attention heads share the width evenly."""
+    """ValueError unless the number of heads divides the width."""
     if hidden % heads:
         raise ValueError(f"hidden must be a multiple of heads, got {hidden} and {heads}")
 
 
 def check_cell(cell: str) -> None:
-    """ValueError unless `cell` is one that recurrent networks are made of."""
+    """ValueError unless `cell` is a supported recurrent cell."""
     if cell not in ("lstm", "gru"):
         raise ValueError(f"cell must be lstm or gru, got {cell!r}")
 
 
 def rounded(size: int, multiple: int) -> int:
-    """`size`, up to the next `multiple`."""
+    """`size` rounded up to a multiple of `multiple`."""
     return -(-size // multiple) * multiple

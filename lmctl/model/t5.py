@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class T5(ModelSpec):
-    """Size and regularisation; the vocabulary comes from the tokenizer. Positions are relative: rows of any length."""
+    """T5 spec: sizes and dropout; the vocabulary comes from the tokenizer. Relative positions: rows of any length."""
 
     layers: int
     decoder_layers: int
@@ -42,7 +42,7 @@ class T5(ModelSpec):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Seq2Seq:
-        """A freshly initialised network; ConfigError for classifiers."""
+        """A randomly initialised network; ConfigError for classifiers."""
         from transformers import T5Config, T5ForConditionalGeneration
 
         from lmctl.model.network import Seq2Seq

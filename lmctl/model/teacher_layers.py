@@ -1,4 +1,4 @@
-"""`model=teacher_layers`: the teacher's architecture with fewer layers (in all else its config)."""
+"""`model=teacher_layers`: the teacher's architecture with fewer layers (all else as in its config)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TeacherLayers(ModelSpec):
-    """A student made after its teacher."""
+    """A student with the architecture of its teacher."""
 
     teacher: Places = field(metadata=MAY_CHANGE)
     """A run directory, a model directory or a hub id; of several the first."""
     layers: Optional[int] = None
-    """None: as many as `keep` lists."""
+    """Number of layers; None: as many as `keep` lists."""
     decoder_layers: Optional[int] = None
-    """Of a seq2seq model; None: as many as `layers`."""
+    """Number of decoder layers of a seq2seq model; None: as many as `layers`."""
     keep: Any = "uniform"
-    """Which ones: uniform, first, last or a list. Layers of several kinds keep theirs."""
+    """Which layers: uniform, first, last or a list. Layers of several kinds keep their kind."""
     dropout: Optional[float] = None
-    """None: the teacher's."""
+    """Dropout rate; None: the teacher's."""
 
     def __post_init__(self) -> None:
         if not self.teacher:
@@ -54,12 +54,12 @@ class TeacherLayers(ModelSpec):
 
     @cached_property
     def whole(self) -> TeacherModel:
-        """The teacher, with all its layers."""
+        """The teacher with all its layers."""
         return TeacherModel(self.tokenizer_path)
 
     @cached_property
     def config(self) -> Any:
-        """Its transformers config, cut down."""
+        """Its transformers config with fewer layers."""
         from lmctl.model.copy_layers import cut
 
         config = deepcopy(self.whole.config)
@@ -83,7 +83,7 @@ class TeacherLayers(ModelSpec):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> TransformerNetwork:
-        """The network, freshly initialised."""
+        """The network, randomly initialised."""
         from lmctl.model.loading import outline
 
         return outline(self.whole.artifact.asked, self.config, vocabulary, heads, self.dropout)

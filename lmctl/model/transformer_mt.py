@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformerMT(ModelSpec):
-    """Size and regularisation; the vocabulary of both languages comes from the tokenizer."""
+    """Transformer translation spec: sizes and dropout; the vocabulary of both languages comes from the tokenizer."""
 
     layers: int
     decoder_layers: int
@@ -40,7 +40,7 @@ class TransformerMT(ModelSpec):
         return (self.dropout, self.attention_dropout)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> Seq2Seq:
-        """A freshly initialised network; ConfigError for classifiers."""
+        """A randomly initialised network; ConfigError for classifiers."""
         from transformers import MarianConfig, MarianMTModel
 
         from lmctl.model.network import Seq2Seq
@@ -60,7 +60,7 @@ class TransformerMT(ModelSpec):
             attention_dropout=self.attention_dropout,
             activation_function="relu",
             scale_embedding=True,
-            init_std=self.hidden**-0.5,  # so that scaled embeddings have variance 1
+            init_std=self.hidden**-0.5,  # scaled embeddings then have variance 1
             share_encoder_decoder_embeddings=True,
             tie_word_embeddings=True,
             pad_token_id=vocabulary.pad,

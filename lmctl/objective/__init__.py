@@ -1,1 +1,1 @@
-"""Group `objective`: what the network is asked to predict, and how rows of text are made into that question."""
+"""Group `objective`: training objectives: the targets, and how rows of text are collated into batches with them."""

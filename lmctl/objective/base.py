@@ -1,4 +1,4 @@
-"""The contract of the group `objective`: what is predicted from what."""
+"""Base classes of the group `objective`: what is predicted from which rows."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Material:
-    """All that the examples of a task are made of."""
+    """Everything that the examples of a task are made from."""
 
     task: str
     store: TokenStore
     vocabulary: Vocabulary
     family: Family
     seq_len: int
-    """Positions per row, special pieces included; on either side, where there are two."""
+    """Sequence length: positions per row, special tokens included; of each side of an encoder-decoder."""
     batch_rows: int = 1
-    """Rows of the task in one optimiser step: as many tracks where state is carried from row to row."""
+    """Rows of the task per optimiser step; the number of tracks where state is carried from row to row."""
     rewrite: Rewrite | None = None
 
 
 class Examples(ABC):
-    """The rows that an objective makes of its material."""
+    """The training rows that an objective makes from its material."""
 
     material: Material
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """int64 [len]: positions of each row; rows of similar length are then put side by side. None: all alike."""
+        """int64 [len]: length of each row, for bucketing by length. None: all equal."""
         return None
 
     @property
     def tracks(self) -> int | None:
-        """Where rows must come in the order of their numbers, in every epoch, because each goes on where the one before
-        it in its track ended: how many tracks there are; row r is of track r % `tracks`. None: in any order."""
+        """Number of tracks if rows must be read in order in every epoch, because each continues the row before it in
+        its track; row r is in track r % `tracks`. None: rows may be shuffled."""
         return None
 
     @abstractmethod
@@ -57,72 +57,73 @@ class Examples(ABC):
     @property
     @abstractmethod
     def tokens_per_row(self) -> float:
-        """Mean number of real tokens of a row as `collate` makes it, for mixing tasks by tokens; augmentation need not
-        be counted."""
+        """Mean number of tokens of a row without padding, for mixing tasks by tokens; augmentation need not be
+        included."""
 
     @abstractmethod
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
-        """Rows int64 [R], each as it is in its own epoch (int64 [R]); all randomness comes from `draws`."""
+        """Collate rows int64 [R] of epochs int64 [R] into a batch; all random numbers come from `draws`."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The hidden states from which one head answers the targets of one term."""
+    """Hidden states and labels of one loss term, before the head is applied."""
 
     head: str
-    """The network's head that answers."""
+    """The name of the network's head."""
     hidden: Tensor
-    """[N, H]: states at the targets."""
+    """[N, H]: hidden states at the targets."""
     labels: Tensor
-    """The right answers, as in `Targets`."""
+    """The labels, as in `Targets`."""
     inputs: Mapping[str, Tensor]
-    """What was encoded, so that a teacher can be asked about exactly the same."""
+    """The network's inputs, so that a teacher can encode the same."""
     at: Tensor | None
-    """int64 [N]: flattened positions that the states were read at; None: one summary of each row."""
+    """int64 [N]: flattened positions of the hidden states; None: one pooled state per row."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of one batch of targets, before it is averaged."""
+    """A metric of one batch, as a sum and a count that are added up over batches."""
 
     sum: Any
-    """Summed over the targets: a scalar, or a tensor of any shape that `finish` makes one number of."""
+    """Sum over the targets: a scalar, or a tensor that `finish` reduces."""
     count: float
     """Number of targets."""
     higher_is_better: bool
     share: bool = False
-    """Whether every target counts 0 or 1, so that the mean is a share of trials."""
+    """Whether every target counts 0 or 1, so that the mean is a binomial proportion."""
     finish: Callable[[np.ndarray], float] | None = None
-    """What makes the figure of the mean over all targets, float64 of the shape of `sum`; a function of a module."""
+    """Final function from the mean over all targets, float64 of the shape of `sum`, to a number; a module-level
+    function (picklable)."""
 
 
 LOSS = "loss"
-"""The name among metrics of what is minimised; it is reported under the name of its term."""
+"""Name of the loss among the metrics; it is reported under the name of its term."""
 
 
 class Objective(Component):
-    """Group `objective`: what is predicted from what.
+    """Group `objective`: a training objective.
 
-    It calls no head for a loss, divides by nothing, and knows of no chunks, adversaries or teachers: see
+    It applies no head for a loss, divides by nothing, and knows of no chunks, adversaries or teachers: see
     `lmctl.train.learner`.
     """
 
     carries_state: ClassVar[bool] = False
-    """Whether its network carries a state from row to row."""
+    """Whether its network carries a hidden state from row to row."""
     pairs_sentences: ClassVar[bool] = False
-    """Whether nothing can be made of documents of one sentence."""
+    """Whether it needs documents of more than one sentence."""
 
     needs_generator: ClassVar[bool] = False
     """Whether its network has a generator beside it."""
 
     @property
     def end_of(self) -> str:
-        """What of a text [SEP] closes: "document" or "sentence"."""
+        """Where [SEP] marks an end: after each "document" or "sentence"."""
         return "document"
 
     @property
     def separate_documents(self) -> bool:
-        """Whether documents that share a row see nothing of each other."""
+        """Whether attention between documents packed in one row is masked."""
         return False
 
     @property
@@ -132,29 +133,29 @@ class Objective(Component):
 
     @property
     def label_kind(self) -> LabelKind | None:
-        """What the labels of its rows are, which are asked about as a whole; None where it reads none."""
+        """The kind of the labels of whole rows; None if it uses no labels."""
         return None
 
     @property
     @abstractmethod
     def reads(self) -> Kind:
-        """The kind of rows it is made of."""
+        """The kind of rows that it needs."""
 
     @property
     @abstractmethod
     def families(self) -> tuple[Family, ...]:
-        """The families of networks that can learn it."""
+        """The network families that it can train."""
 
     @abstractmethod
     def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
-        """The heads the network needs and how many outputs each has: "mlm", "lm" and "generator" [V], "pair" [2], "rtd"
-        [1], a head named after the task [number of classes]. `store` is the training split."""
+        """The heads that the network needs, with their numbers of outputs: "mlm", "lm" and "generator" [V], "pair" [2],
+        "rtd" [1], a head named after the task [number of classes]. `store` is the training split."""
 
     @abstractmethod
     def examples(self, material: Material) -> Examples: ...
 
     def head(self, task: str, term: str) -> str:
-        """The head that answers the targets of `term`."""
+        """The head of `term`."""
         return term
 
     def weight(self, term: str) -> float:
@@ -163,8 +164,8 @@ class Objective(Component):
         return 1.0
 
     def predict(self, network: Network, batch: Batch) -> dict[str, Prediction]:
-        """One prediction per term of `batch.targets`, in that order; here from one pass of the network over the inputs,
-        at the targets of all terms."""
+        """One prediction per term of `batch.targets`, in that order; by default from one forward pass, at the targets
+        of all terms."""
         import torch
 
         rows = self.label_kind is not None
@@ -178,15 +179,15 @@ class Objective(Component):
         }
 
     def loss(self, term: str, logits: Tensor, labels: Tensor) -> Tensor:
-        """What is minimised, *summed* over the targets, in nats (squared error for numbers); here the cross-entropy of
-        logits [N, C], taken in float32, against labels int64 [N]."""
+        """The loss *summed* over the targets, in nats (squared error for regression); by default cross-entropy of
+        logits [N, C], in float32, against labels int64 [N]."""
         import torch.nn.functional as F
 
         return F.cross_entropy(logits.float(), labels, reduction="sum")
 
     def metrics(self, term: str, logits: Tensor, labels: Tensor) -> dict[str, Metric]:
-        """What a validation reports: `LOSS`, and whatever else can be summed over the targets of `term`. Here the share
-        of them that have the highest logit."""
+        """Validation metrics: `LOSS`, and others that are sums over the targets of `term`. By default top-1
+        accuracy."""
         right = (logits.argmax(dim=-1) == labels).sum()
         return {
             LOSS: Metric(self.loss(term, logits, labels), len(labels), higher_is_better=False),
@@ -195,6 +196,5 @@ class Objective(Component):
 
     @abstractmethod
     def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
-        """The same metrics, or some of them, for the best guess that never looks at the text. `train` is the training
-        split, but its labels are those of the rows that are validated on: no one answer for all of them is better than
-        theirs."""
+        """The same metrics, or some of them, of the best constant guess, which ignores the text. `train` is the
+        training split with the labels of the validation rows: no constant guess is better on these."""

@@ -1,4 +1,4 @@
-"""Classifying or rating texts and pairs of texts."""
+"""Classification and regression of texts and text pairs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, padding_mask, rectangle
+from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, pad_rows, padding_mask
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
@@ -63,7 +63,7 @@ class Classify(Objective):
         return {LOSS: loss} | label_scores.METRICS[self.labels](logits.float(), labels)
 
     def baseline(self, term: str, labels: Tensor, train: TokenStore) -> dict[str, Metric]:
-        """Always the same guess: the labels as often as they are in `train`, or their mean."""
+        """The constant guess: label frequencies in `train`, or their mean."""
         import torch
 
         assert train.labels is not None
@@ -90,7 +90,7 @@ class LabelledRows(Examples):
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """int64 [D]: positions of each row."""
+        """int64 [D]: length of each row."""
         texts = text_lengths(self.material)
         return np.minimum(texts.sum(axis=1) + texts.shape[1] + 1, self.material.seq_len)
 
@@ -114,8 +114,8 @@ class LabelledRows(Examples):
 def framed_rows(
     rows: list[list[np.ndarray]], vocabulary: Vocabulary, seq_len: int, segments: bool
 ) -> tuple[dict[str, Tensor], np.ndarray]:
-    """The inputs of rows of one text or two, each int64 [n], cut to `seq_len` positions, and their lengths int64 [R];
-    with `segments` the second text of a pair is marked as such."""
+    """Inputs for rows of one text or two, each int64 [n], truncated to `seq_len` positions, and their lengths int64
+    [R]; with `segments` the second text of a pair has token type 1."""
     import torch
 
     sep = np.array([vocabulary.sep])
@@ -124,7 +124,7 @@ def framed_rows(
         texts = longest_first(row, seq_len - 1 - len(row))
         framed.append(np.concatenate([[vocabulary.cls], *(part for text in texts for part in (text, sep))]))
         seconds.append(len(texts[0]) + 2)
-    ids, lengths = rectangle(framed, vocabulary.pad)
+    ids, lengths = pad_rows(framed, vocabulary.pad)
     inputs = {"input_ids": torch.from_numpy(ids)} | padding_mask("attention_mask", lengths, ids.shape[1])
     if segments and len(rows[0]) == 2:
         places = np.arange(ids.shape[1])
@@ -134,8 +134,8 @@ def framed_rows(
 
 
 def longest_first(texts: list[np.ndarray], room: int) -> list[np.ndarray]:
-    """Texts cut at their ends to `room` pieces together, always from the longer one: as `truncation="longest_first"`
-    of Hugging Face's fast tokenizers. What is odd goes to the longer text, to the second if they are equal."""
+    """Truncate texts to `room` tokens together, always the longer one: as `truncation="longest_first"` of Hugging
+    Face's fast tokenizers. An odd token goes to the longer text, to the second if they are equal."""
     if len(texts) == 1:
         return [texts[0][:room]]
     a, b = texts

@@ -1,8 +1,8 @@
 """Causal language modelling on packed documents (GPT; no attention across documents as in Zhao et al. 2024).
 
-The corpus is one stream, every document closed by [SEP], cut into full rows: nothing is padded. The [SEP] between
-two documents belongs to the second one, whose beginning it marks; a document sees nothing of its neighbours in the
-row, and its positions count from its own beginning.
+The corpus is one stream, every document ended by [SEP], cut into full rows without padding. The [SEP] between two
+documents belongs to the second one, whose start it marks; attention does not cross documents, and positions are counted
+from the start of the document.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CausalLM(Objective):
-    """Predict every next piece."""
+    """Next-token prediction."""
 
     separate_documents: bool = True
 
@@ -66,8 +66,8 @@ class NextPieceRows(Examples):
 def next_piece_batch(
     material: Material, ids: np.ndarray, lengths: np.ndarray, separate_documents: bool, first: np.ndarray | int = 0
 ) -> Batch:
-    """A batch that predicts every next piece of `ids` int64 [R, L + 1], of whose rows the first `lengths` int64 [R]
-    pieces are real, from position `first` on (int64 [R], or the same in all rows)."""
+    """A batch for next-token prediction of `ids` int64 [R, L + 1]; of each row the first `lengths` int64 [R] tokens are
+    no padding. Targets start at position `first` (int64 [R], or the same in all rows)."""
     import torch
 
     inputs, labels = ids[:, :-1], ids[:, 1:]
@@ -79,15 +79,15 @@ def next_piece_batch(
         batch |= {"documents": torch.from_numpy(documents), "position_ids": torch.from_numpy(positions)}
     elif not real.all():
         batch["attention_mask"] = torch.from_numpy(real)
-    asked = real & (np.arange(inputs.shape[1]) >= np.reshape(first, (-1, 1)))
-    positions = np.flatnonzero(asked)
+    predicted = real & (np.arange(inputs.shape[1]) >= np.reshape(first, (-1, 1)))
+    positions = np.flatnonzero(predicted)
     targets = Targets(torch.from_numpy(positions), torch.from_numpy(labels.reshape(-1)[positions]))
     return Batch(material.task, batch, {"lm": targets}, int(real.sum()))
 
 
 def separate(begins: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of documents within their row, int64 [R, L], -1 where it is not `real`; and places within documents,
-    int64 [R, L]. A document starts where `begins` bool [R, L] is set, and at the beginning of the row."""
+    """Document indices within each row, int64 [R, L], -1 where not `real`; and positions within documents, int64 [R,
+    L]. A document starts where `begins` bool [R, L] is set, and at the start of the row."""
     starts = begins.copy()
     starts[:, 0] = True
     places = np.arange(begins.shape[1])

@@ -1,9 +1,8 @@
-"""Restoring removed spans of text.
+"""Span denoising: restore removed spans of text (T5's span corruption, BART's text infilling).
 
-`style: t5` (Raffel et al. 2020, section 3.1.4): every removed span is replaced by a sentinel of its own, and the
-target is the removed text, each span behind its sentinel. `style: bart` (Lewis et al. 2020, section 2.2, "text
-infilling"): every span, its length drawn from a Poisson distribution, is replaced by one [MASK], and the target is
-the whole text.
+`style: t5` (Raffel et al. 2020, section 3.1.4): every removed span is replaced by a sentinel of its own, and the target
+is the removed text, each span after its sentinel. `style: bart` (Lewis et al. 2020, section 2.2, "text infilling"):
+every span, its length drawn from a Poisson distribution, is replaced by one [MASK], and the target is the whole text.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, rectangle
+from lmctl.core.batch import Batch, Family, Kind, pad_rows
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
 from lmctl.core.token_store import TokenStore
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 STYLES = ("t5", "bart")
 SENTINELS = 100
-"""As many as T5 has."""
+"""Number of sentinel tokens, as in T5."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class CorruptedRows(Examples):
         ]
         pad = self.material.vocabulary.pad
         return seq2seq_batch(
-            self.material, *rectangle([source for source, _ in pairs], pad), *rectangle([t for _, t in pairs], pad)
+            self.material, *pad_rows([source for source, _ in pairs], pad), *pad_rows([t for _, t in pairs], pad)
         )
 
     def _corrupted(self, pieces: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -108,31 +107,31 @@ class CorruptedRows(Examples):
 def span_mask(
     length: int, rate: float, mean_span: float, most_spans: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """bool [length]: what is removed. round(rate * length) pieces in round(that / mean_span) spans (at least one of
-    each), spans and gaps cut at random, a gap first (`random_spans_noise_mask` of T5)."""
+    """bool [length]: the removed positions: round(rate * length) tokens in round(that / mean_span) spans (at least one
+    of each), with random span and gap lengths, starting with a gap (`random_spans_noise_mask` of T5)."""
     if length < 2:
         return np.zeros(length, dtype=bool)
     noise = min(max(round(length * rate), 1), length - 1)
     spans = min(max(round(noise / mean_span), 1), noise, length - noise, most_spans)
-    gaps, holes = _parts(length - noise, spans, generator), _parts(noise, spans, generator)
+    gaps, holes = _random_composition(length - noise, spans, generator), _random_composition(noise, spans, generator)
     return np.repeat(np.tile([False, True], spans), np.stack([gaps, holes], axis=1).ravel())
 
 
-def _parts(total: int, parts: int, generator: np.random.Generator) -> np.ndarray:
-    """int64 [parts]: `total` cut into parts of at least 1, every way equally likely."""
+def _random_composition(total: int, parts: int, generator: np.random.Generator) -> np.ndarray:
+    """int64 [parts]: a uniformly random composition of `total` into parts of at least 1."""
     cuts = np.sort(generator.choice(total - 1, size=parts - 1, replace=False)) + 1
     return np.diff(np.concatenate([[0], cuts, [total]]))
 
 
 def sentinelled(pieces: np.ndarray, noise: np.ndarray, sentinels: np.ndarray) -> np.ndarray:
-    """`pieces` with the i-th run of `noise` replaced by the i-th sentinel."""
+    """`pieces` with the i-th span of `noise` replaced by the i-th sentinel."""
     starts = noise & ~np.concatenate([[False], noise[:-1]])
     replaced = np.where(starts, sentinels[np.maximum(starts.cumsum() - 1, 0)], pieces)
     return replaced[~noise | starts]
 
 
 def removed(pieces: np.ndarray, noise: np.ndarray, sentinels: np.ndarray) -> list[np.ndarray]:
-    """The removed runs, each behind its sentinel, and one sentinel more at the end."""
+    """The removed spans, each after its sentinel, and a final sentinel."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], noise, [False]]).astype(np.int8)))
     parts = []
     for number, (begin, end) in enumerate(edges.reshape(-1, 2)):
@@ -141,11 +140,11 @@ def removed(pieces: np.ndarray, noise: np.ndarray, sentinels: np.ndarray) -> lis
 
 
 def infill(pieces: np.ndarray, rate: float, mean_span: float, mask: int, generator: np.random.Generator) -> np.ndarray:
-    """`pieces` int64 [n] without round(rate * n) of them (one at least), each removed span replaced by one `mask`.
+    """`pieces` int64 [n] without round(rate * n) of them (at least one), each removed span replaced by one `mask`.
 
-    Lengths are drawn first, from Poisson(mean_span), until they cover what is to be removed (the last one is cut); then
-    the spans are placed, every arrangement of kept pieces and masks equally likely. An empty span is a mask put in.
-    (`add_whole_word_mask` of fairseq, but for spans that overlap there and so remove less.)
+    Span lengths are drawn from Poisson(mean_span) until they cover the number to remove (the last one is cut); then the
+    spans are placed, every arrangement of kept tokens and masks equally likely. An empty span inserts a mask.
+    (`add_whole_word_mask` of fairseq, except that spans overlap there and so remove less.)
     """
     wanted = max(1, round(rate * len(pieces)))
     lengths = _poisson_spans(wanted, mean_span, generator)

@@ -1,4 +1,4 @@
-"""Metrics of labels from sums over rows, so that nothing has to be kept of a row."""
+"""Classification and regression metrics from sums over rows, so that no single row has to be stored."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def of_class(logits: Tensor, labels: Tensor) -> dict[str, Metric]:
-    """Logits [R, C] against int64 [R]: accuracy, macro-averaged F1 and Matthews' correlation, the last two from the
-    confusion matrix [C, C] (true, guessed)."""
+    """Single-label metrics of logits [R, C] and labels int64 [R]: accuracy, macro F1 and Matthews correlation, the last
+    two from the confusion matrix [C, C] (true, predicted)."""
     import torch
 
     classes, guesses = logits.shape[-1], logits.argmax(dim=-1)
@@ -28,8 +28,8 @@ def of_class(logits: Tensor, labels: Tensor) -> dict[str, Metric]:
 
 
 def of_classes(logits: Tensor, labels: Tensor) -> dict[str, Metric]:
-    """Logits [R, C] against zeros and ones [R, C]: the share of rows with every class right; F1 averaged over classes,
-    and of all of them together, from hits, misses and false alarms [3, C]."""
+    """Multi-label metrics of logits [R, C] and zeros and ones [R, C]: share of rows with every class correct; macro and
+    micro F1, from true positives, false negatives and false positives [3, C]."""
     import torch
 
     guesses, true = logits > 0, labels > 0.5
@@ -43,7 +43,8 @@ def of_classes(logits: Tensor, labels: Tensor) -> dict[str, Metric]:
 
 
 def of_number(logits: Tensor, labels: Tensor) -> dict[str, Metric]:
-    """Predictions [R, 1] against numbers [R]: Pearson's correlation, from the sums of x, y, xx, yy and xy, [5]."""
+    """Regression metrics of predictions [R, 1] and numbers [R]: Pearson correlation, from the sums of x, y, xx, yy and
+    xy, [5]."""
     import torch
 
     x, y = logits.squeeze(-1).double(), labels.double()
@@ -59,14 +60,14 @@ METRICS: dict[str, Callable[[Tensor, Tensor], dict[str, Metric]]] = {
 
 
 def macro_f1(matrix: np.ndarray) -> float:
-    """F1 averaged over the classes that occur, from a confusion matrix [C, C] (true, guessed)."""
+    """F1 averaged over the classes that occur, from a confusion matrix [C, C] (true, predicted)."""
     both = matrix.sum(axis=0) + matrix.sum(axis=1)
     return float((2 * matrix.diagonal()[both > 0] / both[both > 0]).mean())
 
 
 def matthews(matrix: np.ndarray) -> float:
-    """Matthews' correlation coefficient for several classes (Gorodkin 2004), from a confusion matrix [C, C]; 0 if all
-    rows are of one class, or all guesses."""
+    """Matthews correlation coefficient for several classes (Gorodkin 2004), from a confusion matrix [C, C]; 0 if all
+    rows or all predictions are of one class."""
     true, guessed = (matrix.sum(axis=axis, dtype=np.float64) for axis in (1, 0))
     rows = guessed.sum()
     spread = (rows * rows - guessed @ guessed) * (rows * rows - true @ true)
@@ -74,14 +75,15 @@ def matthews(matrix: np.ndarray) -> float:
 
 
 def macro_f1_of_hits(hits: np.ndarray) -> float:
-    """F1 averaged over classes, from hits, misses and false alarms [3, C]; a class without any of them counts 0."""
+    """Macro F1 from true positives, false negatives and false positives [3, C]; a class without any of them counts
+    0."""
     tp, fn, fp = hits
     both = 2 * tp + fn + fp
     return float(np.divide(2 * tp, both, out=np.zeros(len(tp)), where=both > 0).mean())
 
 
 def micro_f1_of_hits(hits: np.ndarray) -> float:
-    """F1 of all classes together, from the same."""
+    """Micro F1 from true positives, false negatives and false positives [3, C]."""
     tp, fn, fp = hits.sum(axis=1)
     return float(2 * tp / max(2 * tp + fn + fp, 1e-12))
 

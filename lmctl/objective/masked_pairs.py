@@ -1,4 +1,4 @@
-"""Masked language modelling together with one question about each pair of segments: two terms on the same rows."""
+"""Masked language modelling together with a binary classification of segment pairs: two loss terms on the same rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskedPairObjective(Objective):
-    """What next-sentence prediction and sentence order have in common."""
+    """Base class of masked language modelling with next-sentence or sentence-order prediction."""
 
     mask_rate: float = 0.15
     whole_words: bool = False
@@ -33,7 +33,7 @@ class MaskedPairObjective(Objective):
 
     pairs_sentences = True
     term: ClassVar[str]
-    """Name of the question about the pair."""
+    """Name of the loss term of the pair."""
     reads: ClassVar[Kind] = "documents"
     families: ClassVar[tuple[Family, ...]] = ("encoder",)
 
@@ -45,7 +45,7 @@ class MaskedPairObjective(Objective):
 
     @abstractmethod
     def pairs(self, material: Material) -> Pairs:
-        """The pairs before masking, with the answers."""
+        """The labelled pairs before masking."""
 
     def heads(self, task: str, store: TokenStore, vocabulary: Vocabulary) -> dict[str, int]:
         return {"mlm": vocabulary.size, "pair": 2}
@@ -84,8 +84,8 @@ class MaskedPairs(Examples):
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         import torch
 
-        # One line of numbers per row, laid out for the longest row there can be: what a row draws must not depend
-        # on how long the other rows of its micro-batch are.
+        # Each row draws as many numbers as the longest possible row needs: its draws must not depend on how long the
+        # other rows of its micro-batch are.
         widest, vocabulary = self.material.seq_len, self.material.vocabulary
         uniforms = draws.uniforms(epochs, rows, DRAWS_PER_ROW + widest + DRAWS_PER_POSITION * widest)
         pair, mask = np.split(uniforms, [DRAWS_PER_ROW + widest], axis=1)

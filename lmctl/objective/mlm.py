@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskedLM(Objective):
-    """Predict the masked pieces of full rows of text."""
+    """Predict the masked tokens of full rows of text."""
 
     mask_rate: float = 0.15
     whole_words: bool = False

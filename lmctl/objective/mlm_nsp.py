@@ -1,4 +1,5 @@
-"""BERT's pre-training: masked words and next-sentence prediction on the same pairs (Devlin et al. 2019, 3.1)."""
+"""BERT's pre-training: masked language modelling and next-sentence prediction on the same pairs (Devlin et al. 2019,
+section 3.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from lmctl.objective.pairs import NextSentencePairs, Pairs
 
 @dataclass(frozen=True)
 class MaskedLMAndNextSentence(MaskedPairObjective):
-    """Two terms on each pair of segments: its masked pieces, and whether B follows A."""
+    """Two terms on each pair of segments: its masked tokens, and whether B follows A."""
 
     term: ClassVar[str] = "nsp"
 

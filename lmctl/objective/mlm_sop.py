@@ -1,7 +1,7 @@
-"""ALBERT's pre-training: masked words and sentence order on the same pairs (Lan et al. 2020, section 3.1).
+"""ALBERT's pre-training: masked language modelling and sentence-order prediction on the same pairs.
 
-Both segments come from the same text, so their order cannot be told from their topics, as whether B belongs to A
-at all mostly can.
+Lan et al. 2020, section 3.1. Both segments come from the same text, so their order cannot be predicted from the topic,
+as next-sentence labels mostly can.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lmctl.objective.pairs import Pairs, SentenceOrderPairs
 
 @dataclass(frozen=True)
 class MaskedLMAndSentenceOrder(MaskedPairObjective):
-    """Two terms on each pair of segments: its masked pieces, and whether A and B have changed places."""
+    """Two terms on each pair of segments: its masked tokens, and whether A and B are swapped."""
 
     term: ClassVar[str] = "sop"
 

@@ -1,7 +1,7 @@
-"""Rows without padding: the corpus as one stream, cut into full rows (Liu et al. 2019, "full sentences").
+"""Packing: the corpus as one stream, cut into full rows without padding (Liu et al. 2019, "full sentences").
 
-The stream is every document in turn, each closed by one [SEP]; row i is `[CLS] stream[i * b : (i + 1) * b] [SEP]`.
-Where the cuts fall moves from epoch to epoch, so that no piece is always at the edge of its row.
+The stream is all documents in order, each ended by one [SEP]; row i is `[CLS] stream[i * b : (i + 1) * b] [SEP]`. The
+cuts are shifted in every epoch, so that no token is always at the edge of its row.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class PackedRows:
-    """Random access to rows of `width` pieces of the stream, with nothing put around them."""
+    """Random access to rows of `width` tokens of the stream, without special tokens around them."""
 
     def __init__(self, store: TokenStore, vocabulary: Vocabulary, width: int) -> None:
         self.store, self.vocabulary, self.width = store, vocabulary, width
         documents = len(store.documents) - 1
         self.starts = store.document_starts + np.arange(documents + 1)
-        """int64 [D + 1]: where each document begins in the stream; d separators come before document d."""
+        """int64 [D + 1]: start of each document in the stream; d separators come before document d."""
         self.total = int(self.starts[-1])
         self.count = max(1, (self.total - width + 1) // width)
         self.slack = max(0, min(width - 1, self.total - self.count * width))
-        """By how many positions the rows may be moved."""
+        """Largest shift of the rows in positions."""
 
     def __len__(self) -> int:
         return self.count
@@ -45,8 +45,8 @@ class PackedRows:
     def gather(
         self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: CounterRng
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows, int64 [R, width], and how many pieces of each are real, int64 [R]: an augmentation may leave
-        fewer, and the rest is padding."""
+        """The rows, int64 [R, width], and their lengths without padding, int64 [R]: an augmentation may shorten a row,
+        and the rest is padding."""
         ids = self.stream(rows, epochs)
         lengths = np.full(len(ids), ids.shape[1])
         if rewrite is not None:
@@ -70,13 +70,13 @@ class FullRows:
 
     @property
     def body(self) -> int:
-        """Pieces of the stream in one row."""
+        """Tokens of the stream in one row."""
         return self.packed.width
 
     def gather(
         self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: CounterRng
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `PackedRows.gather`, special pieces included."""
+        """As `PackedRows.gather`, special tokens included."""
         body, lengths = self.packed.gather(rows, epochs, rewrite, draws)
         ids = np.full((len(body), body.shape[1] + 2), self.vocabulary.pad, dtype=np.int64)
         ids[:, 0], ids[:, 1:-1] = self.vocabulary.cls, body

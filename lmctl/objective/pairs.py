@@ -1,15 +1,15 @@
-"""Sentence pairs for next-sentence prediction (Devlin et al. 2019, appendix A.2) and for sentence order.
+"""Segment pairs for next-sentence prediction (Devlin et al. 2019, appendix A.2) and sentence-order prediction.
 
-The corpus is cut once into chunks of consecutive sentences about one row long, and a row is one chunk. For
-next-sentence prediction its sentences up to a random place are segment A; segment B is the rest of the chunk, or,
-half of the time, text from another document. For sentence order A and B are the halves of the chunk (moved by up to
-half its sentences), and change places half of the time. All this is drawn anew in every epoch.
+The corpus is cut once into chunks of consecutive sentences, each about one row long, and a row is one chunk. For
+next-sentence prediction its sentences up to a random split are segment A; segment B is the rest of the chunk or, half
+of the time, text from another document. For sentence order A and B are the halves of the chunk (with the split shifted
+by up to half its sentences), swapped half of the time. All this is drawn anew in every epoch.
 
-Nothing that can be seen without reading says what the label is. Text from another document is the rest of another
-chunk, with as many tokens and sentences as the row's own rest. (The paper's script fills the row with whatever comes,
-and calls every chunk of a single sentence "random": there lengths alone tell 63 % of the labels, measured on Python's
-documentation.) Segments that change places are cut to the length of the shorter one, because sentences at a document's
-beginning are shorter than others, as headings are.
+The label cannot be predicted from superficial features. Text from another document is the rest of another chunk, with
+as many tokens and sentences as the row's own rest. (The paper's script fills the row with any text, and calls every
+chunk of a single sentence "random": there lengths alone predict 63 % of the labels, measured on Python's
+documentation.) Swapped segments are cut to the length of the shorter one, because the sentences at the start of a
+document, such as headings, are shorter than others.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmctl.core.batch import rectangle
+from lmctl.core.batch import pad_rows
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.objective.base import Material
 from lmctl.objective.segments import Continuations, chunks, cut, shortened
 
 IS_NEXT, IS_RANDOM = 0, 1
-"""The labels of next-sentence prediction, as `BertForPreTraining` wants them."""
+"""Labels of next-sentence prediction, as in `BertForPreTraining`."""
 
 IN_ORDER, SWAPPED = 0, 1
-"""The labels of sentence order, as ALBERT's."""
+"""Labels of sentence-order prediction, as in ALBERT."""
 
 DRAWS_PER_ROW = 6
-"""Place, label, other text, which neighbour if none fits, shortness, length if short. A coin per position comes on
-top."""
+"""Uniform numbers per row: split, label, other text, neighbour if there is no match, whether short, length if short.
+One per position is added for truncation."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,20 @@ class PairRows:
 
 
 class Segments(NamedTuple):
-    """Which text is A and which is B in each row, and how much of it may be shown."""
+    """Token ranges of A and B in each row, and their maximum lengths."""
 
     begin: np.ndarray
     """int64 [2, R], in tokens."""
     end: np.ndarray
     """int64 [2, R]."""
     lengths: np.ndarray
-    """int64 [2, R]: most tokens of A and B, the same whatever the label is."""
+    """int64 [2, R]: maximum lengths of A and B, independent of the label."""
     labels: np.ndarray
     """int64 [R]."""
 
 
 def no_pairs() -> DataError:
-    """What is said of a corpus of which no pairs can be made."""
+    """The error for a corpus without any pair."""
     return DataError(
         "pairs of segments need documents of two sentences or more, and no document has two",
         "say where documents end with data.layout=..., or use mix=mlm",
@@ -74,7 +74,7 @@ def no_pairs() -> DataError:
 
 
 class Pairs(ABC):
-    """Random access to the pairs of a store. What the label is about, subclasses decide."""
+    """Random access to the pairs of a store; subclasses define the label."""
 
     def __init__(self, material: Material, short_share: float) -> None:
         self.store, self.vocabulary, self.rewrite = material.store, material.vocabulary, material.rewrite
@@ -91,8 +91,8 @@ class Pairs(ABC):
         return len(self.first)
 
     def gather(self, rows: np.ndarray, epochs: np.ndarray, uniforms: np.ndarray, draws: CounterRng) -> PairRows:
-        """Pairs of the chunks `rows` int64 [R], drawn with `uniforms` float64 [R, DRAWS_PER_ROW + coins]; `draws`
-        are for the augmentation, if there is one."""
+        """Pairs of the chunks `rows` int64 [R], drawn with `uniforms` float64 [R, DRAWS_PER_ROW + coins]; `draws` are
+        for the augmentation, if there is one."""
         *choices, shortness, length = uniforms[:, :DRAWS_PER_ROW].T
         coins = uniforms[:, DRAWS_PER_ROW:] < 0.5
         begin, end, lengths, labels = self.segments(rows, np.stack(choices))
@@ -109,7 +109,7 @@ class Pairs(ABC):
 
     def _assemble(self, texts: Sequence[Sequence[np.ndarray]], labels: np.ndarray) -> PairRows:
         cls, sep = [self.vocabulary.cls], [self.vocabulary.sep]
-        ids, lengths = rectangle([np.concatenate([cls, a, sep, b, sep]) for a, b in texts], self.vocabulary.pad)
+        ids, lengths = pad_rows([np.concatenate([cls, a, sep, b, sep]) for a, b in texts], self.vocabulary.pad)
         places = np.arange(ids.shape[1])
         second = np.array([len(a) + 2 for a, _ in texts])[:, None]
         segments = ((places >= second) & (places < lengths[:, None])).astype(np.int64)
@@ -117,7 +117,7 @@ class Pairs(ABC):
 
 
 class NextSentencePairs(Pairs):
-    """B follows A, or comes from another document."""
+    """Next-sentence prediction: B follows A, or comes from another document."""
 
     def __init__(self, material: Material, short_share: float) -> None:
         if len(material.store.documents) < 3:
@@ -143,7 +143,7 @@ class NextSentencePairs(Pairs):
 
 
 class SentenceOrderPairs(Pairs):
-    """A and B follow each other, or have changed places."""
+    """Sentence-order prediction: A and B in order, or swapped."""
 
     def segments(self, rows: np.ndarray, draws: np.ndarray) -> Segments:
         slide, label, odd, _ = draws

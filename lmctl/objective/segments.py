@@ -1,4 +1,4 @@
-"""Runs of sentences for pairs of segments: chunks of documents, what may follow a first segment, and truncation."""
+"""Sentence spans for segment pairs: chunks of documents, sampling of second segments, and truncation."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from lmctl.core.token_store import TokenStore
 
 MOST_CONTINUATIONS = 1 << 20
-"""Of a larger corpus second segments are borrowed from every n-th chunk only, so that memory stays bounded."""
+"""Limit of memory: in a larger corpus second segments are sampled from every n-th chunk only."""
 
 
 def chunks(store: TokenStore, room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of at least two sentences of one document, about `room` tokens long: first, last + 1, document.
+    """Spans of at least two sentences of one document, about `room` tokens long: first, last + 1, document.
 
-    A document is cut into as many chunks as rows of `room` tokens fill, all of (almost) the same number of sentences.
-    Were the cuts made by tokens, the sentences beside them would be longer than others, and tell where a cut was.
+    A document is cut into as many chunks as it fills rows of `room` tokens, all with (almost) the same number of
+    sentences. Cuts by tokens would put longer sentences next to a cut, from which it could be recognised.
     """
     documents = np.asarray(store.documents)
     sentences, tokens = np.diff(documents), np.diff(store.document_starts)
@@ -26,11 +26,11 @@ def chunks(store: TokenStore, room: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 class Continuations:
-    """All second segments that the chunks of a store can have, to find one of another document and the same shape.
+    """Index of all second segments in a store, to sample one of the same shape from another document.
 
-    The shape is what can be seen without reading: number of tokens, number of sentences, and whether the document
-    ends there. Among those of one shape each is drawn as often as it is somebody's own second segment, so that a
-    second segment by itself says nothing about where it was taken from.
+    The shape is what is visible without reading: number of tokens, number of sentences, and whether the document ends
+    there. Within a shape each is drawn as often as it is a true second segment, so that a second segment alone does not
+    reveal where it comes from.
     """
 
     def __init__(self, store: TokenStore, first: np.ndarray, last: np.ndarray, document: np.ndarray) -> None:
@@ -42,7 +42,7 @@ class Continuations:
         chunk = np.repeat(np.arange(len(first)), cuts)
         begin = first[chunk] + 1 + np.arange(len(chunk)) - np.repeat(cuts.cumsum() - cuts, cuts)
         end, owner, weight = last[chunk], document[chunk], 1 / cuts[chunk]
-        if len(np.unique(owner)) < 2:  # then any other document will do, though it be one sentence
+        if len(np.unique(owner)) < 2:  # then use any other document, even of one sentence
             others = np.setdiff1d(np.arange(len(self.documents) - 1), owner)
             begin, end = np.append(begin, self.documents[others]), np.append(end, self.documents[others + 1])
             owner, weight = np.append(owner, others), np.append(weight, np.ones(len(others)))
@@ -50,27 +50,27 @@ class Continuations:
         order = np.argsort(key, kind="stable")
         self.key, self.begin, self.end, self.owner = key[order], begin[order], end[order], owner[order]
         self.weight = np.append(0.0, weight[order].cumsum())
-        """float64 [E + 1]: of all that come before a place."""
+        """float64 [E + 1]: cumulative weight of all entries before an index."""
         changes = np.flatnonzero(np.append(True, self.owner[1:] != self.owner[:-1]))
         self.run = np.repeat(np.arange(len(changes)), np.diff(np.append(changes, len(key))))
         self.runs = np.append(changes, len(key))
-        """Where neighbours of one document begin."""
+        """Start indices of runs of entries of one document."""
 
     @property
     def _owners(self) -> int:
         return len(self.documents) - 1
 
     def _shape(self, begin: np.ndarray, end: np.ndarray, document: np.ndarray) -> np.ndarray:
-        """One number int64 [R] for each shape; neighbours in length are neighbours."""
+        """One number int64 [R] per shape, ordered by length."""
         length = self.starts[end] - self.starts[begin]
         return (length * (self.most + 1) + end - begin) * 2 + (end == self.documents[document + 1])
 
     def of_another(
         self, begin: np.ndarray, end: np.ndarray, document: np.ndarray, draws: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """First and last + 1 sentence, int64 [R], of a continuation from another document, of the shape of
-        `begin` to `end` of `document`, all int64 [R]. Where there is none, a neighbour in length, longer or shorter
-        by lot. `draws` float64 [2, R] are uniform."""
+        """First and last + 1 sentence, int64 [R], of a continuation from another document, of the shape of `begin` to
+        `end` of `document`, all int64 [R]. If there is none, the nearest in length, shorter or longer at random.
+        `draws` float64 [2, R] are uniform."""
         floor = self._shape(begin, end, document) * self._owners
         low, high = np.searchsorted(self.key, [floor, floor + self._owners])
         own, after_own = np.searchsorted(self.key, [floor + document, floor + document + 1])
@@ -81,11 +81,11 @@ class Continuations:
         place = np.searchsorted(self.weight, wanted, side="right") - 1
         place = np.clip(place, 0, len(self.key) - 1)
         found = (place >= low) & (place < high) & (self.owner[place] != document)
-        place = np.where(found, place, self._beside(low, high, document, draws[1]))
+        place = np.where(found, place, self._nearest_outside(low, high, document, draws[1]))
         return self.begin[place], self.end[place]
 
-    def _beside(self, low: np.ndarray, high: np.ndarray, document: np.ndarray, side: np.ndarray) -> np.ndarray:
-        """The nearest place outside of `low` to `high` that is not of `document`."""
+    def _nearest_outside(self, low: np.ndarray, high: np.ndarray, document: np.ndarray, side: np.ndarray) -> np.ndarray:
+        """The nearest index outside of `low` to `high` that is of another document."""
         last = len(self.key) - 1
         up = np.minimum(high, last)
         up = np.where(self.owner[up] == document, self.runs[self.run[up] + 1], np.where(high > last, last + 1, up))
@@ -95,7 +95,7 @@ class Continuations:
 
 
 def shortened(lengths: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Lengths int64 [2, R] of pairs cut down to `room` int64 [R]: always the longer segment, B when equal
+    """Lengths int64 [2, R] of pairs truncated to `room` int64 [R]: always the longer segment, B when equal
     (`truncate_seq_pair` of the paper's code, in closed form)."""
     excess = np.maximum(lengths.sum(axis=0) - room, 0)
     gap = lengths[0] - lengths[1]
@@ -106,14 +106,14 @@ def shortened(lengths: np.ndarray, room: np.ndarray) -> np.ndarray:
 
 
 def cut(begin: np.ndarray, end: np.ndarray, lengths: np.ndarray, coins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Token ranges, begin and end int64 [2, R], cut down to `lengths` int64 [2, R], each token from the front or the
-    back of its segment by a coin (as the paper's code does); `coins` bool [R, n]."""
+    """Token ranges, begin and end int64 [2, R], truncated to `lengths` int64 [2, R], each token from the front or the
+    back of its segment at random (as the paper's code does); `coins` bool [R, n]."""
     removed = end - begin - lengths
     heads = np.pad(coins.cumsum(axis=1), ((0, 0), (1, 0)))
     flips = coins.shape[1]
     row = np.arange(coins.shape[0])
-    # Each segment has its own coins, A's from the left and B's from the right; a sentence longer than a whole row
-    # of coins goes on in the same proportion.
+    # Each segment uses its own coins, A's from the left and B's from the right; a segment that needs more coins than
+    # there are continues in the same proportion.
     used = np.minimum(removed, flips // 2)
     a_front = heads[row, used[0]]
     b_front = heads[row, flips] - heads[row, flips - used[1]]

@@ -1,8 +1,8 @@
-"""Causal language modelling on parallel tracks of one stream, for networks that carry their state along.
+"""Stateful causal language modelling: parallel tracks of one stream, for recurrent networks that carry their state.
 
-The stream is cut into as many tracks as a step has rows; each step reads the next piece of every track, in order, so
-that a recurrent network never forgets at the edge of a row (truncated back-propagation through time; the batching of
-the published LSTM language models, Zaremba et al. 2014, Merity et al. 2018). What does not fill a row is left over.
+The stream is cut into as many tracks as a step has rows; each step reads the next segment of every track, in order
+(truncated back-propagation through time; the batching of the published LSTM language models, Zaremba et al. 2014,
+Merity et al. 2018). Tokens that do not fill a row are dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreamedLM(Objective):
-    """Predict every next piece of a stream in which each document, or each sentence, is closed by [SEP]."""
+    """Next-token prediction on a stream in which each document, or each sentence, ends with [SEP]."""
 
     end_of: str = "document"
 
@@ -57,19 +57,19 @@ class StreamedLM(Objective):
 
 @dataclass(frozen=True)
 class Tracks(Examples):
-    """The rows of `StreamedLM`: row r is the (r // tracks)-th segment of track r % tracks."""
+    """The rows of `StreamedLM`: row r is segment r   tracks of track r % tracks."""
 
     objective: StreamedLM
     material: Material
 
     @property
     def tracks(self) -> int:
-        """Rows side by side."""
+        """Number of parallel rows."""
         return self.material.batch_rows
 
     @cached_property
     def stream(self) -> np.ndarray:
-        """Every piece of the split, with [SEP] behind each document or sentence."""
+        """All tokens of the split, with [SEP] after each document or sentence."""
         store, sep = self.material.store, self.material.vocabulary.sep
         ends = store.document_starts[1:] if self.objective.end_of == "document" else np.asarray(store.sentences)[1:]
         return np.insert(np.asarray(store.tokens, dtype=np.int64), ends, sep)

@@ -1,4 +1,4 @@
-"""Rows of a store as texts, their lengths, and how many tokens a row has."""
+"""Rows of a store as texts, their lengths, and the mean number of tokens per row."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lmctl.objective.base import Material, Objective
 
 
 def shifted_right(labels: np.ndarray, start: int) -> np.ndarray:
-    """What a decoder reads to predict `labels` int64 [R, T]: `start`, then every label but the last."""
+    """Decoder inputs for teacher forcing of `labels` int64 [R, T]: `start`, then every label but the last."""
     inputs = np.full_like(labels, start)
     inputs[:, 1:] = labels[:, :-1]
     return inputs
 
 
 def texts_of(material: Material, row: int, epoch: int, draws: CounterRng, rewritten: int) -> list[np.ndarray]:
-    """The texts of a row of the store as pieces int64 [n]; the first `rewritten` of them augmented."""
+    """The texts of a row of the store as token ids int64 [n]; the first `rewritten` of them augmented."""
     store = material.store
     first, last = int(store.documents[row]), int(store.documents[row + 1])
     texts = [
@@ -35,19 +35,19 @@ def texts_of(material: Material, row: int, epoch: int, draws: CounterRng, rewrit
 
 
 def text_lengths(material: Material) -> np.ndarray:
-    """int64 [D, texts per row]: pieces of each text of each row."""
+    """int64 [D, texts per row]: number of tokens of each text of each row."""
     store = material.store
     counts = np.diff(np.asarray(store.sentences))
     return counts.reshape(len(store.documents) - 1, -1)
 
 
 SAMPLE = 256
-"""Rows that are enough to tell their mean length to a percent or two."""
+"""Sample size in rows that estimates the mean length to a percent or two."""
 
 
 def mean_tokens(objective: Objective, material: Material) -> float:
-    """Mean number of real tokens of the rows that `objective` makes of `material`, counted over SAMPLE rows spread over
-    all of them, and over several epochs if they are fewer: for rows whose length comes of drawing and cutting.
+    """Mean number of tokens without padding of the rows that `objective` makes of `material`, estimated from SAMPLE
+    rows spread over all of them (and several epochs if they are fewer), for rows whose length is random or truncated.
     Augmentation, which may be slow, is left out."""
     examples = objective.examples(replace(material, rewrite=None))
     total = len(examples) * -(-SAMPLE // len(examples))

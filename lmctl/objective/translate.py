@@ -1,4 +1,4 @@
-"""Translation with label smoothing (Vaswani et al. 2017, section 5.4; Szegedy et al. 2016, section 7)."""
+"""Machine translation with label smoothing (Vaswani et al. 2017, section 5.4; Szegedy et al. 2016, section 7)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, Targets, padding_mask, rectangle
+from lmctl.core.batch import Batch, Family, Kind, Targets, pad_rows, padding_mask
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Translate(Objective):
-    """Predict the target text piece by piece from the source text."""
+    """Predict the target text token by token from the source text."""
 
     label_smoothing: float = 0.1
 
@@ -45,7 +45,7 @@ class Translate(Objective):
         return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self.label_smoothing)
 
     def metrics(self, term: str, logits: Tensor, labels: Tensor) -> dict[str, Metric]:
-        """The loss that counts is the plain one: smoothing is a means of training."""
+        """Metrics with the loss without label smoothing, which is used in training only."""
         plain = super().loss(term, logits, labels)
         return super().metrics(term, logits, labels) | {LOSS: Metric(plain, len(labels), higher_is_better=False)}
 
@@ -64,7 +64,7 @@ class ParallelRows(Examples):
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """int64 [D]: positions of the longer side."""
+        """int64 [D]: length of the longer side."""
         return np.minimum(text_lengths(self.material).max(axis=1) + 1, self.material.seq_len)
 
     @property
@@ -77,16 +77,16 @@ class ParallelRows(Examples):
             [np.append(text[:room], vocabulary.sep) for text in texts_of(self.material, row, epoch, draws, 1)]
             for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
         ]
-        source, source_lengths = rectangle([pair[0] for pair in pairs], vocabulary.pad)
-        target, target_lengths = rectangle([pair[1] for pair in pairs], vocabulary.pad)
+        source, source_lengths = pad_rows([pair[0] for pair in pairs], vocabulary.pad)
+        target, target_lengths = pad_rows([pair[1] for pair in pairs], vocabulary.pad)
         return seq2seq_batch(self.material, source, source_lengths, target, target_lengths)
 
 
 def seq2seq_batch(
     material: Material, source: np.ndarray, source_lengths: np.ndarray, target: np.ndarray, target_lengths: np.ndarray
 ) -> Batch:
-    """A batch that predicts `target` int64 [R, T] from `source` int64 [R, L], of whose rows the first `..._lengths`
-    int64 [R] pieces are real."""
+    """A batch that predicts `target` int64 [R, T] from `source` int64 [R, L]; the first `..._lengths` int64 [R] tokens
+    of each row are no padding."""
     import torch
 
     real = np.arange(target.shape[1]) < target_lengths[:, None]

@@ -1,4 +1,4 @@
-"""What somebody would reach who knows how often each token occurs and nothing else."""
+"""Unigram baseline: the loss of a model that knows only token frequencies."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def unigram_baseline(histogram: np.ndarray, labels: Tensor) -> dict[str, Metric]:
-    """The metrics of guessing `labels` int64 [N] as `unigram_nats` does."""
+    """The metrics of the unigram model on `labels` int64 [N]; see `unigram_nats`."""
     return {LOSS: Metric(unigram_nats(histogram, labels), len(labels), higher_is_better=False)}
 
 
 def unigram_nats(histogram: np.ndarray, labels: Tensor) -> float:
-    """Summed loss in nats of guessing `labels` int64 [N] from how often each piece occurs, int64 [V] (add-one
-    smoothed). Special pieces are in no text: how often they are to be predicted is taken as known."""
+    """Summed loss in nats of `labels` int64 [N] under token counts int64 [V] (add-one smoothed). Special tokens do not
+    occur in the text: their frequency among the labels is taken as known."""
     counts = np.asarray(histogram, dtype=np.float64) + 1
     wanted = np.bincount(labels.numpy(), minlength=len(counts)).astype(np.float64)
     if len(wanted) > len(counts):

@@ -1,1 +1,1 @@
-"""Group `tokenizer`: how text becomes pieces, trained from the text of the run or taken from an earlier one."""
+"""Group `tokenizer`: subword, word and character tokenizers, trained on the run's text or loaded."""

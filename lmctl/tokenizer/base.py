@@ -1,4 +1,4 @@
-"""The contract of the group `tokenizer`: how text becomes pieces."""
+"""Base class of the group `tokenizer`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class TokenizerSpec(Component):
-    """Group `tokenizer`: how text becomes pieces."""
+    """Group `tokenizer`: a tokenizer to train or to load."""
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
-        """JSON values that, with the training text, determine the tokenizer."""
+        """JSON values that, with the training text, determine the tokenizer (part of its cache key)."""
 
     @abstractmethod
     def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
-        """Train on `sentences` (or load, and leave them alone)."""
+        """Train on `sentences`, or load a tokenizer without reading them."""

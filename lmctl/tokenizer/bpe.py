@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bpe(TokenizerSpec):
-    """Merges over bytes: no text is unknown to it. `Ġ`, a space, marks the beginning of a word."""
+    """Merges over bytes: no text is unknown to it. `Ġ`, a space, marks the start of a word."""
 
     vocab_size: int = 8192
     lowercase: bool = False
@@ -43,14 +43,14 @@ class Bpe(TokenizerSpec):
         return identity_of(self)
 
     def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
-        """Train on `sentences`; a small text gives fewer pieces than `vocab_size`."""
+        """Train on `sentences`; a small text gives fewer tokens than `vocab_size`."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = case(self.lowercase)
-        # With a space in front the first word of a sentence is the same piece as elsewhere.
+        # With a prefix space the first word of a sentence is the same token as elsewhere.
         separate = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.pre_tokenizer = with_words_up_to(separate, LONGEST_WORD, "isolated")
         tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-        # Deterministic as it is: bytes are numbered in sorted order, and ties between merges go by these numbers.
+        # Deterministic: bytes are numbered in sorted order, and ties between merges are resolved by these numbers.
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
             min_frequency=self.min_frequency,

@@ -1,4 +1,4 @@
-"""`tokenizer=char`: every character is a piece."""
+"""`tokenizer=char`: character-level tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Char(TokenizerSpec):
-    """The most frequent characters, spaces included; the others are unknown."""
+    """The most frequent characters, spaces included; all others are [UNK]."""
 
     vocab_size: int = 8192
     lowercase: bool = False
@@ -35,7 +35,7 @@ class Char(TokenizerSpec):
         tokenizer.normalizer = case(self.lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
-        # Deterministic as it is: pieces are numbered by frequency, and alphabetically within it.
+        # Deterministic: tokens are numbered by frequency, and alphabetically within it.
         trainer = trainers.WordLevelTrainer(
             vocab_size=self.vocab_size,
             min_frequency=self.min_frequency,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import means_a_place, path_of
+from lmctl.core.files import is_local_path, path_of
 from lmctl.core.model_files import TOKENIZER_FILES, tokenizer_folder
 from lmctl.core.paths import Place
 from lmctl.core.pretrained_files import tokenizer_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pretrained(TokenizerSpec):
-    """A tokenizer that exists already; it is used as it is, and no code that comes with it is run."""
+    """An existing tokenizer, loaded unchanged; Python code that comes with it is never run."""
 
     path: Place
 
@@ -30,7 +30,7 @@ class Pretrained(TokenizerSpec):
             raise ValueError("path must name a run directory, a model directory or a hub id")
 
     def identity(self) -> Mapping[str, Any]:
-        """The contents of its files; of a hub model the id."""
+        """Hashes of its files; of a hub model the id."""
         folder = self._folder()
         if folder is None:
             return {"kind": "Pretrained", "hub": self.path}
@@ -38,7 +38,7 @@ class Pretrained(TokenizerSpec):
         return {"kind": "Pretrained", "files": {path.name: _sha256(path) for path in files}}
 
     def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
-        """Load it; `sentences` are left alone. ConfigError if there is none, or only one in Python code."""
+        """Load it; `sentences` are not read. ConfigError if there is none, or only one that needs Python code."""
         from transformers import PreTrainedTokenizerFast
 
         tokenizer = tokenizer_of(f"tokenizer.path={self.path}", str(self._folder() or self.path))
@@ -50,10 +50,10 @@ class Pretrained(TokenizerSpec):
         return tokenizer
 
     def _folder(self) -> Path | None:
-        """The local directory that holds the files, or None if `path` is a hub id."""
+        """The local directory with the files, or None if `path` is a hub id."""
         place = path_of(self.path)
         if not place.exists():
-            if means_a_place(self.path):
+            if is_local_path(self.path):
                 raise ConfigError(f"tokenizer.path={self.path} does not exist")
             return None
         return tokenizer_folder(f"tokenizer.path={self.path}", place)

@@ -1,11 +1,11 @@
-"""What all trained tokenizers share: the special pieces, a text that can be read twice, and the finished object.
+"""Shared parts of all trained tokenizers: special tokens, a bounded text sample, normalizers, the wrapped result.
 
-However much text there is, they are trained on what `enough` characters of it hold: memory and time of training do not
-grow with the text (nor with the number of its different words), nor with the square of a word's length.
+They are trained on a sample of at most `enough` characters: memory and training time do not grow with the text (nor
+with the number of distinct words), nor with the square of a word's length.
 
-The same text and options give the same tokenizer, file for file, in every process. The trainers of the
-`tokenizers` library iterate over hash maps with random seeds, so some of them number (and, on ties, choose)
-pieces differently from run to run; each kind here says how it prevents that.
+The same text and options give the same tokenizer, file for file, in every process. The trainers of the `tokenizers`
+library iterate over hash maps with random seeds, so some of them number (and, on ties, choose) tokens differently from
+run to run; each file here states how it prevents that.
 """
 
 from __future__ import annotations
@@ -25,52 +25,52 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from lmctl.core.errors import DataError, DiskError
 from lmctl.core.progress import stage
-from lmctl.core.signals import apart
+from lmctl.core.signals import in_thread
 from lmctl.core.text_parts import parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""The special pieces, with ids 0 to 4."""
+"""The special tokens, with ids 0 to 4."""
 
 VERSION = 2
-"""Part of every identity: raise it when the same text and options begin to give another tokenizer."""
+"""Version of the training code, part of every identity: increase it when the same text and options give another
+tokenizer."""
 
 
 CHARACTERS, CHARACTERS_PER_PIECE = 50_000_000, 4_000
-"""Of text, for a small vocabulary, and for each piece of a large one."""
+"""Size of the sample: characters for a small vocabulary, and characters per token for a large one."""
 
 LONGEST_PART = 10_000
-"""Characters of a sentence that are sampled together."""
+"""Longest part in characters of a sentence that is sampled as a unit."""
 
 LONGEST_WORD = 300
-"""Bytes or characters of a word in training; longer ones (text without spaces, DNA) are cut. Divisible by 3, as most
-characters of such text are bytes."""
+"""Longest word in bytes or characters in training; longer ones (text without spaces, DNA) are split. Divisible by 3,
+because most characters of such text have 3 bytes."""
 
 
 def identity_of(spec: Any) -> Mapping[str, Any]:
-    """The kind and the options of a tokenizer that is trained."""
+    """Class and options of a trained tokenizer."""
     return {"kind": type(spec).__name__, "version": VERSION, **dataclasses.asdict(spec)}
 
 
 def check_sizes(vocab_size: int, min_frequency: int, smallest: int = 32) -> None:
-    """ValueError unless both can be met."""
+    """ValueError unless both sizes are possible."""
     if vocab_size < smallest:
         raise ValueError(f"vocab_size must be at least {smallest}, got {vocab_size}")
     if min_frequency < 1:
         raise ValueError(f"min_frequency must be at least 1, got {min_frequency}")
 
 
-class Text:
-    """Sentences that can be read any number of times, kept in a temporary file and not in memory. Of more than `most`
-    characters it is a sample: whenever there are too many, half of the sentences go, by a lot that depends on their
-    number only."""
+class TextSample:
+    """A stream of sentences buffered in a temporary file, so that it can be read several times without memory. Above
+    `most` characters it is a random sample: it is halved repeatedly, by a hash of the sentence's number."""
 
     def __init__(self, file: TextIO, most: int) -> None:
         self._file, self.most = file, most
         self.seen = self.all = self.characters = 0
-        """Sentences so far, their characters, and those of the ones that are kept."""
+        """Number of sentences so far, their characters, and the characters kept."""
         self.level = 0
         """One of 2**level sentences is kept."""
 
@@ -86,12 +86,12 @@ class Text:
         self.characters = characters
 
     def add(self, sentence: str) -> None:
-        lot = _lot(self.seen)
+        lot = _geometric_hash(self.seen)
         self.seen += 1
         self.all += len(sentence)
         if lot < self.level:
             return
-        self._file.write(f"{lot} {json.dumps(sentence, ensure_ascii=False)}\n")  # it may hold line breaks
+        self._file.write(f"{lot} {json.dumps(sentence, ensure_ascii=False)}\n")  # it may contain line breaks
         self.characters += len(sentence)
         while self.characters > self.most:
             self._halve()
@@ -116,8 +116,9 @@ class Text:
             shutil.copyfileobj(kept, self._file)
 
 
-def _lot(number: int) -> int:
-    """0 for half of all numbers, 1 for a quarter, 2 for an eighth, and so on, without any pattern."""
+def _geometric_hash(number: int) -> int:
+    """Geometric hash of a number: 0 for half of all numbers, 1 for a quarter, 2 for an eighth, and so on, without a
+    pattern."""
     mixed = (number + 1) * 0x9E3779B97F4A7C15 & _WORD  # SplitMix64 (Steele, Lea and Flood 2014)
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _WORD
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _WORD
@@ -129,22 +130,22 @@ _WORD = (1 << 64) - 1
 
 
 def enough(vocab_size: int) -> int:
-    """Characters from which so many pieces can be chosen: more would change which of the rarest ones are taken."""
+    """Characters of text that suffice to train `vocab_size` tokens: more would change only the rarest ones."""
     return max(CHARACTERS, CHARACTERS_PER_PIECE * vocab_size)
 
 
 def enough_different(vocab_size: int) -> int:
-    """The same, of words that are all different."""
+    """As `enough`, counted over distinct words."""
     return enough(vocab_size) * 2 // 25
 
 
 @contextmanager
-def reread(sentences: Iterable[str], most: int) -> Iterator[Text]:
-    """Make a stream of sentences readable again, `most` characters of it; DataError if there are none, DiskError if
-    there is no room."""
+def reread(sentences: Iterable[str], most: int) -> Iterator[TextSample]:
+    """Buffer a stream of sentences for repeated reading, sampled to `most` characters; DataError if there are none,
+    DiskError if the disk is full."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n") as file:
-        text = Text(file, most)
-        for sentence in sentences:  # outside of the clause: an error of whoever reads them is not the file's
+        text = TextSample(file, most)
+        for sentence in sentences:  # outside `try`: an OSError of the source is not one of the buffer
             try:
                 for part in parts(sentence, LONGEST_PART):
                     text.add(part)
@@ -161,15 +162,15 @@ def reread(sentences: Iterable[str], most: int) -> Iterator[Text]:
 
 
 def train(tokenizer: Tokenizer, text: Iterable[str], trainer: Any) -> None:
-    """Train where a signal can interrupt."""
-    apart(lambda: tokenizer.train_from_iterator(text, trainer))
+    """Run the trainer in a thread, so that a signal can interrupt it."""
+    in_thread(lambda: tokenizer.train_from_iterator(text, trainer))
 
 
 def with_words_up_to(
     pre_tokenizer: pre_tokenizers.PreTokenizer, longest: int, rest: str
 ) -> pre_tokenizers.PreTokenizer:
-    """For training: `pre_tokenizer`, and words longer than `longest` are left out (`rest` "removed") or cut into such
-    ("isolated"). A trainer's time grows with the square of a word's length."""
+    """`pre_tokenizer` for training, with words longer than `longest` dropped (`rest` "removed") or split ("isolated"):
+    a trainer's time grows with the square of a word's length."""
     pattern = rf"[\s\S]{{{longest + 1},}}" if rest == "removed" else rf"[\s\S]{{{longest}}}"
     return pre_tokenizers.Sequence([pre_tokenizer, pre_tokenizers.Split(Regex(pattern), rest)])
 
@@ -179,12 +180,12 @@ def _no_room(error: OSError) -> DiskError:
     return DiskError(f"no room for training text in {tempfile.gettempdir()}: {reason}", "set TMPDIR")
 
 
-def words(tokenizer: Tokenizer, text: Text, most: int) -> list[str]:
-    """The different words of `text` as `tokenizer` normalises and separates them, the most frequent first. If they may
-    have more than `most` characters altogether, `text` becomes a smaller sample of itself: memory and time of training
-    are those of its different words."""
+def words(tokenizer: Tokenizer, text: TextSample, most: int) -> list[str]:
+    """The distinct words of `text`, normalised and pre-tokenised by `tokenizer`, most frequent first. If they could
+    have more than `most` characters together, `text` is sampled down: memory and time of training depend on the
+    distinct words."""
     every = text.level
-    # From below: to count the words of all of it takes as much memory as training on them.
+    # Increasing samples: counting the words of the whole text takes as much memory as training on them.
     text.level += max(0, math.ceil(math.log2(max(1, text.characters) / most)))
     while True:
         found = _count(tokenizer, text)
@@ -194,13 +195,13 @@ def words(tokenizer: Tokenizer, text: Text, most: int) -> list[str]:
         text.level = max(every, text.level - room)
 
 
-def fit(tokenizer: Tokenizer, text: Text, most: int) -> None:
-    """Make `text` a smaller sample, as `words` does, for a trainer that need not know the words."""
+def fit(tokenizer: Tokenizer, text: TextSample, most: int) -> None:
+    """Sample `text` down as `words` does, for a trainer that does not need the words."""
     if text.characters > most:
         words(tokenizer, text, most)
 
 
-def _count(tokenizer: Tokenizer, text: Text) -> list[str]:
+def _count(tokenizer: Tokenizer, text: TextSample) -> list[str]:
     counter = Tokenizer(models.WordLevel())
     counter.normalizer, counter.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     train(counter, text, trainers.WordLevelTrainer(vocab_size=1 << 30, show_progress=False))
@@ -219,18 +220,19 @@ def alphabet(words: Iterable[str], most: int) -> list[str]:
 
 
 ACCENTS = "\\u0300-\\u036f\\u1ab0-\\u1aff\\u1dc0-\\u1dff\\u20d0-\\u20ff\\ufe20-\\ufe2f"
-"""Combining marks that sit on letters of any alphabet, as a class of regular expressions. Marks of one script only are
-no accents: without the vowel signs of Hindi or Thai, or the voicing of kana, words are other words."""
+"""Combining accents of any alphabet, as a regex character class. Marks of a single script are not included: without the
+vowel signs of Hindi or Thai, or the voicing marks of kana, words change."""
 
 
 _ACCENTED = re.compile(f"[^\\W\\d_][{ACCENTS}]")
 _LOOK_AT, _MANY_ACCENTS = 1_000_000, 0.05
-"""Letters of a text; the share of them that has accents in Vietnamese or Czech, but not in French or German."""
+"""Sample size in letters; the share of accented letters that is exceeded in Vietnamese or Czech, but not in French or
+German."""
 
 
 def bert(lowercase: bool) -> normalizers.Normalizer:
-    """BERT's cleaning; with `lowercase` capitals become small letters and lose their accents, as in its uncased models,
-    but only what is one (see `ACCENTS`)."""
+    """BERT's normalizer; with `lowercase` it lowercases and strips accents, as in BERT's uncased models, but only true
+    accents (see `ACCENTS`)."""
     plain = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     if not lowercase:
         return normalizers.Sequence([plain, normalizers.NFC()])
@@ -239,14 +241,14 @@ def bert(lowercase: bool) -> normalizers.Normalizer:
 
 
 def case(lowercase: bool) -> normalizers.Normalizer:
-    """Compose characters, and lower the case if asked to."""
+    """Normalizer: NFC composition, and lowercasing if `lowercase`."""
     steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
     return normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
 
 
 def lost_accents(text: Iterable[str]) -> list[str]:
-    """A note if lower-casing takes the accents of so many letters that the language needs them; looks at the
-    beginning of `text`."""
+    """A note if lowercasing strips the accents of so many letters that the language needs them; reads the beginning of
+    `text`."""
     letters = lost = 0
     example = ""
     for sentence in text:
@@ -263,9 +265,9 @@ def lost_accents(text: Iterable[str]) -> list[str]:
     return [f"lower-casing takes the accents of {what}: tokenizer.lowercase=false keeps them"]
 
 
-def finish(tokenizer: Tokenizer, text: Text | None = None, notes: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """Add the special pieces, BERT's frame around one text or two, and wrap it for transformers. `notes`, and what
-    `text` was, are kept with it as `lmctl_notes`."""
+def finish(tokenizer: Tokenizer, text: TextSample | None = None, notes: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Add the special tokens and BERT's template for one text or two, and wrap it for transformers. `notes`, and the
+    statistics of `text`, are stored as `lmctl_notes`."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in SPECIAL])

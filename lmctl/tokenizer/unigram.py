@@ -1,4 +1,4 @@
-"""`tokenizer=unigram`: pieces of a unigram language model (Kudo 2018), as in SentencePiece."""
+"""`tokenizer=unigram`: subword tokenizer by a unigram language model (Kudo 2018), as in SentencePiece."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 _ALPHABET_SHARE = 0.8
 _DECIMALS = 3
 _SLOWER = 3
-"""Than the other kinds, for the same words."""
+"""Training is slower by this factor than of the other tokenizers, for the same words."""
 
 
 @dataclass(frozen=True)
 class Unigram(TokenizerSpec):
-    """The likeliest segmentation under piece probabilities; `▁`, a space, marks the beginning of a word."""
+    """Segments text with the highest product of token probabilities; `▁`, a space, marks the start of a word."""
 
     vocab_size: int = 8192
     lowercase: bool = False
@@ -50,10 +50,10 @@ class Unigram(TokenizerSpec):
         return identity_of(self)
 
     def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
-        """Train on `sentences`; a small text gives fewer pieces than `vocab_size`."""
+        """Train on `sentences`; a small text gives fewer tokens than `vocab_size`."""
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = case(self.lowercase)
-        # Without the second step "world." would be a piece beside "world".
+        # Without the second step "world." would be a token besides "world".
         separate = pre_tokenizers.Sequence(
             [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated")]
         )
@@ -63,7 +63,7 @@ class Unigram(TokenizerSpec):
             found = words(tokenizer, text, enough_different(self.vocab_size) // _SLOWER)
             every = {character for word in found for character in word}
             kept = alphabet(found, int((self.vocab_size - len(SPECIAL)) * _ALPHABET_SHARE))
-            # The trainer refuses more characters than pieces; the rare ones become unknown instead.
+            # The trainer raises for more characters than tokens; rare characters become [UNK] instead.
             if rare := every.difference(kept):
                 tokenizer.normalizer = normalizers.Sequence([normalizer, normalizers.Replace(_any_of(rare), " ")])
             scores = _train(tokenizer, text, self.vocab_size)
@@ -74,12 +74,12 @@ class Unigram(TokenizerSpec):
 
 
 def _any_of(characters: Iterable[str]) -> Regex:
-    """A regular expression that finds these characters in text as the tokenizer has normalised it."""
+    """A regex that matches these characters in normalised text."""
     return Regex("[" + "".join(f"\\x{{{ord(character):x}}}" for character in sorted(characters)) + "]")
 
 
 def _train(tokenizer: Tokenizer, text: Iterable[str], vocab_size: int) -> dict[str, float]:
-    """Pieces with their log-probabilities."""
+    """Tokens with their log-probabilities."""
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size, special_tokens=list(SPECIAL), unk_token=UNK, show_progress=False
     )
@@ -88,12 +88,12 @@ def _train(tokenizer: Tokenizer, text: Iterable[str], vocab_size: int) -> dict[s
 
 
 def _in_order(scores: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Special pieces, then the likeliest first.
+    """Special tokens, then tokens by descending score, rounded.
 
-    The trainer adds up its expectations in the order of a hash map, so the last digits of the scores differ from
-    run to run: they are rounded away, and pieces of equal score stand in alphabetical order. One thing remains:
-    it drops pieces expected less than 0.5 times between its rounds, and where the expectation is exactly that (long
-    unspaced words, so Chinese above all) some scores of a second training can differ. The cache keeps the first.
+    The trainer sums expected counts in the order of a hash map, so the last digits of the scores differ between runs:
+    they are rounded, and tokens of equal score are in alphabetical order. One difference remains: the trainer drops
+    tokens with an expected count below 0.5 between its rounds, and where the count is exactly 0.5 (long text without
+    spaces, so mostly Chinese) some scores of a second training can differ. The cache keeps the first.
     """
     rounded = {piece: round(score, _DECIMALS) for piece, score in scores.items() if piece not in SPECIAL}
     ordered = sorted(rounded.items(), key=lambda item: (-item[1], item[0]))

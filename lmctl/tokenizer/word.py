@@ -1,4 +1,4 @@
-"""`tokenizer=word`: every word is a piece."""
+"""`tokenizer=word`: word-level tokenizer."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Word(TokenizerSpec):
-    """The most frequent words; the others are unknown."""
+    """The most frequent words; all others are [UNK]."""
 
     vocab_size: int = 32768
     lowercase: bool = False
     min_frequency: int = 2
     punctuation: bool = True
-    """Whether punctuation marks and Chinese characters are words of their own, or only spaces separate."""
+    """Whether punctuation marks and Chinese characters are words of their own; otherwise only white space separates
+    words."""
 
     def __post_init__(self) -> None:
         check_sizes(self.vocab_size, self.min_frequency)
@@ -55,7 +56,7 @@ class Word(TokenizerSpec):
         else:
             tokenizer.normalizer = case(self.lowercase)
             tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        # Deterministic as it is: pieces are numbered by frequency, and alphabetically within it.
+        # Deterministic: tokens are numbered by frequency, and alphabetically within it.
         trainer = trainers.WordLevelTrainer(
             vocab_size=self.vocab_size,
             min_frequency=self.min_frequency,

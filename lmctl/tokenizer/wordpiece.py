@@ -30,15 +30,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _ALPHABET_SHARE = 0.45
-"""Of the vocabulary, for single characters; they may be needed twice, to begin a word and to continue one."""
+"""Share of the vocabulary for single characters; these may be needed twice, at the start of a word and inside."""
 
 _LONGEST_WORD = 100
-"""Characters; a longer word is unknown as a whole, so none is learnt from."""
+"""Longest word in characters; a longer one is [UNK] as a whole, so it is not used in training."""
 
 
 @dataclass(frozen=True)
 class WordPiece(TokenizerSpec):
-    """Words at white space, punctuation and Chinese characters, cut into pieces; `##` marks a continuation."""
+    """Splits words at white space, punctuation and Chinese characters, then into subwords; `##` marks a
+    continuation."""
 
     vocab_size: int = 8192
     lowercase: bool = True
@@ -51,22 +52,22 @@ class WordPiece(TokenizerSpec):
         return identity_of(self)
 
     def obtain(self, sentences: Iterator[str]) -> PreTrainedTokenizerFast:
-        """Train on `sentences`; a small text gives fewer pieces than `vocab_size`."""
+        """Train on `sentences`; a small text gives fewer tokens than `vocab_size`."""
         tokenizer = Tokenizer(models.WordPiece({}, unk_token=UNK))
         tokenizer.normalizer = bert(self.lowercase)
         tokenizer.pre_tokenizer = with_words_up_to(pre_tokenizers.BertPreTokenizer(), _LONGEST_WORD, "removed")
         with reread(sentences, enough(self.vocab_size)) as text:
             found = words(tokenizer, text, enough_different(self.vocab_size))
             inside = {character for word in found for character in word[1:]}
-            # Chinese characters never continue a word, so they cost one piece; letters cost two.
+            # Chinese characters never continue a word, so they need one token each; letters need two.
             room = self.vocab_size - len(SPECIAL)
             letters = alphabet((word for word in found if len(word) > 1), int(room * _ALPHABET_SHARE))
             continued = [character for character in letters if character in inside]
-            rare = inside.difference(letters)  # with one of these as a word, the trainer adds its continuation unasked
+            rare = inside.difference(letters)  # if one of these is a word, the trainer adds its continuation
             alone = (word for word in found if len(word) == 1 and word not in rare)
             singles = alphabet(alone, room - len(letters) - len(continued) - 1)
             characters = sorted({*letters, *singles})
-            # The trainer would number continuations in the order of a hash map; as "special" pieces they keep ours.
+            # The trainer would number continuations in hash map order; as "special" tokens they keep this order.
             trainer = trainers.WordPieceTrainer(
                 vocab_size=self.vocab_size,
                 min_frequency=self.min_frequency,

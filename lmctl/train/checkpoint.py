@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError, DiskError
-from lmctl.core.files import digest, disk_error, of_a_disk, sync_file, sync_folder, write_text
+from lmctl.core.files import digest, disk_error, is_disk_error, sync_file, sync_folder, write_text
 
 NAME = re.compile(r"step-(\d{8})")
 FORMAT = 1
@@ -79,7 +79,7 @@ class Checkpoints:
         if problem is not None:
             if self.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
-            if of_a_disk(problem):
+            if is_disk_error(problem):
                 raise _not_written(final, problem) from problem
             raise problem
         return final

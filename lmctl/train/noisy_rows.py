@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lmctl.augment.tokens import word_numbers
-from lmctl.core.batch import Batch, Targets, padding_mask, rectangle
+from lmctl.core.batch import Batch, Targets, pad_rows, padding_mask
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 
@@ -99,12 +99,12 @@ class Rewriting:
 
     def _batch(self, batch: Batch, rows: Sequence[RewrittenRow], here: bool) -> Batch:
         before = batch.inputs["input_ids"].shape[1]
-        ids, lengths = rectangle([row.ids for row in rows], self.vocabulary.pad)
+        ids, lengths = pad_rows([row.ids for row in rows], self.vocabulary.pad)
         inputs = {name: value for name, value in batch.inputs.items() if name != "attention_mask"}
         inputs |= {"input_ids": torch.from_numpy(ids)} | padding_mask("attention_mask", lengths, ids.shape[1])
         if "token_type_ids" in inputs:
             segments = zip(inputs["token_type_ids"].numpy(), rows, strict=True)
-            inputs["token_type_ids"] = torch.from_numpy(rectangle([line[row.source] for line, row in segments], 0)[0])
+            inputs["token_type_ids"] = torch.from_numpy(pad_rows([line[row.source] for line, row in segments], 0)[0])
         if not here:
             return replace(batch, inputs=inputs)
         places = np.zeros((len(rows), before), dtype=np.int64)

@@ -1,1 +1,1 @@
-"""What each verb of the command line does, given its config."""
+"""The verbs of the command line, one file each."""

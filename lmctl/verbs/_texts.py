@@ -1,4 +1,4 @@
-"""What `prepare` and `peek` have in common: they are about texts, as a training run with the same config reads them."""
+"""Base class of `prepare` and `peek`, which read the training data of a run with the same config."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ P = TypeVar("P", bound=PrepareConfig)
 
 
 class TextVerb(Verb[P]):
-    """A verb whose work begins with tokenizer and tokens."""
+    """A verb that starts from a tokenizer and token stores."""
 
     interrupted = NOTHING_TO_SAVE
     alone = OWN_TEXT
 
     def read(self, cfg: DictConfig) -> P:
-        """As it stands, but with checkpoints in the place of runs that are not finished."""
+        """The config, with paths of unfinished runs replaced by their checkpoints."""
         from lmctl.train.unfinished import with_models
 
         return super().read(with_models(cfg, lambda: self.check(cfg)))
 
     def prepared(self, config: P) -> Prepared:
-        """Tokenizer and tokens of all tasks, from the cache or made now."""
+        """Tokenizer and token stores of all tasks, cached or built now."""
         from lmctl.train.display import Display, quiet_libraries
         from lmctl.train.prepare import prepare
 

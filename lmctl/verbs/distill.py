@@ -26,7 +26,7 @@ class Distill(Train):
     alone = None
 
     def run(self, config: Training) -> None:
-        """Train the student, then the same student without a teacher, and compare."""
+        """Train the student, then its baseline without a teacher, and compare."""
         from lmctl.jobs.distilling import distill
 
         distill(config)

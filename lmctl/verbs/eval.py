@@ -45,13 +45,13 @@ class Eval(Verb[EvalConfig]):
     results = "out"
 
     def run(self, config: EvalConfig) -> None:
-        """Measure, print a table, and put the figures into eval.json beside those of other suites. With other number
-        formats, a second table sets the model in these beside the model as it is."""
+        """Evaluate, print a table, and merge the metrics into eval.json. With a precision or quantisation, print the
+        metrics of the quantised model next to those of the original."""
         from lmctl.config.build import prefixes
         from lmctl.inference.load import model_folder
         from lmctl.inference.number_formats import Numerics
 
-        model_folder(config.model_path)  # a wrong one is refused at once, before libraries are read
+        model_folder(config.model_path)  # refuses a wrong path before slow imports
         trusted, where, given = prefixes(config.trusted), config.runner, config.data
         out = results_file(config)
         numerics = Numerics(config.precision, config.quantize)
@@ -62,7 +62,7 @@ class Eval(Verb[EvalConfig]):
 
         display = Display()
         own = own_tasks(config.model_path, trusted, needed=given is None)
-        display.say(begins(config, given, own))  # before libraries are read, which takes a while
+        display.say(announcement(config, given, own))  # before slow imports
 
         from lmctl.inference.load import device_of, load
         from lmctl.inference.training_overlap import unseen
@@ -88,27 +88,27 @@ class Eval(Verb[EvalConfig]):
 
 @dataclass(frozen=True)
 class Measurement:
-    """A model that is measured, suite by suite."""
+    """The evaluation of one model, suite by suite."""
 
     config: EvalConfig
     out: Path
     display: Display
     loaded: Loaded
     other: Loaded | None
-    """The same in other number formats, `numerics`."""
+    """The same model in the number formats `numerics`."""
     numerics: Numerics
     split: str
     own: Mapping[str, OwnTask]
 
     def measure(self, name: str, task: str | None, source: Source, title: str) -> None:
-        """Run one suite on the rows of `source`, write its figures under `title`, and print them."""
+        """Run one suite on the rows of `source`, write its metrics under `title`, and print them."""
         from lmctl.inference.comparison import compare
         from lmctl.inference.progress import Watch
         from lmctl.inference.suites import job as suites
 
         config, watch = self.config, Watch(self.display, name)
-        rows = partial(_watched, watch, source, self.split, config.rows)
-        job = suites.Job(self.loaded, rows, source.yields, config, self.out.parent, task, self.own.get(task or ""))
+        rows = partial(_counted_rows, watch, source, self.split, config.rows)
+        job = suites.SuiteJob(self.loaded, rows, source.yields, config, self.out.parent, task, self.own.get(task or ""))
         reads = name in ("robustness", "loss") or suites.SUITES[name].kind is not None
         data = source.describe() if reads else str(config.file)
         self.display.say(f"{name}: {self.split} rows of {data}" if reads else f"{name}: {data}")
@@ -116,21 +116,21 @@ class Measurement:
             figures = suites.run(name, job)
         if reads:
             figures["split"] = self.split
-        write_json(self.out, {**_earlier(self.out), title: figures})
+        write_json(self.out, {**_existing_metrics(self.out), title: figures})
         record: dict[str, Any] = {"model_path": config.model_path, "suite": name, "task": task, "data": data}
         record |= {"split": self.split if reads else None, "n": counted(figures), "numerics": None, "figures": figures}
         comparison = None if self.other is None else compare(name, job, figures, self.other)
         if comparison is not None:
-            write_json(self.out, {**_earlier(self.out), f"{title}@{self.numerics.name}": comparison.record()})
+            write_json(self.out, {**_existing_metrics(self.out), f"{title}@{self.numerics.name}": comparison.record()})
             record |= {"numerics": self.numerics.name, "comparison": comparison.record()}
         if config.format == "json":
             emit(record)
         else:
-            print(table(title, figures) if comparison is None else beside(title, comparison), flush=True)
+            print(table(title, figures) if comparison is None else comparison_table(title, comparison), flush=True)
 
 
-def begins(config: EvalConfig, given: Source | None, own: Mapping[str, OwnTask]) -> str:
-    """What is about to be measured, in one line that costs nothing to say."""
+def announcement(config: EvalConfig, given: Source | None, own: Mapping[str, OwnTask]) -> str:
+    """One line that says what is evaluated on which data, printed before the model is loaded."""
     what = "what its own tasks call for" if config.suite == "auto" else f"suite={config.suite}"
     tasks = [name for name in own if config.task in (None, name)]
     if config.suite in ("minimal_pairs", "nbest"):
@@ -143,18 +143,18 @@ def begins(config: EvalConfig, given: Source | None, own: Mapping[str, OwnTask])
 
 
 def counted(figures: Figures) -> int | None:
-    """How many things the figures are about, whatever they are called."""
+    """The number of examples behind the metrics, under whichever name the suite has it."""
     found = (figures.get(name) for name in ("rows", "documents", "pairs", "lists"))
     return next((value for value in found if isinstance(value, int)), None)
 
 
 Work: TypeAlias = "list[tuple[str, str | None, Source]]"
-"""Suites, each with the model's own task it is about (None: the model as such) and the rows it reads."""
+"""Suites, each with a task of the model (None: no task) and the source of its rows."""
 
 
 def planned(config: EvalConfig, loaded: Loaded, own: Mapping[str, OwnTask], given: Source | None) -> Work:
-    """What is to be measured: the suite that was asked for, or those that the model's own tasks call for; on the
-    data that was named, or on the tasks' own. ConfigError if there is nothing."""
+    """The suites to run: the chosen one, or those that fit the model's own tasks; on the given data, or on the tasks'
+    own. ConfigError if there are none."""
     from lmctl.data.pydocs import PyDocs
     from lmctl.inference.suites import job as suites
 
@@ -176,7 +176,7 @@ def planned(config: EvalConfig, loaded: Loaded, own: Mapping[str, OwnTask], give
         kind = source.yields if note is None else note["reads"]
         if len(chosen) == 1 or (fits and (stands_alone or kind == source.yields)):
             work.append((name, task, source))
-        if stands_alone:  # a file of its own: the model's tasks do not matter
+        if stands_alone:  # the suite reads its own file, whatever the task
             break
     if not work:
         raise ConfigError(
@@ -190,19 +190,19 @@ def planned(config: EvalConfig, loaded: Loaded, own: Mapping[str, OwnTask], give
 
 
 def results_file(config: EvalConfig) -> Path:
-    """`out`; or eval.json, in the run directory if the model is a run's, or else here. ConfigError if its folder
-    does not exist, or if what stands there is something else."""
+    """`out`, or eval.json in the run directory of the model, or else in the working directory. ConfigError if its
+    folder does not exist, or if the existing file is not one of eval's."""
     paths = Paths(run_of(Path(config.model_path)))
     is_run = paths.config.is_file() or (paths.model / "config.json").is_file()
     out = Path(config.out) if config.out is not None else (paths.root if is_run else Path()) / "eval.json"
     if not out.parent.is_dir():
         raise ConfigError(f"out={out}: there is no directory {out.parent}")
-    _earlier(out)
+    _existing_metrics(out)
     return out
 
 
 def table(suite: str, figures: Figures) -> str:
-    """The figures, one a line."""
+    """The metrics, one per line."""
     width = max(map(len, figures))
     lines = [suite]
     for name, value in figures.items():
@@ -211,8 +211,8 @@ def table(suite: str, figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def beside(suite: str, comparison: Comparison) -> str:
-    """The figures of both sides, one a line, and what changed."""
+def comparison_table(suite: str, comparison: Comparison) -> str:
+    """A table of the metrics of original and quantised model, and the change."""
     rows = [(suite, *comparison.names, "change"), *comparison.lines()]
     wide = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = []
@@ -228,7 +228,7 @@ def beside(suite: str, comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _watched(watch: Watch, source: Source, split: str, most: int | None) -> Iterator[Row]:
+def _counted_rows(watch: Watch, source: Source, split: str, most: int | None) -> Iterator[Row]:
     return watch.rows(_rows(source, split, most))
 
 
@@ -238,8 +238,8 @@ def _rows(source: Source, split: str, most: int | None) -> Iterator[Row]:
     return islice(chain.from_iterable(map(source.rows, chosen)), most)
 
 
-def _earlier(out: Path) -> dict[str, Any]:
-    """The figures of other suites that stand in `out` already."""
+def _existing_metrics(out: Path) -> dict[str, Any]:
+    """The metrics of other suites in an existing `out`."""
     if not out.exists():
         return {}
     try:

@@ -17,16 +17,16 @@ from lmctl.core.paths import FreeText, Place
 from lmctl.runner.base import Runner
 
 Prompt: TypeAlias = "tuple[int, str]"
-"""The number of its line, and what it says."""
+"""(line number, text)."""
 TOP_K = 5
-"""Candidates where nobody says how many."""
+"""Default number of candidates."""
 LONG = 12
-"""Pieces in which a text shows that it repeats itself."""
+"""Tokens at the end of a text that are checked for repetition."""
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Root of `lmctl generate`."""
+    """Root config of `lmctl generate`."""
 
     model_path: Place = key(MISSING, MODEL_PATH)
     prompt: Optional[FreeText] = key(
@@ -68,14 +68,14 @@ class GenerateConfig:
 
     @property
     def draws(self) -> tuple[str, ...]:
-        """What was given that only means something if pieces are drawn (of a model that writes; where masks are
-        filled, top_k is something else)."""
+        """The given settings that imply sampling (for a generative model; for mask filling, top_k has another
+        meaning)."""
         given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         return tuple(f"{name}={value:g}" for name, value in given.items() if value is not None)
 
     @property
     def samples(self) -> bool:
-        """Whether a model that writes draws its pieces."""
+        """Whether a generative model samples its tokens."""
         return bool(self.draws) if self.do_sample is None else self.do_sample
 
 
@@ -93,7 +93,7 @@ class Generate(Verb[GenerateConfig]):
     schema = GenerateConfig
 
     def run(self, config: GenerateConfig) -> None:
-        """Print each prompt with its continuation; or with its masks filled, and the likeliest pieces for each."""
+        """Print each prompt with its continuation; or with its masks filled, and the top-k tokens for each."""
         prompts = _prompts(config)
 
         from lmctl.inference.heads import refuse_classifier
@@ -117,18 +117,18 @@ class Generate(Verb[GenerateConfig]):
         if config.do_sample is None and config.samples:
             say(f"{', '.join(config.draws)}: pieces are drawn (do_sample=true seed={config.seed})")
         torch.manual_seed(config.seed)
-        circles = 0
+        repetitive = 0
         for text in complete(
-            loaded, _heard(loaded, good, say), config.batch, config.max_new_tokens, **settings(config)
+            loaded, _report_lowercasing(loaded, good, say), config.batch, config.max_new_tokens, **settings(config)
         ):
             print(text, flush=True)
-            circles += not config.samples and goes_round(loaded.pieces([text])[0][-config.max_new_tokens :])
-        if circles:
+            repetitive += not config.samples and is_repetitive(loaded.pieces([text])[0][-config.max_new_tokens :])
+        if repetitive:
             say("greedy decoding repeats itself here: temperature=0.8 samples instead")
 
 
-def _heard(loaded: Any, prompts: Iterator[str], say: Callable[[str], None]) -> Iterator[str]:
-    """The same prompts; if the tokenizer loses the capitals of one, that is said once."""
+def _report_lowercasing(loaded: Any, prompts: Iterator[str], say: Callable[[str], None]) -> Iterator[str]:
+    """Pass the prompts on; report once if the tokenizer lowercases them."""
     silent = True
     for text in prompts:
         if silent and text != text.lower() and loaded.pieces([text]) == loaded.pieces([text.lower()]):
@@ -138,7 +138,7 @@ def _heard(loaded: Any, prompts: Iterator[str], say: Callable[[str], None]) -> I
 
 
 def settings(config: GenerateConfig) -> dict[str, Any]:
-    """What transformers' `generate` is told."""
+    """Arguments for transformers' `generate`."""
     how: dict[str, Any] = {"num_beams": config.beams, "do_sample": config.samples}
     if config.samples:
         how["temperature"] = 1.0 if config.temperature is None else config.temperature
@@ -147,8 +147,8 @@ def settings(config: GenerateConfig) -> dict[str, Any]:
     return how
 
 
-def goes_round(pieces: Sequence[int]) -> bool:
-    """Whether a text ends in the same few pieces over and over, or has hardly any others."""
+def is_repetitive(pieces: Sequence[int]) -> bool:
+    """Whether generated text is repetitive: it ends in a loop of few tokens, or has hardly any distinct ones."""
     if len(pieces) < LONG:
         return False
     end = pieces[-LONG:]
@@ -172,12 +172,12 @@ def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> Non
 
 
 def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[[str, str], None]) -> Iterator[str]:
-    """The prompts alone, each after `check(prompt, where)`: those of a file all before the first is answered, those
-    of standard input as they come."""
+    """The prompts as plain text, each validated by `check(prompt, where)`: those of a file all before the first output,
+    those of standard input one by one."""
     from lmctl.inference.input_lines import comes_once
-    from lmctl.inference.length_check import Place
+    from lmctl.inference.length_check import LinePosition
 
-    place = Place(config.file, typed=config.prompt is not None)
+    place = LinePosition(config.file, typed=config.prompt is not None)
 
     def checked() -> Iterator[str]:
         for number, prompt in prompts:
@@ -188,7 +188,7 @@ def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[
 
 
 def _prompts(config: GenerateConfig) -> Iterator[Prompt]:
-    """At least one, each with the number of its line."""
+    """The prompts with their line numbers; DataError if there are none."""
     from lmctl.inference.input_lines import incoming, is_standard_input
 
     example = 'prompt="The [MASK] statement", file=..., or lines on standard input'

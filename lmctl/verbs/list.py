@@ -40,7 +40,7 @@ class List(WordsCommand):
         if len(named) > 1:
             raise ConfigError("lmctl list takes one group at most", f"groups: {', '.join(groups)}")
         if named and "." in named[0].replace("=", "."):
-            text = topic_help(composer, named[0])  # a ConfigError where there is nothing of that name
+            text = topic_help(composer, named[0])  # ConfigError if the word is unknown
             if shape == "text":
                 print(text)
             else:
@@ -62,7 +62,7 @@ class List(WordsCommand):
 
 
 def group_card(composer: Composer, group: str) -> str:
-    """A group's options, one per line, each with the first comment line of its file."""
+    """A group's options, one per line, each with its description."""
     options = composer.options(group)
     width = max([len(option) for option in options], default=0)
     default = composer.defaults.get(group)
@@ -72,7 +72,7 @@ def group_card(composer: Composer, group: str) -> str:
 
 
 def option_record(composer: Composer, group: str, option: str) -> dict[str, Any]:
-    """An option with its keys as one would type them, each with its default and what its comment says."""
+    """An option with its dotted keys, each with its default and its comment."""
     return {
         "group": group,
         "option": option,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lmctl.train.prepare import Prepared
 
 PIECES = ("mlm", "lm")
-"""Terms of a loss that ask for pieces."""
+"""Loss terms whose labels are tokens."""
 
 
 class Peek(TextVerb[PeekConfig]):
@@ -36,8 +36,8 @@ class Peek(TextVerb[PeekConfig]):
     schema = PeekConfig
 
     def run(self, config: PeekConfig) -> None:
-        """Print the first rows of each task: exactly those that a run with the same config trains on first. Refused, as
-        `train` refuses it, if the model does not read such rows."""
+        """Print the first rows of each task: the ones that a run with the same config trains on first. ConfigError, as
+        in `train`, if the model does not support such rows."""
         model, mix = config.model, config.mix
         if (error := together([*model.check_length(config.batch.seq_len), *mix.check_model(model)])) is not None:
             raise error
@@ -57,8 +57,8 @@ class Peek(TextVerb[PeekConfig]):
                     _print(console, row, prepared)
 
 
-class Row(NamedTuple):
-    """One row of a task, as a batch of its own."""
+class PeekRow(NamedTuple):
+    """One row of a task, as a batch of size 1."""
 
     number: int
     batch: Batch
@@ -66,8 +66,8 @@ class Row(NamedTuple):
     """Without augmentation."""
 
 
-def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, int, Iterator[Row]]]:
-    """Of each task its name, how many rows it has, and the first of them in the order of the epoch."""
+def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, int, Iterator[PeekRow]]]:
+    """For each task its name, its number of rows, and its first rows in the shuffled order of the epoch."""
     from lmctl.mix.order import RowStream
     from lmctl.train.build_parts import examples_of
 
@@ -78,10 +78,10 @@ def first_rows(config: PeekConfig, prepared: Prepared) -> Iterator[tuple[str, in
     for name, examples in shown.items():
         stream, size = RowStream(examples, config.seed, name, batch.rows), len(examples)
 
-        def row(place: int, name: str = name, stream: RowStream = stream) -> Row:
+        def row(place: int, name: str = name, stream: RowStream = stream) -> PeekRow:
             rows, epochs = stream.rows(place, 1)
             both = (some[name].collate(rows, epochs, stream.draws) for some in (shown, plain))
-            return Row(int(rows[0]), *both)
+            return PeekRow(int(rows[0]), *both)
 
         first = config.epoch * size
         yield name, size, map(row, range(first, first + min(config.rows, size)))
@@ -92,8 +92,8 @@ def _title(config: PeekConfig, name: str, size: int) -> str:
     return f"{name}, {config.split}: {size:,} rows in {block}epoch {config.epoch}"
 
 
-def _print(console: Console, row: Row, prepared: Prepared) -> None:
-    """A row in words and, if it is augmented, what it was."""
+def _print(console: Console, row: PeekRow, prepared: Prepared) -> None:
+    """Print a row and, if it is augmented, the row without augmentation."""
     console.print(f"\nrow {row.number}, {row.batch.tokens} tokens{_labels(row.batch, prepared)}", markup=False)
     for line in lines(row.batch, prepared):
         console.print(line)
@@ -104,11 +104,11 @@ def _print(console: Console, row: Row, prepared: Prepared) -> None:
 
 
 def _record(batch: Batch, original: Batch, task: Task, prepared: Prepared) -> dict[str, Any]:
-    """A row with every field: what is seen, what is asked, and how much it counts."""
+    """A row as a JSON record: inputs, targets and weights."""
     weights = {"task": task.weight, "loss": task.loss_weight}
-    before = None if _same(batch, original) else _seen(original, prepared) | {"targets": _targets(original, prepared)}
+    before = None if _same(batch, original) else _inputs(original, prepared) | {"targets": _targets(original, prepared)}
     return {
-        **_seen(batch, prepared),
+        **_inputs(batch, prepared),
         "targets": _targets(batch, prepared),
         "label": _row_label(batch, prepared),
         "weights": weights,
@@ -116,9 +116,9 @@ def _record(batch: Batch, original: Batch, task: Task, prepared: Prepared) -> di
     }
 
 
-def _seen(batch: Batch, prepared: Prepared) -> dict[str, Any]:
-    """The inputs of the first row: pieces by number and in letters, and what goes with them; None where the task has
-    no such thing. Of documents that do not see each other only their numbers are said, which tell who sees whom."""
+def _inputs(batch: Batch, prepared: Prepared) -> dict[str, Any]:
+    """The inputs of the first row: token ids, tokens, and masks; None where the task has no such input. Of packed
+    documents their numbers stand for the attention mask."""
     names = prepared.tokenizer.convert_ids_to_tokens
     inputs = {name: value[0].tolist() for name, value in batch.inputs.items()}
     packed = "documents" in inputs
@@ -140,7 +140,7 @@ def _seen(batch: Batch, prepared: Prepared) -> dict[str, Any]:
 
 
 def _targets(batch: Batch, prepared: Prepared) -> dict[str, Any]:
-    """Per term of the loss: the places that are asked about and the right answers, in letters where they are pieces."""
+    """Positions and labels of each loss term, with tokens where labels are tokens."""
     return {
         name: {
             "positions": target.positions.tolist(),
@@ -152,7 +152,7 @@ def _targets(batch: Batch, prepared: Prepared) -> dict[str, Any]:
 
 
 def _row_label(batch: Batch, prepared: Prepared) -> Any:
-    """The label of the row itself: a name, several, or a number; None if it has none."""
+    """The label of the row itself: a class, several, or a number; None if it has none."""
     target = batch.targets.get("label")
     if target is None:
         return None
@@ -169,7 +169,7 @@ def _same(a: Batch, b: Batch) -> bool:
 
 
 def _labels(batch: Batch, prepared: Prepared) -> str:
-    """What is asked about the row as a whole, in words."""
+    """The labels of the whole row as text."""
     words = []
     for name, target in batch.targets.items():
         value = target.labels[0].tolist() if len(target.labels) else None
@@ -190,20 +190,26 @@ def _label(value: Any, names: tuple[str, ...]) -> str:
 
 
 def lines(batch: Batch, prepared: Prepared) -> Iterator[Text]:
-    """One row's pieces: `seen→target` where a piece is to be predicted, the second segment underlined, [SEP] between
-    documents that do not see each other. An encoder's side comes before the decoder's."""
+    """The tokens of one row: `input→target` at predicted positions, the second segment underlined, [SEP] between packed
+    documents. The encoder's row comes before the decoder's."""
     inputs = batch.inputs
     if "decoder_input_ids" in inputs:
         yield _row(inputs["input_ids"][0], inputs.get("attention_mask"), {}, None, prepared)
-        yield _row(inputs["decoder_input_ids"][0], inputs.get("decoder_attention_mask"), _wanted(batch), None, prepared)
+        yield _row(
+            inputs["decoder_input_ids"][0], inputs.get("decoder_attention_mask"), _target_tokens(batch), None, prepared
+        )
         return
     yield _row(
-        inputs["input_ids"][0], inputs.get("attention_mask"), _wanted(batch), inputs.get("token_type_ids"), prepared
+        inputs["input_ids"][0],
+        inputs.get("attention_mask"),
+        _target_tokens(batch),
+        inputs.get("token_type_ids"),
+        prepared,
     )
 
 
-def _wanted(batch: Batch) -> dict[int, int]:
-    """Piece to predict by position."""
+def _target_tokens(batch: Batch) -> dict[int, int]:
+    """Target token by position."""
     return {
         place: piece
         for name in PIECES

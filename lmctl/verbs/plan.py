@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """A run to plan, and what is wanted of the plan."""
+    """A run to plan, and options of the plan."""
 
     run: DictConfig
-    """Its config, as `train` would be given it. It is built where the machine is known that it is planned for."""
+    """Its config, as for `train`. Components are built later, while the planned machine is simulated."""
     wanted: PlanConfig
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Request:
-        """From the config of the verb."""
+        """Split the verb's config into the run's and the plan's."""
         from omegaconf import open_dict
 
         from lmctl.config.build import read_root
@@ -61,12 +61,12 @@ class PlanVerb(Verb[Request]):
     plans_grids = True
 
     def read(self, cfg: DictConfig) -> Request:
-        """What is asked; that every key and value is right is known then, whether the run is legal is not."""
+        """The request; keys and values are checked here, the legality of the run is not."""
         return Request.of(cfg)
 
     def run(self, config: Request) -> None:
-        """Print what `lmctl train` with the same words would cost; refused as it would be, in JSON with a line of its
-        own on standard output besides."""
+        """Print the cost of `lmctl train` with the same overrides. A run that `train` refuses is refused alike, with
+        format=json also as a line on standard output."""
         from lmctl.config.mistakes import UnknownKey
         from lmctl.cost.show import print_one
         from lmctl.train.display import quiet_libraries
@@ -79,7 +79,7 @@ class PlanVerb(Verb[Request]):
             machine = _machine(wanted)
             quiet_libraries()
             estimate = _estimated(run, wanted, machine, alternative=True)
-        except UnknownKey:  # a slip of the pen, not a property of the run
+        except UnknownKey:  # a typing mistake, not an illegal run
             raise
         except ConfigError as error:
             if wanted.format == "json":
@@ -93,8 +93,8 @@ class PlanVerb(Verb[Request]):
             write_json(Path(wanted.out), {"legal": True} | estimate.as_dict())
 
     def run_grid(self, jobs: Sequence[tuple[str, list[str], DictConfig]]) -> int:
-        """One table of many cells: (name, overrides, config) each; in JSON every cell is a line, as soon as it is
-        known. Returns how many are not legal."""
+        """Print one table of many cells (name, overrides, config); with format=json one line per cell as soon as it is
+        planned. Returns how many are illegal."""
         from lmctl.config.mistakes import UnknownKey
         from lmctl.cost.show import Cell, print_grid
         from lmctl.train.display import quiet_libraries
@@ -110,7 +110,7 @@ class PlanVerb(Verb[Request]):
                 run = with_models(request.run)
                 estimate = _estimated(run, request.wanted, _machine(request.wanted), alternative=False)
                 cells.append(Cell(name, overrides, estimate, None))
-            except UnknownKey:  # a slip of the pen, not a property of the cell
+            except UnknownKey:  # a typing mistake, not an illegal cell
                 raise
             except ConfigError as error:
                 cells.append(Cell(name, overrides, None, error))
@@ -124,13 +124,13 @@ class PlanVerb(Verb[Request]):
 
 
 def _check_place(out: str | None) -> None:
-    """Before anything is reckoned: there must be a folder for `out`."""
+    """ConfigError, before any work, if the folder of `out` does not exist."""
     if out is not None and not Path(out).parent.is_dir():
         raise ConfigError(f"out={out}: there is no directory {Path(out).parent}")
 
 
 def _machine(wanted: PlanConfig) -> Machine | None:
-    """The machine that the run is planned for, if it is not this one."""
+    """The machine that the run is planned for, if it is another one."""
     from lmctl.cost.machine import machine_for
 
     machine = machine_for(wanted.runner, wanted.gpu, wanted.gpu_memory_gib, wanted.gpus)
@@ -154,7 +154,7 @@ def _record(cell: Cell) -> dict[str, Any]:
 
 
 def _verdict(refusal: ConfigError | None) -> dict[str, Any]:
-    """Whether a run is legal; if not why, and what comes nearest to it."""
+    """Whether a run is legal; if not, the reason and the nearest legal choice."""
     if refusal is None:
         return {"legal": True, "why": None, "nearest": None}
     return {"legal": False, "why": str(refusal), "nearest": refusal.hint}

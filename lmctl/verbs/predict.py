@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from lmctl.inference.new_rows import NewRow
 
 SEPARATOR = ","
-"""Between several labels of one row, as `data.label` reads them."""
+"""Separator of several labels of one row, as `data.label` reads them."""
 INPUTS = ("auto", "table", "jsonl", "lines")
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Root of `lmctl predict`."""
+    """Root config of `lmctl predict`."""
 
     model_path: Place = key(MISSING, MODEL_PATH)
     file: Optional[Place] = key(None, "csv, tsv, parquet, jsonl or text file, or a pattern; null or -: standard input")
@@ -80,13 +80,13 @@ class Predict(Verb[PredictConfig]):
     schema = PredictConfig
 
     def run(self, config: PredictConfig) -> None:
-        """Write one row for every row of the input, in its order; rows of any number stream through."""
+        """Write one prediction for every row of the input, in order; rows are streamed."""
         from lmctl.config.build import prefixes
         from lmctl.inference.input_lines import EXAMPLE, is_standard_input, placed
         from lmctl.inference.load import load, model_folder
         from lmctl.inference.new_rows import NewRows, files
 
-        # What can be wrong with the command is said before libraries are read.
+        # Errors in the command are reported before slow imports.
         model_folder(config.model_path)
         if config.out is not None and (not Path(config.out).parent.is_dir() or Path(config.out).is_dir()):
             raise ConfigError(
@@ -106,11 +106,11 @@ class Predict(Verb[PredictConfig]):
         loaded = load(config.model_path, config.runner)
         task = chosen_task(loaded, config.task)
         classifier = classifier_of(loaded, task)
-        learnt = _learnt(config.model_path, task, prefixes(config.trusted))
+        learnt = _training_source(config.model_path, task, prefixes(config.trusted))
         skip = config.on_bad_row == "skip"
         rows = NewRows(config.file, config.input, config.text, config.text_b, skip, learnt, stream, say)
         length, pool = loaded.row(config.seq_len), POOL if stream is None else 1
-        with _place(config.out) as handle:
+        with _output(config.out) as handle:
             writer = WRITERS[config.format](handle, task, names_of(classifier) if config.probabilities else [])
             count, bad, first = _write_all(answers(classifier, iter(rows), config.batch, length, pool), writer)
             if bad and bad == count:
@@ -123,8 +123,8 @@ class Predict(Verb[PredictConfig]):
         )
 
 
-def _learnt(model_path: str, task: str | None, trusted: tuple[str, ...]) -> Source | None:
-    """What the model learnt `task` from, if it is a run's."""
+def _training_source(model_path: str, task: str | None, trusted: tuple[str, ...]) -> Source | None:
+    """The source that the model was trained on for `task`, if it is from a run."""
     from lmctl.inference.trained_on import own_tasks
 
     folder = Path(model_path)
@@ -134,8 +134,8 @@ def _learnt(model_path: str, task: str | None, trusted: tuple[str, ...]) -> Sour
 
 
 @contextmanager
-def _place(out: str | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is there when everything is in it."""
+def _output(out: str | None) -> Iterator[TextIO]:
+    """Standard output, or a file that replaces `out` atomically when complete."""
     if out is None:
         yield sys.stdout
         return
@@ -144,7 +144,7 @@ def _place(out: str | None) -> Iterator[TextIO]:
 
 
 def _write_all(found: Iterator[tuple[NewRow, Answer | None]], writer: Writer) -> tuple[int, int, str]:
-    """How many rows there were, how many of them were bad, and what is wrong with the first of those."""
+    """Number of rows, number of bad rows, and the problem of the first bad one."""
     count, bad, first = 0, 0, ""
     for count, (row, answer) in enumerate(found, start=1):
         if row.wrong:
@@ -155,36 +155,36 @@ def _write_all(found: Iterator[tuple[NewRow, Answer | None]], writer: Writer) ->
 
 
 class Writer:
-    """Rows in one format, each written at once."""
+    """Writes predictions in one format, row by row."""
 
     def __init__(self, handle: TextIO, task: str | None, classes: list[str]) -> None:
         self.handle, self.task, self.classes = handle, task, classes
 
     def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
-        """Write the answer to row `number`, counted from 1; None: there is none."""
+        """Write the prediction for row `number`, counted from 1; None if the row is bad."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """All rows have been handed over."""
+        """Finish after the last row."""
 
     def line(self, text: str) -> None:
         print(text, file=self.handle, flush=True)
 
     def shares(self, answer: Answer | None, digits: str) -> list[str]:
-        """The probabilities of the classes that are asked for."""
+        """Probabilities of the requested classes."""
         return ["" if answer is None else format(answer.probabilities[name], digits) for name in self.classes]
 
 
 class Lines(Writer):
-    """label, probability and texts, with tabs between; no head, so that `paste` and `cut` go line by line."""
+    """Tab-separated label, probability and texts, without a header, so that `paste` and `cut` work line by line."""
 
     def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
-        cells = [*said(answer, ".4f"), *self.shares(answer, ".4f"), *(row.texts or [""])]
+        cells = [*label_cells(answer, ".4f"), *self.shares(answer, ".4f"), *(row.texts or [""])]
         self.line("\t".join(map(flat, cells)))
 
 
 class Json(Writer):
-    """One object per row, with every field."""
+    """One JSON object per row, with every field."""
 
     def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
         record: dict[str, Any] = {"row": number, "task": self.task, "label": None, "probability": None}
@@ -193,18 +193,18 @@ class Json(Writer):
 
 
 class Csv(Writer):
-    """The columns of the input, then label and probability; whatever they may be called, none hides another."""
+    """The columns of the input, then label and probability; equal column names do not hide each other."""
 
     names: list[str] | None = None
-    """The columns of the input: those of its first row that has any."""
+    """The columns of the input, from its first row that has any."""
 
     def __init__(self, handle: TextIO, task: str | None, classes: list[str]) -> None:
         super().__init__(handle, task, classes)
         self.waiting: list[list[str]] = []
-        """Rows without columns that came before all others."""
+        """Bad rows before the first row with columns."""
 
     def write(self, number: int, row: NewRow, answer: Answer | None) -> None:
-        ours = [*said(answer, ""), *self.shares(answer, "")]
+        ours = [*label_cells(answer, ""), *self.shares(answer, "")]
         record = {str(name): value for name, value in row.record.items()}
         if self.names is None and not record:
             self.waiting.append(ours)
@@ -236,7 +236,7 @@ class Csv(Writer):
 
 
 class Tsv(Csv):
-    """The same with tabs between; no quoting, as `data=table` reads such files."""
+    """As Csv, separated by tabs; no quoting, as `data=table` reads such files."""
 
     def cells(self, cells: list[str]) -> None:
         self.line("\t".join(map(flat, cells)))
@@ -245,8 +245,8 @@ class Tsv(Csv):
 WRITERS: dict[str, type[Writer]] = {"text": Lines, "json": Json, "csv": Csv, "tsv": Tsv}
 
 
-def said(answer: Answer | None, digits: str) -> list[str]:
-    """Label and probability as two cells; of several labels each, with commas between."""
+def label_cells(answer: Answer | None, digits: str) -> list[str]:
+    """Label and probability as two cells; several labels are separated by commas."""
     if answer is None:
         return ["", ""]
     label, probability = answer.label, answer.probability
@@ -258,7 +258,7 @@ def said(answer: Answer | None, digits: str) -> list[str]:
 
 
 def cell(value: Any) -> str:
-    """A column of the input as it is written: text as it is, nothing for nothing, other values as JSON has them."""
+    """A value of an input column as text: strings unchanged, null as nothing, others as JSON."""
     if isinstance(value, str):
         return value
     text = line_of(value)
@@ -266,5 +266,5 @@ def cell(value: Any) -> str:
 
 
 def flat(text: str) -> str:
-    """`text` without what ends a cell or a line."""
+    """`text` with tabs and line breaks replaced."""
     return " ".join(encodable(text).split())

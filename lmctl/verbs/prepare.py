@@ -25,14 +25,15 @@ class Prepare(TextVerb[PrepareConfig]):
     schema = PrepareConfig
 
     def run(self, config: PrepareConfig) -> None:
-        """Prepare what `lmctl train` with the same data, mix and tokenizer will read."""
+        """Train the tokenizer and build the token cache that `lmctl train` with the same data, mix and tokenizer
+        reads."""
         prepared = self.prepared(config)
         for name, corpus in prepared.corpora.items():
             print(card(name, config.mix.tasks[name].data, corpus, prepared))
 
 
 def card(name: str, source: Source, corpus: TokenizedCorpus, prepared: Prepared) -> str:
-    """What there is to know of a prepared corpus, in plain text."""
+    """A text summary of a prepared corpus."""
     import numpy as np
 
     vocabulary, lines = prepared.vocabulary, [f"{name}: {source.describe()}"]

@@ -30,7 +30,7 @@ MODES = ("auto", "lines", "pairs", "nbest")
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Root of `lmctl score`."""
+    """Root config of `lmctl score`."""
 
     model_path: Place = key(MISSING, MODEL_PATH)
     mode: str = key(
@@ -67,14 +67,14 @@ class Score(Verb[ScoreConfig]):
     schema = ScoreConfig
 
     def run(self, config: ScoreConfig) -> None:
-        """Print what the mode calls for; texts of any number stream through, except n-best lists."""
-        from lmctl.inference.input_lines import first_that_says, placed
+        """Print the scores of the mode; texts are streamed, except n-best lists."""
+        from lmctl.inference.input_lines import first_not_blank, placed
 
-        first, lines = first_that_says(placed(config.file))
+        first, lines = first_not_blank(placed(config.file))
         mode = config.mode
         if mode == "auto":
             mode = "lines" if first is None else guess(first)
-            lines = _all_alike(lines) if mode == "lines" else lines
+            lines = _plain_text_only(lines) if mode == "lines" else lines
         if mode == "nbest" and config.dev is None:
             raise ConfigError("n-best lists need others to tune the weight and the word bonus on", "give dev=...")
         if mode != "nbest" and (config.dev or config.out):
@@ -94,8 +94,8 @@ class Score(Verb[ScoreConfig]):
 
 
 def guess(line: Placed) -> str:
-    """The mode that the first line with anything on it calls for: JSON with hypotheses, JSON or two columns of a
-    pair, plain text. DataError if it begins like JSON and is neither."""
+    """Detect the mode from the first line that is not blank: JSON with hypotheses, a pair as JSON or two columns, plain
+    text. DataError if it starts like JSON and is neither."""
     if not line.text.lstrip().startswith("{"):
         sides = line.text.split("\t")
         return "pairs" if len(sides) == 2 and all(side.strip() for side in sides) else "lines"
@@ -110,7 +110,7 @@ def guess(line: Placed) -> str:
 
 
 def _mode_of(row: Any) -> str | None:
-    """What an object is: an n-best list, a pair, or neither."""
+    """The mode of a JSON object: an n-best list, a pair, or neither."""
     from lmctl.inference.pairs import KEYS
 
     if "hyps" in row:
@@ -118,18 +118,19 @@ def _mode_of(row: Any) -> str | None:
     return "pairs" if any(key in row for keys in KEYS for key in keys) else None
 
 
-def _all_alike(lines: Iterator[Placed]) -> Iterator[Placed]:
-    """Lines of text; DataError at one that is a pair or an n-best list in JSON, so that it is not scored as text."""
+def _plain_text_only(lines: Iterator[Placed]) -> Iterator[Placed]:
+    """Pass plain text lines on; DataError at one that is a pair or an n-best list as JSON, which must not be scored as
+    text."""
     for line in lines:
         if line.text.lstrip().startswith("{"):
-            with suppress(ValueError):  # text that begins with a brace
+            with suppress(ValueError):  # plain text that starts with a brace
                 if _mode_of(parsed(line.text)):
                     raise DataError(f"{line.where}: JSON among lines of text", AS_TEXT)
         yield line
 
 
 def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
-    """A table: log-probability in nats, pieces (the end counted), nats per piece, the line itself."""
+    """A table: log-probability in nats, tokens (end token included), nats per token, the line."""
     from lmctl.inference.letter_case import cased
     from lmctl.inference.likelihood import texts
 
@@ -148,7 +149,8 @@ def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
 
 
 def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
-    """A table: both log-probabilities in nats, whether the good one is likelier, both sentences; then the accuracy."""
+    """A table: both log-probabilities in nats, whether the good sentence has the higher one, both sentences; then the
+    accuracy."""
     from lmctl.inference.pairs import judge, pairs_in
     from lmctl.train.display import Display
 
@@ -169,7 +171,7 @@ def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
 
 
 def _nbest(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
-    """Word error rates on both sets, before and after; the chosen hypotheses go to `out`."""
+    """Word error rates of both sets, before and after rescoring; the chosen hypotheses are written to `out`."""
     from lmctl.core.files import write_text
     from lmctl.inference.input_lines import is_standard_input, placed
     from lmctl.inference.nbest import collected, tune, with_lm
@@ -206,5 +208,5 @@ def _rates(name: str, lists: Lists, tuned: Tuned) -> dict[str, Any]:
 
 
 def on_one_line(text: str) -> str:
-    """`text` without the tabs and line breaks that would tear a table of lines apart."""
+    """`text` with tabs and line breaks replaced by spaces."""
     return " ".join(text.split()) if any(mark in text for mark in "\t\n\r") else text

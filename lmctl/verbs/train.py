@@ -29,19 +29,19 @@ class Train(Verb["Training"]):
     alone: ClassVar[str | None] = OWN_TEXT
 
     def read(self, cfg: DictConfig) -> Training:
-        """The run, with every component built and every rule about two of them checked."""
+        """The run, with all components built and all their combinations checked."""
         from lmctl.jobs.training import Training
 
         return Training.from_config(cfg, self.schema)
 
     def refuse(self, cfg: DictConfig) -> None:
-        """ConfigError if the run is refused whatever its text is."""
+        """ConfigError if the run is illegal whatever its data."""
         from lmctl.jobs.training import check_legal
 
         check_legal(cfg)
 
     def run(self, config: Training) -> None:
-        """Train here, or start the processes that do."""
+        """Train in this process, or launch the worker processes."""
         from lmctl.jobs.training import train
 
         train(config)

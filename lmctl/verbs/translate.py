@@ -16,7 +16,7 @@ from lmctl.runner.base import Runner
 
 @dataclass(frozen=True)
 class TranslateConfig:
-    """Root of `lmctl translate`."""
+    """Root config of `lmctl translate`."""
 
     model_path: Place = key(MISSING, MODEL_PATH)
     file: Optional[Place] = key(None, "text file with one text per line; null: standard input")
@@ -31,7 +31,7 @@ class TranslateConfig:
         positive(beams=self.beams, max_new_tokens=self.max_new_tokens, batch=self.batch)
 
 
-class Translate(Verb[TranslateConfig]):
+class TranslateVerb(Verb[TranslateConfig]):
     purpose = "Translate lines, from a file or standard input to standard output, line for line."
     examples = (
         "lmctl translate model_path=runs/mt < source.en",
@@ -44,14 +44,14 @@ class Translate(Verb[TranslateConfig]):
     schema = TranslateConfig
 
     def run(self, config: TranslateConfig) -> None:
-        """Print the translation of each line; an empty line stays an empty line."""
+        """Print the translation of each line; an empty line stays empty."""
         from lmctl.inference.input_lines import comes_once, incoming, lines_of
 
         lines = incoming(config.file, "text", "file=..., or lines on standard input")
 
         from lmctl.inference.decode import translate
         from lmctl.inference.heads import refuse_classifier
-        from lmctl.inference.length_check import Place, cut_lines
+        from lmctl.inference.length_check import LinePosition, cut_lines
         from lmctl.inference.load import load, need
         from lmctl.train.display import Display, quiet_libraries
 
@@ -59,10 +59,10 @@ class Translate(Verb[TranslateConfig]):
         loaded = load(config.model_path, config.runner)
         refuse_classifier(loaded, "it writes no text")
         need(loaded, ("seq2seq",), "translate")
-        say, place = Display().say, Place(config.file)
+        say, place = Display().say, LinePosition(config.file)
         if config.file is None or comes_once(config.file):
             lines = cut_lines(loaded, lines, place, say, config.prefix)
-        else:  # a file can be read twice: what is wrong with it is said before the work begins
+        else:  # a file can be read twice: check all of it before the first output
             for _ in cut_lines(loaded, lines_of(config.file), place, say, config.prefix):
                 pass
         for line in translate(

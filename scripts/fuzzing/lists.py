@@ -11,10 +11,10 @@ from random import Random
 import numpy as np
 
 from fuzzing.values import accident, text, value
-from lmctl.inference.input_lines import first_that_says, incoming, lines_of, placed
+from lmctl.inference.input_lines import first_not_blank, incoming, lines_of, placed
 from lmctl.inference.nbest import Lists, collected, rescored, tune
 from lmctl.inference.pairs import pairs_in
-from lmctl.verbs.score import _all_alike, guess
+from lmctl.verbs.score import _plain_text_only, guess
 
 KEYS = ["id", "ref", "hyps", "good", "bad", "sentence_good", "sentence_bad", "text", "score", "x"]
 STRANGE = ["", "  ", "\t", "a\tb", "{", "{}", "[]", '{"a": 1, "a": 1}', "[" * 9000, '{"hyps": ' * 5000, "3", "null"]
@@ -40,9 +40,9 @@ def pairs(draw: Random, folder: Path) -> None:
         for pair in pairs_in(placed(file)):
             "".join(pair).encode()
         return
-    first, stream = first_that_says(placed(file))
+    first, stream = first_not_blank(placed(file))
     if first is not None:
-        {"lines": lambda: list(_all_alike(stream)), "pairs": lambda: list(pairs_in(stream)),
+        {"lines": lambda: list(_plain_text_only(stream)), "pairs": lambda: list(pairs_in(stream)),
          "nbest": lambda: collected(stream, file)}[guess(first)]()  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def composed(verb: str, given: list[str], folder: Path | None = None) -> None:
             if (file := application.arguments.flags.get("--from")) is not None:
                 application.composer.start_from(file, application.overrides)
             application._name_run()
-            application.verb.check(application.settled())
+            application.verb.check(application.final_config())
     except Exception as error:
         known = explain(error, application.composer if application else None)
         if known is None or not str(known).strip():

@@ -79,7 +79,7 @@ def test_without_temperature_it_is_what_transformers_finds_likeliest(model: Path
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_pieces_are_drawn_from_the_softmax(model: Path, tmp_path: Path, temperature: float):
     """The first piece of 300 variants against softmax(logits / temperature): within four standard errors each."""
-    from lmctl.augment.back_translate import _Leg
+    from lmctl.augment.back_translate import _Translator
 
     folder = foreign.copied(model, tmp_path / "sharp")
     foreign.reweigh(folder, lambda tensors: tensors["final_logits_bias"][:, 5:].copy_(torch.linspace(-2, 2, 27)))
@@ -88,7 +88,7 @@ def test_pieces_are_drawn_from_the_softmax(model: Path, tmp_path: Path, temperat
     with torch.no_grad():
         inputs = {"input_ids": torch.tensor([[5, 6, 3]]), "decoder_input_ids": torch.tensor([[3]])}
         expected = torch.softmax(network(**inputs).logits[0, -1] / temperature, -1).numpy()
-    leg, count = _Leg("augment.there", str(folder), temperature, 2), 300
+    leg, count = _Translator("augment.there", str(folder), temperature, 2), 300
     words = use_models.tokenizer().convert_ids_to_tokens(range(use_models.SIZE))
     seen = [leg.translate("a b", seed).split()[:1] for seed in range(count)]
     for place, word in enumerate(words):

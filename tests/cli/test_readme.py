@@ -46,7 +46,7 @@ def test_every_command_composes(line, capsys, monkeypatch, tmp_path):
     # Of a sweep, the first job.
     words = [word.split(",")[0] if "=" in word and "[" not in word else word for word in shlex.split(line)[1:]]
     if not any(word.startswith("--") for word in words):
-        Application(words[0], [word for word in words[1:] if word != "-m"]).settled()
+        Application(words[0], [word for word in words[1:] if word != "-m"]).final_config()
         return
     if "--from" in words:
         assert main(["train", "name=mine", "--cfg", "job"]) == 0

@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back(name: str):
 
 def config_of(*words: str) -> dict:
     application = Application(words[0], list(words[1:]))
-    return OmegaConf.to_container(application.settled(), resolve=True)
+    return OmegaConf.to_container(application.final_config(), resolve=True)
 
 
 LOOKALIKES = ["2024_01", "1e5", "007", "on", "true", "1:30", "nan", "[a]", "{a: 1}", "a,b", "int(3)", "a\\b", "x=y", "2024-01-02"]  # fmt: skip # noqa: E501
@@ -67,7 +67,7 @@ def test_text_keys_keep_what_was_typed(name: str):
 
 def test_a_sweep_keeps_them_too():
     application = Application("train", ["-m", "data=text", "data.path=2024_01,1e5", "seed=1,2"])
-    application._settle_sweep()
+    application._quote_sweep()
     cells = application.composer.cells(application.overrides.render())
     paths = [read(word.partition("=")[2]) for cell in cells for word in cell if word.startswith("data.path=")]
     assert paths == ["2024_01", "2024_01", "1e5", "1e5"]
@@ -80,7 +80,7 @@ PROMPTS = ["'Tis the season", '"Hello," she said', '"all of it"', "costs ${x}", 
 def test_free_text_is_taken_literally(prompt: str):
     for verb, key in (("generate", "prompt"), ("translate", "prefix")):
         application = Application(verb, ["model_path=m", f"{key}={prompt}"])
-        assert asdict(section(application.settled(), named(verb).schema))[key] == prompt
+        assert asdict(section(application.final_config(), named(verb).schema))[key] == prompt
 
 
 def test_jobs_of_a_sweep_get_free_text_as_it_is():
@@ -103,7 +103,7 @@ def test_a_run_of_any_name_is_found_again(name: str, tmp_path: Path, monkeypatch
     assert read_config(folder / "config.yaml") == config
     for words in ([setting("name", name)], shlex.split(command(run_dir=folder))):
         application = Application("train", ["resume=auto", *words])
-        assert application._goes_on()
+        assert application._has_run_as_base()
         assert application._resumed_config() == str(folder / "config.yaml")
     named_so, lies_there = Overrides().set("name", name), Overrides().set("run_dir", str(folder))
     assert sweep_dir(named_so) == sweep_dir(lies_there) == folder

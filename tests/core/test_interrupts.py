@@ -80,14 +80,14 @@ def test_a_signal_interrupts_unless_there_is_something_to_save(handlers):
 
 
 def test_work_apart_answers_raises_and_is_left(handlers):
-    assert signals.apart(lambda: threading.current_thread() is not threading.main_thread())
+    assert signals.in_thread(lambda: threading.current_thread() is not threading.main_thread())
     with pytest.raises(ZeroDivisionError):
-        signals.apart(lambda: 1 // 0)
+        signals.in_thread(lambda: 1 // 0)
     signals.install("nothing")
     over = threading.Event()
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
     with pytest.raises(signals.Interrupted):
-        signals.apart(lambda: over.wait(60))
+        signals.in_thread(lambda: over.wait(60))
     over.set()
 
 

@@ -19,7 +19,7 @@ from lmctl.core.errors import DataError
 from lmctl.data.document_layout import LAYOUTS
 from lmctl.data.parallel import Parallel
 from lmctl.data.reading import aligned_lines, lines
-from lmctl.data.text import Corpus
+from lmctl.data.text import TextCorpus
 from lmctl.inference.input_lines import incoming, lines_of
 
 sys.path.append(str(ROOT / "scripts"))
@@ -54,7 +54,7 @@ def keep_all(content: str, layout: str, sentences: str) -> None:
         file = Path(folder, "a.txt")
         file.write_bytes(encoded(content))
         wanted = without_marks(encoded(content).decode())
-        found = Corpus.open(str(file), layout, sentences, "error").read()
+        found = TextCorpus.open(str(file), layout, sentences, "error").read()
         got = "".join("".join(document) for document in found)
         if layout == "verbatim":
             assert got == wanted + "\n" * (wanted[-1:] not in ("\n", ""))

@@ -10,7 +10,7 @@ import use_models
 
 from lmctl.config.use_schema import EvalConfig
 from lmctl.core.batch import Row
-from lmctl.inference.suites.job import Job
+from lmctl.inference.suites.job import SuiteJob
 
 DOCUMENTS = [
     Row(["the cat sits on the mat .", "the dog runs ."]),
@@ -20,10 +20,10 @@ DOCUMENTS = [
 ]
 
 
-def job(loaded: Any, rows: list[Row], tmp_path: Any, yields: Any = "documents", **settings: Any) -> Job:
+def job(loaded: Any, rows: list[Row], tmp_path: Any, yields: Any = "documents", **settings: Any) -> SuiteJob:
     """All that a suite is given: a loaded model and rows."""
     config = EvalConfig(data=None, runner=None, model_path="", **{"batch": 3} | settings)
-    return Job(loaded, lambda: iter(rows), yields, config, tmp_path)
+    return SuiteJob(loaded, lambda: iter(rows), yields, config, tmp_path)
 
 
 def labelled(count: int, label: Any, pair: bool = False) -> list[Row]:

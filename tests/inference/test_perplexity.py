@@ -13,7 +13,7 @@ import use_models
 from row_files import both, halves, write_rows
 from suite_jobs import DOCUMENTS, job
 
-from lmctl.core.batch import Row, Written, whole_text
+from lmctl.core.batch import DocumentWithText, Row, whole_text
 from lmctl.data.jsonl import JsonLines
 from lmctl.data.table import Table
 from lmctl.data.text import TextFiles
@@ -106,7 +106,7 @@ def replace_pieces(loaded: Any) -> Any:
 
 
 def test_noise_leaves_what_stands_between_sentences_alone():
-    text = Written(["The cat sits.", "A dog."], "The  cat sits.\n\nA dog.\n")
+    text = DocumentWithText(["The cat sits.", "A dog."], "The  cat sits.\n\nA dog.\n")
     assert whole_text(text.rewritten(["the", "a dig"])) == "the\n\na dig\n"
     assert (whole_text(text[:1]), whole_text(text[1:])) == ("The  cat sits.", "A dog.")
     assert whole_text(["今天。", "很好。", "Yes.", "No."]) == "今天。很好。 Yes. No."

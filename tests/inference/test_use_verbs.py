@@ -221,11 +221,11 @@ def test_what_only_sampling_knows_asks_for_it(gpt2, capsys, given):
     ],
 )
 def test_circles_are_seen(pieces, round_):
-    assert generate_verb.goes_round(pieces) is round_
+    assert generate_verb.is_repetitive(pieces) is round_
 
 
 def test_circles_are_said_once_and_not_of_what_was_drawn(gpt2, typed, capsys, monkeypatch):
-    monkeypatch.setattr(generate_verb, "goes_round", lambda pieces: True)
+    monkeypatch.setattr(generate_verb, "is_repetitive", lambda pieces: True)
     typed("the cat\na dog\n")
     generate(gpt2, max_new_tokens=12)
     assert capsys.readouterr().err.count("repeats itself here: temperature=0.8 samples instead") == 1

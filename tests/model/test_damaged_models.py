@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from lmctl.augment.back_translate import BackTranslate
 from lmctl.core.errors import ConfigError
-from lmctl.core.pretrained_files import hub_answers
+from lmctl.core.pretrained_files import hub_is_reachable
 from lmctl.inference.decode import complete, translate
 from lmctl.model.pretrained import Pretrained
 from lmctl.tokenizer.pretrained import Pretrained as PretrainedTokenizer
@@ -39,10 +39,10 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("time.sleep", waits)
-    hub_answers.cache_clear()
+    hub_is_reachable.cache_clear()
     with pytest.raises(ConfigError, match="nobody/has-this: cannot be loaded: it is neither here nor in the hub's"):
         look("nobody/has-this")
-    hub_answers.cache_clear()
+    hub_is_reachable.cache_clear()
     with pytest.raises(ConfigError, match=r"no such directory|does not exist"):
         look("C:\\models")
 

@@ -36,7 +36,7 @@ MOVED = {
 
 @cache
 def config(*words: str) -> dict[str, Any]:
-    return OmegaConf.to_container(Application("train", [*words, "name=x"]).settled(), resolve=True)  # type: ignore
+    return OmegaConf.to_container(Application("train", [*words, "name=x"]).final_config(), resolve=True)  # type: ignore
 
 
 @pytest.mark.parametrize("kind", MIXES)

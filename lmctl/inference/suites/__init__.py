@@ -1,1 +1,1 @@
-"""What `lmctl eval` measures: a module per suite, each with one function `evaluate(job)`."""
+"""The suites of `lmctl eval`: one module each, with a function `evaluate(job)`."""

@@ -1,6 +1,6 @@
-"""`suite=classification`: how often a classifier is right; how well its numbers agree, if it gives numbers.
+"""`suite=classification`: accuracy and F1 of a classifier, or correlation and error of a regression model.
 
-All counts are kept per class, not per row; only Spearman's correlation keeps two numbers of each row.
+Counts are stored per class, not per row; only Spearman's correlation stores two numbers per row.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from lmctl.core.errors import DataError
 from lmctl.core.suggest import nearest
 from lmctl.inference.heads import Classifier, classifier_of
 from lmctl.inference.length_batches import by_length
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 from lmctl.objective import label_scores
 
 SEPARATOR = ","
-"""Between the labels of one row, where several may hold and they come as one string."""
+"""Separator of the labels of one row, for multi-label data in one string."""
 
 
-def evaluate(job: Job) -> Figures:
-    """The metrics for the kind of labels that the model's head has."""
+def evaluate(job: SuiteJob) -> Figures:
+    """The metrics for the label kind of the model's head."""
     classifier = classifier_of(job.loaded, job.task)
     kind = classifier.kind
     answers = by_length(
@@ -36,7 +36,7 @@ def evaluate(job: Job) -> Figures:
     table = np.zeros((classes, classes), dtype=np.int64)
     several = np.zeros((3, classes), dtype=np.int64)
     exact = rows = 0
-    said, true = array("d"), array("d")
+    predicted, true = array("d"), array("d")
     for logits, answer in answers:
         rows += 1
         if kind == "class":
@@ -46,7 +46,7 @@ def evaluate(job: Job) -> Figures:
             several += np.stack([guess & held, guess & ~held, ~guess & held])
             exact += int((guess == held).all())
         else:
-            said.append(float(logits[0]))
+            predicted.append(float(logits[0]))
             true.append(float(answer[0]))
     if not rows:
         raise nothing("classification")
@@ -64,31 +64,31 @@ def evaluate(job: Job) -> Figures:
             "macro_f1": label_scores.macro_f1_of_hits(several),
             "rows": rows,
         }
-    return {**of_numbers(np.array(said), np.array(true)), "rows": rows}
+    return {**of_numbers(np.array(predicted), np.array(true)), "rows": rows}
 
 
-def of_numbers(said: np.ndarray, true: np.ndarray) -> Figures:
-    """Correlations by scipy (0 where either never varies), and the mean squared error."""
+def of_numbers(predicted: np.ndarray, true: np.ndarray) -> Figures:
+    """Pearson and Spearman correlation by scipy (0 if either side is constant), and the mean squared error."""
     from scipy.stats import pearsonr, spearmanr
 
-    varies = len(said) > 1 and np.ptp(said) > 0 and np.ptp(true) > 0
+    varies = len(predicted) > 1 and np.ptp(predicted) > 0 and np.ptp(true) > 0
     return {
-        "pearson": float(pearsonr(said, true).statistic) if varies else 0.0,
-        "spearman": float(spearmanr(said, true).statistic) if varies else 0.0,
-        "mean_squared_error": float(((said - true) ** 2).mean()),
+        "pearson": float(pearsonr(predicted, true).statistic) if varies else 0.0,
+        "spearman": float(spearmanr(predicted, true).statistic) if varies else 0.0,
+        "mean_squared_error": float(((predicted - true) ** 2).mean()),
     }
 
 
-def answered(job: Job, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
-    """The texts of each row, and the right answer as an array: one class, one number, or zeros and ones [C]."""
+def answered(job: SuiteJob, classifier: Classifier) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The texts of each row, and its label as an array: one class, one number, or zeros and ones [C]."""
     for number, row in enumerate(job.rows(), start=1):
         where = row.where or f"row {number}"
         if row.label is None:
             raise DataError(f"{where}: the row has no label", "say where labels are: data.label=COLUMN")
-        yield row.texts, _answer(classifier, row, where)
+        yield row.texts, _label_array(classifier, row, where)
 
 
-def _answer(classifier: Classifier, row: Row, where: str) -> np.ndarray:
+def _label_array(classifier: Classifier, row: Row, where: str) -> np.ndarray:
     if classifier.kind == "number":
         try:
             return np.array([float(row.label)])  # type: ignore[arg-type]
@@ -97,23 +97,23 @@ def _answer(classifier: Classifier, row: Row, where: str) -> np.ndarray:
     if classifier.kind == "class":
         if isinstance(row.label, list):
             raise DataError(f"{where}: the row has a list of labels, and the model chooses one")
-        return np.array([_place(classifier, row.label, where)])
+        return np.array([_class_index(classifier, row.label, where)])
     labels = row.label if isinstance(row.label, list) else _name(row.label).split(SEPARATOR)
     answer = np.zeros(len(classifier.labels))
     for label in labels:
         if _name(label).strip():
-            answer[_place(classifier, _name(label).strip(), where)] = 1
+            answer[_class_index(classifier, _name(label).strip(), where)] = 1
     return answer
 
 
 def _name(label: object) -> str:
-    """1.0, as some readers give whole numbers, is the class "1"."""
+    """Class name of a label: 1.0, as some readers return integers, is the class "1"."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
-def _place(classifier: Classifier, label: object, where: str) -> int:
+def _class_index(classifier: Classifier, label: object, where: str) -> int:
     name, known = _name(label), classifier.labels
-    # A model whose classes nobody named says LABEL_0, LABEL_1, ...: the data's numbers are meant.
+    # A model without class names has LABEL_0, LABEL_1, ...: these match the numbers in the data.
     for spelling in (name, f"LABEL_{name}"):
         if spelling in known:
             return known[spelling]
@@ -127,6 +127,6 @@ def _place(classifier: Classifier, label: object, where: str) -> int:
 def _logits(
     classifier: Classifier, batch: list[tuple[list[str], np.ndarray]], length: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each row's logits float64 [C] with its right answer."""
+    """Logits float64 [C] of each row, with its label."""
     logits = classifier.logits([texts for texts, _ in batch], length)
     return [(line, answer) for line, (_, answer) in zip(logits, batch, strict=True)]

@@ -1,7 +1,7 @@
-"""How often a classifier is still right when its embeddings are shifted against it (Miyato et al. 2017, section 3).
+"""Adversarial robustness of a classifier: accuracy under a shift of its embeddings (Miyato et al. 2017, section 3).
 
-Each row is shifted along the gradient of its own loss by its word embeddings, by more and more (L2 over the whole
-row). One step finds no worst case: what is right here may still be wrong somewhere in the ball.
+Each row is shifted along the gradient of its own loss with respect to its word embeddings, by increasing radii (L2 norm
+over the whole row). One gradient step does not find the worst case: the accuracy is an upper bound.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from lmctl.adversary.ascent import normalise
 from lmctl.inference.heads import Classifier, classifier_of
 from lmctl.inference.length_batches import by_length
 from lmctl.inference.suites.classification import answered
-from lmctl.inference.suites.job import Figures, Job
+from lmctl.inference.suites.job import Figures, SuiteJob
 
 RADII = (0.1, 0.3, 1.0)
 
 
-def in_the_ball(job: Job) -> Figures:
-    """`accuracy_embedding_<radius>`; nothing for models that give numbers."""
+def in_the_ball(job: SuiteJob) -> Figures:
+    """`accuracy_embedding_<radius>`; {} for regression models."""
     classifier = classifier_of(job.loaded, job.task)
     if classifier.kind == "number":
         return {}
@@ -39,10 +39,10 @@ def in_the_ball(job: Job) -> Figures:
 
 
 def attacked(classifier: Classifier, batch: Sequence[tuple[list[str], np.ndarray]], length: int) -> list[np.ndarray]:
-    """Texts with their right answers -> of each row bool [len(RADII)]: whether it is right at each radius."""
+    """For each labelled text, bool [len(RADII)]: whether the prediction is correct at each radius."""
     rows, device = [texts for texts, _ in batch], classifier.embeddings.weight.device
     labels = torch.from_numpy(np.stack([answer for _, answer in batch])).to(device)
-    # In a list, so that the hook sees what is put there; None: keep what comes.
+    # A list, so that the hook sees changes; None: use the embeddings themselves.
     shift: list[Tensor | None] = [None]
     kept: list[Tensor] = []
 
@@ -60,7 +60,7 @@ def attacked(classifier: Classifier, batch: Sequence[tuple[list[str], np.ndarray
         for radius in RADII:
             shift[0] = radius * away
             with torch.no_grad():
-                found.append(_right(classifier.kind, classifier.answer(rows, length), labels))
+                found.append(_is_correct(classifier.kind, classifier.answer(rows, length), labels))
     finally:
         handle.remove()
     return list(torch.stack(found, dim=1).cpu().numpy())
@@ -72,7 +72,7 @@ def _loss(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
 
 
-def _right(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
+def _is_correct(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
     """bool [R]."""
     if kind == "class":
         return logits.argmax(dim=-1) == labels[:, 0]

@@ -1,4 +1,4 @@
-"""What a suite is given, and which suites there are."""
+"""The table of suites, and the input of a suite."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from lmctl.inference.load import Loaded, need
 from lmctl.inference.trained_on import OwnTask
 
 Figures: TypeAlias = "dict[str, float | int | str]"
-"""Metric -> value; texts say how it was counted."""
+"""Metric -> value; strings describe how it was computed."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A model, rows, and how to go about it."""
+class SuiteJob:
+    """A model, rows and settings for a suite."""
 
     loaded: Loaded
     rows: Callable[[], Iterator[Row]]
-    """The rows from their beginning, the same each time."""
+    """All rows from the start, always the same."""
     yields: Kind
     config: EvalConfig
     folder: Path
-    """Where files besides the figures go."""
+    """Directory for files other than the metrics."""
     task: str | None = None
-    """Which of the model's own tasks is meant; None: the model as such."""
+    """The task of the model; None: no task."""
     own: OwnTask | None = None
-    """That task as its run has it, if the model is a run's."""
+    """That task in the config of the model's run, if there is one."""
     mark: str = ""
-    """What the names of files end in."""
+    """Suffix of file names."""
 
     @property
     def length(self) -> int:
@@ -45,12 +45,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a suite needs."""
+    """Requirements of a suite."""
 
     families: tuple[Family, ...]
-    """Of models that predict words."""
+    """Families of language models that it accepts."""
     kind: Kind | None
-    """The kind of rows it reads; None: a file of its own."""
+    """The kind of rows it reads; None: it reads a file of its own."""
     classifiers: bool = False
 
 
@@ -63,14 +63,15 @@ SUITES: dict[str, Suite] = {
     "nbest": Suite(("decoder", "encoder"), None),
     "loss": Suite(("decoder", "encoder", "seq2seq"), None, classifiers=True),
 }
-"""By name, which is also the name of the module. `robustness` is whichever of the first four the model calls for."""
+"""The suites by name, which is also the name of the module. `robustness` uses whichever of the first four fits the
+model."""
 
 ON_ROWS: dict[Family, str] = {
     "decoder": "perplexity",
     "encoder": "mlm",
     "seq2seq": "translation",
 }
-"""The suite on rows that a model of each family calls for, if it is no classifier."""
+"""The default suite of a language model of each family."""
 
 _OPTIONS = {
     "documents": "data=text data.path=...",
@@ -80,7 +81,7 @@ _OPTIONS = {
 
 
 def natural(loaded: Loaded, task: str | None = None) -> str:
-    """The suite that the model, or one of its own tasks, calls for."""
+    """The default suite of the model, or of one of its own tasks."""
     note = (loaded.tasks or {}).get(task or "")
     if loaded.classifies or (note is not None and note["label_kind"] is not None):
         return "classification"
@@ -89,8 +90,8 @@ def natural(loaded: Loaded, task: str | None = None) -> str:
     return ON_ROWS[loaded.family]
 
 
-def run(name: str, job: Job) -> Figures:
-    """The figures of one suite; ConfigError if the model or the data are not for it."""
+def run(name: str, job: SuiteJob) -> Figures:
+    """The metrics of one suite; ConfigError if it does not support the model or the data."""
     if name == "robustness":
         check(natural(job.loaded, job.task), job)
     else:
@@ -100,8 +101,8 @@ def run(name: str, job: Job) -> Figures:
     return figures
 
 
-def check(name: str, job: Job) -> None:
-    """ConfigError unless the suite, the model and the data go together."""
+def check(name: str, job: SuiteJob) -> None:
+    """ConfigError unless suite, model and data are compatible."""
     suite = SUITES[name]
     if not (name == "classification" and has_head(job.loaded, job.task)):
         need(job.loaded, suite.families, f"suite={name}", suite.classifiers)
@@ -113,5 +114,5 @@ def check(name: str, job: Job) -> None:
 
 
 def nothing(name: str) -> DataError:
-    """There were no rows."""
+    """The error if there were no rows."""
     return DataError(f"suite={name}: the data has no rows to evaluate on")

@@ -1,6 +1,6 @@
-"""`suite=loss`: the held-out losses of a run's own task, made as in training: its objective, its rows, fixed masks.
+"""`suite=loss`: the validation loss of a run's own task, computed as in training: its objective, its rows, fixed masks.
 
-What training printed at its end is this on `eval.rows` rows; here it is all of them, or those of other data.
+Training prints it for `eval.rows` rows at the end; here it is computed for all rows, or for other data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lmctl.core.batch import Document
 from lmctl.core.errors import ConfigError
 from lmctl.core.token_store import TokenStore, add_labels, write_store
 from lmctl.inference.heads import network_of
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 from lmctl.objective.base import Material
 from lmctl.parallel.processes import Processes
 from lmctl.precision.fp32 import Fp32
@@ -23,8 +23,8 @@ from lmctl.train.learner import Learner
 from lmctl.train.validation import Validation
 
 
-def evaluate(job: Job) -> Figures:
-    """`loss` and whatever else the objective measures, by the names of training."""
+def evaluate(job: SuiteJob) -> Figures:
+    """`loss` and the objective's other metrics, with their names in training."""
     if job.own is None or job.task is None:
         raise ConfigError(
             "suite=loss is what a run of lmctl was trained for, and this model is not a run's",
@@ -44,7 +44,7 @@ def evaluate(job: Job) -> Figures:
     return {**named, "rows": len(examples), "tokens": len(store)}
 
 
-def _store(job: Job, folder: Path) -> TokenStore:
+def _store(job: SuiteJob, folder: Path) -> TokenStore:
     assert job.own is not None
     kind, note = job.own.objective.label_kind, (job.loaded.tasks or {})[job.task or ""]
     labels = Labels(kind, note["labels"]) if kind is not None else None

@@ -1,15 +1,15 @@
-"""`suite=minimal_pairs`: how often the good sentence of a pair is the likelier one (Warstadt et al. 2020)."""
+"""`suite=minimal_pairs`: how often the good sentence of a pair has the higher probability (Warstadt et al. 2020)."""
 
 from __future__ import annotations
 
 from lmctl.core.errors import ConfigError
 from lmctl.inference.input_lines import placed
 from lmctl.inference.pairs import FORMAT, judge, pairs_in
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 
 
-def evaluate(job: Job) -> Figures:
-    """Accuracy over all pairs; equally likely sentences count as wrong."""
+def evaluate(job: SuiteJob) -> Figures:
+    """Accuracy over all pairs; equal probabilities count as wrong."""
     file = job.config.file
     if file is None:
         raise ConfigError("suite=minimal_pairs reads its pairs from a file", f"give file=...; {FORMAT}")

@@ -1,8 +1,8 @@
-"""`suite=mlm`: how well a masked language model fills gaps.
+"""`suite=mlm`: masked language modelling: loss and accuracy at masks, and pseudo-perplexity.
 
-15 % of the pieces of each row are masked (all of them by the mask piece: no piece is replaced or kept as in
-training), the same ones each time. Pseudo-perplexity masks one piece at a time (Salazar et al. 2020, section 2.3).
-Next-sentence accuracy is measured where the model was trained for it.
+15 % of the tokens of each row are masked (all by the mask token: none is replaced or kept as in training), always the
+same ones. Pseudo-perplexity masks one token at a time (Salazar et al. 2020, section 2.3). Next-sentence accuracy is
+measured if the model was trained for it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.typing_errors import words
 from lmctl.inference.length_batches import by_length
-from lmctl.inference.likelihood import masked, rectangle, target_scores, vocabulary_logits
+from lmctl.inference.likelihood import masked, pad_texts, target_scores, vocabulary_logits
 from lmctl.inference.load import Loaded
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 from lmctl.inference.suites.next_sentence import next_sentence
 
 SHARE = 0.15
 
 
-def evaluate(job: Job) -> Figures:
-    """Loss in nats and accuracy at masked places, pseudo-perplexity, next-sentence accuracy."""
+def evaluate(job: SuiteJob) -> Figures:
+    """Loss in nats and accuracy at masked positions, pseudo-perplexity, next-sentence accuracy."""
     loaded, draws = job.loaded, CounterRng(job.config.seed, "eval/mlm")
     count = nats = right = 0.0
     answers = by_length(
@@ -34,16 +34,16 @@ def evaluate(job: Job) -> Figures:
         job.config.batch,
         lambda batch: _fill(loaded, batch, draws),
     )
-    for asked, loss, hits in answers:
-        count, nats, right = count + asked, nats + loss, right + hits
+    for masks, loss, hits in answers:
+        count, nats, right = count + masks, nats + loss, right + hits
     if not count:
         raise nothing("mlm")
     figures: Figures = {"loss": nats / count, "accuracy": right / count, "masked": int(count)}
     return figures | _pseudo(job) | next_sentence(job, draws.named("nsp"))
 
 
-def _rows(job: Job) -> Iterator[list[int]]:
-    """Each document in pieces of what fits between the special ones."""
+def _rows(job: SuiteJob) -> Iterator[list[int]]:
+    """Each document in parts that fit between the special tokens."""
     room = max(1, job.length - sum(map(len, job.loaded.frame)))
     for row in job.rows():
         pieces = job.loaded.document(row.texts)
@@ -51,12 +51,12 @@ def _rows(job: Job) -> Iterator[list[int]]:
 
 
 def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: CounterRng) -> list[tuple[int, float, int]]:
-    """Per row: how many places were masked, their loss, and how many were filled right."""
+    """Per row: number of masked tokens, their loss, and the number predicted correctly."""
     import torch
 
     before, behind = loaded.frame
     framed = [[*before, *pieces, *behind] for _, pieces in batch]
-    ids, mask = rectangle(framed, loaded.pad)
+    ids, mask = pad_texts(framed, loaded.pad)
     chosen = torch.zeros_like(ids, dtype=torch.bool)
     for place, (number, pieces) in enumerate(batch):
         some = max(1, round(SHARE * len(pieces)))
@@ -76,8 +76,8 @@ def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: CounterRng)
     ]
 
 
-def _pseudo(job: Job) -> Figures:
-    """Over the sentences of the first rows."""
+def _pseudo(job: SuiteJob) -> Figures:
+    """Pseudo-perplexity over the sentences of the first rows."""
     count, number, nats, rows = 0, 0, 0.0, 0
 
     def sentences() -> Iterator[str]:

@@ -1,14 +1,14 @@
-"""`suite=nbest`: what a language model is worth to a speech recogniser: word error rates before and after rescoring."""
+"""`suite=nbest`: word error rates of a speech recogniser before and after rescoring with a language model."""
 
 from __future__ import annotations
 
 from lmctl.core.errors import ConfigError
 from lmctl.inference.input_lines import placed
 from lmctl.inference.nbest import FORMAT, collected, rescored, tune, with_lm
-from lmctl.inference.suites.job import Figures, Job
+from lmctl.inference.suites.job import Figures, SuiteJob
 
 
-def evaluate(job: Job) -> Figures:
+def evaluate(job: SuiteJob) -> Figures:
     """Word error rates in percent on `file`, with weight and word bonus tuned on `dev`."""
     config = job.config
     if config.file is None or config.dev is None:

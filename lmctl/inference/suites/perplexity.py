@@ -1,10 +1,10 @@
-"""`suite=perplexity`: how well a causal language model predicts text.
+"""`suite=perplexity`: perplexity of a causal language model, per token, word and byte.
 
-Every piece of every document is predicted once, and the end of the document after it. Figures per word and per byte
-divide the same nats by what does not depend on the tokenizer: words between white space (Chinese characters are
-words), bytes of UTF-8 of the text as it stands, those between sentences too. With ends counted as words, the figure per
-word is that of the published tables of WikiText-2 (Merity et al. 2017), whose `<eos>` is a word: for a model that
-learnt where lines end (`clm_stream` with `end_of: sentence`) on `data.layout=verbatim`, or where lines are documents.
+Every token of every document is predicted once, and the end token after it. Per-word and per-byte figures divide the
+same nats by counts that do not depend on the tokenizer: words between white space (Chinese characters are words), bytes
+of UTF-8 of the raw text, including those between sentences. With ends counted as words, the figure per word is that of
+the published tables of WikiText-2 (Merity et al. 2017), whose `<eos>` is a word: for a model trained to predict line
+ends (`clm_stream` with `end_of: sentence`) on `data.layout=verbatim`, or where lines are documents.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from lmctl.core.batch import whole_text
 from lmctl.core.typing_errors import words
 from lmctl.inference.likelihood import carried, causal, scored
 from lmctl.inference.stride_windows import joined, windows
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 
 WORDS = "white-space separated, each Chinese character one; ends are predicted but not counted"
 
 
-def evaluate(job: Job) -> Figures:
-    """Loss in nats per piece, and perplexities."""
+def evaluate(job: SuiteJob) -> Figures:
+    """Loss in nats per token, and perplexities."""
     loaded, length = job.loaded, job.length
     stride = min(job.config.stride or max(1, length // 2), length)
     count = {"documents": 0, "words": 0, "bytes": 0, "ends": 0}
@@ -39,7 +39,7 @@ def evaluate(job: Job) -> Figures:
     if not stream:
         scores = causal(loaded, documents(), job.config.batch, length, stride)
     elif loaded.carries_state:
-        stride = length  # The state is the context.
+        stride = length  # The recurrent state is the context.
         scores = carried(loaded, windows(joined(documents(), loaded.begin, loaded.end), length, length))
     else:
         cut = windows(joined(documents(), loaded.begin, loaded.end), length, stride)
@@ -64,7 +64,7 @@ def evaluate(job: Job) -> Figures:
 
 
 def _perplexity(nats: float, count: int) -> float:
-    """exp(nats / count); infinite where that is too large to write."""
+    """exp(nats / count); infinity on overflow."""
     return math.exp(rate) if (rate := nats / max(1, count)) < 700 else math.inf
 
 

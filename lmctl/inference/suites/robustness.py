@@ -1,9 +1,8 @@
-"""`suite=robustness`: the figures of the suite that the model calls for, under more and more noise.
+"""`suite=robustness`: the metrics of the model's default suite under increasing noise in the text.
 
-5, 10 and 20 % of the characters mistyped (half of them other keys, half of them swaps; `lmctl.core.typing_errors`), of
-the words left out, or of the words in a neighbour's place, in every text that the model reads: for translations the
-source alone. Each row is disturbed in the same way each time. Classifiers are also tried with embeddings shifted
-against them (`embedding_ball.py`).
+Typing errors in 5, 10 and 20 % of the characters (half substitutions, half swaps; `lmctl.core.typing_errors`), word
+drops, or word swaps, in every text that the model reads: for translation the source alone. The noise of each row is
+always the same. Classifiers are also tested with adversarial embedding shifts (`embedding_ball.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from lmctl.core.batch import Row, Written
+from lmctl.core.batch import DocumentWithText, Row
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.typing_errors import drop_words, mistype, swap_words
 from lmctl.inference.suites.embedding_ball import in_the_ball
-from lmctl.inference.suites.job import Figures, Job, natural
+from lmctl.inference.suites.job import Figures, SuiteJob, natural
 
 LEVELS = (0.05, 0.10, 0.20)
 
@@ -30,17 +29,17 @@ Noise = Callable[[str, float, np.random.Generator], str]
 NOISES: dict[str, Noise] = {"typos": mistype, "dropped_words": drop_words, "swapped_words": swap_words}
 
 
-def evaluate(job: Job) -> Figures:
-    """`<metric>` of clean text, `<metric>_<noise>_<percent>` of disturbed text."""
+def evaluate(job: SuiteJob) -> Figures:
+    """`<metric>` of clean text, `<metric>_<noise>_<percent>` of noisy text."""
     suite = natural(job.loaded, job.task)
-    with TemporaryDirectory() as folder:  # translations of noise are not kept
-        # Pseudo-perplexity costs most of `mlm` and is not compared here.
+    with TemporaryDirectory() as folder:  # translations of noisy text are not kept
+        # Without pseudo-perplexity, which takes most of the time of `mlm`.
         job = replace(job, folder=Path(folder), config=replace(job.config, limit=1))
-        figures: Figures = {"suite": suite, **_numbers(suite, job)}
+        figures: Figures = {"suite": suite, **_metrics(suite, job)}
         for name, noise in NOISES.items():
             for level in LEVELS:
-                rows = _disturbed(job, noise, level, CounterRng(job.config.seed, f"eval/{name}"))
-                worse = _numbers(suite, replace(job, rows=rows))
+                rows = _noisy_rows(job, noise, level, CounterRng(job.config.seed, f"eval/{name}"))
+                worse = _metrics(suite, replace(job, rows=rows))
                 figures |= {f"{metric}_{name}_{level * 100:.0f}": value for metric, value in worse.items()}
     return figures | (in_the_ball(job) if suite == "classification" else {})
 
@@ -54,17 +53,17 @@ KEPT = {
 }
 
 
-def _numbers(suite: str, job: Job) -> Figures:
+def _metrics(suite: str, job: SuiteJob) -> Figures:
     figures: Figures = importlib.import_module(f"lmctl.inference.suites.{suite}").evaluate(job)
     return {name: figures[name] for name in KEPT[suite] if name in figures}
 
 
-def _disturbed(job: Job, noise: Noise, level: float, draws: CounterRng) -> Callable[[], Iterator[Row]]:
+def _noisy_rows(job: SuiteJob, noise: Noise, level: float, draws: CounterRng) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
         for number, row in enumerate(job.rows()):
             rng = draws.generator(round(level * 100), number)
             read = 1 if job.yields == "parallel" else len(row.texts)
             texts = [*(noise(text, level, rng) for text in row.texts[:read]), *row.texts[read:]]
-            yield row._replace(texts=row.texts.rewritten(texts) if isinstance(row.texts, Written) else texts)
+            yield row._replace(texts=row.texts.rewritten(texts) if isinstance(row.texts, DocumentWithText) else texts)
 
     return rows

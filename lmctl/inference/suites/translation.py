@@ -1,7 +1,7 @@
 """`suite=translation`: BLEU (Papineni et al. 2002) and chrF (Popovic 2015) of beam search, by sacreBLEU.
 
-sacreBLEU's own statistics are summed row by row, so that a corpus of any size needs no room; the figures are those of
-its `corpus_score`. References of Chinese are cut into characters.
+sacreBLEU's statistics are summed row by row, in constant memory; the scores are those of its `corpus_score`. Chinese
+references are tokenised by character.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from lmctl.core.batch import Row
 from lmctl.core.files import disk_error
 from lmctl.core.typing_errors import CHINESE
 from lmctl.inference.decode import translate
-from lmctl.inference.suites.job import Figures, Job, nothing
+from lmctl.inference.suites.job import Figures, SuiteJob, nothing
 
 HYPOTHESES = "hypotheses{}.txt"
-_LOOKED_AT = 100
+_SAMPLE = 100
 
 
-def evaluate(job: Job) -> Figures:
-    """BLEU, chrF and their signatures; the translations go to `hypotheses.txt`, one line each."""
+def evaluate(job: SuiteJob) -> Figures:
+    """BLEU, chrF and their signatures; the translations are written to `hypotheses.txt`, one line each."""
     config, rows = job.config, 0
     sources, references = tee(job.rows())
     lines = (" ".join(row.texts[0].split()) for row in sources)
@@ -43,7 +43,7 @@ def evaluate(job: Job) -> Figures:
 
 
 class CorpusScores:
-    """BLEU and chrF of a corpus that comes pair by pair."""
+    """Corpus BLEU and chrF of a stream of pairs."""
 
     def __init__(self, tokenize: str) -> None:
         from sacrebleu.metrics import BLEU, CHRF
@@ -58,7 +58,7 @@ class CorpusScores:
             self.sums[name] = self.sums[name] + line if name in self.sums else line
 
     def figures(self) -> Figures:
-        """The scores, 0 to 100, and how they were counted."""
+        """The scores, 0 to 100, and sacreBLEU's signatures."""
         figures: Figures = {}
         for name, metric in self.metrics.items():
             figures[name] = float(metric._compute_score_from_stats(self.sums[name].tolist()).score)
@@ -67,7 +67,7 @@ class CorpusScores:
 
 
 def _tokenisation(rows: Iterator[Row]) -> str:
-    """sacreBLEU's: `zh` if most of the first references are Chinese, else its default `13a`."""
-    texts = [row.texts[1] for row in islice(rows, _LOOKED_AT)]
+    """sacreBLEU's tokenizer: `zh` if most of the first references are Chinese, else its default `13a`."""
+    texts = [row.texts[1] for row in islice(rows, _SAMPLE)]
     chinese = sum(bool(CHINESE.search(text)) for text in texts)
     return "zh" if chinese * 2 > len(texts) else "13a"

@@ -1,10 +1,10 @@
-"""Recurrent networks, which transformers does not have: as `PreTrainedModel`s of its kind, and as networks that learn.
+"""Recurrent networks: as `PreTrainedModel`s, which transformers itself lacks, and as trainable networks.
 
-`lmctl.model.recurrent`, `recurrent_classifier` and `recurrent_mt` are their specifications.
+Their specs are `lmctl.model.recurrent`, `recurrent_classifier` and `recurrent_mt`.
 """
 
 LANGUAGE_MODEL = "lmctl_rnn_lm"
 CLASSIFIER = "lmctl_rnn_classifier"
 SEQ2SEQ = "lmctl_rnn_seq2seq"
 TYPES = (LANGUAGE_MODEL, CLASSIFIER, SEQ2SEQ)
-"""Their model types, as they stand in config.json."""
+"""Their model types, as in config.json."""

@@ -1,5 +1,5 @@
-"""Recurrent classifiers as transformers' `PreTrainedModel`s: bidirectional layers, their states pooled over the row
-(Conneau et al. 2017, InferSent, section 3.2.2), a linear classifier."""
+"""Recurrent classifiers as transformers' `PreTrainedModel`s: bidirectional layers, pooling over the row, a linear
+classifier (Conneau et al. 2017, InferSent, section 3.2.2)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lmctl.model.rnn.layers import BothWays, RecurrentPreTrainedModel, final
 
 
 class RecurrentClassifierConfig(PreTrainedConfig):
-    """Sizes and regularisation of a `RecurrentForSequenceClassification`. `hidden_size` is the width of a position's
-    state: half of it is read forwards, half backwards."""
+    """Sizes and regularisation of a `RecurrentForSequenceClassification`. `hidden_size` is the width of both directions
+    together."""
 
     model_type = CLASSIFIER
 
@@ -38,15 +38,15 @@ class RecurrentClassifierConfig(PreTrainedConfig):
 
     @property
     def classifier_dropout(self) -> float:
-        """Before the classifier, by the name that other encoders have for it."""
+        """Dropout before the classifier, under the name that other encoders use."""
         return self.dropout
 
 
 class RecurrentClassifierModel(RecurrentPreTrainedModel):
-    """Embeddings of pieces and segments, and layers that read in both directions.
+    """Token and segment embeddings, and bidirectional recurrent layers.
 
-    The second text of a pair has an embedding of its own, as in BERT, added to every position: the layers see the
-    [SEP] between the texts from one side only, and pooling mixes the positions of both.
+    The second text of a pair has a segment embedding, as in BERT, added to every position: each direction passes the
+    [SEP] between the texts only once, and pooling mixes the positions of both.
     """
 
     config_class = RecurrentClassifierConfig
@@ -67,15 +67,15 @@ class RecurrentClassifierModel(RecurrentPreTrainedModel):
         token_type_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
-        """Hidden states [R, L, H] of `input_ids` int64 [R, L]; padding stands at the ends of rows."""
+        """Hidden states [R, L, H] of `input_ids` int64 [R, L]; padding must be at the ends of rows."""
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
         embedded = self.embeddings(input_ids) + self.segment_embeddings(token_type_ids)
         return BaseModelOutput(last_hidden_state=self.layers(self.dropout(embedded), attention_mask))
 
     def pooled(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """One vector per row [R, H] of hidden states [R, L, H]: over its real positions the greatest value of each
-        unit, or their mean; or the last state of either direction."""
+        """One vector per row [R, H] of hidden states [R, L, H]: max or mean pooling over positions without padding, or
+        the last state of each direction."""
         if self.config.pooling == "last":
             return final(hidden, attention_mask)
         if attention_mask is None:
@@ -87,7 +87,7 @@ class RecurrentClassifierModel(RecurrentPreTrainedModel):
 
 
 class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
-    """A bidirectional recurrent network that classifies or rates texts and pairs of texts."""
+    """A bidirectional recurrent network for classification or regression of texts and text pairs."""
 
     config_class = RecurrentClassifierConfig
 
@@ -106,8 +106,8 @@ class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Logits [R, C], and the mean loss by `config.problem_type` where `labels` are given: int64 [R], float [R]
-        for numbers, float [R, C] where several classes may hold."""
+        """Logits [R, C], and the mean loss by `config.problem_type` if `labels` are given: int64 [R], float [R] for
+        regression, float [R, C] for multi-label classification."""
         hidden = self.model(input_ids, attention_mask, token_type_ids).last_hidden_state
         logits = self.classifier(self.dropout(self.model.pooled(hidden, attention_mask)))
         loss = None

@@ -1,9 +1,9 @@
-"""A recurrent decoder with attention, read position by position; its state can be kept and gone on from.
+"""A recurrent decoder with attention and a cached state for incremental decoding.
 
-`bahdanau` (Bahdanau et al. 2015, section 3.1 and appendix A.2): the last state asks for a context, which goes into the
-first cell beside the last piece; the output is made of state, context and piece. `luong` (Luong et al. 2015, sections
-3.1 and 3.3): the new state asks for a context, both make the output, and the output goes into the first cell of the
-next position ("input feeding").
+`bahdanau` (Bahdanau et al. 2015, section 3.1 and appendix A.2): the previous state is the query of the context, which
+is an input of the first cell together with the last token; the output is computed from state, context and token.
+`luong` (Luong et al. 2015, sections 3.1 and 3.3): the new state is the query of the context, the output is computed
+from both, and is an input of the first cell at the next position ("input feeding").
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ ATTENTIONS = {"bahdanau": AdditiveAttention, "luong": GeneralAttention}
 
 @dataclass
 class DecoderState:
-    """Where R rows stand, in the place of transformers' caches."""
+    """Recurrent state of R rows, in place of transformers' key-value cache."""
 
     cells: list[tuple[Tensor, ...]]
     """Per layer the hidden state [R, H] and, for an LSTM, the cell state [R, H]."""
     fed: Tensor
-    """Luong's last output [R, H], which the next position reads (Bahdanau's has a context of its own to read)."""
+    """Luong's last output [R, H], an input of the next position (unused in Bahdanau's)."""
     keys: Tensor
-    """What the attention makes of the source [R, L, H]."""
+    """Attention keys of the source [R, L, H]."""
 
     def reorder_cache(self, beams: Tensor) -> None:
-        """Row i goes on from where row `beams[i]` stands, a hypothesis for the same source: keys stay."""
+        """Beam search: row i continues from row `beams[i]`, a hypothesis for the same source, so the keys stay."""
         self.cells = [tuple(part[beams] for part in cell) for cell in self.cells]
         self.fed = self.fed[beams]
 
@@ -47,7 +47,7 @@ class RecurrentDecoder(nn.Module):
         super().__init__()
         self.width, known, source = config.hidden_size, config.embedding_size, 2 * config.hidden_size
         self.early = config.attention == "bahdanau"
-        """Whether a context is asked for before the cells move on, or after."""
+        """Whether the context is computed before the cells are updated, or after."""
         self.embeddings = nn.Embedding(config.vocab_size, known)
         self.dropout = nn.Dropout(config.dropout)
         fed = source if self.early else self.width
@@ -71,9 +71,9 @@ class RecurrentDecoder(nn.Module):
         use_cache: bool = False,
         attention_mask: Tensor | None = None,
     ) -> BaseModelOutputWithPast:
-        """Hidden states [R, T, O] of `input_ids` int64 [R, T], which follow where `past_key_values` stands or, unless
-        that is a `DecoderState`, begin: before the first position, transformers' `generate` gives an empty cache of
-        its own. Padding may stand at the end only, where nothing reads what follows: `attention_mask` has no say."""
+        """Hidden states [R, T, O] of `input_ids` int64 [R, T], continuing from `past_key_values` if that is a
+        `DecoderState`, else from the initial state: transformers' `generate` first passes an empty cache of its own.
+        Padding must be at the end, where nothing depends on it, so `attention_mask` is ignored."""
         source, state = encoder_hidden_states, past_key_values
         if not isinstance(state, DecoderState):
             state = self.begin(source, encoder_attention_mask)
@@ -83,8 +83,8 @@ class RecurrentDecoder(nn.Module):
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=after if use_cache else None)
 
     def begin(self, source: Tensor, mask: Tensor | None) -> DecoderState:
-        """The state before the first position: tanh(W h) of what the encoder's directions end with. Where products are
-        computed in less than the weights have, it does not follow them, because it is added to at every position."""
+        """Initial state: tanh(W h) of the final states of the encoder's directions. It stays in the weights' precision
+        under autocast, because every position adds to it."""
         bridged = self.bridge(final(source, mask)).to(self.bridge.weight.dtype)
         parts = torch.tanh(bridged).split(self.width, dim=1)
         each = len(parts) // len(self.layers)
@@ -94,8 +94,8 @@ class RecurrentDecoder(nn.Module):
     def read(
         self, embedded: Tensor, source: Tensor, padding: Tensor | None, state: DecoderState
     ) -> tuple[Tensor, DecoderState]:
-        """Outputs [R, T, H] for `embedded` [R, T, E], and the state after them. What does not depend on the position
-        before is computed for all positions at once, outside of the loop."""
+        """Outputs [R, T, H] for `embedded` [R, T, E], and the state after them. Everything independent of the previous
+        position is computed for all positions at once, outside of the loop."""
         layers: list[Any] = list(self.layers)
         known = embedded.shape[-1]
         pieces_weight, fed_weight = layers[0].weight_ih[:, :known], layers[0].weight_ih[:, known:]
@@ -119,14 +119,14 @@ class RecurrentDecoder(nn.Module):
         after = DecoderState(cells, fed, state.keys)
         if not self.early:
             return torch.stack(outputs, dim=1), after
-        # The paper has a maxout layer over these three (A.2.2); this is one of tanh.
+        # The paper has a maxout layer over these three (A.2.2); here it is a tanh layer.
         made_of = [torch.stack(tops, dim=1), torch.stack(contexts, dim=1), embedded]
         return torch.tanh(self.readout(torch.cat(made_of, dim=-1))), after
 
 
 def step(cell: Any, gates: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The state [R, H] (of an LSTM: and the cell state) after one position, by torch's equations. `gates` is the
-    input's part of them, its bias included: [R, 4H] (input, forget, cell, output) or [R, 3H] (reset, update, new)."""
+    """One step of the cell by torch's equations: the new hidden state [R, H] (and, of an LSTM, cell state). `gates` is
+    the input's contribution with its bias: [R, 4H] (input, forget, cell, output) or [R, 3H] (reset, update, new)."""
     hidden = before[0]
     own = F.linear(hidden, cell.weight_hh, cell.bias_hh)
     if isinstance(cell, nn.LSTMCell):

@@ -1,8 +1,8 @@
-"""Recurrent language models as transformers' `PreTrainedModel`s, so that they are saved, loaded and used like others.
+"""Recurrent language models as transformers' `PreTrainedModel`s, saved, loaded and used like any other.
 
-`register()` makes them known to `AutoConfig` and `AutoModelForCausalLM`. Dropout stands between layers and never on
-the recurrent connections (Zaremba et al. 2014, section 3); `weight_drop` and `locked_dropout` are what made the
-AWD-LSTM (Merity et al. 2018, sections 2 and 4.1, 4.2).
+`register()` adds them to `AutoConfig` and `AutoModelForCausalLM`. Dropout is applied between layers and never on the
+recurrent connections (Zaremba et al. 2014, section 3); `weight_drop` and `locked_dropout` are those of the AWD-LSTM
+(Merity et al. 2018, sections 2 and 4.1, 4.2).
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
         self.post_init()
 
     def forward(self, input_ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Hidden states [R, L, H] of `input_ids` int64 [R, L] that go on from `state`, and the state after them."""
-        hidden = self._dropped(self._embedded(input_ids))
+        """Hidden states [R, L, H] of `input_ids` int64 [R, L], starting from `state`, and the state after them."""
+        hidden = self._dropout(self._embedded(input_ids))
         after: State = []
         for place, layer in enumerate(self.layers):
             before: Any = None if state is None else state[place]
@@ -81,23 +81,23 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
                 (before,) = before
             hidden, final = self._run(layer, hidden, before)
             after.append(final if isinstance(final, tuple) else (final,))
-            hidden = self._dropped(hidden)
+            hidden = self._dropout(hidden)
         return hidden, after
 
     def _embedded(self, input_ids: Tensor) -> Tensor:
         embedded, rate = self.embeddings(input_ids), self.config.embedding_dropout if self.training else 0.0
         if not rate:
             return embedded
-        # Whole pieces are dropped, wherever they stand in the batch (Gal and Ghahramani 2016, section 4.2).
+        # Embedding dropout: a dropped token is dropped at all its positions (Gal and Ghahramani 2016, section 4.2).
         kept = self.embeddings.weight.new_empty((self.config.vocab_size, 1)).bernoulli_(1 - rate) / (1 - rate)
         return embedded * nn.functional.embedding(input_ids, kept)
 
-    def _dropped(self, hidden: Tensor) -> Tensor:
+    def _dropout(self, hidden: Tensor) -> Tensor:
         rate = self.config.dropout
         if not self.config.locked_dropout or not self.training or not rate:
             return nn.functional.dropout(hidden, rate, self.training)
         mask = hidden.new_empty((len(hidden), 1, hidden.shape[-1])).bernoulli_(1 - rate) / (1 - rate)
-        return hidden * mask  # the same units at every position of a row
+        return hidden * mask  # locked dropout: the same units at every position of a row
 
     def _run(self, layer: Any, hidden: Tensor, before: Any) -> tuple[Tensor, Any]:
         if not self.training or not self.config.weight_drop:
@@ -108,7 +108,7 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
 
 
 class RecurrentLMForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
-    """A recurrent network that predicts the next piece; `generate` reads the whole prefix at every step."""
+    """A recurrent causal language model; `generate` recomputes the whole prefix at every step."""
 
     config_class = RecurrentLMConfig
     _tied_weights_keys = {"lm_head.weight": "model.embeddings.weight"}  # noqa: RUF012
@@ -128,8 +128,8 @@ class RecurrentLMForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         state: State | None = None,
         **kwargs: Any,
     ) -> RecurrentLMOutput:
-        """Logits [R, L, V], and the mean loss where `labels` int64 [R, L] (-100: none) are given. Padding may stand
-        at the end only, where nothing reads what follows it; `attention_mask` therefore changes nothing."""
+        """Logits [R, L, V], and the mean loss if `labels` int64 [R, L] (-100: ignored) are given. Padding must be at
+        the end, where nothing depends on it, so `attention_mask` is ignored."""
         hidden, after = self.model(input_ids, state)
         logits = self.lm_head(hidden)
         loss = None

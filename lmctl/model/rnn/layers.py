@@ -1,4 +1,4 @@
-"""What the recurrent models share: cells, their initialisation, and layers that read in both directions."""
+"""Shared parts of the recurrent models: cells, their initialisation, and bidirectional layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):
     """Initialisation: uniform in +-0.1 for embeddings and projections, +-1/sqrt(H) for cells, forget gates open."""
 
     base_model_prefix = "model"
-    _input_embed_layer = "embeddings"  # where transformers looks for them; an output layer it expects at `lm_head`
+    _input_embed_layer = "embeddings"  # transformers looks the embeddings up here, and an output layer at `lm_head`
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Embedding, nn.Linear)):
@@ -26,15 +26,15 @@ class RecurrentPreTrainedModel(PreTrainedModel):
             for name, parameter in module.named_parameters():
                 nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)
                 if name.startswith("bias_ih") and isinstance(module, (nn.LSTM, nn.LSTMCell)):
-                    with torch.no_grad():  # gates stand in the order input, forget, cell, output
+                    with torch.no_grad():  # order of the gates: input, forget, cell, output
                         parameter[width : 2 * width] += 1.0
 
 
 class BothWays(nn.Module):
-    """Layers that read each row forwards and backwards (Schuster and Paliwal 1997), dropout between them."""
+    """Bidirectional recurrent layers (Schuster and Paliwal 1997), with dropout between them."""
 
     def __init__(self, cell: str, layers: int, width: int, hidden: int, dropout: float) -> None:
-        """Rows of `width`; `hidden` units in each direction."""
+        """Inputs of `width`; `hidden` units in each direction."""
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.stack = nn.ModuleList(
@@ -43,8 +43,8 @@ class BothWays(nn.Module):
         )
 
     def forward(self, rows: Tensor, mask: Tensor | None) -> Tensor:
-        """Hidden states [R, L, 2H], forwards then backwards, of `rows` [R, L, E] whose real positions, the first
-        ones of each row, are true in `mask` [R, L]; zeros where there is padding, which nothing reads."""
+        """Hidden states [R, L, 2H], forward then backward, of `rows` [R, L, E]. `mask` [R, L] is true at the tokens,
+        which must come first in each row; at padding the result is zero."""
         if mask is None:
             for place, layer in enumerate(self.stack):
                 rows, _ = layer(self.dropout(rows) if place else rows)
@@ -58,7 +58,7 @@ class BothWays(nn.Module):
 
 
 def lengths_of(mask: Tensor) -> Tensor:
-    """Real positions of each row, int64 [R] on the host, of a mask [R, L]; ValueError unless they come first."""
+    """Row lengths without padding, int64 [R] on the host, of a mask [R, L]; ValueError unless padding is at the end."""
     real = mask.bool()
     ends = torch.arange(1, mask.shape[1] + 1, device=mask.device) * real
     lengths, last = torch.stack([real.sum(dim=1), ends.amax(dim=1)]).cpu()
@@ -68,8 +68,8 @@ def lengths_of(mask: Tensor) -> Tensor:
 
 
 def final(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """What each direction knows when it has read the whole row [R, 2H]: the forward half of `hidden` [R, L, 2H] at
-    the last real position, the backward half at the first."""
+    """Final state of each direction [R, 2H]: the forward half of `hidden` [R, L, 2H] at the last token, the backward
+    half at the first."""
     forwards, backwards = hidden.chunk(2, dim=-1)
     if mask is None:
         return torch.cat([forwards[:, -1], backwards[:, 0]], dim=-1)

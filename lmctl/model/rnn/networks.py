@@ -1,7 +1,7 @@
-"""Recurrent models as networks; that of a language model carries a state from batch to batch.
+"""Recurrent models as trainable networks; that of a language model carries its state from batch to batch.
 
-There, rows that continue a track (`inputs["track"]`) start from where the track's last row ended; no gradient goes back
-there (truncated back-propagation through time, Mikolov et al. 2010). Training and validation have tracks of their own.
+Rows that continue a track (`inputs["track"]`) start from the final state of the track's last row, detached (truncated
+back-propagation through time, Mikolov et al. 2010). Training and validation have separate tracks.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from lmctl.model.rnn.language_model import State
 
 
 class RecurrentNetwork(TransformerNetwork):
-    """`RecurrentLMForCausalLM` with heads "lm" and those of tasks, over the last position."""
+    """`RecurrentLMForCausalLM` with the head "lm" and classifier heads of tasks, on the last position."""
 
     def __init__(self, model: nn.Module, heads: Mapping[str, int]) -> None:
         super().__init__(model, heads)
         self._tracks: dict[bool, dict[int, State]] = {True: {}, False: {}}
-        """Per track its last state, rows of one [1, 1, H]; for training and for everything else. A track that none is
-        known of begins blank, as a fresh one does."""
+        """Last state of each track, [1, 1, H] per layer; separately for training and evaluation. A track without one
+        starts from zeros, as a fresh row does."""
 
     def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
         if "track" not in inputs:
@@ -50,11 +50,11 @@ class RecurrentNetwork(TransformerNetwork):
         return {training: dict(tracks) for training, tracks in self._tracks.items()}
 
     def recall(self, memory: Any) -> None:
-        """Let every track go on from where it was when `memory` was taken."""
+        """Restore the states of all tracks from `memory`."""
         self._tracks = {training: dict(tracks) for training, tracks in memory.items()}
 
     def carried(self) -> dict[str, Tensor]:
-        """The training states of the tracks that this process has seen."""
+        """The training states of the tracks in this process."""
         return {
             f"{track}/{layer}/{part}": value.clone()
             for track, state in self._tracks[True].items()
@@ -63,7 +63,7 @@ class RecurrentNetwork(TransformerNetwork):
         }
 
     def carry(self, saved: Mapping[str, Tensor]) -> None:
-        """Go on from the states that `carried` gave."""
+        """Restore the states from `carried`."""
         device = next(self.parameters()).device
         states: dict[int, dict[int, dict[int, Tensor]]] = {}
         for name, value in saved.items():
@@ -82,7 +82,7 @@ class RecurrentNetwork(TransformerNetwork):
 
 
 class RecurrentClassifierNetwork(TransformerNetwork):
-    """`RecurrentForSequenceClassification`, whose classifier serves the first task; the others have extra heads."""
+    """`RecurrentForSequenceClassification`, whose own classifier is the first task's; other tasks have extra heads."""
 
     def __init__(self, model: nn.Module, heads: Mapping[str, int]) -> None:
         refuse_language(heads)
@@ -98,7 +98,7 @@ class RecurrentClassifierNetwork(TransformerNetwork):
         return [self.model.classifier]
 
     def recordable_stacks(self) -> dict[str, list[nn.Module]]:
-        """Packed rows go through the layers, so that only the whole of them can be watched, as one."""
+        """The layers as one unit: packed sequences pass through them, so single layers cannot be recorded."""
         return {"layers": [self.model.model.layers]}
 
     def checkpoint_activations(self) -> None:
@@ -109,7 +109,7 @@ class RecurrentSeq2Seq(Seq2Seq):
     """`RecurrentForConditionalGeneration`."""
 
     def recordable_stacks(self) -> dict[str, list[nn.Module]]:
-        """Its decoder goes position by position through all layers."""
+        """No layers: the decoder runs position by position through all of them, so none can be recorded."""
         return {}
 
     def checkpoint_activations(self) -> None:
@@ -123,7 +123,7 @@ class RecurrentSeq2Seq(Seq2Seq):
 
 
 def refuse_language(heads: Mapping[str, int]) -> None:
-    """ConfigError if one of `heads` is for predicting text: both directions of a BiLSTM would see the answer."""
+    """ConfigError for a language model head: the backward direction of a BiLSTM would see the target."""
     names = {"mlm": "masked language model head", "lm": "language model head", "pair": "head for pairs of segments"}
     for name in LANGUAGE:
         if name in heads:

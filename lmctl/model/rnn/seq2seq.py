@@ -17,8 +17,8 @@ from lmctl.model.rnn.layers import BothWays, RecurrentPreTrainedModel
 
 
 class RecurrentSeq2SeqConfig(PreTrainedConfig):
-    """Sizes and regularisation of a `RecurrentForConditionalGeneration`. `hidden_size` is the width of the decoder
-    and of either direction of the encoder."""
+    """Sizes and regularisation of a `RecurrentForConditionalGeneration`. `hidden_size` is the width of the decoder and
+    of each direction of the encoder."""
 
     model_type = SEQ2SEQ
 
@@ -43,13 +43,13 @@ class RecurrentSeq2SeqConfig(PreTrainedConfig):
 
     @property
     def output_size(self) -> int:
-        """Width of the states that the vocabulary's logits are made of: that of the embeddings where they are tied."""
+        """Width of the states before the vocabulary projection: that of the embeddings if they are tied."""
         return self.embedding_size if self.tie_word_embeddings else self.hidden_size
 
 
 @dataclass
 class RecurrentSeq2SeqOutput(ModelOutput):
-    """Logits, and the state after the last position for `generate` to go on from."""
+    """Logits, and the state after the last position, from which `generate` continues."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -58,7 +58,7 @@ class RecurrentSeq2SeqOutput(ModelOutput):
 
 
 class RecurrentEncoder(nn.Module):
-    """Embeddings and layers that read in both directions."""
+    """Embeddings and bidirectional recurrent layers."""
 
     def __init__(self, config: RecurrentSeq2SeqConfig) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class RecurrentEncoder(nn.Module):
         self.layers = BothWays(config.cell, config.encoder_layers, width, config.hidden_size, config.dropout)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> BaseModelOutput:
-        """Hidden states [R, L, 2H] of `input_ids` int64 [R, L]; padding stands at the ends of rows."""
+        """Hidden states [R, L, 2H] of `input_ids` int64 [R, L]; padding must be at the ends of rows."""
         hidden = self.layers(self.dropout(self.embeddings(input_ids)), attention_mask)
         return BaseModelOutput(last_hidden_state=hidden)
 
@@ -77,8 +77,8 @@ class RecurrentEncoder(nn.Module):
 
 
 class RecurrentSeq2SeqPreTrainedModel(RecurrentPreTrainedModel):
-    """Initialisation: projections as in Glorot and Bengio 2010 (equation 16), cells as everywhere, and embeddings large
-    enough for attention to tell pieces apart from the start: in +-0.1 it finds nothing to look at for long."""
+    """Initialisation: projections by Glorot and Bengio 2010 (equation 16), cells as in the other models, and larger
+    embeddings, so that attention can distinguish tokens from the start: with +-0.1 it learns slowly."""
 
     config_class = RecurrentSeq2SeqConfig
 
@@ -91,7 +91,7 @@ class RecurrentSeq2SeqPreTrainedModel(RecurrentPreTrainedModel):
 
 
 class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
-    """An encoder and a decoder, which finds all that it needs of the encoder in its last hidden states."""
+    """An encoder and a decoder, which depends on the encoder's last hidden states only."""
 
     def __init__(self, config: RecurrentSeq2SeqConfig) -> None:
         super().__init__(config)
@@ -107,7 +107,7 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
 
 
 class RecurrentForConditionalGeneration(RecurrentSeq2SeqPreTrainedModel, GenerationMixin):
-    """A recurrent encoder-decoder that writes; `generate` carries the decoder's state from position to position."""
+    """A recurrent encoder-decoder for generation; `generate` carries the decoder's state from position to position."""
 
     _tied_weights_keys = {  # noqa: RUF012
         "model.decoder.embeddings.weight": "model.encoder.embeddings.weight",
@@ -133,8 +133,8 @@ class RecurrentForConditionalGeneration(RecurrentSeq2SeqPreTrainedModel, Generat
         use_cache: bool = False,
         **kwargs: Any,
     ) -> RecurrentSeq2SeqOutput:
-        """Logits [R, T, V] for `decoder_input_ids` int64 [R, T], and the mean loss where `labels` int64 [R, T] (-100:
-        none) are given, from which the decoder's inputs are made if there are none."""
+        """Logits [R, T, V] for `decoder_input_ids` int64 [R, T], and the mean loss if `labels` int64 [R, T] (-100:
+        ignored) are given, from which the decoder's inputs are derived if there are none."""
         if encoder_outputs is None:
             encoder_outputs = self.model.encoder(input_ids, attention_mask)
         source = encoder_outputs[0]
@@ -151,7 +151,7 @@ class RecurrentForConditionalGeneration(RecurrentSeq2SeqPreTrainedModel, Generat
 
     def _resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         resized = super()._resize_token_embeddings(*args, **kwargs)
-        if not self.config.tie_word_embeddings:  # the decoder's table is one of its own
+        if not self.config.tie_word_embeddings:  # the decoder has its own embeddings
             decoder = self.model.decoder
             decoder.embeddings = self._get_resized_embeddings(decoder.embeddings, *args, **kwargs)
         return resized
