@@ -120,12 +120,12 @@ def test_activations_recomputed_give_the_same_run(alone, name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_record_of_a_mix(alone, name, tmp_path, monkeypatch):
+def test_the_record_of_a_mix(name, tmp_path, monkeypatch):
     """Clean losses as ever, the adversary's terms beside them, and what it cost; a learned balance is no obstacle."""
     rule = option(name)
     monkeypatch.setattr("lmctl.train.loss_plot.plot_losses", lambda *_: None)  # others look at the picture
     shape = {"budget": Budget(steps=2), "log": Logging(every=2), "eval": Evaluation(rows=4)}
-    end = session(tmp_path / "run", *two_tasks(0.1, adversary=rule, **shape), alone).run()
+    end = session(tmp_path / "run", *two_tasks(0.1, adversary=rule, **shape)).run()
     (line,) = lines(tmp_path / "run", "train")
     losses, found = ({key for key in line if key.startswith(kind)} for kind in ("loss/", "adversarial/"))
     assert losses == {"loss/corpus/mlm", "loss/topics/label"}

@@ -51,8 +51,8 @@ def test_adversaries_drive_taught_passes(alone, teachers, rule):
 def test_a_teacher_sees_rows_without_their_shift_and_once_for_all_passes(alone, teachers):
     trainer = Trainer(*taught("mlm", teacher(teachers, "bert", "mlm"), adversary=FreeLB()), alone)
     live, looks = trainer.learner.distillation.teacher, []
-    original = live.look
-    live.look = lambda *seen: looks.append((seen[0], original(*seen))) or looks[-1][1]  # type: ignore[method-assign]
+    original = live.outputs
+    live.outputs = lambda *seen: looks.append((seen[0], original(*seen))) or looks[-1][1]  # type: ignore[method-assign]
     next(trainer.steps())
     ((batch, look),) = looks
     with torch.no_grad():

@@ -119,7 +119,7 @@ def test_weight_gradients_that_are_wrong_are_found(alone, monkeypatch, name, fac
 @pytest.mark.parametrize("factor", [1.2, 0.8])
 def test_products_that_are_a_fifth_off_are_found(alone, monkeypatch, name, factor):
     trainer = trainer_of(alone, name, **GPT2)
-    for kind in (arithmetic.Int8, fp8_arithmetic.Fp8):
+    for kind in (arithmetic.Int8Arithmetic, fp8_arithmetic.Fp8Arithmetic):
         honest = kind.multiply
         monkeypatch.setattr(kind, "multiply", lambda self, a, b, honest=honest: honest(self, a, b) * factor)
     floats, half = codecs.FloatProducts.forward, emulation.HalfProducts.__torch_function__
