@@ -55,8 +55,8 @@ class EnsembleNetwork(nn.Module):
         self.widths = [state.shape[-1] for state in states]
         return torch.cat(states, dim=-1)
 
-    def head_width(self, name: str) -> int:
-        return max(int(one.network.head_width(name)) for one in self.live.teachers)
+    def head_parameters(self, name: str) -> list[nn.Parameter]:
+        return [parameter for one in self.live.teachers for parameter in one.network.head_parameters(name)]
 
     def head(self, name: str, hidden: Tensor) -> Tensor:
         parts = zip(self.live.teachers, hidden.split(self.widths, dim=-1), strict=True)

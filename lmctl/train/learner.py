@@ -221,7 +221,9 @@ class Learner(nn.Module):
     def chunks(self, prediction: Prediction, passes: int = 1) -> list[slice]:
         """Split the targets of a prediction into chunks, so that a chunk's logits fit into memory."""
         most = self.distillation.chunk_bytes or LOGITS_BYTES // passes
-        return chunks_of(len(prediction.labels), self.network.head_width(prediction.head), most)
+        # Not `head_width`, which leaves out the rows that only pad the vocabulary.
+        width = max(parameter.shape[0] for parameter in self.network.head_parameters(prediction.head))
+        return chunks_of(len(prediction.labels), width, most)
 
 
 def _added(parts: Sequence[Metric]) -> Metric:
