@@ -71,10 +71,10 @@ class Largest(TorchDispatchMode):
 def test_no_logits_of_all_targets_are_ever_in_memory(monkeypatch, passes, width):
     """Without a teacher too, with all passes together, and with rows that only pad the vocabulary."""
     objective, text, rows = MaskedLM(), prepared(), 6
-    network = Bert(1, 32, 2, 64, max_positions=64, pad_vocabulary_to=width).load(text.vocabulary, {"mlm": 85})
+    network = Bert(1, 24, 2, 64, max_positions=64, pad_vocabulary_to=width).load(text.vocabulary, {"mlm": 85})
     monkeypatch.setattr(learner, "LOGITS_BYTES", rows * width * 4)
     batch = Trainer(plan(objective=objective), text, Processes(True)).stream.first("corpus", 8)
-    with Largest(width, 32) as seen:
+    with Largest(width, 24) as seen:
         share = Share({"corpus/mlm": 1.0})
         learner_of(network, objective)([Pass(batch)] * passes, share, agree=passes - 1.0).total.backward()
     assert len(batch.targets["mlm"].labels) > 3 * rows
