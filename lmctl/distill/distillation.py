@@ -49,6 +49,7 @@ class Distillation(NoDistillation):
                 self.feature_losses[name] = module = term.build(recorder.model_shape, teacher.model_shape)
                 self.shown += [f"{name}: {line}" for line in module.shown]
         self._last: tuple[Any, TeacherOutput] | None = None
+        self.register_load_state_dict_pre_hook(_with_older_names)
 
     def _label(self, name: str, term: str, batch: Batch) -> str:
         """Metric name of a distillation loss on the targets of `term`."""
@@ -117,3 +118,9 @@ def real_positions_by_stack(batch: Batch) -> dict[str, Tensor]:
     ids, mask = batch.inputs["decoder_input_ids"], batch.inputs.get("decoder_attention_mask")
     target = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
     return {"encoder": real_positions(batch), "decoder": target}
+
+
+def _with_older_names(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Checkpoints of November 2026 and before call the feature losses `pupils`."""
+    for name in [name for name in state if name.startswith(f"{prefix}pupils.")]:
+        state[name.replace("pupils.", "feature_losses.", 1)] = state.pop(name)

@@ -245,3 +245,13 @@ def test_a_teacher_drops_nothing(tmp_path, spec):
     network.train()
     other = looked(trainer, batch).answers("lm", "lm", slice(0, 20)).logits
     assert not torch.equal(looks[0], other)  # it could have
+
+
+def test_projections_of_older_checkpoints_are_loaded_by_their_older_names(alone, teachers):
+    place = teacher(teachers, "bert", "mlm")
+    two = [Trainer(*taught("mlm", place, lesson={"hidden": Hidden()}, seed=seed), alone) for seed in (1, 2)]
+    one, other = (trainer.learner.distillation for trainer in two)
+    older = {name.replace("feature_losses.", "pupils."): value for name, value in one.state_dict().items()}
+    assert len(older) == 4
+    other.load_state_dict(older)
+    assert all(torch.equal(value, one.state_dict()[name]) for name, value in other.state_dict().items())
