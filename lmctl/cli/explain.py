@@ -204,13 +204,16 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
     if (elsewhere := did_you_mean.setting(key, composer)) is not None:
         return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
     keys: list[str] = []
+    chosen = dict(composer.defaults)
     with contextlib.suppress(HydraException, OmegaConfBaseException):  # another error: no suggestions then
-        keys = list(_keys(composer.compose(composer.choices.render())))
+        composed = composer.compose(composer.choices.render())
+        keys = list(_keys(composed))
+        chosen |= composed.hydra.runtime.choices  # a mix may choose the model
     group, _, rest = key.partition(".")
     if rest and group in composer.defaults:
         others = _with_key(group, rest, composer)
         if others or not nearest(key, [known for known in keys if known.startswith(f"{group}.")]):
-            return _key_of_other_option(group, rest, others, composer)
+            return _key_of_other_option(group, rest, others, chosen[group], group in composer.choices)
     if group in composer.all_groups and group not in composer.defaults:
         return _no_group(group, composer)
     last = key.rpartition(".")[2]
@@ -238,11 +241,11 @@ def _with_key(group: str, rest: str, composer: Composer) -> list[str]:
                               if key.name == f"{group}.{rest}"))  # fmt: skip
 
 
-def _key_of_other_option(group: str, rest: str, others: list[str], composer: Composer) -> ConfigError:
-    """The error for a key that the chosen option of a group lacks, such as `data.path`, and other options have."""
-    chosen = composer.choices.get(group) or composer.defaults[group]
+def _key_of_other_option(group: str, rest: str, others: list[str], chosen: str | None, typed: bool) -> ConfigError:
+    """The error for a key that the chosen option of a group lacks, such as `data.path`, and others have. `typed`: the
+    command line chooses the option."""
     hint = f"{listed([f'{group}={name}' for name in others], 8)} {'has' if len(others) == 1 else 'have'} it"
-    if chosen and group not in composer.choices:
+    if chosen and not typed:
         hint += ": write one of them as well"
     where = f" of {group}={chosen}" if chosen else f": no option of {group} is chosen"
     return ConfigError(f"unknown key '{group}.{rest}'{where}", hint if others else None)

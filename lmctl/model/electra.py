@@ -39,7 +39,10 @@ class Electra(ModelSpec):
         check_sizes(self, counts, ("dropout", "attention_dropout"))
         check_heads(self.hidden, self.heads)
         if not 0 < self.generator_size <= 1:
-            raise ValueError(f"generator_size is a share of the discriminator's widths, got {self.generator_size}")
+            raise ValueError(
+                "generator_size must be above 0 and at most 1, a share of the discriminator's widths, "
+                f"got {self.generator_size}"
+            )
         hidden, heads = self._of_generator(self.hidden), self._of_generator(self.heads)
         if hidden % heads:
             raise ValueError(

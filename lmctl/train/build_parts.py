@@ -115,7 +115,7 @@ def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, E
         near = max(workers, plan.batch.rows // workers * workers)
         who = "processes" if workers == world else "simulated workers"
         raise ConfigError(
-            f"batch.size={plan.batch.rows} cannot be shared equally by {workers} {who}", f"nearest: {near}"
+            f"batch.size={plan.batch.rows} cannot be shared equally by {workers} {who}", f"nearest: batch.size={near}"
         )
     ordered = [name for name, some in examples.items() if some.tracks is not None]
     if ordered and len(examples) > 1 and workers > 1:

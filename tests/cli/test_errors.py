@@ -78,6 +78,7 @@ MISTAKES = {
     "train output_dir=x": "error: unknown key 'output_dir'; did you mean run_dir?",
     "train model=bert-base-uncased": "error: no option 'bert-base-uncased' in group 'model'\n  did you mean init_from=bert-base-uncased?",
     "train data=./x.csv": "error: no option './x.csv' in group 'data'\n  did you mean data=table data.path=./x.csv?",
+    "train mix=rtd model.lora_rank=4": "error: unknown key 'model.lora_rank' of model=electra_tiny\n  model=pretrained has it: write one of them as well",
     "train model=gpt2_tiny mix=clm model.feed_forward=9": "error: unknown key 'model.feed_forward' of model=gpt2_tiny\n  model=bert_base, model=bert_mini, model=bert_small, model=bert_tiny, model=electra_small, model=electra_tiny, model=llama_base, model=llama_small, and 10 more have it",
     "generate runs/x text": "error: cannot read 'runs/x'\n  did you mean model_path=runs/x?",
     "generate model_path=runs/x text": "error: cannot read 'text'\n  did you mean prompt=text?",

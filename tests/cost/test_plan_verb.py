@@ -89,7 +89,10 @@ def test_refusals_are_those_of_train(words: list[str], capsys: pytest.CaptureFix
 
 def test_rows_that_processes_cannot_share(capsys: pytest.CaptureFixture[str]):
     assert main(["plan", *TWO, "batch.size=9"]) == 2
-    assert capsys.readouterr().err == "error: batch.size=9 cannot be shared equally by 2 processes\n  nearest: 8\n"
+    assert (
+        capsys.readouterr().err
+        == "error: batch.size=9 cannot be shared equally by 2 processes\n  nearest: batch.size=8\n"
+    )
 
 
 def test_a_grid_is_one_table(elsewhere: Path, capsys: pytest.CaptureFixture[str]):

@@ -43,7 +43,7 @@ def evaluate(job: SuiteJob) -> Figures:
             table[int(answer[0]), int(logits.argmax())] += 1
         elif kind == "classes":
             guess, held = logits > 0, answer > 0.5
-            several += np.stack([guess & held, guess & ~held, ~guess & held])
+            several += np.stack([guess & held, ~guess & held, guess & ~held])
             exact += int((guess == held).all())
         else:
             predicted.append(float(logits[0]))
