@@ -65,6 +65,10 @@ class Paths:
     def plot(self) -> Path:
         return self.root / "plots" / "loss.png"
 
+    def stacks(self, rank: int) -> Path:
+        """Stacks of all threads of process `rank`, which made no progress."""
+        return self.root / f"stacks-rank-{rank}.txt"
+
     @property
     def lock(self) -> Path:
         return self.root / ".lock"

@@ -1,6 +1,7 @@
 """Progress reporting: the working code counts, the display reads.
 
-There is one current stage per process. File readers count bytes (`advance`), whether a display is on or not.
+There is one current stage per process. File readers count bytes (`advance`), whether a display is on or not. The
+watchdog looks at `beats` only.
 """
 
 from __future__ import annotations
@@ -59,6 +60,20 @@ def stage(what: str, total: int = 0, unit: str = "bytes", noun: str = "documents
         _now = before
 
 
+_beats = 0
+
+
+def beat() -> None:
+    """Say that the work goes on: a step, a batch, a block of a file is done."""
+    global _beats
+    _beats += 1
+
+
+def beats() -> int:
+    """Number of calls of `beat` in this process."""
+    return _beats
+
+
 def now() -> Stage | None:
     """The current stage."""
     return _now
@@ -66,6 +81,7 @@ def now() -> Stage | None:
 
 def advance(amount: int, unit: str = "bytes") -> None:
     """Add to the progress of the current stage, if it counts in `unit`."""
+    beat()
     if _now is not None and _now.unit == unit:
         _now.done += amount
 
