@@ -15,12 +15,14 @@ from lmctl.compression.base import GradCompressor
 from lmctl.config.schema import (
     FORMAT,
     FORMATS,
+    NONFINITE,
     BatchShape,
     Budget,
     Checkpointing,
     EarlyStop,
     Evaluation,
     Logging,
+    SpikeGuard,
     Student,
     check_name,
     check_seed,
@@ -96,6 +98,24 @@ class Run:
     log: Logging = key(Logging, "", identity=False, control=False)
     student: Student = key(Student, "")
     clip_norm: Optional[float] = key(1.0, "gradients are scaled down to this norm; null: not at all")
+    on_nonfinite: str = key(
+        "stop",
+        "gradients or losses that are not finite: stop (exit 4), skip (the step is not taken) or rollback (to the "
+        "newest checkpoint, and on with the rows that follow)",
+        identity=False,
+        control=False,
+    )
+    max_skips: int = key(
+        10, "most steps skipped in a row, and most rollbacks of a run, before it stops", identity=False, control=False
+    )
+    spike: SpikeGuard = key(SpikeGuard, "", identity=False, control=False)
+    watchdog_s: Optional[float] = key(
+        3600.0,
+        "seconds without a step, a validated batch or a read block after which the run ends with the stacks of all "
+        "threads; null: never",
+        identity=False,
+        control=False,
+    )
     gradient_checkpointing: bool = key(
         False, "recompute activations in the backward pass: less memory, more time", identity=False, control=False
     )
@@ -108,6 +128,8 @@ class Run:
         check_seed(self.seed)
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}", "null switches clipping off")
+        one_of(NONFINITE, on_nonfinite=self.on_nonfinite)
+        positive(max_skips=self.max_skips, watchdog_s=self.watchdog_s)
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,25 @@ class Logging:
         positive(every=self.every)
 
 
+NONFINITE = ("stop", "skip", "rollback")
+SPIKE = ("none", "warn", "skip", "rollback")
+
+
+@dataclass(frozen=True)
+class SpikeGuard:
+    """Detection of loss spikes: a step whose loss or gradient norm is far above those of the steps before."""
+
+    action: str = key("none", "none, warn, skip (the step is not taken) or rollback (to the newest checkpoint)")
+    sigma: float = key(6.0, "standard deviations above the mean that make a spike")
+    steps: int = key(128, "steps that mean and deviation are of; half as many must be there")
+
+    def __post_init__(self) -> None:
+        one_of(SPIKE, action=self.action)
+        positive(sigma=self.sigma)
+        if self.steps < 8:
+            raise ValueError(f"steps must be at least 8, got {self.steps}")
+
+
 @dataclass(frozen=True)
 class Student:
     """How a student with a teacher is initialised."""

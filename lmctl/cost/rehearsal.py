@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lmctl.augment.base import Augment
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.compression.wire import Wire
+from lmctl.config.schema import SpikeGuard
 from lmctl.core.batch import Batch
 from lmctl.core.errors import LmctlError
 from lmctl.cost.fake_tensors import fake_tensor_mode, on_gpu
@@ -41,6 +42,7 @@ from lmctl.train.perturbations import Perturbations, rewrites_of
 from lmctl.train.precision_proof import ROWS as PROOF_ROWS
 from lmctl.train.precision_proof import logits_in_both_precisions
 from lmctl.train.step import StepContext
+from lmctl.train.step_guard import StepGuard
 from lmctl.train.weight_memory import tensors_in
 
 STEP, BEFORE, AFTER = "a step", "the beginning", "the export"
@@ -131,7 +133,9 @@ class StepRehearsal:
         if run.machine is not None and isinstance(optim, AdamW):
             optim = replace(optim, paged=False)  # paged states need a real GPU
         with run.there():
-            self.plan = replace(run.plan, precision=precision, optim=optim, compile=False)
+            # What a guard decides depends on values, which fake tensors have not.
+            unguarded: dict[str, Any] = {"on_nonfinite": "stop", "spike": SpikeGuard()}
+            self.plan = replace(run.plan, precision=precision, optim=optim, compile=False, **unguarded)
         if run.known.prepared.tokenizer is not None:  # None if it is not known
             rewrites_of(self.plan.adversary.augments, run.known.prepared)
         strategy = self._strategy()
@@ -139,7 +143,8 @@ class StepRehearsal:
             network = build(run.plan, run.known, checkpointing)
             rows = [sample.batch for sample in samples.values()]
             perturbations = FakePerturbations(network, run.fake_device)
-            self.step, _ = train_step(self.plan, network, None, rows, strategy, perturbations)
+            guard = StepGuard(self.plan, strategy.processes)
+            self.step, _ = train_step(self.plan, network, None, rows, strategy, perturbations, guard)
         self.learner = self.step.learner
         terms = [f"{batch.task}/{term}" for batch in rows for term in self.learner.counts(batch)]
         self.counts = dict.fromkeys(terms, 1.0)

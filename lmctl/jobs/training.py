@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.build import check
 from lmctl.config.groups import TrainConfig
-from lmctl.config.schema import BatchShape
 from lmctl.core import signals
 from lmctl.core.command_words import command
-from lmctl.core.errors import OutOfMemory
+from lmctl.core.errors import Exit
 from lmctl.core.paths import Paths
+from lmctl.core.watchdog import Watchdog
 from lmctl.plan import Plan
 from lmctl.train.unfinished import with_models
 
@@ -58,7 +57,7 @@ def check_legal(cfg: DictConfig) -> None:
 
 def train(run: Training) -> None:
     """Train in this process, or launch the worker processes."""
-    from lmctl.parallel.launch import is_worker, launch
+    from lmctl.parallel.launch import is_worker
     from lmctl.train.display import Display, quiet_libraries
     from lmctl.train.resume import check_config, check_folder
 
@@ -74,11 +73,30 @@ def train(run: Training) -> None:
         if (world := plan.runner.world()) > 1:
             # Tokenise before launching: workers would time out in a collective operation while one of them tokenises.
             display = Display()
-            with display.watching():
+            with display.watching(), Watchdog(plan.watchdog_s, run.paths.stacks(0), computing=True):
                 prepared(plan, display.say)
-            launch(world, plan.name)
+            launch_with_memory(run, world, display.say)
             return
     train_here(run)
+
+
+def launch_with_memory(run: Training, world: int, say: Callable[[str], None]) -> None:
+    """Launch the worker processes; if one of them runs out of memory while training, once more in micro-batches of half
+    as many rows: workers that average gradients during the backward pass cannot repeat a step alone."""
+    from lmctl.parallel.launch import WorkersFailed, launch
+
+    batch, words = run.plan.batch, list[str]()
+    micro = batch.micro or batch.rows // world
+    while True:
+        try:
+            return launch(world, run.plan.name, words)
+        except WorkersFailed as failed:
+            # Before the record begins, it is the weights that do not fit.
+            if failed.code != Exit.OUT_OF_MEMORY or micro == 1 or not run.paths.config.exists():
+                raise
+        micro //= 2
+        words = [f"batch.micro={micro}", "resume=auto"]
+        say(f"starting again with {' '.join(words)}: as many rows per step as before")
 
 
 def train_here(run: Training) -> None:
@@ -102,20 +120,23 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     from lmctl.train.display import Display
 
     display = Display(silent=not processes.first)
-    with display.watching():
-        plan, texts = prepared(run.plan, display.say)
-    if plan.teacher_cache == "auto" and needs_teacher(plan):
-        fill_cache(plan, texts, processes.device, display.say)
+    stacks = paths.stacks(processes.rank)
 
     def work(worker: Processes) -> None:
         _train_as(worker, plan, texts, paths, run.cfg, display if worker.first else Display(silent=True))
 
-    as_workers(plan.simulated_workers, processes, work)
+    with Watchdog(run.plan.watchdog_s, stacks, computing=True):
+        with display.watching():
+            plan, texts = prepared(run.plan, display.say)
+        if plan.teacher_cache == "auto" and needs_teacher(plan):
+            fill_cache(plan, texts, processes.device, display.say)
+        as_workers(plan.simulated_workers, processes, work)
 
 
 def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:
     """The training of one worker."""
     from lmctl.parallel.machine import describe_machine
+    from lmctl.train.micro_batches import weights_out_of_memory
     from lmctl.train.resume import resume
     from lmctl.train.run_identity import Identity, models_in
     from lmctl.train.session import Session
@@ -126,7 +147,7 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
     resolved, recorded = (
         cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=resolve)) for resolve in (True, False)
     )
-    with _out_of_memory(plan.batch):
+    with weights_out_of_memory():
         trainer = Trainer(plan, texts, worker)
         identity = Identity(resolved, trainer.fingerprints | models_in(resolved), worker.world)
         for line in trainer.network.report:
@@ -139,7 +160,7 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
         say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(trainer, paths, display, identity, recorded)
         say(describe_machine(session.machine))
-        with signals.saving():
+        with signals.saving(), Watchdog(plan.watchdog_s, paths.stacks(worker.rank)):
             summary = session.run()
     for line in closing_words(summary, paths, plan):
         say(line)
@@ -169,20 +190,3 @@ def keep_answers(plan: Plan) -> None:
     if needs_teacher(plan):
         fill_cache(plan, texts, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), display.say)
     display.say("learn from them: the same command with teacher_cache=use")
-
-
-@contextmanager
-def _out_of_memory(batch: BatchShape) -> Iterator[None]:
-    """Context manager: out-of-memory errors become a message with the keys of this config."""
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        micro = batch.micro or batch.rows
-        raise OutOfMemory(
-            f"out of memory with micro-batches of {micro} rows x {batch.seq_len}",
-            f"batch.micro={max(1, micro // 2)} (same result, less memory), or gradient_checkpointing=true",
-        ) from error

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -53,13 +54,14 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def launch(processes: int, name: str | None) -> None:
+def launch(processes: int, name: str | None, words: Sequence[str] = ()) -> None:
     """Run this command again in `processes` processes, with the same run name, and wait for them; WorkersFailed if one
-    of them exits with an error."""
+    of them exits with an error. `words`: overrides that replace those of the same keys."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    arguments = sys.argv[1:]
+    keys = {word.partition("=")[0] for word in words}
+    arguments = [word for word in sys.argv[1:] if word.partition("=")[0] not in keys] + list(words)
     if name and not any(word.startswith("name=") for word in arguments):  # a default name has the time: share it
         arguments.append(setting("name", name))
     os.environ["LMCTL_LAUNCHED"] = "1"

@@ -49,6 +49,11 @@ class Strategy(Traffic, ABC):
     def workers(self) -> int:
         return self.processes.world
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether gradients are averaged during the backward pass, so that no worker can repeat its own passes."""
+        return False
+
     def mean_counts(self, counts: Mapping[str, float]) -> dict[str, float]:
         """Mean number of targets per worker, from the totals of all workers."""
         return {name: count / self.workers for name, count in counts.items()}
@@ -118,6 +123,10 @@ class DdpStrategy(Single):
     @property
     def module(self) -> nn.Module:
         return self.wrapped
+
+    @property
+    def overlaps(self) -> bool:
+        return True
 
     def accumulate(self, last: bool) -> AbstractContextManager[Any]:
         # DDP reads no_sync in the forward pass, so both passes must be inside.

@@ -35,6 +35,10 @@ class LossScaler(ABC):
     def step(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
         """Step the optimiser if the gradients are finite; returns whether it did."""
 
+    def pass_over(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
+        """End a step without an update, after `unscale`; returns False, as `step` does where it does not step."""
+        return False
+
     def state_dict(self) -> dict[str, Any]:
         """State between steps."""
         return {}
@@ -86,6 +90,12 @@ class DynamicScale(LossScaler):
         self.scaler.step(optimizer)
         self.scaler.update()
         return self.scaler.get_scale() >= before
+
+    def pass_over(self, optimizer: Optimizer, grad_norm: Tensor) -> bool:
+        if torch.isfinite(grad_norm):
+            self.scaler.update()
+            return False
+        return self.step(optimizer, grad_norm)  # the scale falls
 
     @property
     def skips(self) -> bool:

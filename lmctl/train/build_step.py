@@ -15,7 +15,7 @@ from lmctl.train.build_parts import check_network
 from lmctl.train.learner import Learner
 from lmctl.train.loss_balance import Uncertainty
 from lmctl.train.perturbations import Perturbations
-from lmctl.train.step import TrainStep
+from lmctl.train.step import Guard, TrainStep
 
 
 def train_step(
@@ -25,6 +25,7 @@ def train_step(
     examples: Sequence[Batch],
     strategy: Strategy,
     perturbations: Perturbations,
+    guard: Guard,
 ) -> tuple[TrainStep, list[str]]:
     """Build the `TrainStep` of `plan` over `network`, on the device of `strategy`; also returns lines about the
     conversion by the precision. `examples`: one batch of every task."""
@@ -43,5 +44,5 @@ def train_step(
     strategy.prepare(learner)
     optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
     scaler = plan.precision.scaler(device)
-    step = TrainStep(learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm)
+    step = TrainStep(learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm, guard)
     return step, converted

@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lmctl.core import progress
 from lmctl.core.errors import ConfigError, DiskError
 from lmctl.core.files import digest, disk_error, is_disk_error, sync_file, sync_folder, write_text
 
@@ -92,6 +93,7 @@ class Checkpoints:
                 act()
             except Exception as error:  # whatever it is, the other processes wait to be told
                 problem = error
+        progress.beat()
         if self.anywhere(problem is not None) and problem is None:
             problem = OSError("another process could not write its part")
         return problem

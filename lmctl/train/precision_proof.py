@@ -25,7 +25,8 @@ from lmctl.parallel.strategy import checksum
 from lmctl.precision.counting import counting, storage
 from lmctl.train.learner import Learner
 from lmctl.train.precision_proof_layers import Finding, findings
-from lmctl.train.trainer import StepReport, Trainer
+from lmctl.train.step import StepReport
+from lmctl.train.trainer import Trainer
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 ROWS = 8
@@ -49,7 +50,7 @@ def prove(trainer: Trainer) -> dict[str, Any]:
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         reference, logits, products = logits_in_both_precisions(
-            trainer.learner, trainer.stream.first(task, ROWS).to(device)
+            trainer.learner, trainer.stream.first(task, min(ROWS, trainer.micro.fitting or ROWS)).to(device)
         )
     noise = float((logits - reference).norm() / reference.norm())
     decibel = float("inf") if noise == 0 else -20 * float(torch.log10(torch.tensor(noise)))
@@ -101,11 +102,11 @@ def logits_in_both_precisions(learner: Learner, batch: Batch) -> tuple[Tensor, T
 def _layers(trainer: Trainer, task: str) -> list[Finding]:
     """Findings of all linear layers; LmctlError if one of them fails. None without low precision, or for a resumed run,
     which was checked when it began."""
-    plan, learner, processes = trainer.plan, trainer.learner, trainer.processes
+    plan, learner = trainer.plan, trainer.learner
     if trainer.state.window or (plan.precision.product is None and plan.precision.storage is None):
         return []
-    micro = 1 if plan.gradient_checkpointing else plan.batch.micro or plan.batch.rows // processes.world
-    batch = trainer.stream.first(task, min(LEARNT_FROM, max(1, micro))).to(processes.device)
+    micro = 1 if plan.gradient_checkpointing else trainer.micro.most
+    batch = trainer.stream.first(task, min(LEARNT_FROM, max(1, micro))).to(trainer.processes.device)
     learner.eval()
     with torch.compiler.set_stance("force_eager"):
         found = list(findings(learner, batch, plan.optim, plan.seed))

@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from lmctl.core import signals
+from lmctl.core import progress, signals
 from lmctl.core.command_words import command
-from lmctl.core.errors import LmctlError, Stopped
+from lmctl.core.errors import Diverged, LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.paths import Paths
 from lmctl.parallel.machine import machine
@@ -21,12 +18,15 @@ from lmctl.train.checkpoint import Checkpoints, read, verify
 from lmctl.train.confidence_intervals import guess
 from lmctl.train.display import Display
 from lmctl.train.export import export, write_template
+from lmctl.train.log_window import LogWindow
 from lmctl.train.loss_plot import Plotter
 from lmctl.train.precision_proof import FirstStep, prove
+from lmctl.train.rollback import check_weights, newest, roll_back
 from lmctl.train.run_identity import Identity
 from lmctl.train.run_record import Record
+from lmctl.train.step import StepReport
 from lmctl.train.summary import peak_memory, summary_of
-from lmctl.train.trainer import StepReport, Trainer
+from lmctl.train.trainer import Trainer
 from lmctl.train.validation_schedule import Validator
 
 
@@ -52,12 +52,10 @@ class Session:
         self.machine = machine(self.processes)
         self.began = False
         self.precision: dict[str, Any] = {}
-        self.pending: dict[str, list[Any]] = {}
-        self._since = (0, 0.0)
         self._aside = 0.0
         """Seconds spent outside of training since the trainer last read its clock."""
         self._saved = -1
-        self._overflow: Tensor | None = None
+        self.log = LogWindow(trainer)
 
     def run(self) -> dict[str, Any]:
         """Train until the budget is spent; returns the contents of summary.json."""
@@ -65,12 +63,8 @@ class Session:
             with self._not_training():
                 self._begin()
             self.display.start()
-            first: FirstStep | None = FirstStep(self.trainer)
-            for report in self.trainer.steps():
-                if first is not None and first.complete(report):
-                    first = None
-                if self._after(report):
-                    break
+            while not self._train():
+                pass
             if self.trainer.stopped_by is not None:
                 self._stop()
             return self._finish()
@@ -84,14 +78,47 @@ class Session:
         finally:
             self.display.stop()
 
+    def _train(self) -> bool:
+        """Train to the end of the budget, to a stop or, which returns False, to a rollback."""
+        try:
+            first: FirstStep | None = FirstStep(self.trainer)
+            for report in self.trainer.steps():
+                if first is not None and first.complete(report):
+                    first = None
+                if self._after(report):
+                    break
+        except Diverged as error:
+            with self._not_training():
+                self._roll_back(error)
+            return False
+        return True
+
+    def _roll_back(self, error: Diverged) -> None:
+        """Go back to the newest checkpoint after `error`, which is raised again if the config does not say so, or if
+        there is none left to go back to."""
+        trainer = self.trainer
+        if not trainer.guard.rolls_back(error) or len(trainer.state.rollbacks) >= self.plan.max_skips:
+            raise error
+        contents = newest(self.checkpoints, self.processes, self.display.say)
+        if contents is None:
+            raise error
+        roll_back(trainer, contents, str(error))
+        self._saved, self.log = trainer.state.window, LogWindow(trainer)
+        self.validator.went_back()
+        if self.processes.first:
+            self.record.begin(self.config, trainer.fingerprints, self.machine, trainer.state.metrics_bytes)
+        self.display.say(
+            f"{error}; back to {contents.path.name}, and on with other rows "
+            f"(rollback {len(trainer.state.rollbacks)} of at most {self.plan.max_skips})"
+        )
+
     def _begin(self) -> None:
         trainer, state = self.trainer, self.trainer.state
-        self.pending = {name: list(pair) for name, pair in state.pending.items()}
-        self._since = (state.tokens, state.seconds - state.aside_seconds)
+        self.log = LogWindow(trainer)
         before = state.validated
         for line in self.validator.begin():
             self.display.say(line)
-        self.precision = prove(trainer)
+        self.precision = trainer.micro.fitted(lambda: prove(trainer))
         for line in trainer.converted:
             self.display.say(f"precision: {line}")
         for role in ("compute", "proof"):
@@ -111,8 +138,8 @@ class Session:
         if state.validated is not before:
             self.validator.judge()
             self._write(self.validator.line())
-            if self.plan.early_stop.patience is not None:
-                self._save()  # the untrained model may turn out to be the best
+            if self.plan.early_stop.patience is not None or trainer.guard.goes_back:
+                self._save()  # the untrained model may turn out to be the best, or the only one to go back to
 
     def _stop(self) -> None:
         """Save a checkpoint and exit, after a stop signal."""
@@ -127,19 +154,29 @@ class Session:
 
     def _after(self, report: StepReport) -> bool:
         """Bookkeeping after one step; returns whether to stop early."""
+        progress.beat()
         self.trainer.state.aside_seconds += self._aside
         self._aside = 0.0
-        self._collect(report)
+        self.log.add(report)
+        self._show_notes()
         if self.trainer.state.window % malloc_trim.EVERY == 0 and self.processes.device.type == "cpu":
             malloc_trim.trim_heap()
         state, spent = self.trainer.state, self.trainer.spent()
         done = spent >= 1
         if not report.taken and not done:
             return False
-        if state.step % self.plan.log.every == 0 or done:
-            self._log(report)
+        if self.log and (state.step % self.plan.log.every == 0 or done):
+            self._write(self.log.line(report))
         with self._not_training():
             return self._validate_and_save(done, self.validator.is_due(spent))
+
+    def _show_notes(self) -> None:
+        """Show what the trainer has to say about steps that went another way than planned."""
+        notes = [*self.trainer.micro.notes, *self.trainer.notes]
+        self.trainer.micro.notes.clear()
+        self.trainer.notes.clear()
+        for note in notes:
+            self.display.say(note)
 
     def _validate_and_save(self, done: bool, due: bool) -> bool:
         """Validate and save if due; returns whether to stop early."""
@@ -164,71 +201,6 @@ class Session:
         yield
         self._aside += time.monotonic() - began
 
-    def _collect(self, report: StepReport) -> None:
-        for name, count in report.counts.items():
-            pair = self.pending.setdefault(name, [0.0, 0.0])
-            pair[0], pair[1] = pair[0] + report.losses.totals.get(name, 0.0), pair[1] + count
-        for name, total in report.adversarial.totals.items():
-            pair = self.pending.setdefault(f"adversarial/{name}", [0.0, 0.0])
-            pair[0], pair[1] = pair[0] + total, pair[1] + report.adversarial.counts[name]
-        if report.cosines:
-            self.trainer.state.cosines = {f"conflict/{pair}": cosine for pair, cosine in report.cosines.items()}
-        if report.taken:
-            bad = ~torch.isfinite(report.grad_norm)
-            self._overflow = bad if self._overflow is None else self._overflow | bad
-
-    def _check_finite(self) -> None:
-        """On a GPU, steps with non-finite gradients were skipped on the device; check for them now."""
-        if self._overflow is not None and bool(self._overflow):
-            raise self.trainer.diverged()
-        self._overflow = None
-
-    def _log(self, report: StepReport) -> None:
-        trainer, state = self.trainer, self.trainer.state
-        self._check_finite()
-        # A process may have no rows of a task, so all processes sum over all terms of the run.
-        sums = self.processes.sum([float(self.pending.get(name, (0.0,))[0]) for name in trainer.terms])
-        counts = {name: pair[1] for name, pair in self.pending.items() if pair[1]}
-        means = {name: s / counts[name] for s, name in zip(sums, trainer.terms, strict=True) if name in counts}
-        adversarial = self._adversarial()
-        self.pending.clear()
-        state.train = {"loss": sum(means[name] for name in trainer.losses if name in means), **means}
-        training = state.seconds - state.aside_seconds
-        tokens, seconds = state.tokens - self._since[0], training - self._since[1]
-        self._since = (state.tokens, training)
-        line = {
-            "step": state.step,
-            "tokens": state.tokens,
-            "seconds": round(state.seconds, 3),
-            "split": "train",
-            "loss": state.train["loss"],
-            **{f"loss/{name}": value for name, value in means.items()},
-            **adversarial,
-            "lr": report.lr,
-            "grad_norm": float(report.grad_norm),
-            "tokens_per_s": round(tokens / seconds, 1) if seconds > 0 else 0.0,
-            "peak_memory_bytes": peak_memory(self.processes.device),
-            "loss_scale": trainer.step.scaler.value,
-            "skipped_steps": state.skipped,
-            "bytes_sent": state.bytes_sent,
-        }
-        if figures := trainer.strategy.figures():
-            line |= {"bytes_dense": state.bytes_dense, **figures}
-        if len(state.task_tokens) > 1:
-            line |= {f"tokens/{task}": count for task, count in state.task_tokens.items()}
-            line |= {f"share/{task}": round(n / max(1, state.tokens), 4) for task, n in state.task_tokens.items()}
-        self._write(line | state.cosines)
-        state.cosines = {}
-
-    def _adversarial(self) -> dict[str, float]:
-        """Adversarial losses since the last log point, per target; summed over all terms of the run, because a process
-        may have no rows of a task."""
-        names = [f"adversarial/{name}" for name in self.trainer.terms]
-        pairs = [pair for name in names for pair in map(float, self.pending.get(name, (0.0, 0.0)))]
-        sums = self.processes.sum(pairs)
-        found = zip(names, sums[::2], sums[1::2], strict=True)
-        return {name: total / count for name, total, count in found if count}
-
     def _write(self, line: dict[str, Any]) -> None:
         if self.processes.first:
             self.trainer.state.metrics_bytes = self.record.log(line)
@@ -238,8 +210,9 @@ class Session:
         trainer, state = self.trainer, self.trainer.state
         if self._saved == state.window:
             return
-        self._check_finite()
-        state.pending = {name: [float(total), float(count)] for name, (total, count) in self.pending.items()}
+        self.log.check_finite()
+        check_weights(trainer)
+        state.pending = self.log.pending()
         if self.processes.first:
             self.record.sync()
         contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
@@ -265,6 +238,7 @@ class Session:
             state.tokens / self.processes.sum_of_processes([state.cpu_seconds])[0], 1
         )
         summary["peak_memory_bytes"] = int(self.processes.sum_of_processes([peak_memory(self.processes.device)])[0])
+        check_weights(trainer)
         if self.processes.first:
             export(self.paths, trainer, summary)
             weights = self.paths.model / "model.safetensors"

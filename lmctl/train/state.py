@@ -51,6 +51,8 @@ class TrainState:
     """Newest cosines of the tasks' gradients since the last log point, by `conflict/<task>|<task>`."""
     pending: dict[str, list[float]] = field(default_factory=dict)
     """Sums of this process, and counts of all processes, per term since the last log point."""
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    """Returns to an earlier checkpoint: `{"from": step, "to": step, "why": words}`."""
     metrics_bytes: int = 0
     """Size of metrics.jsonl; what follows was written after the checkpoint and will be written again."""
 

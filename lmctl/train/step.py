@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -59,17 +59,46 @@ class StepSums:
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """Result of one optimiser step, taken or skipped. Tensors stay on the device; reading them synchronises with it."""
+class Accumulated:
+    """What the micro-batches of a step have left besides gradients. Tensors stay on the device."""
 
-    taken: bool
-    grad_norm: Tensor
     losses: StepSums
     """Losses of this process by `<task>/<term>`."""
     adversarial: StepSums
     """Adversarial losses of this process."""
     micro_batches: int
     passes: int
+
+
+@dataclass(frozen=True)
+class StepResult(Accumulated):
+    """Result of one optimiser step, taken or skipped. Tensors stay on the device; reading them synchronises with it."""
+
+    taken: bool
+    grad_norm: Tensor
+
+
+@dataclass(frozen=True)
+class StepReport(StepResult):
+    """Result of a step, with its position in the run."""
+
+    step: int
+    counts: dict[str, float]
+    """Number of targets by `<task>/<term>`, over all processes."""
+    tokens: dict[str, int]
+    """Number of tokens by task, without padding, over all processes."""
+    lr: float
+    cosines: dict[str, float]
+    """Cosines of the tasks' gradients by `<task>|<task>`, over all processes, in steps that measure them."""
+
+
+class Guard(Protocol):
+    """May refuse a step whose gradients are finite, and makes the host wait for them; see `StepGuard`."""
+
+    @property
+    def decides(self) -> bool: ...
+
+    def allows(self, norm: Tensor, losses: StepSums, counts: Mapping[str, float]) -> bool: ...
 
 
 class TrainStep:
@@ -84,16 +113,20 @@ class TrainStep:
         adversary: Adversary,
         perturbations: Perturbations,
         clip_norm: float | None,
+        guard: Guard,
     ) -> None:
         """`strategy` has prepared `learner`."""
         self.learner, self.optimizer, self.scaler, self.strategy = learner, optimizer, scaler, strategy
-        self.adversary, self.perturbations, self.clip_norm = adversary, perturbations, clip_norm
+        self.adversary, self.perturbations, self.clip_norm, self.guard = adversary, perturbations, clip_norm, guard
         self.several_tasks = len(learner.objectives) > 1
 
     def __call__(self, window: Window, counts: Mapping[str, float], moment: StepContext) -> StepResult:
-        """`window`: this worker's micro-batches; `counts`: targets of the step by `<task>/<term>`, over all workers."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = moment.lr * group.get("lr_factor", 1.0)
+        """Both halves of a step."""
+        return self.update(self.accumulate(window, counts, moment), counts, moment)
+
+    def accumulate(self, window: Window, counts: Mapping[str, float], moment: StepContext) -> Accumulated:
+        """Forward and backward passes. `window`: this worker's micro-batches; `counts`: targets of the step by
+        `<task>/<term>`, over all workers."""
         losses, adversarial, micro_batches, passes = StepSums(), StepSums(), 0, 0
         scale = self.scaler.value
         mean_counts = self.strategy.mean_counts(counts)
@@ -111,12 +144,23 @@ class TrainStep:
             adversarial.add(batch.task, outcome.adversarial, sizes)
         if not window.batches:  # fewer rows than workers: zero gradients, because the other workers wait for them
             self.strategy.module([], Share(mean_counts, scale=scale)).total.backward()
-        self.strategy.reduce_gradients(scale, moment.step)
+        return Accumulated(losses, adversarial, micro_batches, passes)
+
+    def update(self, done: Accumulated, counts: Mapping[str, float], moment: StepContext) -> StepResult:
+        """Average the gradients over all workers, clip them, and step the optimiser unless they are not finite or the
+        guard refuses."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = moment.lr * group.get("lr_factor", 1.0)
+        self.strategy.reduce_gradients(self.scaler.value, moment.step)
         self.scaler.unscale(self.optimizer)
-        norm = self.strategy.clip_grad_norm(self.clip_norm, waits=not self.scaler.decides_on_device(self.optimizer))
-        taken = self.scaler.step(self.optimizer, norm)
+        waits = self.guard.decides or not self.scaler.decides_on_device(self.optimizer)
+        norm = self.strategy.clip_grad_norm(self.clip_norm, waits)
+        if not self.guard.decides or self.guard.allows(norm, done.losses, counts):
+            taken = self.scaler.step(self.optimizer, norm)
+        else:
+            taken = self.scaler.pass_over(self.optimizer, norm)
         self.strategy.after_step()
-        return StepResult(taken, norm, losses, adversarial, micro_batches, passes)
+        return StepResult(**vars(done), taken=taken, grad_norm=norm)
 
     def zero_grad(self) -> None:
         """Free the gradients; not at the end of the step, so that a non-finite one can still be found."""

@@ -48,6 +48,8 @@ def summary_of(trainer: Trainer, status: str, baseline: dict[str, float], precis
         "best": state.best,
         "precision": precision | {"bytes_per_parameter": sizes},
         **_compression(trainer),
+        **({"rollbacks": state.rollbacks} if state.rollbacks else {}),
+        **({"micro_batch_rows": fitting} if (fitting := trainer.micro.fitting) else {}),
     }
 
 

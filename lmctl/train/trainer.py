@@ -7,9 +7,9 @@ It writes no files and prints nothing; `lmctl.train.session` does.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -28,44 +28,28 @@ from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.strategy import Strategy, strategy_of
 from lmctl.plan import Plan
-from lmctl.precision.scaling import LossScaler
+from lmctl.train.budget_share import BudgetShare, Spent
 from lmctl.train.build_parts import blocks_of, check, examples_of, network_of
 from lmctl.train.build_step import train_step
 from lmctl.train.checkpoint import fill
+from lmctl.train.dropout import dropout_state, set_dropout_state
 from lmctl.train.gradient_conflict import gradient_cosines
 from lmctl.train.learner import Learner
+from lmctl.train.micro_batches import MicroBatches
 from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
 from lmctl.train.state import TrainState, random_state, restore_random_state, seed_everything
 from lmctl.train.static_masking import repeating, versions_of
-from lmctl.train.step import StepContext, StepResult
+from lmctl.train.step import StepContext, StepReport
+from lmctl.train.step_guard import StepGuard
 from lmctl.train.validation import Validation
 
-SMALLEST_SCALE = 1.0
-"""Minimum loss scale: below it, gradients overflow at any scale."""
 
+class Drawn(NamedTuple):
+    """Number of windows drawn from the data, and the position after them."""
 
-@dataclass(frozen=True)
-class StepReport(StepResult):
-    """Result of a step, with its position in the run."""
-
-    step: int
-    counts: dict[str, float]
-    """Number of targets by `<task>/<term>`, over all processes."""
-    tokens: dict[str, int]
-    """Number of tokens by task, without padding, over all processes."""
-    lr: float
-    cosines: dict[str, float]
-    """Cosines of the tasks' gradients by `<task>|<task>`, over all processes, in steps that measure them."""
-
-
-class Spent(NamedTuple):
-    """Amounts of a budget: steps, tokens and rows."""
-
-    steps: float = 0
-    tokens: float = 0
-    """Without padding, of all tasks and processes."""
-    rows: float = 0
+    windows: int
+    after: Position
 
 
 class Trainer:
@@ -96,15 +80,14 @@ class Trainer:
         self.copied_layers = init_from_teacher(plan, prepared, network)
         """Lines about layers that were copied from the teacher."""
         self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks_of(plan, prepared))
-        budget = plan.budget
-        self.limits = Spent(budget.most_steps or 0, budget.tokens or 0, (budget.epochs or 0) * self.stream.total)
-        """Limits of the budget by unit; 0: no limit."""
+        self.budget = BudgetShare(plan.budget, self.stream.total)
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
         """Fingerprints of tokenizer, texts and teacher, which must not change when the run is resumed."""
         first = [self.stream.first(task, 1) for task in self.stream.streams]
         strategy = strategy_of(processes, plan.compression, plan.clip_norm)
         perturbations = TextPerturbations(plan, prepared, network, device)
-        self.step, self.converted = train_step(plan, network, teacher, first, strategy, perturbations)
+        self.guard = StepGuard(plan, processes)
+        self.step, self.converted = train_step(plan, network, teacher, first, strategy, perturbations, self.guard)
         """The optimiser step, and lines about the conversion by the precision."""
         self.losses = [f"{batch.task}/{term}" for batch in first for term in batch.targets]
         """Every `<task>/<term>` of the objectives."""
@@ -114,8 +97,12 @@ class Trainer:
         writes = [term for term in plan.distill.terms.values() if isinstance(term, OnPolicy)]
         if writes:
             self.rollout = OnPolicyRollout(writes[0], self.learner, train, family, plan.seed)
-        micro = batch.micro or batch.rows // processes.world
-        self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, micro, processes)
+        self.micro = MicroBatches(batch, batch.rows // processes.world, strategy.overlaps)
+        self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, self.micro.most, processes)
+        self.notes: list[str] = []
+        """Lines for people about steps that went another way than planned; the session shows and clears them."""
+        self.drawn = Drawn(0, Position())
+        """What the newest step, taken or not, has drawn from the data."""
         # From here on the global generators are used for dropout, and for rounding in training, only: with a seed of
         # their own for every process and run seed.
         seed_everything(int(CounterRng(plan.seed, "dropout").generator(0, processes.rank).integers(1 << 63)))
@@ -136,11 +123,9 @@ class Trainer:
     def spent(self, coming: Spent | None = None, part: float = 1.0) -> float:
         """Share of the budget that is spent (1 or more: done), or will be after `part` of `coming`. Except with
         budget.minutes it does not depend on interruptions."""
-        state, minutes = self.state, self.plan.budget.minutes
+        state = self.state
         before = Spent(state.step, state.tokens, self._rows(state.position))
-        amounts = zip(before, coming or Spent(), self.limits, strict=True)
-        shares = [(done + part * more) / limit for done, more, limit in amounts if limit]
-        return max([*shares, state.seconds / (60 * minutes)] if minutes else shares)
+        return self.budget.spent(before, coming or Spent(), part, state.seconds)
 
     def _rows(self, position: Mapping[str, Any]) -> int:
         """Number of rows drawn, of all tasks."""
@@ -149,24 +134,26 @@ class Trainer:
     def steps(self) -> Iterator[StepReport]:
         """Generate optimiser steps until the budget is spent or a stop signal arrives."""
         with ThreadPoolExecutor(1) as ahead:
-
-            def fetch(at: Position, progress: float) -> Future[Window]:
-                return ahead.submit(self._window, at, progress)
-
-            coming = fetch(Position.from_state(self.state.position), self.spent())
+            at, progress = Position.from_state(self.state.position), self.spent()
+            coming = ahead.submit(self._window, at, progress)
             while self.spent() < 1:
-                window = coming.result()
-                if self.rollout is not None:
-                    window = self.rollout.rewritten(window, self.state.window)
+                window = self._rewritten(coming.result())
                 counts, tokens = self._agree(window)
                 if self.stopped_by is not None:
                     return
-                after = window.after
-                coming = fetch(after, self.spent(self._next(after, tokens)))
-                report = self._step(window, counts, tokens)
+                again, limit = partial(self._window, at, progress), self.micro.limit
+                at, progress = window.after, self.spent(self._next(window.after, tokens))
+                coming = ahead.submit(self._window, at, progress)
+                report = self._step(window, counts, tokens, again)
                 if not report.taken:  # the prefetched window assumed one more step
-                    coming = fetch(after, self.spent())
+                    progress = self.spent()
+                if not report.taken or self.micro.limit != limit:
+                    coming = ahead.submit(self._window, at, progress)
                 yield report
+
+    def _rewritten(self, window: Window) -> Window:
+        """The window with the student's own texts where on-policy distillation wants them."""
+        return window if self.rollout is None else self.rollout.rewritten(window, self.state.window)
 
     def _next(self, after: Position, tokens: Mapping[str, int]) -> Spent:
         """What the step that ends at `after` will spend if it is taken."""
@@ -174,7 +161,7 @@ class Trainer:
 
     def _window(self, at: Position, progress: float) -> Window:
         """This worker's part of the window at `at`."""
-        return self.stream.window(at, progress, self.plan.batch.micro, self.processes.rank, self.processes.world)
+        return self.stream.window(at, progress, self.micro.limit, self.processes.rank, self.processes.world)
 
     def _agree(self, window: Window) -> tuple[dict[str, float], dict[str, int]]:
         """All-reduce of host values before the step: targets per term, tokens, time, stop requests."""
@@ -201,20 +188,42 @@ class Trainer:
         self.state.seconds += self._clock[0] - wall
         self.state.cpu_seconds += self._clock[1] - cpu
 
-    def _step(self, window: Window, counts: dict[str, float], tokens: dict[str, int]) -> StepReport:
+    def _step(
+        self, window: Window, counts: dict[str, float], tokens: dict[str, int], again: Callable[[], Window]
+    ) -> StepReport:
+        """One step on `window`; `again` draws it once more, in smaller micro-batches if memory has run out."""
         plan, state, step = self.plan, self.state, self.step
+        self.drawn = Drawn(state.window + 1, window.after)
         own = self.rollout is not None and self.rollout.is_rollout_step(state.window)
         middle = self.spent(self._next(window.after, tokens), part=0.5)
         lr = plan.optim.lr * plan.schedule.factor(min(1.0, max(middle, 1e-9)))
         moment = StepContext(state.step, state.window, min(1.0, self.spent()), lr)
-        cosines = {}
-        if plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0:
-            cosines = gradient_cosines(step, window, counts, moment.progress, self.processes)
-        result = step(window, counts, moment)
+        conflicts = plan.mix.conflict_every is not None and state.window % plan.mix.conflict_every == 0
+        cosines: dict[str, float] | None = None if conflicts else {}
+        memory, dropout = self.network.memory(), dropout_state(self.processes.device)
+        while True:
+            try:
+                if cosines is None:
+                    cosines = gradient_cosines(step, window, counts, moment.progress, self.processes)
+                done = step.accumulate(window, counts, moment)
+                break
+            except Exception as error:
+                self.micro.halve(max(len(batch.inputs["input_ids"]) for batch in window.batches), error)
+            step.zero_grad()
+            self.network.recall(memory)
+            set_dropout_state(dropout, self.processes.device)
+            window = self._rewritten(again())
+        result = step.update(done, counts, moment)
         if result.taken:
             state.step += 1
+            self.guard.taken()
+            if self.guard.spike:
+                self.notes.append(f"loss spike at step {state.step}: {self.guard.spike}")
         else:
-            self._skip(step.scaler)
+            if note := self.guard.skipped(step.scaler, self.diverged):
+                self.notes.append(note)
+                self.network.recall(memory)
+            state.skipped += 1
         step.zero_grad()
         state.position = window.after.state_dict()
         state.tokens += sum(tokens.values())
@@ -226,12 +235,6 @@ class Trainer:
         if own:  # the losses on generated texts are not comparable
             counts = {name: count for name, count in counts.items() if name not in self.losses}
         return StepReport(**vars(result), step=state.step, counts=counts, tokens=tokens, lr=lr, cosines=cosines)
-
-    def _skip(self, scaler: LossScaler) -> None:
-        """Handle a skipped step: normal while fp16 searches for its loss scale, else the run has diverged."""
-        if not scaler.skips or scaler.value < SMALLEST_SCALE:
-            raise self.diverged("the loss scale fell below 1" if scaler.skips else "")
-        self.state.skipped += 1
 
     def diverged(self, why: str = "") -> Diverged:
         """The error for non-finite gradients, with the name of the first such tensor."""
@@ -254,13 +257,14 @@ class Trainer:
             "scaler": self.step.scaler.state_dict(),
             "balance": {} if self.learner.balance is None else self.learner.balance.state_dict(),
             "teaching": self.learner.distillation.state_dict(),
+            "guard": self.guard.state_dict(),
         }
 
     def own_state(self) -> dict[str, Any]:
         """State of this process alone."""
         carried: dict[str, Tensor] = self.network.carried()
-        exchange = self.strategy.state_dict()
-        return {"random": random_state(), "carried": carried, "exchange": exchange, **self.state.own()}
+        kept = {"carried": carried, "exchange": self.strategy.state_dict(), "fitting": self.micro.fitting}
+        return {"random": random_state(), **kept, **self.state.own()}
 
     def load(
         self,
@@ -277,8 +281,11 @@ class Trainer:
         if self.learner.balance is not None:
             self.learner.balance.load_state_dict(state["balance"])
         self.learner.distillation.load_state_dict(state.get("teaching", {}))
+        if "guard" in state:  # not in checkpoints of older versions
+            self.guard.load_state_dict(state["guard"])
         own = dict(own or {})
         saved_random, carried, exchange = (own.pop(name, None) for name in ("random", "carried", "exchange"))
+        self.micro.fitting = own.pop("fitting", None)
         if carried or others:
             self.network.carry(carried or others)
         if exchange:

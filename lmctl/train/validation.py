@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from lmctl.core import progress
 from lmctl.core.batch import Batch
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.token_store import TokenStore
@@ -97,6 +98,7 @@ class Validation:
         for task in self.examples:
             for batch in self._batches(task):
                 sums[task].add(learner.metrics(batch.to(self.processes.device)))
+                progress.beat()
         learner.train()
         return self._measured(sums)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from lmctl.core.errors import ConfigError
@@ -47,6 +47,10 @@ class Validator:
             self._measure()
         self._check_metric()
         return words
+
+    def went_back(self) -> None:
+        """Follow the trainer, which has gone back to an earlier checkpoint."""
+        self.newest, self._tenths = None, math.floor(self.trainer.spent() * VALIDATIONS)
 
     def _check_metric(self) -> None:
         metric, state = self.trainer.plan.early_stop.metric, self.trainer.state
@@ -103,8 +107,12 @@ class Validator:
 
     def _measure(self) -> None:
         trainer, state = self.trainer, self.trainer.state
-        self.newest = trainer.validation.measured(trainer.learner)
-        state.valid = self.newest.figures
+        found = trainer.micro.fitted(
+            lambda: replace(trainer.validation, micro=trainer.micro.most).measured(trainer.learner)
+        )
+        if not math.isfinite(found.figures["loss"]):
+            raise trainer.diverged(f"the validation loss after step {state.step} is {found.figures['loss']}")
+        self.newest, state.valid = found, found.figures
         about = {name: asdict(one) for name, one in self.newest.about.items()}
         rows = trainer.validation.counts
         state.validated = {"window": state.window, "step": state.step, "rows": rows, "about": about}

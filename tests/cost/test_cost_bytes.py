@@ -128,7 +128,7 @@ def really(changes: dict[str, Any], processes: Processes) -> MemoryTracker:
         for _ in range(2):
             live.restart()
             trainer.state = TrainState()  # so that a warm-up is where it is most
-            trainer._step(window, dict.fromkeys(trainer.terms, 9.0), {"corpus": sample.batch.tokens})
+            trainer._step(window, dict.fromkeys(trainer.terms, 9.0), {"corpus": sample.batch.tokens}, lambda: window)
     return live
 
 

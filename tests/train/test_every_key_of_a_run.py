@@ -77,6 +77,14 @@ ELSEWHERE = {
     "tests/train/test_resume.py": ["resume"],
     "tests/model/test_every_key_of_a_model.py, to which it is handed on": ["init_from"],
     "tests/core/test_cache.py": ["cache_dir"],
+    "tests/guarantees/test_g07_nonfinite.py": [
+        "on_nonfinite",
+        "max_skips",
+        "spike.action",
+        "spike.sigma",
+        "spike.steps",
+    ],
+    "tests/guarantees/test_g12_watchdog.py": ["watchdog_s"],
     "tests/jobs/test_stages.py": ["stages", "stage"],
     "tests/config/test_build.py": ["trusted"],
 }

@@ -22,7 +22,8 @@ from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
-from lmctl.train.trainer import StepReport, Trainer
+from lmctl.train.step import StepReport
+from lmctl.train.trainer import Trainer
 
 LIVELY = Bert(2, 32, 2, 64, max_positions=64)
 """With dropout."""
