@@ -119,9 +119,11 @@ class Checkpointing:
 
     every: Optional[int] = key(None, "optimiser steps between checkpoints; null: as often as eval.every says")
     keep: int = key(2, "newest checkpoints kept; the best one is kept besides")
+    on_error: str = key("stop", "where one cannot be written: stop (exit 6) or warn, and go on without it")
 
     def __post_init__(self) -> None:
         positive(every=self.every)
+        one_of(("stop", "warn"), on_error=self.on_error)
         if self.keep < 2:
             raise ValueError(f"keep must be at least 2 (the newest may turn out damaged), got {self.keep}")
 

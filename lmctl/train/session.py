@@ -9,7 +9,7 @@ from typing import Any
 
 from lmctl.core import progress, signals
 from lmctl.core.command_words import command
-from lmctl.core.errors import Diverged, LmctlError, Stopped
+from lmctl.core.errors import DiskError, Diverged, LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.paths import Paths
 from lmctl.parallel.machine import machine
@@ -143,7 +143,7 @@ class Session:
 
     def _stop(self) -> None:
         """Save a checkpoint and exit, after a stop signal."""
-        self._save()
+        self._save(must=True)
         self.processes.barrier()
         signals.ignore()
         raise Stopped(
@@ -206,7 +206,9 @@ class Session:
             self.trainer.state.metrics_bytes = self.record.log(line)
         self.display.step(line, min(1.0, self.trainer.spent()))
 
-    def _save(self) -> None:
+    def _save(self, must: bool = False) -> None:
+        """Save a checkpoint, unless this window has one. A DiskError ends the run if it `must` be saved, or if the
+        config says so; in all processes alike."""
         trainer, state = self.trainer, self.trainer.state
         if self._saved == state.window:
             return
@@ -217,8 +219,14 @@ class Session:
             self.record.sync()
         contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
         best = state.best is not None and state.best["step"] == state.step
-        self.checkpoints.save(state.step, trainer.network.state_dict(), contents, trainer.own_state(), best)
-        self._saved = state.window
+        try:
+            self.checkpoints.save(state.step, trainer.network.state_dict(), contents, trainer.own_state(), best)
+        except DiskError as error:
+            if must or self.plan.checkpoint.on_error == "stop":
+                raise
+            self.display.say(f"warning: {error}; the run goes on without it")
+        else:
+            self._saved = state.window
 
     def _finish(self) -> dict[str, Any]:
         """Export the final weights, and write the summary with their metrics."""
