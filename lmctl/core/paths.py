@@ -69,6 +69,16 @@ class Paths:
     def lock(self) -> Path:
         return self.root / ".lock"
 
+    @property
+    def log(self) -> Path:
+        """What a job of a sweep printed."""
+        return self.root / "log.txt"
+
+    @property
+    def results(self) -> Path:
+        """What `lmctl eval` measured."""
+        return self.root / "eval.json"
+
 
 def run_of(place: Path) -> Path:
     """The run directory of `place`, which is a run directory or one of its checkpoints."""

@@ -17,7 +17,8 @@ from lmctl.core.files import digest
 from lmctl.core.paths import Paths
 from lmctl.parallel.machine import machine
 from lmctl.train import malloc_trim
-from lmctl.train.checkpoint import Checkpoints, read, verify
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import verify, weights_of
 from lmctl.train.confidence_intervals import guess
 from lmctl.train.display import Display
 from lmctl.train.export import export, write_template
@@ -105,7 +106,8 @@ class Session:
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")
         if self.processes.first:
-            self.record.begin(self.config, trainer.fingerprints, self.machine, state.metrics_bytes)
+            for line in self.record.begin(self.config, trainer.fingerprints, self.machine, state):
+                self.display.say(line)
             write_template(self.paths, trainer, renew=state.window == 0)
         self.began = True
         if state.validated is not before:
@@ -231,7 +233,7 @@ class Session:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.processes.first:
-            self.trainer.state.metrics_bytes = self.record.log(line)
+            self.record.metrics.append(line)
         self.display.step(line, min(1.0, self.trainer.spent()))
 
     def _save(self) -> None:
@@ -241,7 +243,7 @@ class Session:
         self._check_finite()
         state.pending = {name: [float(total), float(count)] for name, (total, count) in self.pending.items()}
         if self.processes.first:
-            self.record.sync()
+            state.metrics_bytes, state.metrics_sha256 = self.record.metrics.sync()
         contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
         best = state.best is not None and state.best["step"] == state.step
         self.checkpoints.save(state.step, trainer.network.state_dict(), contents, trainer.own_state(), best)
@@ -256,7 +258,7 @@ class Session:
             self._write(validator.line())
         if (best := self._best()) is not None:
             exported = best
-            trainer.network.load_state_dict(read(self.checkpoints.path(best)).weights, strict=False)
+            trainer.network.load_state_dict(weights_of(self.checkpoints.path(best)), strict=False)
             validator.measure_step(best)
         elif validator.newest is None:  # the same metrics again, for their intervals
             validator.remeasure()

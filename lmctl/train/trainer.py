@@ -31,7 +31,7 @@ from lmctl.plan import Plan
 from lmctl.precision.scaling import LossScaler
 from lmctl.train.build_parts import blocks_of, check, examples_of, network_of
 from lmctl.train.build_step import train_step
-from lmctl.train.checkpoint import fill
+from lmctl.train.checkpoint_reader import fill
 from lmctl.train.gradient_conflict import gradient_cosines
 from lmctl.train.learner import Learner
 from lmctl.train.perturbations import TextPerturbations
@@ -283,7 +283,7 @@ class Trainer:
             self.network.carry(carried or others)
         if exchange:
             self.strategy.load_state_dict(exchange)
-        self.state = TrainState(**state["progress"], **own)
+        self.state = TrainState.from_state(state["progress"], own)
         if saved_random is not None:
             restore_random_state(saved_random)
         self._clock = (time.monotonic(), time.process_time())
