@@ -85,7 +85,7 @@ def _text(value: Any) -> str | None:
 
 
 def _whole(value: Any) -> int | None:
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value < 1 << 63 else None
 
 
 def _is_number(value: Any) -> bool:

@@ -102,8 +102,8 @@ class _Loading:
         changes = self.identity.changes(saved)
         refuse(changes, self.plan.resume_allow)
         own = contents.of_rank(processes.rank) if saved.world == processes.world else None
-        if own is None and saved.world == processes.world:
-            raise Damaged(f"it has no state of process {processes.rank}")
+        if saved.world == processes.world and not isinstance((own or {}).get("random"), dict):
+            raise Damaged(f"it has no random generators of process {processes.rank}")
         others = contents.carried() if own is None else None
         try:
             found = adapted(trainer, contents.state, own, others, changes)

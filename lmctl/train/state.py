@@ -74,11 +74,15 @@ class TrainState:
         for name, value in given.items():
             if name not in hints or not _fits(value, hints[name]):
                 raise ValueError(f"{name[:40]} is {reprlib.repr(value)}")
+        state = cls(**given)
         try:
-            Position.from_state(given.get("position", {}))
+            Position.from_state(state.position)
         except TypeError:
-            raise ValueError(f"position is {reprlib.repr(given['position'])}") from None
-        return cls(**given)
+            raise ValueError(f"position is {reprlib.repr(state.position)}") from None
+        match state.best:
+            case None | {"step": int(), "metric": str(), "value": int() | float()}:
+                return state
+        raise ValueError(f"best is {reprlib.repr(state.best)}")
 
     @property
     def window(self) -> int:
