@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -78,6 +79,11 @@ class Paths:
     def results(self) -> Path:
         """What `lmctl eval` measured."""
         return self.root / "eval.json"
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a name from a config can be that of a folder in a run's: it leads nowhere else, and hides nothing."""
+    return re.fullmatch(r"[\w+=,-][\w.+=,-]{0,99}", name) is not None
 
 
 def run_of(place: Path) -> Path:

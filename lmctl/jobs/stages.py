@@ -15,7 +15,7 @@ from lmctl.config.overrides import Override, Overrides
 from lmctl.core.command_words import command, setting
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import write_json
-from lmctl.core.paths import Paths
+from lmctl.core.paths import Paths, is_folder_name
 from lmctl.core.run_summary import RunSummary
 from lmctl.core.suggest import did_you_mean
 from lmctl.jobs.job import Job, exit_code_of, finished, forwarding_signals, run_alone
@@ -49,7 +49,12 @@ def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides,
             )
     jobs: list[Job] = []
     for name, words in stages.items():
-        if "/" in name or not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        if not is_folder_name(str(name)):
+            raise ConfigError(
+                f"stages: {name!r:.80} is no name of a stage, which is that of its folder below {folder}",
+                "letters, digits, - and _, such as pretrain",
+            )
+        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
             raise ConfigError(
                 f"stages.{name} must be a list of settings", "e.g. [init_from=pretrain, mix=classify, optim.lr=5e-4]"
             )

@@ -132,5 +132,5 @@ class _Loading:
 
 def _first_line(error: Exception) -> str:
     """The first line of an error, with its class where the message is a mere word."""
-    text = next(iter(str(error).splitlines()), "")[:200]
+    text = next(iter(str(error).splitlines()), "")[:200].removeprefix("resume: ")
     return text if isinstance(error, LmctlError | ValueError | RuntimeError) else f"{type(error).__name__} {text}"

@@ -42,6 +42,11 @@ class Change:
     again: str | None = None
     """The setting that undoes it."""
 
+    @property
+    def may_fit(self) -> bool:
+        """Whether a checkpoint may fit all the same: a model has the shapes of its settings, but for dropout."""
+        return self.key.partition(".")[0] != "model" or "dropout" in self.key
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -99,20 +104,16 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
 
 def refuse(changes: Sequence[Change], allowed: Sequence[str]) -> None:
     """ConfigError for the changes of a run that goes on which are not `allowed` by name."""
-    if refused := [change for change in changes if not set(change.names) & set(allowed)]:
-        first, names = refused[0], list(dict.fromkeys(change.name for change in refused))
-        allow = f"resume.allow=[{','.join([*allowed, *names])}]"
-        undo = f"go on with {first.again}, or " if first.again else ""
-        more = f" (and {len(refused) - 1} more)" if refused[1:] else ""
-        if first.key == "tokenizer":
-            allow = (
-                "tokenizer=pretrained tokenizer.path=RUN/checkpoints/model-without-weights, the run's own, with "
-                f"resume.allow=[{','.join(dict.fromkeys([*allowed, 'tokenizer', *names]))}]"
-            )
-        raise ConfigError(
-            f"resume: {first.what}{more}",
-            f"{undo}start a new run with another name=...; or, if it is meant, {allow}",
-        )
+    refused = [change for change in changes if not set(change.names) & set(allowed)]
+    if not refused:
+        return
+    first, names = refused[0], dict.fromkeys([*allowed, *(change.name for change in refused)])
+    more = f" (and {len(refused) - 1} more)" if refused[1:] else ""
+    hint = f"{f'go on with {first.again}, or ' if first.again else ''}start a new run with another name=..."
+    if all(change.may_fit for change in refused):
+        own = "tokenizer=pretrained tokenizer.path=RUN (the run's own) " if "tokenizer" in names else ""
+        hint += f"; if it is meant: {own}resume.allow=[{','.join(names)}]"
+    raise ConfigError(f"resume: {first.what}{more}", hint)
 
 
 def check_names(allowed: Sequence[str], before: dict[str, Any], now: dict[str, Any]) -> None:
