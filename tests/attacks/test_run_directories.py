@@ -13,6 +13,7 @@ import pytest
 from damaged import make_run
 from in_process import lmctl
 from small import prepared
+from transformers import BertForPreTraining
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
@@ -22,6 +23,7 @@ from lmctl.jobs.job import Job
 from lmctl.jobs.stages import recorded as recorded_stages
 from lmctl.jobs.sweep import recorded as recorded_jobs
 from lmctl.jobs.sweep_table import print_table
+from lmctl.model.artifact.reader import Artifact
 from lmctl.train.unfinished import model_in
 
 STEP = "checkpoints/step-00000004"
@@ -141,6 +143,21 @@ def test_a_name_of_a_checkpoint_leads_nowhere(run: Path, name: str, word: str):
     (run / "checkpoints" / name).write_text(word)
     with pytest.raises(ConfigError, match="there is no such checkpoint"):
         model_in(str(run / "checkpoints" / name), "model_path")
+
+
+def test_weights_that_the_run_did_not_export_are_refused(run: Path):
+    """Where the run's summary is beside them. Elsewhere they are somebody's own."""
+    weights = run / "model" / "model.safetensors"
+    assert not Artifact.at("model_path", str(run)).weights(BertForPreTraining)[1]
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    for place in (run, run / "model"):
+        with pytest.raises(ConfigError, match=r"model\.safetensors is not what the run exported") as caught:
+            Artifact.at("model_path", str(place)).weights(BertForPreTraining)
+        assert str(run / "model") in str(caught.value.hint)
+    (run / "model").rename(run.parent / "own")
+    assert not Artifact.at("model_path", str(run.parent / "own")).weights(BertForPreTraining)[1]
 
 
 ODD = {
