@@ -11,16 +11,19 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from lmctl.core.errors import ConfigError, Exit, LmctlError
+from lmctl.core.files import disk_error
 from lmctl.core.paths import Paths
-from lmctl.core.regular_files import open_to_append, read_json
+from lmctl.core.regular_files import open_to_append, read_bytes, read_json
 from lmctl.core.run_summary import RunSummary
 from lmctl.core.signals import SIGNALS
 
 POLL_SECONDS = 0.1
 """Polling interval for the end of a job."""
+LOG_BYTES = 64 << 20
+"""A longer log is not searched for its error."""
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Job:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.status, self.code, self.error, self.seconds = "running", None, None, None
         self.began = time.monotonic()
-        with nullcontext() if live else open_to_append(self.log) as log:
+        with nullcontext() if live else self._opened_log() as log:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -91,6 +94,12 @@ class Job:
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
+
+    def _opened_log(self) -> BinaryIO:
+        try:
+            return open_to_append(self.log)
+        except OSError as error:
+            raise disk_error(self.log, error) from error
 
     def send(self, number: int) -> None:
         """Forward a signal."""
@@ -127,9 +136,10 @@ class Job:
         return f"{words}: {self.error}" if self.error else words
 
     def _last_error(self) -> str:
-        if not self.log.exists():
+        try:
+            lines = read_bytes(self.log, LOG_BYTES).decode(errors="replace").splitlines()
+        except OSError:
             return f"exit code {self.code}"
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return errors[-1] if errors else f"exit code {self.code}, see {self.log}"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.optim import Optimizer
 
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.paths import Paths
@@ -17,6 +18,9 @@ from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import Contents, Damaged, read, read_named
 from lmctl.train.run_identity import Identity, refuse
 from lmctl.train.trainer import Trainer
+
+MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "momentum_buffer", "state1", "state2"})
+"""What optimisers keep for each weight, by the names that torch and bitsandbytes give it."""
 
 
 def resume(plan: Plan, paths: Paths, trainer: Trainer, identity: Identity, say: Callable[[str], None]) -> bool:
@@ -108,6 +112,7 @@ class _Loading:
         try:
             found = adapted(trainer, contents.state, own, others, changes)
             trainer.load(contents.weights, found.state, found.own, found.others)
+            _check_moments(trainer.step.optimizer)
             if contents.path.name != f"step-{trainer.state.step:08d}":
                 raise ValueError(f"it says that it is of step {trainer.state.step:,}")
         except torch.OutOfMemoryError:
@@ -128,6 +133,15 @@ class _Loading:
                 "but other dropout, so not bit-exact"
                 + ("; what compression had not sent yet is dropped" if trainer.strategy.state_dict() else "")
             )
+
+
+def _check_moments(optimizer: Optimizer) -> None:
+    """ValueError if a moment has not the size of its weights, which the optimiser would notice in its first step.
+    Stand-ins of stored weights have none."""
+    for weight, state in optimizer.state.items():
+        for name in MOMENTS & state.keys():
+            if weight.numel() and state[name].numel() != weight.numel():
+                raise ValueError(f"its optimiser's {name} has {state[name].numel():,} numbers, not {weight.numel():,}")
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,19 @@ def test_a_name_of_a_checkpoint_leads_nowhere(run: Path, name: str, word: str):
     (run / "checkpoints" / name).write_text(word)
     with pytest.raises(ConfigError, match="there is no such checkpoint"):
         model_in(str(run / "checkpoints" / name), "model_path")
+
+
+def test_no_code_is_trusted_because_a_run_says_so(run: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run without a model, whose precision is code that lies where the command is typed."""
+    (run.parent / "evil.py").write_text("class Precision: ...\n")
+    monkeypatch.syspath_prepend(run.parent)
+    shutil.rmtree(run / "model")
+    text = (run / "config.yaml").read_text()
+    assert "lmctl.precision.fp32.Fp32" in text
+    (run / "config.yaml").write_text("trusted: [evil]\n" + text.replace("lmctl.precision.fp32.Fp32", "evil.Precision"))
+    with pytest.raises(ConfigError, match=r"evil\.Precision is outside the trusted packages"):
+        model_in(str(run), "model_path")
+    assert "evil" not in sys.modules
 
 
 def test_weights_that_the_run_did_not_export_are_refused(run: Path):

@@ -180,6 +180,8 @@ CONTENTS = {
     "the state has no optimiser": with_state(without("optimizer")),
     "the optimiser is none": with_state(lambda state: state.update(optimizer=None)),
     "the optimiser has other groups": with_state(lambda state: state["optimizer"].update(param_groups=[])),
+    "a moment of another size": with_state(lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(3))),
+    "a moment that is text": with_state(lambda s: s["optimizer"]["state"][0].update(exp_avg="x")),
     "an unknown counter": progress(mood=3),
     "a step of 1e30": progress(step=10**30),
     "a step that is a float": progress(step=4.0),
