@@ -34,6 +34,9 @@ from lmctl.jobs.job import Job
 UNNAMED = ("run_dir=unused", "name=unused")
 """Overrides for a config that is composed only to be checked or shown."""
 
+TYPED_AS = {"resume.allow": "resume_allow"}
+"""Keys of other names than they are typed by: `resume` is a word, so nothing can be below it."""
+
 
 class Application:
     """One invocation `lmctl VERB words...`."""
@@ -51,7 +54,7 @@ class Application:
         """Keys whose values are literal text."""
         self.several = self.arguments.has("--multirun")
         self._refuse_typing_mistakes(self.arguments.overrides)
-        overrides = self._readable(self.arguments.overrides)
+        overrides = self._readable(self.arguments.overrides.renamed(TYPED_AS))
         overrides += self._implied_by_a_model(overrides)
         self.stage_overrides, self.overrides = overrides.split(stages.is_for_a_stage)
         if "teacher" in self.hints and not self._has_run_as_base():
@@ -260,8 +263,8 @@ class Application:
             for_one, for_all = Overrides.typed(staged["words"]).split(stages.is_for_a_stage)
             self.stage_overrides, self.overrides = for_one + self.stage_overrides, for_all + self.overrides
             return None
-        config = Paths(folder).config
-        return str(config) if config.is_file() else None
+        config = which_run.config_of(folder)
+        return None if config is None else str(config)
 
     def _name_run(self) -> None:
         """Name an unnamed run after the verb and the time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lmctl.config.compose import Composer
@@ -23,7 +24,18 @@ def resumes(overrides: Overrides, composer: Composer) -> bool:
     folder = folder_of(overrides, composer)
     if folder is None and overrides.text("resume") != "auto":
         folder = folder_of_checkpoint(overrides)
-    return folder is not None and Paths(folder).config.is_file()
+    return folder is not None and config_of(folder) is not None
+
+
+def config_of(folder: Path) -> Path | None:
+    """config.yaml of the run in `folder`; written anew from its newest checkpoint if it was deleted. None if there is
+    no run."""
+    run = Paths(folder)
+    if not os.path.lexists(run.config) and any(run.checkpoints.glob("step-*")):
+        from lmctl.train.unfinished import restore_config
+
+        restore_config(run)
+    return run.config if run.config.is_file() else None
 
 
 def folder_of(overrides: Overrides, composer: Composer) -> Path | None:

@@ -86,6 +86,12 @@ class Run:
         identity=False,
         control=False,
     )
+    resume_allow: list[str] = key(
+        list,
+        "keys and groups that may differ when the run goes on; typed resume.allow=",
+        identity=False,
+        control=False,
+    )
     seed: int = key(1, "seed of initial weights, order, masks and dropout")
     cache_dir: Optional[Place] = key(
         None, "token cache; null: $LMCTL_CACHE or ~/.cache/lmctl", identity=False, control=False

@@ -6,7 +6,7 @@ All parsing and rewriting of overrides is in this file. Quoting, for a shell and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -160,6 +160,10 @@ class Overrides:
     def only(self, keys: Container[str]) -> Overrides:
         """The overrides of `keys`."""
         return Overrides(tuple(one for one in self.each if one.key in keys))
+
+    def renamed(self, names: Mapping[str, str]) -> Overrides:
+        """With other keys for the keys in `names`."""
+        return self.map(lambda one: replace(one, key=names.get(one.key, one.key)))
 
     def without(self, *keys: str) -> Overrides:
         """The overrides of all other keys."""

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import nearest_place, path_of
+from lmctl.core.paths import Paths
 
 MAX_BYTES = 1 << 20
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
@@ -42,6 +43,11 @@ def _dumper() -> Any:
             self.allow_unicode = unicode
 
     return Dumper
+
+
+def recorded_config(run: Paths) -> DictConfig:
+    """The config that a run recorded, read as `read_config` does."""
+    return OmegaConf.create(read_config(run.config))
 
 
 def read_config(file: Path) -> dict[str, Any]:

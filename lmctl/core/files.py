@@ -56,7 +56,8 @@ def whole(path: Path) -> Iterator[TextIO]:
     """A text file to write step by step, which replaces `path` atomically at the end."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(partial, "w", encoding="utf-8", newline="") as handle:
+        partial.unlink(missing_ok=True)  # of a process that was killed; in a container numbers of processes repeat
+        with open(partial, "x", encoding="utf-8", newline="") as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())

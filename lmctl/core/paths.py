@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -72,6 +73,21 @@ class Paths:
     @property
     def lock(self) -> Path:
         return self.root / ".lock"
+
+    @property
+    def log(self) -> Path:
+        """What a job of a sweep printed."""
+        return self.root / "log.txt"
+
+    @property
+    def results(self) -> Path:
+        """What `lmctl eval` measured."""
+        return self.root / "eval.json"
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a name from a config can be that of a folder in a run's: it leads nowhere else, and hides nothing."""
+    return re.fullmatch(r"[\w+=,-][\w.+=,-]{0,99}", name) is not None
 
 
 def run_of(place: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.core.exported_weights import check_exported
 from lmctl.core.files import is_local_path, nearest_place, path_of
 from lmctl.core.model_files import (
     CONFIG,
@@ -65,6 +66,8 @@ def config_of(what: str, place: str, check: Callable[[str, Path], None] = check_
 def weights_of(what: str, kind: Any, place: str, **how: Any) -> tuple[Any, list[str], list[str]]:
     """The model of transformers' class `kind`; the names of tensors that the checkpoint lacks or has in another shape
     (randomly initialised; tied tensors and buffers do not count); and of unused tensors of the checkpoint."""
+    if Path(place).is_dir():
+        check_exported(what, Path(place))
     with _reading(what, "its weights", place) as where:
         model, info = kind.from_pretrained(
             place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **where, **how

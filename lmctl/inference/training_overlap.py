@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast, get_type_hints
 
-from omegaconf import OmegaConf
-
+from lmctl.config.saved import read_config
 from lmctl.config.table import without_none
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
 from lmctl.core.paths import IsPlace, Paths, run_of
+from lmctl.core.regular_files import read_json
 from lmctl.data.base import Source
 from lmctl.inference.trained_on import own_tasks
 
@@ -123,26 +123,23 @@ def _lineage(model_path: str) -> list[str]:
     """The run, and the chain of runs that it was initialised from."""
     found: list[str] = []
     place: Any = model_path
-    while isinstance(place, str) and place not in found and (file := Paths(run_of(path_of(place))).config).is_file():
+    while isinstance(place, str) and place not in found and (run := Paths(run_of(path_of(place)))).config.is_file():
         found.append(place)
         try:
-            config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        except Exception:  # not a readable config: the chain ends
+            place = read_config(run.config).get("init_from")
+        except LmctlError:  # not a readable config: the chain ends
             break
-        place = config.get("init_from") if isinstance(config, dict) else None
     return found
 
 
 def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[str, Any]]]:
     """The tasks of a run, each with the fingerprint of its data at training time."""
-    try:
-        prints = json.loads(Paths(run_of(path_of(place))).environment.read_text(encoding="utf-8"))["fingerprints"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
+    environment = read_json(Paths(run_of(path_of(place))).environment)
+    prints: Any = environment.get("fingerprints") if isinstance(environment, dict) else None
     for name, task in own_tasks(place, trusted, needed=False).items():
         try:
             print_ = json.loads(prints[name])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
         # Teacher-generated text was generated from an original source.
         yield _Task(name, task.source), print_.get("original", print_) if isinstance(print_, dict) else {}

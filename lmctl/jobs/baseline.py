@@ -48,7 +48,7 @@ def train_baseline(cfg: DictConfig) -> Paths:
         # A student that is initialised from its teacher's layers still needs the teacher.
         alone = [] if cfg.student.from_teacher is not None else ["teacher=null"]
         job = Job("control", ["distill=none", *alone, *([trusted] if cfg.trusted else [])], str(folder))
-        if job.summary.get("status") == "completed":
+        if job.summary.is_complete:
             print(f"control: {folder} is there already", flush=True)
             return Paths(folder)
         print(f"control: the same student without a teacher, in {folder}", flush=True)

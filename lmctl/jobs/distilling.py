@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from lmctl.config.saved import recorded_config
 from lmctl.core.command_words import command
 from lmctl.core.files import write_json
 from lmctl.core.paths import Paths
+from lmctl.core.run_summary import RunSummary
 from lmctl.jobs.baseline import train_baseline
 from lmctl.jobs.training import Training, train
 from lmctl.plan import teachers_in
@@ -38,15 +38,14 @@ def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
     from lmctl.distill.report import measure_gap, sentences
     from lmctl.train.display import Display, quiet_libraries
     from lmctl.train.prepare import prepare
-    from lmctl.train.run_record import summary_of
 
     quiet_libraries()
     paths, display = student.paths, Display()
-    taught = OmegaConf.load(paths.config).teacher  # the checkpoint that was the teacher, if its run has continued since
+    taught = recorded_config(paths).teacher  # the checkpoint that was the teacher, if its run has continued since
     plan = replace(student.plan, teacher=teachers_in(taught))
     texts = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda line: None)
-    alone = None if baseline is None else summary_of(baseline) | {"run_dir": str(baseline.root)}
-    summary = summary_of(paths)
+    alone = None if baseline is None else {**RunSummary.of(baseline).written, "run_dir": str(baseline.root)}
+    summary = dict(RunSummary.of(paths).written)
     summary |= measure_gap(plan, texts, paths, summary, alone)
     write_json(paths.summary, summary)
     for line in sentences(summary):

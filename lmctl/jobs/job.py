@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,14 +11,19 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from lmctl.core.errors import ConfigError, Exit, LmctlError
+from lmctl.core.files import disk_error
 from lmctl.core.paths import Paths
+from lmctl.core.regular_files import open_to_append, read_bytes, read_json
+from lmctl.core.run_summary import RunSummary
 from lmctl.core.signals import SIGNALS
 
 POLL_SECONDS = 0.1
 """Polling interval for the end of a job."""
+LOG_BYTES = 64 << 20
+"""A longer log is not searched for its error."""
 
 
 @dataclass
@@ -40,28 +44,24 @@ class Job:
 
     @property
     def log(self) -> Path:
-        return Path(self.run_dir) / "log.txt"
+        return Paths(Path(self.run_dir)).log
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """The job's own summary.json, or {}."""
-        try:
-            return json.loads(Paths(Path(self.run_dir)).summary.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+    def summary(self) -> RunSummary:
+        """The job's own summary.json."""
+        return RunSummary.of(Paths(Path(self.run_dir)))
 
     @property
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, dict[str, Any]]:
         """Metrics of `lmctl eval` by suite and name, or {}."""
-        try:
-            return json.loads(self.results.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        found = read_json(self.results)
+        suites = found.items() if isinstance(found, dict) else ()
+        return {suite: figures for suite, figures in suites if isinstance(figures, dict)}
 
     @property
     def results(self) -> Path:
         """The default path of `lmctl eval`'s results."""
-        return Path(self.run_dir) / "eval.json"
+        return Paths(Path(self.run_dir)).results
 
     def refuse(self, error: LmctlError) -> None:
         """Mark it as refused: it is not legal and is not started."""
@@ -70,9 +70,14 @@ class Job:
 
     def adopt(self, row: dict[str, Any] | None) -> None:
         """Restore the outcome that an earlier run of the sweep recorded, if it is the same job."""
-        if row is not None and sorted(row.get("overrides", ())) == sorted(self.overrides):
-            self.status, self.code = row.get("status", self.status), row.get("code")
-            self.error, self.seconds = row.get("error"), row.get("seconds")
+        overrides = None if row is None else row.get("overrides")
+        if row is None or not isinstance(overrides, list) or sorted(map(str, overrides)) != sorted(self.overrides):
+            return
+        status, code, error, seconds = (row.get(name) for name in ("status", "code", "error", "seconds"))
+        self.status = status if isinstance(status, str) else self.status
+        self.code = code if isinstance(code, int) else None
+        self.error = error if isinstance(error, str) else None
+        self.seconds = seconds if isinstance(seconds, int | float) else None
 
     def start(self, command: Sequence[str], environment: dict[str, str], live: bool = False) -> None:
         """Run `command`, with its output in the log or, with `live`, on the terminal. It has its own session, so that
@@ -80,7 +85,7 @@ class Job:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.status, self.code, self.error, self.seconds = "running", None, None, None
         self.began = time.monotonic()
-        with nullcontext() if live else open(self.log, "ab") as log:
+        with nullcontext() if live else self._opened_log() as log:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -89,6 +94,12 @@ class Job:
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
+
+    def _opened_log(self) -> BinaryIO:
+        try:
+            return open_to_append(self.log)
+        except OSError as error:
+            raise disk_error(self.log, error) from error
 
     def send(self, number: int) -> None:
         """Forward a signal."""
@@ -125,9 +136,10 @@ class Job:
         return f"{words}: {self.error}" if self.error else words
 
     def _last_error(self) -> str:
-        if not self.log.exists():
+        try:
+            lines = read_bytes(self.log, LOG_BYTES).decode(errors="replace").splitlines()
+        except OSError:
             return f"exit code {self.code}"
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return errors[-1] if errors else f"exit code {self.code}, see {self.log}"
 
@@ -141,13 +153,13 @@ class Job:
             "code": self.code,
             "error": self.error,
             "seconds": self.seconds,
-            "summary": self.summary,
+            "summary": dict(self.summary.written),
         }
 
 
 def finished(job: Job) -> bool:
     """Whether this job completed in an earlier run of the sweep."""
-    return job.status == "completed" and job.summary.get("status") == "completed"
+    return job.status == "completed" and job.summary.is_complete
 
 
 @contextmanager

@@ -6,7 +6,6 @@ precedence, the stage's own settings. The same command resumes: finished stages 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from lmctl.config.overrides import Override, Overrides
 from lmctl.core.command_words import command, setting
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import write_json
-from lmctl.core.paths import Paths
+from lmctl.core.paths import Paths, is_folder_name
+from lmctl.core.run_summary import RunSummary
 from lmctl.core.suggest import did_you_mean
 from lmctl.jobs.job import Job, exit_code_of, finished, forwarding_signals, run_alone
 from lmctl.jobs.sweep_table import print_table
@@ -49,7 +49,12 @@ def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides,
             )
     jobs: list[Job] = []
     for name, words in stages.items():
-        if "/" in name or not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        if not is_folder_name(str(name)):
+            raise ConfigError(
+                f"stages: {name!r:.80} is no name of a stage, which is that of its folder below {folder}",
+                "letters, digits, - and _, such as pretrain",
+            )
+        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
             raise ConfigError(
                 f"stages.{name} must be a list of settings", "e.g. [init_from=pretrain, mix=classify, optim.lr=5e-4]"
             )
@@ -112,11 +117,11 @@ def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Overrides, fold
 
 def recorded(folder: Path) -> dict[str, Any]:
     """The record of an earlier run of these stages; {} if there is none in `folder`."""
-    try:
-        found = json.loads(Paths(folder).summary.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and "stages" in found else {}
+    found = RunSummary.of(Paths(folder)).written
+    stages, words = found.get("stages"), found.get("words")
+    by_name = isinstance(stages, dict) and all(isinstance(row, dict) for row in stages.values())
+    listed = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    return dict(found) if by_name and listed else {}
 
 
 def verb_of(job: Job) -> str:
@@ -134,7 +139,7 @@ def _command(job: Job, flags: Sequence[str]) -> list[str]:
 def _record(jobs: Sequence[Job], words: Overrides, folder: Path) -> None:
     """Write the summary of all stages as one run: that of the last stage that ran, and the outcome of each."""
     ran = [job for job in jobs if job.code is not None or job.status == "completed"]
-    whole = ran[-1].summary if ran else {}
+    whole = dict(ran[-1].summary.written) if ran else {}
     whole["status"] = "completed" if all(job.status == "completed" for job in jobs) else jobs[len(ran) - 1].status
     kept = words.without("name", "run_dir", "resume").render()
     write_json(Paths(folder).summary, whole | {"words": kept, "stages": {job.name: job.record() for job in jobs}})

@@ -8,7 +8,6 @@ directory named by its swept overrides; the same command continues an unfinished
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import signal
@@ -32,6 +31,7 @@ from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import path_of, write_json
 from lmctl.core.paths import Paths
+from lmctl.core.regular_files import read_json
 from lmctl.jobs.job import POLL_SECONDS, Job, Slots, finished, forwarding_signals
 from lmctl.jobs.sweep_table import print_table
 
@@ -203,11 +203,9 @@ def _sorted_values(override: Override) -> str:
 
 def recorded(folder: Path) -> dict[str, dict[str, Any]]:
     """The recorded jobs of an earlier run of this sweep, by name."""
-    try:
-        rows = json.loads(Paths(folder).summary.read_text(encoding="utf-8"))
-        return {row["name"]: row for row in rows}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
+    rows = read_json(Paths(folder).summary)
+    jobs = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return {row["name"]: row for row in jobs if isinstance(row.get("name"), str)}
 
 
 def job_names(jobs: Sequence[Sequence[str]]) -> list[str]:
@@ -227,7 +225,7 @@ def _hash(words: Sequence[str]) -> str:
 def _job_return(job: Job) -> JobReturn:
     """The result for Hydra's sweepers. A failed job must not end the sweep, so it returns nan; an optimising sweeper
     minimises the validation loss."""
-    loss = (job.summary.get("valid") or {}).get("loss", 0.0) if job.status == "completed" else math.nan
+    loss = job.summary.valid.get("loss", 0.0) if job.status == "completed" else math.nan
     returned = JobReturn(overrides=job.overrides, working_dir=job.run_dir, status=JobStatus.COMPLETED)
     returned.return_value = loss
     return returned

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lmctl.core.run_summary import RunSummary
 from lmctl.jobs.job import Job
 from lmctl.train.display import print_whole
 
@@ -80,10 +81,10 @@ def _table(jobs: Sequence[Job], metrics: bool) -> Table:
         cells = (
             job.name,
             job.status,
-            summary.get("steps", ""),
-            "" if (loss := _loss(summary)) is None else f"{loss:.4f}",
+            "" if summary.steps is None else summary.steps,
+            "" if summary.loss is None else f"{summary.loss:.4f}",
             *([_gap(summary)] if taught else []),
-            "" if (size := _bytes(summary)) is None else f"{size:.2f}",
+            "" if summary.bytes_per_parameter is None else f"{summary.bytes_per_parameter:.2f}",
             "" if job.seconds is None else job.seconds,
             *([_metrics(summary)] if metrics else []),
         )
@@ -96,7 +97,7 @@ def over_seeds(jobs: Sequence[Job]) -> Iterator[str]:
     of their validation losses. Smaller differences are noise."""
     cells: dict[tuple[str, ...], list[float]] = {}
     for job in jobs:
-        loss = _loss(_summary(job))
+        loss = _summary(job).loss
         if loss is not None and any(word.startswith(SEED) for word in job.overrides):
             cells.setdefault(tuple(sorted(w for w in job.overrides if not w.startswith(SEED))), []).append(loss)
     cells = {words: losses for words, losses in cells.items() if len(losses) > 1}
@@ -109,26 +110,17 @@ def over_seeds(jobs: Sequence[Job]) -> Iterator[str]:
         yield f"  {name:<{width}}  {figures}" if width else f"  {figures}"
 
 
-def _summary(job: Job) -> dict[str, Any]:
-    return job.summary if job.status == "completed" else {}
+def _summary(job: Job) -> RunSummary:
+    return job.summary if job.status == "completed" else RunSummary()
 
 
-def _loss(summary: dict[str, Any]) -> float | None:
-    return (summary.get("valid") or {}).get("loss")
-
-
-def _gap(summary: dict[str, Any]) -> str:
+def _gap(summary: RunSummary) -> str:
     """Share of the loss gap between baseline and teacher that was closed; empty without a comparison."""
-    gaps = summary.get("gap_closed") or {}
+    gaps = summary.gap_closed
     return "" if "loss" not in gaps else "no gap" if gaps["loss"] is None else f"{gaps['loss']:.0%}"
 
 
-def _bytes(summary: dict[str, Any]) -> float | None:
-    """Bytes per parameter for weights, gradients and optimiser states."""
-    return ((summary.get("precision") or {}).get("bytes_per_parameter") or {}).get("total")
-
-
-def _metrics(summary: dict[str, Any]) -> str:
+def _metrics(summary: RunSummary) -> str:
     """Validation metrics besides the losses: `classify/label_accuracy 0.812`."""
-    valid, losses = summary.get("valid") or {}, summary.get("train") or {}
+    valid, losses = summary.valid, summary.train
     return ", ".join(f"{name} {value:.3f}" for name, value in valid.items() if name not in losses and name != "loss")

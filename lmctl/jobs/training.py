@@ -137,7 +137,7 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
     """The training of one worker."""
     from lmctl.parallel.machine import describe_machine
     from lmctl.train.micro_batches import weights_out_of_memory
-    from lmctl.train.resume import resume
+    from lmctl.train.resume_checkpoint import resume
     from lmctl.train.run_identity import Identity, models_in
     from lmctl.train.session import Session
     from lmctl.train.summary import closing_words

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or absent.
 
 Writing: everything goes into a temporary directory; files are fsynced; a manifest with sizes and sha256 follows;
-then one rename makes it a checkpoint. Only after that are older ones removed. Reading: the manifest is verified;
-a checkpoint that fails is set aside as `broken-...`, and the one before it is used.
+then one rename makes it a checkpoint. Only after that are older ones removed. Reading (`checkpoint_reader.py`): the
+manifest is verified; a checkpoint that fails is set aside as `broken-...`, and the one before it is used.
 
     checkpoints/step-00000200/
         model.safetensors   weights
@@ -15,45 +15,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from lmctl.core import progress
-from lmctl.core.errors import ConfigError, DiskError
+from lmctl.core.errors import DiskError
 from lmctl.core.files import digest, disk_error, is_disk_error, sync_file, sync_folder, write_text
-
-NAME = re.compile(r"step-(\d{8})")
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What is read back."""
-
-    path: Path
-    weights: dict[str, Tensor]
-    state: dict[str, Any]
-
-    def of_rank(self, rank: int) -> dict[str, Any] | None:
-        """What process `rank` saved for itself; None if there was no such process."""
-        file = self.path / f"rank-{rank}.pt"
-        return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else None
-
-    def carried(self) -> dict[str, Tensor]:
-        """The states that recurrent networks carry from row to row, of all processes: each had tracks of its own."""
-        ranks = range(len(list(self.path.glob("rank-*.pt"))))
-        return {
-            name: state for rank in ranks for name, state in ((self.of_rank(rank) or {}).get("carried") or {}).items()
-        }
+from lmctl.train.checkpoint_reader import FORMAT, MANIFEST, NAME, STATE, WEIGHTS, pointer, verify
 
 
 class Checkpoints:
@@ -98,20 +72,24 @@ class Checkpoints:
             problem = OSError("another process could not write its part")
         return problem
 
-    def newest(self, warn: Callable[[str], None]) -> Contents | None:
-        """The newest checkpoint whose manifest holds; damaged ones are set aside with a warning."""
+    def sound(self, warn: Callable[[str], None]) -> Iterator[Path]:
+        """The checkpoints whose manifests hold, newest first; damaged ones are set aside with a warning."""
         for path in reversed(self._all()):
             damage = verify(path)
             if damage is None:
-                return read(path)
-            warn(f"checkpoint {path.name} is damaged ({damage}); using the one before it")
-            os.rename(path, _free_name(path, "broken"))
-        return None
+                yield path
+            else:
+                warn(f"checkpoint {path.name} is damaged ({damage}); using the one before it")
+                self.set_aside(path)
+
+    def set_aside(self, path: Path) -> None:
+        """Rename a checkpoint that cannot be used; nothing is deleted."""
+        os.rename(path, _free_name(path, "broken"))
 
     def rewind(self, step: int) -> None:
         """Set aside what was saved after `step`: the run goes on from there another time."""
         for path in self._all():
-            if int(path.name.removeprefix("step-")) > step:
+            if _step(path) > step:
                 os.rename(path, _free_name(path, "undone"))
 
     def path(self, step: int) -> Path:
@@ -120,8 +98,7 @@ class Checkpoints:
 
     def named(self, which: str) -> str | None:
         """The checkpoint that `latest` or `best` names."""
-        file = self.root / which
-        return file.read_text().strip() if file.exists() else None
+        return pointer(self.root, which)
 
     def _begin(self, partial: Path) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -136,8 +113,8 @@ class Checkpoints:
     def _finish(
         self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: bool
     ) -> None:
-        save_file(_untied(weights), partial / "model.safetensors")
-        self._write(partial / "state.pt", state)
+        save_file(_untied(weights), partial / WEIGHTS)
+        self._write(partial / STATE, state)
         self._commit(partial, final, step)
         write_text(self.root / "latest", final.name + "\n")
         if best:
@@ -145,9 +122,9 @@ class Checkpoints:
         self._prune()
 
     def _commit(self, partial: Path, final: Path, step: int) -> None:
-        sync_file(partial / "model.safetensors")
+        sync_file(partial / WEIGHTS)
         files = {path.name: {"size": path.stat().st_size, "sha256": digest(path)} for path in sorted(partial.iterdir())}
-        write_text(partial / "manifest.json", json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
+        write_text(partial / MANIFEST, json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
         sync_folder(partial)
         if final.exists():
             os.rename(final, self.root / f".partial-replaced-{final.name}")
@@ -157,7 +134,7 @@ class Checkpoints:
     def _all(self) -> list[Path]:
         if not self.root.is_dir():
             return []
-        return sorted(path for path in self.root.iterdir() if path.is_dir() and NAME.fullmatch(path.name))
+        return sorted((path for path in self.root.iterdir() if path.is_dir() and NAME.fullmatch(path.name)), key=_step)
 
     def _prune(self) -> None:
         best = self.named("best")
@@ -166,56 +143,8 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint directory, or None."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "its manifest is missing or unreadable"
-    for name, expected in files:
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != expected["size"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
-        if digest(file) != expected["sha256"]:
-            return f"{name} has other contents than were written"
-    return None
-
-
-def read(path: Path) -> Contents:
-    """A checkpoint's weights and state, on the CPU; nothing is unpickled but tensors, numbers, strings, lists."""
-    try:
-        state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ConfigError(
-            f"{path / 'state.pt'} holds more than tensors and numbers, so it was not read",
-            "lmctl did not write it; use a checkpoint of your own",
-        ) from error
-    return Contents(path, load_file(path / "model.safetensors"), state)
-
-
-def read_named(path: Path) -> Contents:
-    """The checkpoint that the user named; it must be sound."""
-    if not (path / "manifest.json").is_file():
-        raise ConfigError(f"resume={path}: not a checkpoint directory", "give runs/<name>/checkpoints/step-...")
-    damage = verify(path)
-    if damage is not None:
-        raise ConfigError(f"resume={path}: damaged, {damage}", "resume=auto takes the newest sound one")
-    return read(path)
-
-
-def fill(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    """Put the weights of a checkpoint into the network; tensors that share memory with one that is there need not be.
-    ConfigError if others are missing, or there are more; `what` begins its message."""
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    if missing or unexpected:
-        own = network.state_dict()
-        there = {tensor.data_ptr() for name, tensor in own.items() if name not in missing}
-        wrong = [name for name in missing if own[name].data_ptr() not in there] + unexpected
-        if wrong:
-            raise ConfigError(f"{what}: the checkpoint's weights do not fit the model ({wrong[0]})")
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _untied(weights: dict[str, Tensor]) -> dict[str, Tensor]:

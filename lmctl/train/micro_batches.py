@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -35,6 +35,12 @@ class MicroBatches:
     def most(self) -> int:
         """Most rows per micro-batch where a row has its full length."""
         return self.limit or self.rows
+
+    def resume(self, fitting: Any) -> None:
+        """Go on with what fitted in an earlier process. ValueError unless it is a number of rows, or None."""
+        if fitting is not None and not (type(fitting) is int and fitting > 0):
+            raise ValueError(f"rows that fitted: {fitting!r}")
+        self.fitting = fitting
 
     def fitted(self, act: Callable[[], Result]) -> Result:
         """The result of `act`: passes over micro-batches of at most `most` rows, which can be repeated, in smaller ones

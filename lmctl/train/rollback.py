@@ -14,7 +14,8 @@ import torch
 
 from lmctl.core.errors import Diverged
 from lmctl.parallel.processes import Processes
-from lmctl.train.checkpoint import Checkpoints, Contents, read
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import Contents, read
 from lmctl.train.trainer import Trainer
 
 
@@ -31,9 +32,8 @@ def check_weights(trainer: Trainer) -> None:
 def newest(checkpoints: Checkpoints, processes: Processes, say: Callable[[str], None]) -> Contents | None:
     """The newest sound checkpoint, in all processes; None if there is none. A collective operation: rank 0 verifies and
     sets damaged ones aside."""
-    found = processes.first_does(lambda: checkpoints.newest(say))
-    path = processes.broadcast(found.path if found else None)
-    return found or (read(path) if path else None)
+    path = processes.broadcast(processes.first_does(lambda: next(checkpoints.sound(say), None)))
+    return None if path is None else read(path)
 
 
 def roll_back(trainer: Trainer, contents: Contents, why: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -10,15 +9,21 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from lmctl import __version__
 from lmctl.config.saved import config_text
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import disk_error, sync_file, write_json, write_text
+from lmctl.core.files import disk_error, write_json, write_text
 from lmctl.core.paths import Paths
+from lmctl.core.regular_files import refuse_links
+from lmctl.core.run_summary import RunSummary
+from lmctl.train.metrics_file import MetricsFile
+
+if TYPE_CHECKING:
+    from lmctl.train.state import TrainState
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core", "omegaconf", "safetensors")
 
@@ -28,9 +33,11 @@ OURS = (".lock", "log.txt")
 
 
 def claim(paths: Paths) -> FileLock:
-    """Create and lock the run directory, for as long as this process lives."""
+    """Create and lock the run directory, for as long as this process lives. ConfigError if lmctl's files in it lead
+    elsewhere."""
     try:
         paths.root.mkdir(parents=True, exist_ok=True)
+        refuse_links(paths)
         lock = FileLock(paths.lock)
         lock.acquire(timeout=0)
     except Timeout:
@@ -65,47 +72,29 @@ def refuse_existing(paths: Paths) -> None:
         return
     if not paths.config.exists():
         raise ConfigError(f"run_dir={paths.root} exists and is not empty", "choose another name=... or run_dir=...")
-    status = summary_of(paths).get("status", "unfinished")
+    status = RunSummary.of(paths).status or "unfinished"
     raise ConfigError(
         f"run_dir={paths.root} already holds a run ({status})",
         "resume=auto goes on with it; another name=... starts a new one",
     )
 
 
-def summary_of(paths: Paths) -> dict[str, Any]:
-    """summary.json of a run, or {}."""
-    try:
-        return json.loads(paths.summary.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 class Record:
     """Writes config, environment, metrics and summary of one run."""
 
     def __init__(self, paths: Paths) -> None:
-        self.paths = paths
+        self.paths, self.metrics = paths, MetricsFile(paths.metrics)
 
-    def begin(self, config: dict[str, Any], fingerprints: dict[str, str], machine: dict[str, Any], keep: int) -> None:
-        """Write config and environment; metrics after byte `keep` are cut off, because their steps are repeated."""
+    def begin(
+        self, config: dict[str, Any], fingerprints: dict[str, str], machine: dict[str, Any], state: TrainState
+    ) -> list[str]:
+        """Write config and environment; metrics after the checkpoint that `state` is from are cut off, because their
+        steps are repeated. Returns lines for people."""
         header = "# The whole config of this run: `lmctl train --from <this file>` repeats it.\n"
         write_text(self.paths.config, header + config_text(config))
         write_json(self.paths.environment, environment(machine) | {"fingerprints": fingerprints})
-        with open(self.paths.metrics, "ab") as handle:
-            handle.truncate(min(keep, handle.tell()))
-
-    def log(self, line: dict[str, Any]) -> int:
-        """Append one line to metrics.jsonl; returns the new file size in bytes."""
-        try:
-            with open(self.paths.metrics, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line) + "\n")
-                return handle.tell()
-        except OSError as error:
-            raise disk_error(self.paths.metrics, error) from error
-
-    def sync(self) -> None:
-        """fsync metrics.jsonl, whose size a checkpoint is about to record."""
-        sync_file(self.paths.metrics)
+        damage = self.metrics.begin(state.metrics_bytes, state.metrics_sha256, state.step)
+        return [] if damage is None else [damage]
 
     def finish(self, summary: dict[str, Any]) -> None:
         write_json(self.paths.summary, summary)

@@ -14,7 +14,8 @@ from lmctl.core.files import digest
 from lmctl.core.paths import Paths
 from lmctl.parallel.machine import machine
 from lmctl.train import malloc_trim
-from lmctl.train.checkpoint import Checkpoints, read, verify
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import verify, weights_of
 from lmctl.train.confidence_intervals import guess
 from lmctl.train.display import Display
 from lmctl.train.export import export, write_template
@@ -106,7 +107,7 @@ class Session:
         self._saved, self.log = trainer.state.window, LogWindow(trainer)
         self.validator.went_back()
         if self.processes.first:
-            self.record.begin(self.config, trainer.fingerprints, self.machine, trainer.state.metrics_bytes)
+            self.record.begin(self.config, trainer.fingerprints, self.machine, trainer.state)
         self.display.say(
             f"{error}; back to {contents.path.name}, and on with other rows "
             f"(rollback {len(trainer.state.rollbacks)} of at most {self.plan.max_skips})"
@@ -132,7 +133,8 @@ class Session:
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")
         if self.processes.first:
-            self.record.begin(self.config, trainer.fingerprints, self.machine, state.metrics_bytes)
+            for line in self.record.begin(self.config, trainer.fingerprints, self.machine, state):
+                self.display.say(line)
             write_template(self.paths, trainer, renew=state.window == 0)
         self.began = True
         if state.validated is not before:
@@ -203,7 +205,7 @@ class Session:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.processes.first:
-            self.trainer.state.metrics_bytes = self.record.log(line)
+            self.record.metrics.append(line)
         self.display.step(line, min(1.0, self.trainer.spent()))
 
     def _save(self, must: bool = False) -> None:
@@ -216,7 +218,7 @@ class Session:
         check_weights(trainer)
         state.pending = self.log.pending()
         if self.processes.first:
-            self.record.sync()
+            state.metrics_bytes, state.metrics_sha256 = self.record.metrics.sync()
         contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
         best = state.best is not None and state.best["step"] == state.step
         try:
@@ -237,7 +239,7 @@ class Session:
             self._write(validator.line())
         if (best := self._best()) is not None:
             exported = best
-            trainer.network.load_state_dict(read(self.checkpoints.path(best)).weights, strict=False)
+            trainer.network.load_state_dict(weights_of(self.checkpoints.path(best)), strict=False)
             validator.measure_step(best)
         elif validator.newest is None:  # the same metrics again, for their intervals
             validator.remeasure()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
+import reprlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
+
+from lmctl.config.table import without_none
+from lmctl.mix.stream import Position
 
 
 @dataclass
@@ -56,6 +62,30 @@ class TrainState:
     metrics_bytes: int = 0
     """Size of metrics.jsonl; what follows was written after the checkpoint and will be written again."""
 
+    metrics_sha256: str = ""
+    """Checksum of these bytes of metrics.jsonl, in hex; empty in checkpoints of older versions."""
+
+    resumed: list[dict[str, Any]] = field(default_factory=list)
+    """Where the run went on with other settings (`resume.allow`): `{"step", "changed": {key: what}}`."""
+
+    @classmethod
+    def from_state(cls, shared: Mapping[str, Any], own: Mapping[str, Any]) -> TrainState:
+        """The state that a checkpoint has, of the run and of this process. ValueError if any of it is not of the type
+        that it has here, is negative, or is not known."""
+        given, hints = {**shared, **own}, get_type_hints(cls)
+        for name, value in given.items():
+            if name not in hints or not _fits(value, hints[name]):
+                raise ValueError(f"{name[:40]} is {reprlib.repr(value)}")
+        state = cls(**given)
+        try:
+            Position.from_state(state.position)
+        except TypeError:
+            raise ValueError(f"position is {reprlib.repr(state.position)}") from None
+        match state.best:
+            case None | {"step": int(), "metric": str(), "value": int() | float()}:
+                return state
+        raise ValueError(f"best is {reprlib.repr(state.best)}")
+
     @property
     def window(self) -> int:
         """Number of windows (steps, taken or skipped) so far."""
@@ -71,6 +101,29 @@ class TrainState:
 
 
 OWN = ("cpu_seconds", "pending")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from a checkpoint is of the type `hint`; numbers count or measure, so they are not negative."""
+    plain = without_none(hint)
+    if value is None:
+        return plain is not hint
+    if get_origin(plain) in (dict, list):
+        *_, inner = get_args(plain)
+        entries = value.values() if isinstance(value, dict) else value
+        return isinstance(value, get_origin(plain)) and all(_fits_inside(entry, inner) for entry in entries)
+    if plain is int:
+        return type(value) is int and 0 <= value < 1 << 63
+    if plain is float:
+        return type(value) in (int, float) and 0 <= value < math.inf
+    return isinstance(value, plain)
+
+
+def _fits_inside(value: Any, hint: Any) -> bool:
+    """The same for an entry of a mapping or a list, where a number is a figure of any size."""
+    if hint is float:
+        return type(value) in (int, float)
+    return hint is Any or _fits(value, hint)
 
 
 def seed_everything(seed: int) -> None:

@@ -112,4 +112,5 @@ class StepGuard:
         return {"skips": self._skips, "recent": self._recent}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._skips, self._recent = state["skips"], dict(state["recent"])
+        self._skips = int(state["skips"])
+        self._recent = {name: [float(value) for value in values] for name, values in state["recent"].items()}

@@ -47,6 +47,7 @@ def summary_of(trainer: Trainer, status: str, baseline: dict[str, float], precis
         "model_bytes": weight_bytes(trainer.network),
         "best": state.best,
         "precision": precision | {"bytes_per_parameter": sizes},
+        **({"resumed": state.resumed} if state.resumed else {}),
         **_compression(trainer),
         **({"rollbacks": state.rollbacks} if state.rollbacks else {}),
         **({"micro_batch_rows": fitting} if (fitting := trainer.micro.fitting) else {}),

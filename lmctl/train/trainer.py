@@ -31,7 +31,7 @@ from lmctl.plan import Plan
 from lmctl.train.budget_share import BudgetShare, Spent
 from lmctl.train.build_parts import blocks_of, check, examples_of, network_of
 from lmctl.train.build_step import train_step
-from lmctl.train.checkpoint import fill
+from lmctl.train.checkpoint_reader import fill
 from lmctl.train.dropout import dropout_state, set_dropout_state
 from lmctl.train.gradient_conflict import gradient_cosines
 from lmctl.train.learner import Learner
@@ -285,12 +285,12 @@ class Trainer:
             self.guard.load_state_dict(state["guard"])
         own = dict(own or {})
         saved_random, carried, exchange = (own.pop(name, None) for name in ("random", "carried", "exchange"))
-        self.micro.fitting = own.pop("fitting", None)
+        self.micro.resume(own.pop("fitting", None))
         if carried or others:
             self.network.carry(carried or others)
         if exchange:
             self.strategy.load_state_dict(exchange)
-        self.state = TrainState(**state["progress"], **own)
+        self.state = TrainState.from_state(state["progress"], own)
         if saved_random is not None:
             restore_random_state(saved_random)
         self._clock = (time.monotonic(), time.process_time())

@@ -12,15 +12,19 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from lmctl.config.saved import config_text, recorded_config
 from lmctl.core.cache import cached, default_root
 from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
 from lmctl.core.extras import require
+from lmctl.core.files import write_text
 from lmctl.core.paths import Paths, run_of
+from lmctl.core.regular_files import refuse_links
+from lmctl.core.run_summary import RunSummary
 from lmctl.precision.base import Precision
 
 MODEL = "model"
@@ -54,6 +58,7 @@ def model_in(place: str, key: str) -> str:
         if not run.config.is_file() or (folder / MODEL / "config.json").is_file():
             _say_if_older(run, folder, asked)
         return place
+    refuse_links(run)
     going_on = _going_on(run)
     while True:
         chosen = _of_run(run, going_on, asked) if folder == run.root else _of_name(run, folder.name, asked)
@@ -115,12 +120,12 @@ def _nodes(node: Any) -> Iterator[DictConfig]:
 
 def _of_run(run: Paths, going_on: bool, asked: str) -> Chosen:
     """The checkpoint that stands for a run: the best if early stopping is to choose, else the newest that is sound."""
-    from lmctl.train.checkpoint import NAME, verify
+    from lmctl.train.checkpoint_reader import NAME, pointer, verify
 
-    cfg, state = OmegaConf.load(run.config), f"the run is {'still going on' if going_on else 'not finished'}"
-    best = run.checkpoints / "best"
-    if OmegaConf.select(cfg, "early_stop.patience") is not None and best.is_file():
-        path = run.checkpoints / best.read_text(encoding="utf-8").strip()
+    cfg, state = recorded_config(run), f"the run is {'still going on' if going_on else 'not finished'}"
+    best = pointer(run.checkpoints, "best")
+    if OmegaConf.select(cfg, "early_stop.patience") is not None and best is not None:
+        path = run.checkpoints / best
         if verify(path) is None:
             return Chosen(path, f"the best so far; {state}")
     found = run.checkpoints.iterdir() if run.checkpoints.is_dir() else iter(())
@@ -135,11 +140,11 @@ def _of_run(run: Paths, going_on: bool, asked: str) -> Chosen:
 
 def _of_name(run: Paths, name: str, asked: str) -> Chosen:
     """The checkpoint that was named, or that `best` or `latest` names."""
-    from lmctl.train.checkpoint import verify
+    from lmctl.train.checkpoint_reader import pointer, verify
 
     path, why = run.checkpoints / name, "as named"
-    if path.is_file() and name in ("best", "latest"):
-        path, why = run.checkpoints / path.read_text(encoding="utf-8").strip(), f"the {name} checkpoint"
+    if name in ("best", "latest") and (named := pointer(run.checkpoints, name)) is not None:
+        path, why = run.checkpoints / named, f"the {name} checkpoint"
     if not path.is_dir():
         there = ", ".join(sorted(one.name for one in run.checkpoints.glob("step-*"))) or "none"
         raise ConfigError(f"{asked}: there is no such checkpoint", f"there: {there}")
@@ -161,6 +166,21 @@ def _going_on(run: Paths) -> bool:
         return True
     except OSError:  # nothing can be written there
         return False
+
+
+def restore_config(run: Paths) -> None:
+    """Write config.yaml anew from the newest sound checkpoint, which knows the config that it belongs to; says so."""
+    from lmctl.train.checkpoint_reader import Damaged, config_of, verify
+
+    refuse_links(run)
+    for path in sorted(run.checkpoints.glob("step-*"), reverse=True):
+        try:
+            if verify(path) is None:
+                write_text(run.config, config_text(config_of(path)))
+                say(f"config.yaml of {run.root} is missing; it was written anew from {path.name}")
+                return
+        except Damaged:
+            continue
 
 
 def _exported(checkpoint: Path, going_on: bool, asked: str) -> Path:
@@ -195,7 +215,6 @@ def _in_cache(checkpoint: Path, asked: str) -> Path:
 def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     """Write the model of `checkpoint` into `folder`, as the end of its run would have."""
     import torch
-    from safetensors.torch import load_file
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -203,7 +222,7 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     from lmctl.model.artifact.writer import complete_outline
     from lmctl.model.pretrained import Template
     from lmctl.tokenizer.vocabulary import vocabulary
-    from lmctl.train.checkpoint import fill
+    from lmctl.train.checkpoint_reader import Damaged, fill, weights_of
 
     disable_progress_bar()
     run = Paths(checkpoint.parent.parent)
@@ -213,9 +232,9 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
             f"{asked}: this run was begun by an earlier lmctl, which did not write down what its checkpoints lack",
             f"go on with it: {command('lmctl train resume=auto', run_dir=run.root)}",
         )
-    cfg = cast(DictConfig, OmegaConf.load(run.config))
-    packages = tuple(f"{package}." for package in OmegaConf.select(cfg, "trusted") or ())
-    precision = build(cfg.precision, Precision, trusted=("lmctl.", *packages))
+    cfg = recorded_config(run)
+    # What a run's own config calls trusted is not: it may be a stranger's.
+    precision = build(cfg.precision, Precision)
     kept = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
     adapters = {name: value for name in kept if (value := OmegaConf.select(cfg, f"model.{name}")) is not None}
     if "lora_targets" in adapters:
@@ -225,7 +244,10 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     require(asked, spec.imports)
     network: Any = spec.outline(pieces, spec.artifact.heads())
     precision.convert(network, torch.device("cpu"))
-    fill(network, load_file(checkpoint / "model.safetensors"), asked)
+    try:
+        fill(network, weights_of(checkpoint), asked)
+    except Damaged as error:
+        raise ConfigError(f"{asked}: {checkpoint.name} cannot be used: {error}") from error
     complete_outline(template, folder, models_of(network, precision), network)
 
 
@@ -238,9 +260,7 @@ def models_of(network: Any, precision: Precision) -> dict[str, Any]:
 
 def _say_if_older(run: Paths, folder: Path, asked: str) -> None:
     """A finished run that has gone on since has newer weights than those in its model/."""
-    from lmctl.train.run_record import summary_of
-
-    if run.root != folder or not run.config.is_file() or (status := summary_of(run).get("status")) == "completed":
+    if run.root != folder or not run.config.is_file() or (status := RunSummary.of(run).status) == "completed":
         return
     if status is not None:
         say(f"{asked}: model/ is what the run ended with before it went on; newer: {run.checkpoints / 'latest'}")

@@ -17,6 +17,7 @@ from lmctl.core.extras import require
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
 from lmctl.core.paths import Paths, run_of
+from lmctl.core.regular_files import JSON_BYTES, read_bytes
 from lmctl.core.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def results_file(config: EvalConfig) -> Path:
     folder does not exist, or if the existing file is not one of eval's."""
     paths = Paths(run_of(Path(config.model_path)))
     is_run = paths.config.is_file() or (paths.model / "config.json").is_file()
-    out = Path(config.out) if config.out is not None else (paths.root if is_run else Path()) / "eval.json"
+    out = Path(config.out) if config.out is not None else (paths.results if is_run else Path("eval.json"))
     if not out.parent.is_dir():
         raise ConfigError(f"out={out}: there is no directory {out.parent}")
     _existing_metrics(out)
@@ -243,8 +244,8 @@ def _existing_metrics(out: Path) -> dict[str, Any]:
     if not out.exists():
         return {}
     try:
-        found = json.loads(out.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_bytes(out, JSON_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"out={out} is there and is not JSON: {error}", "choose another out=...") from None
     if not isinstance(found, dict) or not all(isinstance(figures, dict) for figures in found.values()):
         raise ConfigError(f"out={out} is there and holds no figures of lmctl eval", "choose another out=...")

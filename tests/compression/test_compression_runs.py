@@ -27,8 +27,9 @@ from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.runner.places import Ddp
 from lmctl.runner.simulated import Simulated
-from lmctl.train.checkpoint import Checkpoints, read_named
-from lmctl.train.resume import resume
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import read_named
+from lmctl.train.resume_checkpoint import resume
 from lmctl.train.run_identity import Identity
 from lmctl.train.trainer import Trainer
 from lmctl.train.weight_memory import tensors_in

@@ -25,6 +25,7 @@ from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import read
 from lmctl.train.session import Session
 from lmctl.train.step import StepSums
 from lmctl.train.step_guard import StepGuard
@@ -63,8 +64,8 @@ def said(run: Session) -> str:
 def finite(folder: Path) -> bool:
     """Whether all that a run has written is finite: record, summary, checkpoints."""
     text = (folder / "metrics.jsonl").read_text() + (folder / "summary.json").read_text()
-    saved = [Checkpoints(folder / "checkpoints", 2).newest(print)] if (folder / "checkpoints").is_dir() else []
-    weights = [tensor for contents in saved if contents for tensor in contents.weights.values()]
+    saved = list(Checkpoints(folder / "checkpoints", 2).sound(print))
+    weights = [tensor for path in saved for tensor in read(path).weights.values()]
     return not {"NaN", "Infinity"} & set(text.replace(",", " ").replace("}", " ").split()) and all(
         bool(torch.isfinite(tensor.float()).all()) for tensor in weights
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from lmctl.train.checkpoint import Checkpoints, read
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import read
 from lmctl.train.trainer import Trainer
 
 

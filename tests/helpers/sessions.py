@@ -13,6 +13,7 @@ from walked import alone
 from lmctl.core.paths import Paths
 from lmctl.plan import Plan
 from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import read
 from lmctl.train.display import Display
 from lmctl.train.loss_plot import Plotter
 from lmctl.train.prepare import Prepared
@@ -52,8 +53,7 @@ def session(folder: Path, plan: Plan, prepared: Prepared, resume: bool = False) 
     config = {"precision": node(plan.precision), "model": node(plan.model), "early_stop": asdict(plan.early_stop)}
     trainer = Trainer(plan, prepared, alone())
     if resume:
-        found = Checkpoints(paths.checkpoints, 2).newest(print)
-        assert found is not None
+        found = read(next(Checkpoints(paths.checkpoints, 2).sound(print)))
         trainer.load(found.weights, found.state, found.of_rank(0))
     made = Session(trainer, paths, Ears(), Identity({}, {}, 1), config)
     made.plotter = Unseen(paths)

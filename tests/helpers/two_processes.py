@@ -35,7 +35,8 @@ from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16 as Fp16Products
-from lmctl.train.checkpoint import Checkpoints, read_named
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import read_named
 from lmctl.train.trainer import Trainer
 
 OPTIONS: dict[str, Any] = {

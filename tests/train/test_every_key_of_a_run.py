@@ -75,6 +75,7 @@ ELSEWHERE = {
     "tests/train/test_train.py: the directory of a run": ["name"],
     "tests/train/test_identity.py": ["run_dir"],
     "tests/train/test_resume.py": ["resume"],
+    "tests/guarantees/test_g14_resume_allow.py": ["resume_allow"],
     "tests/model/test_every_key_of_a_model.py, to which it is handed on": ["init_from"],
     "tests/core/test_cache.py": ["cache_dir"],
     "tests/guarantees/test_g05_save_error.py": ["checkpoint.on_error"],
@@ -213,8 +214,9 @@ def test_kept_answers_hold_for_any_batch_and_student_and_for_so_many_maskings(te
 
 TYPED: dict[str, Any] = {
     "name": "mine", "run_dir": "there", "resume": "auto", "cache_dir": "here", "clip_norm": 0.3, "seed": 7,
-    "maskings": 3, "teacher_cache_k": 8, "gradient_checkpointing": True, "compile": True, "budget.tokens": 77,
-    "batch.micro": 2, "eval.rows": 5, "checkpoint.keep": 6, "early_stop.patience": 4, "log.every": 9,
+    "resume_allow": ["data"], "maskings": 3, "teacher_cache_k": 8, "gradient_checkpointing": True, "compile": True,
+    "budget.tokens": 77, "batch.micro": 2, "eval.rows": 5, "checkpoint.keep": 6, "early_stop.patience": 4,
+    "log.every": 9,
 }  # fmt: skip
 
 

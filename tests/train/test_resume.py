@@ -129,7 +129,9 @@ def test_the_run_knows_its_own_config(tmp_path, text):
     """What the run itself says to type: no data, no model, only where it is; a longer budget validates and saves."""
     run = tmp_path / "runs" / "short"
     succeed(*arguments(text, "short", "budget.steps=8", "eval.every=null", "checkpoint.every=null"), cwd=tmp_path)
-    succeed("train", "resume=auto", "run_dir=runs/short", "budget.steps=16", cwd=tmp_path)
+    (run / "config.yaml").unlink()  # which a checkpoint knows as well
+    done = succeed("train", "resume=auto", "run_dir=runs/short", "budget.steps=16", cwd=tmp_path)
+    assert "config.yaml of runs/short is missing; it was written anew from step-00000008" in done.stderr
     assert summary(run)["steps"] == 16
     valid = [line["step"] for line in metrics(run) if line["split"] == "valid"]
     assert valid[-5:] == [10, 12, 13, 15, 16]

@@ -172,7 +172,9 @@ def test_a_run_that_is_going_on(copy, monkeypatch, tmp_path, capsys):
 
     def pruned(checkpoint: Path, *arguments) -> None:
         if checkpoint.name == "step-00000003":  # there is a newer one by now
-            os.rename(checkpoint, checkpoints / "step-00000004")
+            newer = checkpoint.rename(checkpoints / "step-00000004")
+            manifest = json.loads((newer / "manifest.json").read_text())
+            (newer / "manifest.json").write_text(json.dumps(manifest | {"step": 4}))
         export(checkpoint, *arguments)
 
     monkeypatch.setattr(unfinished, "_export", pruned)

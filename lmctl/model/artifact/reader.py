@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.batch import Family, LabelKind
+from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
-from lmctl.core.model_files import CONFIG, TaskNote, check_files, check_outline, header, tasks
+from lmctl.core.model_files import AGAIN, CONFIG, TaskNote, check_files, check_outline, header, json_object, tasks
 from lmctl.core.pretrained_files import check_fit, config_of, find, refuse_random, tokenizer_of, weights_of
 from lmctl.model import rnn
 from lmctl.model.artifact import EXTRA_HEADS, GENERATOR, HEADS, PROBLEMS
@@ -85,7 +85,9 @@ class Artifact:
 
     def heads(self) -> dict[str, int]:
         """The heads that the network had in training, with their numbers of outputs, of a directory without weights."""
-        found: dict[str, int] = json.loads((self.folder / HEADS).read_text(encoding="utf-8"))
+        found = json_object(self.asked, self.folder / HEADS)
+        if not all(type(size) is int and 0 < size < 1 << 31 for size in found.values()):
+            raise ConfigError(f"{self.asked}: {HEADS} is damaged: a head has a number of outputs", AGAIN)
         return found
 
     def tokenizer(self) -> Any:

@@ -1,0 +1,98 @@
+"""The one reader of what a run left: summary.json, typed. Nothing in it is trusted; what is not as lmctl writes it is
+as if it were not there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmctl.core.paths import Paths
+from lmctl.core.regular_files import read_json
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The summary of one run."""
+
+    written: Mapping[str, Any] = field(default_factory=dict)
+    """All of it, as it was written; {} if there is none."""
+
+    @classmethod
+    def of(cls, run: Paths) -> RunSummary:
+        """The summary of the run in a directory; an empty one if there is none that can be read."""
+        found = read_json(run.summary)
+        return cls(found if isinstance(found, dict) else {})
+
+    @property
+    def status(self) -> str | None:
+        """completed, stopped or failed; None if the run never came to an end."""
+        return _text(self.written.get("status"))
+
+    @property
+    def is_complete(self) -> bool:
+        return self.status == "completed"
+
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps taken."""
+        return _whole(self.written.get("steps"))
+
+    @property
+    def train(self) -> dict[str, float]:
+        """Training losses of the newest log point."""
+        return _numbers(self.written.get("train"))
+
+    @property
+    def valid(self) -> dict[str, float]:
+        """Metrics of the newest validation."""
+        return _numbers(self.written.get("valid"))
+
+    @property
+    def loss(self) -> float | None:
+        """The validation loss."""
+        return self.valid.get("loss")
+
+    @property
+    def gap_closed(self) -> dict[str, float | None]:
+        """Distilled runs: the closed share of the gap between the run without a teacher and the teacher, by metric;
+        None where there is no gap."""
+        found = self.written.get("gap_closed")
+        given = found.items() if isinstance(found, dict) else ()
+        return {name: value for name, value in given if value is None or _is_number(value)}
+
+    @property
+    def bytes_per_parameter(self) -> float | None:
+        """Bytes per parameter for weights, gradients and optimiser states."""
+        precision = self.written.get("precision")
+        sizes = precision.get("bytes_per_parameter") if isinstance(precision, dict) else None
+        return _numbers(sizes).get("total")
+
+    @property
+    def model_bytes(self) -> int | None:
+        """Size of the exported model.safetensors."""
+        return _whole(self.written.get("model_bytes"))
+
+    @property
+    def model_sha256(self) -> str | None:
+        """Checksum of the exported model.safetensors, in hex; None while the run goes on."""
+        return _text(self.written.get("model_sha256"))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 1 << 63 else None
+
+
+def _is_number(value: Any) -> bool:
+    return (type(value) is int and abs(value) < 1 << 63) or (isinstance(value, float) and not math.isinf(value))
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    """The entries of a mapping that are numbers."""
+    given = value.items() if isinstance(value, dict) else ()
+    return {str(name): number for name, number in given if _is_number(number)}

@@ -1,0 +1,61 @@
+"""G2: a checkpoint is whole or absent; G4: older ones go only after the new one is committed, and the best stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from full_disk import full_disk
+
+from lmctl.core.errors import DiskError
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import verify
+
+SAVES = ("torch.save", "lmctl.train.checkpoint.save_file")
+
+
+def save(store: Checkpoints, step: int) -> None:
+    store.save(step, {"a": torch.full((3,), step)}, {"step": step}, {"random": step}, best=step == 1)
+
+
+def sound(root: Path) -> list[str]:
+    """The checkpoints that a resumed run would find, all of which are sound, and none is on its way."""
+    found = sorted(path.name for path in root.glob("step-*"))
+    assert [verify(root / name) for name in found] == [None] * len(found)
+    return found
+
+
+def protocol(root: Path) -> list[str]:
+    store = Checkpoints(root, keep=2)
+    for step in (1, 2, 3):
+        save(store, step)
+    with full_disk(lambda call, path: False, *SAVES) as done:
+        save(store, 4)
+    return done
+
+
+def test_g02_g04_whatever_fails_while_saving(tmp_path: Path):
+    """Each step of the protocol in turn. The older ones are those of before until the new one is there."""
+    steps = protocol(tmp_path / "whole")
+    assert sound(tmp_path / "whole") == ["step-00000001", "step-00000003", "step-00000004"]
+    committed = next(n for n, act in enumerate(steps) if act.startswith("os.rename") and "step-00000004" in act)
+    assert 5 < committed < len(steps)
+    for number in range(len(steps)):
+        root, count = tmp_path / str(number), iter(range(1000))
+        store = Checkpoints(root, keep=2)
+        for step in (1, 2, 3):
+            save(store, step)
+        failed = False
+        with full_disk(lambda *_, number=number, count=count: next(count) == number, *SAVES):  # type: ignore[misc]
+            try:
+                save(store, 4)
+            except DiskError:
+                failed = True
+        if failed and number <= committed:
+            assert sound(root) == ["step-00000001", "step-00000002", "step-00000003"], steps[number]
+        else:
+            assert {"step-00000001", "step-00000003", "step-00000004"} <= set(sound(root)), steps[number]
+        assert failed or steps[number].startswith("os.mkdir"), steps[number]  # of a folder that is there
+        save(store, 5)
+        assert {"step-00000001", "step-00000005"} <= set(sound(root))
+        assert not list(root.glob(".*"))
