@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.groups import TrainConfig
 from lmctl.config.table import without
-from lmctl.core import signals
+from lmctl.core import child_process, signals
 from lmctl.core.command_words import command, literal, setting
 from lmctl.core.errors import LmctlError, Stopped
 from lmctl.core.paths import Paths
@@ -75,7 +74,7 @@ def _lock(folder: Path, again: str) -> AbstractContextManager[Any]:
 def _command(job: Job, run: Paths) -> list[str]:
     """The command that trains it. The student's config has every option written out, so no --config-dir is needed."""
     own = [setting("run_dir", job.run_dir), setting("name", Path(job.run_dir).name), "resume=auto"]
-    return [sys.executable, "-m", "lmctl", "train", "--from", str(run.config), *job.overrides, *own]
+    return child_process.command("train", "--from", str(run.config), *job.overrides, *own)
 
 
 def _hash(cfg: DictConfig, run: Paths) -> str:

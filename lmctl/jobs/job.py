@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from lmctl.core import child_process, signals
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.paths import Paths
-from lmctl.core.signals import SIGNALS
 
 POLL_SECONDS = 0.1
 """Polling interval for the end of a job."""
@@ -86,7 +86,7 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=None if live else subprocess.STDOUT,
-                env={**os.environ, **environment},
+                env={**os.environ, **child_process.environment(), **environment},
                 start_new_session=True,
             )
 
@@ -160,7 +160,8 @@ def forwarding_signals(running: Sequence[Job]) -> Iterator[list[int]]:
         for job in running:
             job.send(number)
 
-    handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    signals.handle(pass_on)
     try:
         yield stops
     finally:

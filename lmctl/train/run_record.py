@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from lmctl.config.saved import config_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import disk_error, sync_file, write_json, write_text
 from lmctl.core.paths import Paths
+from lmctl.core.signals import is_child
+from lmctl.core.terminal import tell
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core", "omegaconf", "safetensors")
 
@@ -27,12 +30,22 @@ OURS = (".lock", "log.txt")
 """Files that may be in a run directory before the run: its lock, and a sweep's log of the job."""
 
 
+PATIENCE_SECONDS = 30.0
+"""How long a job waits for the lock of the same job of before, which saves because its sweep was killed."""
+
+
 def claim(paths: Paths) -> FileLock:
-    """Create and lock the run directory, for as long as this process lives."""
+    """Create and lock the run directory, for as long as this process lives. ConfigError if another process has it."""
     try:
         paths.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(paths.lock)
-        lock.acquire(timeout=0)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not is_child():
+                raise
+            tell(f"{paths.root}: another run is writing there; waiting up to {PATIENCE_SECONDS:.0f} s for its end")
+            lock.acquire(timeout=PATIENCE_SECONDS)
     except Timeout:
         raise ConfigError(
             f"run_dir={paths.root}: another run is writing there now", "wait for it, or choose another name=..."
@@ -57,6 +70,17 @@ def release_unused(paths: Paths, lock: FileLock, made: Sequence[Path]) -> None:
     except OSError:  # for example because another run uses the directory by now
         pass
     lock.release()
+
+
+@contextmanager
+def locked(paths: Paths) -> Iterator[None]:
+    """Context manager: `claim` a directory, which is removed at the end if nothing was written into it."""
+    made = missing_folders(paths.root)
+    lock = claim(paths)
+    try:
+        yield
+    finally:
+        release_unused(paths, lock, made)
 
 
 def refuse_existing(paths: Paths) -> None:
