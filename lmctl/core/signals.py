@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from lmctl.core.child_process import PARENT
 from lmctl.core.errors import Exit
 from lmctl.core.terminal import tell_in_handler
 
 Result = TypeVar("Result")
+Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 ECHO_SECONDS = 0.5
@@ -38,14 +39,14 @@ _parent: int | None = None
 _saves = 0
 _ignores = False
 _words = WORDS
-_interrupted: Interrupted | None = None
+_interrupted_by: str | None = None
 
 
 class Interrupted(KeyboardInterrupt):
     """Raised by a signal where nothing has to be saved."""
 
-    def __init__(self, words: str, name: str) -> None:
-        """`words` is the message, `name` the signal's name."""
+    def __init__(self, name: str, words: str = WORDS) -> None:
+        """`name` is the signal's name, `words` the message."""
         super().__init__(words)
         self.name = name
 
@@ -53,17 +54,29 @@ class Interrupted(KeyboardInterrupt):
 def install() -> None:
     """Install handlers for the stop signals; they raise Interrupted outside `saving`. Does nothing outside the main
     thread, where Python does not allow it."""
-    global _requested, _parent, _saves, _ignores, _words, _interrupted
+    global _requested, _parent, _saves, _ignores, _words, _interrupted_by
     if threading.current_thread() is not threading.main_thread():
         return
-    _requested, _saves, _ignores, _words, _interrupted = None, 0, False, WORDS, None
+    _requested, _saves, _ignores, _words, _interrupted_by = None, 0, False, WORDS, None
     _parent = int(os.environ[PARENT]) if PARENT in os.environ else None
-    handle(_handle)
+    _set(_handle)
     if _parent is not None:
         _end_with_parent()
 
 
-def handle(handler: Callable[[int, FrameType | None], Any]) -> None:
+@contextmanager
+def handled_by(handler: Handler) -> Iterator[None]:
+    """Context manager: `handler` gets the stop signals."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    _set(handler)
+    try:
+        yield
+    finally:
+        for number, one in before.items():
+            signal.signal(number, one)
+
+
+def _set(handler: Handler) -> None:
     """Make `handler` the handler of the stop signals. `nohup` is respected: a hang-up that is ignored stays so, except
     in a child of lmctl, which no terminal reaches."""
     for number in SIGNALS:
@@ -105,12 +118,12 @@ def saving() -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    global _requested, _moment, _interrupted
+    global _requested, _moment, _interrupted_by
     if _ignores:
         return
     if not _saves:
-        _interrupted = Interrupted(_words, signal.Signals(number).name)
-        raise _interrupted
+        _interrupted_by = signal.Signals(number).name
+        raise Interrupted(_interrupted_by, _words)
     if _requested is None:
         _requested, _moment = signal.Signals(number), time.monotonic()
         if int(os.environ.get("RANK", "0")) == 0:
@@ -128,7 +141,7 @@ def ignore() -> None:
 def interrupted() -> Interrupted | None:
     """The interruption by a signal, if there was one: it is then the cause of the exit, whichever exception a library
     raised."""
-    return _interrupted
+    return None if _interrupted_by is None else Interrupted(_interrupted_by, _words)
 
 
 def requested() -> str | None:

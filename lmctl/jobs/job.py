@@ -160,13 +160,8 @@ def forwarding_signals(running: Sequence[Job]) -> Iterator[list[int]]:
         for job in running:
             job.send(number)
 
-    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
-    signals.handle(pass_on)
-    try:
+    with signals.handled_by(pass_on):
         yield stops
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def run_alone(job: Job, command: Sequence[str], running: list[Job], stops: Sequence[int]) -> None:

@@ -77,16 +77,18 @@ def launch(processes: int, name: str | None) -> None:
     )
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a failed worker prints its own error
-    signals.handle(_pass_on)
     python, *words = child_process.command(*arguments)
     try:
-        with child_process.in_environment():
+        with child_process.in_environment(), signals.handled_by(_pass_on):
             elastic_launch(config, python)(*words)
     except ChildFailedError as error:
         raise WorkersFailed([failure.exitcode for failure in error.failures.values()]) from None
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    for child in psutil.Process().children():
+    children = psutil.Process().children()
+    if not children:  # none has been started yet
+        raise signals.Interrupted(signal.Signals(number).name)
+    for child in children:
         with suppress(psutil.NoSuchProcess):
             child.send_signal(number)
