@@ -26,7 +26,7 @@ embeddings, overrides and isolates. And unpaired surrogates, which cannot be enc
 def printable(text: str) -> str:
     r"""`text` with control characters and bidirectional overrides as escapes (`\x1b`, `\u202e`): names and messages of
     strangers must not move the cursor, change the title or turn a line around."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}" if found[0] < " " else f"\\u{ord(found[0]):04x}", text)
 
 
 def tell(*lines: str) -> None:

@@ -143,7 +143,7 @@ HOSTILE = "a\x1b]0;title\x07b\x9b2Jc\u202ed\udc80"
 
 def test_g06_text_of_strangers_does_not_steer_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal, where rich sends sequences of its own
-    shown = r"a\x1b]0;title\x07b\x9b2Jc\u202ed\udc80"
+    shown = r"a\x1b]0;title\x07b\u009b2Jc\u202ed\udc80"
     by_rich = shown.replace(r"\x07", "")  # rich itself drops BEL
     assert printable(f"{HOSTILE}\t\n") == f"{shown}\t\n"
     tell(HOSTILE)
