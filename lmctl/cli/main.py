@@ -21,18 +21,26 @@ def main(argv: list[str] | None = None) -> int:
     """The command `lmctl`; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     with standard_streams(), _own_process_state([sys.argv[0], *words]):
-        try:
-            signals.install()
-            code = _dispatch(words)
-            sys.stdout.flush()
-        except KeyboardInterrupt as error:
-            tell(str(error) or "interrupted")
-            return Exit.INTERRUPTED
-        except LmctlError as error:  # standard output failed
-            from lmctl.cli.explain import report
+        code = _run(words)
+    if argv is None:
+        signals.exit_at_once(code)
+    return code
 
-            return report(error)
+
+def _run(words: list[str]) -> int:
+    """The exit code of the command, which may be interrupted and whose output may fail at any time."""
+    try:
+        signals.install()
+        code = _dispatch(words)
+        sys.stdout.flush()
         return code
+    except KeyboardInterrupt as error:
+        tell(str(error) or "interrupted")
+        return Exit.INTERRUPTED
+    except LmctlError as error:  # standard output failed
+        from lmctl.cli.explain import report
+
+        return report(error)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -56,7 +64,7 @@ def _dispatch(words: list[str]) -> int:
         tell(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""))
         tell(f"  {instead or 'lmctl --help lists the verbs'}")
         return Exit.USAGE
-    return _run(command(words[0]), words[1:])
+    return _run_verb(command(words[0]), words[1:])
 
 
 def _suggest_verb(word: str) -> str | None:
@@ -153,7 +161,7 @@ def _own_process_state(argv: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _run(verb: Command, words: list[str]) -> int:
+def _run_verb(verb: Command, words: list[str]) -> int:
     """Run one verb; every exception becomes a message and an exit code."""
     from lmctl.cli.explain import report
 
@@ -184,7 +192,7 @@ def _complete(words: list[str]) -> int:
         if isinstance(verb, WordsCommand):
             return Exit.DONE
         os.environ["COMP_LINE"] = " ".join([*typed[:1], *typed[2:]]) + (" " if line.endswith(" ") else "")
-        return _run(verb, words)
+        return _run_verb(verb, words)
     start = typed[1] if len(typed) == 2 and not line.endswith(" ") else ""
     if len(typed) <= 2:
         print(" ".join(name for name in names() if name.startswith(start)))

@@ -138,6 +138,16 @@ def ignore() -> None:
     _ignores = True
 
 
+def exit_at_once(code: int) -> None:
+    """From now on a stop signal ends the process with `code`: all is done but the interpreter's own end, which takes a
+    second with torch, and joins threads that may be blocked."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os._exit(code)
+
+    _set(leave)
+
+
 def interrupted() -> Interrupted | None:
     """The interruption by a signal, if there was one: it is then the cause of the exit, whichever exception a library
     raised."""

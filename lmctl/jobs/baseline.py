@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,11 +64,13 @@ def _lock(folder: Path, again: str) -> AbstractContextManager[Any]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     with signals.saving():  # the student is saved: on a signal, print how to continue
         while True:
-            try:
-                return lock.acquire(timeout=1)
-            except Timeout:
-                if reason := signals.requested():
-                    raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}") from None
+            held = None
+            with suppress(Timeout):
+                held = lock.acquire(timeout=1)
+            if reason := signals.requested():
+                raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}")
+            if held is not None:
+                return held
 
 
 def _command(job: Job, run: Paths) -> list[str]:
