@@ -8,6 +8,7 @@ flags.
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -28,8 +29,10 @@ from lmctl.core.command_words import literal, quoted
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import refuse_folder
 from lmctl.core.paths import IsFreeText, Paths
+from lmctl.core.terminal import only_messages
 from lmctl.jobs import stages, sweep
 from lmctl.jobs.job import Job
+from lmctl.train.run_record import locked
 
 UNNAMED = ("run_dir=unused", "name=unused")
 """Overrides for a config that is composed only to be checked or shown."""
@@ -107,10 +110,14 @@ class Application:
             self._quote_sweep()
             return plan_grid.plan_cells(self)
         if self.several:
-            jobs = self._check_sweep()
+            jobs, folder = self._check_sweep()
             sweep.register_launcher()
-            self._run_hydra(jobs)
-            jobs.conclude()
+            if shows:
+                self._run_hydra(jobs)
+                return Exit.DONE
+            with only_messages(), locked(Paths(folder)):
+                self._run_hydra(jobs)
+                jobs.conclude()
         elif shows:
             if not arguments.has("--shell-completion"):
                 self._name_run()
@@ -130,7 +137,8 @@ class Application:
             return Exit.DONE
         config = self.verb.read(cfg)
         self._refuse_folders(cfg)
-        self.composer.run_job(lambda: self.verb.run(config))
+        with nullcontext() if self.verb.prints else only_messages():
+            self.composer.run_job(lambda: self.verb.run(config))
         return Exit.DONE
 
     def _help(self) -> str:
@@ -189,7 +197,8 @@ class Application:
         for job in jobs:
             one = Application(stages.verb_of(job), [*flags, *job.overrides, *UNNAMED])
             one.verb.check(one.final_config())
-        stages.run_stages(jobs, flags, self.overrides + self.stage_overrides, folder)
+        with only_messages(), locked(Paths(folder)):
+            stages.run_stages(jobs, flags, self.overrides + self.stage_overrides, folder)
 
     def _quote_sweep(self) -> tuple[DictConfig, list[list[str]]]:
         """Quote the text keys of a sweep, by the types in the config of its first job. Returns the sweep's own config
@@ -204,8 +213,9 @@ class Application:
     def _job_config(self, words: list[str]) -> DictConfig:
         return self.composer.task([*words, *(UNNAMED if self.verb.has_run_dir else ())])
 
-    def _check_sweep(self) -> sweep.Sweep:
-        """Find all mistakes in the jobs that can be found before the first one starts."""
+    def _check_sweep(self) -> tuple[sweep.Sweep, Path]:
+        """The sweep and its directory, after all mistakes in the jobs were found that can be before the first one
+        starts."""
         whole, samples = self._quote_sweep()
         for sample in samples:
             self.verb.check(self._job_config(sample))
@@ -221,7 +231,7 @@ class Application:
         elif self.verb.has_run_dir:  # jobs in one process, or on a cluster: directories by Hydra's job number
             self.overrides += [Override("run_dir", quoted(f"{folder}/${{hydra:job.num}}"))]
         self.overrides += [Override("hydra.sweep.dir", literal(str(folder)))]
-        return jobs
+        return jobs, folder
 
     def _refused(self, overrides: Overrides) -> dict[frozenset[str], LmctlError]:
         """Errors of the sweep's illegal jobs by their overrides, found before the first one starts. A sweep without a

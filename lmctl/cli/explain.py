@@ -7,7 +7,6 @@ import difflib
 import errno
 import os
 import re
-import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import fields
@@ -38,6 +37,7 @@ from lmctl.config.trial import Several
 from lmctl.config.verb import verbs
 from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped, together
 from lmctl.core.suggest import listed, nearest
+from lmctl.core.terminal import tell
 
 if TYPE_CHECKING:
     from lmctl.config.compose import Composer
@@ -54,17 +54,13 @@ def report(error: BaseException, composer: Composer | None = None) -> int:
         return known.code
     prefix = f"rank {rank}: " if rank > 0 else ""
     if known is None:
-        _print(f"{prefix}error: {type(error).__name__}: {error}", *_source_line(error))
-        _print("  LMCTL_TRACEBACK=1 shows the full traceback")
+        tell(f"{prefix}error: {type(error).__name__}: {error}", *_source_line(error))
+        tell("  LMCTL_TRACEBACK=1 shows the full traceback")
         return Exit.FAILED
     if str(known):
         word = "stopped" if isinstance(known, Stopped) else "error"
-        _print(f"{prefix}{word}: {known}", *([f"  {known.hint}"] if known.hint else []))
+        tell(f"{prefix}{word}: {known}", *([f"  {known.hint}"] if known.hint else []))
     return known.code
-
-
-def _print(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _source_line(error: BaseException) -> list[str]:

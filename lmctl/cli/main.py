@@ -11,14 +11,39 @@ from contextlib import contextmanager
 from lmctl import __version__
 from lmctl.config.verb import Command, WordsCommand, command, names, summary
 from lmctl.core import signals
-from lmctl.core.errors import Exit
+from lmctl.core.errors import Exit, LmctlError
 from lmctl.core.signals import SIGNALS
 from lmctl.core.suggest import nearest
+from lmctl.core.terminal import standard_streams, tell
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command `lmctl`; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with standard_streams(), _own_process_state([sys.argv[0], *words]):
+        code = _run(words)
+    if argv is None:
+        signals.exit_at_once(code)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    """The exit code of the command, which may be interrupted and whose output may fail at any time."""
+    try:
+        signals.install()
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as error:
+        tell(str(error) or "interrupted")
+        return Exit.INTERRUPTED
+    except LmctlError as error:  # standard output failed
+        from lmctl.cli.explain import report
+
+        return report(error)
+
+
+def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"] and len(words) > 1:  # `lmctl help train` is `lmctl train --help`
         words = [words[1], "--help", *words[2:]]
     if not words or words[0] in ("-h", "--help", "help"):
@@ -30,19 +55,16 @@ def main(argv: list[str] | None = None) -> int:
     if words[0] in ("-sc", "--shell-completion"):
         return _complete(words)
     if (bad := _invalid_utf8(words)) is not None:
-        print(f"error: {bad} is not UTF-8 text", file=sys.stderr)
-        print(
-            "  is the terminal set to another encoding? It must be UTF-8, and so must names of files", file=sys.stderr
-        )
+        tell(f"error: {bad} is not UTF-8 text")
+        tell("  is the terminal set to another encoding? It must be UTF-8, and so must names of files")
         return Exit.USAGE
     if words[0] not in names():
         instead = ELSEWHERE.get(words[0].lower().lstrip("-")) or _suggest_verb(words[0])
         close = None if instead else nearest(words[0], names())
-        print(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""), file=sys.stderr)
-        print(f"  {instead or 'lmctl --help lists the verbs'}", file=sys.stderr)
+        tell(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""))
+        tell(f"  {instead or 'lmctl --help lists the verbs'}")
         return Exit.USAGE
-    with _own_process_state([sys.argv[0], *words]):
-        return _run(command(words[0]), words[1:])
+    return _run_verb(command(words[0]), words[1:])
 
 
 def _suggest_verb(word: str) -> str | None:
@@ -139,12 +161,11 @@ def _own_process_state(argv: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _run(verb: Command, words: list[str]) -> int:
+def _run_verb(verb: Command, words: list[str]) -> int:
     """Run one verb; every exception becomes a message and an exit code."""
     from lmctl.cli.explain import report
 
     application = None
-    signals.install(verb.interrupted)
     try:
         if isinstance(verb, WordsCommand):
             verb.run(words)
@@ -153,24 +174,12 @@ def _run(verb: Command, words: list[str]) -> int:
 
         application = Application(verb.name, words)
         return application.run()
-    except KeyboardInterrupt as error:
-        print(str(error) or "interrupted", file=sys.stderr)
-        return Exit.INTERRUPTED
     except SystemExit as exit_:  # Hydra's own --help and the like
         return exit_.code if isinstance(exit_.code, int) else Exit.DONE
-    except BrokenPipeError:
-        return _broken_pipe()
     except Exception as error:
-        if signals.interrupted():  # during an import, say
-            print("interrupted", file=sys.stderr)
-            return Exit.INTERRUPTED
+        if (interrupted := signals.interrupted()) is not None:  # during an import, say
+            raise interrupted from error
         return report(error, application.composer if application else None)
-
-
-def _broken_pipe() -> int:
-    """Broken pipe: the reader of standard output has closed it (`lmctl list | head`)."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    return Exit.FAILED
 
 
 def _complete(words: list[str]) -> int:
@@ -183,8 +192,7 @@ def _complete(words: list[str]) -> int:
         if isinstance(verb, WordsCommand):
             return Exit.DONE
         os.environ["COMP_LINE"] = " ".join([*typed[:1], *typed[2:]]) + (" " if line.endswith(" ") else "")
-        with _own_process_state([sys.argv[0], *words]):
-            return _run(verb, words)
+        return _run_verb(verb, words)
     start = typed[1] if len(typed) == 2 and not line.endswith(" ") else ""
     if len(typed) <= 2:
         print(" ".join(name for name in names() if name.startswith(start)))

@@ -27,17 +27,12 @@ ORDER = (
     *("eval", "predict", "generate", "translate", "score", "list"),
 )
 """Order of the verbs in the help; others come last."""
-NOTHING_TO_SAVE = "interrupted; nothing had to be saved"
-"""Message of an interrupted verb that reads and tokenises before it has anything to save."""
 OWN_TEXT = "to train on your own text write data=text data.path={}"
 """Hint of verbs that read training data."""
 
 
 class Command:
     """Any subcommand of `lmctl`."""
-
-    interrupted: ClassVar[str] = "interrupted"
-    """Message when a signal ends it while nothing has to be saved."""
 
     @property
     def name(self) -> str:
@@ -68,6 +63,8 @@ class Verb(Command, ABC, Generic[C]):
     """Suggested settings for a path given alone, with {} for the path."""
     results: ClassVar[str | None] = None
     """The key of its results file. A job of a sweep without a run directory writes it into its own."""
+    prints: ClassVar[bool] = True
+    """Whether standard output is for its result, and ends it when it fails. False: its results are files."""
     plans_grids: ClassVar[bool] = False
     """Whether the jobs of `-m` and `stages` are reported in one table by `run_grid` instead of being run one by one."""
 

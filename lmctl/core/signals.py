@@ -1,8 +1,10 @@
 """Signal handling: a stop signal ends a command at once, except where state must be saved first (training).
 
 Inside `saving` a signal only sets a flag: the run finishes its step, saves, and exits with code 75. Elsewhere it
-raises. The handlers are installed before torch is imported: of the signals sent at random moments to a young process, a
-third arrive during that import, and Python's default would end the process without a message.
+raises. The handlers are installed before anything large is imported: of the signals sent at random moments to a young
+process, a third arrive during the import of torch, and Python's default would end the process without a message.
+
+A command that lmctl started (a job of a sweep, a stage, a worker) ends with its parent, as if the terminal had hung up.
 """
 
 from __future__ import annotations
@@ -12,44 +14,95 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+from lmctl.core.child_process import PARENT
 from lmctl.core.errors import Exit
+from lmctl.core.terminal import tell_in_handler
 
 Result = TypeVar("Result")
+Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+ECHO_SECONDS = 0.5
+"""A scheduler may signal every process of a job, of which a launcher signals its workers once more: the same signal
+again within this time is the same wish."""
+WORDS = "interrupted; nothing had to be saved"
 
 _requested: signal.Signals | None = None
+_moment = 0.0
 _parent: int | None = None
 _saves = 0
 _ignores = False
-_words = ""
-_interrupted = False
+_words = WORDS
+_interrupted_by: str | None = None
 
 
 class Interrupted(KeyboardInterrupt):
     """Raised by a signal where nothing has to be saved."""
 
-    def __init__(self, words: str, name: str) -> None:
-        """`words` is the message, `name` the signal's name."""
+    def __init__(self, name: str, words: str = WORDS) -> None:
+        """`name` is the signal's name, `words` the message."""
         super().__init__(words)
         self.name = name
 
 
-def install(words: str = "interrupted; nothing had to be saved") -> None:
-    """Install handlers for the stop signals; they raise Interrupted(`words`) outside `saving`. Does nothing outside the
-    main thread, where Python does not allow it."""
-    global _requested, _parent, _saves, _ignores, _words, _interrupted
+def install() -> None:
+    """Install handlers for the stop signals; they raise Interrupted outside `saving`. Does nothing outside the main
+    thread, where Python does not allow it."""
+    global _requested, _parent, _saves, _ignores, _words, _interrupted_by
     if threading.current_thread() is not threading.main_thread():
         return
-    _requested, _parent, _saves, _ignores = None, os.getppid(), 0, False
-    _words, _interrupted = words, False
+    _requested, _saves, _ignores, _words, _interrupted_by = None, 0, False, WORDS, None
+    _parent = int(os.environ[PARENT]) if PARENT in os.environ else None
+    _set(_handle)
+    if _parent is not None:
+        _end_with_parent()
+
+
+@contextmanager
+def handled_by(handler: Handler) -> Iterator[None]:
+    """Context manager: `handler` gets the stop signals."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    _set(handler)
+    try:
+        yield
+    finally:
+        for number, one in before.items():
+            signal.signal(number, one)
+
+
+def _set(handler: Handler) -> None:
+    """Make `handler` the handler of the stop signals. `nohup` is respected: a hang-up that is ignored stays so, except
+    in a child of lmctl, which no terminal reaches."""
     for number in SIGNALS:
-        signal.signal(number, _handle)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN or is_child():
+            signal.signal(number, handler)
+
+
+def is_child() -> bool:
+    """Whether another lmctl process started this one."""
+    return _parent is not None
+
+
+def _end_with_parent() -> None:
+    """Have the system send SIGHUP when the parent process ends, also by SIGKILL (prctl(2), on Linux). Elsewhere only
+    `requested` notices."""
+    if sys.platform == "linux":
+        import ctypes
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGHUP)
+    if _parent_has_ended():  # before that
+        signal.raise_signal(signal.SIGHUP)
+
+
+def _parent_has_ended() -> bool:
+    return _parent is not None and os.getppid() != _parent
 
 
 @contextmanager
@@ -65,17 +118,18 @@ def saving() -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    global _requested, _interrupted
+    global _requested, _moment, _interrupted_by
     if _ignores:
         return
     if not _saves:
-        _interrupted = True
-        raise Interrupted(_words, signal.Signals(number).name)
-    if _requested is not None:
-        raise KeyboardInterrupt
-    _requested = signal.Signals(number)
-    if int(os.environ.get("RANK", "0")) == 0:
-        os.write(2, b"\nstopping as soon as everything is saved; a second signal ends it at once, saving nothing\n")
+        _interrupted_by = signal.Signals(number).name
+        raise Interrupted(_interrupted_by, _words)
+    if _requested is None:
+        _requested, _moment = signal.Signals(number), time.monotonic()
+        if int(os.environ.get("RANK", "0")) == 0:
+            tell_in_handler("stopping as soon as everything is saved; a second signal ends it at once, saving nothing")
+    elif number != signal.SIGHUP and not (number == _requested and time.monotonic() - _moment < ECHO_SECONDS):
+        raise KeyboardInterrupt  # nobody is in a hurry who hangs up
 
 
 def ignore() -> None:
@@ -84,19 +138,27 @@ def ignore() -> None:
     _ignores = True
 
 
-def interrupted() -> bool:
-    """Whether a signal interrupted the command: it is then the cause of the exit, whichever exception a library
+def exit_at_once(code: int) -> None:
+    """From now on a stop signal ends the process with `code`: all is done but the interpreter's own end, which takes a
+    second with torch, and joins threads that may be blocked."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os._exit(code)
+
+    _set(leave)
+
+
+def interrupted() -> Interrupted | None:
+    """The interruption by a signal, if there was one: it is then the cause of the exit, whichever exception a library
     raised."""
-    return _interrupted
+    return None if _interrupted_by is None else Interrupted(_interrupted_by, _words)
 
 
 def requested() -> str | None:
-    """Why the run should stop (the signal's name, or the launcher's death), or None."""
-    if _requested is not None:
-        return _requested.name
-    if _parent is not None and "LMCTL_LAUNCHED" in os.environ and os.getppid() != _parent:
-        return "the launcher's death"
-    return None
+    """Why the run should stop (the signal's name, or the parent's end), or None."""
+    if _parent_has_ended():
+        return "the end of the command that started it"
+    return None if _requested is None else _requested.name
 
 
 def in_thread(work: Callable[[], Result]) -> Result:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from lmctl.core.progress import duration
 from lmctl.cost.budget import Spending
 from lmctl.cost.estimate import Estimate
 from lmctl.cost.memory_tracker import ACTIVATIONS
-from lmctl.train.display import print_whole
+from lmctl.train.display import console, print_whole
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ def size(count: float) -> str:
 
 def print_one(estimate: Estimate, bandwidth_gbps: float) -> None:
     """Print everything about one run."""
-    console = Console(highlight=False, soft_wrap=True)
+    out = console()
     for line in head(estimate):
-        console.print(line, markup=False)
-    console.print(components(estimate))
+        out.print(line, markup=False)
+    out.print(components(estimate))
     for line in tail(estimate, bandwidth_gbps):
-        console.print(line, markup=False)
+        out.print(line, markup=False)
 
 
 def head(estimate: Estimate) -> Iterator[str]:
@@ -114,17 +113,17 @@ COLUMNS = ("parameters", "memory", "activations", "wire/step", "tokens/step", "s
 def print_grid(cells: Sequence[Cell]) -> None:
     """Print one row per cell, and the reasons of the illegal ones."""
     print_whole(_grid(cells, len(COLUMNS)), _grid(cells, 2))
-    console = Console(highlight=False, soft_wrap=True)
+    out = console()
     good = [cell.estimate for cell in cells if cell.estimate is not None]
     bad = [cell for cell in cells if cell.refusal is not None]
     tail = f"; {'this' if len(bad) == 1 else f'these {len(bad)}'} not, because" if bad else ""
-    console.print(f"{len(good)} of {len(cells)} legal{tail}", markup=False)
+    out.print(f"{len(good)} of {len(cells)} legal{tail}", markup=False)
     for cell in bad:
-        console.print(f"  {cell.name}: {cell.refusal}", markup=False)
+        out.print(f"  {cell.name}: {cell.refusal}", markup=False)
         if cell.refusal is not None and cell.refusal.hint:
-            console.print(f"    {cell.refusal.hint}", markup=False)
+            out.print(f"    {cell.refusal.hint}", markup=False)
     for line in dict.fromkeys(line for estimate in good for line in estimate.remarks):
-        console.print(f"note        {line}", markup=False)
+        out.print(f"note        {line}", markup=False)
 
 
 def _grid(cells: Sequence[Cell], columns: int) -> Table:

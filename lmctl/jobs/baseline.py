@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.groups import TrainConfig
 from lmctl.config.table import without
-from lmctl.core import signals
+from lmctl.core import child_process, signals
 from lmctl.core.command_words import command, literal, setting
 from lmctl.core.errors import LmctlError, Stopped
 from lmctl.core.paths import Paths
@@ -65,17 +64,19 @@ def _lock(folder: Path, again: str) -> AbstractContextManager[Any]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     with signals.saving():  # the student is saved: on a signal, print how to continue
         while True:
-            try:
-                return lock.acquire(timeout=1)
-            except Timeout:
-                if reason := signals.requested():
-                    raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}") from None
+            held = None
+            with suppress(Timeout):
+                held = lock.acquire(timeout=1)
+            if reason := signals.requested():
+                raise Stopped(f"{reason} while the control was waited for", f"go on with: {again}")
+            if held is not None:
+                return held
 
 
 def _command(job: Job, run: Paths) -> list[str]:
     """The command that trains it. The student's config has every option written out, so no --config-dir is needed."""
     own = [setting("run_dir", job.run_dir), setting("name", Path(job.run_dir).name), "resume=auto"]
-    return [sys.executable, "-m", "lmctl", "train", "--from", str(run.config), *job.overrides, *own]
+    return child_process.command("train", "--from", str(run.config), *job.overrides, *own)
 
 
 def _hash(cfg: DictConfig, run: Paths) -> str:

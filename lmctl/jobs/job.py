@@ -13,12 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
+from lmctl.core import child_process, signals
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import disk_error
 from lmctl.core.paths import Paths
 from lmctl.core.regular_files import open_to_append, read_bytes, read_json
 from lmctl.core.run_summary import RunSummary
-from lmctl.core.signals import SIGNALS
 
 POLL_SECONDS = 0.1
 """Polling interval for the end of a job."""
@@ -91,7 +91,7 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=None if live else subprocess.STDOUT,
-                env={**os.environ, **environment},
+                env={**os.environ, **child_process.environment(), **environment},
                 start_new_session=True,
             )
 
@@ -172,12 +172,8 @@ def forwarding_signals(running: Sequence[Job]) -> Iterator[list[int]]:
         for job in running:
             job.send(number)
 
-    handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
+    with signals.handled_by(pass_on):
         yield stops
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def run_alone(job: Job, command: Sequence[str], running: list[Job], stops: Sequence[int]) -> None:

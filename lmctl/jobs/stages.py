@@ -6,12 +6,12 @@ precedence, the stage's own settings. The same command resumes: finished stages 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmctl.config.overrides import Override, Overrides
+from lmctl.core import child_process
 from lmctl.core.command_words import command, setting
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import write_json
@@ -130,10 +130,8 @@ def verb_of(job: Job) -> str:
 
 
 def _command(job: Job, flags: Sequence[str]) -> list[str]:
-    return [
-        *(sys.executable, "-m", "lmctl", verb_of(job), *flags, *job.overrides),
-        *(setting("name", job.name), setting("run_dir", job.run_dir), "resume=auto"),
-    ]
+    own = [setting("name", job.name), setting("run_dir", job.run_dir), "resume=auto"]
+    return child_process.command(verb_of(job), *flags, *job.overrides, *own)
 
 
 def _record(jobs: Sequence[Job], words: Overrides, folder: Path) -> None:

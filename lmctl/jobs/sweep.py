@@ -11,7 +11,6 @@ import hashlib
 import math
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from omegaconf import DictConfig
 from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.verb import Verb
+from lmctl.core import child_process
 from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import path_of, write_json
@@ -102,14 +102,14 @@ class Sweep:
     def command(self, job: Job, hydras: Sequence[str] = ()) -> list[str]:
         """The command that starts `job`."""
         overrides = Overrides.typed(job.overrides)
-        words = [sys.executable, "-m", "lmctl", self.verb.name, *self.flags, *map(self._typed, overrides)]
+        words = [self.verb.name, *self.flags, *map(self._typed, overrides)]
         if self.verb.has_run_dir:
             words.append(setting("run_dir", job.run_dir))
             words += [] if "name" in overrides else [setting("name", job.name)]
             words += [] if "resume" in overrides else ["resume=auto"]
         elif self.verb.results is not None and self.verb.results not in overrides:
             words.append(setting(self.verb.results, str(job.results)))  # so that the table can show its metrics
-        return [*words, *hydras]
+        return child_process.command(*words, *hydras)
 
     def _typed(self, override: Override) -> str:
         """An override of a job as typed without -m, where literal text has no quotes."""
@@ -149,7 +149,7 @@ class Sweep:
                         time.sleep(POLL_SECONDS)
         finally:
             for job in running:  # only after an exception in this function
-                job.send(signal.SIGKILL)
+                job.send(signal.SIGTERM)
         self._record(folder)
         return bool(stops)
 

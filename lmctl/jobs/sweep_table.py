@@ -6,13 +6,12 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lmctl.core.run_summary import RunSummary
 from lmctl.jobs.job import Job
-from lmctl.train.display import print_whole
+from lmctl.train.display import console, print_whole
 
 SEED = "seed="
 MOST_FIGURES = 6
@@ -27,7 +26,7 @@ def print_table(jobs: Sequence[Job]) -> None:
     else:
         print_whole(_table(jobs, metrics=True), _table(jobs, metrics=False))
     for line in [*_errors(jobs), *over_seeds(jobs)]:
-        Console(highlight=False, soft_wrap=True).print(Text(line))
+        console().print(Text(line))
 
 
 def _errors(jobs: Sequence[Job]) -> list[str]:

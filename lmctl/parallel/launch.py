@@ -16,9 +16,9 @@ from types import FrameType
 
 import psutil
 
+from lmctl.core import child_process, signals
 from lmctl.core.command_words import setting
 from lmctl.core.errors import Exit, LmctlError
-from lmctl.core.signals import SIGNALS
 
 
 class WorkersFailed(LmctlError):
@@ -41,7 +41,7 @@ def is_worker() -> bool:
 
 def is_launched() -> bool:
     """Whether lmctl's own launcher started this process."""
-    return "LMCTL_LAUNCHED" in os.environ
+    return signals.is_child() and "LOCAL_RANK" in os.environ
 
 
 def others() -> bool:
@@ -64,7 +64,6 @@ def launch(processes: int, name: str | None, words: Sequence[str] = ()) -> None:
     arguments = [word for word in sys.argv[1:] if word.partition("=")[0] not in keys] + list(words)
     if name and not any(word.startswith("name=") for word in arguments):  # a default name has the time: share it
         arguments.append(setting("name", name))
-    os.environ["LMCTL_LAUNCHED"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
         min_nodes=1,
@@ -76,19 +75,22 @@ def launch(processes: int, name: str | None, words: Sequence[str] = ()) -> None:
         max_restarts=0,
         monitor_interval=0.1,
         # After any other signal torch kills workers within 30 seconds; these are forwarded, and saving may take longer.
-        signals_to_handle="SIGHUP,SIGQUIT",
+        signals_to_handle="SIGQUIT",
     )
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a failed worker prints its own error
-    for number in SIGNALS:
-        signal.signal(number, _pass_on)
+    python, *words = child_process.command(*arguments)
     try:
-        elastic_launch(config, sys.executable)("-m", "lmctl", *arguments)
+        with child_process.in_environment(), signals.handled_by(_pass_on):
+            elastic_launch(config, python)(*words)
     except ChildFailedError as error:
         raise WorkersFailed([failure.exitcode for failure in error.failures.values()]) from None
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    for child in psutil.Process().children():
+    children = psutil.Process().children()
+    if not children:  # none has been started yet
+        raise signals.Interrupted(signal.Signals(number).name)
+    for child in children:
         with suppress(psutil.NoSuchProcess):
             child.send_signal(number)

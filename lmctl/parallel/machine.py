@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lmctl.parallel.launch import is_launched
 from lmctl.parallel.processes import Processes
 
 
@@ -43,7 +44,7 @@ def describe_machine(machine: dict[str, Any]) -> str:
 
 def launcher() -> str:
     """The launcher of this process, from environment variables."""
-    if "LMCTL_LAUNCHED" in os.environ:
+    if is_launched():
         return "lmctl"
     if any(name.startswith("ACCELERATE_") and name != "ACCELERATE_TORCH_DEVICE" for name in os.environ):
         return "accelerate launch"

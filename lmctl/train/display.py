@@ -6,18 +6,20 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 
 from lmctl.core import progress
 from lmctl.core.progress import duration
+from lmctl.core.terminal import printable
 
 PLAIN_SECONDS = 10.0
 """Without a terminal, the minimum interval between progress lines."""
@@ -27,11 +29,24 @@ WIDEST = 100_000
 """Console width for tables that must not wrap."""
 
 
+class _Console(Console):
+    """A console of rich on which text is `printable`, wherever it stands; rich removes only BEL of it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def console(stderr: bool = False, quiet: bool = False, soft_wrap: bool = True) -> Console:
+    """A console for text, lines of any length (`soft_wrap`) and tables, on standard output or standard error."""
+    return _Console(stderr=stderr, highlight=False, soft_wrap=soft_wrap, quiet=quiet)
+
+
 class Display:
     """Prints progress to standard error; standard output is for results."""
 
     def __init__(self, silent: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=silent)
+        self.console = console(stderr=True, quiet=silent)
         self._bar: Progress | None = None
         self._task: Any = None
         self._spoke = 0.0
@@ -169,8 +184,8 @@ def quiet_libraries() -> None:
 def print_whole(whole: Table, short: Table) -> None:
     """Print a table without wrapping: files and pipes get `whole`, with lines of any length; a terminal that is too
     narrow for it gets `short`."""
-    console = Console(highlight=False)
-    natural = console.measure(whole, options=console.options.update(max_width=WIDEST)).maximum
-    if natural > console.width and not console.is_terminal:
-        console.width = natural
-    console.print(whole if natural <= console.width else short)
+    out = console(soft_wrap=False)
+    natural = out.measure(whole, options=out.options.update(max_width=WIDEST)).maximum
+    if natural > out.width and not out.is_terminal:
+        out.width = natural
+    out.print(whole if natural <= out.width else short)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +27,17 @@ EARLY = 0.1
 
 def where(paths: Paths) -> str:
     """Path of the plot, or how to get one, as the end of a sentence."""
-    return f"curve: {paths.plot}" if is_installed(LIBRARY) else f"no curve was drawn: {install(LIBRARY)}"
+    if not is_installed(LIBRARY):
+        return f"no curve was drawn: {install(LIBRARY)}"
+    return f"curve: {paths.plot}" if paths.plot.is_file() else "no curve was drawn"
 
 
 class Plotter:
-    """Draws the plot during a run. An error while drawing never ends a run."""
+    """Draws the plot during a run. An error while drawing never ends a run; it is said once."""
 
-    def __init__(self, paths: Paths) -> None:
-        self.paths = paths
+    def __init__(self, paths: Paths, say: Callable[[str], None]) -> None:
+        self.paths, self._say = paths, say
+        self._failed = not is_installed(LIBRARY)
         self._next = time.monotonic() + LEAST_SECONDS
 
     def draw_if_due(self, baseline: dict[str, float]) -> None:
@@ -48,8 +50,11 @@ class Plotter:
         began = time.monotonic()
         try:
             plot_losses(self.paths, baseline)
-        except Exception:  # fonts, back ends, a full disk: no such error may end the training
-            self._next = float("inf")
+        except Exception as error:  # fonts, back ends, a full disk, a damaged line: none may end the training
+            if not self._failed:
+                why = (str(error).splitlines() or [""])[0]
+                self._say(f"warning: the curve cannot be drawn ({type(error).__name__}: {why}); the run is unaffected")
+            self._failed, self._next = True, float("inf")
             return
         now = time.monotonic()
         self._next = now + max(LEAST_SECONDS, DRAWING * (now - began))
@@ -79,8 +84,11 @@ def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
         figure.tight_layout()
         paths.plot.parent.mkdir(exist_ok=True)
         partial = paths.plot.with_name(f".{paths.plot.name}")
-        figure.savefig(partial, dpi=110, metadata={"Software": None}, format="png")
-        os.replace(partial, Path(paths.plot))
+        try:
+            figure.savefig(partial, dpi=110, metadata={"Software": None}, format="png")
+            os.replace(partial, paths.plot)
+        finally:
+            partial.unlink(missing_ok=True)
     finally:
         plt.close(figure)
 

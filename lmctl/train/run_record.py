@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from lmctl.core.files import disk_error, write_json, write_text
 from lmctl.core.paths import Paths
 from lmctl.core.regular_files import refuse_links
 from lmctl.core.run_summary import RunSummary
+from lmctl.core.signals import is_child
+from lmctl.core.terminal import tell
 from lmctl.train.metrics_file import MetricsFile
 
 if TYPE_CHECKING:
@@ -32,14 +35,24 @@ OURS = (".lock", "log.txt")
 """Files that may be in a run directory before the run: its lock, and a sweep's log of the job."""
 
 
+PATIENCE_SECONDS = 30.0
+"""How long a job waits for the lock of the same job of before, which saves because its sweep was killed."""
+
+
 def claim(paths: Paths) -> FileLock:
-    """Create and lock the run directory, for as long as this process lives. ConfigError if lmctl's files in it lead
-    elsewhere."""
+    """Create and lock the run directory, for as long as this process lives. ConfigError if another process has it, or
+    if lmctl's files in it lead elsewhere."""
     try:
         paths.root.mkdir(parents=True, exist_ok=True)
         refuse_links(paths)
         lock = FileLock(paths.lock)
-        lock.acquire(timeout=0)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not is_child():
+                raise
+            tell(f"{paths.root}: another run is writing there; waiting up to {PATIENCE_SECONDS:.0f} s for its end")
+            lock.acquire(timeout=PATIENCE_SECONDS)
     except Timeout:
         raise ConfigError(
             f"run_dir={paths.root}: another run is writing there now", "wait for it, or choose another name=..."
@@ -64,6 +77,17 @@ def release_unused(paths: Paths, lock: FileLock, made: Sequence[Path]) -> None:
     except OSError:  # for example because another run uses the directory by now
         pass
     lock.release()
+
+
+@contextmanager
+def locked(paths: Paths) -> Iterator[None]:
+    """Context manager: `claim` a directory, which is removed at the end if nothing was written into it."""
+    made = missing_folders(paths.root)
+    lock = claim(paths)
+    try:
+        yield
+    finally:
+        release_unused(paths, lock, made)
 
 
 def refuse_existing(paths: Paths) -> None:

@@ -49,7 +49,7 @@ class Session:
             lambda bad: any(self.processes.sum([bad])),
         )
         self.validator = Validator(trainer)
-        self.plotter = Plotter(paths)
+        self.plotter = Plotter(paths, display.say)
         self.machine = machine(self.processes)
         self.began = False
         self.precision: dict[str, Any] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -25,6 +24,7 @@ from lmctl.core.files import write_text
 from lmctl.core.paths import Paths, run_of
 from lmctl.core.regular_files import refuse_links
 from lmctl.core.run_summary import RunSummary
+from lmctl.core.terminal import tell
 from lmctl.precision.base import Precision
 
 MODEL = "model"
@@ -270,4 +270,4 @@ def _say_if_older(run: Paths, folder: Path, asked: str) -> None:
 def say(line: str) -> None:
     """Say it once, in one of several processes."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        tell(line)

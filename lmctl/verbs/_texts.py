@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from lmctl.config.groups import PrepareConfig
-from lmctl.config.verb import NOTHING_TO_SAVE, OWN_TEXT, Verb
+from lmctl.config.verb import OWN_TEXT, Verb
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,7 +18,6 @@ P = TypeVar("P", bound=PrepareConfig)
 class TextVerb(Verb[P]):
     """A verb that starts from a tokenizer and token stores."""
 
-    interrupted = NOTHING_TO_SAVE
     alone = OWN_TEXT
 
     def read(self, cfg: DictConfig) -> P:

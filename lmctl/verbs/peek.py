@@ -42,19 +42,19 @@ class Peek(TextVerb[PeekConfig]):
         if (error := together([*model.check_length(config.batch.seq_len), *mix.check_model(model)])) is not None:
             raise error
 
-        from rich.console import Console
+        from lmctl.train.display import console
 
         prepared = self.prepared(config)
-        console = Console(highlight=False, soft_wrap=True)
+        out = console()
         for name, size, rows in first_rows(config, prepared):
             if config.format == "text":
-                console.print(_title(config, name, size), markup=False)
+                out.print(_title(config, name, size), markup=False)
             for row in rows:
                 if config.format == "json":
                     place = {"task": name, "split": config.split, "epoch": config.epoch, "row": row.number, "of": size}
                     emit(place | _record(row.batch, row.original, config.mix.tasks[name], prepared))
                 else:
-                    _print(console, row, prepared)
+                    _print(out, row, prepared)
 
 
 class PeekRow(NamedTuple):
@@ -92,15 +92,15 @@ def _title(config: PeekConfig, name: str, size: int) -> str:
     return f"{name}, {config.split}: {size:,} rows in {block}epoch {config.epoch}"
 
 
-def _print(console: Console, row: PeekRow, prepared: Prepared) -> None:
+def _print(out: Console, row: PeekRow, prepared: Prepared) -> None:
     """Print a row and, if it is augmented, the row without augmentation."""
-    console.print(f"\nrow {row.number}, {row.batch.tokens} tokens{_labels(row.batch, prepared)}", markup=False)
+    out.print(f"\nrow {row.number}, {row.batch.tokens} tokens{_labels(row.batch, prepared)}", markup=False)
     for line in lines(row.batch, prepared):
-        console.print(line)
+        out.print(line)
     if not _same(row.batch, row.original):
-        console.print("without augmentation:", style="dim")
+        out.print("without augmentation:", style="dim")
         for line in lines(row.original, prepared):
-            console.print(line, style="dim")
+            out.print(line, style="dim")
 
 
 def _record(batch: Batch, original: Batch, task: Task, prepared: Prepared) -> dict[str, Any]:

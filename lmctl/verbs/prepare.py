@@ -23,6 +23,7 @@ class Prepare(TextVerb[PrepareConfig]):
         "data.path", "tokenizer", "tokenizer.vocab_size", "mix", "batch.seq_len", "cache_dir",
     )  # fmt: skip
     schema = PrepareConfig
+    prints = False
 
     def run(self, config: PrepareConfig) -> None:
         """Train the tokenizer and build the token cache that `lmctl train` with the same data, mix and tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.config.groups import TrainConfig
-from lmctl.config.verb import NOTHING_TO_SAVE, OWN_TEXT, Verb
+from lmctl.config.verb import OWN_TEXT, Verb
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,7 +25,7 @@ class Train(Verb["Training"]):
         "name", "init_from",
     )  # fmt: skip
     schema = TrainConfig
-    interrupted = NOTHING_TO_SAVE
+    prints = False
     alone: ClassVar[str | None] = OWN_TEXT
 
     def read(self, cfg: DictConfig) -> Training:

@@ -68,7 +68,7 @@ def test_training_a_tokenizer_can_be_interrupted(long, verb, number):
 
 
 def test_a_signal_interrupts_unless_there_is_something_to_save(handlers):
-    signals.install("nothing")
+    signals.install()
     with pytest.raises(signals.Interrupted, match="nothing") as caught:
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.name == "SIGTERM"
@@ -83,7 +83,7 @@ def test_work_apart_answers_raises_and_is_left(handlers):
     assert signals.in_thread(lambda: threading.current_thread() is not threading.main_thread())
     with pytest.raises(ZeroDivisionError):
         signals.in_thread(lambda: 1 // 0)
-    signals.install("nothing")
+    signals.install()
     over = threading.Event()
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
     with pytest.raises(signals.Interrupted):

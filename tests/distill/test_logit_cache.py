@@ -192,7 +192,7 @@ def test_an_interrupted_teacher_leaves_nothing_and_finished_maskings_stay(tmp_pa
 
     def interrupted(batch):
         asked.append(batch)
-        raise signals.Interrupted("", "SIGTERM")
+        raise signals.Interrupted("SIGTERM")
 
     with pytest.raises(Stopped, match="SIGTERM"):
         keep(tmp_path, some, masking=1, answer=interrupted)

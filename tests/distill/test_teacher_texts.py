@@ -86,7 +86,7 @@ def test_an_interrupted_teacher_goes_on_where_it_was(tmp_path, translator, monke
 
     def load_once():
         if said:  # the second block
-            raise signals.Interrupted("", "SIGTERM")
+            raise signals.Interrupted("SIGTERM")
         return translator
 
     with pytest.raises(Stopped, match="SIGTERM while the teacher was writing; 2 rows are kept"):

@@ -56,7 +56,7 @@ def session(folder: Path, plan: Plan, prepared: Prepared, resume: bool = False) 
         found = read(next(Checkpoints(paths.checkpoints, 2).sound(print)))
         trainer.load(found.weights, found.state, found.of_rank(0))
     made = Session(trainer, paths, Ears(), Identity({}, {}, 1), config)
-    made.plotter = Unseen(paths)
+    made.plotter = Unseen(paths, made.display.say)
     return made
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lmctl.cli.main import main
 from lmctl.config.overrides import Overrides
 from lmctl.config.verb import verb
+from lmctl.core import child_process
 from lmctl.core.errors import ConfigError
 from lmctl.jobs.job import Job, Slots
 from lmctl.jobs.sweep import Sweep, job_names, sweep_dir
@@ -50,8 +51,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     def command(self: Sweep, job: Job, hydras: Sequence[str]) -> list[str]:
         words = real(self, job, hydras)
-        assert words[:4] == [sys.executable, "-m", "lmctl", "train"]
-        return [sys.executable, "-c", JOB, *words[4:]]
+        assert words[:5] == child_process.command("train")
+        return [sys.executable, "-c", JOB, *words[5:]]
 
     monkeypatch.setattr(Sweep, "command", command)
     monkeypatch.chdir(tmp_path)
@@ -195,7 +196,7 @@ def test_jobs_resume_in_a_directory_of_their_own(monkeypatch: pytest.MonkeyPatch
         Job("seed=1", ["seed=1"], "runs/s/seed=1")
     )
     own = ["seed=1", 'run_dir="runs/s/seed=1"', 'name="seed=1"', "resume=auto"]
-    assert words[3:] == ["train", "--config-dir", "c", *own]
+    assert words[4:] == ["train", "--config-dir", "c", *own]
 
 
 def test_threads_are_shared_and_gpus_may_be_too_few(monkeypatch: pytest.MonkeyPatch):

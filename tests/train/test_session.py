@@ -251,7 +251,12 @@ def test_a_plot_is_drawn_of_a_stopped_run_and_none_is_needed(tmp_path, monkeypat
         raise RuntimeError("no fonts here")
 
     monkeypatch.setattr("lmctl.train.loss_plot.plot_losses", broken)
-    assert session(tmp_path / "two", small(3), prepared()).run()["status"] == "completed"
+    run = session(tmp_path / "two", small(3), prepared())
+    assert run.run()["status"] == "completed"
+    assert isinstance(run.display, Ears)
+    assert [line for line in run.display.heard if "curve" in line] == [
+        "warning: the curve cannot be drawn (RuntimeError: no fonts here); the run is unaffected"
+    ]
 
 
 def test_the_record_says_what_it_ran_on(tmp_path):
