@@ -111,6 +111,10 @@ def _machine_error(error: BaseException) -> LmctlError | None:
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     ):
         return OutOfMemory(f"out of memory: {text}", "use a smaller batch.micro (same result) or batch.seq_len")
+    if isinstance(error, RuntimeError) and ("gloo" in str(error) or names & {"DistBackendError", "DistNetworkError"}):
+        return LmctlError(
+            "another process of this run has ended, and this one cannot go on alone", "its message says why"
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskError(f"no space left on the disk: {error.filename or text}", "free some space and run it again")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -221,6 +221,7 @@ class OutOfMemoryError(RuntimeError):
         (DataError("a.txt:3: bad row", "repair it"), 3, "error: a.txt:3: bad row\n  repair it\n"),
         (Diverged("loss is nan"), 4, "error: loss is nan\n"),
         (Stopped("stopped by SIGTERM", "go on"), 75, "stopped: stopped by SIGTERM\n  go on\n"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"), 1, "error: another process of this run has ended, and this one cannot go on alone\n  its message says why\n"),
         (OutOfMemoryError("CUDA out of memory"), 5, "error: out of memory: CUDA out of memory\n  use a smaller batch.micro (same result) or batch.seq_len\n"),
         (MemoryError(), 5, "error: out of memory: MemoryError\n  use a smaller batch.micro (same result) or batch.seq_len\n"),
         (OSError(errno.ENOSPC, "No space", "x"), 6, "error: no space left on the disk: x\n  free some space and run it again\n"),
