@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeAlias
 
 from lmctl.core.errors import DataError
 from lmctl.core.files import nearest_place
@@ -18,6 +19,35 @@ TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".raw", ".tokens")
 """Suffixes of text files in a folder, also followed by .gz or .zst; a file or pattern may have any name."""
 
 COMPRESSED_SUFFIXES = (".gz", ".zst")
+
+
+FileStates: TypeAlias = "tuple[tuple[Path, tuple[int, ...] | None], ...]"
+"""Device, inode, size, modification and change time of files; None for one that is not there."""
+
+
+def states(files: Iterable[Path]) -> FileStates:
+    """How files stand now; another value whenever one of them was written or replaced."""
+    return tuple((file, _state(file)) for file in files)
+
+
+def _state(file: Path) -> tuple[int, ...] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def check_unchanged(before: FileStates, now: FileStates) -> None:
+    """DataError that names a file which was written, replaced, added or removed between two states."""
+    if before == now:
+        return
+    known, there = dict(before), dict(now)
+    changed = next((file for file in {**known, **there} if known.get(file) != there.get(file)), None)
+    raise DataError(
+        f"{changed or 'the order of the files'} changed while it was read, so nothing of it was kept",
+        "run the same command again once nothing writes there; or give a copy",
+    )
 
 
 class BadFile(DataError):

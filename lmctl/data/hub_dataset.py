@@ -46,10 +46,12 @@ class Saved:
         part = self.parts[split]
         return part.to_iterable_dataset(num_shards=max(1, min(len(part), len(part.cache_files))))
 
+    def files(self, split: str) -> list[Path]:
+        """The files that its rows are read from; [] if they cannot change."""
+        return [Path(file["filename"]) for file in self.parts[split].cache_files]
+
     def identity(self, split: str) -> dict[str, Any]:
-        part = self.parts[split]
-        files = [Path(file["filename"]) for file in part.cache_files]
-        return {"files": fingerprint(files), "features": part.features.to_dict()}
+        return {"files": fingerprint(self.files(split)), "features": self.parts[split].features.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -91,19 +93,27 @@ class Built:
         differs = any(getattr(config, f.name) != getattr(usual, f.name) for f in fields(config) if f.name not in own)
         if differs or config.sep not in (",", "\t"):
             return None
-        return list(map(Path, config.data_files[split]))
+        return self._data(split)
 
     def identity(self, split: str) -> dict[str, Any]:
         if self.commit is not None:
             return {"commit": self.commit, "config": self.builder.config.name}
-        files = list(map(Path, self.builder.config.data_files[split]))
-        cards = [card for name in CARDS if (card := Path(self.builder.base_path, name)).is_file()]
-        suffixes = sorted({suffix(file) for file in files})
+        suffixes = sorted({suffix(file) for file in self._data(split)})
         return {
             "format": [self.builder.name, suffixes],
-            "files": fingerprint(files),
-            "cards": fingerprint(cards),
+            "files": fingerprint(self._data(split)),
+            "cards": fingerprint(self._cards()),
         }
+
+    def files(self, split: str) -> list[Path]:
+        """As `Saved.files`."""
+        return [] if self.commit is not None else [*self._data(split), *self._cards()]
+
+    def _data(self, split: str) -> list[Path]:
+        return list(map(Path, self.builder.config.data_files[split]))
+
+    def _cards(self) -> list[Path]:
+        return [card for name in CARDS if (card := Path(self.builder.base_path, name)).is_file()]
 
 
 PLACED = "\x1fplaced"

@@ -14,7 +14,7 @@ from lmctl.core.errors import DataError
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.data.document_layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
-from lmctl.data.files import BadFile, Found, all_bad, check_lasting, counted, find, kind_of
+from lmctl.data.files import BadFile, FileStates, Found, all_bad, check_lasting, counted, find, kind_of, states
 from lmctl.data.reading import fingerprint, problem
 from lmctl.data.split import Partition, by_content, by_text, check_share
 
@@ -192,6 +192,10 @@ class TextFiles(Source):
             "files": self._corpus.fingerprint(),
             "valid": self.valid_share if valid is None else valid.fingerprint(),
         }
+
+    def state(self) -> FileStates:
+        valid = self._valid_corpus
+        return states(self._corpus.found.files + (valid.found.files if valid else []))
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of one split; DataError if a file is not readable text or too little is left."""
