@@ -12,7 +12,7 @@ from lmctl.core.component import Component
 if TYPE_CHECKING:
     from lmctl.core.batch import Kind, Row, Split
     from lmctl.core.counter_rng import CounterRng
-    from lmctl.data.files import FileStates
+    from lmctl.data.file_status import FileStates
 
 StreamPlace: TypeAlias = "dict[str, Any]"
 """A position in a source's stream, as JSON: all that is needed to seek to it."""

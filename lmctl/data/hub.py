@@ -14,7 +14,7 @@ from lmctl.core.paths import Place
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.base import Block, StreamPlace
 from lmctl.data.columns import Columns
-from lmctl.data.files import FileStates, states
+from lmctl.data.file_status import FileStates, states
 from lmctl.data.hub_dataset import PLACED, Built, Saved, explained, find, tables
 from lmctl.data.hub_stream import BlockReader, Records
 from lmctl.data.records import BadRow, NoColumn, Record, outermost, value_of

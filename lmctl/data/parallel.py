@@ -18,7 +18,7 @@ from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
-from lmctl.data.files import FileStates, states
+from lmctl.data.file_status import FileStates, states
 from lmctl.data.reading import aligned_lines, fingerprint, lines, text_files
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share

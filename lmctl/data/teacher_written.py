@@ -10,7 +10,8 @@ from typing import Any
 
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.data.base import Source
-from lmctl.data.files import FileStates, states, unreadable
+from lmctl.data.file_status import FileStates, states
+from lmctl.data.files import unreadable
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from lmctl.core.errors import DataError
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.data.document_layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
-from lmctl.data.files import BadFile, FileStates, Found, all_bad, check_lasting, counted, find, kind_of, states
+from lmctl.data.file_status import FileStates, check_lasting, states
+from lmctl.data.files import BadFile, Found, all_bad, counted, find, kind_of
 from lmctl.data.reading import fingerprint, problem
 from lmctl.data.split import Partition, by_content, by_text, check_share
 

@@ -19,7 +19,7 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.core.signals import Interrupted
 from lmctl.data.base import Source
-from lmctl.data.files import check_unchanged
+from lmctl.data.file_status import check_unchanged
 from lmctl.data.teacher_written import Written
 from lmctl.distill.teacher import fingerprint
 from lmctl.distill.texts import TeacherTexts

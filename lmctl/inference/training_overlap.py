@@ -22,7 +22,7 @@ from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
 from lmctl.core.paths import IsPlace, Paths, run_of
 from lmctl.data.base import Source
-from lmctl.data.files import FileStates
+from lmctl.data.file_status import FileStates
 from lmctl.inference.trained_on import own_tasks
 
 

@@ -19,7 +19,7 @@ from lmctl.core.token_store import FORMAT, TokenStore, add_labels, write_store
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.data.base import Source
 from lmctl.data.columns import Columns
-from lmctl.data.files import FileStates, check_unchanged
+from lmctl.data.file_status import FileStates, check_unchanged
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.base import Objective
 from lmctl.objective.pairs import no_pairs
