@@ -62,13 +62,13 @@ class TextCorpus:
         if on_bad_file == "skip":
             found = _readable(found, path)
         elif found.bad:
-            raise _all_bad(found, found.files)
+            raise _all_bad(found, found.files, found.bad[0])
         files = found.files
         check_lasting(files)
         try:
             heads = sample(files)
         except BadFile as error:
-            raise _all_bad(found, files) from error
+            raise _all_bad(found, files, error) from error
         chosen = next((name for name in LAYOUTS if name == layout), None) or detect_layout(files, heads)
         line_is: LineIs = "sentence"
         if sentences != "line":
@@ -87,7 +87,7 @@ class TextCorpus:
                     tally.add(document)
                     yield document
             except BadFile as error:
-                raise _all_bad(self.found, self.found.files[place:]) from error
+                raise _all_bad(self.found, self.found.files[place + 1 :], error) from error
             tally.empty += tally.documents == before
         self.tally = tally
 
@@ -135,9 +135,11 @@ def _readable(found: Found, path: str) -> Found:
     return Found(files, bad, found.left_out + Counter(error.kind for error in bad))
 
 
-def _all_bad(found: Found, files: list[Path]) -> DataError:
-    """One error for all unreadable files of `found`; `files` are those not read yet."""
+def _all_bad(found: Found, files: list[Path], first: BadFile) -> DataError:
+    """One error for all unreadable files of `found`: `first` was met first, and `files` have not been read yet."""
     bad = [*found.bad, *filter(None, map(problem, files))]
+    if str(first) not in map(str, bad):
+        bad.insert(0, first)
     if len(found.files) + len(found.bad) == 1:
         return bad[0]
     return all_bad(bad, len(found.files) + len(found.bad), SKIP)
