@@ -6,6 +6,7 @@ itself.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ from typing import Any
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.files import is_local_path, nearest_place, path_of
 from lmctl.core.suggest import did_you_mean
+from lmctl.data.file_status import not_plain
+from lmctl.data.hub_places import CARDS, check_cards, check_inside, check_plain, outside
 from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, Record
 from lmctl.data.table import Table, suffix
 
-CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
-"""Files of a folder that may describe its columns."""
+_LONGEST_WORDS = 300
+"""Longest line in characters that is shown of the library's errors."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
         return _on_hub(path, config, revision)
     if not place.exists():
         raise DataError(f"{path} does not exist", nearest_place(place))
+    if kind := not_plain(place):
+        raise DataError(f"{path} is {kind}, and a dataset is read from files")
     if revision is not None:
         raise ConfigError(f"data.revision={revision} is a version of a dataset on the hub, and {path} is here")
     if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
@@ -149,8 +154,15 @@ def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
         return _saved(place, path)
     where, files = (place, None) if place.is_dir() else (place.parent, place.name)
     # An empty cache: results of earlier load_dataset calls would change the types of columns.
+    where = where.resolve()
+    with explained(f"data.path={path} cannot be loaded"):
+        check_cards(path, where)
     with TemporaryDirectory() as empty:
-        return Built(_builder(str(where.resolve()), path, config, data_files=files, cache_dir=empty), None)
+        builder = _builder(str(where), path, config, data_files=files, cache_dir=empty)
+    for some in (builder.config.data_files or {}).values():
+        check_inside(path, where, map(str, some))
+        check_plain(path, map(Path, some))
+    return Built(builder, None)
 
 
 def _saved(place: Path, path: str) -> Saved:
@@ -159,6 +171,8 @@ def _saved(place: Path, path: str) -> Saved:
     with explained(f"{path} cannot be read"):
         found = load_from_disk(str(place), keep_in_memory=False)
         parts = dict(found) if isinstance(found, DatasetDict) else {"train": found}
+        for part in parts.values():
+            check_inside(path, Path(os.path.abspath(place)), [file["filename"] for file in part.cache_files])
         return Saved({str(split): part.with_format(None) for split, part in parts.items()})
 
 
@@ -170,6 +184,10 @@ def _on_hub(path: str, config: str | None, revision: str | None) -> Built:
             f"data.revision={revision} is not what was downloaded of {path} before, which is {builder.hash}",
             "without HF_HUB_OFFLINE it is fetched; or data.revision=null",
         )
+    for some in (builder.config.data_files or {}).values():
+        for file in map(str, some):
+            if not file.startswith("hf://datasets/") or ".." in file.split("/") or "::" in file:
+                raise outside(path, file)
     return Built(builder, builder.hash)
 
 
@@ -246,7 +264,8 @@ def _first_line(error: BaseException) -> str:
     """The most informative line: the library wraps the cause in general errors."""
     while type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= _LONGEST_WORDS else f"{line[:_LONGEST_WORDS]}..."
 
 
 def _be_quiet() -> None:
