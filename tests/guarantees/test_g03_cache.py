@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command import write_documents
+from cached_text import figures, flip, text_mix
 from small import documents, store, vocabulary
 
 import lmctl.train.prepare
@@ -24,24 +24,12 @@ from lmctl.core.batch import Batch
 from lmctl.core.cache import cached, found
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, DiskError
-from lmctl.data.table import Table
-from lmctl.data.text import TextFiles
 from lmctl.distill.logit_cache import KIND, Masking, build, find, identity
-from lmctl.mix.mix import Mix, Task
+from lmctl.mix.mix import Mix
 from lmctl.objective.base import Material
-from lmctl.objective.classify import Classify
-from lmctl.objective.mlm import MaskedLM
 from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.tokenizer.char import Char
-from lmctl.train.prepare import Prepared, prepare
-
-
-def flip(path: Path, at: int = -1) -> None:
-    """Another bit in a byte, and the time of modification as it was."""
-    before, content = path.stat(), bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+from lmctl.train.prepare import prepare
 
 
 def replaced(path: Path, by: Callable[[Path], object]) -> None:
@@ -160,24 +148,6 @@ def test_g03_a_damaged_entry_where_nothing_can_be_written_is_refused_in_words(tm
     monkeypatch.setattr("lmctl.core.cache.set_aside", refused)
     with pytest.raises(DiskError, match=r"cannot use the cache .*: Permission denied"):
         cached(tmp_path, "kind", {}, lambda folder: None, Path, print)
-
-
-def text_mix(folder: Path) -> Mix:
-    """A task with running text, and one with labels."""
-    folder.mkdir(exist_ok=True)
-    documents = write_documents(folder / "text.txt")
-    rows = "\n".join(f"{number % 3},a row about {number}" for number in range(40))
-    (folder / "rows.csv").write_text(f"label,text\n{rows}\n")
-    table = Table(str(folder / "rows.csv"), label="label")
-    return Mix({"text": Task(MaskedLM(), TextFiles(str(documents))), "rows": Task(Classify(), table)})
-
-
-def figures(prepared: Prepared) -> Any:
-    """All that a run computes with."""
-    stores = [store for corpus in prepared.corpora.values() for store in (corpus.train, corpus.valid)]
-    arrays = [[store.tokens, store.sentences, store.documents, store.histogram, store.labels] for store in stores]
-    rest = [(store.characters, store.label_names) for store in stores]
-    return [[None if a is None else a.tolist() for a in some] for some in arrays], rest, prepared.fingerprints
 
 
 @pytest.fixture(scope="module")
