@@ -3,6 +3,7 @@
     python scripts/fuzz.py all                       # 20,000 inputs for every reader
     python scripts/fuzz.py csv jsonl --inputs 500 --seed 7
     python scripts/fuzz.py csv --only 123            # input 123 again, with its traceback
+    python scripts/fuzz.py csv --atheris             # inputs guided by coverage, one reader (pip install atheris)
 
 Everything happens in this process, and nothing is trained. A line per reader says how many inputs were read, and how
 many refused by which exit code. An exception without words, an answer that is wrong in itself (a text that cannot be
@@ -41,7 +42,7 @@ for name, value in {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "
 READERS = {
     "nbest": "lists", "pairs": "lists", "lines": "lists",
     "csv": "tables", "tsv": "tables", "jsonl": "tables", "parquet": "tables", "rows": "tables",
-    "text": "texts", "parallel": "texts",
+    "text": "texts", "parallel": "texts", "cache": "entries",
     "files": "models", "prompts": "models", "models": "models",
     "configs": "words", "help": "words", "words": "words",
 }  # fmt: skip
@@ -82,7 +83,10 @@ def main() -> int:
     options.add_argument("--only", type=int, help="try this input alone, and show the traceback")
     options.add_argument("--limit", type=float, default=60.0, help="seconds that one input may take")
     options.add_argument("--progress", type=int, default=0, help="a line on standard error after so many inputs")
+    options.add_argument("--atheris", action="store_true", help="let atheris choose the inputs of the one reader")
     given = options.parse_args()
+    if given.atheris:
+        guided(given.readers[0], given.inputs, given.seed, given.limit)
     names = list(READERS) if "all" in given.readers else given.readers
     numbers = (
         range(given.first, given.first + given.inputs) if given.only is None else range(given.only, given.only + 1)
@@ -97,10 +101,50 @@ def main() -> int:
     return int(failed)
 
 
+def reader_of(name: str) -> Callable[[random.Random, Path], None]:
+    """The function that tries one input on the reader `name`."""
+    reader: Callable[[random.Random, Path], None] = getattr(importlib.import_module(f"fuzzing.{READERS[name]}"), name)
+    return reader
+
+
+class Guided(random.Random):
+    """Draws what the bytes of a fuzzer say, and zeros behind their end."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(0)
+        self.data, self.at = data, 0
+
+    def getrandbits(self, k: int) -> int:
+        size = -(-k // 8)
+        taken = self.data[self.at : self.at + size]
+        self.at += size
+        return int.from_bytes(taken.ljust(size, b"\0"), "little") & ((1 << k) - 1)
+
+    def random(self) -> float:
+        return self.getrandbits(53) / (1 << 53)
+
+
+def guided(name: str, inputs: int, seed: int, limit: float) -> None:
+    """Have atheris look for inputs of the reader `name` that fail; ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["lmctl"]):
+        reader = reader_of(name)
+    with in_empty_folder() as folder:
+
+        def one(data: bytes) -> None:
+            _, failure = tried(reader, Guided(data), folder, limit, show=False)
+            empty(folder)
+            if failure:
+                raise RuntimeError(failure)
+
+        atheris.Setup([sys.argv[0], f"-runs={inputs}", f"-seed={seed}"], one)
+        atheris.Fuzz()
+
+
 def run(name: str, numbers: range, seed: int = 0, limit: float = 60.0, progress: int = 0, show: bool = False) -> Tally:
     """Try the inputs of these numbers on the reader `name`."""
-    reader: Callable[[random.Random, Path], None] = getattr(importlib.import_module(f"fuzzing.{READERS[name]}"), name)
-    tally = Tally(name)
+    reader, tally = reader_of(name), Tally(name)
     began = time.monotonic()
     with in_empty_folder() as folder:
         for number in numbers:

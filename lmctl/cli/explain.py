@@ -107,9 +107,9 @@ def _machine_error(error: BaseException) -> LmctlError | None:
     """Out-of-memory and disk errors of any library. torch is not imported here, so its exception is matched by name."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     names = {cls.__name__ for cls in type(error).__mro__}
-    if names & {"OutOfMemoryError", "MemoryError"} or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    ):
+    if "MemoryError" in names:  # of Python or numpy, which batches and weights never are
+        return OutOfMemory(f"out of memory: {text}", "shorter texts or rows (while they are read), or more memory")
+    if "OutOfMemoryError" in names or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return OutOfMemory(f"out of memory: {text}", "use a smaller batch.micro (same result) or batch.seq_len")
     if isinstance(error, RuntimeError) and ("gloo" in str(error) or names & {"DistBackendError", "DistNetworkError"}):
         return LmctlError(

@@ -82,6 +82,31 @@ def write_json(path: Path, value: Any) -> None:
 _OF_A_DISK = re.compile(r"os error \d+|I/O error|No space left|PytorchStreamWriter|inline_container|\[enforce fail")
 """How exceptions of libraries (safetensors, tokenizers, torch's archives) describe a disk error."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""How numpy describes a write of which only a part succeeded: without an error number."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an exception, of Python or a library, reports a write that failed because the disk is full, read-only or
+    broken."""
+    return _error_number(error) in _FULL
+
+
+def _error_number(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if match := re.search(r"os error (\d+)", str(error)):
+        return int(match[1])
+    full = "No space left" in str(error) or (isinstance(error, OSError) and _SHORT_WRITE.search(str(error)))
+    return errno.ENOSPC if full else None
+
+
+def reason_of(error: BaseException) -> str:
+    """The system's words for a failed write."""
+    number = _error_number(error)
+    return os.strerror(number) if number else (str(error).splitlines() or [type(error).__name__])[0]
+
 
 def is_disk_error(error: BaseException) -> bool:
     """Whether an exception reports a failed write (disk full, I/O error) and no mistake of the user."""
@@ -103,14 +128,14 @@ def writing(path: Path) -> Iterator[None]:
 
 def disk_error(path: Path, error: BaseException) -> DiskError:
     """The error message for a failed write to `path`."""
-    match = re.search(r"os error (\d+)", str(error))
-    number = getattr(error, "errno", None) or (int(match[1]) if match else None)
-    reason = os.strerror(number) if number else (str(error).splitlines() or [type(error).__name__])[0]
+    number = _error_number(error)
     room = next((parent for parent in [path, *path.parents] if parent.exists()), Path("/"))
     status = os.statvfs(room)
     free = status.f_bavail * status.f_frsize >> 20
     hint = "free some space" if number in (None, errno.ENOSPC, errno.EDQUOT) else "check its permissions"
-    return DiskError(f"cannot write {path}: {reason} ({free} MiB free)", f"{hint}, or choose another run_dir=...")
+    return DiskError(
+        f"cannot write {path}: {reason_of(error)} ({free} MiB free)", f"{hint}, or choose another run_dir=..."
+    )
 
 
 def is_local_path(name: str) -> bool:

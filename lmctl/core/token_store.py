@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmctl.core.batch import Document
+from lmctl.core.cache_check import Damaged
+from lmctl.core.mapped_arrays import mapping_in, npy_array, offsets, raw_array, save_npy
 from lmctl.core.text_parts import parts
 
 if TYPE_CHECKING:
@@ -53,16 +55,18 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        meta = json.loads((folder / "meta.json").read_text())
-        tokens = np.empty(0, dtype=meta["dtype"])
-        if meta["tokens"]:  # an empty file cannot be mapped
-            tokens = np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r", shape=(meta["tokens"],))
-        sentences, documents, histogram = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("sentences", "documents", "histogram")
-        )
-        labels = np.load(folder / "labels.npy", mmap_mode="r") if "label_names" in meta else None
-        names = tuple(meta.get("label_names", ()))
-        return cls(tokens, sentences, documents, histogram, meta["characters"], labels, names)
+        """The store in `folder`; Damaged if its files do not fit together."""
+        meta = mapping_in(folder / "meta.json")
+        dtype, count, characters = meta.get("dtype"), meta.get("tokens"), meta.get("characters")
+        names = meta.get("label_names")
+        if dtype not in ("uint16", "uint32") or not isinstance(count, int) or not isinstance(characters, int):
+            raise Damaged("meta.json is not of a token store")
+        tokens = raw_array(folder / "tokens.bin", dtype, count)
+        sentences = offsets(folder / "sentences.npy", count)
+        documents = offsets(folder / "documents.npy", len(sentences) - 1)
+        histogram = npy_array(folder / "histogram.npy", np.int64, None)
+        labels = None if names is None else _labels(folder / "labels.npy", len(documents) - 1, names)
+        return cls(tokens, sentences, documents, histogram, characters, labels, tuple(names or ()))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -73,12 +77,27 @@ class TokenStore:
         return np.asarray(self.sentences)[np.asarray(self.documents)]
 
 
+def _labels(path: Path, documents: int, names: Any) -> np.ndarray:
+    """The labels of a store; Damaged unless each of its documents has one, of the classes `names`."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Damaged("meta.json has no list of classes")
+    if not names:
+        return npy_array(path, np.float32, documents)
+    try:
+        labels = npy_array(path, np.int64, documents)
+    except Damaged:
+        return npy_array(path, np.float32, documents, len(names))
+    if documents and not 0 <= labels.min() <= labels.max() < len(names):
+        raise Damaged(f"{path.name} has other classes than meta.json")
+    return labels
+
+
 def write_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
     """Tokenise `documents` into an empty `folder`, block by block; the documents are streamed."""
     with open(folder / "tokens.bin", "wb") as out:
-        store = _tokenise(documents, tokenizer, lambda flat: flat.tofile(out))
+        store = _tokenise(documents, tokenizer, lambda flat: out.write(flat.data))
     for name in ("sentences", "documents", "histogram"):
-        np.save(folder / f"{name}.npy", getattr(store, name))
+        save_npy(folder / f"{name}.npy", getattr(store, name))
     tokens, characters = int(store.sentences[-1]), store.characters
     meta = {"format": FORMAT, "dtype": store.tokens.dtype.name, "tokens": tokens, "characters": characters}
     (folder / "meta.json").write_text(json.dumps(meta))
@@ -142,6 +161,6 @@ def _block(stream: Iterator[str]) -> list[str]:
 
 def add_labels(folder: Path, labels: np.ndarray, names: Sequence[str]) -> None:
     """Add a label per document to the store in `folder`; `names` are the classes, empty for regression."""
-    np.save(folder / "labels.npy", labels)
+    save_npy(folder / "labels.npy", labels)
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps(meta | {"label_names": list(names)}))

@@ -28,6 +28,7 @@ from lmctl.train.prepare import (
     add_pieces,
     declared_labels,
     extra_pieces,
+    load_tokenizer,
     store_key,
     tokenizer_key,
 )
@@ -120,27 +121,23 @@ def _tokenizer(root: Path, plan: Plan, texts: Mapping[str, Mapping[str, Any]]) -
         return tokenizer
     if set(texts) != set(plan.mix.tasks):
         return None
-    folder = found(root, "tokenizer", tokenizer_key(plan.tokenizer, plan.mix, texts))
-    return None if folder is None else _load(folder)
+    return found(root, "tokenizer", tokenizer_key(plan.tokenizer, plan.mix, texts), _load)
 
 
 @cache
 def _load(folder: Path) -> PreTrainedTokenizerFast:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
+    return load_tokenizer(folder)
 
 
 def _corpus(root: Path, task: Task, text: Mapping[str, Any] | None, pieces: str) -> TokenizedCorpus | None:
     """The task's tokenised text, if it is in the cache."""
     if text is None:
         return None
-    train = found(root, "tokens", store_key(task, text, "train", pieces, declared_labels(task)))
+    train = found(root, "tokens", store_key(task, text, "train", pieces, declared_labels(task)), TokenStore.open)
     if train is None:
         return None
-    store = TokenStore.open(train)
-    valid = found(root, "tokens", store_key(task, text, "valid", pieces, store.label_names))
-    return None if valid is None else TokenizedCorpus(store, TokenStore.open(valid))
+    valid = found(root, "tokens", store_key(task, text, "valid", pieces, train.label_names), TokenStore.open)
+    return None if valid is None else TokenizedCorpus(train, valid)
 
 
 def _standin(task: Task, rows: int, seq_len: int, pieces: Vocabulary) -> TokenizedCorpus:

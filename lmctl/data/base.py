@@ -12,6 +12,7 @@ from lmctl.core.component import Component
 if TYPE_CHECKING:
     from lmctl.core.batch import Kind, Row, Split
     from lmctl.core.counter_rng import CounterRng
+    from lmctl.data.file_status import FileStates
 
 StreamPlace: TypeAlias = "dict[str, Any]"
 """A position in a source's stream, as JSON: all that is needed to seek to it."""
@@ -37,6 +38,11 @@ class Source(Component):
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Any]:
         """JSON values that change whenever `rows` would yield something else: file contents, options."""
+
+    def state(self) -> FileStates:
+        """How the files that it reads stand now (`lmctl.data.files.states`). Taken before the fingerprint and after
+        the last row was read, it says whether the rows are those of the fingerprint. Empty: they cannot change."""
+        return ()
 
     @abstractmethod
     def rows(self, split: Split) -> Iterator[Row]:

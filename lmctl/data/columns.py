@@ -14,7 +14,8 @@ from lmctl.core.batch import Document, DocumentWithText, Kind, Row, Split
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
-from lmctl.data.files import text_files
+from lmctl.data.file_status import FileStates, states
+from lmctl.data.files import LOST, find, text_files
 from lmctl.data.guess import how_to_label
 from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, NoColumn, Record, label_of, texts_of, value_of
@@ -246,6 +247,15 @@ class ColumnSource(Columns):
     def files(self, path: str) -> list[Path]:
         """The files at `path`, sorted."""
         return text_files(path, self.suffixes)
+
+    def describe(self) -> str:
+        """As for any rows, and how many links in its folders lead nowhere."""
+        parts = [part for part in self.parts if part is not None]
+        lost = sum(find(part, self.suffixes).left_out[LOST] for part in parts)
+        return super().describe() + (f"; left out: {LOST} {lost:,}" if lost else "")
+
+    def state(self) -> FileStates:
+        return states(file for part in self.parts if part is not None for file in self.files(part))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """File contents (not their names), the columns read, and the split."""

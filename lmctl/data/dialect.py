@@ -10,6 +10,8 @@ from contextlib import suppress
 from io import StringIO
 from typing import Any, NamedTuple
 
+from lmctl.data.reading import LONGEST_LINE
+
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
 
 NONE = "\x1f"
@@ -18,8 +20,8 @@ NONE = "\x1f"
 SAMPLE_LINES, SAMPLE_CHARACTERS = 1_000, 1 << 20
 """Size of the sample from the beginning of a file."""
 
-LONGEST = (1 << 27) - 1
-"""Longest cell in characters; a longer one is most likely an unclosed quote."""
+LONGEST = LONGEST_LINE
+"""Longest row in characters, also over several lines; a longer one is most likely an unclosed quote."""
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
@@ -50,6 +52,28 @@ def reader(lines: Iterable[str], how: Dialect, strict: bool) -> Any:
     )
 
 
+class RowLines:
+    """Lines for a `reader`; csv.Error once those since `row_read` are longer than any row."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._characters += len(line)
+        if self._characters > LONGEST:
+            raise csv.Error("field larger than field limit")
+        return line
+
+    def row_read(self) -> None:
+        """To be called after each row."""
+        self._characters = 0
+
+
 def sample(lines: Iterator[str]) -> tuple[list[str], bool]:
     """The first lines, and whether these are all."""
     head: list[str] = []
@@ -75,6 +99,8 @@ def detect(
     "auto" values are detected: the delimiter whose header has the columns `wanted` (empty: there is no header), or else
     the one with which rows have equally many cells; among several, the one of the `suffix` (.csv, .tsv).
     """
+    if any(len(line) > SAMPLE_CHARACTERS for line in head):
+        head, whole = [line[:SAMPLE_CHARACTERS] for line in head], False
     expected = {".csv": ",", ".tsv": "\t"}.get(suffix)
     given = DELIMITERS.get(delimiter)
     signs = [given] if given else sorted(DELIMITERS.values(), key=lambda sign: sign != expected)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmctl.core.batch import Document, DocumentWithText
+from lmctl.data.files import BadFile
 from lmctl.data.reading import lines
 from lmctl.data.sentences import ends_sentence, join_lines, split_sentences
 
@@ -28,6 +29,10 @@ LineIs = Literal["sentence", "paragraph", "piece"]
 _SAMPLE = 1 << 20
 _SAMPLED_FILES = 8
 _MOSTLY = 0.6
+MOST_OF_DOCUMENT = 1 << 28
+"""Memory in bytes that the lines of one document may take; splitting it takes several times as much."""
+_PER_LINE = 64
+"""Bytes that Python takes for a line besides its characters."""
 _HEADING = re.compile(r"=+ .* =+|#{1,6} .*")
 """Titles in Wikipedia dumps (`= = History = =`) and Markdown. They belong to the text below them."""
 
@@ -73,20 +78,41 @@ def detect_line(heads: Sequence[list[str]], layout: Layout) -> LineIs:
 def read_documents(files: Iterable[Path], layout: Layout, line_is: LineIs) -> Iterator[Document]:
     """The documents of all files in order; a document never spans files."""
     for file in files:
+        room = _Room(file)
         if layout == "verbatim":
-            if document := [line + "\n" for line in lines(file)]:
+            if document := [line + "\n" for line in room.lines()]:
                 yield document
             continue
         if layout == "one_document_per_line":
             groups: Iterable[list[str]] = ([line] for line in lines(file))
         elif layout == "blank_line_between_documents":
-            groups = _with_headings(_raw_blocks(lines(file)))
+            groups = _with_headings(_raw_blocks(room.lines()))
         else:
-            groups = [list(lines(file))]
+            groups = [list(room.lines())]
         for group in groups:
+            room.taken = 0
             blocks = _blocks(map(_normalise, group))
             if sentences := [sentence for block in blocks for sentence in _sentences(block, line_is)]:
                 yield DocumentWithText(sentences, "\n".join(group).strip("\n"))
+
+
+class _Room:
+    """The lines of a file; BadFile once those of one document take more memory than one may."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.taken = file, 0
+
+    def lines(self) -> Iterator[str]:
+        for number, line in enumerate(lines(self.file), start=1):
+            self.taken += len(line) + _PER_LINE
+            if self.taken > MOST_OF_DOCUMENT:
+                raise BadFile(
+                    f"{self.file}:{number}: a document that has not ended after {MOST_OF_DOCUMENT >> 20} MiB",
+                    "data.layout=one_document_per_line, or blank lines between documents and "
+                    "data.layout=blank_line_between_documents",
+                    "too long a document",
+                )
+            yield line
 
 
 def _first(file: Path, characters: int) -> Iterator[str]:

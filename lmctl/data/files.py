@@ -6,18 +6,22 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lmctl.core.errors import DataError
 from lmctl.core.files import nearest_place
+from lmctl.data.file_status import check_lasting, is_pipe, not_plain
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".raw", ".tokens")
 """Suffixes of text files in a folder, also followed by .gz or .zst; a file or pattern may have any name."""
 
 COMPRESSED_SUFFIXES = (".gz", ".zst")
+
+LOST = "link to nothing"
+"""The kind of a link whose target is missing: left out of a folder or pattern, an error where it was named."""
 
 
 class BadFile(DataError):
@@ -35,7 +39,7 @@ class Found:
     files: list[Path] = field(default_factory=list)
     """Sorted, without duplicates through links."""
     bad: list[BadFile] = field(default_factory=list)
-    """Broken links, and folders without read permission."""
+    """Folders and files that may not be read."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Number of ignored files in the folders by kind (their suffix, "hidden")."""
 
@@ -44,13 +48,16 @@ def find(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Found:
     """The files at `path`: one file, a glob pattern (`**` allowed), or a folder with all its subfolders.
 
     In a folder, only names that end with one of `suffixes` (any case, compressed or not) are used, and no hidden files
-    or folders. Links are followed, and no folder is visited twice. DataError if there are no files.
+    or folders; nor pipes, devices and broken links, which are counted. Links are followed, and no folder is visited
+    twice. DataError if there are no files.
     """
     place = Path(path).expanduser()
     try:
         if place.is_dir():
             return _in_folder(place, suffixes)
         if place.exists():
+            if not is_pipe(place) and (kind := not_plain(place)):
+                raise BadFile(f"{path} is {kind}, and text is read from files", kind="no plain file")
             return Found([place])
     except OSError as error:
         raise unreadable(place, error) from error
@@ -68,24 +75,6 @@ def text_files(path: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> list[Pat
     if found.bad:
         raise found.bad[0] if len(found.bad) == 1 else all_bad(found.bad, len(found.files) + len(found.bad))
     return found.files
-
-
-def is_pipe(path: Path) -> bool:
-    """Whether `path` is a pipe, which can be read only once."""
-    try:
-        return stat.S_ISFIFO(path.stat().st_mode)
-    except OSError:
-        return False
-
-
-def check_lasting(files: Iterable[Path]) -> None:
-    """DataError if one of the files is a pipe, which cannot be read twice."""
-    for file in files:
-        if is_pipe(file):
-            raise DataError(
-                f"{file} is a pipe, which can be read only once, and this text is read several times",
-                "write it to a file, and name that",
-            )
 
 
 def all_bad(bad: Sequence[BadFile], total: int, *remedies: str) -> DataError:
@@ -123,7 +112,7 @@ def unreadable(path: Path | str, error: OSError) -> BadFile:
 
 
 def _broken_link(link: Path) -> BadFile:
-    return BadFile(f"{link} is a link to {os.readlink(link)}, which does not exist", kind="link to nothing")
+    return BadFile(f"{link} is a link to {os.readlink(link)}, which does not exist", kind=LOST)
 
 
 def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> Found:
@@ -157,19 +146,30 @@ def _matching(place: Path, path: str) -> Found:
             found.bad.append(problem)
         elif file.is_dir():
             folders += 1
-        elif problem is None:
+        elif problem is not None:
+            found.left_out[problem] += 1
+        else:
             found.files.append(file)
     _deduplicate(found)
     if not found.files and not found.bad:
         if folders:
             raise DataError(f"only folders match {path}", f"what is in them: {Path(path, '**', '*')}")
-        raise DataError(f"no file matches {path}", nearest_place(_root(place)))
+        there = f"; it matches {counted(found.left_out)}" if found.left_out else ""
+        raise DataError(f"no file matches {path}{there}", nearest_place(_root(place)))
     return found
 
 
-def _glob(place: Path) -> Iterator[tuple[Path, BadFile | None]]:
+def _glob(place: Path) -> Iterator[tuple[Path, BadFile | str | None]]:
     for file in map(Path, glob.glob(str(place))):
-        yield file, None if file.exists() else _broken_link(file)
+        try:
+            yield file, "no plain file" if not_plain(file) else None
+        except OSError as error:
+            yield file, _without_status(file, error)
+
+
+def _without_status(file: Path, error: OSError) -> BadFile | str:
+    """Why a file that nobody named has no status."""
+    return LOST if file.is_symlink() and not file.exists() else unreadable(file, error)
 
 
 def _recursive_glob(place: Path) -> Iterator[tuple[Path, BadFile | str | None]]:
@@ -223,10 +223,11 @@ def _walk(folder: Path, hidden: bool) -> Iterator[tuple[Path, BadFile | str | No
             try:
                 status = entry.stat()
             except OSError as error:
-                yield path, _broken_link(path) if entry.is_symlink() else unreadable(path, error)
+                yield path, _without_status(path, error)
                 continue
             if not stat.S_ISDIR(status.st_mode):
-                yield path, None if stat.S_ISREG(status.st_mode) else "no plain file"
+                plain = stat.S_ISREG(status.st_mode) and not (entry.is_symlink() and not_plain(path))
+                yield path, None if plain else "no plain file"
             elif (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 waiting.append(path)

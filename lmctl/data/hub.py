@@ -14,6 +14,7 @@ from lmctl.core.paths import Place
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.base import Block, StreamPlace
 from lmctl.data.columns import Columns
+from lmctl.data.file_status import FileStates, states
 from lmctl.data.hub_dataset import PLACED, Built, Saved, explained, find, tables
 from lmctl.data.hub_stream import BlockReader, Records
 from lmctl.data.records import BadRow, NoColumn, Record, outermost, value_of
@@ -180,6 +181,9 @@ class Hub(Columns):
         parts = self._partition
         translated = isinstance(parts, RowPartition) and parts.translated(row)
         return translated or digest(row, self.sides) in self._held_out
+
+    def state(self) -> FileStates:
+        return states(file for split in self.parts if split is not None for file in self._dataset.files(split))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Content hashes of local files, the commit of a dataset on the hub; the columns read, and the split.

@@ -6,6 +6,7 @@ itself.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ from typing import Any
 from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.files import is_local_path, nearest_place, path_of
 from lmctl.core.suggest import did_you_mean
+from lmctl.data.file_status import not_plain
+from lmctl.data.hub_places import CARDS, check_cards, check_inside, check_plain, outside
 from lmctl.data.reading import fingerprint
 from lmctl.data.records import BadRow, Record
 from lmctl.data.table import Table, suffix
 
-CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
-"""Files of a folder that may describe its columns."""
+_LONGEST_WORDS = 300
+"""Longest line in characters that is shown of the library's errors."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,12 @@ class Saved:
         part = self.parts[split]
         return part.to_iterable_dataset(num_shards=max(1, min(len(part), len(part.cache_files))))
 
+    def files(self, split: str) -> list[Path]:
+        """The files that its rows are read from; [] if they cannot change."""
+        return [Path(file["filename"]) for file in self.parts[split].cache_files]
+
     def identity(self, split: str) -> dict[str, Any]:
-        part = self.parts[split]
-        files = [Path(file["filename"]) for file in part.cache_files]
-        return {"files": fingerprint(files), "features": part.features.to_dict()}
+        return {"files": fingerprint(self.files(split)), "features": self.parts[split].features.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -91,19 +96,27 @@ class Built:
         differs = any(getattr(config, f.name) != getattr(usual, f.name) for f in fields(config) if f.name not in own)
         if differs or config.sep not in (",", "\t"):
             return None
-        return list(map(Path, config.data_files[split]))
+        return self._data(split)
 
     def identity(self, split: str) -> dict[str, Any]:
         if self.commit is not None:
             return {"commit": self.commit, "config": self.builder.config.name}
-        files = list(map(Path, self.builder.config.data_files[split]))
-        cards = [card for name in CARDS if (card := Path(self.builder.base_path, name)).is_file()]
-        suffixes = sorted({suffix(file) for file in files})
+        suffixes = sorted({suffix(file) for file in self._data(split)})
         return {
             "format": [self.builder.name, suffixes],
-            "files": fingerprint(files),
-            "cards": fingerprint(cards),
+            "files": fingerprint(self._data(split)),
+            "cards": fingerprint(self._cards()),
         }
+
+    def files(self, split: str) -> list[Path]:
+        """As `Saved.files`."""
+        return [] if self.commit is not None else [*self._data(split), *self._cards()]
+
+    def _data(self, split: str) -> list[Path]:
+        return list(map(Path, self.builder.config.data_files[split]))
+
+    def _cards(self) -> list[Path]:
+        return [card for name in CARDS if (card := Path(self.builder.base_path, name)).is_file()]
 
 
 PLACED = "\x1fplaced"
@@ -131,6 +144,8 @@ def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
         return _on_hub(path, config, revision)
     if not place.exists():
         raise DataError(f"{path} does not exist", nearest_place(place))
+    if kind := not_plain(place):
+        raise DataError(f"{path} is {kind}, and a dataset is read from files")
     if revision is not None:
         raise ConfigError(f"data.revision={revision} is a version of a dataset on the hub, and {path} is here")
     if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
@@ -139,8 +154,15 @@ def find(path: str, config: str | None, revision: str | None) -> Saved | Built:
         return _saved(place, path)
     where, files = (place, None) if place.is_dir() else (place.parent, place.name)
     # An empty cache: results of earlier load_dataset calls would change the types of columns.
+    where = where.resolve()
+    with explained(f"data.path={path} cannot be loaded"):
+        check_cards(path, where)
     with TemporaryDirectory() as empty:
-        return Built(_builder(str(where.resolve()), path, config, data_files=files, cache_dir=empty), None)
+        builder = _builder(str(where), path, config, data_files=files, cache_dir=empty)
+    for some in (builder.config.data_files or {}).values():
+        check_inside(path, where, map(str, some))
+        check_plain(path, map(Path, some))
+    return Built(builder, None)
 
 
 def _saved(place: Path, path: str) -> Saved:
@@ -149,6 +171,8 @@ def _saved(place: Path, path: str) -> Saved:
     with explained(f"{path} cannot be read"):
         found = load_from_disk(str(place), keep_in_memory=False)
         parts = dict(found) if isinstance(found, DatasetDict) else {"train": found}
+        for part in parts.values():
+            check_inside(path, Path(os.path.abspath(place)), [file["filename"] for file in part.cache_files])
         return Saved({str(split): part.with_format(None) for split, part in parts.items()})
 
 
@@ -160,6 +184,10 @@ def _on_hub(path: str, config: str | None, revision: str | None) -> Built:
             f"data.revision={revision} is not what was downloaded of {path} before, which is {builder.hash}",
             "without HF_HUB_OFFLINE it is fetched; or data.revision=null",
         )
+    for some in (builder.config.data_files or {}).values():
+        for file in map(str, some):
+            if not file.startswith("hf://datasets/") or ".." in file.split("/") or "::" in file:
+                raise outside(path, file)
     return Built(builder, builder.hash)
 
 
@@ -236,7 +264,8 @@ def _first_line(error: BaseException) -> str:
     """The most informative line: the library wraps the cause in general errors."""
     while type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= _LONGEST_WORDS else f"{line[:_LONGEST_WORDS]}..."
 
 
 def _be_quiet() -> None:

@@ -18,6 +18,7 @@ from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import DataError
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
+from lmctl.data.file_status import FileStates, states
 from lmctl.data.reading import aligned_lines, fingerprint, lines, text_files
 from lmctl.data.row_split import RowPartition, partition
 from lmctl.data.split import check_share
@@ -91,6 +92,10 @@ class Parallel(Source):
     def rows(self, split: Split) -> Iterator[Row]:
         """The rows of one split; DataError with file and line if the files differ in length or a side is empty."""
         return self._partition.rows(split)
+
+    def state(self) -> FileStates:
+        splits: tuple[Split, ...] = ("train", "valid")
+        return states(file for split in splits for side in self._files(split) for file in side)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """File contents (not their names) and how rows are split."""

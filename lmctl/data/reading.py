@@ -23,6 +23,13 @@ from lmctl.data.text_encoding import advice, binary, conversion, wide
 __all__ = ["aligned_lines", "aligned_lines_of", "fingerprint", "lines", "problem", "text_files"]
 
 _BLOCK = 1 << 20
+
+_ZSTD_PIECE = 1 << 11
+"""Compressed bytes that are decompressed at once: at most 0.1 GB come of them."""
+
+LONGEST_LINE = 1 << 25
+"""Longest line in characters: ten times the Bible. A longer one is most likely a decompression bomb, or no text."""
+
 _SAMPLE = 1 << 14
 """Sample size in bytes for guessing an encoding."""
 _HEAD = 256
@@ -32,36 +39,40 @@ _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 def lines(path: Path) -> Iterator[str]:
     """The lines of one file without their line ends (`\\n`, `\\r\\n`, or `\\r` as on old Macs)."""
-    return _split_lines(_decoded(_file_blocks(path), str(path), path), ("\r\n", "\r"))
+    return _split_lines(_decoded(_file_blocks(path), str(path), path), ("\r\n", "\r"), str(path))
 
 
 def aligned_lines(path: Path) -> Iterator[str]:
     """As `lines`, for line-aligned files: only `\\n` and `\\r\\n` end a line, so that there are as many lines as `wc
     -l` counts (one more if the last has no end)."""
-    return _split_lines(_decoded(_file_blocks(path), str(path), path), ("\r\n",))
+    return _split_lines(_decoded(_file_blocks(path), str(path), path), ("\r\n",), str(path))
 
 
 def aligned_lines_of(stream: BufferedIOBase, name: str) -> Iterator[str]:
     """The lines of an open stream, plain or compressed, as they arrive; `name` names it in messages."""
-    return _split_lines(_decoded(_decompressed(stream, name, ""), name, None), ("\r\n",))
+    return _split_lines(_decoded(_decompressed(stream, name, ""), name, None), ("\r\n",), name)
 
 
 def problem(path: Path) -> BadFile | None:
     """The error in a file, or None; reads all of it."""
     try:
-        for _ in _decoded(_file_blocks(path), str(path), path):
+        for _ in lines(path):
             pass
     except BadFile as error:
         return error
     return None
 
 
-def _split_lines(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
+def _split_lines(blocks: Iterator[str], ends: tuple[str, ...], name: str) -> Iterator[str]:
     """Lines that end with `\\n` or one of `ends`. A byte order mark at the start of a line is dropped: concatenated
-    files have them anywhere."""
+    files have them anywhere. BadFile, naming the file, for a line that is too long."""
     pending: list[str] = []
+    length, number = 0, 1
     for block in blocks:
+        length += len(block)
         if "\n" not in block and not any(end in block for end in ends):
+            if length > LONGEST_LINE:
+                raise _too_long(name, number)
             pending.append(block)  # A line longer than a block is joined once, at its end.
             continue
         whole = "".join((*pending, block))
@@ -73,9 +84,18 @@ def _split_lines(blocks: Iterator[str], ends: tuple[str, ...]) -> Iterator[str]:
         *complete, rest = text.split("\n")
         yield from (line.lstrip(_BOM) for line in complete) if _BOM in text else complete
         pending = [rest + held]
+        length, number = len(pending[0]), number + len(complete)
     last = "".join(pending).lstrip(_BOM)
     if last:
         yield last.removesuffix("\r")
+
+
+def _too_long(name: str, number: int) -> BadFile:
+    return BadFile(
+        f"{name}:{number}: a line of more than {LONGEST_LINE:,} characters",
+        "cut it into lines, such as with: fold -s -w 10000",
+        "too long a line",
+    )
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -207,18 +227,21 @@ def _zstd_blocks(file: _PeekedStream, name: str) -> Iterator[bytes]:
     # Not stream_reader, which does not report a truncated file.
     frame = zstandard.ZstdDecompressor().decompressobj()
     begun = False
-    while packed := file.read(_BLOCK):
+    while packed := memoryview(file.read(_BLOCK)):
+        unpacked: list[bytes] = []
         while packed:
+            piece = packed[:_ZSTD_PIECE]
             try:
-                begun = True
-                if block := frame.decompress(packed):
-                    yield block
+                unpacked.append(frame.decompress(piece))
             except zstandard.ZstdError as error:
                 raise BadFile(f"{name} is damaged: {error}", kind="damaged") from error
-            packed = b""
+            packed = packed[len(piece) - len(frame.unused_data) :]
+            begun = not frame.eof
             if frame.eof:
-                packed = frame.unused_data
                 frame = zstandard.ZstdDecompressor().decompressobj()
-                begun = False
+            if not packed or sum(map(len, unpacked)) >= _BLOCK:
+                whole = b"".join(unpacked)
+                yield from (whole[start : start + _BLOCK] for start in range(0, len(whole), _BLOCK))
+                unpacked = []
     if begun:
         raise BadFile(f"{name} is damaged: it ends in the middle of the compressed data", kind="damaged")

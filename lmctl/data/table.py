@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from lmctl.core.errors import DataError
 from lmctl.data.columns import ColumnSource
-from lmctl.data.dialect import DELIMITERS, LONGEST, Dialect, detect, reader, sample
+from lmctl.data.dialect import DELIMITERS, LONGEST, Dialect, RowLines, detect, reader, sample
 from lmctl.data.files import COMPRESSED_SUFFIXES
 from lmctl.data.parquet import is_parquet, parquet_records
 from lmctl.data.reading import lines
@@ -67,7 +67,8 @@ class Table(ColumnSource):
         """The records in the lines of a file or stream `name`, each with its position."""
         head, whole = sample(text)
         how = detect(head, whole, suffix(Path(name)), self.wanted if self.header else (), self.delimiter, self.quoting)
-        rows = reader(chain(head, text), how, strict=True)
+        of_row = RowLines(chain(head, text))
+        rows = reader(of_row, how, strict=True)
         names: list[str] | None = None
         while True:
             begin = rows.line_num + 1
@@ -75,6 +76,7 @@ class Table(ColumnSource):
                 cells = next(rows, None)
             except csv.Error as error:
                 raise _malformed_quotes(f"{name}:{begin}", error) from None
+            of_row.row_read()
             if cells is None:
                 return
             if not cells or (len(cells) == 1 and not cells[0].strip()):  # a blank line
@@ -126,7 +128,7 @@ def _malformed_quotes(where: str, error: csv.Error) -> DataError:
     """The error for malformed quotes, after which the start of the next row is unknown."""
     known = {
         "unexpected end of data": "a cell begins with a quote that is never closed",
-        "field larger than field limit": f"a cell of more than {LONGEST:,} characters: its quote is never closed",
+        "field larger than field limit": f"a row of more than {LONGEST:,} characters: its quote is never closed",
         "expected after": 'a cell goes on behind its closing quote (a quote inside is doubled: "")',
     }
     text = next((words for part, words in known.items() if part in str(error)), str(error))

@@ -10,6 +10,8 @@ from typing import Any
 
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.data.base import Source
+from lmctl.data.file_status import FileStates, states
+from lmctl.data.files import unreadable
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,15 @@ class Written(Source):
         if split == "valid":
             yield from self.original.rows("valid")
             return
-        with open(self.path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield Row(json.loads(line), None, f"{self.path}:{number}")
+        try:
+            with open(self.path, encoding="utf-8") as lines:
+                for number, line in enumerate(lines, start=1):
+                    yield Row(json.loads(line), None, f"{self.path}:{number}")
+        except OSError as error:  # a cleaner of the cache removed it
+            raise unreadable(self.path, error) from error
+
+    def state(self) -> FileStates:
+        return (*states([self.path]), *self.original.state())
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The settings of the generation, and the original data."""

@@ -14,7 +14,8 @@ from lmctl.core.errors import DataError
 from lmctl.core.paths import Place
 from lmctl.data.base import Source
 from lmctl.data.document_layout import LAYOUTS, Layout, LineIs, detect_layout, detect_line, read_documents, sample
-from lmctl.data.files import BadFile, Found, all_bad, check_lasting, counted, find, kind_of
+from lmctl.data.file_status import FileStates, check_lasting, states
+from lmctl.data.files import BadFile, Found, all_bad, counted, find, kind_of
 from lmctl.data.reading import fingerprint, problem
 from lmctl.data.split import Partition, by_content, by_text, check_share
 
@@ -61,13 +62,13 @@ class TextCorpus:
         if on_bad_file == "skip":
             found = _readable(found, path)
         elif found.bad:
-            raise _all_bad(found, found.files)
+            raise _all_bad(found, found.files, found.bad[0])
         files = found.files
         check_lasting(files)
         try:
             heads = sample(files)
         except BadFile as error:
-            raise _all_bad(found, files) from error
+            raise _all_bad(found, files, error) from error
         chosen = next((name for name in LAYOUTS if name == layout), None) or detect_layout(files, heads)
         line_is: LineIs = "sentence"
         if sentences != "line":
@@ -86,7 +87,7 @@ class TextCorpus:
                     tally.add(document)
                     yield document
             except BadFile as error:
-                raise _all_bad(self.found, self.found.files[place:]) from error
+                raise _all_bad(self.found, self.found.files[place + 1 :], error) from error
             tally.empty += tally.documents == before
         self.tally = tally
 
@@ -134,9 +135,11 @@ def _readable(found: Found, path: str) -> Found:
     return Found(files, bad, found.left_out + Counter(error.kind for error in bad))
 
 
-def _all_bad(found: Found, files: list[Path]) -> DataError:
-    """One error for all unreadable files of `found`; `files` are those not read yet."""
+def _all_bad(found: Found, files: list[Path], first: BadFile) -> DataError:
+    """One error for all unreadable files of `found`: `first` was met first, and `files` have not been read yet."""
     bad = [*found.bad, *filter(None, map(problem, files))]
+    if str(first) not in map(str, bad):
+        bad.insert(0, first)
     if len(found.files) + len(found.bad) == 1:
         return bad[0]
     return all_bad(bad, len(found.files) + len(found.bad), SKIP)
@@ -192,6 +195,10 @@ class TextFiles(Source):
             "files": self._corpus.fingerprint(),
             "valid": self.valid_share if valid is None else valid.fingerprint(),
         }
+
+    def state(self) -> FileStates:
+        valid = self._valid_corpus
+        return states(self._corpus.found.files + (valid.found.files if valid else []))
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of one split; DataError if a file is not readable text or too little is left."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from lmctl.core.batch import Batch
 from lmctl.core.cache import found, root_of
 from lmctl.distill.base import Teacher, TeacherLogits, TeacherOutput
-from lmctl.distill.logit_cache import KIND, CachedLogits, Maskings, build, find, identity
+from lmctl.distill.logit_cache import KIND, CachedLogits, Masking, Maskings, build, find, identity
 from lmctl.distill.shared_vocabulary import SharedPieces
 from lmctl.distill.teacher import check_labels, fingerprint, target_positions, teacher_of, vocabularies
 from lmctl.mix.order import rows_draws
@@ -85,11 +85,11 @@ def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callab
     for task, keys in keys_of(plan, prepared, examples).items():
         draws = rows_draws(plan.seed, task)
         for number, key in enumerate(keys, start=1):
-            if found(_root(plan), KIND, key) is None and live is None:
+            if live is None and found(_root(plan), KIND, key, Masking) is None:
                 live = _LiveTeacher(plan, prepared, device)
             progress = _Progress(f"teacher: {task}, masking {number} of {len(keys)}", len(examples[task]), say)
             at_once = max(1, MOST_BYTES // (plan.batch.seq_len * 4 * prepared.vocabulary.size))
-            masking, hit = build(_root(plan), key, examples[task], draws, min(64, at_once), live, progress.tick)
+            masking, hit = build(_root(plan), key, examples[task], draws, min(64, at_once), live, progress.tick, say)
             targets = max(1, sum(masking.targets.values()))
             say(
                 f"{progress.what}: {masking.rows:,} rows, {masking.bytes / 2**20:,.1f} MiB "

@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 
 from lmctl.core.batch import Batch
-from lmctl.core.cache import cached, found
+from lmctl.core.cache import cached, found, identities
+from lmctl.core.cache_check import Damaged
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, Stopped
+from lmctl.core.mapped_arrays import mapping_in, npy_array, raw_array, save_npy
 from lmctl.core.signals import Interrupted
 from lmctl.distill.compact_logits import LogitLayout, compact, expand, layout
 from lmctl.objective.base import Examples
@@ -43,20 +45,25 @@ class Masking:
     """Teacher logits of all rows in one epoch."""
 
     def __init__(self, folder: Path) -> None:
-        meta = json.loads((folder / "meta.json").read_text())
-        self.layouts = {term: LogitLayout(*values) for term, values in meta["layouts"].items()}
-        self.targets: dict[str, int] = meta["targets"]
-        self.rows: int = meta["rows"]
-        self.places = {term: np.load(folder / f"{term}.places.npy", mmap_mode="r") for term in self.layouts}
+        """Open the masking in `folder`; Damaged if its files do not fit together."""
+        meta = mapping_in(folder / "meta.json")
+        try:
+            self.layouts = {term: LogitLayout(*values) for term, values in meta["layouts"].items()}
+            self.targets = {term: int(meta["targets"][term]) for term in self.layouts}
+            self.rows = int(meta["rows"])
+            columns = {term: how.columns for term, how in self.layouts.items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Damaged("meta.json is not of a teacher's answers") from error
+        self.places = {term: npy_array(folder / f"{term}.places.npy", np.int64, self.rows, 2) for term in self.layouts}
         """By term, int64 [rows, 2]: first target and number of targets of each row."""
-        self.checks = {term: np.load(folder / f"{term}.checks.npy", mmap_mode="r") for term in self.layouts}
+        self.checks = {term: npy_array(folder / f"{term}.checks.npy", np.uint32, self.rows) for term in self.layouts}
         """By term, uint32 [rows]: `checksums` of each row's targets."""
         self.columns = {
             term: {
-                name: np.memmap(folder / f"{term}.{name}.bin", dtype=dtype, mode="r", shape=(self.targets[term], count))
-                for name, (dtype, count) in how.columns.items()
+                name: raw_array(folder / f"{term}.{name}.bin", dtype, self.targets[term], count)
+                for name, (dtype, count) in columns[term].items()
             }
-            for term, how in self.layouts.items()
+            for term in self.layouts
             if self.targets[term]
         }
 
@@ -129,6 +136,7 @@ def build(
     rows_at_once: int,
     answer: Answer,
     tick: Callable[[int], None] = lambda rows: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Masking, bool]:
     """The entry of `key` (see `identity`), computed with `answer` on a cache miss; also returns whether it was a hit.
 
@@ -148,7 +156,7 @@ def build(
         writer.finish()
 
     try:
-        folder, hit = cached(root, KIND, key, make)
+        return cached(root, KIND, key, make, Masking, say)
     except Interrupted as signal:
         if not key["masking"]:
             raise
@@ -156,14 +164,13 @@ def build(
             f"{signal.name} while the teacher was answering; finished maskings are kept, this one begins anew",
             "run the same command again",
         ) from None
-    return Masking(folder), hit
 
 
 def find(root: Path, key: Mapping[str, Any]) -> Masking:
     """The entry of `key`; ConfigError that names the differences from the nearest entry if there is none."""
-    folder = found(root, KIND, key)
-    if folder is not None:
-        return Masking(folder)
+    masking = found(root, KIND, key, Masking)
+    if masking is not None:
+        return masking
     raise ConfigError(
         f"teacher_cache=use: {nearest(root, key)}",
         "make it: teacher_cache=build (or auto), with the same settings otherwise",
@@ -172,12 +179,14 @@ def find(root: Path, key: Mapping[str, Any]) -> Masking:
 
 def nearest(root: Path, key: Mapping[str, Any]) -> str:
     """Explain a cache miss: what differs between `key` and the nearest entry in `root`."""
-    others = [json.loads(path.read_text()) for path in sorted((root / KIND).glob("*/identity.json"))]
+    others = identities(root, KIND)
     if not others:
         return f"there are no answers of any teacher in {root}"
     differing = [sorted(name for name in key.keys() | other.keys() if key.get(name) != other.get(name))
                  for other in others]  # fmt: skip
     fewest = min(differing, key=len)
+    if not fewest:
+        return f"the answers in {root} are damaged"
     return f"the nearest answers in {root} are of another {', another '.join(fewest)}"
 
 
@@ -233,8 +242,8 @@ class _Writer:
         for file in self.files.values():
             file.close()
         for term in self.layouts:
-            np.save(self.folder / f"{term}.places.npy", self.places[term])
-            np.save(self.folder / f"{term}.checks.npy", self.checks[term])
+            save_npy(self.folder / f"{term}.places.npy", self.places[term])
+            save_npy(self.folder / f"{term}.checks.npy", self.checks[term])
         meta = {"rows": self.rows, "targets": self.targets, "layouts": self.layouts}
         (self.folder / "meta.json").write_text(json.dumps(meta))
 

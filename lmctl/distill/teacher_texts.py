@@ -19,6 +19,7 @@ from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, Stopped
 from lmctl.core.signals import Interrupted
 from lmctl.data.base import Source
+from lmctl.data.file_status import check_unchanged
 from lmctl.data.teacher_written import Written
 from lmctl.distill.teacher import fingerprint
 from lmctl.distill.texts import TeacherTexts
@@ -74,6 +75,7 @@ def written(
         raise ConfigError(
             "distill=sequence writes all texts before training, and this source is streamed", "data.streaming=false"
         )
+    before = source.state()
     by = {"format": FORMAT, "teacher": dict(teacher), "how": asdict(how), "seed": seed}
     key = by | {"text": dict(source.fingerprint())}
 
@@ -86,6 +88,8 @@ def written(
                         f"{KIND}-blocks",
                         key | {"block": number},
                         lambda folder: _write(folder, block, number),  # noqa: B023
+                        Path,
+                        say,
                     )
                 except Interrupted as signal:
                     if not number:
@@ -107,8 +111,9 @@ def written(
         with open(folder / "texts.jsonl", "w", encoding="utf-8") as out:
             for texts in _texts(loaded, source.yields, block, how):
                 out.write(json.dumps(texts, ensure_ascii=False) + "\n")
+        check_unchanged(before, source.state())
 
-    folder, hit = cached(root, KIND, key, make)
+    folder, hit = cached(root, KIND, key, make, Path, say)
     say(f"teacher's texts: cache {'hit' if hit else 'miss: written'}")
     return Written(source, folder / "texts.jsonl", by)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from lmctl.core.errors import ConfigError
-from lmctl.data.files import is_pipe
+from lmctl.data.file_status import is_pipe
 from lmctl.data.reading import aligned_lines, aligned_lines_of, text_files
 
 STANDARD_INPUT = "-"

@@ -22,6 +22,7 @@ from lmctl.core.files import path_of
 from lmctl.core.paths import IsPlace, Paths, run_of
 from lmctl.core.regular_files import read_json
 from lmctl.data.base import Source
+from lmctl.data.file_status import FileStates
 from lmctl.inference.trained_on import own_tasks
 
 
@@ -96,6 +97,9 @@ class Rest(Source):
     def fingerprint(self) -> Mapping[str, Any]:
         seen = hashlib.sha256(b"".join(sorted(self.seen))).hexdigest()
         return {"source": "rest", "original": dict(self.original.fingerprint()), "without": seen}
+
+    def state(self) -> FileStates:
+        return self.original.state()
 
     def rows(self, split: Split) -> Iterator[Row]:
         return (row for row in self.original.rows(split) if _digest(row) not in self.seen)

@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmctl.core import progress
 from lmctl.core.batch import Split
 from lmctl.core.cache import cached, root_of
+from lmctl.core.cache_check import Damaged
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.pretrained_files import first_line
 from lmctl.core.token_store import FORMAT, TokenStore, add_labels, write_store
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.data.base import Source
 from lmctl.data.columns import Columns
+from lmctl.data.file_status import FileStates, check_unchanged
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.base import Objective
 from lmctl.objective.pairs import no_pairs
@@ -51,26 +54,36 @@ class Prepared:
     """Fingerprints of the tokenizer and of each task's text, which must not change when a run is resumed."""
 
 
+class _Text(NamedTuple):
+    """A task's text before it is read."""
+
+    state: FileStates
+    fingerprint: dict[str, Any]
+    size: int
+    """Bytes of one reading: the same for every later one."""
+
+
+def _text(name: str, source: Source) -> _Text:
+    state = source.state()
+    with progress.stage(f"{name}: looking for it in the cache") as stage:
+        return _Text(state, dict(source.fingerprint()), stage.total)
+
+
 def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> Prepared:
     """Build tokenizer and token stores for a run's tasks, or find them in the cache; `say` reports which."""
     root = root_of(cache_dir)
     for name, task in mix.tasks.items():
         check_kind(name, task, len(mix.tasks) == 1)
-    texts, sizes = {}, {}
-    for name, task in mix.tasks.items():
-        with progress.stage(f"{name}: looking for it in the cache") as stage:
-            texts[name] = dict(task.data.fingerprint())
-        sizes[name] = stage.total  # bytes of one reading: the same for every later one
-    tokenizer = _tokenizer(root, spec, mix, texts, sizes, say)
+    texts = {name: _text(name, task.data) for name, task in mix.tasks.items()}
+    tokenizer = _tokenizer(root, spec, mix, texts, say)
     pieces = content_fingerprint(tokenizer)
     corpora = {}
     for name, task in mix.tasks.items():
-        text = texts[name]
-        train = _store(root, name, task, text, sizes[name], "train", tokenizer, pieces, None, say)
+        train = _store(root, name, task, texts[name], "train", tokenizer, pieces, None, say)
         _check_labels(name, task.objective, train)
-        valid = _store(root, name, task, text, sizes[name], "valid", tokenizer, pieces, train.label_names, say)
+        valid = _store(root, name, task, texts[name], "valid", tokenizer, pieces, train.label_names, say)
         corpora[name] = TokenizedCorpus(train, valid)
-    fingerprints = {"tokenizer": pieces} | {task: json.dumps(text, sort_keys=True) for task, text in texts.items()}
+    fingerprints = {"tokenizer": pieces} | {name: _canonical(text.fingerprint) for name, text in texts.items()}
     return Prepared(tokenizer, vocabulary(tokenizer), corpora, fingerprints)
 
 
@@ -101,11 +114,10 @@ def _check_labels(name: str, objective: Objective, train: TokenStore) -> None:
 
 
 def _tokenizer(
-    root: Path, spec: TokenizerSpec, mix: Mix, texts: dict[str, dict[str, Any]], sizes: Mapping[str, int], say: Say
+    root: Path, spec: TokenizerSpec, mix: Mix, texts: Mapping[str, _Text], say: Say
 ) -> PreTrainedTokenizerFast:
-    from transformers import AutoTokenizer
-
     extra = extra_pieces(mix)
+    key = tokenizer_key(spec, mix, {name: text.fingerprint for name, text in texts.items()})
 
     def sentences() -> Iterator[str]:
         for task in mix.tasks.values():
@@ -113,21 +125,23 @@ def _tokenizer(
 
     def make(folder: Path) -> None:
         for name, task in mix.tasks.items():
-            with progress.stage(f"{name}: reading", sizes[name], noun=_noun(task)):
+            with progress.stage(f"{name}: reading", texts[name].size, noun=_noun(task)):
                 _look(name, task)
         nouns = {_noun(task) for task in mix.tasks.values()}
-        with progress.stage(
-            "tokenizer: reading", sum(sizes.values()), noun=nouns.pop() if len(nouns) == 1 else "documents and rows"
-        ):
+        size, noun = sum(text.size for text in texts.values()), "documents and rows"
+        with progress.stage("tokenizer: reading", size, noun=nouns.pop() if len(nouns) == 1 else noun):
             tokenizer = spec.obtain(sentences())
+        for name, task in mix.tasks.items():
+            check_unchanged(texts[name].state, task.data.state())
+        if dict(spec.identity()) != key["spec"]:
+            raise DataError("the tokenizer's files changed while they were read", "run the same command again")
         add_pieces(tokenizer, extra)
         tokenizer.save_pretrained(folder)
 
-    folder, hit = cached(root, "tokenizer", tokenizer_key(spec, mix, texts), make)
+    tokenizer, hit = cached(root, "tokenizer", key, make, load_tokenizer, say)
     if not hit:  # on a cache hit the text is not read
         for name, task in mix.tasks.items():
             say(f"{name}: {task.data.describe()}")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     wanted = spec.identity().get("vocab_size")
     short = f" (asked for {wanted:,}: the text gives no more)" if wanted and len(tokenizer) < wanted else ""
     origin = f"those of {spec.path}" if isinstance(spec, Pretrained) else _found(hit)
@@ -137,6 +151,16 @@ def _tokenizer(
         )
     )
     return tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in a cache entry; Damaged if it cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise Damaged(f"its tokenizer cannot be read: {first_line(error)}") from error
 
 
 def _look(name: str, task: Task) -> None:
@@ -192,8 +216,7 @@ def _store(
     root: Path,
     name: str,
     task: Task,
-    text: dict[str, Any],
-    size: int,
+    text: _Text,
     split: Split,
     tokenizer: PreTrainedTokenizerFast,
     pieces: str,
@@ -209,18 +232,19 @@ def _store(
 
     def make(folder: Path) -> None:
         left_out: list[str] = []
-        with progress.stage(f"{name}: reading", size, noun=what):
+        with progress.stage(f"{name}: reading", text.size, noun=what):
             next(task.data.rows(split), None)  # makes the split, if it is not cached yet
-        with progress.stage(f"{name}/{split}: tokenising", size, noun=what):
+        with progress.stage(f"{name}/{split}: tokenising", text.size, noun=what):
             write_store(folder, _documents(task.data, split, labels, left_out), tokenizer.backend_tokenizer)
+        check_unchanged(text.state, task.data.state())
         if labels is not None:
             add_labels(folder, *labels.arrays())
         if left_out:
             rows = f"{len(left_out):,} row{'s' * (len(left_out) != 1)}"
             say(f"{name}/{split}: {rows} left out for their labels, the first: {left_out[0]}")
 
-    folder, hit = cached(root, "tokens", store_key(task, text, split, pieces, label_names), make)
-    store = TokenStore.open(folder)
+    key = store_key(task, text.fingerprint, split, pieces, label_names)
+    store, hit = cached(root, "tokens", key, make, TokenStore.open, say)
     if not len(store):
         raise DataError(f"the {split} split of {name} has no tokens", "give more text")
     classes = f", {len(store.label_names):,} classes" if store.label_names else ""

@@ -209,7 +209,7 @@ def _exported(checkpoint: Path, going_on: bool, asked: str) -> Path:
 
 def _in_cache(checkpoint: Path, asked: str) -> Path:
     key = {"checkpoint": (checkpoint / "manifest.json").read_text(encoding="utf-8")}
-    return cached(default_root(), "models", key, lambda folder: _export(checkpoint, folder, asked))[0]
+    return cached(default_root(), "models", key, lambda folder: _export(checkpoint, folder, asked), Path, say)[0]
 
 
 def _export(checkpoint: Path, folder: Path, asked: str) -> None:

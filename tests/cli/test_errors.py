@@ -223,7 +223,7 @@ class OutOfMemoryError(RuntimeError):
         (Stopped("stopped by SIGTERM", "go on"), 75, "stopped: stopped by SIGTERM\n  go on\n"),
         (RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"), 1, "error: another process of this run has ended, and this one cannot go on alone\n  its message says why\n"),
         (OutOfMemoryError("CUDA out of memory"), 5, "error: out of memory: CUDA out of memory\n  use a smaller batch.micro (same result) or batch.seq_len\n"),
-        (MemoryError(), 5, "error: out of memory: MemoryError\n  use a smaller batch.micro (same result) or batch.seq_len\n"),
+        (MemoryError(), 5, "error: out of memory: MemoryError\n  shorter texts or rows (while they are read), or more memory\n"),
         (OSError(errno.ENOSPC, "No space", "x"), 6, "error: no space left on the disk: x\n  free some space and run it again\n"),
         (OSError(errno.EACCES, "No", "x"), 6, "error: no permission: x\n  check its permissions, or choose another place\n"),
         (OSError(errno.EROFS, "No", "x"), 6, "error: no permission: x\n  check its permissions, or choose another place\n"),

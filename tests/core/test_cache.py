@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from lmctl.core.cache import cached, default_root, key_of
+from lmctl.core import cache
+from lmctl.core.cache import default_root, key_of
 from lmctl.core.errors import DataError, DiskError
+
+
+def cached(root, kind, identity, make):
+    """The folder of an entry, and whether it was a hit."""
+    return cache.cached(root, kind, identity, make, Path, print)
 
 
 def write(text):
@@ -55,7 +61,7 @@ def test_a_failed_build_leaves_no_entry(tmp_path):
         cached(tmp_path, "store", {"a": 1}, fail)
     entry, hit = cached(tmp_path, "store", {"a": 1}, write("x"))
     assert not hit
-    assert sorted(path.name for path in entry.iterdir()) == ["identity.json", "text"]
+    assert sorted(path.name for path in entry.iterdir()) == ["contents.json", "identity.json", "text"]
 
 
 def _build(root: Path, ready: Any, results: Any, seconds: float) -> None:

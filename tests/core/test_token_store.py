@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from lmctl.core.cache_check import Damaged
 from lmctl.core.token_store import TokenStore, store_in_memory, write_store
 
 DOCUMENTS = [["a b c", "a"], ["b b unknown"], ["c a b", "a c", "b"]]
@@ -63,5 +64,5 @@ def test_a_store_that_was_cut_short_does_not_open(tmp_path):
     write_store(tmp_path, DOCUMENTS, tokenizer())
     tokens = tmp_path / "tokens.bin"
     tokens.write_bytes(tokens.read_bytes()[:-2])
-    with pytest.raises(ValueError, match=r"mmap length|size"):
+    with pytest.raises(Damaged, match=r"tokens.bin has 24 bytes, not 26"):
         TokenStore.open(tmp_path)

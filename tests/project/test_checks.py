@@ -18,7 +18,7 @@ sys.path.append(str(ROOT / "scripts"))
 
 import fuzz
 
-FEW = {"words": 12, "configs": 12, "help": 6, "nbest": 25, "models": 25, "files": 30, "prompts": 30}
+FEW = {"words": 12, "configs": 12, "help": 6, "nbest": 25, "models": 25, "files": 30, "prompts": 30, "cache": 20}
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS)
@@ -26,7 +26,16 @@ def test_a_few_inputs_are_read_or_refused_in_words(reader):
     tally = fuzz.run(reader, range(FEW.get(reader, 150)))
     assert tally.failures == []
     assert tally.kinds["read"] > 0
-    assert len(tally.kinds) > 1 or reader == "help"  # help answers with an exit code itself
+    assert len(tally.kinds) > 1 or reader in ("help", "cache")  # these are never refused
+
+
+@pytest.mark.parametrize("reader", ["csv", "nbest"])
+def test_bytes_of_a_fuzzer_are_inputs_as_well(reader):
+    """With --atheris; atheris itself is not needed for this."""
+    with fuzz.in_empty_folder() as folder:
+        for data in (b"", b"\xff" * 50, random.Random(0).randbytes(5_000)):
+            assert fuzz.tried(fuzz.reader_of(reader), fuzz.Guided(data), folder, 5.0, show=False)[1] == ""
+            fuzz.empty(folder)
 
 
 def test_what_has_no_words_takes_too_long_or_cannot_be_printed_is_a_failure():

@@ -124,7 +124,6 @@ FOREIGN = {
     "cli/teacher.py": "strings as Hydra reads them",
     "cli/explain.py": "errors of Hydra, OmegaConf and PyYAML",
     "cost/fake_tensors.py": "torch's tensors, on which a note was left",
-    "core/files.py": "errors of other libraries",
     "core/pretrained_files.py": "models of transformers",
     "core/json_lines.py": "numpy and torch, neither of which is imported for it",
     "data/hub.py": "features of datasets",
