@@ -205,7 +205,7 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
         return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
     keys: list[str] = []
     chosen = dict(composer.defaults)
-    with contextlib.suppress(HydraException, OmegaConfBaseException):  # another error: no suggestions then
+    with contextlib.suppress(HydraException, OmegaConfBaseException, LmctlError):  # another error: no suggestions
         composed = composer.compose(composer.choices.render())
         keys = list(_keys(composed))
         chosen |= composed.hydra.runtime.choices  # a mix may choose the model

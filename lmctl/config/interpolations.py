@@ -1,8 +1,8 @@
 """Interpolations (`${...}`) in values of unknown origin: which resolvers they call, and what they would expand to.
 
-OmegaConf resolves whatever is written: `${oc.env:HF_TOKEN}` reads a secret, `${oc.decode:...}` runs another interpolation
-hidden in a string, the name of a resolver may itself be computed, and forty keys `a1: ${a0}${a0}` stand for gigabytes.
-Here the expressions are parsed, and nothing is resolved.
+OmegaConf resolves whatever is written: `${oc.env:HF_TOKEN}` reads a secret, `${oc.decode:...}` runs an interpolation
+hidden in a string, the name of a resolver may be computed, and forty keys `a1: ${a0}${a0}` stand for gigabytes. Here
+the expressions are parsed, and nothing is resolved.
 """
 
 from __future__ import annotations
@@ -86,12 +86,17 @@ def refuse_resolvers(where: str, texts: Iterable[str]) -> None:
 def refuse_explosion(tree: Any) -> None:
     """ConfigError if a config, plain data with interpolations unresolved, refers to itself or would expand beyond
     `MAX_SIZE`."""
-    size, _ = _Sizes(tree).of((), ())
+    try:
+        size, _ = _Sizes(tree).of((), ())
+    except RecursionError:
+        raise ConfigError("the interpolations of this config refer to one another without end") from None
     if size > MAX_SIZE:
         raise ConfigError(f"the interpolations of this config stand for more than {MAX_SIZE >> 20} million characters")
 
 
 Steps: TypeAlias = tuple[str, ...]
+_BEGUN: Steps = ("",)
+"""Stands for a target that is being looked for."""
 
 
 class _Sizes:
@@ -100,6 +105,7 @@ class _Sizes:
     def __init__(self, tree: Any) -> None:
         self.tree = _by_name(tree)
         self.known: dict[Steps, tuple[int, int]] = {}
+        self.targets: dict[Steps, Steps | None] = {}
 
     def of(self, path: Steps, trail: tuple[Steps, ...]) -> tuple[int, int]:
         """Characters and values at `path`, and the longest chain of references from there; `trail` are the paths whose
@@ -121,29 +127,32 @@ class _Sizes:
     def _targets(self, text: str, path: Steps) -> Iterator[Steps]:
         """The paths to which `text`, the value at `path`, refers and which exist."""
         for one in interpolations(text):
-            if one.refers and (found := self._followed(one.argument, path, MAX_STEPS)) is not None:
+            if one.refers and (found := self._followed(one.argument, path)) is not None:
                 yield found
 
-    def _followed(self, key: str, path: Steps, steps: int) -> Steps | None:
-        """The path of `key` as the value at `path` writes it, or None; each step on it may be a reference in its turn,
-        of which at most `steps` are followed."""
+    def _followed(self, key: str, path: Steps) -> Steps | None:
+        """The path of `key` as the value at `path` writes it, or None. A step on it may be a reference in its turn."""
         up = len(key) - len(key.lstrip("."))
-        place = path[:-up] if up else ()
+        place: Steps = path[:-up] if up else ()
         for step in re.findall(r"[^.\[\]]+", key):
-            while isinstance(node := self._at(place), str):
-                found = interpolations(node)
-                if len(found) != 1 or not found[0].refers:
-                    return None
-                if not steps:
-                    raise _refers_to_itself(path)
-                target = self._followed(found[0].argument, place, steps - 1)
-                if target is None:
-                    return None
-                place, steps = target, steps - 1
-            if not isinstance(node, dict) or step not in node:
+            found = self._target(place) if isinstance(self._at(place), str) else place
+            if found is None or not isinstance(node := self._at(found), dict) or step not in node:
                 return None
-            place = (*place, step)
+            place = (*found, step)
         return place
+
+    def _target(self, place: Steps) -> Steps | None:
+        """The path of the value that the text at `place` stands for, if that is one reference."""
+        if place not in self.targets:
+            self.targets[place] = _BEGUN
+            found = interpolations(self._at(place))
+            refers = len(found) == 1 and found[0].refers
+            target = self._followed(found[0].argument, place) if refers else None
+            is_text = target is not None and isinstance(self._at(target), str)
+            self.targets[place] = self._target(target) if target is not None and is_text else target
+        if self.targets[place] == _BEGUN:
+            raise _refers_to_itself(place)
+        return self.targets[place]
 
     def _at(self, path: Steps) -> Any:
         node = self.tree

@@ -1,7 +1,7 @@
 """Access tokens and passwords: recognised in text, masked where text is printed or recorded.
 
-A token is recognised by its prefix (Hugging Face, GitHub, GitLab, OpenAI, AWS, Slack, a JWT) or as the password in a URL;
-an environment variable by a name that promises a secret.
+A token is recognised by its prefix (Hugging Face, GitHub, GitLab, OpenAI, AWS, Slack, a JWT), a password in a URL by
+its place, and an environment variable that holds a secret by its name.
 """
 
 from __future__ import annotations

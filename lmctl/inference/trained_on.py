@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmctl.config.build import build
+from lmctl.config.saved import run_config
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
 from lmctl.core.paths import Paths, run_of
@@ -33,7 +32,7 @@ def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[s
     if not file.is_file():
         return {}
     try:
-        cfg = cast(DictConfig, OmegaConf.load(file))
+        cfg = run_config(file)
         mix: Mix = build(cfg.mix, Mix, trusted=trusted)
         return {name: OwnTask(task.data, task.objective, int(cfg.batch.seq_len)) for name, task in mix.tasks.items()}
     except (OmegaConfBaseException, LmctlError, OSError, ValueError, TypeError) as error:

@@ -16,6 +16,7 @@ from typing import Any, cast, get_type_hints
 
 from omegaconf import OmegaConf
 
+from lmctl.config.saved import run_config
 from lmctl.config.table import without_none
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
@@ -126,7 +127,7 @@ def _lineage(model_path: str) -> list[str]:
     while isinstance(place, str) and place not in found and (file := Paths(run_of(path_of(place))).config).is_file():
         found.append(place)
         try:
-            config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            config = OmegaConf.to_container(run_config(file), resolve=False)
         except Exception:  # not a readable config: the chain ends
             break
         place = config.get("init_from") if isinstance(config, dict) else None

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.build import check
 from lmctl.config.groups import TrainConfig
+from lmctl.config.saved import resolved
 from lmctl.config.schema import BatchShape
 from lmctl.core import signals
 from lmctl.core.command_words import command
@@ -123,12 +124,10 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
     from lmctl.train.trainer import Trainer
 
     say = display.say
-    resolved, recorded = (
-        cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=resolve)) for resolve in (True, False)
-    )
+    config, recorded = resolved(cfg), cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
     with _out_of_memory(plan.batch):
         trainer = Trainer(plan, texts, worker)
-        identity = Identity(resolved, trainer.fingerprints | models_in(resolved), worker.world)
+        identity = Identity(config, trainer.fingerprints | models_in(config), worker.world)
         for line in trainer.network.report:
             say(f"init_from: {line}")
         for line in trainer.copied_layers:

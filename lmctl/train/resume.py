@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from lmctl.config.saved import resolved, run_config
 from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
@@ -43,9 +44,7 @@ def check_config(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     """The checks of `Identity.must_match` on the config, before any text is read."""
     if plan.resume == "false" or not paths.config.exists() or not any(paths.checkpoints.glob("step-*")):
         return
-    began = OmegaConf.load(paths.config)
-    before, now = (cast("dict[str, Any]", OmegaConf.to_container(each, resolve=True)) for each in (began, cfg))
-    same_config(before, now)
+    same_config(resolved(run_config(paths.config)), resolved(cfg))
 
 
 @contextmanager
