@@ -36,7 +36,18 @@ from lmctl.config.described import keys_named
 from lmctl.config.mistakes import UnknownKey, required, wrong_value
 from lmctl.config.trial import Several
 from lmctl.config.verb import verbs
-from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped, together
+from lmctl.core.errors import (
+    ConfigError,
+    DiskError,
+    Diverged,
+    Exit,
+    LmctlError,
+    OutOfMemory,
+    Stopped,
+    is_panic,
+    together,
+)
+from lmctl.core.secrets import masked
 from lmctl.core.suggest import listed, nearest
 
 if TYPE_CHECKING:
@@ -46,7 +57,7 @@ if TYPE_CHECKING:
 def report(error: BaseException, composer: Composer | None = None) -> int:
     """Print an error to standard error; returns the exit code."""
     if os.environ.get("LMCTL_TRACEBACK") == "1":
-        traceback.print_exception(error)
+        print(masked("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     known = explain(error, composer)
     rank = int(os.environ.get("RANK", "0"))
     # All processes raise these at the same point, so only the first one reports.
@@ -64,7 +75,7 @@ def report(error: BaseException, composer: Composer | None = None) -> int:
 
 
 def _print(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
+    print(masked("\n".join(lines)), file=sys.stderr, flush=True)
 
 
 def _source_line(error: BaseException) -> list[str]:
@@ -110,6 +121,8 @@ def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
 def _machine_error(error: BaseException) -> LmctlError | None:
     """Out-of-memory and disk errors of any library. torch is not imported here, so its exception is matched by name."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if is_panic(error):
+        return ConfigError(f"the tokenizer, or another library, cannot go on: {text}", "use another tokenizer or model")
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"OutOfMemoryError", "MemoryError"} or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

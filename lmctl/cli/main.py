@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from lmctl import __version__
 from lmctl.config.verb import Command, WordsCommand, command, names, summary
 from lmctl.core import signals
-from lmctl.core.errors import Exit
+from lmctl.core.errors import Exit, is_panic
 from lmctl.core.signals import SIGNALS
 from lmctl.core.suggest import nearest
 
@@ -165,6 +165,10 @@ def _run(verb: Command, words: list[str]) -> int:
             print("interrupted", file=sys.stderr)
             return Exit.INTERRUPTED
         return report(error, application.composer if application else None)
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        return report(error)
 
 
 def _broken_pipe() -> int:

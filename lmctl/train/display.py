@@ -18,6 +18,7 @@ from rich.table import Table
 
 from lmctl.core import progress
 from lmctl.core.progress import duration
+from lmctl.core.secrets import masked
 
 PLAIN_SECONDS = 10.0
 """Without a terminal, the minimum interval between progress lines."""
@@ -40,7 +41,7 @@ class Display:
         """Print one line without markup; on a narrow terminal it is folded."""
         if self.console.is_terminal:
             text = folded(text, self.console.width)
-        self.console.print(text, markup=False)
+        self.console.print(masked(text), markup=False)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from lmctl.config.saved import config_text
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import disk_error, sync_file, write_json, write_text
 from lmctl.core.paths import Paths
+from lmctl.core.secrets import masked
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core", "omegaconf", "safetensors")
 
@@ -126,7 +127,7 @@ def environment(machine: dict[str, Any]) -> dict[str, Any]:
         **machine,
         "cpus": os.cpu_count(),
         "packages": versions,
-        "command": ["lmctl", *sys.argv[1:]],
+        "command": ["lmctl", *map(masked, sys.argv[1:])],
         "git_commit": _commit(),
     }
 

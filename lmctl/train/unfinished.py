@@ -21,7 +21,11 @@ from lmctl.core.cache import cached, default_root
 from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
 from lmctl.core.extras import require
+from lmctl.core.foreign_config import refuse_sizes
+from lmctl.core.model_files import CONFIG, json_object
 from lmctl.core.paths import Paths, run_of
+from lmctl.core.pretrained_files import tokenizer_of
+from lmctl.core.safetensors_header import header
 from lmctl.precision.base import Precision
 
 MODEL = "model"
@@ -197,7 +201,6 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     """Write the model of `checkpoint` into `folder`, as the end of its run would have."""
     import torch
     from safetensors.torch import load_file
-    from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     from lmctl.config.build import build
@@ -220,7 +223,10 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     adapters = {name: value for name in kept if (value := OmegaConf.select(cfg, f"model.{name}")) is not None}
     if "lora_targets" in adapters:
         adapters["lora_targets"] = list(adapters["lora_targets"])
-    pieces = vocabulary(AutoTokenizer.from_pretrained(template))
+    stored = header(asked, checkpoint / "model.safetensors")
+    sizes = json_object(asked, template / CONFIG)
+    refuse_sizes(asked, CONFIG, sizes, sum(tensor.numbers for tensor in stored.values()), len(stored))
+    pieces = vocabulary(tokenizer_of(asked, str(template)))
     spec = Template(str(template), **adapters)
     require(asked, spec.imports)
     network: Any = spec.outline(pieces, spec.artifact.heads())
