@@ -103,9 +103,10 @@ def explain(error: BaseException, composer: Composer | None = None) -> LmctlErro
     for cause in chain:
         if (known := _config_error(cause, composer)) is not None:
             return known
-    for cause in chain:
-        if isinstance(cause, HydraException | OmegaConfBaseException):
-            return ConfigError(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
+    theirs = [cause for cause in chain if isinstance(cause, HydraException | OmegaConfBaseException)]
+    if theirs:
+        outer, *inner = dict.fromkeys(_first_line(cause) for cause in theirs if str(cause)) or [type(error).__name__]
+        return ConfigError(": ".join([outer, *inner[-1:]]))
     return _machine_error(error)
 
 

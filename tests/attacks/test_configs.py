@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from canary import Trap
@@ -133,9 +132,8 @@ def test_words_of_a_file_are_allowed_one_by_one(word: str, trap: Trap):
 
 @pytest.mark.parametrize("words", [None, "x", 1, [1], [["a"]], {"a": 1}])
 def test_a_record_of_stages_that_is_none(words: object, trap: Trap):
-    trap.refused(
-        "train", "resume=auto", f"run_dir={run_directory(trap, summary={'stages': {'a': {}}, 'words': words})}"
-    )
+    folder = run_directory(trap, summary={"stages": {"a": {}}, "words": words})
+    trap.refused("train", "resume=auto", f"run_dir={folder}")
 
 
 STAGED = json.dumps({"a": ["trusted=[evil]", CODE, "budget.steps=1"]})
@@ -207,12 +205,10 @@ BOMBS = {
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_bombs_are_refused_before_they_are_built(text: str, trap: Trap):
-    text = text.replace("'${m", "'${student.m").replace("'${l", "'${student.l")
     trap.refused("train", "--from", run_directory(trap, config=text))
-    trap.refused(
-        "train",
-        *recipe(trap, f"# @package student\n{text}".replace("${a", "${student.a").replace("${c", "${student.c")),
-    )
+    for name in "aclm":
+        text = text.replace(f"${{{name}", f"${{student.{name}")
+    trap.refused("train", *recipe(trap, f"# @package student\n{text}"))
 
 
 def test_configs_lie_in_their_directory(trap: Trap):
@@ -223,14 +219,11 @@ def test_configs_lie_in_their_directory(trap: Trap):
     assert "outside of" in trap.refused("train", *flags[:2], "recipe=linked")
 
 
-@pytest.mark.parametrize(
-    "text", ["trusted: [evil]", "trusted: ['${name}']\nname: evil", "schedule: {_target_: evil.Run}"]
-)
+@pytest.mark.parametrize("text", ["trusted: [evil]", "trusted: ['${name}']\nname: evil", "seed: 1"])
 def test_a_recipe_says_not_what_may_run(text: str, trap: Trap):
-    trap.refused("train", *recipe(trap, f"# @package _global_\n{text}\n"))
-    trap.refused(
-        "train", *recipe(trap, f"# @package _global_\n{text}\nschedule: {{_target_: evil.Run}}\n"), "optim.x=1"
-    )
+    flags = recipe(trap, f"# @package _global_\n{text}\nschedule: {{_target_: evil.Run}}\n")
+    trap.refused("train", *flags)
+    trap.refused("train", *flags, "optim.x=1")
 
 
 def test_a_package_is_trusted_on_the_command_line(trap: Trap):
@@ -243,9 +236,6 @@ def test_a_package_is_trusted_on_the_command_line(trap: Trap):
     assert main(["train", *flags, "trusted=[mine]", "name=x", "--cfg", "job"]) == 0
 
 
-def test_an_unfinished_run_says_not_what_may_run(trap: Trap, tmp_path: Path):
-    folder = Path(
-        run_directory(trap, config="trusted: [evil]\nprecision: {_target_: evil.Run}\nmix: {_target_: evil.Run}")
-    )
-    (folder / "model").mkdir()
-    trap.refused("eval", f"model_path={folder}", "trusted=[]")
+def test_an_unfinished_run_says_not_what_may_run(trap: Trap):
+    text = "trusted: [evil]\nprecision: {_target_: evil.Run}\nmix: {_target_: evil.Run}"
+    trap.refused("eval", f"model_path={run_directory(trap, config=text)}", "trusted=[]")
