@@ -70,7 +70,8 @@ def report(error: BaseException, composer: Composer | None = None) -> int:
         return Exit.FAILED
     if str(known):
         word = "stopped" if isinstance(known, Stopped) else "error"
-        _print(f"{prefix}{word}: {known}", *([f"  {known.hint}"] if known.hint else []))
+        text = "\n  ".join([f"{prefix}{word}: {known}", *([known.hint] if known.hint else [])])
+        _print(text if composer is None else composer.unread(text))
     return known.code
 
 

@@ -71,6 +71,14 @@ def reads_secret(text: str) -> bool:
     return False
 
 
+def read_from_environment(overrides: Overrides) -> dict[str, str]:
+    """The values of environment variables that overrides interpolate, with what is written for each; without short
+    values and paths, which are no secrets."""
+    names = {one.argument for word in overrides for one in interpolations(word.text) if one.resolver == "oc.env"}
+    values = {os.environ.get(name, ""): f"${{oc.env:{name}}}" for name in names}
+    return {value: written for value, written in values.items() if len(value) >= 8 and "/" not in value}
+
+
 def refuse_tokens(overrides: Overrides) -> None:
     """ConfigError if an override contains an access token: overrides are written to many files."""
     for override in overrides:

@@ -29,7 +29,7 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lmctl.config.audit import OF_THE_COMMAND, audit, check_file
+from lmctl.config.audit import OF_THE_COMMAND, audit, check_file, read_from_environment
 from lmctl.config.build import check
 from lmctl.config.comments import CommentedKey, commented_keys, first_comment
 from lmctl.config.keys import expand_home
@@ -99,6 +99,8 @@ class Composer:
         """The `hydra` node of the config of the last `task`."""
         self.choices = Overrides()
         """The options chosen by the last command line, for error messages."""
+        self.read = dict[str, str]()
+        """Values that the last command line read from the environment, with what it wrote for them."""
         path = create_config_search_path(str(conf_dir()))
         if config_dir is not None:
             if not path_of(config_dir).is_dir():
@@ -119,12 +121,20 @@ class Composer:
 
     def _audited(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
         """The composed config, before anything in it is resolved, imported or run."""
+        typed = Overrides.typed(overrides)
+        self.read = read_from_environment(typed)
         try:
             cfg = self.loader.load_configuration(self.config_name, list(overrides), mode)
         except KeyError as error:  # of os.environ
             raise ConfigError(f"hydra.job.env_copy reads {error} from the environment, and is refused") from None
-        audit(cfg, Overrides.typed(overrides))
+        audit(cfg, typed)
         return cfg
+
+    def unread(self, text: str) -> str:
+        """`text` with `${oc.env:NAME}` in the place of what was read from the environment, except paths."""
+        for value, written in self.read.items():
+            text = text.replace(value, written)
+        return text
 
     def _choices(self, overrides: Sequence[str]) -> Overrides:
         chosen, _ = Overrides.typed(overrides).split(lambda one: one.key in self.all_groups and not one.sign)
