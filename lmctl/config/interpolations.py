@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from antlr4 import ParserRuleContext
 from omegaconf.errors import GrammarParseError
-from omegaconf.grammar_parser import OmegaConfGrammarParser, parse
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+from omegaconf.grammar_parser import parse
 
 from lmctl.core.errors import ConfigError
 
@@ -66,8 +66,7 @@ def _in_tree(node: Any) -> Iterator[Interpolation]:
         resolver, arguments = node.resolverName().getText(), node.sequence()
         first = arguments.getChild(0).getText().strip() if arguments is not None else ""
         yield Interpolation(resolver, first.strip("'\""), "${" in resolver + first)
-    children = node.getChildCount() if isinstance(node, ParserRuleContext) else 0
-    for place in range(children):
+    for place in range(node.getChildCount()):
         yield from _in_tree(node.getChild(place))
 
 
