@@ -266,7 +266,7 @@ class Application:
             self.stage_overrides, self.overrides = for_one + self.stage_overrides, for_all + self.overrides
             return None
         config = Paths(folder).config
-        return str(config) if config.is_file() else None
+        return str(config) if config.exists() else None
 
     def _name_run(self) -> None:
         """Name an unnamed run after the verb and the time."""

@@ -23,7 +23,7 @@ def resumes(overrides: Overrides, composer: Composer) -> bool:
     folder = folder_of(overrides, composer)
     if folder is None and overrides.text("resume") != "auto":
         folder = folder_of_checkpoint(overrides)
-    return folder is not None and Paths(folder).config.is_file()
+    return folder is not None and Paths(folder).config.exists()
 
 
 def folder_of(overrides: Overrides, composer: Composer) -> Path | None:

@@ -17,10 +17,10 @@ from yaml import YAMLError
 
 from lmctl.config.interpolations import interpolations, refuse_explosion, refuse_resolvers
 from lmctl.config.overrides import Override, Overrides
+from lmctl.core import yaml_files
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 from lmctl.core.secrets import has_token, names_secret
-from lmctl.core.yaml_files import MAX_BYTES, scalars
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
 """Packages in which Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
@@ -96,9 +96,7 @@ def check_file(folder: Path, file: Path) -> None:
     if folder.resolve() not in file.resolve().parents:
         raise ConfigError(f"{file} is a link to {file.resolve()}, outside of {folder}", "copy the file")
     try:
-        with open(file, encoding="utf-8") as opened:
-            text = opened.read(MAX_BYTES + 1)
-        texts = scalars(text)
+        texts = yaml_files.scalars(yaml_files.read(file))
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{file}: not UTF-8 text, at byte offset {error.start:,}", "YAML is read as UTF-8: save it so"

@@ -67,8 +67,8 @@ class _Repository(ConfigRepository):
         return other
 
     def load_config(self, config_path: str) -> Any:
-        if ".." in config_path.split("/"):
-            raise ConfigError(f"{config_path}: a config lies below the folder of configs, and its name has no ..")
+        if config_path.startswith("/") or ".." in config_path.split("/"):
+            raise ConfigError(f"{config_path}: a config is named by its place below the folder of configs")
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         folder = None if source is None or source.scheme() != "file" else path_of(source.path)
         if folder is not None and folder != conf_dir():

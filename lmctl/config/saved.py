@@ -15,7 +15,6 @@ from lmctl.core import yaml_files
 from lmctl.core.command_words import escaped
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import nearest_place, path_of
-from lmctl.core.yaml_files import MAX_BYTES
 
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
 """Characters that YAML treats as a line break, or drops, outside double quotes."""
@@ -54,9 +53,7 @@ def read_config(file: Path, replaced: Container[str] = ()) -> dict[str, Any]:
     where, path = f"--from {file}", path_of(str(file))
     path = path / "config.yaml" if path.is_dir() else path
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{where}: larger than 1 MiB, so not the config of a run")
-        text = path.read_text(encoding="utf-8")
+        text = yaml_files.read(path)
     except OSError as error:
         if path_of(str(file)).is_dir():
             raise ConfigError(f"{where}: there is no config.yaml in it", "give a run's directory") from error
@@ -65,6 +62,8 @@ def read_config(file: Path, replaced: Container[str] = ()) -> dict[str, Any]:
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: not UTF-8 text, so not the config of a run") from error
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}, so not the config of a run") from error
     saved = _parsed(where, text)
     refuse_resolvers(where, _texts(saved, replaced=replaced))
     refuse_explosion(saved)
@@ -74,7 +73,10 @@ def read_config(file: Path, replaced: Container[str] = ()) -> dict[str, Any]:
 def run_config(file: Path) -> DictConfig:
     """The config.yaml of a run, to look something up: what it reads from the environment is text here. ConfigError if
     it is none."""
-    saved = _parsed(str(file), _text_of(file))
+    try:
+        saved = _parsed(str(file), yaml_files.read(file))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
     refuse_explosion(saved)
     return OmegaConf.create(_unresolved(saved))
 
@@ -86,15 +88,6 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     if any(map(_is_foreign, _texts(plain))):
         cfg = OmegaConf.create(_unresolved(plain))
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-
-
-def _text_of(file: Path) -> str:
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{file}: larger than 1 MiB, so not the config of a run")
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
 
 
 def _parsed(where: str, text: str) -> dict[str, Any]:

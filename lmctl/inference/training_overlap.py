@@ -138,12 +138,12 @@ def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[s
     """The tasks of a run, each with the fingerprint of its data at training time."""
     try:
         prints = json.loads(Paths(run_of(path_of(place))).environment.read_text(encoding="utf-8"))["fingerprints"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     for name, task in own_tasks(place, trusted, needed=False).items():
         try:
             print_ = json.loads(prints[name])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
         # Teacher-generated text was generated from an original source.
         yield _Task(name, task.source), print_.get("original", print_) if isinstance(print_, dict) else {}

@@ -115,8 +115,9 @@ def run_stages(jobs: Sequence[Job], flags: Sequence[str], words: Overrides, fold
 
 def recorded(folder: Path) -> dict[str, Any]:
     """The record of an earlier run of these stages; {} if there is none in `folder`."""
+    file = Paths(folder).summary
     try:
-        found = json.loads(Paths(folder).summary.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         return {}
     rows = found.get("stages") if isinstance(found, dict) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from canary import Trap
@@ -211,10 +213,18 @@ def test_bombs_are_refused_before_they_are_built(text: str, trap: Trap):
     trap.refused("train", *recipe(trap, f"# @package student\n{text}"))
 
 
+def test_files_without_an_end_are_not_read(trap: Trap):
+    folder = Path(run_directory(trap))
+    os.mkfifo(folder / "config.yaml")
+    for words in (("--from", str(folder)), ("--from", "/dev/zero"), (f"run_dir={folder}", "resume=auto")):
+        trap.refused("train", *words)
+
+
 def test_configs_lie_in_their_directory(trap: Trap):
     (trap.root / "outside.yaml").write_text("seed: 3\n")
-    flags = recipe(trap, "# @package _global_\ndefaults: [../../outside]\n")
-    trap.refused("train", *flags)
+    for name in ("../../outside", f"{trap.root}/outside", f"/{trap.root}/outside"):
+        flags = recipe(trap, f"# @package _global_\ndefaults: [{name}]\n")
+        trap.refused("train", *flags)
     (trap.root / "conf" / "recipe" / "linked.yaml").symlink_to(trap.root / "outside.yaml")
     assert "outside of" in trap.refused("train", *flags[:2], "recipe=linked")
 
