@@ -85,12 +85,13 @@ class _Translator:
         from transformers import AutoModelForSeq2SeqLM
 
         what, place = f"{key}={path}", find(key, path)
-        if not config_of(what, place).is_encoder_decoder:
+        config = config_of(what, place)
+        if not config.is_encoder_decoder:
             raise ConfigError(
                 f"{what} is no translation model", "train one: lmctl train mix=translate data=parallel ..."
             )
         self.tokenizer = tokenizer_of(what, place)
-        self.model, new, _ = weights_of(what, AutoModelForSeq2SeqLM, place)
+        self.model, new, _ = weights_of(what, AutoModelForSeq2SeqLM, place, config)
         refuse_random(what, new)
         check_fit(what, self.tokenizer, self.model)
         self.model.eval()

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.cli import did_you_mean, plan_grid, raw_words, teacher, which_run
 from lmctl.cli.arguments import SHOWS, Arguments, UnknownFlag, stamp
-from lmctl.config.audit import audit, refuse_tokens
+from lmctl.config.audit import refuse_hydras, refuse_tokens
 from lmctl.config.compose import VERSION_BASE, Composer
 from lmctl.config.keys import keys_in
 from lmctl.config.overrides import Override, Overrides
@@ -63,11 +63,17 @@ class Application:
         if "teacher" in self.hints and not self._has_run_as_base():
             self.overrides += teacher.implied(self.overrides)
 
+    @property
+    def _known(self) -> set[str]:
+        """The keys and groups of the verb."""
+        return {*self.hints, *self.composer.all_groups}
+
     def _refuse_typing_mistakes(self, overrides: Overrides) -> None:
         """ConfigError for typing mistakes: full-width punctuation, words without `=`, Hydra settings that lmctl
         overrides."""
         raw_words.refuse_hydras_own(overrides)
-        raw_words.refuse_slips(overrides, {*self.hints, *self.composer.all_groups, "hydra"}, self.free)
+        refuse_hydras(overrides)
+        raw_words.refuse_slips(overrides, {*self._known, "hydra"}, self.free)
         if not self.arguments.has("--help"):
             for place, override in enumerate(overrides):
                 if override.value is None or not override.key:
@@ -185,7 +191,7 @@ class Application:
     def stages_in(self, cfg: DictConfig, overrides: Overrides) -> list[Job]:
         """The stages as jobs; `overrides` made `cfg`."""
         settings = cast("dict[str, Any]", OmegaConf.to_container(cfg.get("stages", OmegaConf.create())))
-        return stages.plan_stages(settings, overrides, self.stage_overrides, Path(cfg.run_dir))
+        return stages.plan_stages(settings, overrides, self.stage_overrides, Path(cfg.run_dir), self._known)
 
     def _run_stages(self, cfg: DictConfig) -> None:
         """Check all stages, then run them in sequence."""
@@ -205,7 +211,6 @@ class Application:
         and a sample of its jobs' overrides (`Composer.sweep_configs`)."""
         given = self.overrides
         whole, samples = self.composer.sweep_configs(given.render())
-        audit(whole)  # before any of its values is used
         keys = {key.name: key for key in keys_in(self._job_config(samples[0]), self.composer.schema)}
         self.overrides = raw_words.kept_as_typed(given, keys, several=True)
         return (whole, samples) if self.overrides == given else self.composer.sweep_configs(self.overrides.render())
@@ -269,8 +274,8 @@ class Application:
             folder = which_run.folder_of_checkpoint(self.overrides)
             self.overrides = self.overrides.set("run_dir", str(folder))
         refuse_folder(folder, "run_dir")
-        if staged := stages.recorded(folder):
-            for_one, for_all = Overrides.typed(staged["words"]).split(stages.is_for_a_stage)
+        if (staged := stages.recorded_overrides(folder, self._known)) is not None:
+            for_one, for_all = staged
             self.stage_overrides, self.overrides = for_one + self.stage_overrides, for_all + self.overrides
             return None
         config = which_run.config_of(folder)

@@ -35,7 +35,17 @@ from lmctl.config.described import keys_named
 from lmctl.config.mistakes import UnknownKey, required, wrong_value
 from lmctl.config.trial import Several
 from lmctl.config.verb import verbs
-from lmctl.core.errors import ConfigError, DiskError, Diverged, Exit, LmctlError, OutOfMemory, Stopped, together
+from lmctl.core.errors import (
+    ConfigError,
+    DiskError,
+    Diverged,
+    Exit,
+    LmctlError,
+    OutOfMemory,
+    Stopped,
+    is_panic,
+    together,
+)
 from lmctl.core.suggest import listed, nearest
 from lmctl.core.terminal import tell
 
@@ -46,7 +56,7 @@ if TYPE_CHECKING:
 def report(error: BaseException, composer: Composer | None = None) -> int:
     """Print an error to standard error; returns the exit code."""
     if os.environ.get("LMCTL_TRACEBACK") == "1":
-        traceback.print_exception(error)
+        tell("".join(traceback.format_exception(error)).rstrip())
     known = explain(error, composer)
     rank = int(os.environ.get("RANK", "0"))
     # All processes raise these at the same point, so only the first one reports.
@@ -59,7 +69,8 @@ def report(error: BaseException, composer: Composer | None = None) -> int:
         return Exit.FAILED
     if str(known):
         word = "stopped" if isinstance(known, Stopped) else "error"
-        tell(f"{prefix}{word}: {known}", *([f"  {known.hint}"] if known.hint else []))
+        text = "\n  ".join([f"{prefix}{word}: {known}", *([known.hint] if known.hint else [])])
+        tell(text if composer is None else composer.unread(text))
     return known.code
 
 
@@ -88,9 +99,10 @@ def explain(error: BaseException, composer: Composer | None = None) -> LmctlErro
     for cause in chain:
         if (known := _config_error(cause, composer)) is not None:
             return known
-    for cause in chain:
-        if isinstance(cause, HydraException | OmegaConfBaseException):
-            return ConfigError(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
+    theirs = [cause for cause in chain if isinstance(cause, HydraException | OmegaConfBaseException)]
+    if theirs:
+        outer, *inner = dict.fromkeys(_first_line(cause) for cause in theirs if str(cause)) or [type(error).__name__]
+        return ConfigError(": ".join([outer, *inner[-1:]]))
     return _machine_error(error)
 
 
@@ -106,6 +118,8 @@ def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
 def _machine_error(error: BaseException) -> LmctlError | None:
     """Out-of-memory and disk errors of any library. torch is not imported here, so its exception is matched by name."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if is_panic(error):
+        return ConfigError(f"the tokenizer, or another library, cannot go on: {text}", "use another tokenizer or model")
     names = {cls.__name__ for cls in type(error).__mro__}
     if "MemoryError" in names:  # of Python or numpy, which batches and weights never are
         return OutOfMemory(f"out of memory: {text}", "shorter texts or rows (while they are read), or more memory")
@@ -205,7 +219,7 @@ def _unknown_key(key: str, composer: Composer) -> ConfigError:
         return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
     keys: list[str] = []
     chosen = dict(composer.defaults)
-    with contextlib.suppress(HydraException, OmegaConfBaseException):  # another error: no suggestions then
+    with contextlib.suppress(HydraException, OmegaConfBaseException, LmctlError):  # another error: no suggestions
         composed = composer.compose(composer.choices.render())
         keys = list(_keys(composed))
         chosen |= composed.hydra.runtime.choices  # a mix may choose the model

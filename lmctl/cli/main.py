@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from lmctl import __version__
 from lmctl.config.verb import Command, WordsCommand, command, names, summary
 from lmctl.core import signals
-from lmctl.core.errors import Exit, LmctlError
+from lmctl.core.errors import Exit, LmctlError, is_panic
 from lmctl.core.signals import SIGNALS
 from lmctl.core.suggest import nearest
 from lmctl.core.terminal import standard_streams, tell
@@ -180,6 +180,10 @@ def _run_verb(verb: Command, words: list[str]) -> int:
         if (interrupted := signals.interrupted()) is not None:  # during an import, say
             raise interrupted from error
         return report(error, application.composer if application else None)
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        return report(error)
 
 
 def _complete(words: list[str]) -> int:

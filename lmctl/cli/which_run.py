@@ -35,7 +35,7 @@ def config_of(folder: Path) -> Path | None:
         from lmctl.train.unfinished import restore_config
 
         restore_config(run)
-    return run.config if run.config.is_file() else None
+    return run.config if run.config.exists() else None
 
 
 def folder_of(overrides: Overrides, composer: Composer) -> Path | None:

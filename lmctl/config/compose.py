@@ -29,7 +29,7 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lmctl.config.audit import audit
+from lmctl.config.audit import OF_THE_COMMAND, audit, check_file, read_from_environment
 from lmctl.config.build import check
 from lmctl.config.comments import CommentedKey, commented_keys, first_comment
 from lmctl.config.keys import expand_home
@@ -56,7 +56,8 @@ def flag_parser() -> argparse.ArgumentParser:
 
 
 class _Repository(ConfigRepository):
-    """Hydra's config repository; a YAML file that is not UTF-8 is refused by its path."""
+    """Hydra's config repository. Files of `--config-dir` are data of unknown origin, and checked before they are
+    parsed."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
         """A shallow copy: Hydra copies the repository several times per command to change its list of sources. The
@@ -66,14 +67,13 @@ class _Repository(ConfigRepository):
         return other
 
     def load_config(self, config_path: str) -> Any:
-        try:
-            return super().load_config(config_path)
-        except UnicodeDecodeError as error:
-            folder = self._find_object_source(config_path, ObjectType.CONFIG).path
-            file = path_of(folder) / f"{config_path.removesuffix('.yaml')}.yaml"
-            raise ConfigError(
-                f"{file}: not UTF-8 text, at byte offset {error.start:,}", "YAML is read as UTF-8: save it so"
-            ) from None
+        if config_path.startswith("/") or ".." in config_path.split("/"):
+            raise ConfigError(f"{config_path}: a config is named by its place below the folder of configs")
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        folder = None if source is None or source.scheme() != "file" else path_of(source.path)
+        if folder is not None and folder != conf_dir():
+            check_file(folder, folder / f"{config_path.removesuffix('.yaml')}.yaml")
+        return super().load_config(config_path)
 
 
 def _loader(path: Any) -> ConfigLoaderImpl:
@@ -99,6 +99,8 @@ class Composer:
         """The `hydra` node of the config of the last `task`."""
         self.choices = Overrides()
         """The options chosen by the last command line, for error messages."""
+        self.read = dict[str, str]()
+        """Values that the last command line read from the environment, with what it wrote for them."""
         path = create_config_search_path(str(conf_dir()))
         if config_dir is not None:
             if not path_of(config_dir).is_dir():
@@ -115,7 +117,24 @@ class Composer:
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         self.choices = self._choices(overrides)
-        return self.loader.load_configuration(self.config_name, list(overrides), RunMode.RUN)
+        return self._audited(overrides, RunMode.RUN)
+
+    def _audited(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
+        """The composed config, before anything in it is resolved, imported or run."""
+        typed = Overrides.typed(overrides)
+        self.read = read_from_environment(typed)
+        try:
+            cfg = self.loader.load_configuration(self.config_name, list(overrides), mode)
+        except KeyError as error:  # of os.environ
+            raise ConfigError(f"hydra.job.env_copy reads {error} from the environment, and is refused") from None
+        audit(cfg, typed)
+        return cfg
+
+    def unread(self, text: str) -> str:
+        """`text` with `${oc.env:NAME}` in the place of what was read from the environment, except paths."""
+        for value, written in self.read.items():
+            text = text.replace(value, written)
+        return text
 
     def _choices(self, overrides: Sequence[str]) -> Overrides:
         chosen, _ = Overrides.typed(overrides).split(lambda one: one.key in self.all_groups and not one.sign)
@@ -131,7 +150,6 @@ class Composer:
     def task(self, overrides: Sequence[str]) -> DictConfig:
         """The config that the verb receives."""
         cfg = self.compose(overrides)
-        audit(cfg)
         self.hydras = OmegaConf.masked_copy(cfg, "hydra")
         return self._without_hydra(cfg)
 
@@ -181,7 +199,7 @@ class Composer:
         samples = [first]
         for at, jobs in enumerate(choices):
             samples += [[*first[:at], job[0], *first[at + 1 :]] for job in jobs[1:]]
-        return self.loader.load_configuration(self.config_name, list(overrides), RunMode.MULTIRUN), samples
+        return self._audited(overrides, RunMode.MULTIRUN), samples
 
     def cells(self, overrides: Sequence[str]) -> list[list[str]]:
         """The overrides of every job of a grid sweep: all combinations."""
@@ -258,14 +276,13 @@ class Composer:
     def start_from(self, file: str, overrides: Overrides, only: tuple[str, ...] = ()) -> None:
         """Use the resolved config of an earlier run as the base; `overrides` replace its groups. With `only`, take
         these groups and its sequence length alone."""
-        saved = read_config(Path(file))
+        saved = read_config(Path(file), {override.key for override in overrides if not override.sign})
         if only:
             length = cast(dict[str, Any], saved.get("batch") or {}).get("seq_len")
             saved = {key: saved[key] for key in only if key in saved}
             saved |= {} if length is None else {"batch": {"seq_len": length}}
         raw = settings_of(self.verb)
-        # Name and directory belong to the earlier run; trusted packages must be given on this command line.
-        for key in ("name", "run_dir", "resume", "trusted"):
+        for key in OF_THE_COMMAND:
             saved.pop(key, None)
         replaced = {override.key for override in overrides if not override.sign}
         for group in replaced & set(self.all_groups):  # an option on the command line replaces all of the saved one

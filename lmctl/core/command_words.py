@@ -30,7 +30,12 @@ def _escape(match: re.Match[str]) -> str:
 
 def literal(value: str) -> str:
     """As `quoted`, with `${...}` escaped as well (no interpolation)."""
-    return quoted(_INTERPOLATION.sub(lambda match: match[1] * 2 + "\\${", value))
+    return quoted(escaped(value))
+
+
+def escaped(value: str) -> str:
+    """`value` with every `${` escaped, so that it stands for itself."""
+    return _INTERPOLATION.sub(lambda match: match[1] * 2 + "\\${", value)
 
 
 def setting(key: str, value: str) -> str:

@@ -84,3 +84,8 @@ class Stopped(LmctlError):
     """A signal stopped the run after everything was saved; the same command with `resume=auto` continues it."""
 
     code = Exit.STOPPED
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether `error` is a panic of a library written in Rust (tokenizers, safetensors), which is no `Exception`."""
+    return type(error).__name__ == "PanicException"

@@ -7,14 +7,14 @@ names the file and the remedy. Only headers of weights are read.
 from __future__ import annotations
 
 import json
-import math
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast, get_args
 
 from lmctl.core.batch import Kind, LabelKind
 from lmctl.core.errors import ConfigError
+from lmctl.core.foreign_config import refuse_quantised, refuse_sizes
+from lmctl.core.safetensors_header import AGAIN, Stored, header, unreadable
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -49,22 +49,17 @@ _TOKENIZER_OBJECTS = (
 )
 """Tokenizer files that must contain a JSON object."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_SIZES = {
-    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
-    **dict.fromkeys(("F32", "I32", "U32"), 4),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
-}
-"""Bytes per number of safetensors' formats, where that is an integer."""
+_MAX_JSON = 1 << 28
+"""Bytes of a JSON file of a model directory: vocabularies have some tens of millions."""
 GGUF = "GGUF is the format of llama.cpp: give the model it was made from, a directory with safetensors"
-AGAIN = "copy or download it again"
 
 
 def check_files(what: str, folder: Path) -> None:
     """ConfigError unless transformers can load a model from `folder`: config.json, safetensors files of the right
     length, and valid JSON. `what` begins messages: `model_path=runs/x`."""
     check_outline(what, folder)
-    _check_shape(what, json_object(what, folder / CONFIG), len(headers(what, folder)))
+    config, stored = json_object(what, folder / CONFIG), headers(what, folder)
+    refuse_sizes(what, CONFIG, config, sum(tensor.numbers for tensor in stored.values()), len(stored))
 
 
 def check_outline(what: str, folder: Path) -> None:
@@ -75,7 +70,14 @@ def check_outline(what: str, folder: Path) -> None:
         raise ConfigError(f"{what}: no model directory (it has no {CONFIG})", near(folder))
     if (folder / "adapter_config.json").is_file():
         raise _adapter(what)
-    _check_tokens(what, CONFIG, json_object(what, folder / CONFIG))
+    for name in (CONFIG, GENERATION, TASKS, INDEX):
+        refuse_link(what, folder, folder / name)
+    config = json_object(what, folder / CONFIG)
+    _check_tokens(what, CONFIG, config)
+    refuse_quantised(what, config)
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{what}: {CONFIG}: architectures is {names!r:.80}, and a list of names is due", AGAIN)
     if (folder / GENERATION).is_file():
         _check_tokens(what, GENERATION, json_object(what, folder / GENERATION))
     tasks(what, folder)
@@ -88,22 +90,6 @@ def _check_tokens(what: str, name: str, config: dict[str, Any]) -> None:
         pieces = value if isinstance(value, list) and "eos" in key else [value]
         if key.endswith("_token_id") and any(type(piece) not in (int, type(None)) for piece in pieces):
             raise ConfigError(f"{what}: {name}: {key} is {value!r:.80}, and the number of a piece is due", AGAIN)
-
-
-def _check_shape(what: str, config: dict[str, Any], tensors: int) -> None:
-    """ConfigError if `architectures` is malformed, or if there are far more layers than tensors: building such a
-    network would take hours before the missing weights are noticed. (Layers may share weights, so the bound is
-    loose.)"""
-    names = config.get("architectures") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{what}: {CONFIG}: architectures is {names!r:.80}, and a list of names is due", AGAIN)
-    for key, value in config.items():
-        if key.endswith(("layers", "n_layer")) and isinstance(value, int) and value > 10 * tensors:
-            raise ConfigError(
-                f"{what}: {CONFIG}: {key} is {value:,}, and its weights are {tensors:,} tensors: "
-                "they do not belong together",
-                AGAIN,
-            )
 
 
 def near(folder: Path) -> str | None:
@@ -123,9 +109,8 @@ def near(folder: Path) -> str | None:
     return None
 
 
-def headers(what: str, folder: Path) -> dict[str, str]:
-    """Tensor name -> dtype (F32, BF16, ...) of all weights in `folder`; ConfigError if a file is missing or
-    truncated."""
+def headers(what: str, folder: Path) -> dict[str, Stored]:
+    """All weights in `folder` by name; ConfigError if a file is missing, truncated or elsewhere."""
     if (folder / WEIGHTS).is_file():
         return header(what, folder / WEIGHTS)
     if not (folder / INDEX).is_file():
@@ -133,6 +118,8 @@ def headers(what: str, folder: Path) -> dict[str, str]:
     places = json_object(what, folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise ConfigError(f"{what}: {INDEX} is damaged: it has no weight_map", AGAIN)
+    if outside := [name for name in places.values() if Path(name).name != name]:
+        raise ConfigError(f"{what}: {INDEX} names {outside[0]}, which is outside of its directory", AGAIN)
     files = {name: folder / name for name in sorted(set(places.values()))}
     if absent := [name for name, path in files.items() if not path.is_file()]:
         more = f" and {len(absent) - 1} more" if absent[1:] else ""
@@ -141,38 +128,17 @@ def headers(what: str, folder: Path) -> dict[str, str]:
     for tensor, file in places.items():
         if tensor not in found[file]:
             raise ConfigError(f"{what}: {file} has no tensor {tensor}, which {INDEX} says is in it", AGAIN)
-    return {tensor: kind for kinds in found.values() for tensor, kind in kinds.items()}
-
-
-def header(what: str, file: Path) -> dict[str, str]:
-    """Tensor name -> dtype of one safetensors file; ConfigError if it is damaged or not readable."""
-    size = file.stat().st_size
-    try:
-        with open(file, "rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            entries = json.loads(opened.read(length)) if length <= size - 8 else None
-        if entries is None:
-            raise ValueError("its header is cut off")
-        tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-        end = max((_data_end(entry) for entry in tensors.values()), default=0)
-        if 8 + length + end != size:
-            raise ValueError(f"it has {size:,} bytes, and its header says {8 + length + end:,}")
-        return {str(name): str(entry["dtype"]) for name, entry in tensors.items()}
-    except OSError as error:
-        raise _unreadable(what, file, error) from None
-    except (struct.error, KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError):
-        raise ConfigError(f"{what}: {file.name} is damaged: it has no header of safetensors", AGAIN) from None
-    except ValueError as error:
-        reason = "it has no header of safetensors" if isinstance(error, json.JSONDecodeError) else error
-        raise ConfigError(f"{what}: {file.name} is damaged: {reason}", AGAIN) from None
+    return {tensor: stored for tensors in found.values() for tensor, stored in tensors.items()}
 
 
 def json_object(what: str, file: Path) -> dict[str, Any]:
     """Parse a JSON file; ConfigError naming it if it is not a JSON object."""
     try:
+        if file.stat().st_size > _MAX_JSON:
+            raise ConfigError(f"{what}: {file.name} is larger than {_MAX_JSON >> 20} MiB, so it is something else")
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise _unreadable(what, file, error) from None
+        raise unreadable(what, file, error) from None
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
         reason = "it is empty" if file.stat().st_size == 0 else f"no JSON ({error})"
         raise ConfigError(f"{what}: {file.name} is damaged: {reason}", AGAIN) from None
@@ -188,21 +154,55 @@ def tasks(what: str, folder: Path) -> dict[str, TaskNote] | None:
         return None
     found = json_object(what, file)
     for name, note in found.items():
-        if not isinstance(note, dict) or not {"objective", "reads", "label_kind", "labels"} <= set(note):
+        if not _is_note(note):
             raise ConfigError(f"{what}: {TASKS} is damaged: task {name} is not as lmctl writes it", AGAIN)
     return cast(dict[str, TaskNote], found)
 
 
+def _is_note(note: Any) -> bool:
+    """Whether `note` is a `TaskNote`."""
+    return (
+        isinstance(note, dict)
+        and isinstance(note.get("objective"), str)
+        and note.get("reads") in get_args(Kind)
+        and note.get("label_kind", "") in (None, *get_args(LabelKind))
+        and isinstance(note.get("labels"), list)
+        and all(isinstance(label, str) for label in note["labels"])
+        and note.get("end_of") in (None, "sentence", "document")
+    )
+
+
+def refuse_link(what: str, folder: Path, file: Path) -> None:
+    """ConfigError if a file of a model directory is a link to elsewhere: what it shows would end up in other models.
+    The hub's cache keeps its files beside its directories."""
+    real, home = file.resolve(), folder.resolve()
+    if file.is_symlink() and not {home, home.parent.parent / "blobs"} & set(real.parents):
+        raise ConfigError(f"{what}: {file.name} is a link to {real}, outside of its directory", "copy the file there")
+
+
 def check_tokenizer_files(what: str, folder: Path) -> None:
-    """ConfigError if a tokenizer file in `folder` is malformed."""
+    """ConfigError if a tokenizer file in `folder` is malformed, or lies elsewhere."""
+    for file in folder.iterdir():
+        if not file.name.endswith(".safetensors"):
+            refuse_link(what, folder, file)
     for name in _TOKENIZER_OBJECTS:
         if (folder / name).is_file():
             found = json_object(what, folder / name)
             if name == "tokenizer.json" and not isinstance(found.get("model"), dict):
                 raise ConfigError(f"{what}: {name} is damaged: it has no model of a tokenizer", AGAIN)
+            for key in found if name == "tokenizer_config.json" else ():
+                if key.endswith(("_file", "_files", "_path")) and _is_outside(folder, found[key]):
+                    raise ConfigError(f"{what}: {name}: {key} names a file outside of its directory", AGAIN)
     for name in TOKENIZER_FILES:
         if (folder / name).is_file() and not (folder / name).stat().st_size:
             raise ConfigError(f"{what}: {name} is damaged: it is empty", AGAIN)
+
+
+def _is_outside(folder: Path, value: Any) -> bool:
+    """Whether `value`, a name or a list of names, is a file of this machine that is not in `folder`."""
+    names = value if isinstance(value, list) else [value]
+    paths = [folder / name for name in names if isinstance(name, str)]
+    return any(path.exists() and folder.resolve() not in path.resolve().parents for path in paths)
 
 
 def tokenizer_folder(what: str, place: Path) -> Path:
@@ -218,15 +218,6 @@ def no_tokenizer(what: str) -> ConfigError:
         f"{what} has no tokenizer, neither in itself nor in model/ or tokenizer/",
         f"one of these files is looked for: {', '.join(TOKENIZER_FILES)}",
     )
-
-
-def _data_end(entry: Any) -> int:
-    """End offset of a tensor's data in the file; ValueError if its size does not match its shape."""
-    start, end = entry["data_offsets"]
-    size = _SIZES.get(entry["dtype"])
-    if size is not None and end - start != size * math.prod(entry["shape"]):
-        raise ValueError("the size of a tensor is not that of its shape")
-    return int(end)
 
 
 def _sorted_glob(folder: Path, pattern: str) -> Iterator[Path]:
@@ -264,7 +255,3 @@ def _adapter(what: str) -> ConfigError:
         f"{what} holds an adapter (PEFT), not a whole model",
         "merge it into its base model: peft's AutoPeft...from_pretrained(...).merge_and_unload(), then save_pretrained",
     )
-
-
-def _unreadable(what: str, file: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"{what}: {file.name} cannot be read: {error.strerror or error}", "check its permissions")

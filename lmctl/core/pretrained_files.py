@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lmctl.core.command_words import command
-from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.core.errors import ConfigError, LmctlError, is_panic
 from lmctl.core.exported_weights import check_exported
 from lmctl.core.files import is_local_path, nearest_place, path_of
+from lmctl.core.foreign_config import refuse_quantised, taken
 from lmctl.core.model_files import (
     CONFIG,
     TOKENIZER_FILES,
@@ -27,10 +28,15 @@ from lmctl.core.model_files import (
     no_tokenizer,
 )
 from lmctl.core.paths import Paths
+from lmctl.core.safetensors_header import AGAIN, Stored
 
 HINT = "give a run directory, a Hugging Face directory with safetensors, or a hub id"
 TOKENIZER_HINT = "copy the tokenizer's files from where the model comes from"
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_NEW_NUMBERS = 1 << 24
+"""Numbers of a network that its checkpoint may lack, such as new heads and tables of positions."""
+_FREE_NUMBERS = 1 << 16
+"""Numbers that a vocabulary may leave out."""
 _TRIED_TOKENS = 64
 """Tokens of the vocabulary that are decoded and encoded again as a check."""
 
@@ -60,20 +66,33 @@ def config_of(what: str, place: str, check: Callable[[str, Path], None] = check_
     if Path(place).exists():
         check(what, Path(place))
     with _reading(what, "config.json", place) as where:
-        return AutoConfig.from_pretrained(place, **where)
+        config = AutoConfig.from_pretrained(place, **where)
+        given, _ = config.get_config_dict(place, **where)
+        refuse_quantised(what, given)
+        return type(config).from_dict(taken(given, type(config)))
 
 
-def weights_of(what: str, kind: Any, place: str, **how: Any) -> tuple[Any, list[str], list[str]]:
-    """The model of transformers' class `kind`; the names of tensors that the checkpoint lacks or has in another shape
-    (randomly initialised; tied tensors and buffers do not count); and of unused tensors of the checkpoint."""
+def weights_of(what: str, kind: Any, place: str, config: Any, **how: Any) -> tuple[Any, list[str], list[str]]:
+    """The model of transformers' class `kind` with `config` (see `config_of`); the names of tensors that the checkpoint
+    lacks or has in another shape (randomly initialised; tied tensors and buffers do not count); and of unused tensors
+    of the checkpoint."""
     if Path(place).is_dir():
         check_exported(what, Path(place))
+    stored = headers(what, Path(place)) if Path(place).is_dir() else None
     with _reading(what, "its weights", place) as where:
+        if stored is not None:
+            _refuse_larger(what, kind, config, sum(tensor.numbers for tensor in stored.values()))
         model, info = kind.from_pretrained(
-            place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **where, **how
+            place,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **where,
+            **how,
         )
-    if Path(place).is_dir() and model.config.to_dict().get("quantization_config") is None:
-        _check_formats(what, model, headers(what, Path(place)))
+    if stored is not None:
+        _check_formats(what, model, stored)
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     learnt = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = sorted(name for name in info["missing_keys"] if name not in tied and name in learnt)
@@ -119,6 +138,11 @@ def tokenizer_of(what: str, place: str) -> Any:
         raise no_tokenizer(what)
     if not ordinary:
         raise ConfigError(f"{what}: its tokenizer is empty: it has no pieces but special ones", TOKENIZER_HINT)
+    if (last := max(pieces.values())) >= 2 * len(pieces) + _FREE_NUMBERS:
+        raise ConfigError(
+            f"{what}: its tokenizer has {len(pieces):,} pieces, and the last one has the number {last:,}",
+            TOKENIZER_HINT,
+        )
     if not isinstance(limit := tokenizer.model_max_length, int | float) or limit < 1:
         raise ConfigError(f"{what}: tokenizer_config.json: model_max_length is {limit!r}, a number of tokens is due")
     if not read - special:
@@ -153,12 +177,30 @@ def check_fit(what: str, tokenizer: Any, model: Any) -> None:
         )
 
 
-def _check_formats(what: str, model: Any, kinds: dict[str, str]) -> None:
+def _refuse_larger(what: str, kind: Any, config: Any, numbers: int) -> None:
+    """ConfigError if the network of `config` is far larger than weights of so many `numbers`: what they lack would be
+    allocated. The network is outlined without memory."""
+    import torch
+
+    make = getattr(kind, "from_config", None) or kind._from_config
+    with torch.device("meta"):
+        outline = make(config)
+    due = sum(tensor.numel() for tensor in (*outline.parameters(), *outline.buffers()))
+    if due > 8 * numbers + _NEW_NUMBERS:
+        raise ConfigError(
+            f"{what}: config.json describes a network of {due:,} numbers, and its weights are {numbers:,}: they do not "
+            "belong together",
+            AGAIN,
+        )
+
+
+def _check_formats(what: str, model: Any, stored: dict[str, Stored]) -> None:
     """ConfigError if trained weights are stored as integers, which transformers casts silently."""
     for name, _ in model.named_parameters():
-        if kinds.get(name, "F32") not in _FLOATS and not kinds[name].startswith("F8"):
+        kind = stored[name].kind if name in stored else "F32"
+        if kind not in _FLOATS and not kind.startswith("F8"):
             raise ConfigError(
-                f"{what}: its weights {name} are kept as {kinds[name]}, and weights are floating-point numbers", HINT
+                f"{what}: its weights {name} are kept as {kind}, and weights are floating-point numbers", HINT
             )
 
 
@@ -187,7 +229,9 @@ def _reading(what: str, part: str, place: str) -> Iterator[dict[str, bool]]:
         yield {"trust_remote_code": False, "local_files_only": downloaded}
     except (LmctlError, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         if isinstance(error, RuntimeError) and "allocate memory" in str(error):

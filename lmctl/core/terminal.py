@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
 from lmctl.core.errors import DiskError, LmctlError
+from lmctl.core.secrets import masked
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys instead of showing it: C0 controls except tab and line feed, DEL, C1 controls, bidirectional
@@ -30,8 +31,8 @@ def printable(text: str) -> str:
 
 
 def tell(*lines: str) -> None:
-    """Print lines to standard error, at once."""
-    print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
+    """Print lines to standard error, at once, with secrets masked."""
+    print(*(printable(masked(line)) for line in lines), sep="\n", file=sys.stderr, flush=True)
 
 
 def tell_in_handler(line: str) -> None:

@@ -14,7 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast, get_type_hints
 
-from lmctl.config.saved import read_config
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lmctl.config.saved import run_config
 from lmctl.config.table import without_none
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
@@ -130,8 +133,9 @@ def _lineage(model_path: str) -> list[str]:
     while isinstance(place, str) and place not in found and (run := Paths(run_of(path_of(place)))).config.is_file():
         found.append(place)
         try:
-            place = read_config(run.config).get("init_from")
-        except LmctlError:  # not a readable config: the chain ends
+            config = run_config(run.config)
+            place = None if OmegaConf.is_missing(config, "init_from") else config.get("init_from")
+        except (LmctlError, OmegaConfBaseException):  # not a readable config: the chain ends
             break
     return found
 

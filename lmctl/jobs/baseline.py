@@ -11,12 +11,13 @@ import hashlib
 import json
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lmctl.config.groups import TrainConfig
+from lmctl.config.saved import resolved
 from lmctl.config.table import without
 from lmctl.core import child_process, signals
 from lmctl.core.command_words import command, literal, setting
@@ -81,7 +82,7 @@ def _command(job: Job, run: Paths) -> list[str]:
 
 def _hash(cfg: DictConfig, run: Paths) -> str:
     """Hash (eight hex digits) of the baseline: its config, and the contents of tokenizer and text."""
-    config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    config = resolved(cfg)
     prints = json.loads(run.environment.read_text(encoding="utf-8"))["fingerprints"]
     kept = {key: value for key, value in config.items() if key not in OWN}
     begins = cfg.student.from_teacher is not None

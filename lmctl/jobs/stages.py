@@ -6,10 +6,11 @@ precedence, the stage's own settings. The same command resumes: finished stages 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmctl.config.audit import overrides_of_file, refuse_recorded
 from lmctl.config.overrides import Override, Overrides
 from lmctl.core import child_process
 from lmctl.core.command_words import command, setting
@@ -37,9 +38,12 @@ class StageFailed(LmctlError):
         self.code = exit_code_of(job)
 
 
-def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides, folder: Path) -> list[Job]:
+def plan_stages(
+    stages: Mapping[str, Any], typed: Overrides, special: Overrides, folder: Path, known: Collection[str]
+) -> list[Job]:
     """The stages as jobs. `typed` are overrides for all of them, `special` those for one; both take precedence over the
-    config. ConfigError if a stage is not a list of settings, or starts from a later one."""
+    config; `known` are the verb's keys and groups. ConfigError if a stage is not a list of settings, has one that only
+    a command line may have, or starts from a later stage."""
     for override in special:
         name = override.key.removeprefix(PREFIX).partition(".")[0]
         if name not in stages:
@@ -54,12 +58,9 @@ def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides,
                 f"stages: {name!r:.80} is no name of a stage, which is that of its folder below {folder}",
                 "letters, digits, - and _, such as pretrain",
             )
-        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-            raise ConfigError(
-                f"stages.{name} must be a list of settings", "e.g. [init_from=pretrain, mix=classify, optim.lr=5e-4]"
-            )
-        chosen: dict[str, Override] = {}
-        for override in (*Overrides.typed(words), *typed, *_of_stage(name, special)):
+        own, chosen = overrides_of_file(f"stages.{name}", words), dict[str, Override]()
+        refuse_recorded(f"stages.{name}", own, known)
+        for override in (*own, *typed, *_of_stage(name, special)):
             if override.key not in OWN:
                 chosen.pop(override.key, None)
                 chosen[override.key] = override
@@ -124,6 +125,18 @@ def recorded(folder: Path) -> dict[str, Any]:
     return dict(found) if by_name and listed else {}
 
 
+def recorded_overrides(folder: Path, known: Collection[str]) -> tuple[Overrides, Overrides] | None:
+    """The overrides that the record of an earlier run of stages says to repeat, those for one stage apart; None if
+    there is no record in `folder`. ConfigError if one of them is for the command line only."""
+    if not (found := recorded(folder)):
+        return None
+    where = str(Paths(folder).summary)
+    special, typed = overrides_of_file(f"{where}: words", found.get("words")).split(is_for_a_stage)
+    inner = Overrides.typed(str(one).removeprefix(PREFIX).partition(".")[2] for one in special)
+    refuse_recorded(where, typed + inner, known)
+    return special, typed
+
+
 def verb_of(job: Job) -> str:
     """The verb of a stage: `distill` if it has a teacher."""
     return "distill" if "teacher" in Overrides.typed(job.overrides) else "train"
@@ -139,5 +152,6 @@ def _record(jobs: Sequence[Job], words: Overrides, folder: Path) -> None:
     ran = [job for job in jobs if job.code is not None or job.status == "completed"]
     whole = dict(ran[-1].summary.written) if ran else {}
     whole["status"] = "completed" if all(job.status == "completed" for job in jobs) else jobs[len(ran) - 1].status
-    kept = words.without("name", "run_dir", "resume").render()
+    _, lasting = words.without("name", "run_dir", "cache_dir", "resume", "trusted").split(Override.is_hydras)
+    kept = lasting.render()
     write_json(Paths(folder).summary, whole | {"words": kept, "stages": {job.name: job.record() for job in jobs}})

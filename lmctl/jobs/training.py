@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.build import check
 from lmctl.config.groups import TrainConfig
+from lmctl.config.saved import resolved
 from lmctl.core import signals
 from lmctl.core.command_words import command
 from lmctl.core.errors import Exit
@@ -144,12 +145,10 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
     from lmctl.train.trainer import Trainer
 
     say = display.say
-    resolved, recorded = (
-        cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=resolve)) for resolve in (True, False)
-    )
+    config, recorded = resolved(cfg), cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
     with weights_out_of_memory():
         trainer = Trainer(plan, texts, worker)
-        identity = Identity(resolved, trainer.fingerprints | models_in(resolved), worker.world)
+        identity = Identity(config, trainer.fingerprints | models_in(config), worker.world)
         for line in trainer.network.report:
             say(f"init_from: {line}")
         for line in trainer.copied_layers:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from lmctl.core import progress
 from lmctl.core.progress import duration
+from lmctl.core.secrets import masked
 from lmctl.core.terminal import printable
 
 PLAIN_SECONDS = 10.0
@@ -55,7 +56,7 @@ class Display:
         """Print one line without markup; on a narrow terminal it is folded."""
         if self.console.is_terminal:
             text = folded(text, self.console.width)
-        self.console.print(text, markup=False)
+        self.console.print(masked(text), markup=False)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

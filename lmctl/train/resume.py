@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from lmctl.config.saved import recorded_config
+from lmctl.config.saved import resolved, run_config
 from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
@@ -44,8 +44,7 @@ def check_config(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     """The checks of the run's identity that its config allows, before any text is read."""
     if plan.resume == "false" or not paths.config.exists() or not any(paths.checkpoints.glob("step-*")):
         return
-    began = recorded_config(paths)
-    before, now = (cast("dict[str, Any]", OmegaConf.to_container(each, resolve=True)) for each in (began, cfg))
+    before, now = resolved(run_config(paths.config)), resolved(cfg)
     check_names(plan.resume_allow, before, now)
     refuse(changed_keys(before, now), plan.resume_allow)
 

@@ -21,6 +21,7 @@ from lmctl.core.files import disk_error, write_json, write_text
 from lmctl.core.paths import Paths
 from lmctl.core.regular_files import refuse_links
 from lmctl.core.run_summary import RunSummary
+from lmctl.core.secrets import masked
 from lmctl.core.signals import is_child
 from lmctl.core.terminal import tell
 from lmctl.train.metrics_file import MetricsFile
@@ -139,7 +140,7 @@ def environment(machine: dict[str, Any]) -> dict[str, Any]:
         **machine,
         "cpus": os.cpu_count(),
         "packages": versions,
-        "command": ["lmctl", *sys.argv[1:]],
+        "command": ["lmctl", *map(masked, sys.argv[1:])],
         "git_commit": _commit(),
     }
 

@@ -15,15 +15,19 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from lmctl.config.saved import config_text, recorded_config
+from lmctl.config.saved import config_text, run_config
 from lmctl.core.cache import cached, default_root
 from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
 from lmctl.core.extras import require
 from lmctl.core.files import write_text
+from lmctl.core.foreign_config import refuse_sizes
+from lmctl.core.model_files import CONFIG, json_object
 from lmctl.core.paths import Paths, run_of
+from lmctl.core.pretrained_files import tokenizer_of
 from lmctl.core.regular_files import refuse_links
 from lmctl.core.run_summary import RunSummary
+from lmctl.core.safetensors_header import header
 from lmctl.core.terminal import tell
 from lmctl.precision.base import Precision
 
@@ -122,7 +126,7 @@ def _of_run(run: Paths, going_on: bool, asked: str) -> Chosen:
     """The checkpoint that stands for a run: the best if early stopping is to choose, else the newest that is sound."""
     from lmctl.train.checkpoint_reader import NAME, pointer, verify
 
-    cfg, state = recorded_config(run), f"the run is {'still going on' if going_on else 'not finished'}"
+    cfg, state = run_config(run.config), f"the run is {'still going on' if going_on else 'not finished'}"
     best = pointer(run.checkpoints, "best")
     if OmegaConf.select(cfg, "early_stop.patience") is not None and best is not None:
         path = run.checkpoints / best
@@ -215,7 +219,6 @@ def _in_cache(checkpoint: Path, asked: str) -> Path:
 def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     """Write the model of `checkpoint` into `folder`, as the end of its run would have."""
     import torch
-    from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     from lmctl.config.build import build
@@ -232,14 +235,16 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
             f"{asked}: this run was begun by an earlier lmctl, which did not write down what its checkpoints lack",
             f"go on with it: {command('lmctl train resume=auto', run_dir=run.root)}",
         )
-    cfg = recorded_config(run)
-    # What a run's own config calls trusted is not: it may be a stranger's.
-    precision = build(cfg.precision, Precision)
+    cfg = run_config(run.config)
+    precision = build(cfg.precision, Precision)  # of lmctl's own: a file never says what may run
     kept = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
     adapters = {name: value for name in kept if (value := OmegaConf.select(cfg, f"model.{name}")) is not None}
     if "lora_targets" in adapters:
         adapters["lora_targets"] = list(adapters["lora_targets"])
-    pieces = vocabulary(AutoTokenizer.from_pretrained(template))
+    stored = header(asked, checkpoint / "model.safetensors")
+    sizes = json_object(asked, template / CONFIG)
+    refuse_sizes(asked, CONFIG, sizes, sum(tensor.numbers for tensor in stored.values()), len(stored))
+    pieces = vocabulary(tokenizer_of(asked, str(template)))
     spec = Template(str(template), **adapters)
     require(asked, spec.imports)
     network: Any = spec.outline(pieces, spec.artifact.heads())

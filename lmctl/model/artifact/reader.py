@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 from lmctl.core.batch import Family, LabelKind
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
-from lmctl.core.model_files import AGAIN, CONFIG, TaskNote, check_files, check_outline, header, json_object, tasks
+from lmctl.core.model_files import CONFIG, TaskNote, check_files, check_outline, json_object, tasks
 from lmctl.core.pretrained_files import check_fit, config_of, find, refuse_random, tokenizer_of, weights_of
+from lmctl.core.safetensors_header import AGAIN, header
 from lmctl.model import rnn
 from lmctl.model.artifact import EXTRA_HEADS, GENERATOR, HEADS, PROBLEMS
 from lmctl.model.artifact.auto import DISCRIMINATOR, AutoClass, auto_class, register
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_MOST_OUTPUTS = 1 << 24
+"""Outputs of one head."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +91,18 @@ class Artifact:
     def heads(self) -> dict[str, int]:
         """The heads that the network had in training, with their numbers of outputs, of a directory without weights."""
         found = json_object(self.asked, self.folder / HEADS)
-        if not all(type(size) is int and 0 < size < 1 << 31 for size in found.values()):
-            raise ConfigError(f"{self.asked}: {HEADS} is damaged: a head has a number of outputs", AGAIN)
+        if not all(type(outputs) is int and 0 < outputs <= _MOST_OUTPUTS for outputs in found.values()):
+            raise ConfigError(f"{self.asked}: {HEADS} is damaged: heads have numbers of outputs", AGAIN)
         return found
 
     def tokenizer(self) -> Any:
         """Its tokenizer."""
         return tokenizer_of(self.asked, self.place)
 
-    def weights(self, kind: Any, **how: Any) -> tuple[Any, list[str], list[str]]:
-        """The model of transformers' class `kind`, the names of the tensors that are new because the checkpoint lacks
-        them, and of those that it has besides."""
-        return weights_of(self.asked, kind, self.place, **how)
+    def weights(self, kind: Any, config: Any = None, **how: Any) -> tuple[Any, list[str], list[str]]:
+        """The model of transformers' class `kind`, with `config` or its own one; the names of the tensors that are new
+        because the checkpoint lacks them, and of those that it has besides."""
+        return weights_of(self.asked, kind, self.place, self.config if config is None else config, **how)
 
     def extra_heads(self) -> dict[str, Tensor]:
         """The tensors in `EXTRA_HEADS`; none if there is no such file."""
