@@ -1,6 +1,6 @@
 """Time to open a cache entry: with its checksums computed, and with the stamp of an earlier check.
 
-    python scripts/bench/cache_check.py --megabytes 1000
+python scripts/bench/cache_check.py --megabytes 1000
 """
 
 from __future__ import annotations
