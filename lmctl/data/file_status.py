@@ -71,6 +71,6 @@ def check_unchanged(before: FileStates, now: FileStates) -> None:
     known, there = dict(before), dict(now)
     changed = next((file for file in {**known, **there} if known.get(file) != there.get(file)), None)
     raise DataError(
-        f"{changed or 'the order of the files'} changed while it was read, so nothing of it was kept",
+        f"{changed or 'the order of the files'} changed while it was read",
         "run the same command again once nothing writes there; or give a copy",
     )

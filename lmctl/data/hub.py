@@ -14,7 +14,7 @@ from lmctl.core.paths import Place
 from lmctl.core.suggest import did_you_mean
 from lmctl.data.base import Block, StreamPlace
 from lmctl.data.columns import Columns
-from lmctl.data.file_status import FileStates, states
+from lmctl.data.file_status import FileStates, check_unchanged, states
 from lmctl.data.hub_dataset import PLACED, Built, Saved, explained, find, tables
 from lmctl.data.hub_stream import BlockReader, Records
 from lmctl.data.records import BadRow, NoColumn, Record, outermost, value_of
@@ -156,8 +156,13 @@ class Hub(Columns):
         return BlockReader(f"{self.path}[{self.train_split}]", lambda: self._open(self.train_split, True))
 
     @cached_property
+    def _first(self) -> tuple[FileStates, Records]:
+        """How the files stood, and then the first block."""
+        return self.state(), self._reader.block(self.buffer, 0, None, None)
+
+    @property
     def _first_block(self) -> Records:
-        return self._reader.block(self.buffer, 0, None, None)
+        return self._first[1]
 
     @cached_property
     def _held_out(self) -> frozenset[int]:
@@ -168,6 +173,7 @@ class Hub(Columns):
         records = self._first_block
         if (epoch, at) != (0, None):
             records = self._reader.block(self.buffer, epoch, at, order)
+            check_unchanged(self._first[0], self.state())
         rows: list[Row] = []
         for where, record in self._records_with_class_names(records.found):
             row = self.checked(where, record)

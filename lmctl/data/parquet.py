@@ -132,7 +132,7 @@ def _parts(array: Any) -> list[Any]:
         return [array.storage]
     if pa.types.is_struct(array.type):
         return list(array.flatten())
-    return [array.flatten()] if pa.types.is_nested(array.type) and hasattr(array, "flatten") else []
+    return [array.flatten()] if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray) else []
 
 
 def _size(array: Any) -> int:

@@ -24,6 +24,7 @@ from lmctl.core.batch import Batch
 from lmctl.core.cache import cached, found
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, DiskError
+from lmctl.data.hub import Hub
 from lmctl.distill.logit_cache import KIND, Masking, build, find, identity
 from lmctl.mix.mix import Mix
 from lmctl.objective.base import Material
@@ -287,3 +288,16 @@ def test_g03_a_text_that_changes_while_it_is_read_is_never_cached(whole, tmp_pat
             prepare(Char(), mix, str(tmp_path / "cache"), lambda line: None)
     file.write_bytes(original)
     assert figures(prepare(Char(), text_mix(tmp_path / "data"), str(tmp_path / "cache"), lambda line: None)) == right
+
+
+def test_g03_a_stream_that_changes_between_its_blocks_is_not_gone_on_with(tmp_path):
+    pytest.importorskip("datasets")
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f'{{"text": "row {number}"}}\n' for number in range(20)))
+    hub = Hub(str(file), streaming=True, buffer=5)
+    first = hub.block(0, None, CounterRng(1, "x"))
+    second = hub.block(0, first.after, CounterRng(1, "x"))
+    assert second.rows
+    flip(file, -3)
+    with pytest.raises(DataError, match=r"rows\.jsonl changed while it was read"):
+        hub.block(0, second.after, CounterRng(1, "x"))
