@@ -135,7 +135,7 @@ def _lineage(model_path: str) -> list[str]:
 def _tasks(place: str, trusted: tuple[str, ...]) -> Iterator[tuple[_Task, dict[str, Any]]]:
     """The tasks of a run, each with the fingerprint of its data at training time."""
     environment = read_json(Paths(run_of(path_of(place))).environment)
-    prints = environment.get("fingerprints") if isinstance(environment, dict) else None
+    prints: Any = environment.get("fingerprints") if isinstance(environment, dict) else None
     for name, task in own_tasks(place, trusted, needed=False).items():
         try:
             print_ = json.loads(prints[name])
