@@ -11,7 +11,6 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 from lmctl.core.paths import Paths
 
-
 RECORDED_AS = {"resume.allow": "resume_allow"}
 """In a config `resume` is a word, so nothing can be below it."""
 
