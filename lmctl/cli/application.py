@@ -37,9 +37,6 @@ from lmctl.train.run_record import locked
 UNNAMED = ("run_dir=unused", "name=unused")
 """Overrides for a config that is composed only to be checked or shown."""
 
-TYPED_AS = {"resume.allow": "resume_allow"}
-"""Keys of other names than they are typed by: `resume` is a word, so nothing can be below it."""
-
 
 class Application:
     """One invocation `lmctl VERB words...`."""
@@ -57,7 +54,7 @@ class Application:
         """Keys whose values are literal text."""
         self.several = self.arguments.has("--multirun")
         self._refuse_typing_mistakes(self.arguments.overrides)
-        overrides = self._readable(self.arguments.overrides.renamed(TYPED_AS))
+        overrides = self._readable(self.arguments.overrides.map(which_run.as_recorded))
         overrides += self._implied_by_a_model(overrides)
         self.stage_overrides, self.overrides = overrides.split(stages.is_for_a_stage)
         if "teacher" in self.hints and not self._has_run_as_base():
@@ -152,7 +149,9 @@ class Application:
         from lmctl.config.topics import topic_help
 
         topics = [word] if (word := self.arguments.flags["--help"]) else self.overrides.render()
-        return "\n\n".join(topic_help(self.composer, word) for word in topics) or verb_help(self.composer)
+        return "\n\n".join(
+            topic_help(self.composer, which_run.RECORDED_AS.get(word, word)) for word in topics
+        ) or verb_help(self.composer)
 
     def _choose_base(self) -> None:
         """Choose the base config under the overrides, if it is not the verb's own: a config file, the resumed run, or

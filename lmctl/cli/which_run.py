@@ -6,10 +6,22 @@ import os
 from pathlib import Path
 
 from lmctl.config.compose import Composer
-from lmctl.config.overrides import Overrides
+from lmctl.config.overrides import Override, Overrides
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 from lmctl.core.paths import Paths
+
+RECORDED_AS = {"resume.allow": "resume_allow"}
+"""In a config `resume` is a word, so nothing can be below it."""
+
+
+def as_recorded(override: Override) -> Override:
+    """`resume.allow=data,optim` as `resume_allow=[data,optim]`. ConfigError for another key below `resume`."""
+    if override.key in RECORDED_AS:
+        return override.as_list_of(RECORDED_AS[override.key])
+    if override.key.startswith("resume."):
+        raise ConfigError(f"unknown key '{override.key}'; did you mean resume.allow?")
+    return override
 
 
 def asks_to_resume(overrides: Overrides, composer: Composer) -> bool:

@@ -6,7 +6,7 @@ All parsing and rewriting of overrides is in this file. Quoting, for a shell and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,6 +107,11 @@ class Override:
         is_text = part == "null" or isinstance(Override("key", part).parsed_value(), str)
         return part if is_text else command_words.quoted(part)
 
+    def as_list_of(self, key: str) -> Override:
+        """The same setting under another key whose value is a list: `a.b=x,y` as `key=[x,y]`."""
+        value = "" if self.is_null else str(self.value)
+        return replace(self, key=key, value=value if value.startswith("[") else f"[{value}]")
+
     def is_sweep(self) -> bool:
         """Whether it has several values."""
         override = self.parsed()
@@ -160,10 +165,6 @@ class Overrides:
     def only(self, keys: Container[str]) -> Overrides:
         """The overrides of `keys`."""
         return Overrides(tuple(one for one in self.each if one.key in keys))
-
-    def renamed(self, names: Mapping[str, str]) -> Overrides:
-        """With other keys for the keys in `names`."""
-        return self.map(lambda one: replace(one, key=names.get(one.key, one.key)))
 
     def without(self, *keys: str) -> Overrides:
         """The overrides of all other keys."""

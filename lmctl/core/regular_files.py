@@ -68,7 +68,7 @@ def refuse_links(run: Paths) -> None:
             what = "a file where a folder is due"
         elif path in _appended(run) and found.st_nlink > 1:
             what = "a file with a second name elsewhere (a hard link)"
-            remedy = "lmctl would write to both; copy the run directory: cp -r --no-preserve=links"
+            remedy = "lmctl would write to both; copy the run directory as it is: cp -r"
         if what is not None:
             raise ConfigError(f"run_dir={run.root}: {path.relative_to(run.root)} is {what}", remedy)
 

@@ -95,6 +95,7 @@ MISTAKES = {
     "train --config-path x": "error: --config-path would hide lmctl's own options\n  add yours with --config-dir FOLDER",
     "train --from nowhere.yaml": "error: --from nowhere.yaml: No such file or directory\n  give the config.yaml of a run",
     "train --experimental-rerun x": "error: --experimental-rerun unpickles a file, which can run any code, and is refused\n  repeat a run with: lmctl train --from runs/NAME/config.yaml",
+    "train resume.alow=[data]": "error: unknown key 'resume.alow'; did you mean resume.allow?",
     "train precision._target_=os.system": "error: precision._target_=os.system is outside the trusted packages (lmctl)\n  if the code is yours, add trusted=[os]",
     "train trusted=[os] precision._target_=os.system": "error: precision._target_=os.system is not a component (a dataclass)",
     "train +hydra.callbacks.x._target_=os.system": "error: hydra.callbacks.x._target_=os.system names code for Hydra to run, and is refused\n  lmctl's own components go into config groups; launchers and sweepers come as installed Hydra plugins",

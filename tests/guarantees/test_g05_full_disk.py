@@ -4,6 +4,7 @@ on to the same end when there is room again; where a checkpoint cannot be writte
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from full_disk import FULL, full_disk
 from sessions import session
 from small import prepared
 
+from lmctl.config.schema import Budget
 from lmctl.core.errors import DiskError
 from lmctl.core.regular_files import open_to_append
 from lmctl.train.loss_plot import Plotter
@@ -53,6 +55,20 @@ def test_g05_a_file_that_cannot_be_written(whole: dict[str, Any], tmp_path: Path
         assert "\n" not in str(caught.value)
         assert done
     goes_on(run, whole)
+
+
+def test_g05_an_earlier_model_stays(tmp_path: Path):
+    """Until a run that goes on has exported the new one."""
+    run, longer = make_run(tmp_path / "run"), replace(own_plan(), budget=Budget(steps=6))
+    before, times = (run / "model" / "model.safetensors").read_bytes(), iter(range(1000))
+    with (
+        full_disk(lambda call, path: path.endswith("/model") and next(times) == 0),
+        pytest.raises(DiskError, match=r"^cannot write .*model: No space left"),
+    ):
+        session(run, longer, prepared(), resume=True).run()
+    assert (run / "model" / "model.safetensors").read_bytes() == before
+    session(run, longer, prepared(), resume=True).run()
+    assert (run / "model" / "model.safetensors").read_bytes() != before
 
 
 @pytest.mark.parametrize("written", [0, 20], ids=["no byte", "half a line"])

@@ -93,13 +93,22 @@ def _write_tasks(folder: Path, notes: Mapping[str, TaskNote]) -> None:
 
 
 def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Put what `fill` writes into a new directory in the place of `folder`, whole or not at all."""
-    partial = folder.with_name(f".{folder.name}-partial-{os.getpid()}")
+    """Put what `fill` writes into a new directory in the place of `folder`, whole or not at all; what was there before
+    stays if that fails."""
+    partial, before = (folder.with_name(f".{folder.name}-partial-{what}") for what in (os.getpid(), "replaced"))
     try:
         with writing(folder):
-            shutil.rmtree(partial, ignore_errors=True)
+            for leftover in (partial, before):
+                shutil.rmtree(leftover, ignore_errors=True)
             fill(partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(partial, folder)
+            if folder.exists():
+                os.rename(folder, before)
+            try:
+                os.rename(partial, folder)
+            except OSError:
+                if before.exists():
+                    os.rename(before, folder)
+                raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in (partial, before):
+            shutil.rmtree(leftover, ignore_errors=True)
