@@ -108,6 +108,7 @@ def _cleaning(cache: Path, seed: int, moment: int) -> Event:
 def _broken_off(workshop: Workshop, cell: str) -> Place:
     place = Place(workshop.home, f"{cell}-broken-off")
     if not place.run.exists():
+        workshop.reference(cell)  # with what it reads
         child = workshop.run(cell, place, stopped_before("export"))
         if child.code != -9:
             raise RuntimeError(f"{cell} was not broken off: {child.printed[-500:]}")

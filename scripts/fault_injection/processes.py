@@ -11,6 +11,7 @@ import atexit
 import gc
 import importlib
 import mmap
+import multiprocessing.process
 import os
 import pkgutil
 import signal
@@ -24,8 +25,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-LIBRARIES = ["torch", "torch._dynamo", "transformers.modeling_utils", "transformers.generation", "accelerate", "datasets",
-             "scipy.stats", "matplotlib.pyplot", "hydra.core.plugins", "hydra._internal.hydra"]  # fmt: skip
+LIBRARIES = ["torch", "torch._dynamo", "transformers.modeling_utils", "transformers.generation", "accelerate",
+             "datasets", "scipy.stats", "matplotlib.pyplot", "hydra.core.plugins", "hydra._internal.hydra"]  # fmt: skip
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200",
                "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "MPLBACKEND": "Agg"}  # fmt: skip
 LIMIT = 180.0
@@ -105,7 +106,7 @@ def start(
     words: list[str],
     home: Path,
     log: Path,
-    before: Callable[[], None] = lambda: None,
+    before: Callable[[], object] = lambda: None,
     environment: Mapping[str, str] | None = None,
 ) -> Child:
     """Begin `lmctl WORDS` in the folder `home`; `before` is called in the child, and may change it as it likes."""
@@ -124,6 +125,7 @@ def start(
         _redirect(log)
         os.environ.update(environment or {})
         sys.argv = ["lmctl", *words]
+        multiprocessing.process._children.clear()  # workers are those of the process that was copied
         before()
         code = _main(words)
     except BaseException:

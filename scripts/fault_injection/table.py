@@ -62,7 +62,7 @@ def _kills(lines: list[Line]) -> str:
     signals = Counter(kill["signals"].replace(" ", ", then ") for kill in kills)
     moments = {name: how[key] for key, name in HOW.items()}
     said = [
-        f"**{len(kills):,} kills in {len(rounds):,} runs over {cells} cells; {bad} of the runs did not end as they must.**",
+        f"**{len(kills):,} kills in {len(rounds):,} runs over {cells} cells; {bad} runs did not end as they must.**",
         f"Moments: {_listed(moments)}.",
         f"Exit codes of what was ended: {_listed(codes)}.",
     ]

@@ -31,8 +31,8 @@ class Task(Protocol):
 
 
 def try_all(tasks: Iterable[Task], home: Path, jobs: int) -> Iterator[Line]:
-    """Try the tasks, so many at a time, and give what each found as soon as it is known. The next task is asked for when
-    a worker is free."""
+    """Try the tasks, so many at a time, and give what each found as soon as it is known. The next task is asked for
+    when a worker is free."""
     fork = multiprocessing.get_context("fork")
     waiting, busy = iter(tasks), 0
     workers = {}
