@@ -73,7 +73,7 @@ def damaged_models(workshop: Workshop, cell: str) -> Iterator[Fault]:
         raise RuntimeError(f"{cell} ended with {code}")
     for file in sorted(path for path in (place.run / "model").rglob("*") if path.is_file()):
         for damage in DAMAGES:
-            yield Fault("damaged model files", f"damage/{cell}/model/{file.name}/{damage}",
+            yield Fault("damaged model files", f"models/{cell}/{file.name}/{damage}",
                         partial(_damaged_model, place, file.name, damage))  # fmt: skip
 
 

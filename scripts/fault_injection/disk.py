@@ -37,7 +37,9 @@ def errors(workshop: Workshop, cell: str) -> Iterator[Fault]:
         for number in range(1, len(events) + 1, every):
             if not events[number - 1].partition(": ")[2].startswith(REMOVALS):
                 yield Fault(
-                    f"{name} at each operation in turn", f"{name}/{cell}/{number}", partial(_error, cell, name, number)
+                    f"{name} at each operation in turn",
+                    f"errors/{cell}/{name}/{number}",
+                    partial(_error, cell, name, number),
                 )
 
 
@@ -65,7 +67,7 @@ def full(workshop: Workshop, cell: str) -> Iterator[Fault]:
     reference = workshop.reference(cell)
     for where, size in (("run", reference.run_bytes), ("cache", reference.cache_bytes)):
         for pages in range(size // PAGE + 8):
-            yield Fault(f"no room for the {where}, page by page", f"full/{where}/{cell}/{pages}",
+            yield Fault(f"no room for the {where}, page by page", f"full/{cell}/{where}/{pages}",
                         partial(_full, cell, where, pages))  # fmt: skip
 
 

@@ -80,8 +80,12 @@ class Events:
             path, _, flags = arguments
             if isinstance(flags, int) and flags & WRITES and self._ours(path):
                 self.happens(f"open {Path(os.fsdecode(path)).name}")
-        elif name in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate") and self._ours(arguments[0]):
-            self.happens(f"{name.removeprefix('os.')} {Path(os.fsdecode(arguments[0])).name}")
+        elif name in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"):
+            path, descriptor = arguments[0], arguments[1] if name in ("os.remove", "os.rmdir") else -1
+            if descriptor != -1:  # of a folder that the name is below
+                path = os.path.join(os.readlink(f"/proc/self/fd/{descriptor}"), os.fsdecode(path))
+            if self._ours(path):
+                self.happens(f"{name.removeprefix('os.')} {Path(os.fsdecode(path)).name}")
 
     def _ours(self, path: Any) -> bool:
         return isinstance(path, str | bytes) and os.path.abspath(os.fsdecode(path)).startswith(self.roots)

@@ -35,6 +35,10 @@ def process_faults(workshop: Workshop) -> Iterator[Fault]:
         partial(_disturbed, CONTROL, _kill_parent, "../control-*/checkpoints/latest"),
     )
     yield Fault("processes of one run", "processes/parent of a sweep killed", _sweep)
+
+
+def verb_faults(workshop: Workshop) -> Iterator[Fault]:
+    """`prepare` and `eval`, killed at some moments."""
     for number in range(4):
         yield Fault("other verbs killed", f"verbs/prepare {number}", partial(_prepare, number))
     for number in range(4):

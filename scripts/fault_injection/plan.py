@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,18 +97,31 @@ def at_events(workshop: Workshop, cell: str, most: int) -> list[Rounds]:
     return [Rounds("event", cell, number, 0) for number in range(1, count + 1, every)] if most else []
 
 
-def faults(workshop: Workshop, every: int = 1) -> Iterator[Fault]:
-    """All faults, or of those that are tried at each event in turn one of so many."""
-    yield from jobs.process_faults(workshop)
-    yield from disk.read_only(workshop, FAULT_CELL) if disk.may_mount() else ()
-    yield from clocks.clock_jumps(workshop, FAULT_CELL)
-    yield from damage.damages(workshop, FAULT_CELL)
-    yield from damage.damages(workshop, CACHED_CELL, parts=("cache",))
-    yield from damage.damaged_models(workshop, FAULT_CELL)
-    yield from damage.lost_caches(workshop, FAULT_CELL, 30)
-    yield from list(disk.errors(workshop, FAULT_CELL))[::every]
-    yield from list(power_cut.power_cuts(workshop, FAULT_CELL))[::every]
-    yield from list(disk.full(workshop, FAULT_CELL))[::every] if disk.may_mount() else ()
+SOURCES: dict[str, Callable[[Workshop], Iterator[Fault]]] = {
+    "processes": jobs.process_faults,
+    "verbs": jobs.verb_faults,
+    f"read-only/{FAULT_CELL}": lambda workshop: disk.read_only(workshop, FAULT_CELL),
+    f"clock/{FAULT_CELL}": lambda workshop: clocks.clock_jumps(workshop, FAULT_CELL),
+    f"damage/{FAULT_CELL}": lambda workshop: damage.damages(workshop, FAULT_CELL),
+    f"damage/{CACHED_CELL}": lambda workshop: damage.damages(workshop, CACHED_CELL, parts=("cache",)),
+    f"models/{FAULT_CELL}": lambda workshop: damage.damaged_models(workshop, FAULT_CELL),
+    f"cleaner/{FAULT_CELL}": lambda workshop: damage.lost_caches(workshop, FAULT_CELL, 30),
+    f"errors/{FAULT_CELL}": lambda workshop: disk.errors(workshop, FAULT_CELL),
+    f"power/{FAULT_CELL}": lambda workshop: power_cut.power_cuts(workshop, FAULT_CELL),
+    f"full/{FAULT_CELL}": lambda workshop: disk.full(workshop, FAULT_CELL),
+}
+"""Where faults come from, by what their names begin with."""
+MOUNTED = ("read-only", "full")
+"""Faults that need a disk of their own."""
+
+
+def faults(workshop: Workshop, every: int, only: list[str]) -> Iterator[Fault]:
+    """One fault in `every` of each source, of those whose names have one of the words in them, or of all."""
+    for begins, source in SOURCES.items():
+        wanted = not only or any(word in begins or word.startswith(begins) for word in only)
+        if wanted and (not begins.startswith(MOUNTED) or disk.may_mount()):
+            named = [fault for fault in source(workshop) if not only or any(word in fault.name for word in only)]
+            yield from named[::every]
 
 
 def chosen(only: list[str]) -> list[str]:

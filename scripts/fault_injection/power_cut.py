@@ -18,6 +18,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from fault_injection.events import Event
@@ -25,7 +26,7 @@ from fault_injection.fault import Fault, goes_on
 from fault_injection.workshop import Place, Workshop
 
 Tree = dict[str, int | None]
-"""Names below the folders, and the inode of each file; None for a directory."""
+"""Names below the folders, and a number for each file that was ever there; None for a directory."""
 KINDS = ("ordered", "eager", "strict")
 
 
@@ -35,9 +36,13 @@ class Disk:
     def __init__(self, folders: list[Path]) -> None:
         self.folders = folders
         self.contents: dict[int, bytes] = {}
+        """What each file held when it was last fsynced."""
         self.ordered: Tree = {}
         self.strict: dict[str, Tree] = {}
         """What each directory held when it was last fsynced."""
+        self._files: dict[int, int] = {}
+        """The file of each inode that is in use; an inode that is used again is another file."""
+        self._next = count()
         self._fsync = os.fsync
 
     def install(self) -> None:
@@ -46,24 +51,25 @@ class Disk:
 
     def _synced(self, descriptor: int) -> None:
         self._fsync(descriptor)
+        self.ordered = self.names()
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         if path.is_dir():
-            self.strict[str(path)] = {str(one): None if one.is_dir() else one.stat().st_ino for one in path.iterdir()}
-        else:
-            self.contents[os.fstat(descriptor).st_ino] = path.read_bytes()
-        self.ordered = self.names()
+            self.strict[str(path)] = {name: file for name, file in self.ordered.items() if Path(name).parent == path}
+        elif (file := self.ordered.get(str(path))) is not None:
+            self.contents[file] = path.read_bytes()
 
     def names(self) -> Tree:
-        """Everything in the folders. Contents of files that are gone are forgotten: their inodes may be used again."""
+        """Everything in the folders."""
         tree: Tree = {}
+        inodes: dict[str, int] = {}
         for folder in self.folders:
             for place, folders, files in os.walk(folder):
                 tree |= {os.path.join(place, name): None for name in folders}
                 paths = [os.path.join(place, name) for name in files]
-                tree |= {path: os.stat(path).st_ino for path in paths if os.path.exists(path)}
-        there = set(tree.values())
-        self.contents = {inode: held for inode, held in self.contents.items() if inode in there}
-        return tree
+                inodes |= {path: os.stat(path).st_ino for path in paths if os.path.exists(path)}
+        used = set(inodes.values())
+        self._files = {inode: self._files[inode] if inode in self._files else next(self._next) for inode in used}
+        return tree | {path: self._files[inode] for path, inode in inodes.items()}
 
     def after_cut(self, kind: str) -> Tree:
         if kind == "ordered":
@@ -71,29 +77,28 @@ class Disk:
         if kind == "eager":
             return self.names()
         tree: Tree = {}
-        for name, inode in self.names().items():
+        for name, file in sorted(self.names().items()):
             parent = os.path.dirname(name)
-            known = self.strict.get(parent, {}).get(name, 0) == inode
-            if known and (parent in tree or Path(parent) in self.folders):
-                tree[name] = inode
+            if self.strict.get(parent, {}).get(name, -1) == file and (parent in tree or Path(parent) in self.folders):
+                tree[name] = file
         return tree
 
     def write(self, tree: Tree, target: Path) -> None:
         """The tree as it is on the disk, below `target`, with the contents that are on it."""
-        for name, inode in tree.items():
+        for name, file in tree.items():
             copy = target / name.lstrip("/")
-            if inode is None:
+            if file is None:
                 copy.mkdir(parents=True, exist_ok=True)
             else:
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(self.contents.get(inode, b""))
+                copy.write_bytes(self.contents.get(file, b""))
 
 
-def power_cuts(workshop: Workshop, cell: str, every: int = 1) -> Iterator[Fault]:
+def power_cuts(workshop: Workshop, cell: str) -> Iterator[Fault]:
     """A cut just before each event of a run, in turn."""
     for kind in KINDS:
-        for number in range(1, len(workshop.reference(cell).events) + 1, every):
-            yield Fault(f"power cut, {kind} names", f"power/{kind}/{cell}/{number}", partial(_cut, cell, kind, number))
+        for number in range(1, len(workshop.reference(cell).events) + 1):
+            yield Fault(f"power cut, {kind} names", f"power/{cell}/{kind}/{number}", partial(_cut, cell, kind, number))
 
 
 def _cut(cell: str, kind: str, number: int, workshop: Workshop) -> list[str]:
@@ -113,15 +118,13 @@ def _cut(cell: str, kind: str, number: int, workshop: Workshop) -> list[str]:
 
 
 def _cutting(disk: Disk, kind: str, number: int, target: Path, saved: Path, place: Place) -> Event:
-    count = 0
+    passed = count(1)
 
     def event(phase: str, operation: str) -> None:
-        nonlocal count
-        count += 1
         disk.names()
         if (phase, operation) == ("saving", "end"):
             saved.write_text((place.run / "checkpoints" / "latest").read_text().strip())
-        if count == number:
+        if next(passed) == number:
             disk.write(disk.after_cut(kind), target)
             os.kill(os.getpid(), signal.SIGKILL)
 
