@@ -95,13 +95,11 @@ def needed(requirement: Requirement, extras: set[str]) -> bool:
 
 def licence_of(package: Distribution) -> str:
     """The licence by its SPDX name, from the expression, the field or the classifiers; empty if there is none."""
-    metadata = package.metadata
-    if expression := metadata.get("License-Expression"):
-        return expression
-    field = (metadata.get("License") or "").strip()
-    classifiers = [
-        line.rpartition(" :: ")[2] for line in metadata.get_all("Classifier", []) if line.startswith("License")
-    ]
+    metadata = package.metadata.json
+    if expression := metadata.get("license_expression"):
+        return str(expression)
+    field = str(metadata.get("license") or "").strip()
+    classifiers = [line.rpartition(" :: ")[2] for line in metadata.get("classifier", []) if line.startswith("License")]
     for words in ([field] if "\n" not in field else []) + classifiers:
         spelt = SPELLINGS.get(words, words)
         if spelt in PERMISSIVE | {"BSD"} or " AND " in spelt or "MPL" in spelt:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ class Events:
         """From now on, and for the rest of this process's life: audit hooks cannot be removed."""
         for phase, place in PHASES.items():
             module, _, name = place.partition(":")
-            _wrap(importlib.import_module(module), name, lambda function, phase=phase: self._during(function, phase))
+            _wrap(importlib.import_module(module), name, partial(self._during, phase))
         for module, name in (("os", "fsync"), ("torch", "save"), ("safetensors.torch", "save_file")):
-            _wrap(importlib.import_module(module), name, lambda function, name=name: self._before(function, name))
+            _wrap(importlib.import_module(module), name, partial(self._before, name))
         sys.addaudithook(self._audit)
 
     def happens(self, operation: str) -> None:
@@ -90,7 +91,7 @@ class Events:
     def _ours(self, path: Any) -> bool:
         return isinstance(path, str | bytes) and os.path.abspath(os.fsdecode(path)).startswith(self.roots)
 
-    def _during(self, function: Callable[..., Any], phase: str) -> Callable[..., Any]:
+    def _during(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **named: Any) -> Any:
             with self._in(phase):
                 result = function(*arguments, **named)
@@ -110,7 +111,7 @@ class Events:
         finally:
             self.phase = TRAINING if phase == TRAINING else before
 
-    def _before(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def _before(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **named: Any) -> Any:
             self.happens(name)
             return function(*arguments, **named)

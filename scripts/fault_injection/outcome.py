@@ -22,7 +22,7 @@ LEFTOVERS = (".partial-*", ".*.json.*", ".*.yaml.*", ".latest.*", ".best.*", ".l
 
 def bits(run: Path) -> dict[str, Figures]:
     """Everything of a run directory, and of those inside it, that must not depend on disturbances: figures by file."""
-    kept = {}
+    kept: dict[str, Figures] = {}
     for folder in sorted({file.parent for file in run.rglob("metrics.jsonl")}):
         where = folder.relative_to(run).as_posix()
         found = of_run(folder)

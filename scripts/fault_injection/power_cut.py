@@ -47,7 +47,7 @@ class Disk:
 
     def install(self) -> None:
         """See every fsync from now on. Python code calls `os.fsync`, and no library that lmctl uses syncs by itself."""
-        os.fsync = self._synced
+        os.fsync = self._synced  # type: ignore[assignment]
 
     def _synced(self, descriptor: int) -> None:
         self._fsync(descriptor)

@@ -125,7 +125,7 @@ def start(
         _redirect(log)
         os.environ.update(environment or {})
         sys.argv = ["lmctl", *words]
-        multiprocessing.process._children.clear()  # workers are those of the process that was copied
+        multiprocessing.process._children.clear()  # type: ignore[attr-defined]  # they are the parent's
         before()
         code = _main(words)
     except BaseException:
@@ -179,7 +179,7 @@ def _main(words: list[str]) -> int:
     from lmctl.cli.main import main
 
     code = main(words)
-    threading._shutdown()  # what the interpreter does after the console script's sys.exit
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does after the script's sys.exit
     atexit._run_exitfuncs()
     return int(code)
 

@@ -46,11 +46,11 @@ def try_all(tasks: Iterable[Task], home: Path, jobs: int) -> Iterator[Line]:
         for connection in workers:
             busy += _give(connection, waiting)
         while busy:
-            for connection in wait(list(workers)):
-                assert isinstance(connection, Connection)
-                line: Line = connection.recv()
+            for ready in wait(list(workers)):
+                assert isinstance(ready, Connection)
+                line: Line = ready.recv()
                 yield line
-                busy += _give(connection, waiting) - 1
+                busy += _give(ready, waiting) - 1
     finally:
         for connection, process in workers.items():
             connection.close()
