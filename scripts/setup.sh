@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv and install lmctl in it, with the versions named in constraints.txt. Called by the other scripts.
+# Make .venv and install lmctl in it: the files whose hashes are in requirements/. Called by the other scripts.
 #
 #   ./scripts/setup.sh                  the first time some minutes, after that at once
 #   PYTHON=/path/to/python3.12 ./scripts/setup.sh
@@ -33,7 +33,7 @@ find_python() {
 fingerprint() {
     "$venv/bin/python" - <<'PY'
 import hashlib, pathlib, sys
-files = b"".join(pathlib.Path(name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+files = b"".join(pathlib.Path(name).read_bytes() for name in ("pyproject.toml", "constraints.txt", "requirements/all.lock"))
 # The path is part of it: an environment does not survive being moved.
 print(hashlib.sha256(files + f"{sys.version} {pathlib.Path.cwd()}".encode()).hexdigest())
 PY
@@ -60,10 +60,16 @@ usable || make_venv
 rm -f "$stamp"
 : >"$marker"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check -qq "$@" </dev/null; }
-say "installing torch, the largest download (1 of 2)"
+say "installing what lmctl needs (1 of 2)"
+# Nothing that lies in a lock is resolved, and nothing is taken whose hash is not there. The one dependency that comes as
+# source is built with the setuptools of the lock.
+pip install --require-hashes --no-deps -r requirements/build.lock
+pip install --require-hashes --no-deps --no-build-isolation -r requirements/all.lock
+say "installing torch, the largest download (2 of 2)"
+# Without a hash: each build of a version (CPU, CUDA) has its own. Which one fits is the index's and the machine's choice.
 pip install -c constraints.txt torch
-say "installing lmctl and everything else it needs (2 of 2)"
-pip install -c constraints.txt -e '.[dev]'
+pip install --no-deps --no-build-isolation -e .
+pip check
 rm -f "$marker"
 fingerprint >"$stamp"
 say "ready: $venv/bin/lmctl"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -92,6 +93,33 @@ def test_every_dependency_is_pinned() -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {normal(line.split("==")[0]) for line in pins if "==" in line}
     assert sorted(declared_but("lm-eval") - {"lmctl"} - pinned) == []
+
+
+def test_the_locks_have_the_versions_of_the_constraints() -> None:
+    assert subprocess.run([sys.executable, ROOT / "scripts" / "lock.py", "--check"], check=False).returncode == 0
+
+
+def test_every_licence_is_known_and_permissive_or_reviewed() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "licences.py"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert "| torch | Apache-2.0" in done.stdout
+
+
+def test_a_wheel_built_elsewhere_and_later_has_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    """Neither the folder, nor the time, nor when files were changed is in it."""
+    copy = tmp_path / "copy"
+    kept = [*("conf", "lmctl"), *("LICENSE", "README.md", "pyproject.toml", ".gitignore")]
+    copy.mkdir()
+    for name in kept:
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    for path in copy.rglob("*"):
+        os.utime(path, (10**9, 10**9))
+    pip("wheel", copy, "--no-build-isolation", "--wheel-dir", tmp_path / "again")
+    (again,) = (tmp_path / "again").glob("lmctl-*.whl")
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def normal(name: str) -> str:

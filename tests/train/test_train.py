@@ -139,31 +139,6 @@ def test_prepare_fills_the_cache_and_prints_a_card(home, tmp_path):
     assert "(asked for 30,000: the text gives no more)" in larger.stderr
 
 
-BAD = {
-    "missing file": (None, [], 3, ["bad.txt does not exist"]),
-    "empty file": (b"", [], 3, ["empty"]),
-    "binary file": (b"MZ\x00\x01\x00" * 50, [], 3, ["binary"]),
-    "invalid UTF-8": (b"A good line.\nA bad \xff one.\n", [], 3, ["bad.txt", "byte offset 19"]),
-    "one document": (b"One line.\nTwo lines.\nThree lines.\nFour.\n", ["data.layout=one_document_per_file"], 3,
-                     ["needs at least two documents"]),
-    "rows longer than the model": (b"x", ["batch.seq_len=600"], 2, ["seq_len=600 is longer than the model's 512"]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("content", "more", "code", "words"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_named_in_a_line_or_two(home, tmp_path, content, more, code, words):
-    path = tmp_path / "bad.txt"
-    if content is not None:
-        path.write_bytes(content)
-    done = lmctl("train", *SMALL, f"data.path={path}", *more, cwd=tmp_path, cache=home / "cache")
-    assert done.returncode == code, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert all(word in done.stderr for word in words), done.stderr
-    assert "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("runs/*/metrics.jsonl"))
-
-
 def test_gzip_and_chinese(tmp_path):
     sentences = ["今天天气很好。", "我们去公园散步。", "他喜欢读书。", "北京是中国的首都。", "这本书很有意思！"]
     text = "\n\n".join("\n".join(sentences[i % 5 :] + sentences[: i % 5]) + f"\n第{i}段。" for i in range(20))

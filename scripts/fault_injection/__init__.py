@@ -1,0 +1,1 @@
+"""The parts of `scripts/reliability.py`: the cells, kills, faults, and the table."""
