@@ -168,6 +168,8 @@ def unpickled(file: Path) -> dict[str, Any]:
     except (UnpicklingError, zipfile.BadZipFile):
         raise Damaged(f"{file.name} holds more than tensors and numbers, or is no archive of them") from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise Damaged(f"{file.name} cannot be read: {_line(error)}") from None
     if not isinstance(found, dict):
         raise Damaged(f"{file.name} holds no mapping")
@@ -235,6 +237,11 @@ def pointer(root: Path, which: str) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return text if NAME.fullmatch(text) else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine has no memory, which says nothing of a checkpoint."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _line(error: BaseException) -> str:

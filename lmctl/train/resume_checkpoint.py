@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch.optim import Optimizer
 
 from lmctl.core.errors import ConfigError, LmctlError
@@ -15,7 +14,7 @@ from lmctl.core.run_summary import RunSummary
 from lmctl.plan import Plan
 from lmctl.train.allowed_changes import adapted
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import Contents, Damaged, read, read_named
+from lmctl.train.checkpoint_reader import Contents, Damaged, is_out_of_memory, read, read_named
 from lmctl.train.run_identity import Identity, refuse
 from lmctl.train.trainer import Trainer
 
@@ -115,9 +114,9 @@ class _Loading:
             _check_moments(trainer.step.optimizer)
             if contents.path.name != f"step-{trainer.state.step:08d}":
                 raise ValueError(f"it says that it is of step {trainer.state.step:,}")
-        except torch.OutOfMemoryError:
-            raise
         except (LmctlError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             if changes:
                 allowed = ", ".join(dict.fromkeys(change.name for change in changes))
                 raise ConfigError(
