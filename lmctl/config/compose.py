@@ -56,8 +56,7 @@ def flag_parser() -> argparse.ArgumentParser:
 
 
 class _Repository(ConfigRepository):
-    """Hydra's config repository. Files of `--config-dir` are data of unknown origin, and checked before they are
-    parsed."""
+    """Hydra's config repository; files of `--config-dir` are checked before they are parsed."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
         """A shallow copy: Hydra copies the repository several times per command to change its list of sources. The
@@ -125,8 +124,8 @@ class Composer:
         self.read = read_from_environment(typed)
         try:
             cfg = self.loader.load_configuration(self.config_name, list(overrides), mode)
-        except KeyError as error:  # of os.environ
-            raise ConfigError(f"hydra.job.env_copy reads {error} from the environment, and is refused") from None
+        except KeyError as error:
+            raise ConfigError(f"hydra.job.env_copy is refused (it reads {error})") from None
         audit(cfg, typed)
         return cfg
 
