@@ -99,7 +99,7 @@ class Composer:
         self.choices = Overrides()
         """The options chosen by the last command line, for error messages."""
         self.read = dict[str, str]()
-        """Values that the last command line read from the environment, with what it wrote for them."""
+        """Values read from the environment, with what the last command line wrote for them."""
         path = create_config_search_path(str(conf_dir()))
         if config_dir is not None:
             if not path_of(config_dir).is_dir():
@@ -122,10 +122,7 @@ class Composer:
         """The composed config, before anything in it is resolved, imported or run."""
         typed = Overrides.typed(overrides)
         self.read = read_from_environment(typed)
-        try:
-            cfg = self.loader.load_configuration(self.config_name, list(overrides), mode)
-        except KeyError as error:
-            raise ConfigError(f"hydra.job.env_copy is refused (it reads {error})") from None
+        cfg = self.loader.load_configuration(self.config_name, list(overrides), mode)
         audit(cfg, typed)
         return cfg
 
