@@ -190,7 +190,8 @@ class Application:
     def stages_in(self, cfg: DictConfig, overrides: Overrides) -> list[Job]:
         """The stages as jobs; `overrides` made `cfg`."""
         settings = cast("dict[str, Any]", OmegaConf.to_container(cfg.get("stages", OmegaConf.create())))
-        return stages.plan_stages(settings, overrides, self.stage_overrides, Path(cfg.run_dir), self._known)
+        stages.refuse_foreign_words(settings, self._known)
+        return stages.plan_stages(settings, overrides, self.stage_overrides, Path(cfg.run_dir))
 
     def _run_stages(self, cfg: DictConfig) -> None:
         """Check all stages, then run them in sequence."""

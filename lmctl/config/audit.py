@@ -8,6 +8,7 @@ None of this is for lmctl, so Hydra's own settings stay as shipped, but for how 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +52,9 @@ SHIPPED: dict[str, Any] = {
     "sweeper.params": None,
 }
 """Hydra's settings in every verb; the others only describe the command or are texts of its help."""
+_NAMES_HYDRA = re.compile(r"(^|[@./ ])hydra($|[@./:])")
+"""A key, a place or an option in a list of defaults that belongs to Hydra."""
+_PACKAGE_OF_HYDRA = re.compile(r"^\s*#\s*@package\s.*hydra", re.MULTILINE)
 OF_THE_COMMAND = ("name", "run_dir", "cache_dir", "resume", "stage", "stages", "trusted")
 """Keys that are not taken from files: they belong to a command, or write and run on this machine."""
 
@@ -96,7 +100,8 @@ def check_file(folder: Path, file: Path) -> None:
     if folder.resolve() not in file.resolve().parents:
         raise ConfigError(f"{file} is a link to {file.resolve()}, outside of {folder}", "copy the file")
     try:
-        texts = yaml_files.scalars(yaml_files.read(file))
+        text = yaml_files.read(file)
+        texts, tree = yaml_files.scalars(text), yaml_files.load(text)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{file}: not UTF-8 text, at byte offset {error.start:,}", "YAML is read as UTF-8: save it so"
@@ -105,7 +110,11 @@ def check_file(folder: Path, file: Path) -> None:
         return  # reported when it is composed
     except ValueError as error:
         raise ConfigError(f"{file}: {error}, which no config needs") from None
-    if file.relative_to(folder).parts[0] == "hydra" or "searchpath" in texts:
+    own = tree.get("hydra", {}) if isinstance(tree, dict) else {}
+    launcher = own.get("launcher", {}) if isinstance(own, dict) and own.keys() <= {"launcher"} else None
+    named = [one for one in [*file.relative_to(folder).with_suffix("").parts, *texts] if _NAMES_HYDRA.search(one)]
+    is_allowed = isinstance(launcher, dict) and launcher.keys() <= set(OF_FILES) and named in ([], ["hydra"])
+    if not is_allowed or _PACKAGE_OF_HYDRA.search(text):
         raise ConfigError(f"{file}: Hydra's own settings are not for files", "launchers are chosen on the command line")
     refuse_resolvers(str(file), texts)
 

@@ -56,8 +56,7 @@ def flag_parser() -> argparse.ArgumentParser:
 
 
 class _Repository(ConfigRepository):
-    """Hydra's config repository. Files of `--config-dir` are data of unknown origin, and checked before they are
-    parsed."""
+    """Hydra's config repository; files of `--config-dir` are checked before they are parsed."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
         """A shallow copy: Hydra copies the repository several times per command to change its list of sources. The
@@ -100,7 +99,7 @@ class Composer:
         self.choices = Overrides()
         """The options chosen by the last command line, for error messages."""
         self.read = dict[str, str]()
-        """Values that the last command line read from the environment, with what it wrote for them."""
+        """Values read from the environment, with what the last command line wrote for them."""
         path = create_config_search_path(str(conf_dir()))
         if config_dir is not None:
             if not path_of(config_dir).is_dir():
@@ -123,10 +122,7 @@ class Composer:
         """The composed config, before anything in it is resolved, imported or run."""
         typed = Overrides.typed(overrides)
         self.read = read_from_environment(typed)
-        try:
-            cfg = self.loader.load_configuration(self.config_name, list(overrides), mode)
-        except KeyError as error:  # of os.environ
-            raise ConfigError(f"hydra.job.env_copy reads {error} from the environment, and is refused") from None
+        cfg = self.loader.load_configuration(self.config_name, list(overrides), mode)
         audit(cfg, typed)
         return cfg
 

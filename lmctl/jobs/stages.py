@@ -38,12 +38,15 @@ class StageFailed(LmctlError):
         self.code = exit_code_of(job)
 
 
-def plan_stages(
-    stages: Mapping[str, Any], typed: Overrides, special: Overrides, folder: Path, known: Collection[str]
-) -> list[Job]:
+def refuse_foreign_words(stages: Mapping[str, Any], known: Collection[str]) -> None:
+    """ConfigError if a stage has a setting that only a command line may have. `known`: the verb's keys and groups."""
+    for name, words in stages.items():
+        refuse_recorded(f"stages.{name}", overrides_of_file(f"stages.{name}", words), known)
+
+
+def plan_stages(stages: Mapping[str, Any], typed: Overrides, special: Overrides, folder: Path) -> list[Job]:
     """The stages as jobs. `typed` are overrides for all of them, `special` those for one; both take precedence over the
-    config; `known` are the verb's keys and groups. ConfigError if a stage is not a list of settings, has one that only
-    a command line may have, or starts from a later stage."""
+    config. ConfigError if a stage is not a list of settings, or starts from a later one."""
     for override in special:
         name = override.key.removeprefix(PREFIX).partition(".")[0]
         if name not in stages:
@@ -59,7 +62,6 @@ def plan_stages(
                 "letters, digits, - and _, such as pretrain",
             )
         own, chosen = overrides_of_file(f"stages.{name}", words), dict[str, Override]()
-        refuse_recorded(f"stages.{name}", own, known)
         for override in (*own, *typed, *_of_stage(name, special)):
             if override.key not in OWN:
                 chosen.pop(override.key, None)

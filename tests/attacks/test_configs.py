@@ -75,6 +75,22 @@ def test_nor_in_a_sweep_or_as_the_primary_config(setting: str, trap: Trap):
     trap.refused("train", "--config-dir", str(trap.root / "conf"), "--config-name", "mine", "--cfg", "hydra")
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("# @package _global_\nhydra: {launcher: {setup: [x]}}", "theirs"),
+        ("# @package hydra.launcher\nsetup: [x]", "theirs"),
+        ("#@package hydra.launcher\nn_jobs: 1\nsetup: [x]", "theirs"),
+        ("# @package _name_\nlauncher: {setup: [x]}", "hydra"),
+        ("# @package _global_\ndefaults: [{/schedule@hydra.launcher: linear}]", "theirs"),
+        ("# @package _global_\ndefaults: [{override /hydra/launcher: basic}]", "theirs"),
+    ],
+)
+def test_the_launcher_that_a_command_line_chooses_is_set_by_it_alone(text: str, name: str, trap: Trap):
+    flags = recipe(trap, text, f"recipe/{name}.yaml")
+    trap.refused("train", "-m", "seed=1,2", *flags, "hydra/launcher=basic", "hydra.launcher._target_=hydra_plugins.x")
+
+
 def test_hydras_own_groups_are_not_taken_from_a_config_directory(trap: Trap):
     flags = recipe(trap, "_target_: evil.Run\n", "hydra/launcher/process.yaml")[:2]
     trap.refused("train", *flags)
