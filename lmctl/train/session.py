@@ -107,7 +107,8 @@ class Session:
         self._saved, self.log = trainer.state.window, LogWindow(trainer)
         self.validator.went_back()
         if self.processes.first:
-            self.record.begin(self.config, trainer.fingerprints, self.machine, trainer.state)
+            for line in self.record.begin(self.config, trainer.fingerprints, self.machine, trainer.state):
+                self.display.say(line)
         self.display.say(
             f"{error}; back to {contents.path.name}, and on with other rows "
             f"(rollback {len(trainer.state.rollbacks)} of at most {self.plan.max_skips})"
