@@ -101,7 +101,7 @@ def cached(
                     return _opened(entry, read), True
                 except Damaged as damage:
                     aside = set_aside(entry)
-                    say(f"cache: {kind}/{name} is damaged ({damage}): renamed to {aside.name}, and made anew")
+                    say(f"cache: an entry is damaged ({damage}): set aside as {kind}/{aside.name}, and made anew")
             _remove_partial_entries(shelf)
             building = shelf / (name + _BUILDING)
             shutil.rmtree(building, ignore_errors=True)

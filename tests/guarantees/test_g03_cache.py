@@ -8,7 +8,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from small import documents, store, vocabulary
 import lmctl.train.prepare
 from lmctl.core import cache_check
 from lmctl.core.batch import Batch
-from lmctl.core.cache import cached, found
+from lmctl.core.cache import cached, found, key_of
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError, DiskError
 from lmctl.data.hub import Hub
@@ -78,7 +78,8 @@ def test_g03_an_entry_that_is_not_what_was_built_is_built_anew(tmp_path, monkeyp
     assert said == []
     assert cached(tmp_path, "kind", {}, make, text, said.append) == (b"content", False)
     [line] = said
-    assert f"cache: kind/{entry.name} is damaged (" in line
+    assert line.startswith("cache: an entry is damaged (")
+    assert f"kind/broken-{entry.name}" in line
     assert (tmp_path / "kind" / f"broken-{entry.name}").is_dir()
     assert cached(tmp_path, "kind", {}, make, text, said.append) == (b"content", True)
     assert len(said) == 1
@@ -136,6 +137,19 @@ def test_g03_who_has_the_entry_open_goes_on(tmp_path):
     shutil.rmtree(tmp_path / "kind" / f"broken-{entry.name}")
     assert not hit
     assert first.tolist() == second.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["lock", "building", "checked"])
+def test_g03_nothing_is_written_through_a_link_that_somebody_left_in_the_cache(tmp_path, name):
+    victim = tmp_path / "elsewhere/victim"
+    victim.parent.mkdir()
+    victim.write_text("precious")
+    (tmp_path / "kind").mkdir()
+    link = tmp_path / "kind" / f"{key_of({})}.{name}"
+    link.symlink_to(victim.parent if name == "building" else victim)
+    with nullcontext() if name == "checked" else pytest.raises(DiskError, match="cannot use the cache"):
+        cached(tmp_path, "kind", {}, lambda folder: None, Path, print)
+    assert [path.read_text() for path in victim.parent.iterdir()] == ["precious"]
 
 
 def test_g03_a_damaged_entry_where_nothing_can_be_written_is_refused_in_words(tmp_path, monkeypatch):
