@@ -69,7 +69,7 @@ say "installing torch, the largest download (2 of 2)"
 # Without a hash: each build of a version (CPU, CUDA) has its own. Which one fits is the index's and the machine's choice.
 pip install -c constraints.txt torch
 pip install --no-deps --no-build-isolation -e .
-pip check
+missing=$("$venv/bin/python" -m pip --disable-pip-version-check check) || { say "$missing"; exit 1; }
 rm -f "$marker"
 fingerprint >"$stamp"
 say "ready: $venv/bin/lmctl"

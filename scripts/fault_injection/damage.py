@@ -53,12 +53,8 @@ def damages(workshop: Workshop, cell: str, parts: tuple[str, ...] = ("checkpoint
     broken_off = _broken_off(workshop, cell)
     folders = {"checkpoint": _newest(broken_off), "run": broken_off.run, "cache": broken_off.cache}
     for part in parts:
-        for file in sorted(path for path in folders[part].rglob("*") if path.is_file()):
-            if (
-                part == "run"
-                and file.is_relative_to(broken_off.run / "checkpoints")
-                and file.parent.name.startswith("step-")
-            ):
+        for file in _with_contents(folders[part]):
+            if part == "run" and file.parent.name.startswith("step-"):  # the newest is a part by itself
                 continue
             for damage in DAMAGES:
                 where = file.relative_to(broken_off.home).as_posix()
@@ -71,7 +67,7 @@ def damaged_models(workshop: Workshop, cell: str) -> Iterator[Fault]:
     place = Place(workshop.home, f"{cell}-finished")
     if not (place.run / "summary.json").exists() and (code := workshop.run(cell, place).code):
         raise RuntimeError(f"{cell} ended with {code}")
-    for file in sorted(path for path in (place.run / "model").rglob("*") if path.is_file()):
+    for file in _with_contents(place.run / "model"):
         for damage in DAMAGES:
             yield Fault("damaged model files", f"models/{cell}/{file.name}/{damage}",
                         partial(_damaged_model, place, file.name, damage))  # fmt: skip
@@ -113,6 +109,11 @@ def _broken_off(workshop: Workshop, cell: str) -> Place:
         if child.code != -9:
             raise RuntimeError(f"{cell} was not broken off: {child.printed[-500:]}")
     return place
+
+
+def _with_contents(folder: Path) -> list[Path]:
+    """Files that can be damaged: not locks, which are empty."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
 
 
 def _newest(place: Place) -> Path:
