@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from omegaconf.errors import OmegaConfBaseException
 
 from lmctl.config.build import build
-from lmctl.config.saved import run_config
+from lmctl.config.saved import recorded_config
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
 from lmctl.core.paths import Paths, run_of
@@ -28,17 +28,17 @@ class OwnTask:
 def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[str, OwnTask]:
     """The tasks of the run at `model_path`, by name; {} if it is no run directory, or if its config cannot be read and
     the tasks are not `needed`."""
-    file = Paths(run_of(path_of(model_path))).config
-    if not file.is_file():
+    run = Paths(run_of(path_of(model_path)))
+    if not run.config.is_file():
         return {}
     try:
-        cfg = run_config(file)
+        cfg = recorded_config(run)
         mix: Mix = build(cfg.mix, Mix, trusted=trusted)
         return {name: OwnTask(task.data, task.objective, int(cfg.batch.seq_len)) for name, task in mix.tasks.items()}
     except (OmegaConfBaseException, LmctlError, OSError, ValueError, TypeError) as error:
         if not needed:
             return {}
         raise ConfigError(
-            f"{file} does not say what the model was trained on: {str(error).splitlines()[0]}",
+            f"{run.config} does not say what the model was trained on: {str(error).splitlines()[0]}",
             "name the data: data=... data.path=...",
         ) from error

@@ -16,7 +16,7 @@ from typing import Any, cast, get_type_hints
 
 from omegaconf import OmegaConf
 
-from lmctl.config.saved import run_config
+from lmctl.config.saved import recorded_config
 from lmctl.config.table import without_none
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
@@ -124,10 +124,10 @@ def _lineage(model_path: str) -> list[str]:
     """The run, and the chain of runs that it was initialised from."""
     found: list[str] = []
     place: Any = model_path
-    while isinstance(place, str) and place not in found and (file := Paths(run_of(path_of(place))).config).is_file():
+    while isinstance(place, str) and place not in found and (run := Paths(run_of(path_of(place)))).config.is_file():
         found.append(place)
         try:
-            config = OmegaConf.to_container(run_config(file), resolve=False)
+            config = OmegaConf.to_container(recorded_config(run), resolve=False)
         except Exception:  # not a readable config: the chain ends
             break
         place = config.get("init_from") if isinstance(config, dict) else None
