@@ -15,6 +15,7 @@ from lmctl.core import yaml_files
 from lmctl.core.command_words import escaped
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import nearest_place, path_of
+from lmctl.core.paths import Paths
 
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
 """Characters that YAML treats as a line break, or drops, outside double quotes."""
@@ -70,9 +71,10 @@ def read_config(file: Path, replaced: Container[str] = ()) -> dict[str, Any]:
     return saved
 
 
-def run_config(file: Path) -> DictConfig:
-    """The config.yaml of a run, to look something up: what it reads from the environment is text here. ConfigError if
-    it is none."""
+def recorded_config(run: Paths) -> DictConfig:
+    """The config that a run recorded, to look something up: what it reads from the environment is text here.
+    ConfigError if it is none."""
+    file = run.config
     try:
         saved = _parsed(str(file), yaml_files.read(file))
     except (OSError, ValueError) as error:

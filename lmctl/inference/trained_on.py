@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from omegaconf.errors import OmegaConfBaseException
 
 from lmctl.config.build import build
-from lmctl.config.saved import run_config
+from lmctl.config.saved import recorded_config
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.files import path_of
 from lmctl.core.paths import Paths, run_of
@@ -32,7 +32,7 @@ def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[s
     if not run.config.is_file():
         return {}
     try:
-        cfg = run_config(run.config)
+        cfg = recorded_config(run)
         mix: Mix = build(cfg.mix, Mix, trusted=trusted)
         return {name: OwnTask(task.data, task.objective, int(cfg.batch.seq_len)) for name, task in mix.tasks.items()}
     except (OmegaConfBaseException, LmctlError, OSError, ValueError, TypeError) as error:

@@ -17,7 +17,7 @@ from typing import Any, cast, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmctl.config.saved import run_config
+from lmctl.config.saved import recorded_config
 from lmctl.config.table import without_none
 from lmctl.core.batch import Kind, Row, Split
 from lmctl.core.errors import ConfigError, LmctlError
@@ -133,7 +133,7 @@ def _lineage(model_path: str) -> list[str]:
     while isinstance(place, str) and place not in found and (run := Paths(run_of(path_of(place)))).config.is_file():
         found.append(place)
         try:
-            config = run_config(run.config)
+            config = recorded_config(run)
             place = None if OmegaConf.is_missing(config, "init_from") else config.get("init_from")
         except (LmctlError, OmegaConfBaseException):  # not a readable config: the chain ends
             break

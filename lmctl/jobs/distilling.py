@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lmctl.config.saved import run_config
+from lmctl.config.saved import recorded_config
 from lmctl.core.command_words import command
 from lmctl.core.files import write_json
 from lmctl.core.paths import Paths
@@ -41,7 +41,7 @@ def compare(student: Training, baseline: Paths | None) -> dict[str, Any]:
 
     quiet_libraries()
     paths, display = student.paths, Display()
-    taught = run_config(paths.config).teacher  # the checkpoint that was the teacher, if its run has continued since
+    taught = recorded_config(paths).teacher  # the checkpoint that was the teacher, if its run has continued since
     plan = replace(student.plan, teacher=teachers_in(taught))
     texts = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda line: None)
     alone = None if baseline is None else {**RunSummary.of(baseline).written, "run_dir": str(baseline.root)}

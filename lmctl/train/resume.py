@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from lmctl.config.saved import resolved, run_config
+from lmctl.config.saved import recorded_config, resolved
 from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
@@ -44,7 +44,7 @@ def check_config(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
     """The checks of the run's identity that its config allows, before any text is read."""
     if plan.resume == "false" or not paths.config.exists() or not any(paths.checkpoints.glob("step-*")):
         return
-    before, now = resolved(run_config(paths.config)), resolved(cfg)
+    before, now = resolved(recorded_config(paths)), resolved(cfg)
     check_names(plan.resume_allow, before, now)
     refuse(changed_keys(before, now), plan.resume_allow)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from lmctl.config.saved import config_text, run_config
+from lmctl.config.saved import config_text, recorded_config
 from lmctl.core.cache import cached, default_root
 from lmctl.core.command_words import command
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
@@ -126,7 +126,7 @@ def _of_run(run: Paths, going_on: bool, asked: str) -> Chosen:
     """The checkpoint that stands for a run: the best if early stopping is to choose, else the newest that is sound."""
     from lmctl.train.checkpoint_reader import NAME, pointer, verify
 
-    cfg, state = run_config(run.config), f"the run is {'still going on' if going_on else 'not finished'}"
+    cfg, state = recorded_config(run), f"the run is {'still going on' if going_on else 'not finished'}"
     best = pointer(run.checkpoints, "best")
     if OmegaConf.select(cfg, "early_stop.patience") is not None and best is not None:
         path = run.checkpoints / best
@@ -235,7 +235,7 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
             f"{asked}: this run was begun by an earlier lmctl, which did not write down what its checkpoints lack",
             f"go on with it: {command('lmctl train resume=auto', run_dir=run.root)}",
         )
-    cfg = run_config(run.config)
+    cfg = recorded_config(run)
     precision = build(cfg.precision, Precision)  # of lmctl's own: a file never says what may run
     kept = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
     adapters = {name: value for name in kept if (value := OmegaConf.select(cfg, f"model.{name}")) is not None}

@@ -212,7 +212,7 @@ BOMBS = {
     "doubling mappings": "m0: {x: y}\n" + "".join(
         f"m{i}: {{a: '${{m{i - 1}}}', b: '${{m{i - 1}}}'}}\n" for i in range(1, 40)
     ),
-    "a chain": "c0: x\n" + "".join(f"c{i}: ${{c{i - 1}}}\n" for i in range(1, 2000)),
+    "a chain": "c0: x\n" + "".join(f"c{i}: ${{c{i - 1}}}\n" for i in range(1, 200)),
     "through another key": "a: {x: '${b}'}\nb: {y: '${a.x.y}${a.x.y}'}\n",
     "depth": "d: " + "{e: " * 200 + "1" + "}" * 200,
     "nodes": "n: [" + "1," * 60_000 + "]",

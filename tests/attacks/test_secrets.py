@@ -70,9 +70,8 @@ READS = [
 
 @pytest.mark.parametrize("value", READS)
 def test_a_secret_is_not_read_into_a_config(value: str, trap: Trap):
-    for words in ([f"name={value}"], [f'+student.x="{value}"'], ["-m", "seed=1,2", f"data.path={value}"]):
-        trap.refused("train", "stage=HF_TOK", "data=text", *words)
-    trap.refused("train", f"name={value}", "--cfg", "job", "--resolve")
+    trap.refused("train", "stage=HF_TOK", f"name={value}", "--cfg", "job", "--resolve")
+    trap.refused("train", "stage=HF_TOK", "-m", "seed=1,2", "data=text", f"data.path={value}")
 
 
 @pytest.mark.parametrize("token", TOKENS)
