@@ -8,7 +8,6 @@ once; decay of the disk below it is noticed at the first use after a boot, or on
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any
 from lmctl.core import progress
 from lmctl.core.errors import DiskError
 from lmctl.core.files import sync_folder
+from lmctl.core.regular_files import open_regular, read_json
 
 CONTENTS = "contents.json"
 """The file in an entry with size and sha256 of all others."""
@@ -117,23 +117,11 @@ def _status(folder: Path) -> Status:
     return dict(sorted(found.items()))
 
 
-def _open(path: Path) -> int:
-    """A descriptor of a regular file; OSError if it is anything else. Nothing is followed, and nothing blocks."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "not a regular file", str(path))
-
-
 def _checksum(path: Path) -> str:
     """sha256 of a file, in hex; Damaged if it cannot be read to its end."""
     try:
-        descriptor = _open(path)
-        try:
-            return _digest(descriptor)
-        finally:
-            os.close(descriptor)
+        with open_regular(path, follow=False) as file:
+            return _digest(file.fileno())
     except PermissionError:
         raise
     except OSError as error:
@@ -150,12 +138,7 @@ def _digest(descriptor: int) -> str:
 
 def json_in(path: Path) -> Any:
     """The value in a JSON file of the cache; None if there is none that can be read."""
-    try:
-        descriptor = _open(path)
-        with open(descriptor, "rb") as file:
-            return json.loads(file.read(_MOST_JSON))
-    except (OSError, ValueError, RecursionError):
-        return None
+    return read_json(path, _MOST_JSON, follow=False)
 
 
 def _boot_id() -> str | None:

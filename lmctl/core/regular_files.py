@@ -21,21 +21,29 @@ JSON_BYTES = 64 << 20
 """The largest JSON file that is read; a summary has some kilobytes, that of a large sweep some megabytes."""
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The contents of a regular file of at most `most` bytes. OSError for anything else; never waits for a FIFO."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if found.st_size > most:
+def open_regular(path: Path, follow: bool = True) -> BinaryIO:
+    """A regular file to read; OSError for anything else, and for a link unless they are to be followed. Never waits for
+    a FIFO."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before Python opens it, which says less of a folder
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
+def read_bytes(path: Path, most: int, follow: bool = True) -> bytes:
+    """The contents of a regular file of at most `most` bytes; OSError for anything else."""
+    with open_regular(path, follow) as file:
+        if os.fstat(file.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
         return file.read(most)
 
 
-def read_json(path: Path, most: int = JSON_BYTES) -> Any:
+def read_json(path: Path, most: int = JSON_BYTES, follow: bool = True) -> Any:
     """The JSON value in a regular file; None if there is none, or none that can be read."""
     try:
-        return json.loads(read_bytes(path, most))
+        return json.loads(read_bytes(path, most, follow))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -6,10 +6,13 @@ has a use in a config or in the head of a README. Events of the parser are looke
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lmctl.core.regular_files import read_bytes
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -21,13 +24,14 @@ _PARSER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 def read(path: Path) -> str:
     """The text of a YAML file. ValueError if it is larger than the limit, or no file: a pipe or a device has no end;
     OSError and UnicodeDecodeError as from `open`."""
-    if path.exists() and not path.is_file():
-        raise ValueError("is no regular file")
-    with open(path, "rb") as opened:
-        content = opened.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError("larger than 1 MiB")
-    return content.decode()
+    try:
+        return read_bytes(path, MAX_BYTES).decode()
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ValueError("larger than 1 MiB") from None
+        if error.errno == errno.EINVAL:
+            raise ValueError("is no regular file") from None
+        raise
 
 
 def scalars(text: str) -> list[str]:
