@@ -28,6 +28,7 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))  # lmctl, where it is not installed
 
+from fault_injection.disk import may_mount
 from fault_injection.plan import EVENT_CELL, READERS, Inputs, OneFault, at_events, chosen, faults, rounds
 from fault_injection.processes import ENVIRONMENT, load_libraries
 from fault_injection.table import kills_in, table, write_table
@@ -72,11 +73,12 @@ def _go_on(given: argparse.Namespace, lines: list[Line], commit: str) -> None:
     os.environ.update(ENVIRONMENT | {"PYTHONPATH": str(ROOT)})
     load_libraries()
     home = Path(tempfile.mkdtemp(prefix="reliability-"))
+    disks = may_mount()  # before workers are forked, which are then in the same namespace
     deadline = time.monotonic() + 60 * given.minutes
     done = {line["name"] for line in lines}
 
     def left() -> Iterator[Task]:
-        for task in _tasks(given, home, lines):
+        for task in _tasks(given, home, lines, disks):
             if time.monotonic() > deadline:
                 return
             if task.name not in done:
@@ -99,7 +101,7 @@ def _go_on(given: argparse.Namespace, lines: list[Line], commit: str) -> None:
         shutil.rmtree(home)
 
 
-def _tasks(given: argparse.Namespace, home: Path, lines: list[Line]) -> Iterator[Task]:
+def _tasks(given: argparse.Namespace, home: Path, lines: list[Line], disks: bool) -> Iterator[Task]:
     """Kills at events, random ones until there are enough, random inputs, faults."""
     workshop, cells = Workshop(home / "lists"), chosen(given.only)
     if EVENT_CELL in cells and not given.only:
@@ -111,7 +113,7 @@ def _tasks(given: argparse.Namespace, home: Path, lines: list[Line]) -> Iterator
     if given.inputs:
         yield from (Inputs(reader, given.inputs, given.seed) for reader in READERS)
     if given.every:
-        yield from (OneFault(fault) for fault in faults(workshop, given.every, given.only))
+        yield from (OneFault(fault) for fault in faults(workshop, given.every, given.only, disks))
 
 
 def _commit() -> str:

@@ -98,11 +98,12 @@ def _read_only(cell: str, what: str, workshop: Workshop) -> list[str]:
 
 
 def may_mount() -> bool:
-    """Whether this process may mount disks, if need be in a namespace of its own; it has one from then on."""
-    if os.geteuid() == 0:
-        return True
+    """Whether this process may mount disks. From then on it has a namespace of its own, and the disks go with it."""
     libc, owner, group = ctypes.CDLL(None, use_errno=True), os.geteuid(), os.getegid()
-    if libc.unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER | CLONE_NEWNS
+    new_mounts, new_users = 0x00020000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER
+    if owner == 0:
+        return libc.unshare(new_mounts) == 0 and _mount("--make-rprivate", "/") == 0
+    if libc.unshare(new_users | new_mounts):
         return False
     for file, text in (("setgroups", "deny"), ("uid_map", f"0 {owner} 1"), ("gid_map", f"0 {group} 1")):
         Path(f"/proc/self/{file}").write_text(text)
@@ -113,7 +114,8 @@ def may_mount() -> bool:
 def small_disk(folder: Path) -> Iterator[Path]:
     """A file system of its own in memory at `folder`, of a few MiB."""
     folder.mkdir(parents=True, exist_ok=True)
-    _mount("-t", "tmpfs", "-o", f"size={ROOM}", "reliability", str(folder))
+    if _mount("-t", "tmpfs", "-o", f"size={ROOM}", "reliability", str(folder)):
+        raise RuntimeError(f"no disk could be mounted at {folder}")
     try:
         yield folder
     finally:
@@ -136,5 +138,5 @@ def _taken(disk: Path, pages: int) -> Iterator[None]:
         ballast.unlink()
 
 
-def _mount(*words: str) -> None:
-    subprocess.run(["mount", *words], check=True)
+def _mount(*words: str) -> int:
+    return subprocess.run(["mount", *words], check=False).returncode

@@ -61,9 +61,9 @@ class Events:
         """From now on, and for the rest of this process's life: audit hooks cannot be removed."""
         for phase, place in PHASES.items():
             module, _, name = place.partition(":")
-            _wrap(importlib.import_module(module), name, partial(self._during, phase))
+            replace(importlib.import_module(module), name, partial(self._during, phase))
         for module, name in (("os", "fsync"), ("torch", "save"), ("safetensors.torch", "save_file")):
-            _wrap(importlib.import_module(module), name, partial(self._before, name))
+            replace(importlib.import_module(module), name, partial(self._before, name))
         sys.addaudithook(self._audit)
 
     def happens(self, operation: str) -> None:
@@ -144,7 +144,7 @@ def stopped_before(phase_: str, number: int = 1) -> Event:
     return event
 
 
-def _wrap(module: Any, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def replace(module: Any, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Replace a function, or a method `Class.name`, by what the wrapper makes of it, wherever lmctl has imported it."""
     owner, _, method = name.rpartition(".")
     place = vars(module)[owner] if owner else module

@@ -27,7 +27,7 @@ def goes_on(
     """What is wrong after a fault: `first` is the command that met with it; after it the same command, which nothing
     disturbs, must end with the bits of the undisturbed run. The place is removed if all is well."""
     found = (wrong_end(first, codes) if first is not None else []) + unsound(place.folder)
-    last = workshop.run(cell, place)
+    last = workshop.finish(cell, place)
     found += wrong_end(last, {0}) or differences(workshop.reference(cell).bits, place.folder)
     found += unsound(place.folder) + leftovers(place.folder, place.cache)
     if not found:

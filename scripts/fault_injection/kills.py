@@ -93,7 +93,7 @@ def kill_at_event(workshop: Workshop, cell: str, number: int) -> Round:
 
 def finish(workshop: Workshop, cell: str, place: Place, reference: Reference, found: Round) -> None:
     """The last start, which nothing disturbs, and what is wrong with its end."""
-    last = workshop.run(cell, place)
+    last = workshop.finish(cell, place)
     found.problems += wrong_end(last, {0}) or differences(reference.bits, place.folder)
     found.problems += unsound(place.folder) + leftovers(place.folder, place.cache)
     if not found.problems:

@@ -80,12 +80,12 @@ class Inputs:
 
 
 def rounds(cells: list[str], seed: int) -> Iterator[Rounds]:
-    """Random kills without end: every cell in turn, and in one round of fifteen by the command."""
+    """Random kills without end: every cell in turn, and one round of sixteen by the command."""
     number = 0
     while True:
         for cell in cells:
             yield Rounds("random", cell, number, seed)
-        for cell in cells[number % 15 :: 15]:
+        for cell in cells[(14 - number) % 15 :: 15]:
             yield Rounds("command", cell, number, seed)
         number += 1
 
@@ -115,11 +115,12 @@ MOUNTED = ("read-only", "full")
 """Faults that need a disk of their own."""
 
 
-def faults(workshop: Workshop, every: int, only: list[str]) -> Iterator[Fault]:
-    """One fault in `every` of each source, of those whose names have one of the words in them, or of all."""
+def faults(workshop: Workshop, every: int, only: list[str], disks: bool) -> Iterator[Fault]:
+    """One fault in `every` of each source, of those whose names have one of the words in them, or of all; `disks`:
+    whether this process may mount some."""
     for begins, source in SOURCES.items():
         wanted = not only or any(word in begins or word.startswith(begins) for word in only)
-        if wanted and (not begins.startswith(MOUNTED) or disk.may_mount()):
+        if wanted and (disks or not begins.startswith(MOUNTED)):
             named = [fault for fault in source(workshop) if not only or any(word in fault.name for word in only)]
             yield from named[::every]
 
