@@ -78,7 +78,8 @@ _LINES = {
     "distill_cached": f"{_golden('distill/cached')} {DOCS}",
     "distill_hidden": f"{_golden('distill/hidden')} {DOCS}",
     "distill_on_policy": f"{_golden('distill/on_policy')} {DOCS}",
-    "ddp_topk_int8": _golden("compression/topk_int8"),
+    "skips": f"{MLM} on_nonfinite=skip spike.action=skip spike.sigma=2 spike.steps=8",
+    "ddp_topk_int8": f"{_golden('compression/topk_int8')} watchdog_s=15",
 }
 _OTHER_LENGTHS = {"epochs": LENGTH.replace("budget.steps=12 ", ""), "early_stop": LENGTH.replace("12", "30")}
 

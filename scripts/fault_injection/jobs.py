@@ -17,6 +17,8 @@ from fault_injection.outcome import CODES, wrong_end
 from fault_injection.processes import LIMIT, Child, descendants, ended_with_all, run, running, start
 from fault_injection.workshop import Place, Workshop
 
+from lmctl.core.errors import Exit
+
 DDP, CONTROL = "ddp_topk_int8", "distill_control"
 GRACE = 60.0
 """Seconds within which processes have to end when those that they belong to are gone."""
@@ -27,7 +29,8 @@ PAUSE = 3.0
 def process_faults(workshop: Workshop) -> Iterator[Fault]:
     """Workers, launchers, parents of controls and sweeps: each killed or stopped while it trains."""
     for what, act in (("first worker killed", _kill_worker), ("second worker killed", _kill_other_worker),
-                      ("launcher killed", _kill_parent), ("second worker stopped", _pause_worker)):  # fmt: skip
+                      ("launcher killed", _kill_parent), ("second worker stopped", _pause_worker),
+                      ("second worker stopped for good", _stop_worker)):  # fmt: skip
         yield Fault("processes of one run", f"processes/{what}", partial(_disturbed, DDP, act, "checkpoints/latest"))
     yield Fault(
         "processes of one run",
@@ -93,6 +96,14 @@ def _pause_worker(child: Child, workers: list[int]) -> list[str]:
     time.sleep(PAUSE)
     os.kill(sorted(workers)[1], signal.SIGCONT)
     return [] if child.ended(LIMIT) == 0 else ["did not go on after a pause"]
+
+
+def _stop_worker(child: Child, workers: list[int]) -> list[str]:
+    """The other worker waits for it, and its watchdog ends the run."""
+    os.kill(sorted(workers)[1], signal.SIGSTOP)
+    if child.ended(LIMIT) != Exit.FAILED or not _all_end(workers):
+        return [f"a worker that hangs did not end the run: {child.code}"]
+    return [] if "no progress for" in child.printed else ["nothing was said of a worker that hangs"]
 
 
 def _all_end(pids: list[int]) -> bool:
