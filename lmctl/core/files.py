@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +31,14 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """fsync all files and folders below `folder`, and itself."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            sync_file(Path(place, name))
+        sync_folder(Path(place))
 
 
 def nearest_place(place: Path) -> str | None:
@@ -53,11 +63,13 @@ def digest(path: Path) -> str:
 
 @contextmanager
 def whole(path: Path) -> Iterator[TextIO]:
-    """A text file to write step by step, which replaces `path` atomically at the end."""
+    """A text file to write step by step, which replaces `path` atomically at the end. What processes that were killed
+    have left of such a file is removed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.unlink(missing_ok=True)  # of a process that was killed; in a container numbers of processes repeat
+        _remove_leftovers(path)
         with open(partial, "x", encoding="utf-8", newline="") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
@@ -66,6 +78,20 @@ def whole(path: Path) -> Iterator[TextIO]:
         raise disk_error(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is what `whole` writes before it replaces another one."""
+    return re.fullmatch(r"\..+\.\d+", name) is not None
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove partial files of `path` that no process has locked; their processes were killed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if is_partial(leftover.name) and leftover.is_file() and not leftover.is_symlink():
+            with suppress(OSError), open(leftover, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,7 +105,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
 
 
-_OF_A_DISK = re.compile(r"os error \d+|I/O error|No space left|PytorchStreamWriter|inline_container|\[enforce fail")
+_OF_A_DISK = re.compile(
+    r"os error \d+|I/O error|No space left|PytorchStreamWriter|inline_container|basic_ios|iostream error"
+    r"|\[enforce fail(?! at \S*alloc_cpu)"
+)
 """How exceptions of libraries (safetensors, tokenizers, torch's archives) describe a disk error."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)

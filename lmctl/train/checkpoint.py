@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,10 @@ class Checkpoints:
     def _prune(self) -> None:
         best = self.named("best")
         old = [path for path in self._all()[: -self.keep] if path.name != best]
-        for path in [*old, *self.root.glob(".partial-*")]:
+        for path in old:  # first of all it loses its name, so that a kill leaves no half of a checkpoint
+            with suppress(OSError):
+                os.rename(path, self.root / f".partial-old-{path.name}")
+        for path in self.root.glob(".partial-*"):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from lmctl import __version__
 from lmctl.config.saved import config_text
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import disk_error, write_json, write_text
+from lmctl.core.files import disk_error, is_partial, write_json, write_text
 from lmctl.core.paths import Paths
 from lmctl.core.regular_files import refuse_links
 from lmctl.core.run_summary import RunSummary
@@ -93,7 +93,7 @@ def locked(paths: Paths) -> Iterator[None]:
 
 def refuse_existing(paths: Paths) -> None:
     """ConfigError if a directory has contents: nothing is overwritten."""
-    if not paths.root.exists() or all(entry.name in OURS for entry in paths.root.iterdir()):
+    if not paths.root.exists() or all(entry.name in OURS or is_partial(entry.name) for entry in paths.root.iterdir()):
         return
     if not paths.config.exists():
         raise ConfigError(f"run_dir={paths.root} exists and is not empty", "choose another name=... or run_dir=...")

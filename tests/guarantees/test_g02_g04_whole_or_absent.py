@@ -55,7 +55,8 @@ def test_g02_g04_whatever_fails_while_saving(tmp_path: Path):
             assert sound(root) == ["step-00000001", "step-00000002", "step-00000003"], steps[number]
         else:
             assert {"step-00000001", "step-00000003", "step-00000004"} <= set(sound(root)), steps[number]
-        assert failed or steps[number].startswith("os.mkdir"), steps[number]  # of a folder that is there
+        # Failures that do no harm: to make a folder that is there, and to take its name from an old checkpoint.
+        assert failed or steps[number].startswith("os.mkdir") or ".partial-old" in steps[number], steps[number]
         save(store, 5)
         assert {"step-00000001", "step-00000005"} <= set(sound(root))
         assert not list(root.glob(".*"))

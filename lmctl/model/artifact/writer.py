@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmctl.core.files import write_json, write_text, writing
+from lmctl.core.files import sync_folder, sync_tree, write_json, write_text, writing
 from lmctl.core.model_files import TASKS, TaskNote
 from lmctl.model.artifact import EXTRA_HEADS, HEADS, PROBLEMS
 
@@ -98,9 +99,12 @@ def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
     partial, before = (folder.with_name(f".{folder.name}-partial-{what}") for what in (os.getpid(), "replaced"))
     try:
         with writing(folder):
-            for leftover in (partial, before):
+            if before.exists() and not folder.exists():  # killed between the two renames below
+                os.rename(before, folder)
+            for leftover in folder.parent.glob(f".{glob.escape(folder.name)}-partial-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             fill(partial)
+            sync_tree(partial)
             if folder.exists():
                 os.rename(folder, before)
             try:
@@ -109,6 +113,7 @@ def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
                 if before.exists():
                     os.rename(before, folder)
                 raise
+            sync_folder(folder.parent)
     finally:
         for leftover in (partial, before):
             shutil.rmtree(leftover, ignore_errors=True)
