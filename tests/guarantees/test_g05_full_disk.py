@@ -98,6 +98,6 @@ def test_g05_a_curve_that_cannot_be_written_is_left_out(tmp_path: Path, monkeypa
     """It ends no run, which has done all else by then."""
     run = tmp_path / "run"
     made = session(run, own_plan(), prepared())
-    made.plotter = Plotter(made.paths)
+    made.plotter = Plotter(made.paths, made.display.say)
     monkeypatch.setattr("lmctl.train.loss_plot.plot_losses", lambda *_: (_ for _ in ()).throw(FULL))
     assert made.run()["status"] == "completed"
