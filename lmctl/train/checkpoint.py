@@ -30,6 +30,9 @@ from lmctl.core.errors import DiskError
 from lmctl.core.files import digest, disk_error, is_disk_error, sync_file, sync_folder, write_text
 from lmctl.train.checkpoint_reader import FORMAT, MANIFEST, NAME, STATE, WEIGHTS, pointer, verify
 
+REPLACED = ".partial-replaced-"
+"""Prefix of a checkpoint in whose place another one of the same step is put."""
+
 
 class Checkpoints:
     """The checkpoints of one run. Every process writes its own file; the first one does the rest."""
@@ -41,9 +44,9 @@ class Checkpoints:
         self.root, self.keep, self.rank, self.anywhere = root, keep, rank, anywhere
 
     def save(
-        self, step: int, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any], best: bool = False
+        self, step: int, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any], best: int | None = None
     ) -> Path:
-        """Write one checkpoint; the `best` one is kept until a better one comes.
+        """Write one checkpoint; that of the step `best`, if there is one, is kept until a better one comes.
 
         If any part of it fails in any process, nothing has changed and all raise: a `DiskError` where it is the disk's
         fault, otherwise the error as it is.
@@ -75,6 +78,7 @@ class Checkpoints:
 
     def sound(self, warn: Callable[[str], None]) -> Iterator[Path]:
         """The checkpoints whose manifests hold, newest first; damaged ones are set aside with a warning."""
+        self._put_back()
         for path in reversed(self._all()):
             damage = verify(path)
             if damage is None:
@@ -103,23 +107,31 @@ class Checkpoints:
 
     def _begin(self, partial: Path) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
+        self._put_back()
         for leftover in self.root.glob(".partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir()
+
+    def _put_back(self) -> None:
+        """Undo a replacement that was killed between its two renames."""
+        for replaced in self.root.glob(f"{REPLACED}*"):
+            if not (path := self.root / replaced.name.removeprefix(REPLACED)).exists():
+                os.rename(replaced, path)
 
     def _write(self, path: Path, value: dict[str, Any]) -> None:
         torch.save(value, path)
         sync_file(path)
 
     def _finish(
-        self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: bool
+        self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: int | None
     ) -> None:
         save_file(_untied(weights), partial / WEIGHTS)
         self._write(partial / STATE, state)
         self._commit(partial, final, step)
         write_text(self.root / "latest", final.name + "\n")
-        if best:
-            write_text(self.root / "best", final.name + "\n")
+        # A run that went back to an earlier checkpoint also went back to what was the best one then.
+        if best is not None and (kept := self.path(best)).is_dir() and kept.name != self.named("best"):
+            write_text(self.root / "best", kept.name + "\n")
         self._prune()
 
     def _commit(self, partial: Path, final: Path, step: int) -> None:
@@ -128,7 +140,7 @@ class Checkpoints:
         write_text(partial / MANIFEST, json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
         sync_folder(partial)
         if final.exists():
-            os.rename(final, self.root / f".partial-replaced-{final.name}")
+            os.rename(final, self.root / f"{REPLACED}{final.name}")
         os.rename(partial, final)
         sync_folder(self.root)
 

@@ -187,6 +187,7 @@ class Session:
         every, patience = self.plan.checkpoint.every, self.plan.early_stop.patience
         if validated := done or (due and self.validator.trained_enough()):
             better = self.validator.validate()
+            self._show_notes()
             self._write(self.validator.line())
         ends = done or (patience is not None and state.stale >= patience)
         if ends or (due if every is None else state.step % every == 0) or (better and patience is not None):
@@ -221,7 +222,7 @@ class Session:
         if self.processes.first:
             state.metrics_bytes, state.metrics_sha256 = self.record.metrics.sync()
         contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
-        best = state.best is not None and state.best["step"] == state.step
+        best = None if state.best is None else int(state.best["step"])
         try:
             self.checkpoints.save(state.step, trainer.network.state_dict(), contents, trainer.own_state(), best)
         except DiskError as error:

@@ -134,20 +134,21 @@ class Trainer:
     def steps(self) -> Iterator[StepReport]:
         """Generate optimiser steps until the budget is spent or a stop signal arrives."""
         with ThreadPoolExecutor(1) as ahead:
-            at, progress = Position.from_state(self.state.position), self.spent()
+            at, progress, limit = Position.from_state(self.state.position), self.spent(), self.micro.limit
             coming = ahead.submit(self._window, at, progress)
             while self.spent() < 1:
+                if self.micro.limit != limit:  # memory ran out after the window was drawn, perhaps in a validation
+                    coming, limit = ahead.submit(self._window, at, progress), self.micro.limit
                 window = self._rewritten(coming.result())
                 counts, tokens = self._agree(window)
                 if self.stopped_by is not None:
                     return
-                again, limit = partial(self._window, at, progress), self.micro.limit
+                again = partial(self._window, at, progress)
                 at, progress = window.after, self.spent(self._next(window.after, tokens))
                 coming = ahead.submit(self._window, at, progress)
                 report = self._step(window, counts, tokens, again)
                 if not report.taken:  # the prefetched window assumed one more step
                     progress = self.spent()
-                if not report.taken or self.micro.limit != limit:
                     coming = ahead.submit(self._window, at, progress)
                 yield report
 
@@ -239,13 +240,10 @@ class Trainer:
     def diverged(self, why: str = "") -> Diverged:
         """The error for non-finite gradients, with the name of the first such tensor."""
         bad = next((n for n, p in self.learner.named_parameters() if not _finite(p.grad)), None)
-        where = (
-            f"the gradient of {bad.removeprefix('network.')} is not finite"
-            if bad
-            else "the loss or a gradient is not finite"
-        )
+        what = f"the gradient of {bad.removeprefix('network.')}" if bad else "the loss or a gradient"
+        because = f" ({why})" if why else ""
         return Diverged(
-            f"diverged at step {self.state.step + 1}: {where}{f' ({why})' if why else ''}; that step was not taken",
+            f"diverged at step {self.state.step + 1}: {what} is not finite{because}; that step was not taken",
             f"lower optim.lr (now {self.plan.optim.lr:g}), lengthen schedule.warmup, or use precision=fp32 or bf16",
         )
 

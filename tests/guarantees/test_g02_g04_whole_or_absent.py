@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 import torch
 from full_disk import full_disk
 
@@ -14,8 +16,8 @@ from lmctl.train.checkpoint_reader import verify
 SAVES = ("torch.save", "lmctl.train.checkpoint.save_file")
 
 
-def save(store: Checkpoints, step: int) -> None:
-    store.save(step, {"a": torch.full((3,), step)}, {"step": step}, {"random": step}, best=step == 1)
+def save(store: Checkpoints, step: int, best: int = 1) -> None:
+    store.save(step, {"a": torch.full((3,), step)}, {"step": step}, {"random": step}, best)
 
 
 def sound(root: Path) -> list[str]:
@@ -60,3 +62,32 @@ def test_g02_g04_whatever_fails_while_saving(tmp_path: Path):
         save(store, 5)
         assert {"step-00000001", "step-00000005"} <= set(sound(root))
         assert not list(root.glob(".*"))
+
+
+def test_g04_the_best_of_a_run_that_went_back(tmp_path: Path):
+    """What was saved after the checkpoint that it went back to may have been better, but is no longer of this run."""
+    store = Checkpoints(tmp_path, keep=2)
+    for step, best in ((1, 1), (2, 2), (3, 3)):
+        save(store, step, best)
+    store.rewind(2)
+    for step in (3, 4, 5):
+        save(store, step, best=2)
+    assert sound(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
+    assert store.named("best") == "step-00000002"
+
+
+def test_g04_killed_while_one_of_the_same_step_is_replaced(tmp_path: Path, monkeypatch):
+    """A run that is stopped after skipped steps saves the step anew that its newest checkpoint is of."""
+    store, rename = Checkpoints(tmp_path, keep=2), os.rename
+    save(store, 1)
+
+    def killed(here, there) -> None:
+        if Path(there).name == "step-00000001":
+            raise KeyboardInterrupt
+        rename(here, there)
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(store, 1)
+    monkeypatch.undo()
+    assert [path.name for path in Checkpoints(tmp_path, keep=2).sound(print)] == ["step-00000001"]

@@ -145,3 +145,20 @@ def test_g10_workers_that_cannot_repeat_a_step_alone_start_again(tmp_path, monke
     calls.clear()
     launch_with_memory(Training(wanted, {}, {}), 2, print)  # type: ignore[arg-type]
     assert calls == [[], ["batch.micro=2", "resume=auto"], ["batch.micro=1", "resume=auto"]]
+
+
+def test_g10_the_step_after_a_validation_without_memory_is_that_of_a_resumed_run():
+    """Its rows were drawn before, in micro-batches that are too large by now."""
+    trainer = Trainer(plan(), prepared(), alone())
+    accumulate, most = trainer.step.accumulate, list[int]()
+
+    def seen(window, counts, moment):
+        most.append(max(len(batch.inputs["input_ids"]) for batch in window.batches))
+        return accumulate(window, counts, moment)
+
+    trainer.step.accumulate = seen  # type: ignore[method-assign]
+    for report in trainer.steps():
+        if report.step == 1:
+            trainer.micro.fitting = 2
+    assert most[0] > 2
+    assert set(most[1:]) == {2}

@@ -57,7 +57,7 @@ def test_round_trip(tmp_path):
 def test_the_newest_and_the_best_are_kept(tmp_path):
     store = Checkpoints(tmp_path, keep=2)
     for step in range(1, 7):
-        store.save(step, weights(step), {"progress": {"step": step}}, {}, best=step == 2)
+        store.save(step, weights(step), {"progress": {"step": step}}, {}, best=2)
     assert names(tmp_path) == ["step-00000002", "step-00000005", "step-00000006"]
     assert store.named("best") == "step-00000002"
 
