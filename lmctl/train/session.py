@@ -52,7 +52,6 @@ class Session:
         self.plotter = Plotter(paths, display.say)
         self.machine = machine(self.processes)
         self.began = False
-        self.precision: dict[str, Any] = {}
         self._aside = 0.0
         """Seconds spent outside of training since the trainer last read its clock."""
         self._saved = -1
@@ -120,17 +119,18 @@ class Session:
         before = state.validated
         for line in self.validator.begin():
             self.display.say(line)
-        self.precision = trainer.micro.fitted(lambda: prove(trainer))
+        proof = trainer.micro.fitted(lambda: prove(trainer))
+        state.precision = state.precision or proof  # what was proved first stays in the record
         for line in trainer.converted:
             self.display.say(f"precision: {line}")
         for role in ("compute", "proof"):
-            self.display.say(f"precision: {role} {self.precision[role]}")
+            self.display.say(f"precision: {role} {proof[role]}")
         if (cost := self.plan.adversary.passes) > 1:
             self.display.say(f"adversary: {type(self.plan.adversary).__name__}, {cost:g} passes per micro-batch")
         for line in trainer.learner.distillation.shown:
             self.display.say(f"distill: {line}")
         if words := trainer.strategy.describe():
-            self.precision["reduction"] = words[0]
+            state.precision["reduction"] = words[0]
         for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
             self.display.say(f"compression: {line}")
         if self.processes.first:
@@ -273,7 +273,7 @@ class Session:
         return step
 
     def _summary(self, status: str) -> dict[str, Any]:
-        whole = summary_of(self.trainer, status, self.validator.baseline, self.precision)
+        whole = summary_of(self.trainer, status, self.validator.baseline)
         tasks = self.plan.mix.tasks
         parts = [loss.rpartition("/") for loss in self.trainer.losses]
         guesses = {f"{task}/{term}": guess(tasks[task].objective, term) for task, _, term in parts}

@@ -59,6 +59,8 @@ class TrainState:
     """Sums of this process, and counts of all processes, per term since the last log point."""
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     """Returns to an earlier checkpoint: `{"from": step, "to": step, "why": words}`."""
+    precision: dict[str, Any] = field(default_factory=dict)
+    """The precision's dtype table and proof, of the run's first start."""
     metrics_bytes: int = 0
     """Size of metrics.jsonl; what follows was written after the checkpoint and will be written again."""
 

@@ -18,7 +18,7 @@ from lmctl.train.trainer import Trainer
 from lmctl.train.weight_memory import bytes_per_parameter, weight_bytes
 
 
-def summary_of(trainer: Trainer, status: str, baseline: dict[str, float], precision: dict[str, Any]) -> dict[str, Any]:
+def summary_of(trainer: Trainer, status: str, baseline: dict[str, float]) -> dict[str, Any]:
     """The contents of summary.json; `status`: completed, stopped or failed. Speed and memory are this process's."""
     state, parameters = trainer.state, list(trainer.network.parameters())
     training = state.seconds - state.aside_seconds
@@ -46,7 +46,7 @@ def summary_of(trainer: Trainer, status: str, baseline: dict[str, float], precis
         },
         "model_bytes": weight_bytes(trainer.network),
         "best": state.best,
-        "precision": precision | {"bytes_per_parameter": sizes},
+        "precision": state.precision | {"bytes_per_parameter": sizes},
         **({"resumed": state.resumed} if state.resumed else {}),
         **_compression(trainer),
         **({"rollbacks": state.rollbacks} if state.rollbacks else {}),

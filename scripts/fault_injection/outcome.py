@@ -15,8 +15,6 @@ FAULT_CODES = CODES | {2, 3, 6}
 """Exit codes of a run that met with a fault: its files, its data or its disk are named."""
 UNFORESEEN = re.compile(r"^Traceback \(most recent|^  at lmctl/\S+:\d+ in ", re.MULTILINE)
 """What is printed of an error that has no words of its own."""
-PROOF = "precision."
-"""Figures of the summary that say what was found when the run was started last."""
 LEFTOVERS = (".partial-*", ".*.json.*", ".*.yaml.*", ".latest.*", ".best.*", ".loss.png", "*.building", "*.part")
 
 
@@ -26,7 +24,6 @@ def bits(run: Path) -> dict[str, Figures]:
     for folder in sorted({file.parent for file in run.rglob("metrics.jsonl")}):
         where = folder.relative_to(run).as_posix()
         found = of_run(folder)
-        found["summary"] = {name: value for name, value in found["summary"].items() if not name.startswith(PROOF)}
         newest = sorted(folder.glob("checkpoints/step-*"))[-1:]
         for checkpoint in newest:
             found[checkpoint.name] = weights(checkpoint / "model.safetensors")
