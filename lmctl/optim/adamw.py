@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from lmctl.core.bitsandbytes import bitsandbytes
 from lmctl.core.errors import ConfigError
 from lmctl.optim.base import OptimSpec, check_moments
 from lmctl.optim.groups import parameter_groups
@@ -54,8 +55,6 @@ class AdamW(OptimSpec):
             return torch.optim.AdamW(groups, lr=self.lr, betas=betas, eps=self.eps, fused=True)
         if self.paged and device.type != "cuda":
             raise ConfigError("optim.paged=true: states are paged from a GPU, and there is none", "paged=false")
-        import bitsandbytes
-
-        return bitsandbytes.optim.AdamW(
+        return bitsandbytes().optim.AdamW(
             groups, lr=self.lr, betas=betas, eps=self.eps, optim_bits=8, is_paged=self.paged
         )

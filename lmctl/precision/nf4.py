@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import bitsandbytes.functional as bnb
 import torch
 from torch import Tensor
 
+from lmctl.core.bitsandbytes import bitsandbytes
 from lmctl.precision.codecs import FloatProducts
+
+bnb = bitsandbytes().functional
 
 BLOCK = 64
 

@@ -16,7 +16,6 @@ from fault_injection.fault import Fault, goes_on
 from fault_injection.outcome import CODES, wrong_end
 from fault_injection.processes import LIMIT, Child, descendants, ended_with_all, run, running, start
 from fault_injection.workshop import Place, Workshop
-
 from lmctl.core.errors import Exit
 
 DDP, CONTROL = "ddp_topk_int8", "distill_control"

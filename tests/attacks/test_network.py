@@ -51,3 +51,15 @@ def test_nothing_is_asked_of_the_network(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"tried": [], "ended": [0] * len(commands)}, done.stderr
+
+
+def test_no_native_code_is_fetched_while_a_library_is_imported(tmp_path: Path):
+    """bitsandbytes asks the package `kernels` for code of a hub, where that is installed."""
+    (tmp_path / "kernels.py").write_text("open('asked', 'w')\ndef get_kernel(*_, **__): raise OSError('no hub')\n")
+    script = "from lmctl.core.bitsandbytes import bitsandbytes; assert bitsandbytes().optim.AdamW"
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    assert done.returncode == 0
+    assert not (tmp_path / "asked").exists()
