@@ -78,7 +78,7 @@ class Checkpoints:
 
     def sound(self, warn: Callable[[str], None]) -> Iterator[Path]:
         """The checkpoints whose manifests hold, newest first; damaged ones are set aside with a warning."""
-        self._put_back()
+        self._clean()
         for path in reversed(self._all()):
             damage = verify(path)
             if damage is None:
@@ -107,16 +107,16 @@ class Checkpoints:
 
     def _begin(self, partial: Path) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        self._put_back()
-        for leftover in self.root.glob(".partial-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        self._clean()
         partial.mkdir()
 
-    def _put_back(self) -> None:
-        """Undo a replacement that was killed between its two renames."""
+    def _clean(self) -> None:
+        """Undo a replacement that was killed between its two renames, and remove what a kill has left."""
         for replaced in self.root.glob(f"{REPLACED}*"):
             if not (path := self.root / replaced.name.removeprefix(REPLACED)).exists():
                 os.rename(replaced, path)
+        for leftover in self.root.glob(".partial-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _write(self, path: Path, value: dict[str, Any]) -> None:
         torch.save(value, path)

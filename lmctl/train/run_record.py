@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,17 @@ def claim(paths: Paths) -> FileLock:
         ) from None
     except OSError as error:
         raise disk_error(paths.root, error) from error
+    _remove_leftovers(paths)
     return lock
+
+
+def _remove_leftovers(paths: Paths) -> None:
+    """Remove files that a killed process was about to put into their places; the lock says that none is at work."""
+    for folder in (paths.root, paths.checkpoints, paths.plot.parent):
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            if entry.is_file() and (is_partial(entry.name) or entry.name == f".{paths.plot.name}"):
+                with suppress(OSError):
+                    entry.unlink()
 
 
 def missing_folders(folder: Path) -> list[Path]:
