@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     from lmctl.config.compose import Composer
 
 
+_LONGEST = 2000
+"""Characters that are shown of a longer message, which quotes what somebody wrote."""
+
+
 def report(error: BaseException, composer: Composer | None = None) -> int:
     """Print an error to standard error; returns the exit code."""
     if os.environ.get("LMCTL_TRACEBACK") == "1":
@@ -69,7 +73,8 @@ def report(error: BaseException, composer: Composer | None = None) -> int:
         return Exit.FAILED
     if str(known):
         word = "stopped" if isinstance(known, Stopped) else "error"
-        text = "\n  ".join([f"{prefix}{word}: {known}", *([known.hint] if known.hint else [])])
+        parts = [f"{prefix}{word}: {known}", *([known.hint] if known.hint else [])]
+        text = "\n  ".join(f"{part[:_LONGEST]}..." if len(part) > 2 * _LONGEST else part for part in parts)
         tell(text if composer is None else composer.unread(text))
     return known.code
 
@@ -118,6 +123,8 @@ def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
 def _machine_error(error: BaseException) -> LmctlError | None:
     """Out-of-memory and disk errors of any library. torch is not imported here, so its exception is matched by name."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, RecursionError):
+        return ConfigError("a file that this command reads is nested without end, or chooses itself")
     if is_panic(error):
         return ConfigError(f"the tokenizer, or another library, cannot go on: {text}", "use another tokenizer or model")
     names = {cls.__name__ for cls in type(error).__mro__}
@@ -176,6 +183,8 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
             return ConfigError(f"{key}: {_first_line(error)}")
         case ValueError() if str(error).startswith("Config group override"):
             return ConfigError("a config group takes the name of an option, not null or a mapping")
+        case ValueError() if "integer string conversion" in str(error):
+            return ConfigError("a number has more digits than any that is meant")
         case ValueError() if "'@package" in str(error):
             return ConfigError(f"an option's file says where it goes in its first lines: {_first_line(error)}")
         case HydraException():

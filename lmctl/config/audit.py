@@ -55,6 +55,8 @@ SHIPPED: dict[str, Any] = {
 _NAMES_HYDRA = re.compile(r"(^|[@./ ])hydra($|[@./:])")
 """A key, a place or an option in a list of defaults that belongs to Hydra."""
 _PACKAGE_OF_HYDRA = re.compile(r"^\s*#\s*@package\s.*hydra", re.MULTILINE)
+PLACES = {"run_dir": "runs/${name}", "cache_dir": None, "out": None}
+"""Where a command writes, and the defaults: set on the command line only."""
 OF_THE_COMMAND = ("name", "run_dir", "cache_dir", "resume", "stage", "stages", "trusted")
 """Keys that are not taken from files: they belong to a command, or write and run on this machine."""
 
@@ -106,8 +108,10 @@ def check_file(folder: Path, file: Path) -> None:
         raise ConfigError(
             f"{file}: not UTF-8 text, at byte offset {error.start:,}", "YAML is read as UTF-8: save it so"
         ) from None
-    except YAMLError:
-        return  # reported when it is composed
+    except YAMLError as error:  # not left to the parser that composes: it accepts more than this one
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = file if mark is None else f"{file}:{mark.line + 1}"
+        raise ConfigError(f"{place}: not YAML: {problem or ' '.join(str(error).split())}") from None
     except ValueError as error:
         raise ConfigError(f"{file}: {error}, which no config needs") from None
     own = tree.get("hydra", {}) if isinstance(tree, dict) else {}
@@ -160,6 +164,12 @@ def audit(cfg: DictConfig, typed: Overrides) -> None:
             "trusted: which packages may run is said on the command line, and not in a file",
             "if the code is yours, add trusted=[PACKAGE] there",
         )
+    for key, default in PLACES.items():
+        if tree.get(key, default) != default and key not in typed:
+            raise ConfigError(
+                f"{key}: where a command writes is said on the command line, and not in a file",
+                f"add it there: {key}=...",
+            )
     refuse_explosion({key: value for key, value in tree.items() if key != "hydra"})
 
 

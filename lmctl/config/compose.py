@@ -69,8 +69,7 @@ class _Repository(ConfigRepository):
         if config_path.startswith("/") or ".." in config_path.split("/"):
             raise ConfigError(f"{config_path}: a config is named by its place below the folder of configs")
         source = self._find_object_source(config_path, ObjectType.CONFIG)
-        folder = None if source is None or source.scheme() != "file" else path_of(source.path)
-        if folder is not None and folder != conf_dir():
+        if source is not None and source.scheme() == "file" and (folder := path_of(source.path)) != conf_dir():
             check_file(folder, folder / f"{config_path.removesuffix('.yaml')}.yaml")
         return super().load_config(config_path)
 
@@ -234,9 +233,12 @@ class Composer:
         return "" if file is None else first_comment(file.read_text(encoding="utf-8"))
 
     def file_of(self, group: str, option: str) -> Path | None:
-        """The YAML file of an option; None if it has none."""
-        folders = ([path_of(self.config_dir)] if self.config_dir else []) + [conf_dir()]
-        return next((path for folder in folders if (path := folder / group / f"{option}.yaml").is_file()), None)
+        """The YAML file of an option, checked if it is of `--config-dir`; None if it has none."""
+        name = f"{group}/{option}.yaml"
+        if self.config_dir and (own := path_of(self.config_dir) / name).is_file():
+            check_file(path_of(self.config_dir), own)
+            return own
+        return shipped if (shipped := conf_dir() / name).is_file() else None
 
     def keys(self, group: str, option: str) -> list[CommentedKey]:
         """The keys in an option's own file: what `group.key=value` can change."""

@@ -25,6 +25,8 @@ MAX_SIZE = 1 << 24
 """Characters and values that a whole config may expand to."""
 MAX_STEPS = 64
 """Length of a chain of keys that refer to one another."""
+MAX_PARTS = 64
+"""Interpolations in one value: parsing many, or nested ones, takes minutes."""
 _PLAIN = re.compile(r"\$\{([\w.\[\]]+)\}")
 """A whole value that is one reference to another key, which needs no grammar."""
 
@@ -52,10 +54,14 @@ def interpolations(text: str) -> list[Interpolation]:
         return []
     if (plain := _PLAIN.fullmatch(text)) is not None:
         return [Interpolation(None, plain[1], False)]
+    if text.count("${") > MAX_PARTS:
+        raise ConfigError(f"a value has more than {MAX_PARTS} interpolations: {text:.40}...")
     try:
         return list(_in_tree(parse(text)))
-    except (GrammarParseError, RecursionError):
+    except GrammarParseError:
         return []
+    except RecursionError:
+        raise ConfigError(f"the interpolations of a value are nested too deeply: {text:.40}...") from None
 
 
 def _in_tree(node: Any) -> Iterator[Interpolation]:

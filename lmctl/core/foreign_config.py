@@ -1,9 +1,9 @@
 """What is taken from the config.json of a model from elsewhere: sizes and the keys that its architecture declares.
 
 transformers acts on more: it imports what `auto_map` names, downloads kernels that `_attn_implementation` names, asks
-for libraries of `quantization_config`, opens files that `transformers_weights` names, and keeps every unknown key as
-an attribute. Here text, lists and mappings under keys that the architecture does not declare are left out, so that no
-such key, known today or not, does anything.
+for libraries of `quantization_config`, opens files that `transformers_weights` names, asks the hub for what `backbone`
+names, and keeps every unknown key as an attribute. Here text, lists and mappings under keys that the architecture does
+not declare are left out, so that no such key, known today or not, does anything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from lmctl.core.safetensors_header import AGAIN
 
 _EARLIER_NAMES = ("rope_scaling", "torch_dtype", "moe_layer_freq", "linear_attn_config")
 """Keys that classes read although they declare others by now."""
-_NEVER = re.compile(r"implementation|kernel|auto_map|quantization|transformers_weights|fusion_config|distributed|^_")
+_NEVER = re.compile(
+    r"implementation|kernel|auto_map|quantization|transformers_weights|fusion_config|distributed|backbone|^_"
+)
 """Keys that are not taken at any depth, whoever declares them."""
 _NUMBERS = (bool, int, float, type(None))
 _SIZE = re.compile(

@@ -7,6 +7,7 @@ names the file and the remedy. Only headers of weights are read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast, get_args
@@ -190,12 +191,29 @@ def check_tokenizer_files(what: str, folder: Path) -> None:
             found = json_object(what, folder / name)
             if name == "tokenizer.json" and not isinstance(found.get("model"), dict):
                 raise ConfigError(f"{what}: {name} is damaged: it has no model of a tokenizer", AGAIN)
+            if name == "tokenizer.json" and max(_growth(found.get("normalizer")), _growth(found.get("decoder"))) > 1000:
+                raise ConfigError(f"{what}: {name} replaces text by text that is thousands of times longer")
             for key in found if name == "tokenizer_config.json" else ():
                 if key.endswith(("_file", "_files", "_path")) and _is_outside(folder, found[key]):
                     raise ConfigError(f"{what}: {name}: {key} names a file outside of its directory", AGAIN)
     for name in TOKENIZER_FILES:
         if (folder / name).is_file() and not (folder / name).stat().st_size:
             raise ConfigError(f"{what}: {name} is damaged: it is empty", AGAIN)
+
+
+def _growth(part: Any) -> float:
+    """How many times longer a text may become by the replacements in `part`, one after another, of a tokenizer: forty
+    that double it take all memory."""
+    if isinstance(part, list):
+        return math.prod(map(_growth, part), start=1.0)
+    if not isinstance(part, dict):
+        return 1.0
+    pattern, inner = part.get("pattern"), _growth([value for value in part.values() if isinstance(value, list | dict)])
+    if part.get("type") != "Replace":
+        return inner
+    replaced = pattern.get("String") if isinstance(pattern, dict) else None
+    new, old = len(str(part.get("content"))), len(replaced) if isinstance(replaced, str) else 1
+    return inner * max(1.0, new / old if old else 1.0 + new)
 
 
 def _is_outside(folder: Path, value: Any) -> bool:

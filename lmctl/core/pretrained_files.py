@@ -61,15 +61,17 @@ def find(key: str, place: str) -> str:
 def config_of(what: str, place: str, check: Callable[[str, Path], None] = check_files) -> Any:
     """The transformers config of the model in directory `place`, whose files are validated first by `check`, or of a
     hub id."""
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
     if Path(place).exists():
         check(what, Path(place))
     with _reading(what, "config.json", place) as where:
-        config = AutoConfig.from_pretrained(place, **where)
-        given, _ = config.get_config_dict(place, **where)
+        given, _ = PreTrainedConfig.get_config_dict(place, **where)
         refuse_quantised(what, given)
-        return type(config).from_dict(taken(given, type(config)))
+        if (kind := given.get("model_type")) not in CONFIG_MAPPING:
+            AutoConfig.from_pretrained(place, **where)  # says what is wrong with it
+        config_class = CONFIG_MAPPING[kind]  # not through AutoConfig, which acts on all that the file says
+        return config_class.from_dict(taken(given, config_class))
 
 
 def weights_of(what: str, kind: Any, place: str, config: Any, **how: Any) -> tuple[Any, list[str], list[str]]:

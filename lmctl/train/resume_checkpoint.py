@@ -114,7 +114,16 @@ class _Loading:
             _check_moments(trainer.step.optimizer)
             if contents.path.name != f"step-{trainer.state.step:08d}":
                 raise ValueError(f"it says that it is of step {trainer.state.step:,}")
-        except (LmctlError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            LmctlError,
+            ArithmeticError,
+            AttributeError,
+            IndexError,
+            KeyError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             if is_out_of_memory(error):
                 raise
             if changes:

@@ -265,3 +265,48 @@ def test_a_package_is_trusted_on_the_command_line(trap: Trap):
 def test_an_unfinished_run_says_not_what_may_run(trap: Trap):
     text = "trusted: [evil]\nprecision: {_target_: evil.Run}\nmix: {_target_: evil.Run}"
     trap.refused("eval", f"model_path={run_directory(trap, config=text)}", "trusted=[]")
+
+
+BOMB = "k0: &a0 [x, x]\n" + "".join(f"k{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# @package _global_\n%YAML 1.3\n---\nname: ${oc.env:PLAIN}\n",
+        f"# @package _global_\n%YAML 1.9\n---\n{BOMB}",
+        "defaults: [theirs]\n",
+        "# @package _global_\ndefaults: ['/recipe/theirs@a.b']\n",
+        "# @package _global_\ndata: {path: '" + "${oc.select:a," * 300 + "x" + "}" * 300 + "'}\n",
+        "# @package _global_\ndata: {path: '" + "${" * 50_000 + "'}\n",
+        "# @package _global_\ndata: {path: '" + "${a}" * 40_000 + "'}\n",
+        "# @package _global_\noptim: {lr: '" + "-" * 200_000 + "1'}\n",
+    ],
+    ids=["version", "version and bomb", "itself", "itself elsewhere", "deep", "open", "many", "long"],
+)
+def test_what_only_the_second_parser_reads(text: str, trap: Trap):
+    """`%YAML 1.3` is refused by the parser of the check, and was accepted by the one that composes."""
+    trap.refused("train", *recipe(trap, text))
+
+
+@pytest.mark.parametrize("key", ["run_dir", "cache_dir"])
+def test_a_recipe_says_not_where_to_write(key: str, trap: Trap):
+    words = recipe(trap, f"# @package _global_\n{key}: {trap.root}/elsewhere\n")
+    assert "command line" in trap.refused("train", *words)
+    trap.refused("train", "-m", "seed=1,2", *words)
+
+
+def test_help_reads_a_strangers_files_with_the_same_care(trap: Trap):
+    words = recipe(trap, f"# @package _global_\n{BOMB}")
+    trap.refused("train", "--help", "recipe=theirs", *words[:2])
+    file = trap.root / "conf" / "recipe" / "theirs.yaml"
+    file.write_bytes(b"\xff\xfe# x\n")
+    trap.refused("train", "--help", "recipe", *words[:2])
+    file.unlink()
+    file.symlink_to("/proc/kmsg")
+    trap.refused("train", "--help", "recipe", *words[:2])
+
+
+def test_a_number_of_many_digits(trap: Trap):
+    run = run_directory(trap, summary={"stages": {}, "words": [f"optim.lr={'9' * 10_000}"]})
+    trap.refused("train", "resume=auto", f"run_dir={run}")

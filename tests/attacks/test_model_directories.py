@@ -287,3 +287,33 @@ def test_to_go_on_from_such_a_model_is_refused_as_well(theirs: Path, trap: Trap)
     for verb in ("train", "plan"):
         trap.refused(verb, f"init_from={theirs}", "mix=clm", *words)
     trap.refused("distill", f"teacher={theirs}", "mix=clm", "model=gpt2_tiny", *words)
+
+
+HUB = {"model_type": "dpt", "backbone": "nobody/evil", "use_timm_backbone": True, "use_pretrained_backbone": True}
+GPT2 = {"model_type": "gpt2"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HUB,
+        {**HUB, "model_type": "upernet"},
+        {"model_type": "encoder-decoder", "encoder": HUB, "decoder": GPT2},
+        {"model_type": "vision-encoder-decoder", "encoder": HUB, "decoder": GPT2},
+        {"model_type": "llava", "text_config": GPT2, "vision_config": HUB},
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_a_config_asks_nothing_of_the_hub(
+    config: dict[str, Any], theirs: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch
+):
+    asked_for: list[Any] = []
+
+    def lookup(*words: Any, **_: Any) -> Any:
+        asked_for.append(words)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr("socket.getaddrinfo", lookup)
+    (theirs / "config.json").write_text(json.dumps(config))
+    trap.refused(*asked(theirs))
+    assert asked_for == []

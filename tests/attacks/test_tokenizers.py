@@ -50,6 +50,12 @@ def tokenizer(**changes: Any) -> Callable[[Path], object]:
     return lambda folder: foreign.edit(folder, "tokenizer.json", **changes)
 
 
+def replacing(old: str, new: str, times: int) -> dict[str, Any]:
+    """Part of a tokenizer that replaces text again and again."""
+    each = [{"type": "Replace", "pattern": {"String": old}, "content": new}] * times
+    return {"type": "Sequence", "normalizers": each, "decoders": each}
+
+
 REFUSED: dict[str, Callable[[Path], object]] = {
     "a piece beyond the model": lambda folder: vocabulary(folder, evil=10**6),
     "a piece of number 2^32": lambda folder: vocabulary(folder, evil=1 << 32),
@@ -58,6 +64,9 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "a model of nothing": tokenizer(model={"type": "evil.Run"}),
     "a normaliser of nothing": tokenizer(normalizer={"type": "evil.Run"}),
     "an expression that is none": tokenizer(normalizer={"type": "Replace", "pattern": {"Regex": "("}, "content": ""}),
+    "text that grows": tokenizer(normalizer=replacing("a", "aaaaaaaaaa", 40)),
+    "text that grows from nothing": tokenizer(normalizer=replacing("", "a", 60)),
+    "answers that grow": tokenizer(decoder=replacing("a", "aaa", 40)),
     "a tokenizer that is a list": lambda folder: (folder / "tokenizer.json").write_text("[]"),
     "deep": lambda folder: (folder / "tokenizer.json").write_text("[" * 100_000),
     "no text": lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff\xfe\x00"),
