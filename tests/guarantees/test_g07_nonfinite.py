@@ -193,3 +193,10 @@ def test_g07_a_last_step_that_diverges_is_neither_saved_nor_exported(tmp_path, p
     assert not (tmp_path / "model").exists()
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
     assert finite(tmp_path)
+
+
+def test_g07_broken_weights_are_named_before_the_first_step(tmp_path: Path):
+    run = session(tmp_path, small(), prepared())
+    next(run.trainer.network.parameters()).data.fill_(math.nan)
+    with pytest.raises(Diverged, match=r"before the first step is nan: its weights are broken"):
+        run.run()
