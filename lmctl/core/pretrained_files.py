@@ -154,9 +154,12 @@ def tokenizer_of(what: str, place: str) -> Any:
     return tokenizer
 
 
+BROKEN = "the model's answers are no numbers (NaN): it is broken"
+
+
 def check_forward_pass(what: str, model: Any) -> None:
     """ConfigError if a forward pass over a single token fails: some sizes in config.json (number of heads, of groups)
-    are not the shape of any weight, and show only in a matrix product."""
+    are not the shape of any weight, and show only in a matrix product. The same if its answer is NaN."""
     import torch
 
     piece = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
@@ -164,7 +167,9 @@ def check_forward_pass(what: str, model: Any) -> None:
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = piece
     with _reading(what, "its network fails at a row of one piece", ""), torch.no_grad():
-        model(**inputs)
+        answer = model(**inputs)
+    if any(torch.isnan(value).any() for value in answer.values() if isinstance(value, torch.Tensor)):
+        raise ConfigError(f"{what}: {BROKEN}")
 
 
 def check_fit(what: str, tokenizer: Any, model: Any) -> None:

@@ -23,6 +23,9 @@ OTHERS_SECONDS = 3.0
 """Time left to the other workers, which hang at the same moment, before the first one's end makes a launcher end
 them."""
 
+_ending = threading.Lock()
+"""Held by the watchdog that ends the process: of two, one inside the other, one speaks."""
+
 
 class Watchdog:
     """Context manager that ends the process after `seconds` without progress; null: never.
@@ -63,6 +66,7 @@ class Watchdog:
                 self._end(seconds)
 
     def _end(self, seconds: float) -> None:
+        _ending.acquire()
         words = (
             f"error: no progress for {progress.duration(seconds)} (watchdog_s={seconds:g}): hung, and ended here; "
             f"the stacks of all threads follow\n  also in {self.stacks}; resume=auto goes on from the last checkpoint\n"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lmctl.core.errors import ConfigError
+from lmctl.core.pretrained_files import BROKEN
 from lmctl.inference.length_batches import by_length
 from lmctl.inference.load import Loaded
 from lmctl.model import generation
@@ -105,7 +106,7 @@ def _refuse_nan(loaded: Loaded) -> Callable[[Any, Any], Any]:
 
     def checked(ids: Any, scores: Any) -> Any:
         if scores.isnan().any():
-            raise ConfigError(f"model_path={loaded.path}: the model's answers are no numbers (NaN): it is broken")
+            raise ConfigError(f"model_path={loaded.path}: {BROKEN}")
         return scores
 
     return checked

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lmctl.core.errors import DataError
+from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.pretrained_files import BROKEN
 from lmctl.inference.length_check import check_prompt
 from lmctl.inference.likelihood import vocabulary_logits
 from lmctl.inference.load import Loaded
@@ -29,6 +30,8 @@ def fill(loaded: Loaded, prompt: str, top_k: int) -> Iterator[str]:
     with torch.no_grad():
         logits = vocabulary_logits(model(**loaded.arguments(inputs)))
     known = logits[0, masks, : len(tokenizer)].float()  # the embedding may have unused rows
+    if known.isnan().any():
+        raise ConfigError(f"model_path={loaded.path}: {BROKEN}")
     best = known.softmax(dim=-1).topk(min(top_k, known.shape[-1]))
     words = [tokenizer.decode([piece]).strip().removeprefix("##") for piece in best.indices[:, 0].tolist()]
     yield _filled(loaded, prompt, words)

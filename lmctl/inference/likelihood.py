@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from lmctl.core.errors import ConfigError
+from lmctl.core.pretrained_files import BROKEN
 from lmctl.inference.length_batches import by_length, in_pools
 from lmctl.inference.load import Loaded
 from lmctl.inference.stride_windows import ContextWindow, windows
@@ -145,11 +147,13 @@ def vocabulary_logits(output: Any) -> Tensor:
 
 
 def target_scores(logits: Tensor, targets: Tensor) -> LogProbs:
-    """log softmax of `logits` [..., V] at `targets` int64 [...], float64 on the host."""
+    """log softmax of `logits` [..., V] at `targets` int64 [...], float64 on the host. ConfigError for NaN."""
     import torch
 
     flat = logits.reshape(-1, logits.shape[-1]).float()
     nats = torch.nn.functional.cross_entropy(flat, targets.reshape(-1), reduction="none")
+    if nats.isnan().any():
+        raise ConfigError(BROKEN)
     return -nats.reshape(targets.shape).double().cpu().numpy()
 
 

@@ -9,6 +9,7 @@ unscale, clip, optimizer.step()
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -93,10 +94,14 @@ class StepReport(StepResult):
 
 
 class Guard(Protocol):
-    """May refuse a step whose gradients are finite, and makes the host wait for them; see `StepGuard`."""
+    """May refuse (`decides`) a step whose gradients are finite, and makes the host wait for them; after a refusal the
+    run may go on (`skips`); see `StepGuard`."""
 
     @property
     def decides(self) -> bool: ...
+
+    @property
+    def skips(self) -> bool: ...
 
     def allows(self, norm: Tensor, losses: StepSums, counts: Mapping[str, float]) -> bool: ...
 
@@ -151,6 +156,7 @@ class TrainStep:
         guard refuses."""
         for group in self.optimizer.param_groups:
             group["lr"] = moment.lr * group.get("lr_factor", 1.0)
+        unsent = copy.deepcopy(self.strategy.state_dict()) if self.guard.skips else {}
         self.strategy.reduce_gradients(self.scaler.value, moment.step)
         self.scaler.unscale(self.optimizer)
         waits = self.guard.decides or not self.scaler.decides_on_device(self.optimizer)
@@ -159,6 +165,8 @@ class TrainStep:
             taken = self.scaler.step(self.optimizer, norm)
         else:
             taken = self.scaler.pass_over(self.optimizer, norm)
+            if unsent:  # without the gradients that were refused
+                self.strategy.load_state_dict(unsent)
         self.strategy.after_step()
         return StepResult(**vars(done), taken=taken, grad_norm=norm)
 

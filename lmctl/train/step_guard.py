@@ -46,6 +46,11 @@ class StepGuard:
         without a synchronisation."""
         return self.plan.on_nonfinite != "stop" or self.rule.action != "none"
 
+    @property
+    def skips(self) -> bool:
+        """Whether the run may go on after a step that it refused, with all but the data as before that step."""
+        return "skip" in (self.plan.on_nonfinite, self.rule.action)
+
     def allows(self, norm: Tensor, losses: StepSums, counts: Mapping[str, float]) -> bool:
         """Whether to take the step. `norm` float32 []: that of the averaged gradients; `losses`: sums of this process;
         `counts`: targets over all processes. A collective operation."""

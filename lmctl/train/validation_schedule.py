@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
-from lmctl.core.errors import ConfigError
+from lmctl.core.errors import ConfigError, Diverged
 from lmctl.core.suggest import did_you_mean
 from lmctl.train.trainer import Trainer
 from lmctl.train.validation import ValidationResult
@@ -111,6 +111,11 @@ class Validator:
             lambda: replace(trainer.validation, micro=trainer.micro.most).measured(trainer.learner)
         )
         if not math.isfinite(found.figures["loss"]):
+            if state.window == 0:
+                raise Diverged(
+                    f"the validation loss before the first step is {found.figures['loss']}: its weights are broken",
+                    "begin with others (init_from=...), or use precision=fp32 or bf16",
+                )
             raise trainer.diverged(f"the validation loss after step {state.step} is {found.figures['loss']}")
         self.newest, state.valid = found, found.figures
         about = {name: asdict(one) for name, one in self.newest.about.items()}

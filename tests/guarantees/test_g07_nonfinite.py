@@ -16,19 +16,26 @@ from sessions import Ears, lines, session
 from small import plan, prepared
 from walked import alone
 
+from lmctl.compression.compressor import Compressor
+from lmctl.compression.quantise import Int8
 from lmctl.config.schema import Budget, Checkpointing, Evaluation, SpikeGuard
 from lmctl.core.errors import Diverged
 from lmctl.optim.adamw import AdamW
+from lmctl.parallel.processes import Processes
+from lmctl.parallel.simulate import simulate
 from lmctl.plan import Plan
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.int8_weights import Int8Weights
+from lmctl.runner.simulated import Simulated
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import read
 from lmctl.train.session import Session
-from lmctl.train.step import StepSums
+from lmctl.train.state import TrainState
+from lmctl.train.step import StepSums, TrainStep
 from lmctl.train.step_guard import StepGuard
+from lmctl.train.trainer import Trainer
 
 STEPS = 16
 ROLLBACK = {"on_nonfinite": "rollback"}
@@ -42,7 +49,12 @@ def small(**changes) -> Plan:
 
 def poisoned(run: Session, factors: dict[int, float]) -> Session:
     """Multiply the gradients of some windows, by number."""
-    step = run.trainer.step
+    poison(run.trainer.step, factors)
+    return run
+
+
+def poison(step: TrainStep, factors: dict[int, float]) -> None:
+    """The same for one worker."""
     accumulate = step.accumulate
 
     def done(window, counts, moment):
@@ -53,7 +65,6 @@ def poisoned(run: Session, factors: dict[int, float]) -> Session:
         return found
 
     step.accumulate = done  # type: ignore[method-assign]
-    return run
 
 
 def said(run: Session) -> str:
@@ -193,3 +204,26 @@ def test_g07_a_last_step_that_diverges_is_neither_saved_nor_exported(tmp_path, p
     assert not (tmp_path / "model").exists()
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
     assert finite(tmp_path)
+
+
+def test_g07_broken_weights_are_named_before_the_first_step(tmp_path: Path):
+    run = session(tmp_path, small(), prepared())
+    next(run.trainer.network.parameters()).data.fill_(math.nan)
+    with pytest.raises(Diverged, match=r"before the first step is nan: its weights are broken"):
+        run.run()
+
+
+def test_g07_a_skipped_spike_does_not_come_back_out_of_what_was_not_sent():
+    """Error feedback keeps what compression did not send, and a refused gradient may not be among it."""
+    compression = Compressor(density=0.01, quantise=Int8(block=64))
+    spike = SpikeGuard("skip", sigma=100.0, steps=8)
+    wanted = small(spike=spike, compression=compression, runner=Simulated(workers=2))
+
+    def work(worker: Processes) -> TrainState:
+        trainer = Trainer(wanted, prepared(), worker)
+        poison(trainer.step, {10: 1e4})
+        list(trainer.steps())
+        return trainer.state
+
+    state = simulate(2, alone(), work)
+    assert (state.step, state.skipped) == (STEPS, 1)

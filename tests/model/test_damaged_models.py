@@ -19,6 +19,7 @@ from lmctl.augment.back_translate import BackTranslate
 from lmctl.core.errors import ConfigError
 from lmctl.core.pretrained_files import hub_is_reachable
 from lmctl.inference.decode import complete, translate
+from lmctl.inference.likelihood import texts
 from lmctl.model.pretrained import Pretrained
 from lmctl.tokenizer.pretrained import Pretrained as PretrainedTokenizer
 from lmctl.tokenizer.vocabulary import vocabulary
@@ -55,13 +56,23 @@ def to_nan(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("how", [{"do_sample": True}, {"do_sample": True, "top_k": 3}, {}, {"num_beams": 2}])
 def test_nothing_is_written_by_a_model_whose_answers_are_no_numbers(gpt2, copy, how):
     """Of NaN the likeliest is any piece, and nothing can be drawn."""
-    loaded = use_models.opened(to_nan(copy(gpt2), "transformer.h.0.mlp.c_fc.weight"))
+    folder = to_nan(copy(gpt2), "transformer.h.0.mlp.c_fc.weight")
+    with pytest.raises(ConfigError, match=r"gpt2: the model's answers are no numbers \(NaN\)"):
+        use_models.opened(folder)
+    loaded = use_models.opened(gpt2)
+    loaded.model.transformer.h[0].mlp.c_fc.weight.data.fill_(torch.nan)
     with pytest.raises(ConfigError, match=r"gpt2: the model's answers are no numbers \(NaN\)"):
         list(complete(loaded, ["the cat"], 1, 3, **how))
+    with pytest.raises(ConfigError, match=r"the model's answers are no numbers \(NaN\)"):
+        list(texts(loaded, ["the cat"], 1, 8))
 
 
 def test_nothing_is_translated_by_a_model_whose_answers_are_no_numbers(bart, copy):
-    loaded = use_models.opened(to_nan(copy(bart), "model.decoder.layers.0.fc1.weight"))
+    folder = to_nan(copy(bart), "model.decoder.layers.0.fc1.weight")
+    with pytest.raises(ConfigError, match=r"bart: the model's answers are no numbers \(NaN\)"):
+        use_models.opened(folder)
+    loaded = use_models.opened(bart)
+    loaded.model.model.decoder.layers[0].fc1.weight.data.fill_(torch.nan)
     with pytest.raises(ConfigError, match=r"bart: the model's answers are no numbers \(NaN\)"):
         list(translate(loaded, ["the cat"], 1, 2, 1.0, 3))
 
