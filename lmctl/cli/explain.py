@@ -183,6 +183,8 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
             return ConfigError(f"{key}: {_first_line(error)}")
         case ValueError() if str(error).startswith("Config group override"):
             return ConfigError("a config group takes the name of an option, not null or a mapping")
+        case ValueError() if str(error).startswith("Only one of --run"):
+            return ConfigError("--cfg and --info show one run, and -m runs several", "leave one of them out")
         case ValueError() if "integer string conversion" in str(error):
             return ConfigError("a number has more digits than any that is meant")
         case ValueError() if "'@package" in str(error):

@@ -307,6 +307,10 @@ def test_help_reads_a_strangers_files_with_the_same_care(trap: Trap):
     trap.refused("train", "--help", "recipe", *words[:2])
 
 
+def test_a_sweep_is_not_shown_as_one_run(trap: Trap):
+    trap.refused("train", "-m", "seed=1,2", "--cfg", "job")
+
+
 def test_a_number_of_many_digits(trap: Trap):
     run = run_directory(trap, summary={"stages": {}, "words": [f"optim.lr={'9' * 10_000}"]})
     trap.refused("train", "resume=auto", f"run_dir={run}")

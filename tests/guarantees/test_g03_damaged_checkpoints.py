@@ -196,6 +196,9 @@ CONTENTS = {
     "a best step without a metric": progress(best={"step": 2}),
     "two to the power of 30 leaves": with_state(nested),
     "the generators are none": with_state(lambda own: own.update(random=None), "rank-0.pt"),
+    "the generators are beyond numbers": with_state(
+        lambda own: own["random"].update(python=[3, [10**30] * 625, None]), "rank-0.pt"
+    ),
     "the generators are torch's code": contents("rank-0.pt", pickled({"random": Code()})),
     "the generators are a pickle": contents("rank-0.pt", pickle.dumps({"random": 3})),
     "the state is empty": contents("state.pt", b""),
