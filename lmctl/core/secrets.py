@@ -1,6 +1,6 @@
 """Access tokens and passwords: recognised in text, masked where text is printed or recorded.
 
-A token is recognised by its prefix (Hugging Face, GitHub, GitLab, OpenAI, AWS, Slack, a JWT), a password in a URL by
+A token is recognised by its prefix (Hugging Face, GitHub, GitLab, OpenAI, AWS, Google, Slack, a JWT), a password in a URL by
 its place, and an environment variable that holds a secret by its name.
 """
 
@@ -13,6 +13,8 @@ _TOKENS = re.compile(
     r"|(?P<github>gh[pousr]_|github_pat_)[A-Za-z0-9_]{20,}\b"
     r"|(?P<aws>AKIA|ASIA)[0-9A-Z]{16}\b"
     r"|(?P<gitlab>glpat-)[A-Za-z0-9_-]{20,}"
+    r"|(?P<google>AIza(?=[A-Za-z0-9_-]{35})|ya29\.)[A-Za-z0-9_-]{20,}"
+    r"|(?P<registry>npm_|gsk_|pypi-AgE|nvapi-(?=[A-Za-z0-9_-]{40}))[A-Za-z0-9_-]{30,}"
     r"|(?P<slack>xox[a-z]-)[A-Za-z0-9-]{10,}"
     r"|(?P<jwt>eyJ)[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"
 )
@@ -22,7 +24,8 @@ _RANDOM = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}")
 _IN_URL = re.compile(r"(?<=://)([^/\s:@'\"]*):([^/\s@'\"]+)(?=@)")
 """`user:password` of a URL."""
 _NAME = re.compile(
-    r"(^|_)(TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|PWD|CREDENTIALS?|AUTH|COOKIE|DSN|PAT)(_|$)"
+    r"(^|_)(TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|PASS|PWD?|CREDENTIALS?|AUTH|COOKIE|DSN|PAT)(_|$)"
+    r"|(^|_)(BEARER|JWT|WEBHOOK)(_|$)|TOKEN$"
     r"|PASSWORD|(API|ACCESS|PRIVATE)_?KEY|(^|_)KEYS?(_|$)"
     r"|(DATABASE|DB|REDIS|MONGO\w*|POSTGRES\w*|MYSQL|BROKER|WEBHOOK|PROXY)_?UR[IL]|_PROXY$",
     re.IGNORECASE,

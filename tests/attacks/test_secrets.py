@@ -18,12 +18,16 @@ TOKENS = [
     "sk-proj-Ab1xYz90Qw3rTy7uIo2pLk",
     "glpat-abcDEF1234567890wxyz",
     "xoxb-123456789012-abcdefghij",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+    "npm_abcdefghijklmnopqrstuvwxyz0123456789",
+    "nvapi-" + "a1B2" * 12,
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
 ]
 HARMLESS = [
     *(
         "sk-SK-wikipedia-dump-2023-clean.txt",
         "hf_dataset",
+        "pypi-packages-and-their-descriptions-2026",
         "https://host:8080/a@b",
         "https://host/a:b",
         "user@host:~/x",
@@ -55,9 +59,19 @@ def test_other_text_stays(text: str):
 def test_names_of_secrets():
     secrets = "HF_TOKEN hub_token DATABASE_URL REDIS_URL PGPASSWORD MYSQL_PWD OPENAI_API_KEY SSH_KEY SENTRY_DSN"
     assert all(
-        map(names_secret, [*secrets.split(), "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "GITHUB_PAT", "BASIC_AUTH"])
+        map(
+            names_secret,
+            [
+                *secrets.split(),
+                *["DB_PASS", "X_PW", "HFTOKEN", "MY_JWT"],
+                "AWS_SECRET_ACCESS_KEY",
+                "HTTPS_PROXY",
+                "GITHUB_PAT",
+                "BASIC_AUTH",
+            ],
+        )
     )
-    places = "HOME USER PWD SCRATCH TOKENIZER TOKENIZERS_DIR HF_HOME TOKEN_CACHE MONKEY KEYBOARD KEY_FILE PATH"
+    places = "HOME USER PWD SCRATCH TOKENIZER TOKENIZERS_DIR HF_HOME TOKEN_CACHE MONKEY KEYBOARD KEY_FILE PATH COMPASS"
     assert not any(map(names_secret, places.split()))
 
 
