@@ -1,7 +1,7 @@
 """Access tokens and passwords: recognised in text, masked where text is printed or recorded.
 
-A token is recognised by its prefix (Hugging Face, GitHub, GitLab, OpenAI, AWS, Google, Slack, a JWT), a password in a URL by
-its place, and an environment variable that holds a secret by its name.
+A token is recognised by its prefix (Hugging Face, GitHub, GitLab, OpenAI, AWS, Google, Slack, a JWT), a password in a
+URL by its place, and an environment variable that holds a secret by its name.
 """
 
 from __future__ import annotations
