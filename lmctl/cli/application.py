@@ -16,7 +16,7 @@ import hydra
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import did_you_mean, plan_grid, raw_words, teacher, which_run
+from lmctl.cli import did_you_mean, init_from, plan_grid, raw_words, teacher, which_run
 from lmctl.cli.arguments import SHOWS, Arguments, UnknownFlag, stamp
 from lmctl.config.audit import refuse_hydras, refuse_tokens
 from lmctl.config.compose import VERSION_BASE, Composer
@@ -55,7 +55,8 @@ class Application:
         self.several = self.arguments.has("--multirun")
         self._refuse_typing_mistakes(self.arguments.overrides)
         overrides = self._readable(self.arguments.overrides.map(which_run.as_recorded))
-        overrides += self._implied_by_a_model(overrides)
+        if "model" in self.composer.defaults:
+            overrides += init_from.implied(overrides)
         self.stage_overrides, self.overrides = overrides.split(stages.is_for_a_stage)
         if "teacher" in self.hints and not self._has_run_as_base():
             self.overrides += teacher.implied(self.overrides)
@@ -87,18 +88,6 @@ class Application:
             return override.readable()
 
         return overrides.map(readable)
-
-    def _implied_by_a_model(self, overrides: Overrides) -> Overrides:
-        """`init_from=X` implies model and tokenizer of X, unless others are chosen."""
-        implied = Overrides()
-        if overrides.text("init_from") is None or "model" not in self.composer.defaults:
-            return implied
-        for group in ("model", "tokenizer"):
-            if group not in overrides:
-                implied = implied.set(group, "pretrained")
-        if (overrides + implied).get("tokenizer") == "pretrained" and "tokenizer.path" not in overrides:
-            implied += [Override("tokenizer.path", "${init_from}")]
-        return implied
 
     def run(self) -> int:
         """Check the command line and run it; returns the exit code."""
