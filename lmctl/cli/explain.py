@@ -27,6 +27,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
     ValidationError,
 )
+from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
 import lmctl
@@ -35,6 +36,7 @@ from lmctl.config.described import keys_named
 from lmctl.config.mistakes import UnknownKey, required, wrong_value
 from lmctl.config.trial import Several
 from lmctl.config.verb import verbs
+from lmctl.core import yaml_files
 from lmctl.core.errors import (
     ConfigError,
     DiskError,
@@ -149,11 +151,10 @@ def _machine_error(error: BaseException) -> LmctlError | None:
 
 def _config_error(error: BaseException, composer: Composer | None) -> ConfigError | None:
     key = str(getattr(error, "full_key", None) or "")
-    if (mark := getattr(error, "problem_mark", None)) is not None:  # a YAML syntax error
-        return ConfigError(f"{mark.name}:{mark.line + 1}: {getattr(error, 'problem', error)}")
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        return ConfigError(yaml_files.refusal(error.problem_mark.name, error))
     if isinstance(error, ReaderError):
-        character = ascii(chr(error.character) if isinstance(error.character, int) else error.character)
-        return ConfigError(f"{error.name}: not YAML: {character} at character {error.position:,} is not allowed there")
+        return ConfigError(yaml_files.refusal(error.name, error))
     match error:
         case MissingConfigException(missing_cfg_file=str(file)) if composer is not None:
             group = max((g for g in composer.all_groups if file.startswith(f"{g}/")), key=len, default="")

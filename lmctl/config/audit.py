@@ -109,9 +109,7 @@ def check_file(folder: Path, file: Path) -> None:
             f"{file}: not UTF-8 text, at byte offset {error.start:,}", "YAML is read as UTF-8: save it so"
         ) from None
     except YAMLError as error:  # not left to the parser that composes: it accepts more than this one
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        place = file if mark is None else f"{file}:{mark.line + 1}"
-        raise ConfigError(f"{place}: not YAML: {problem or ' '.join(str(error).split())}") from None
+        raise ConfigError(yaml_files.refusal(file, error)) from None
     except ValueError as error:
         raise ConfigError(f"{file}: {error}, which no config needs") from None
     own = tree.get("hydra", {}) if isinstance(tree, dict) else {}

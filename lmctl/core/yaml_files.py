@@ -34,6 +34,17 @@ def read(path: Path) -> str:
         raise
 
 
+def refusal(place: str | Path, error: yaml.YAMLError) -> str:
+    """What is wrong with the YAML in `place`, with its line where that is known."""
+    match error:
+        case yaml.MarkedYAMLError() if error.problem_mark is not None:
+            return f"{place}:{error.problem_mark.line + 1}: {error.problem}"
+        case yaml.reader.ReaderError():
+            character = ascii(chr(error.character) if isinstance(error.character, int) else error.character)
+            return f"{place}: not YAML: {character} at character {error.position:,} is not allowed there"
+    return f"{place}: not YAML: {' '.join(str(error).split())}"
+
+
 def scalars(text: str) -> list[str]:
     """All keys and plain values of a YAML document, in order. ValueError with the reason if it exceeds a limit, or has
     an anchor, an alias or a tag; yaml.YAMLError if it is not YAML."""

@@ -126,7 +126,7 @@ def test_weights_that_are_broken_are_no_answer(tmp_path):
     network = transformers.AutoModelForSequenceClassification.from_pretrained(classifier(tmp_path / "a"))
     with torch.no_grad():
         network.classifier.weight.fill_(float("nan"))
-    with pytest.raises(ConfigError, match="standard input:1: the model's answer is not a number"):
+    with pytest.raises(ConfigError, match=r"the model's answers are no numbers \(NaN\): it is broken"):
         predicted(use_models.save(tmp_path / "b", network), "the cat\n")
 
 
