@@ -80,17 +80,22 @@ def launch(processes: int, name: str | None, words: Sequence[str] = ()) -> None:
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a failed worker prints its own error
     python, *words = child_process.command(*arguments)
+    forwarded: set[int] = set()
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        children = psutil.Process().children()
+        if not children:  # none has been started yet
+            raise signals.Interrupted(signal.Signals(number).name)
+        forwarded.add(number)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
+
     try:
-        with child_process.in_environment(), signals.handled_by(_pass_on):
+        with child_process.in_environment(), signals.handled_by(pass_on):
             elastic_launch(config, python)(*words)
     except ChildFailedError as error:
-        raise WorkersFailed([failure.exitcode for failure in error.failures.values()]) from None
-
-
-def _pass_on(number: int, frame: FrameType | None) -> None:
-    children = psutil.Process().children()
-    if not children:  # none has been started yet
-        raise signals.Interrupted(signal.Signals(number).name)
-    for child in children:
-        with suppress(psutil.NoSuchProcess):
-            child.send_signal(number)
+        codes = [failure.exitcode for failure in error.failures.values()]
+        if all(-code in forwarded for code in codes):  # in the last moment, when Python has dropped its handlers
+            raise signals.Interrupted(signal.Signals(-codes[0]).name, "interrupted") from None
+        raise WorkersFailed(codes) from None
