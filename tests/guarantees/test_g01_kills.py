@@ -14,7 +14,7 @@ from command import ROOT, environment
 def test_g01_a_few_kills_and_faults(tmp_path: Path):
     """The moments are those of a fixed seed; every kind of fault in one process is there once at least."""
     record = tmp_path / "record.jsonl"
-    command = [sys.executable, "scripts/reliability.py", "--kills=10", "--every=500", "--only=mlm_fp16", "--jobs=1"]
+    command = [sys.executable, "scripts/reliability.py", "--kills=6", "--every=900", "--only=mlm_fp16", "--jobs=1"]
     done = subprocess.run(
         [*command, f"--record={record}"],
         cwd=ROOT,
@@ -27,5 +27,5 @@ def test_g01_a_few_kills_and_faults(tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in record.read_text().splitlines()]
-    assert sum(len(line["kills"]) for line in lines if line["kind"] == "kills") >= 10
-    assert len([line for line in lines if line["kind"] == "fault"]) >= 10
+    assert sum(len(line["kills"]) for line in lines if line["kind"] == "kills") >= 6
+    assert len([line for line in lines if line["kind"] == "fault"]) >= 8
