@@ -154,7 +154,9 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path, capsys: pytest.Cap
     broken = tmp_path / "precision" / "mine.yaml"
     broken.write_text("# mine\n_target_: x\n  oops: [\n")
     assert main(["train", "--config-dir", str(tmp_path), "precision=mine"]) == 2
-    assert capsys.readouterr().err == f"error: {broken}:3: mapping values are not allowed here\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {broken}:3: mapping values are not allowed ")  # here, or in this context
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("folder", ["precision", "mix", "."])
