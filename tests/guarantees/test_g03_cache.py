@@ -305,7 +305,6 @@ def test_g03_a_text_that_changes_while_it_is_read_is_never_cached(whole, tmp_pat
 
 
 def test_g03_a_stream_that_changes_between_its_blocks_is_not_gone_on_with(tmp_path):
-    pytest.importorskip("datasets")
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(f'{{"text": "row {number}"}}\n' for number in range(20)))
     hub = Hub(str(file), streaming=True, buffer=5)
