@@ -22,16 +22,16 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("more", "kills"),
-    [(["mix=mlm_nsp"], 2), (TWO, 1), pytest.param(TWO, 4, marks=pytest.mark.slow)],
+    ("more", "kills", "stops"),
+    [(["mix=mlm_nsp"], 2, 1), (TWO, 1, 0), pytest.param(TWO, 4, 1, marks=pytest.mark.slow)],
     ids=["one process", "several tasks in two processes", "the same, more often"],
 )
-def test_killed_and_resumed_is_bit_exact(tmp_path, text, more, kills):
+def test_killed_and_resumed_is_bit_exact(tmp_path, text, more, kills, stops):
     rng, whole = random.Random(7), command.succeed if more == TWO else succeed  # two processes have a launcher
     whole(*arguments(text, "undisturbed", *more), cwd=tmp_path)
     words = arguments(text, "killed", *more)
     codes = disturb(tmp_path, words, [(rng.uniform(0, 0.8), signal.SIGKILL) for _ in range(kills)])
-    stopped = disturb(tmp_path, words, [(rng.uniform(0, 0.4), signal.SIGTERM)])
+    stopped = disturb(tmp_path, words, [(rng.uniform(0, 0.4), signal.SIGTERM)] * stops)
     last = whole(*words, cwd=tmp_path)
     assert "Traceback" not in last.stderr
     assert set(codes) <= {-signal.SIGKILL, 0}
@@ -59,8 +59,8 @@ def test_many_kills(tmp_path, text, more):
     succeed(*arguments(text, "undisturbed", *more), cwd=tmp_path)
     words = arguments(text, "killed", *more)
     signals = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
-    codes = disturb(tmp_path, words, [(rng.uniform(0, 0.3), rng.choice(signals)) for _ in range(12)])
-    assert sum(code != 0 for code in codes) >= 3, codes  # else the run was too short to be disturbed
+    codes = disturb(tmp_path, words, [(rng.uniform(0, 0.3), rng.choice(signals)) for _ in range(6)])
+    assert sum(code != 0 for code in codes) >= 2, codes  # else the run was too short to be disturbed
     succeed(*words, cwd=tmp_path)
     same(tmp_path, "undisturbed", "killed")
 
