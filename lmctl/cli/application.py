@@ -31,8 +31,7 @@ from lmctl.core.files import refuse_folder
 from lmctl.core.paths import IsFreeText, Paths
 from lmctl.core.terminal import only_messages
 from lmctl.jobs import stages, sweep
-from lmctl.jobs.job import Job
-from lmctl.train.run_record import locked
+from lmctl.jobs.job import Job, alone_in
 
 UNNAMED = ("run_dir=unused", "name=unused")
 """Overrides for a config that is composed only to be checked or shown."""
@@ -107,7 +106,7 @@ class Application:
             if shows:
                 self._run_hydra(jobs)
                 return Exit.DONE
-            with only_messages(), locked(Paths(folder)):
+            with only_messages(), alone_in(folder):
                 self._run_hydra(jobs)
                 jobs.conclude()
         elif shows:
@@ -192,7 +191,7 @@ class Application:
         for job in jobs:
             one = Application(stages.verb_of(job), [*flags, *job.overrides, *UNNAMED])
             one.verb.check(one.final_config())
-        with only_messages(), locked(Paths(folder)):
+        with only_messages(), alone_in(folder):
             stages.run_stages(jobs, flags, self.overrides + self.stage_overrides, folder)
 
     def _quote_sweep(self) -> tuple[DictConfig, list[list[str]]]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,13 @@ POLL_SECONDS = 0.1
 """Polling interval for the end of a job."""
 LOG_BYTES = 64 << 20
 """A longer log is not searched for its error."""
+
+
+def alone_in(folder: Path) -> AbstractContextManager[None]:
+    """Context in which no other command writes into the directory of a sweep or of stages."""
+    from lmctl.train.run_record import locked  # here, because a single run and a mistake do not need it
+
+    return locked(Paths(folder))
 
 
 @dataclass
