@@ -18,8 +18,8 @@ from fault_injection.workshop import Workshop
 
 EVENT_CELL, FAULT_CELL, CACHED_CELL = "mlm_fp16", "mlm_fp16", "distill_cached"
 FUZZ = Path(__file__).resolve().parents[1] / "fuzz.py"
-READERS = ("nbest", "pairs", "lines", "csv", "tsv", "jsonl", "parquet", "rows", "text", "parallel", "files", "prompts",
-           "models", "configs", "help", "words")  # fmt: skip
+READERS = ("nbest", "pairs", "lines", "csv", "tsv", "jsonl", "parquet", "rows", "text", "parallel", "cache", "files",
+           "prompts", "models", "configs", "help", "words")  # fmt: skip
 TALLY = re.compile(r"([\d,]+) inputs .* ([\d,]+) failures")
 
 
