@@ -146,14 +146,14 @@ ELSEWHERE = {
 @contextmanager
 def _own_process_state(argv: list[str]) -> Iterator[None]:
     """Context manager: `sys.argv`, signal handlers and environment are restored after the command."""
-    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    before, hook, full_error = sys.argv, sys.unraisablehook, os.environ.get("HYDRA_FULL_ERROR")
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises exceptions instead of printing them
     sys.argv = argv
     try:
         yield
     finally:
-        sys.argv = before
+        sys.argv, sys.unraisablehook = before, hook
         for number, handler in handlers.items():
             signal.signal(number, handler)
         os.environ.pop("HYDRA_FULL_ERROR")

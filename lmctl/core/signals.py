@@ -31,6 +31,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 ECHO_SECONDS = 0.5
 """A scheduler may signal every process of a job, of which a launcher signals its workers once more: the same signal
 again within this time is the same wish."""
+AGAIN_SECONDS = 0.05
+"""After this time a signal is sent again that was lost while an object was destroyed."""
 WORDS = "interrupted; nothing had to be saved"
 
 _requested: signal.Signals | None = None
@@ -60,8 +62,22 @@ def install() -> None:
     _requested, _saves, _ignores, _words, _interrupted_by = None, 0, False, WORDS, None
     _parent = int(os.environ[PARENT]) if PARENT in os.environ else None
     _set(_handle)
+    sys.unraisablehook = _deliver_again
     if _parent is not None:
         _end_with_parent()
+
+
+def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
+    """`sys.unraisablehook`: a signal that arrives while an object is destroyed raises where Python lets nothing through
+    but a printed traceback. Send it once more, a little later."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    name = lost.exc_value.name if isinstance(lost.exc_value, Interrupted) else signal.SIGINT.name
+    later = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.Signals[name]))
+    later.daemon = True
+    with suppress(RuntimeError):  # no thread starts any more: the process is ending anyway
+        later.start()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -22,8 +23,9 @@ SECONDS = 20
 
 @pytest.fixture
 def handlers():
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    before, hook = {number: signal.getsignal(number) for number in signals.SIGNALS}, sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -89,6 +91,33 @@ def test_work_apart_answers_raises_and_is_left(handlers):
     with pytest.raises(signals.Interrupted):
         signals.in_thread(lambda: over.wait(60))
     over.set()
+
+
+LOST = """
+import signal, sys, time
+from lmctl.cli import main
+
+class Dies:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+def work(words):
+    Dies()
+    time.sleep(60)
+    return 0
+
+main._dispatch = work
+sys.argv = ["lmctl"]
+sys.exit(main.main())
+"""
+
+
+def test_a_signal_while_an_object_is_destroyed_is_not_lost(tmp_path):
+    """Python prints what `__del__` raises, and goes on."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOST], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, signals.WORDS)
 
 
 def test_progress_counts_what_is_read_and_says_what_is_left(tmp_path, capsys, monkeypatch):
