@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS = [
     {"core"},
+    {"kernels"},
     {"base"},  # what the options of a group have in common: lmctl/*/base.py
     {"config"},
     {
