@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from lmctl.adversary.base import Adversary
 from lmctl.augment.base import Augment
+from lmctl.average.base import Average
 from lmctl.compression.base import GradCompressor
 from lmctl.config.schema import (
     FORMAT,
@@ -57,6 +58,7 @@ class Run:
     distill: Distiller = group("none", "what a student learns from its teacher", control=False)
     optim: OptimSpec = group("adamw", "update rule")
     schedule: Schedule = group("linear", "learning rate over the budget")
+    average: Average = group("none", "averages of the weights, validated and exported in place of the newest ones")
     runner: Runner = group("auto", "on which devices, with how many workers", identity=False, control=False)
     # Last in the defaults list, because a mix may override the model, data and tokenizer.
     mix: Mix = group("mlm_nsp", "what is learnt: objectives and their data")
