@@ -105,6 +105,9 @@ class Run:
     early_stop: EarlyStop = key(EarlyStop, "", identity=False)
     log: Logging = key(Logging, "", identity=False, control=False)
     student: Student = key(Student, "")
+    z_loss: float = key(
+        0.0, "weight of the squared logarithm of the softmax's denominator, in losses over the vocabulary (PaLM: 1e-4)"
+    )
     clip_norm: Optional[float] = key(1.0, "gradients are scaled down to this norm; null: not at all")
     on_nonfinite: str = key(
         "stop",
@@ -134,6 +137,8 @@ class Run:
     def __post_init__(self) -> None:
         check_name(self.name, self.run_dir)
         check_seed(self.seed)
+        if self.z_loss < 0:
+            raise ValueError(f"z_loss must not be negative, got {self.z_loss}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}", "null switches clipping off")
         one_of(NONFINITE, on_nonfinite=self.on_nonfinite)
