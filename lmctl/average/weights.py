@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from lmctl.average.base import Average
+if TYPE_CHECKING:
+    from lmctl.average.base import Average
 
 
 class CurrentWeights:
@@ -17,6 +18,8 @@ class CurrentWeights:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
+        self.mean: dict[str, Tensor] = {}
+        """The average, where there is one, by the names of parameters."""
 
     def follow(self, progress: float) -> None:
         """Take in the weights after a step that was taken, before which `progress` of the budget was spent."""
@@ -61,7 +64,6 @@ class AveragedWeights(CurrentWeights):
         self.running = {name: p for name, p in network.named_parameters() if p.requires_grad}
         """The newest weights: the network's own parameters."""
         self.mean = {name: p.detach().clone() for name, p in self.running.items()}
-        """The average, by the same names."""
 
     @torch.no_grad()
     def follow(self, progress: float) -> None:

@@ -94,7 +94,7 @@ def table(args: argparse.Namespace, found: dict[tuple[str, int], dict[str, float
     for option in args.options:
         runs = [found[option, seed] for seed in args.seeds]
         values = [line["value"] for line in runs]
-        apart = [line["value"] - found[first, line["seed"]]["value"] for line in runs]
+        apart = [line["value"] - found[first, seed]["value"] for seed, line in zip(args.seeds, runs, strict=True)]
         steps, tokens = (round(mean(line[name] for line in runs)) for name in ("steps", "tokens"))
         difference = "" if option == first else with_error(apart, "+")
         name = f"`{option}`" if option else "default"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from planned import rehearsed
 from resumed import goes_on_to_the_bit
 from safetensors.torch import load_file
 from sessions import lines, scripted, session
@@ -17,7 +18,9 @@ from lmctl.average.ema import ExponentialAverage
 from lmctl.average.none import NoAverage
 from lmctl.average.tail import TailAverage
 from lmctl.config.schema import Budget, EarlyStop, Evaluation
+from lmctl.cost.memory_tracker import STATES
 from lmctl.objective.mlm import MaskedLM
+from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.int8_weights import Int8Weights
 from lmctl.runner.simulated import Simulated
@@ -112,6 +115,12 @@ def test_workers_have_one_average():
 
     as_workers(2, alone(), work)
     assert torch.equal(*found)
+
+
+def test_the_plan_counts_it():
+    plain, averaged = rehearsed(), rehearsed(average=ExponentialAverage())
+    trainable = sum(p.numel() for p in small(objective=MaskedLMAndNextSentence()).network.parameters())
+    assert averaged.most[STATES] - plain.most[STATES] == pytest.approx(4 * trainable, rel=0.05)
 
 
 @pytest.mark.parametrize("precision", [Bf16Pure(), Int8Weights()], ids=["bf16", "int8"])
