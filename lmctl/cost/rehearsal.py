@@ -166,7 +166,7 @@ class StepRehearsal:
     def prepare(self) -> None:
         """Create the optimiser's states, as its first step does, from zero gradients."""
         self._run_step([])
-        for tensor in tensors_in(self.step.optimizer.state_dict()):
+        for tensor in (*tensors_in(self.step.optimizer.state_dict()), *self.step.average.mean.values()):
             self.live.call(tensor, STATES)
 
     def rehearse(self) -> None:

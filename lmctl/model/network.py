@@ -17,6 +17,8 @@ from lmctl.core.errors import ConfigError
 
 LANGUAGE = ("mlm", "lm", "pair", "generator", "rtd")
 """Heads that are not named after a task."""
+OVER_WORDS = ("mlm", "lm", "generator")
+"""Those whose logits are over the vocabulary."""
 
 
 def class_heads_of(heads: Mapping[str, int]) -> dict[str, int]:

@@ -33,21 +33,27 @@ class PackedRows:
     def __len__(self) -> int:
         return self.count
 
-    def stream(self, rows: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-        """int64 [R, width] (shorter only if the whole corpus is shorter than one row)."""
+    def stream(self, rows: np.ndarray, epochs: np.ndarray, width: int | None = None) -> np.ndarray:
+        """int64 [R, width] (shorter only if the whole corpus is shorter than one row); the first `width` tokens of each
+        row."""
         shift = (epochs * GOLDEN % 1.0 * (self.slack + 1)).astype(np.int64)
-        places = (rows * self.width + shift)[:, None] + np.arange(min(self.width, self.total))
+        places = (rows * self.width + shift)[:, None] + np.arange(min(width or self.width, self.total))
         document = np.searchsorted(self.starts, places, side="right") - 1
         separator = places == self.starts[document + 1] - 1
         token = np.minimum(places - document, len(self.store) - 1)
         return np.where(separator, self.vocabulary.sep, self.store.tokens[token]).astype(np.int64)
 
     def gather(
-        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: CounterRng
+        self,
+        rows: np.ndarray,
+        epochs: np.ndarray,
+        rewrite: Rewrite | None,
+        draws: CounterRng,
+        width: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The rows, int64 [R, width], and their lengths without padding, int64 [R]: an augmentation may shorten a row,
-        and the rest is padding."""
-        ids = self.stream(rows, epochs)
+        and the rest is padding. `width`: only so many of their first tokens (Li et al. 2022, section 4.1)."""
+        ids = self.stream(rows, epochs, width)
         lengths = np.full(len(ids), ids.shape[1])
         if rewrite is not None:
             augment = draws.named("augment")
@@ -74,10 +80,15 @@ class FullRows:
         return self.packed.width
 
     def gather(
-        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: CounterRng
+        self,
+        rows: np.ndarray,
+        epochs: np.ndarray,
+        rewrite: Rewrite | None,
+        draws: CounterRng,
+        seq_len: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `PackedRows.gather`, special tokens included."""
-        body, lengths = self.packed.gather(rows, epochs, rewrite, draws)
+        """As `PackedRows.gather`, special tokens included; of `seq_len` positions, if that is less."""
+        body, lengths = self.packed.gather(rows, epochs, rewrite, draws, seq_len and seq_len - 2)
         ids = np.full((len(body), body.shape[1] + 2), self.vocabulary.pad, dtype=np.int64)
         ids[:, 0], ids[:, 1:-1] = self.vocabulary.cls, body
         ids[np.arange(len(ids)), lengths + 1] = self.vocabulary.sep

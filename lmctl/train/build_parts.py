@@ -49,7 +49,8 @@ def _material(
     rewrite = None
     if augmented and task.augment is not None:
         rewrite = task.augment.rewriter(prepared.tokenizer, prepared.vocabulary)
-    return Material(name, store, prepared.vocabulary, family, batch.seq_len, batch.rows, rewrite)
+    grows = batch.seq_len_at if split == "train" and batch.length_ramp is not None else None
+    return Material(name, store, prepared.vocabulary, family, batch.seq_len, batch.rows, rewrite, grows)
 
 
 def _examples(

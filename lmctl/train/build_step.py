@@ -38,11 +38,15 @@ def train_step(
     distillation = None
     if teacher is not None:
         distillation = Distillation(teacher, plan.distill, objectives, recorder_for(plan.distill, network))
-    learner = Learner(network, objectives, plan.precision, device, balance, distillation).to(device).train()
+    learner = Learner(network, objectives, plan.precision, device, balance, distillation, plan.z_loss)
+    learner.to(device).train()
     if plan.compile:
         network.compile_body()
     strategy.prepare(learner)
     optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
     scaler = plan.precision.scaler(device)
-    step = TrainStep(learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm, guard)
+    average = plan.average.weights(network)
+    step = TrainStep(
+        learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm, guard, average
+    )
     return step, converted

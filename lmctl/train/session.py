@@ -224,7 +224,7 @@ class Session:
         contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
         best = None if state.best is None else int(state.best["step"])
         try:
-            self.checkpoints.save(state.step, trainer.network.state_dict(), contents, trainer.own_state(), best)
+            self.checkpoints.save(state.step, trainer.step.average.tensors(), contents, trainer.own_state(), best)
         except DiskError as error:
             if must or self.plan.checkpoint.on_error == "stop":
                 raise
@@ -235,6 +235,7 @@ class Session:
     def _finish(self) -> dict[str, Any]:
         """Export the final weights, and write the summary with their metrics."""
         trainer, state, validator = self.trainer, self.trainer.state, self.validator
+        trainer.step.average.settle()
         exported = state.step
         if not validator.current:  # stopped before a validation, or resumed with a spent budget
             validator.validate()

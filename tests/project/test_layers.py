@@ -18,7 +18,7 @@ FLOORS = [
     {"config"},
     {
         *("model", "tokenizer", "data", "objective", "augment", "mix"),
-        *("precision", "adversary", "distill", "compression", "optim", "schedule", "runner"),
+        *("precision", "adversary", "distill", "compression", "optim", "schedule", "average", "runner"),
     },
     {"plan"},
     {"train"},  # and what trains with it: see `BESIDE_TRAIN`

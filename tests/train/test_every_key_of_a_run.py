@@ -52,7 +52,10 @@ STEPS: dict[str, Two] = {
     "batch.tokens": Two({}, {"batch": BatchShape(tokens=4 * 32, seq_len=32)}),
     "batch.micro": Two({}, {"micro": 2}, "said"),
     "batch.seq_len": Two({}, {"seq_len": 24}),
+    "batch.ramp": Two({}, {"batch": BatchShape(size=8, seq_len=32, ramp=0.5)}),
+    "batch.length_ramp": Two({}, {"batch": BatchShape(size=8, seq_len=32, length_ramp=0.5)}),
     "clip_norm": Two({}, {"clip_norm": 0.01}),
+    "z_loss": Two({}, {"z_loss": 1.0}),
     "seed": Two({}, {"seed": 2}),
     "maskings": Two({"budget": LONG, "size": 32}, {"budget": LONG, "size": 32, "maskings": 1}),
 }

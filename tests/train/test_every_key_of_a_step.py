@@ -95,6 +95,7 @@ COMPRESSION = others(
     Sign={"block": 4},
 )
 ADAM = {"lr": 1e-3, "weight_decay": 0.5, "betas": [0.5, 0.98], "eps": 1e-3, "layer_decay": 0.5}
+ADAM |= {"cautious_updates": True, "cautious_decay": True}
 OPTIM = others(
     AdamW={
         **ADAM,

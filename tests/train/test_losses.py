@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 
 import psutil
@@ -22,7 +23,7 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.parallel.processes import Processes
 from lmctl.train import learner
 from lmctl.train.learner import Pass, Share
-from lmctl.train.losses import chunks_of, weighed_losses
+from lmctl.train.losses import chunks_of, weighed_losses, z_loss
 from lmctl.train.malloc_trim import trim_heap
 from lmctl.train.trainer import Trainer
 
@@ -102,3 +103,27 @@ def test_holes_in_the_heap_are_given_back():
     trim_heap()
     assert before - resident() > 50e6
     assert many[0].sum() == 25_000
+
+
+def test_z_loss_is_the_squared_logarithm_of_the_denominator():
+    """Added to the gradient as its formula says, by every chunk; what is reported is without it."""
+    logits = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    assert z_loss(logits).item() == pytest.approx(math.log(2) ** 2 + math.log(math.e + math.e**2) ** 2)
+    found: dict[float, tuple[float, Tensor]] = {}
+    for weight in (0.0, 0.5):
+        trainer = Trainer(plan(z_loss=weight), prepared(), Processes(True))
+        ours, batch = trainer.learner, trainer.stream.first("corpus", 8)
+        ours.distillation.chunk_bytes = 2000
+        counts = {f"corpus/{name}": float(count) for name, count in ours.counts(batch).items()}
+        losses = ours([Pass(batch)], Share(counts))
+        assert set(losses.passes[0]) == {"mlm", "nsp"}
+        losses.total.backward()
+        gradient = torch.cat([p.grad.flatten() for p in ours.network.parameters()])
+        found[weight] = sum(float(value) for value in losses.passes[0].values()), gradient
+    apart = z_loss(ours.logits(batch)["mlm"]) * 0.5 / counts["corpus/mlm"]
+    wanted = torch.autograd.grad(apart, list(ours.network.parameters()), allow_unused=True)
+    extra = [torch.zeros_like(p) if g is None else g for g, p in zip(wanted, ours.network.parameters(), strict=True)]
+    torch.testing.assert_close(
+        found[0.5][1], found[0.0][1] + torch.cat([g.flatten() for g in extra]), rtol=1e-4, atol=1e-6
+    )
+    assert found[0.5][0] == found[0.0][0]
