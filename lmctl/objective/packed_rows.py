@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from lmctl.core.counter_rng import CounterRng
+from lmctl.core.ragged import within
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
@@ -37,10 +38,14 @@ class PackedRows:
         """int64 [R, width] (shorter only if the whole corpus is shorter than one row); the first `width` tokens of each
         row."""
         shift = (epochs * GOLDEN % 1.0 * (self.slack + 1)).astype(np.int64)
-        places = (rows * self.width + shift)[:, None] + np.arange(min(width or self.width, self.total))
-        document = np.searchsorted(self.starts, places, side="right") - 1
-        separator = places == self.starts[document + 1] - 1
-        token = np.minimum(places - document, len(self.store) - 1)
+        begins, width = rows * self.width + shift, min(width or self.width, self.total)
+        first, last = (np.searchsorted(self.starts, place, side="right") - 1 for place in (begins, begins + width - 1))
+        row, document = np.repeat(np.arange(len(rows)), last - first + 1), within(first, last + 1)
+        place = self.starts[document + 1] - 1 - begins[row]
+        separator = np.zeros((len(rows), width), dtype=bool)
+        separator[row[place < width], place[place < width]] = True
+        before = first[:, None] + separator.cumsum(axis=1) - separator
+        token = np.minimum(begins[:, None] + np.arange(width) - before, len(self.store) - 1)
         return np.where(separator, self.vocabulary.sep, self.store.tokens[token]).astype(np.int64)
 
     def gather(
@@ -56,9 +61,8 @@ class PackedRows:
         ids = self.stream(rows, epochs, width)
         lengths = np.full(len(ids), ids.shape[1])
         if rewrite is not None:
-            augment = draws.named("augment")
-            for place, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
-                pieces = rewrite(ids[place], augment.generator(epoch, row))[: ids.shape[1]]
+            for place, generator in enumerate(draws.named("augment").generators(epochs, rows)):
+                pieces = rewrite(ids[place], generator)[: ids.shape[1]]
                 lengths[place] = len(pieces)
                 ids[place, : len(pieces)], ids[place, len(pieces) :] = pieces, self.vocabulary.pad
         return ids, lengths
