@@ -16,6 +16,7 @@ from lmctl.compression.base import GradCompressor
 from lmctl.config.schema import (
     FORMAT,
     FORMATS,
+    KERNELS,
     NONFINITE,
     BatchShape,
     Budget,
@@ -32,6 +33,7 @@ from lmctl.config.schema import (
 )
 from lmctl.config.table import group, key, same
 from lmctl.core.errors import ConfigError
+from lmctl.core.extras import require
 from lmctl.core.paths import Place, Places
 from lmctl.data.base import Source
 from lmctl.distill.base import Distiller
@@ -133,6 +135,12 @@ class Run:
     compile: bool = key(
         False, "torch.compile the network (pays on GPUs, seldom on CPUs)", identity=False, control=False
     )
+    kernels: str = key(
+        "auto",
+        "on CPUs: numba (compiled), torch (the same numbers, slower), or auto (compiled where numba is installed)",
+        identity=False,
+        control=False,
+    )
 
     def __post_init__(self) -> None:
         check_name(self.name, self.run_dir)
@@ -142,6 +150,9 @@ class Run:
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}", "null switches clipping off")
         one_of(NONFINITE, on_nonfinite=self.on_nonfinite)
+        one_of(KERNELS, kernels=self.kernels)
+        if self.kernels == "numba":
+            require("kernels=numba", ("numba",))
         positive(max_skips=self.max_skips, watchdog_s=self.watchdog_s)
 
 

@@ -185,6 +185,7 @@ class Logging:
 
 
 NONFINITE = ("stop", "skip", "rollback")
+KERNELS = ("auto", "numba", "torch")
 SPIKE = ("none", "warn", "skip", "rollback")
 
 

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from lmctl.kernels import backend
 from lmctl.precision.emulation import assume_native
 
 aten = torch.ops.aten
@@ -95,7 +96,8 @@ def on_gpu() -> Iterator[None]:
         return power(value.float() if half else value, exponent, **kwargs)
 
     functions = mock.patch.multiple(F, dropout=_dropout, scaled_dot_product_attention=attend)
-    with functions, mock.patch.object(torch, "pow", raised), assume_native():
+    torch_alone = mock.patch.object(backend, "takes", return_value=False)
+    with functions, torch_alone, mock.patch.object(torch, "pow", raised), assume_native():
         yield
 
 

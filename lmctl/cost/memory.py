@@ -8,6 +8,7 @@ process's resident set, which has more than tensors. These other terms are measu
   component names the libraries that it imports later in its attribute `imports`.
 - KERNELS: growth of the resident set of a run up to its 15th step if its tensors are tiny (BERT of one layer of width
   16, two rows of 16 positions: 418.5 MiB against 396.2 MiB before the first batch).
+- COMPILED: growth when numba, which is imported already, loads a first kernel: its types, LLVM's tables (57 MiB).
 - PRODUCT: on a CPU with half-precision units oneDNN compiles a kernel for every shape of a product, and caches it.
   bert_tiny in bf16 grows by 230 MiB in 40 steps, with its 30 products and about 28 batch shapes, and 410 MiB in 300.
 - HOLES: heap fragmentation. glibc keeps blocks of less than 32 MiB on its heap, where they cannot move. A freed block
@@ -28,6 +29,7 @@ from importlib import import_module
 
 import psutil
 
+from lmctl.core.extras import is_installed
 from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, PASSING, ROWS, STATES, WEIGHTS
 from lmctl.cost.rehearsal import Rehearsal
 from lmctl.cost.rows import Sample
@@ -38,6 +40,8 @@ WORKSPACES = 64 << 20
 """Bytes of the workspaces of cuBLAS and cuBLASLt, 32 MiB each on a Hopper GPU (torch 2.11)."""
 KERNELS = 22 << 20
 """Bytes."""
+COMPILED = 57 << 20
+"""Bytes, where kernels are compiled."""
 PRODUCT = 0.3 * (1 << 20)
 """Bytes for each cached kernel of a half-precision product."""
 PRODUCTS = 1024
@@ -131,7 +135,7 @@ def _not_tensors(plan: Plan, rehearsal: Rehearsal, shapes: int) -> list[MemoryPa
         holes = HOLES[shapes > DIFFER]
         heap = max(0, round(peak.resting + holes * (peak.places - peak.resting)) - peak.heap)
     products = min(PRODUCTS, rehearsal.products * shapes)
-    kernels = KERNELS + round(PRODUCT * products)
+    kernels = KERNELS + round(PRODUCT * products) + (COMPILED if _compiles(plan) else 0)
     what = f", made for {products:,} products in half precision" if products else ""
     imported = libraries(plan)
     return [
@@ -172,7 +176,12 @@ def _common_imports() -> int:
 def _needed_libraries(plan: Plan) -> set[str]:
     parts = [plan.model, plan.precision, plan.optim, plan.adversary, plan.compression]
     parts += [part for task in plan.mix.tasks.values() for part in (task.objective, task.data)]
-    return {name for part in parts for name in part.imports}
+    return {name for part in parts for name in part.imports} | ({"numba"} if _compiles(plan) else set())
+
+
+def _compiles(plan: Plan) -> bool:
+    """Whether the run's kernels on a CPU are compiled."""
+    return plan.kernels != "torch" and plan.runner.on_cpu() and is_installed("numba")
 
 
 def _resident() -> int:

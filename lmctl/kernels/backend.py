@@ -12,6 +12,8 @@ from functools import cache
 from importlib.metadata import version
 
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from lmctl.core.extras import is_installed
 
@@ -30,6 +32,16 @@ def use_compiled(wanted: bool) -> None:
 def compiled() -> bool:
     """Whether kernels of CPU tensors are compiled."""
     return not _plain_only and is_installed("numba")
+
+
+def takes(tensor: Tensor) -> bool:
+    """Whether kernels are for this tensor: it is on a CPU, and is not being traced by torch.compile."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def has_data(tensor: Tensor) -> bool:
+    """Whether the tensor has values, and is not one of `lmctl plan`'s, which have a shape only."""
+    return not isinstance(tensor, FakeTensor)
 
 
 def described() -> str:

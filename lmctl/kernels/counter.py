@@ -37,17 +37,17 @@ def next_key() -> Key:
     return Key(drawn & 0xFFFFFFFF, (drawn >> 32) & 0xFFFFFFFF)
 
 
-def bits(count: int, key: Key) -> Tensor:
-    """The bits of positions 0 to `count` - 1, as int32 [count]."""
-    x = torch.arange(count, dtype=torch.int32).add_(_signed(key.k0))
+def bits(count: int, key: Key, start: int = 0) -> Tensor:
+    """The bits of positions `start` to `start + count - 1`, as int32 [count]."""
+    x = torch.arange(count, dtype=torch.int32).add_(_signed((key.k0 + start) & 0xFFFFFFFF))
     x = _mixed(x, *FIRST, (16, 15, 15)).bitwise_xor_(_signed(key.k1))
     return _mixed(x, *SECOND, (16, 15, 16))
 
 
-def halves(size: int, key: Key) -> Tensor:
-    """16 random bits for each of `size` elements: int32 [size], 0 to 65535."""
+def halves(size: int, key: Key, start: int = 0) -> Tensor:
+    """16 random bits for each of `size` elements from `start` on, a multiple of BLOCK: int32 [size], 0 to 65535."""
     blocks = -(-size // BLOCK)
-    whole = bits(blocks * BLOCK // 2, key).view(blocks, BLOCK // 2)
+    whole = bits(blocks * BLOCK // 2, key, start // 2).view(blocks, BLOCK // 2)
     return torch.cat([whole & 0xFFFF, (whole >> 16) & 0xFFFF], 1).view(-1)[:size]
 
 

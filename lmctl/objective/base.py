@@ -199,9 +199,9 @@ class Objective(Component):
     def loss(self, term: str, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss *summed* over the targets, in nats (squared error for regression); by default cross-entropy of
         logits [N, C], in float32, against labels int64 [N]."""
-        import torch.nn.functional as F
+        from lmctl.kernels.cross_entropy import cross_entropy
 
-        return F.cross_entropy(logits.float(), labels, reduction="sum")
+        return cross_entropy(logits, labels)
 
     def metrics(self, term: str, logits: Tensor, labels: Tensor) -> dict[str, Metric]:
         """Validation metrics: `LOSS`, and others that are sums over the targets of `term`. By default top-1

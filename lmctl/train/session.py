@@ -12,6 +12,7 @@ from lmctl.core.command_words import command
 from lmctl.core.errors import DiskError, Diverged, LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.paths import Paths
+from lmctl.kernels import kernel
 from lmctl.parallel.machine import machine
 from lmctl.train import malloc_trim
 from lmctl.train.checkpoint import Checkpoints
@@ -116,6 +117,7 @@ class Session:
     def _begin(self) -> None:
         trainer, state = self.trainer, self.trainer.state
         self.log = LogWindow(trainer)
+        self._check_kernels()
         before = state.validated
         for line in self.validator.begin():
             self.display.say(line)
@@ -143,6 +145,17 @@ class Session:
             self._write(self.validator.line())
             if self.plan.early_stop.patience is not None or trainer.guard.goes_back:
                 self._save()  # the untrained model may turn out to be the best, or the only one to go back to
+
+    def _check_kernels(self) -> None:
+        """Check the kernels of a CPU, and say which ones the run uses."""
+        if self.processes.device.type != "cpu":
+            return
+        kernel.check_all()
+        for line in kernel.faults():
+            if self.plan.kernels == "numba":
+                raise LmctlError(f"kernels=numba: {line}", "kernels=auto")
+            self.display.say(f"warning: kernels: {line}")
+        self.display.say(f"kernels: {kernel.described()}")
 
     def _stop(self) -> None:
         """Save a checkpoint and exit, after a stop signal."""
