@@ -196,6 +196,8 @@ def run_alone(job: Job, command: Sequence[str], running: list[Job], stops: Seque
 
 def exit_code_of(job: Job) -> Exit:
     """The exit code of the command if `job` did not complete."""
+    if job.status == "stopped" and job.code != Exit.STOPPED:
+        return Exit.INTERRUPTED  # perhaps in its last moment, when Python has dropped its handlers
     return Exit(job.code) if job.code in set(Exit) else Exit.FAILED
 
 

@@ -216,7 +216,7 @@ class Session:
         """Context whose time does not count as training time."""
         began = time.monotonic()
         yield
-        self._aside += time.monotonic() - began
+        self._aside += max(0.0, time.monotonic() - began)
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.processes.first:

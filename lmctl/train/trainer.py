@@ -187,7 +187,7 @@ class Trainer:
     def _tick(self) -> None:
         wall, cpu = self._clock
         self._clock = (time.monotonic(), time.process_time())
-        self.state.seconds += self._clock[0] - wall
+        self.state.seconds += max(0.0, self._clock[0] - wall)  # a machine that was moved or asleep may count back
         self.state.cpu_seconds += self._clock[1] - cpu
 
     def _step(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from lmctl.config.build import check
 from lmctl.config.comments import first_comment
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.overrides import Overrides
-from lmctl.core.errors import ConfigError
+from lmctl.core.errors import ConfigError, Exit
+from lmctl.jobs.job import Job, exit_code_of
 from lmctl.jobs.stages import plan_stages
 
 RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))
@@ -53,6 +57,18 @@ def test_mistakes_in_stages_are_named(tmp_path: Path):
         planned({"first": {"mix": "mlm"}})
     with pytest.raises(ConfigError, match=r"there is no stage 'frist'; did you mean first\?"):
         planned(special=("stages.frist.seed=2",))
+
+
+@pytest.mark.parametrize("dies", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_job_that_a_passed_on_signal_kills_was_interrupted(tmp_path: Path, dies: signal.Signals):
+    """Whether it had its handlers already, or still."""
+    job = Job("control", [], str(tmp_path))
+    sleep = f"import signal, time; signal.signal({dies:d}, signal.SIG_DFL); time.sleep(60)"
+    job.start([sys.executable, "-S", "-c", sleep], {})
+    time.sleep(1)
+    job.send(dies)
+    job.wait()
+    assert (job.code, job.status, exit_code_of(job)) == (-dies, "stopped", Exit.INTERRUPTED)
 
 
 def own_recipe(folder: Path, *lines: str) -> list[str]:

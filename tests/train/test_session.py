@@ -27,6 +27,7 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.plan import Plan
 from lmctl.train.loss_plot import Plotter
 from lmctl.train.prepare import Prepared, TokenizedCorpus
+from lmctl.train.state import TrainState
 from lmctl.train.trainer import Trainer
 from lmctl.train.validation import Validation
 
@@ -205,6 +206,18 @@ def test_speed_does_not_count_validation(tmp_path, monkeypatch):
     assert training < summary["seconds"] - 1.2
     speeds = [line["tokens_per_s"] for line in lines(tmp_path, "train")]
     assert min(speeds[1:]) > summary["tokens_per_second"]
+
+
+@pytest.mark.parametrize("reading", [1, 3, 9, 20])
+def test_a_clock_that_goes_back_costs_no_checkpoint(tmp_path, monkeypatch, reading):
+    import time
+
+    clock, readings = time.monotonic, itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: clock() - (86400 if next(readings) >= reading else 0))
+    running = session(tmp_path, plan(budget=Budget(steps=4), eval=Evaluation(every=1, rows=8)), prepared())
+    summary, state = running.run(), running.trainer.state
+    assert 0 <= summary["seconds"] < 60
+    assert TrainState.from_state(state.shared(), state.own()) == state
 
 
 def skewed(kind: str) -> tuple[Plan, Prepared]:
