@@ -17,7 +17,7 @@ from lmctl.model.network import TransformerNetwork
 
 
 @cache
-def reading(layer: type[Any]) -> type[Any]:
+def reading(layer: Any) -> Any:
     """The class of a last layer that gives its states at the positions `read` (int64 [N], flattened; None: all) only,
     [N, H] instead of [R, L, H]. `layer`: transformers' class, which takes long to import, and only if it is needed."""
 
@@ -40,7 +40,8 @@ class ModernBertEncoder(TransformerNetwork):
         self.whole = False
         """Whether the last layer, too, is computed at all positions."""
         last = model.base_model.layers[-1]
-        last.__class__ = reading(type(last))
+        kind: Any = type(last)
+        last.__class__ = reading(kind)
 
     def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
         if read is None or self.whole:
