@@ -12,7 +12,7 @@ from lmctl.model.base import ModelSpec
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
-    from lmctl.model.encoders import ModernBertEncoder
+    from lmctl.model.modernbert_network import ModernBertEncoder
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class ModernBert(ModelSpec):
         ConfigError for a head for segment pairs."""
         from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertForSequenceClassification
 
-        from lmctl.model.encoders import ModernBertEncoder, no_pair_head
+        from lmctl.model.encoders import no_pair_head
+        from lmctl.model.modernbert_network import ModernBertEncoder
 
         if "pair" in heads:
             raise no_pair_head("ModernBERT")
