@@ -20,10 +20,11 @@ from lmctl.kernels.dropout import dropout
 def use_counter_dropout(network: nn.Module) -> None:
     """Let all dropout of `network` on a CPU be dropout from a counter, in place."""
     for module in network.modules():
-        if type(module) is nn.Dropout:
+        kind: Any = type(module)
+        if kind is nn.Dropout:
             module.__class__ = CounterDropout
         elif _keeps_rate(module):
-            module.__class__ = _answered(type(module))
+            module.__class__ = _answered(kind)
 
 
 class CounterDropout(nn.Dropout):
