@@ -2,7 +2,7 @@
 
 A front module (`lmctl/kernels/dropout.py`) makes one `Kernel` per operation and asks it for the function to call. The
 compiled kind is compared with the plain one on a small input, bit by bit, once per process. One that differs, or that
-numba cannot compile here, is not used: the plain one computes the same, and `warnings` says why it is slow.
+numba cannot compile here, is not used: the plain one computes the same, and `faults` says why it is the one in use.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Conversion of a network's dropout, whoever computes it, to dropout from a counter (`lmctl.kernels.dropout`).
 
-`nn.Dropout` modules change their class, as linear layers do for low precision. Some architectures (BART, Marian, OPT)
-have no such module: a layer keeps a rate and calls `F.dropout`. While such a layer runs, calls of that function are
-answered here.
+Modules change their class, as linear layers do for low precision. `nn.Dropout` becomes `CounterDropout`. In some
+architectures (BART, Marian, OPT) a layer has no such module, but keeps a rate and calls `F.dropout`: while such a layer
+runs, calls of that function are answered here.
 """
 
 from __future__ import annotations
 
+from functools import cache, wraps
 from typing import Any
 
 import torch.nn.functional as F
@@ -19,11 +20,11 @@ from lmctl.kernels.dropout import dropout
 def use_counter_dropout(network: nn.Module) -> None:
     """Let all dropout of `network` on a CPU be dropout from a counter, in place."""
     for module in network.modules():
-        if type(module) is nn.Dropout:
+        kind: Any = type(module)
+        if kind is nn.Dropout:
             module.__class__ = CounterDropout
         elif _keeps_rate(module):
-            module.register_forward_pre_hook(_begin)
-            module.register_forward_hook(_end, always_call=True)
+            module.__class__ = _answered(kind)
 
 
 class CounterDropout(nn.Dropout):
@@ -31,6 +32,24 @@ class CounterDropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         return dropout(input, self.p, self.training)
+
+
+def _keeps_rate(module: nn.Module) -> bool:
+    """Whether a module of transformers has a number that is a rate of dropout, by the name it goes by there."""
+    return any("dropout" in name and isinstance(value, float) and value > 0 for name, value in vars(module).items())
+
+
+@cache
+def _answered(cls: type[Any]) -> type[Any]:
+    """A class of modules with the name and the signature of `cls`, whose calls of `F.dropout` are answered here. It
+    overrides `forward`, because that is what transformers calls again when a layer is recomputed."""
+
+    @wraps(cls.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _Functional():
+            return cls.forward(self, *args, **kwargs)
+
+    return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
 class _Functional(TorchFunctionMode):
@@ -43,16 +62,3 @@ class _Functional(TorchFunctionMode):
 def _functional(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """`F.dropout`, never in place: its callers use what it returns."""
     return dropout(input, p, training)
-
-
-def _keeps_rate(module: nn.Module) -> bool:
-    """Whether a module of transformers has a number that is a rate of dropout, by the name it goes by there."""
-    return any("dropout" in name and isinstance(value, float) and value > 0 for name, value in vars(module).items())
-
-
-def _begin(module: nn.Module, inputs: Any) -> None:
-    _Functional().__enter__()
-
-
-def _end(module: nn.Module, inputs: Any, outputs: Any) -> None:
-    _Functional().__exit__(None, None, None)

@@ -93,6 +93,20 @@ def test_no_mask_of_torchs_is_left(name: str):
     assert list(model.state_dict()) == names
 
 
+@pytest.mark.parametrize("name", ["bert", "marian"])
+def test_layers_that_are_recomputed_drop_the_same(name: str):
+    model = made(name)
+    use_counter_dropout(model)
+    gradients = []
+    for recomputes in (False, True):
+        if recomputes:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.zero_grad()
+        outputs(model).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
 def test_a_layer_that_fails_leaves_the_functions_of_others_alone():
     model = made("marian")
     use_counter_dropout(model)
