@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, overload
 from torch import Tensor
@@ -110,21 +110,24 @@ def _inverses(most: Any, pow2: bool, scale: Tensor) -> Any:
     return inverse
 
 
-@intrinsic
-def bits_of(context, value):  # type: ignore[no-untyped-def]
-    """The bits of a float32, as uint32."""
+def _bits_of(context: Any, value: Any) -> Any:
     return types.uint32(types.float32), lambda _, builder, signature, args: builder.bitcast(args[0], ir.IntType(32))
 
 
-@intrinsic
-def float_of(context, value):  # type: ignore[no-untyped-def]
-    """The float32 that has these bits."""
+def _float_of(context: Any, value: Any) -> Any:
     return types.float32(types.uint32), lambda _, builder, signature, args: builder.bitcast(args[0], ir.FloatType())
 
 
-def as_float(value):  # type: ignore[no-untyped-def]
-    """float32, or bfloat16 as bits, as float32."""
+def _either(value: Any) -> Any:
     raise NotImplementedError
+
+
+bits_of: Any = intrinsic(_bits_of)
+"""The bits of a float32, as uint32."""
+float_of: Any = intrinsic(_float_of)
+"""The float32 that has these bits."""
+as_float: Any = _either
+"""float32, or bfloat16 as bits, as float32."""
 
 
 @overload(as_float, inline="always")
