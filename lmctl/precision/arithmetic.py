@@ -71,7 +71,7 @@ class Int8Arithmetic:
     def quantise_gradient(self, values: Tensor) -> Operand:
         if not self.stochastic:
             return Operand(*quantise_both(values, self.pow2))
-        if values.device.type == "cpu":
+        if values.device.type == "cpu" and not torch.compiler.is_compiling():
             return Operand(*quantise_both(values, self.pow2, next_key()))
         noise = noise16(values.shape, values.device)
         return Operand(quantise(values, 1, self.pow2, noise), quantise(values, 0, self.pow2, noise))
