@@ -1,8 +1,9 @@
 """Choice of the fastest precision for `precision=auto`: forward and backward passes of the run's own network and rows.
 
 Each candidate gets a network of its own, one at a time, so that memory is that of one. Measured is the shortest of a
-few passes over the same rows, because neighbours on the machine only ever make a pass longer. The optimiser's step is
-the same for all and is left out, as are teachers, adversaries and the network between processes.
+few passes over the same rows, because neighbours on the machine only ever make a pass longer; on a CPU it is the time
+of this process on its cores, which says the same on a crowded machine. The optimiser's step is the same for all and is
+left out, as are teachers, adversaries and the network between processes.
 """
 
 from __future__ import annotations
@@ -81,10 +82,15 @@ def _seconds(learner: Learner, batch: Batch, passes: int) -> float:
     counts = {f"{batch.task}/{term}": count for term, count in learner.counts(batch).items()}
     times = []
     for _ in range(passes):
-        began = time.perf_counter()
+        began = _now(learner.device)
         learner([Pass(batch)], Share(counts)).total.backward()
-        if learner.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
+        times.append(_now(learner.device) - began)
         learner.zero_grad(set_to_none=True)
     return min(times[1:])
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
