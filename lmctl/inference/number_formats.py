@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.precision.auto import Auto
 from lmctl.precision.base import Precision, Quantization
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.linear_layers import LinearLayers
@@ -42,6 +43,8 @@ class Numerics:
     def check(self) -> None:
         """ConfigError if its parts conflict; called before any work."""
         precision, quantize = self.precision, self.quantize
+        if isinstance(precision, Auto):
+            raise ConfigError("precision=auto chooses when a training run begins", "name one: precision=bf16")
         if precision is None or quantize is None:
             return
         if isinstance(precision, LinearLayers) or precision.storage is not None:

@@ -18,6 +18,7 @@ from lmctl.core.errors import Exit
 from lmctl.core.paths import Paths
 from lmctl.core.watchdog import Watchdog
 from lmctl.plan import Plan
+from lmctl.train.recorded_precision import with_precision, with_recorded_choice
 from lmctl.train.unfinished import with_models
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Training:
     @classmethod
     def from_config(cls, cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> Training:
         """Check `cfg`, of the table `schema`, and build all components. ConfigError with all mistakes."""
-        found = with_models(cfg, lambda: check(cfg, schema))
+        found = with_recorded_choice(with_models(cfg, lambda: check(cfg, schema)))
         return cls(Plan.from_config(found, schema), found, cfg)
 
     @property
@@ -119,16 +120,19 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     from lmctl.distill.teacher import needs_teacher
     from lmctl.parallel.simulate import as_workers
     from lmctl.train.display import Display
+    from lmctl.train.fastest_precision import settled
 
     display = Display(silent=not processes.first)
     stacks = paths.stacks(processes.rank)
 
     def work(worker: Processes) -> None:
-        _train_as(worker, plan, texts, paths, run.cfg, display if worker.first else Display(silent=True))
+        _train_as(worker, plan, texts, paths, cfg, display if worker.first else Display(silent=True))
 
     with Watchdog(run.plan.watchdog_s, stacks, computing=True):
         with display.watching():
             plan, texts = prepared(run.plan, display.say)
+            plan = settled(plan, texts, processes, display.say)
+        cfg = with_precision(run.cfg, plan.precision)
         if plan.teacher_cache == "auto" and needs_teacher(plan):
             fill_cache(plan, texts, processes.device, display.say)
         as_workers(plan.simulated_workers, processes, work)

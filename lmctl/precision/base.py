@@ -44,6 +44,14 @@ class Precision(Component):
         """Why this device does not support it, with the nearest alternative, or None."""
         return None
 
+    def pays(self, device: torch.device) -> bool:
+        """Whether this device has units for its products, so that it may be faster than float32."""
+        return True
+
+    def remarks(self, plan: Plan, device: torch.device) -> list[str]:
+        """What `lmctl plan` should say about it on this device."""
+        return []
+
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         """Convert the modules of a loaded network, in place. The network is on the CPU and will move to `device`.
         Returns lines for the user. Keys of its `state_dict` may change, names of parameters must not."""

@@ -22,6 +22,13 @@ class Bf16(Precision):
     def refuse(self, device: torch.device) -> str | None:
         return no_bf16(device)
 
+    def pays(self, device: torch.device) -> bool:
+        import torch
+
+        from lmctl.precision.autocast import emulated
+
+        return not emulated(torch.bfloat16, device)
+
     def products(self, device: torch.device) -> AbstractContextManager[Any]:
         import torch
 

@@ -29,6 +29,13 @@ class Fp16(Precision):
         if self.growth_interval < 1:
             raise ValueError(f"growth_interval must be at least 1, got {self.growth_interval}")
 
+    def pays(self, device: torch.device) -> bool:
+        import torch
+
+        from lmctl.precision.autocast import emulated
+
+        return not emulated(torch.float16, device)
+
     def products(self, device: torch.device) -> AbstractContextManager[Any]:
         import torch
 

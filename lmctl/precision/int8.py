@@ -10,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from lmctl.optim.base import OptimSpec
 from lmctl.precision.linear_layers import LinearLayers, check_scale
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from lmctl.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,32 @@ class Int8(LinearLayers):
         super().__post_init__()
         check_scale(self.scale)
 
+    def pays(self, device: torch.device) -> bool:
+        from lmctl.precision.int8_product import has_units
+
+        return has_units(device)
+
+    def remarks(self, plan: Plan, device: torch.device) -> list[str]:
+        from lmctl.precision.int8_product import remarks
+
+        return remarks(device)
+
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision import arithmetic
         from lmctl.precision.layer_choice import choose
-        from lmctl.precision.linear import low_precision_products
+        from lmctl.precision.linear import QuantisedOnce, low_precision_products
 
-        choice = choose(network, self.exclude, self.name)
+        choice, inputs = choose(network, self.exclude, self.name), QuantisedOnce()
         for module in choice.chosen.values():
-            low_precision_products(module, arithmetic.Int8Arithmetic(self.stochastic, self.scale == "pow2"))
+            low_precision_products(module, arithmetic.Int8Arithmetic(self.stochastic, self.scale == "pow2"), inputs)
         return choice.say("int8 products")
+
+    def optimiser(self, spec: OptimSpec, learner: nn.Module, device: torch.device, seed: int) -> torch.optim.Optimizer:
+        from lmctl.precision.linear import announce_updates
+
+        optimizer = super().optimiser(spec, learner, device, seed)
+        announce_updates(optimizer, learner)
+        return optimizer
 
     def table(self, device: torch.device) -> dict[str, str]:
         from lmctl.precision.autocast import dtype_table

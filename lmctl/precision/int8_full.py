@@ -10,6 +10,7 @@ from lmctl.precision.int8_weights import Int8Weights
 if TYPE_CHECKING:
     import torch
 
+    from lmctl.plan import Plan
     from lmctl.precision.stored_linear import Codec
 
 
@@ -25,6 +26,11 @@ class Int8Full(Int8Weights):
         from lmctl.precision.codecs import Int8RowsAndProducts
 
         return Int8RowsAndProducts(self.float_products, self.scale == "pow2", self.stochastic)
+
+    def remarks(self, plan: Plan, device: torch.device) -> list[str]:
+        from lmctl.precision.int8_product import remarks
+
+        return remarks(device)
 
     def table(self, device: torch.device) -> dict[str, str]:
         from lmctl.precision.autocast import dtype_table

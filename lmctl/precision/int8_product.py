@@ -28,6 +28,18 @@ NATIVE = bool(_probe is not None and _probe())
 probe."""
 
 
+def has_units(device: torch.device) -> bool:
+    """Whether a device multiplies int8 faster than float32."""
+    return device.type == "cuda" or NATIVE
+
+
+def remarks(device: torch.device) -> list[str]:
+    """What to tell people about int8 products on a device."""
+    if has_units(device):
+        return []
+    return ["this CPU has no int8 units (AVX-512 VNNI): products are exact, but made in fp32 and no faster"]
+
+
 def int8_product(a: Tensor, b: Tensor, backend: Literal["auto", "int_mm", "blocks"] = "auto") -> Tensor:
     """int8 [M, K] times int8 [K, N]: int32 [M, N], exact (int64 if K is so long that int32 could overflow)."""
     count("int8")

@@ -98,6 +98,7 @@ AUGMENTS["augment/back_translate"] = (
 )
 PRECISIONS = {
     "precision/fp32": f"{CLM} precision=fp32",
+    "precision/auto": f"{CLM} precision=auto precision.among=[fp32]",
     "precision/bf16": f"{CLM} precision=bf16",
     "precision/bf16_pure": f"{MLM} precision=bf16_pure",
     "precision/bf16_kahan": f"{MLM} precision=bf16_pure precision.rounding=kahan",

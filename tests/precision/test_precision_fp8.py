@@ -20,8 +20,8 @@ def test_values_fill_the_format_and_are_near(rowwise):
     x = torch.randn(64, 48) * torch.logspace(-3, 3, 64)[:, None]
     low = Fp8Arithmetic(rowwise, True)
     for quantised, most, error in (
-        (low.quantise(x, 1), 448.0, 2**-4),
-        (low.quantise_gradient(x, 1, None), 57344.0, 2**-3),
+        (low.quantise(x, False).rows, 448.0, 2**-4),
+        (low.quantise_gradient(x).rows, 57344.0, 2**-3),
     ):
         values = quantised.values.float()
         assert quantised.scale.shape == ((64, 1) if rowwise else (1, 1))
@@ -41,10 +41,10 @@ def test_torchs_kernel_gives_what_the_emulation_gives(rowwise, shape):
     torch.manual_seed(0)
     low = Fp8Arithmetic(rowwise, True)
     for a, b in (
-        (low.quantise(torch.randn(m, k), 1), low.quantise(torch.randn(n, k), 1).t()),
-        (low.quantise_gradient(torch.randn(k, m), 0, None).t(), low.quantise(torch.randn(k, n), 0)),
+        (low.quantise(torch.randn(m, k), False).rows, low.quantise(torch.randn(n, k), False).rows.t()),
+        (low.quantise_gradient(torch.randn(k, m)).columns.t(), low.quantise(torch.randn(k, n), True).columns),
     ):
-        emulated = low.multiply(a, b)
+        emulated = low.multiply(a, b, None, torch.float32)
         native = scaled_product(a, b, rowwise)
         assert native.shape == (m, n)
         assert native.dtype == torch.float32

@@ -121,9 +121,14 @@ def test_products_that_are_a_fifth_off_are_found(alone, monkeypatch, name, facto
     trainer = trainer_of(alone, name, **GPT2)
     for kind in (arithmetic.Int8Arithmetic, fp8_arithmetic.Fp8Arithmetic):
         honest = kind.multiply
-        monkeypatch.setattr(kind, "multiply", lambda self, a, b, honest=honest: honest(self, a, b) * factor)
+        monkeypatch.setattr(kind, "multiply", lambda self, *given, honest=honest: honest(self, *given) * factor)
     floats, half = codecs.FloatProducts.forward, emulation.HalfProducts.__torch_function__
-    monkeypatch.setattr(codecs.FloatProducts, "forward", lambda self, *given: floats(self, *given) * factor)
+
+    def scaled(self: Any, *given: Any) -> Any:
+        found = floats(self, *given)
+        return found._replace(output=found.output * factor)
+
+    monkeypatch.setattr(codecs.FloatProducts, "forward", scaled)
 
     def off(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = half(self, func, types, args, kwargs)
@@ -142,8 +147,9 @@ def test_one_layer_of_many_is_enough(alone):
     honest = layer.arithmetic
 
     class Half(arithmetic.Int8Arithmetic):
-        def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Any:
-            return super().quantise_gradient(values / 2 if dim == 1 else values, dim, noise)
+        def quantise_gradient(self, values: Tensor) -> Any:
+            both = super().quantise_gradient(values)
+            return both._replace(rows=both.rows._replace(scale=both.rows.scale / 2))
 
     layer.arithmetic = Half(honest.stochastic, honest.pow2)
     with pytest.raises(LmctlError, match=rf"the input gradient of {name} is 0\.50 times that of fp32"):

@@ -121,6 +121,7 @@ TABLES = {
     "schedule": SCHEDULE,
 }
 NOT_HERE: dict[Key, str] = {
+    ("Auto", "among"): "chooses before the first step, see test_precision_auto.py",
     ("Compressor", "threshold"): "finds the same values, see test_the_threshold_is_sampled_only_if_it_says_so",
     **dict.fromkeys(
         [("Ddp", "processes"), ("Ddp", "device"), ("Simulated", "workers"), ("Simulated", "device")],
