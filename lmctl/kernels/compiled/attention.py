@@ -22,6 +22,7 @@ LEAST, ROUND = single(plain.LEAST), single(plain.ROUND)
 NONE, ONE, LOWEST = single(0), single(1), single(-np.inf)
 PAIRS = LANES // 2
 NOTHING = Dropout(Key(0, 0), 0, 1.0)
+kernel: Any = numba.njit(nogil=True, error_model="numpy")
 
 
 def softmax(
@@ -169,7 +170,7 @@ def fill(row, number):  # type: ignore[no-untyped-def]
         row[k] = store(number, row[k])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel
 def _softmax(  # type: ignore[no-untyped-def]
     scores, stats, spans, factor, first_row, first_head, first_query, first_key, positions_each,
     k0, k1, threshold, scale, start, end,
@@ -208,7 +209,7 @@ def _softmax(  # type: ignore[no-untyped-def]
         fill(row[stop:], NONE)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel
 def _gradient(  # type: ignore[no-untyped-def]
     scores, upstream, stats, delta, spans, factor, multiplied, first_row, first_head, first_query, first_key,
     positions_each, k0, k1, threshold, scale, start, end,
