@@ -22,6 +22,7 @@ from transformers.masking_utils import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lmctl.core.errors import ConfigError
+from lmctl.kernels import backend
 from lmctl.kernels.attention import attention
 
 OWN = "lmctl"
@@ -87,7 +88,7 @@ def attend(
 def mask(**asked: Any) -> Tensor | None:
     """The mask that a model of transformers asks for: spans where it learns on a CPU and they can say it."""
     found: Tensor | None = sdpa_mask(**asked)
-    if found is None or found.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if found is None or not torch.is_grad_enabled() or not _has_kernels(found):
         return found
     spans = spans_of(found)
     return found if spans is None else spans
@@ -128,8 +129,7 @@ def document_inputs(documents: Tensor, model: Any) -> dict[str, Any]:
     kind, (rows, length) = model.config._attn_implementation, documents.shape
     if kind == "flash_attention_2":
         return _lengths(documents)
-    own = kind == OWN and documents.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not own:
+    if kind != OWN or not _has_kernels(documents):
         make = flex_attention_mask if kind == "flex_attention" else partial(sdpa_mask, allow_is_causal_skip=False)
         sees = document_mask_function(documents)
         return {"attention_mask": make(rows, length, length, mask_function=sees, device=documents.device)}
@@ -167,13 +167,14 @@ def _lengths(documents: Tensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _has_kernels(tensor: Tensor) -> bool:
+    """Whether compiled kernels are there for it; plain ones give the same numbers, but torch's function is faster."""
+    return tensor.device.type == "cpu" and backend.compiled() and not torch.compiler.is_compiling()
+
+
 def _dtype(query: Tensor, dropout: float, mask: Tensor | None, others: dict[str, Any]) -> torch.dtype | None:
     """The dtype in which kernels compute this; None if torch's function does, because it is as fast or has more."""
-    if (
-        query.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or any(others.get(name) is not None for name in MORE)
-    ):
+    if not _has_kernels(query) or any(others.get(name) is not None for name in MORE):
         return None
     found = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     gains = dropout > 0 or (mask is not None and mask.dtype == torch.int32)

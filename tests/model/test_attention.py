@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.masking_utils import sdpa_mask
 
 from lmctl.core.errors import ConfigError
+from lmctl.kernels import backend
 from lmctl.model import attention_function
 from lmctl.model.attention import Attending
 from lmctl.model.attention_function import document_inputs, document_mask_function, spans_of
@@ -131,3 +132,18 @@ def test_what_cannot_be_had_is_refused_in_words():
     for name in ("flex_attention", "flash_attention_2"):
         assert "trains on GPUs only" in (replace(GPT, attention=name).refuse(torch.device("cpu")) or "")
     assert GPT.refuse(torch.device("cpu")) is None
+
+
+def test_without_numba_torch_computes_all():
+    """To the bit what attention=sdpa does, dropout's noise included."""
+    backend.use_compiled(False)
+    try:
+        for spec, batch in ((BERT, inputs(attention_mask=REAL)), (GPT, inputs(documents=DOCUMENTS))):
+            found = []
+            for attention in ("auto", "sdpa"):
+                net = network(replace(spec, attention=attention))
+                torch.manual_seed(7)
+                found.append(states(net, batch))
+            assert torch.equal(*found)
+    finally:
+        backend.use_compiled(True)

@@ -105,14 +105,15 @@ def _finite(largest: Tensor) -> Tensor:
 def _kept(stats: Tensor, tile: Tile, keys: int, dropout: Dropout) -> Tensor:
     """float32 like the scores of `tile`: 0 where a weight is dropped, else the factor of those that are kept."""
     heads, queries = stats.shape[2:]
+    rows, some, count = (part.stop - part.start for part in (tile.rows, tile.heads, tile.queries))
     each, wanted = positions(keys), slice(tile.keys.start // 2, positions(tile.keys.stop))
+    at_once = some if count == queries else 1  # heads whose positions follow each other
     found = []
     for row in range(tile.rows.start, tile.rows.stop):
-        for head in range(tile.heads.start, tile.heads.stop):
+        for head in range(tile.heads.start, tile.heads.stop, at_once):
             start = dropout.key.k0 + ((row * heads + head) * queries + tile.queries.start) * each
-            drawn = bits((tile.queries.stop - tile.queries.start) * each, Key(start & 0xFFFFFFFF, dropout.key.k1))
-            found.append(drawn.view(-1, each)[:, wanted])
-    pairs = torch.stack(found).unflatten(-1, (-1, LANES // 2))
-    halves = torch.cat([pairs & 0xFFFF, (pairs >> 16) & 0xFFFF], -1).flatten(-2)
-    kept = (halves[..., : tile.keys.stop - tile.keys.start] >= dropout.threshold) * dropout.scale
-    return kept.view(tile.rows.stop - tile.rows.start, -1, *kept.shape[1:])
+            drawn = bits(at_once * count * each, Key(start & 0xFFFFFFFF, dropout.key.k1))
+            found.append(drawn.view(at_once, count, each)[..., wanted])
+    pairs = torch.cat(found).unflatten(-1, (-1, LANES // 2))
+    kept = torch.stack([pairs & 0xFFFF, (pairs >> 16) & 0xFFFF], -2).flatten(-3) >= dropout.threshold
+    return (kept[..., : tile.keys.stop - tile.keys.start] * dropout.scale).view(rows, some, count, -1)
