@@ -8,7 +8,7 @@ writes what these words are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -63,6 +63,10 @@ class ElectraWithGenerator(ElectraNetwork):
 
     def language_modules(self, name: str) -> list[nn.Module]:
         return self.generator.language_modules("mlm") if name == GENERATOR else [self.model.discriminator_predictions]
+
+    def attending(self, choice: str) -> Self:
+        self.generator.attending(choice)
+        return super().attending(choice)
 
     def stacks(self) -> dict[str, list[nn.Module]]:
         return {**super().stacks(), GENERATOR: self.generator.stacks()["layers"]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ModernBert(ModelSpec):
+class ModernBert(Attending):
     """ModernBERT spec: sizes and attention pattern; the vocabulary comes from the tokenizer."""
 
     layers: int
@@ -32,6 +32,7 @@ class ModernBert(ModelSpec):
     family: ClassVar[Family] = "encoder"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "global_every", "local_window")
         check_sizes(self, (*counts, "pad_vocabulary_to"), ("dropout",))
         check_heads(self.hidden, self.heads)
@@ -70,6 +71,6 @@ class ModernBert(ModelSpec):
         )
         config._attn_implementation = "sdpa"
         if "mlm" in heads:
-            return ModernBertEncoder(ModernBertForMaskedLM(config), heads)
+            return ModernBertEncoder(ModernBertForMaskedLM(config), heads).attending(self.attention)
         config.num_labels = next(iter(heads.values()))
-        return ModernBertEncoder(ModernBertForSequenceClassification(config), heads)
+        return ModernBertEncoder(ModernBertForSequenceClassification(config), heads).attending(self.attention)

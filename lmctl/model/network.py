@@ -8,12 +8,13 @@ model, say) live in `class_heads`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError
+from lmctl.model.attention_function import choose, document_inputs
 
 LANGUAGE = ("mlm", "lm", "pair", "generator", "rtd")
 """Heads that are not named after a task."""
@@ -55,9 +56,20 @@ class TransformerNetwork(nn.Module):
         """Last hidden states [R, L, H]."""
         return self.model.base_model(
             input_ids=inputs["input_ids"],
-            attention_mask=_attention_mask(inputs),
+            **self._who_sees_whom(inputs),
             **{name: inputs[name] for name in ("token_type_ids", "position_ids") if name in inputs},
         ).last_hidden_state
+
+    def _who_sees_whom(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        documents = inputs.get("documents")
+        if documents is None:
+            return {"attention_mask": inputs.get("attention_mask")}
+        return document_inputs(documents, self.model)
+
+    def attending(self, choice: str) -> Self:
+        """Let a value of `model.attention` say which function computes attention."""
+        choose(self.model, choice)
+        return self
 
     def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """One vector per row [R, H]: here the last real position."""
@@ -229,18 +241,6 @@ class Seq2Seq(TransformerNetwork):
         return {
             name: list(next(m for m in side.modules() if isinstance(m, nn.ModuleList))) for name, side in sides.items()
         }
-
-
-def _attention_mask(inputs: Mapping[str, Tensor]) -> Tensor | None:
-    """What of the rows is not padding, bool [R, L]; of documents that share a row, who may look at whom, bool
-    [R, 1, L, L] (query, key): each position at those before it in its document. Padding sees itself."""
-    documents = inputs.get("documents")
-    if documents is None:
-        return inputs.get("attention_mask")
-    length = documents.shape[1]
-    square = torch.ones(length, length, dtype=torch.bool, device=documents.device)
-    same = (documents[:, :, None] == documents[:, None, :]) & square.tril() & (documents >= 0)[:, None, :]
-    return (same | torch.eye(length, dtype=torch.bool, device=documents.device))[:, None]
 
 
 def _head_dropout(config: Any) -> float:

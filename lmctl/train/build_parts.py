@@ -124,6 +124,6 @@ def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, E
             f"mix.tasks.{ordered[0]} carries its state from row to row, which several tasks of several workers cannot",
             "nearest: runner=cpu or runner=gpu, or objective: clm for this task",
         )
-    reason = plan.precision.refuse(device)
-    if reason is not None:
-        raise ConfigError(f"precision: {reason}")
+    for group, reason in (("precision", plan.precision.refuse(device)), ("model", plan.model.refuse(device))):
+        if reason is not None:
+            raise ConfigError(f"{group}: {reason}")

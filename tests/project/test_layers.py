@@ -133,7 +133,10 @@ FOREIGN = {
     "precision/int8_product.py": "what this torch can do",
     "precision/scaling.py": "optimisers of torch",
     **dict.fromkeys(
-        [f"model/{name}.py" for name in ("copy_layers", "layer_selection", "loading", "lora", "network")],
+        [
+            f"model/{name}.py"
+            for name in ("attention_function", "copy_layers", "layer_selection", "loading", "lora", "network")
+        ],
         "models and configs of transformers",
     ),
     **dict.fromkeys(
