@@ -9,17 +9,21 @@ random bits are computed again, the latter from a key.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from lmctl.kernels import backend
-from lmctl.kernels.attention_tiles import Dropout, Panel, panels
-from lmctl.kernels.counter import next_key
+from lmctl.kernels.attention_tiles import Dropout, Panel, Tile, panels
+from lmctl.kernels.counter import Key, next_key
+from lmctl.kernels.kernel import Kernel
 from lmctl.kernels.plain import attention as plain
+
+Softmax: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tile, int, float, Dropout | None], None]
+Gradient: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tile, int, float, float, Dropout | None], None]
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, spans: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
@@ -47,7 +51,7 @@ class _Attention(torch.autograd.Function):
         stats = query.new_empty(2, rows, heads, queries, dtype=torch.float32)
         ctx.scale, ctx.drop = scale, drop
         ctx.save_for_backward(query, key, value, spans, output, stats)
-        if not isinstance(query, FakeTensor):
+        if backend.has_data(query):
             _forward(query, key, value, spans, output, stats, scale, drop)
         return output
 
@@ -56,7 +60,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Any:
         query, key, value, spans, output, stats = ctx.saved_tensors
         gradients = [torch.empty_like(t.transpose(1, 2)).transpose(1, 2) for t in (query, key, value)]
-        if not isinstance(query, FakeTensor):
+        if backend.has_data(query):
             _backward(query, key, value, spans, output, stats, ctx.scale, ctx.drop, upstream, gradients)
         return *gradients, None, None, None
 
@@ -66,7 +70,7 @@ def _forward(
     drop: Dropout | None,
 ) -> None:  # fmt: skip
     """Fill `output` [R, Q, A, D] and `stats` [2, R, A, Q]."""
-    softmax, factor, length = _kernels().softmax, scale * math.log2(math.e), key.shape[2]
+    softmax, factor, length = SOFTMAX.function(), scale * math.log2(math.e), key.shape[2]
     *parts, first, second = (Scratch(query.dtype) for _ in range(5))
     for panel in panels(spans.numpy(), query.shape[1], length):
         queries, keys, values = map(Scratch.part, parts, (query, key, value), (panel,) * 3)
@@ -83,7 +87,7 @@ def _backward(
     drop: Dropout | None, upstream: Tensor, gradients: list[Tensor],
 ) -> None:  # fmt: skip
     """Fill the `gradients` of query, key and value."""
-    gradient, factor, length = _kernels().gradient, scale * math.log2(math.e), key.shape[2]
+    gradient, factor, length = GRADIENT.function(), scale * math.log2(math.e), key.shape[2]
     *parts, first, second, third = (Scratch(query.dtype) for _ in range(7))
     products, of_keys, of_values = (Scratch(torch.float32) for _ in range(3))
     read = (query, key, value, upstream.transpose(1, 2))
@@ -133,9 +137,43 @@ def _by_row(tensor: Tensor, panel: Panel) -> Tensor:
     return tensor.unflatten(0, (panel.rows.stop - panel.rows.start, -1))
 
 
-def _kernels() -> Any:
-    if not backend.compiled():
-        return plain
-    from lmctl.kernels.compiled import attention as compiled
+def _compiled_softmax() -> Softmax:
+    from lmctl.kernels.compiled.attention import softmax
 
-    return compiled
+    return softmax
+
+
+def _compiled_gradient() -> Gradient:
+    from lmctl.kernels.compiled.attention import gradient
+
+    return gradient
+
+
+TILE, KEYS = Tile(slice(0, 2), slice(0, 2), slice(0, 5), slice(0, 40)), 40
+SPANS = torch.tensor([[0, 40], [0, 1], [7, 33], [3, 3], [32, 40]], dtype=torch.int32).expand(2, -1, -1).contiguous()
+"""Of a trial: two rows, two heads, five queries, of which one sees nothing, and more keys than lanes."""
+
+
+def _try_softmax(function: Softmax) -> list[Tensor]:
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for drop in (None, Dropout(Key(0xFFFFFF00, 0x9E3779B9), 0x2000, 8 / 7)):
+            scores, stats = torch.linspace(-9, 9, 800).view(2, 2, 5, 40).to(dtype), torch.zeros(2, 2, 2, 5)
+            function(scores, stats, SPANS, TILE, KEYS, 1.3, drop)
+            found += [scores, stats]
+    return found
+
+
+def _try_gradient(function: Gradient) -> list[Tensor]:
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for drop in (None, Dropout(Key(0xFFFFFF00, 0x9E3779B9), 0x2000, 8 / 7)):
+            scores = torch.linspace(-9, 9, 800).view(2, 2, 5, 40).to(dtype)
+            upstream, stats = scores.flip(-1), torch.stack([torch.full((2, 2, 5), 9.0), torch.full((2, 2, 5), 0.5)])
+            function(scores, upstream, stats, torch.full((2, 2, 5), 0.25), SPANS, TILE, KEYS, 1.3, 0.7, drop)
+            found += [scores + 0.0, upstream + 0.0]  # the sign of a zero may differ
+    return found
+
+
+SOFTMAX: Kernel[Softmax] = Kernel("attention", plain.softmax, _compiled_softmax, _try_softmax)
+GRADIENT: Kernel[Gradient] = Kernel("attention gradient", plain.gradient, _compiled_gradient, _try_gradient)

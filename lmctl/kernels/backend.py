@@ -31,7 +31,13 @@ def use_compiled(wanted: bool) -> None:
 
 def compiled() -> bool:
     """Whether kernels of CPU tensors are compiled."""
-    return not _plain_only and is_installed("numba")
+    return not _plain_only and has_numba()
+
+
+@cache
+def has_numba() -> bool:
+    """Whether numba is installed; kernels ask this often, and the answer takes a while."""
+    return is_installed("numba")
 
 
 def takes(tensor: Tensor) -> bool:
@@ -48,7 +54,7 @@ def described() -> str:
     """The kernels of this process in words, for the record of a run."""
     if compiled():
         return f"numba {version('numba')}"
-    return "plain torch" if is_installed("numba") else "plain torch (numba is not installed)"
+    return "plain torch" if has_numba() else "plain torch (numba is not installed)"
 
 
 def in_threads(work: Callable[[int, int], None], size: int, elements: int, multiple: int = 1) -> None:

@@ -169,7 +169,7 @@ def _lengths(documents: Tensor) -> dict[str, Any]:
 
 def _has_kernels(tensor: Tensor) -> bool:
     """Whether compiled kernels are there for it; plain ones give the same numbers, but torch's function is faster."""
-    return tensor.device.type == "cpu" and backend.compiled() and not torch.compiler.is_compiling()
+    return backend.takes(tensor) and backend.compiled()
 
 
 def _dtype(query: Tensor, dropout: float, mask: Tensor | None, others: dict[str, Any]) -> torch.dtype | None:

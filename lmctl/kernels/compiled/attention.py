@@ -13,6 +13,7 @@ from torch import Tensor
 from lmctl.kernels.attention_tiles import LANES, Dropout, Tile, positions
 from lmctl.kernels.backend import in_threads
 from lmctl.kernels.compiled.counter import LOW, S16, bits, word
+from lmctl.kernels.compiled.jit import kernel
 from lmctl.kernels.counter import Key
 from lmctl.kernels.plain import attention as plain
 
@@ -22,7 +23,6 @@ LEAST, ROUND = single(plain.LEAST), single(plain.ROUND)
 NONE, ONE, LOWEST = single(0), single(1), single(-np.inf)
 PAIRS = LANES // 2
 NOTHING = Dropout(Key(0, 0), 0, 1.0)
-kernel: Any = numba.njit(nogil=True, error_model="numpy")
 
 
 def softmax(

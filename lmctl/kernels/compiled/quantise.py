@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lmctl.kernels.backend import in_threads
 from lmctl.kernels.compiled.counter import bits
+from lmctl.kernels.compiled.jit import kernel
 from lmctl.kernels.counter import BLOCK, Key
 from lmctl.kernels.plain.quantise import FINE, LEVELS, TINY, QuantisedRows
 
@@ -31,8 +32,6 @@ MOST = single(LEVELS * FINE)
 TO_INTEGER = single(1.5 * 2.0**23)
 """Added to a number below 2^22, it leaves the nearest integer (of two the even one) in the lowest bits of the sum."""
 NO_BIAS = np.empty(0, np.float32)
-
-kernel = numba.njit(nogil=True, error_model="numpy", cache=True)
 
 
 def quantise_rows(values: Tensor, pow2: bool) -> QuantisedRows:
