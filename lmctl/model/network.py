@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError
 from lmctl.model.attention_function import choose, document_inputs
+from lmctl.model.fused_gelu import fuse_gelus
 
 LANGUAGE = ("mlm", "lm", "pair", "generator", "rtd")
 """Heads that are not named after a task."""
@@ -34,6 +35,7 @@ class TransformerNetwork(nn.Module):
         """`heads` without any of LANGUAGE: `model` is a `...ForSequenceClassification`, whose own classifier serves
         the first of them."""
         super().__init__()
+        fuse_gelus(model)
         self.model = model
         self.outputs = dict(heads)
         self.report: list[str] = []
