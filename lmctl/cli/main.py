@@ -12,10 +12,10 @@ from lmctl import __version__
 from lmctl.config.verb import Command, WordsCommand, command, names, summary
 from lmctl.core import signals
 from lmctl.core.errors import Exit, LmctlError, is_panic
+from lmctl.core.imports import without_collector
 from lmctl.core.signals import SIGNALS
 from lmctl.core.suggest import nearest
 from lmctl.core.terminal import standard_streams, tell
-
 
 def main(argv: list[str] | None = None) -> int:
     """The command `lmctl`; returns its exit code."""
@@ -170,7 +170,8 @@ def _run_verb(verb: Command, words: list[str]) -> int:
         if isinstance(verb, WordsCommand):
             verb.run(words)
             return Exit.DONE
-        from lmctl.cli.application import Application
+        with without_collector():
+            from lmctl.cli.application import Application
 
         application = Application(verb.name, words)
         return application.run()
