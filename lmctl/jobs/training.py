@@ -15,6 +15,7 @@ from lmctl.config.saved import resolved
 from lmctl.core import signals
 from lmctl.core.command_words import command
 from lmctl.core.errors import Exit
+from lmctl.core.imports import without_collector
 from lmctl.core.paths import Paths
 from lmctl.core.watchdog import Watchdog
 from lmctl.plan import Plan
@@ -103,8 +104,10 @@ def launch_with_memory(run: Training, world: int, say: Callable[[str], None]) ->
 
 def train_here(run: Training) -> None:
     """Train in this process, which may be one of several workers."""
-    from lmctl.parallel.processes import Processes
-    from lmctl.train.resume import claimed
+    with without_collector():
+        import lmctl.train.session  # noqa: F401  # with all that training needs
+        from lmctl.parallel.processes import Processes
+        from lmctl.train.resume import claimed
 
     processes = Processes(run.plan.runner.on_cpu())
     run.plan.workers(processes.world)  # an external launcher may have started another number of processes

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lmctl.core import progress, signals
+from lmctl.core import heap, progress, signals
 from lmctl.core.command_words import command
 from lmctl.core.errors import DiskError, Diverged, LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.paths import Paths
 from lmctl.kernels import kernel
 from lmctl.parallel.machine import machine
-from lmctl.train import malloc_trim
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import verify, weights_of
 from lmctl.train.confidence_intervals import guess
@@ -175,8 +174,8 @@ class Session:
         self._aside = 0.0
         self.log.add(report)
         self._show_notes()
-        if self.trainer.state.window % malloc_trim.EVERY == 0 and self.processes.device.type == "cpu":
-            malloc_trim.trim_heap()
+        if self.trainer.state.window % heap.EVERY == 0 and self.processes.device.type == "cpu":
+            heap.return_unused()
         state, spent = self.trainer.state, self.trainer.spent()
         done = spent >= 1
         if not report.taken and not done:

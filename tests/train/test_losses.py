@@ -1,11 +1,9 @@
-"""Losses computed in chunks equal those of the whole, in bounded memory; free pages of the heap are given back."""
+"""Losses computed in chunks equal those of the whole, in bounded memory."""
 
 from __future__ import annotations
 
 import math
-import platform
 
-import psutil
 import pytest
 import torch
 from small import learner_of, plan, prepared, vocabulary
@@ -24,7 +22,6 @@ from lmctl.parallel.processes import Processes
 from lmctl.train import learner
 from lmctl.train.learner import Pass, Share
 from lmctl.train.losses import chunks_of, weighed_losses, z_loss
-from lmctl.train.malloc_trim import trim_heap
 from lmctl.train.trainer import Trainer
 
 
@@ -90,19 +87,6 @@ def test_gradients_in_chunks_are_asked_for_once():
     assert torch.equal(hidden.grad, torch.full_like(hidden, 2.0))
     with pytest.raises(LmctlError, match="can be asked for only once"):
         total.backward()
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do it by themselves, or cannot")
-def test_holes_in_the_heap_are_given_back():
-    def resident() -> int:
-        return psutil.Process().memory_info().rss
-
-    many = [torch.ones(25_000) for _ in range(1000)]  # 100 kB each: below what glibc would map by itself
-    many = many[-1:]  # the last one keeps the heap from shrinking
-    before = resident()
-    trim_heap()
-    assert before - resident() > 50e6
-    assert many[0].sum() == 25_000
 
 
 def test_z_loss_is_the_squared_logarithm_of_the_denominator():
