@@ -44,6 +44,11 @@ class Precision(Component):
         """Why this device does not support it, with the nearest alternative, or None."""
         return None
 
+    def pays_not(self, device: torch.device) -> str | None:
+        """Why it makes training on this device no faster than float32, with the nearest alternative, or None. For
+        people: it is allowed all the same."""
+        return None
+
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         """Convert the modules of a loaded network, in place. The network is on the CPU and will move to `device`.
         Returns lines for the user. Keys of its `state_dict` may change, names of parameters must not."""
