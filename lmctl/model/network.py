@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError
+from lmctl.model.fused_gelu import fuse_gelus
 
 LANGUAGE = ("mlm", "lm", "pair", "generator", "rtd")
 """Heads that are not named after a task."""
@@ -31,6 +32,7 @@ class TransformerNetwork(nn.Module):
         """`heads` without any of LANGUAGE: `model` is a `...ForSequenceClassification`, whose own classifier serves
         the first of them."""
         super().__init__()
+        fuse_gelus(model)
         self.model = model
         self.outputs = dict(heads)
         self.report: list[str] = []
