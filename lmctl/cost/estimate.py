@@ -139,7 +139,7 @@ def _remarks(run: Checked) -> list[str]:
     plan, remarks = run.plan, []
     if run.machine is not None and isinstance(plan.optim, AdamW) and plan.optim.paged:
         remarks.append("optim.paged=true: states are counted as if they stayed on the GPU")
-    slow = plan.precision.pays_not(run.device) if run.machine is None else None
+    slow = plan.precision.no_gain(run.device) if run.machine is None else None
     if slow is not None:
         remarks.append(slow)
     if plan.compile:

@@ -44,7 +44,7 @@ class Precision(Component):
         """Why this device does not support it, with the nearest alternative, or None."""
         return None
 
-    def pays_not(self, device: torch.device) -> str | None:
+    def no_gain(self, device: torch.device) -> str | None:
         """Why it makes training on this device no faster than float32, with the nearest alternative, or None. For
         people: it is allowed all the same."""
         return None

@@ -32,7 +32,7 @@ class HalfPrecision(Precision):
         if on_this_cpu(device):
             keep_half_copies(layer for _, layer in linear_layers(network))
             norms_in_half(network)
-        reason = self.pays_not(device)
+        reason = self.no_gain(device)
         return [] if reason is None else [reason]
 
     def products(self, device: torch.device) -> AbstractContextManager[Any]:
@@ -47,7 +47,7 @@ class HalfPrecision(Precision):
         cast_after_steps(optimizer, learner)
         return optimizer
 
-    def pays_not(self, device: torch.device) -> str | None:
+    def no_gain(self, device: torch.device) -> str | None:
         from lmctl.precision.autocast import no_gain
 
         return no_gain(self.dtype, device)

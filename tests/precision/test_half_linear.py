@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from compared import relative
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
+from lmctl.precision import emulation
 from lmctl.precision.autocast import half_products
+from lmctl.precision.bf16 import Bf16
+from lmctl.precision.fp16 import Fp16
 from lmctl.precision.half_linear import cast_after_steps, keep_half_copies
 
 CPU = torch.device("cpu")
@@ -35,6 +41,34 @@ def test_output_and_gradients_are_those_of_autocast(kind, dtype):
         assert relative(mine, full) > 1e-5  # it did round
     for mine, full in zip(run(enabled=False), exact, strict=True):  # outside of autocast as before
         assert torch.equal(mine, full)
+
+
+@pytest.mark.parametrize(
+    ("precision", "units", "said"),
+    [
+        (Bf16(), [torch.bfloat16], None),
+        (Fp16(), [torch.bfloat16], "fp16 does not pay on this CPU, .* nearest: precision=bf16"),
+        (Fp16(), [torch.bfloat16, torch.float16], None),
+        (Bf16(), [], "bf16 does not pay on this CPU, .* nearest: precision=fp32"),
+        (Fp16(), [], "fp16 does not pay on this CPU, .* nearest: precision=fp32"),
+    ],
+)
+def test_it_is_said_where_half_precision_gains_nothing(monkeypatch, precision, units, said):
+    monkeypatch.setattr(emulation, "_has_units", lambda dtype: dtype in units)
+    lines = precision.convert(nn.Sequential(nn.Linear(2, 2)), CPU)
+    assert len(lines) == (said is not None)
+    assert said is None or re.fullmatch(said, lines[0])
+
+
+def test_what_norms_return_is_rounded_where_products_are():
+    norms = [nn.LayerNorm(8), LlamaRMSNorm(8)]
+    network, x = nn.ModuleList([*norms, nn.Linear(8, 8)]), torch.randn(4, 8)
+    before = [norm(x) for norm in norms]
+    Bf16().convert(network, CPU)
+    for norm, full in zip(norms, before, strict=True):
+        assert torch.equal(norm(x), full)
+        with Bf16().products(CPU):
+            assert torch.equal(norm(x), full.bfloat16())
 
 
 def _by_the_fused_optimiser(layer):
