@@ -52,8 +52,7 @@ class HalfProduct(torch.autograd.Function):
         rows = as_matrix(x).to(half.dtype)
         ctx.save_for_backward(rows, half)
         ctx.transposed, ctx.shape, ctx.dtype = transposed, x.shape, x.dtype
-        with without_autocast(x.device):
-            y = _product(rows, half if transposed else half.t(), None if bias is None else bias.to(half.dtype))
+        y = _product(rows, half if transposed else half.t(), None if bias is None else bias.to(half.dtype))
         return y.to(half.dtype).view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
@@ -61,13 +60,12 @@ class HalfProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, half = ctx.saved_tensors
         g, gx, gw, gb = as_matrix(gradient), None, None, None
-        with without_autocast(g.device):
-            if ctx.needs_input_grad[0]:
-                gx = _product(g, half.t() if ctx.transposed else half).view(ctx.shape).to(ctx.dtype)
-            if ctx.needs_input_grad[1]:
-                gw = (_product(rows.t(), g) if ctx.transposed else _product(g.t(), rows)).float()
-            if ctx.needs_input_grad[2]:
-                gb = g.sum(0).float()
+        if ctx.needs_input_grad[0]:
+            gx = _product(g, half.t() if ctx.transposed else half).view(ctx.shape).to(ctx.dtype)
+        if ctx.needs_input_grad[1]:
+            gw = (_product(rows.t(), g) if ctx.transposed else _product(g.t(), rows)).float()
+        if ctx.needs_input_grad[2]:
+            gb = g.sum(0).float()
         return gx, gw, gb, None, None
 
 
@@ -77,7 +75,8 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     if native(a.dtype):
         return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
     count(NAMES[a.dtype])
-    return torch.mm(a.float(), b.float()) if bias is None else torch.addmm(bias.float(), a.float(), b.float())
+    with without_autocast(a.device):
+        return torch.mm(a.float(), b.float()) if bias is None else torch.addmm(bias.float(), a.float(), b.float())
 
 
 class HalfLinear(nn.Linear):
