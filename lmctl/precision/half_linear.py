@@ -82,24 +82,24 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 class HalfLinear(nn.Linear):
     """`nn.Linear` that computes in half precision under autocast, and as ever elsewhere."""
 
-    half: HalfCopy
+    half_weight: HalfCopy
 
     def forward(self, x: Tensor) -> Tensor:
         if _elsewhere(x):
             return super().forward(x)
-        half = self.half.of(self.weight, torch.get_autocast_dtype("cpu"))
+        half = self.half_weight.of(self.weight, torch.get_autocast_dtype("cpu"))
         return HalfProduct.apply(x, self.weight, self.bias, half, False)
 
 
 class HalfConv1D(Conv1D):
     """GPT-2's `Conv1D`, whose weight is [I, O], likewise."""
 
-    half: HalfCopy
+    half_weight: HalfCopy
 
     def forward(self, x: Tensor) -> Tensor:
         if _elsewhere(x):
             return super().forward(x)
-        half = self.half.of(self.weight, torch.get_autocast_dtype("cpu"))
+        half = self.half_weight.of(self.weight, torch.get_autocast_dtype("cpu"))
         return HalfProduct.apply(x, self.weight, self.bias, half, True)
 
 
@@ -112,12 +112,12 @@ def keep_half_copies(layers: Iterable[nn.Module]) -> None:
     """Convert `layers` (each an `nn.Linear` or a `Conv1D`) in place."""
     for module in layers:
         module.__class__ = HalfConv1D if isinstance(module, Conv1D) else HalfLinear
-        module.half = HalfCopy()  # type: ignore[assignment]
+        module.half_weight = HalfCopy()  # type: ignore[assignment]
 
 
 def half_copies(network: nn.Module) -> list[HalfCopy]:
     """The copies that the layers of `network` keep."""
-    return [module.half for module in network.modules() if isinstance(module, HalfLinear | HalfConv1D)]
+    return [module.half_weight for module in network.modules() if isinstance(module, HalfLinear | HalfConv1D)]
 
 
 def cast_after_steps(optimizer: Optimizer, network: nn.Module) -> None:

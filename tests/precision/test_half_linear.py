@@ -108,11 +108,11 @@ def test_a_weight_is_cast_once_for_all_passes_between_two_updates():
     keep_half_copies([layer])
     with half_products(torch.bfloat16, CPU):
         layer(x)
-    copy = layer.half.values
+    copy = layer.half_weight.values
     assert copy is not None
     version = copy._version
     for _ in range(3):
         with half_products(torch.bfloat16, CPU):
             layer(x).sum().backward()
-    assert layer.half.values is copy
+    assert layer.half_weight.values is copy
     assert copy._version == version
