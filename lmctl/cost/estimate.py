@@ -141,6 +141,9 @@ def _remarks(run: Checked) -> list[str]:
         remarks += plan.precision.remarks(plan, run.device)
     if run.machine is not None and isinstance(plan.optim, AdamW) and plan.optim.paged:
         remarks.append("optim.paged=true: states are counted as if they stayed on the GPU")
+    slow = plan.precision.no_gain(run.device) if run.machine is None else None
+    if slow is not None:
+        remarks.append(slow)
     if plan.compile:
         remarks.append("compile=true: counted as if it were not compiled")
     if run.world > 1:

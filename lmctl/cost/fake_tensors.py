@@ -82,7 +82,7 @@ class Padding(TorchFunctionMode):
 def on_gpu() -> Iterator[None]:
     """Context manager in which CPU tensors save for the backward pass what a GPU's kernels save. Less: dropout a byte
     per value instead of a factor, attention no weights, because it recomputes its dropout. More: autocast computes
-    powers in float32 (GPT-2's GELU). (Functions are patched, because torch's modes are inactive while a layer is
+    powers in float32. (Functions are patched, because torch's modes are inactive while a layer is
     recomputed.)"""
     attention = F.scaled_dot_product_attention
 

@@ -49,7 +49,7 @@ class Auto(Precision):
             if name in self.among
             and option.refuse(device) is None
             and option.refuse_run(plan) is None
-            and option.pays(device)
+            and option.no_gain(device) is None
         }
         if not found:
             raise ConfigError(

@@ -44,12 +44,13 @@ class Precision(Component):
         """Why this device does not support it, with the nearest alternative, or None."""
         return None
 
-    def pays(self, device: torch.device) -> bool:
-        """Whether this device has units for its products, so that it may be faster than float32."""
-        return True
+    def no_gain(self, device: torch.device) -> str | None:
+        """Why it makes training on this device no faster than float32, with the nearest alternative, or None. For
+        people: it is allowed all the same."""
+        return None
 
     def remarks(self, plan: Plan, device: torch.device) -> list[str]:
-        """What `lmctl plan` should say about it on this device."""
+        """What else `lmctl plan` should say about it on this device."""
         return []
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from lmctl.plan import Plan
-
 
 @dataclass(frozen=True)
 class Int8(LinearLayers):
@@ -33,15 +31,10 @@ class Int8(LinearLayers):
         super().__post_init__()
         check_scale(self.scale)
 
-    def pays(self, device: torch.device) -> bool:
-        from lmctl.precision.int8_product import has_units
+    def no_gain(self, device: torch.device) -> str | None:
+        from lmctl.precision.int8_product import no_gain
 
-        return has_units(device)
-
-    def remarks(self, plan: Plan, device: torch.device) -> list[str]:
-        from lmctl.precision.int8_product import remarks
-
-        return remarks(device)
+        return no_gain(device)
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision import arithmetic

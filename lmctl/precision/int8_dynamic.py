@@ -31,6 +31,7 @@ class Int8Dynamic(PostTraining):
         return Int8RowsAndProducts(dtype, self.scale == "pow2", stochastic=False)
 
     def remarks(self, device: torch.device) -> list[str]:
-        from lmctl.precision.int8_product import remarks
+        from lmctl.precision.int8_product import no_gain
 
-        return remarks(device)
+        reason = no_gain(device)
+        return [] if reason is None else [reason]

@@ -10,7 +10,6 @@ from lmctl.precision.int8_weights import Int8Weights
 if TYPE_CHECKING:
     import torch
 
-    from lmctl.plan import Plan
     from lmctl.precision.stored_linear import Codec
 
 
@@ -27,10 +26,10 @@ class Int8Full(Int8Weights):
 
         return Int8RowsAndProducts(self.float_products, self.scale == "pow2", self.stochastic)
 
-    def remarks(self, plan: Plan, device: torch.device) -> list[str]:
-        from lmctl.precision.int8_product import remarks
+    def no_gain(self, device: torch.device) -> str | None:
+        from lmctl.precision.int8_product import no_gain
 
-        return remarks(device)
+        return no_gain(device)
 
     def table(self, device: torch.device) -> dict[str, str]:
         from lmctl.precision.autocast import dtype_table

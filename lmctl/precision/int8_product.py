@@ -33,11 +33,11 @@ def has_units(device: torch.device) -> bool:
     return device.type == "cuda" or NATIVE
 
 
-def remarks(device: torch.device) -> list[str]:
-    """What to tell people about int8 products on a device."""
+def no_gain(device: torch.device) -> str | None:
+    """Why int8 products are no faster than float32 ones on a device, or None."""
     if has_units(device):
-        return []
-    return ["this CPU has no int8 units (AVX-512 VNNI): products are exact, but made in fp32 and no faster"]
+        return None
+    return "this CPU has no int8 units (AVX-512 VNNI): products are exact, but made in fp32 and no faster"
 
 
 def int8_product(a: Tensor, b: Tensor, backend: Literal["auto", "int_mm", "blocks"] = "auto") -> Tensor:

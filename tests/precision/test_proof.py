@@ -19,7 +19,17 @@ from lmctl.objective.clm import CausalLM
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
 from lmctl.parallel.processes import Processes
-from lmctl.precision import arithmetic, codecs, emulation, fp8_arithmetic, linear, stored_linear, stored_optimiser
+from lmctl.precision import (
+    arithmetic,
+    codecs,
+    emulation,
+    fp8_arithmetic,
+    half_linear,
+    linear,
+    stored_linear,
+    stored_optimiser,
+)
+from lmctl.precision.half_linear import HalfProduct
 from lmctl.precision.layer_choice import KINDS
 from lmctl.train.precision_proof import SLOPE, FirstStep, prove
 from lmctl.train.trainer import Trainer
@@ -81,7 +91,16 @@ class Tampered(torch.autograd.Function):
 
 def tamper(monkeypatch: Any, name: str, factor: float) -> None:
     """The weight gradients of `name` times `factor`; nothing else changes."""
-    if name in ("bf16", "bf16_pure", "bf16_kahan", "fp16"):
+    if name in ("bf16", "fp16"):
+        backward_half = HalfProduct.backward
+
+        def tampered(ctx: Any, gradient: Tensor) -> Any:
+            gx, gw, *rest = backward_half(ctx, gradient)
+            return gx, None if gw is None else gw * factor, *rest
+
+        monkeypatch.setattr(HalfProduct, "backward", staticmethod(tampered))
+        return
+    if name in ("bf16_pure", "bf16_kahan"):
         rounded = emulation.HalfProducts._round
         monkeypatch.setattr(emulation, "native", lambda dtype: False)
         monkeypatch.setattr(
@@ -129,6 +148,9 @@ def test_products_that_are_a_fifth_off_are_found(alone, monkeypatch, name, facto
         return found._replace(output=found.output * factor)
 
     monkeypatch.setattr(codecs.FloatProducts, "forward", scaled)
+
+    product = half_linear._product
+    monkeypatch.setattr(half_linear, "_product", lambda *given: product(*given) * factor)
 
     def off(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = half(self, func, types, args, kwargs)
