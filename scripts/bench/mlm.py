@@ -63,10 +63,17 @@ def mask_heldout(texts: list[str], tokenizer: Tokenizer, seq_len: int, path: Pat
     np.savez(path, input_ids=inputs, labels=np.where(chosen, rows, -100))
 
 
+def number_of(tokenizer: Tokenizer, piece: str) -> int:
+    """The number of a piece that the tokenizer has."""
+    number = tokenizer.token_to_id(piece)
+    assert number is not None
+    return number
+
+
 def heldout_rows(texts: list[str], tokenizer: Tokenizer, seq_len: int, first: int | None) -> np.ndarray:
     """Full rows of held-out text, beginning with the token `first` if any."""
     encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
-    sep = tokenizer.token_to_id("[SEP]")
+    sep = number_of(tokenizer, "[SEP]")
     rows = full_rows((text.ids for text in encoded), seq_len, first, sep)[:HELDOUT_ROWS]
     if not len(rows):
         raise SystemExit("the text is too short: a twentieth of it does not fill one row of --seq-len tokens")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from mlm import HELDOUT_ROWS, train_tokenizer
+from mlm import HELDOUT_ROWS, number_of, train_tokenizer
 from turns import Side, ours, take_turns, turns_parser
 
 from lmctl.data.numbers import Numbers
@@ -37,7 +37,7 @@ def prepare(args: Namespace, work: Path) -> None:
     for name, part in (("train", train), ("valid", held)):
         (work / f"{name}.tsv").write_text("".join(f"{one}\t{other}\n" for one, other in part), encoding="utf-8")
     tokenizer = train_tokenizer([text for pair in train for text in pair], work / "tokenizer")
-    pad, sep = tokenizer.token_to_id("[PAD]"), tokenizer.token_to_id("[SEP]")
+    pad, sep = (number_of(tokenizer, piece) for piece in ("[PAD]", "[SEP]"))
     held = held[:HELDOUT_ROWS]
 
     def padded(texts: list[str], filler: int) -> np.ndarray:
