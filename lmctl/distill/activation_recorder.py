@@ -30,11 +30,11 @@ class ActivationRecorder:
         self.network, self.attends = network, attends
         self.function: str = network.model.config._attn_implementation
         """The name under which the network looks its attention function up."""
-        if attends and self.function not in ("sdpa", OWN):
+        self.stacks: dict[str, list[nn.Module]] = network.recordable_stacks()
+        if attends and self.model_shape.heads and self.function not in ("sdpa", OWN):
             raise ConfigError(
                 f"distill: attention cannot be recorded with model.attention={self.function}", "model.attention=auto"
             )
-        self.stacks: dict[str, list[nn.Module]] = network.recordable_stacks()
         self._hidden: dict[str, list[Tensor | None]] | None = None
         self._attended: dict[str, list[AttentionInputs | None]] = {}
         self._places: dict[int, tuple[str, int]] = {}

@@ -120,7 +120,7 @@ def test_help_on_a_word(word: str, lines: list[str], capsys, monkeypatch: pytest
 
 
 def test_help_on_a_word_is_there_in_every_order(capsys: pytest.CaptureFixture[str]):
-    assert printed(capsys, "list", "precision").startswith("precision (default fp32)\n  bf16  ")
+    assert printed(capsys, "list", "precision").startswith("precision (default fp32)\n  auto  ")
     wanted = printed(capsys, "train", "--help", "model=bert_mini")
     assert wanted == printed(capsys, "train", "model=bert_mini", "--help")
     assert printed(capsys, "list", "model.bert_mini") == wanted

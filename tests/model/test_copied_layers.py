@@ -60,7 +60,7 @@ def without(network, layers):
     for key in ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"):
         if hasattr(network.model.config, key):
             setattr(network.model.config, key, len(layers))
-    return network
+    return type(network)(network.model, network.outputs)  # which looks at its last layer when it is made
 
 
 def answers(network, heads):
