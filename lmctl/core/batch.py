@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, SupportsIndex, TypeAlias,
 
 import numpy as np
 
+from lmctl.core.ragged import Ragged, joined
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -183,8 +185,4 @@ def padding_mask(name: str, lengths: np.ndarray, width: int) -> dict[str, Tensor
 
 def pad_rows(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
     """Pad rows of different lengths at the end: int64 [R, longest], and their lengths int64 [R]."""
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    ids = np.full((len(rows), int(lengths.max(initial=0))), pad, dtype=np.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-    return ids, lengths
+    return joined([Ragged.of(rows)], len(rows), pad)

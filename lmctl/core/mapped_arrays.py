@@ -24,7 +24,7 @@ def save_npy(path: Path, array: np.ndarray) -> None:
 def npy_array(path: Path, dtype: DTypeLike, *shape: int | None) -> np.ndarray:
     """The array in an .npy file, memory-mapped; Damaged unless it has this dtype and shape (None: any length)."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))  # a plain array: `memmap` slices slowly
     except FileNotFoundError:
         raise
     except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as error:
@@ -41,7 +41,7 @@ def raw_array(path: Path, dtype: DTypeLike, *shape: int) -> np.ndarray:
         size, wanted = path.stat().st_size, int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
         if size != wanted:
             raise Damaged(f"{path.name} has {size:,} bytes, not {wanted:,}")
-        return np.memmap(path, dtype=dtype, mode="r", shape=shape) if size else np.empty(shape, dtype)
+        return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=shape)) if size else np.empty(shape, dtype)
     except (ValueError, OverflowError) as error:
         raise Damaged(f"{path.name} is no array") from error
 

@@ -78,6 +78,7 @@ def _own_answer(loaded: Loaded, rows: list[list[str]], length: int) -> Tensor:
 
 def _extra_head(loaded: Loaded, task: str) -> Classifier:
     """The extra head `task` of a multi-task model, with the trunk it was trained on."""
+    from lmctl.core.ragged import Ragged
     from lmctl.objective.classify import framed_rows
     from lmctl.tokenizer.vocabulary import vocabulary
 
@@ -93,7 +94,7 @@ def _extra_head(loaded: Loaded, task: str) -> Classifier:
     def answer(rows: list[list[str]], length: int) -> Tensor:
         flat = iter(loaded.pieces([text for texts in rows for text in texts]))
         texts = [[np.array(next(flat), dtype=np.int64) for _ in row] for row in rows]
-        inputs, _ = framed_rows(texts, pieces, length, segments)
+        inputs, _ = framed_rows([Ragged.of(side) for side in zip(*texts, strict=True)], pieces, length, segments)
         hidden = network.encode({name: value.to(loaded.device) for name, value in inputs.items()}, None)
         return network.head(task, hidden)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, pad_rows, padding_mask
+from lmctl.core.batch import Batch, Family, Kind, LabelKind, Targets, padding_mask
 from lmctl.core.counter_rng import CounterRng
+from lmctl.core.ragged import Ragged, joined
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective import label_scores
@@ -103,42 +106,35 @@ class LabelledRows(Examples):
 
         store, material = self.material.store, self.material
         assert store.labels is not None
-        texts = [
-            texts_of(material, row, epoch, draws, 2) for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
-        ]
+        texts = texts_of(material, rows, epochs, draws, 2)
         inputs, lengths = framed_rows(texts, material.vocabulary, material.seq_len, material.family == "encoder")
         targets = Targets(torch.arange(len(rows)), torch.from_numpy(np.array(store.labels[rows])))
         return Batch(self.material.task, inputs, {"label": targets}, int(lengths.sum()))
 
 
 def framed_rows(
-    rows: list[list[np.ndarray]], vocabulary: Vocabulary, seq_len: int, segments: bool
+    texts: Sequence[Ragged], vocabulary: Vocabulary, seq_len: int, segments: bool
 ) -> tuple[dict[str, Tensor], np.ndarray]:
-    """Inputs for rows of one text or two, each int64 [n], truncated to `seq_len` positions, and their lengths int64
-    [R]; with `segments` the second text of a pair has token type 1."""
+    """Inputs for rows of one text or two (the first ones, then the second ones), truncated to `seq_len` positions, and
+    their lengths int64 [R]; with `segments` the second text of a pair has token type 1."""
     import torch
 
-    sep = np.array([vocabulary.sep])
-    framed, seconds = [], []
-    for row in rows:
-        texts = longest_first(row, seq_len - 1 - len(row))
-        framed.append(np.concatenate([[vocabulary.cls], *(part for text in texts for part in (text, sep))]))
-        seconds.append(len(texts[0]) + 2)
-    ids, lengths = pad_rows(framed, vocabulary.pad)
+    texts = longest_first(texts, seq_len - 1 - len(texts))
+    parts = [vocabulary.cls, *chain.from_iterable((text, vocabulary.sep) for text in texts)]
+    ids, lengths = joined(parts, len(texts[0].lengths), vocabulary.pad)
     inputs = {"input_ids": torch.from_numpy(ids)} | padding_mask("attention_mask", lengths, ids.shape[1])
-    if segments and len(rows[0]) == 2:
-        places = np.arange(ids.shape[1])
-        second = (places >= np.array(seconds)[:, None]) & (places < lengths[:, None])
-        inputs["token_type_ids"] = torch.from_numpy(second.astype(np.int64))
+    if segments and len(texts) == 2:
+        places, second = np.arange(ids.shape[1]), texts[0].lengths[:, None] + 2
+        inputs["token_type_ids"] = torch.from_numpy(((places >= second) & (places < lengths[:, None])).astype(np.int64))
     return inputs, lengths
 
 
-def longest_first(texts: list[np.ndarray], room: int) -> list[np.ndarray]:
-    """Truncate texts to `room` tokens together, always the longer one: as `truncation="longest_first"` of Hugging
-    Face's fast tokenizers. An odd token goes to the longer text, to the second if they are equal."""
+def longest_first(texts: Sequence[Ragged], room: int) -> list[Ragged]:
+    """Truncate the texts of each row to `room` tokens together, always the longer one: as `truncation="longest_first"`
+    of Hugging Face's fast tokenizers. An odd token goes to the longer text, to the second if they are equal."""
     if len(texts) == 1:
-        return [texts[0][:room]]
+        return [texts[0].cut(room)]
     a, b = texts
-    shorter = min(len(a), len(b), room // 2)
-    kept = shorter if len(a) <= len(b) else room - shorter
-    return [a[:kept], b[: room - kept]]
+    shorter = np.minimum(np.minimum(a.lengths, b.lengths), room // 2)
+    kept = np.where(a.lengths <= b.lengths, shorter, room - shorter)
+    return [a.cut(kept), b.cut(room - kept)]

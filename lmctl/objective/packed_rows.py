@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from lmctl.core.counter_rng import CounterRng
+from lmctl.core.ragged import within
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Rewrite, Vocabulary
 
@@ -36,10 +37,14 @@ class PackedRows:
     def stream(self, rows: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """int64 [R, width] (shorter only if the whole corpus is shorter than one row)."""
         shift = (epochs * GOLDEN % 1.0 * (self.slack + 1)).astype(np.int64)
-        places = (rows * self.width + shift)[:, None] + np.arange(min(self.width, self.total))
-        document = np.searchsorted(self.starts, places, side="right") - 1
-        separator = places == self.starts[document + 1] - 1
-        token = np.minimum(places - document, len(self.store) - 1)
+        begins, width = rows * self.width + shift, min(self.width, self.total)
+        first, last = (np.searchsorted(self.starts, place, side="right") - 1 for place in (begins, begins + width - 1))
+        row, document = np.repeat(np.arange(len(rows)), last - first + 1), within(first, last + 1)
+        place = self.starts[document + 1] - 1 - begins[row]
+        separator = np.zeros((len(rows), width), dtype=bool)
+        separator[row[place < width], place[place < width]] = True
+        before = first[:, None] + separator.cumsum(axis=1) - separator
+        token = np.minimum(begins[:, None] + np.arange(width) - before, len(self.store) - 1)
         return np.where(separator, self.vocabulary.sep, self.store.tokens[token]).astype(np.int64)
 
     def gather(
@@ -50,9 +55,8 @@ class PackedRows:
         ids = self.stream(rows, epochs)
         lengths = np.full(len(ids), ids.shape[1])
         if rewrite is not None:
-            augment = draws.named("augment")
-            for place, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
-                pieces = rewrite(ids[place], augment.generator(epoch, row))[: ids.shape[1]]
+            for place, generator in enumerate(draws.named("augment").generators(epochs, rows)):
+                pieces = rewrite(ids[place], generator)[: ids.shape[1]]
                 lengths[place] = len(pieces)
                 ids[place, : len(pieces)], ids[place, len(pieces) :] = pieces, self.vocabulary.pad
         return ids, lengths

@@ -15,15 +15,16 @@ document, such as headings, are shorter than others.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from lmctl.core.batch import pad_rows
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
+from lmctl.core.ragged import Ragged, joined
+from lmctl.core.vocabulary import Rewrite
 from lmctl.objective.base import Material
 from lmctl.objective.segments import Continuations, chunks, cut, shortened
 
@@ -98,21 +99,24 @@ class Pairs(ABC):
         begin, end, lengths, labels = self.segments(rows, np.stack(choices))
         room = np.where(shortness < self.short_share, 2 + (length * (self.room - 1)).astype(np.int64), self.room)
         begin, end = cut(begin, end, shortened(lengths, room), coins)
-        texts = [
-            [self.store.tokens[begin[side, row] : end[side, row]] for side in (0, 1)] for row in range(len(labels))
-        ]
+        texts = [Ragged.spans(self.store.tokens, *side) for side in zip(begin, end - begin, strict=True)]
         if self.rewrite is not None:
-            for place, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
-                generator = draws.named("augment").generator(epoch, row)
-                texts[place] = [self.rewrite(t.astype(np.int64), generator)[: len(t)] for t in texts[place]]
-        return self._assemble(texts, labels)
+            texts = self._rewritten(texts, draws.named("augment").generators(epochs, rows), self.rewrite)
+        return self._assemble(*texts, labels)
 
-    def _assemble(self, texts: Sequence[Sequence[np.ndarray]], labels: np.ndarray) -> PairRows:
-        cls, sep = [self.vocabulary.cls], [self.vocabulary.sep]
-        ids, lengths = pad_rows([np.concatenate([cls, a, sep, b, sep]) for a, b in texts], self.vocabulary.pad)
+    def _rewritten(
+        self, texts: Sequence[Ragged], generators: Iterator[np.random.Generator], rewrite: Rewrite
+    ) -> list[Ragged]:
+        """A and B of each row augmented, and no longer than before."""
+        rows = zip(*(side.rows() for side in texts), generators, strict=True)
+        changed = [[rewrite(text, generator)[: len(text)] for text in (a, b)] for a, b, generator in rows]
+        return [Ragged.of(side) for side in zip(*changed, strict=True)]
+
+    def _assemble(self, a: Ragged, b: Ragged, labels: np.ndarray) -> PairRows:
+        sep = self.vocabulary.sep
+        ids, lengths = joined([self.vocabulary.cls, a, sep, b, sep], len(labels), self.vocabulary.pad)
         places = np.arange(ids.shape[1])
-        second = np.array([len(a) + 2 for a, _ in texts])[:, None]
-        segments = ((places >= second) & (places < lengths[:, None])).astype(np.int64)
+        segments = ((places >= a.lengths[:, None] + 2) & (places < lengths[:, None])).astype(np.int64)
         return PairRows(ids, segments, lengths, labels)
 
 

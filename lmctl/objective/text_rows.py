@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
 from lmctl.core.counter_rng import CounterRng
+from lmctl.core.ragged import Ragged
 from lmctl.objective.base import Material, Objective
 
 
@@ -17,21 +19,27 @@ def shifted_right(labels: np.ndarray, start: int) -> np.ndarray:
     return inputs
 
 
-def texts_of(material: Material, row: int, epoch: int, draws: CounterRng, rewritten: int) -> list[np.ndarray]:
-    """The texts of a row of the store as token ids int64 [n]; the first `rewritten` of them augmented."""
+def texts_of(
+    material: Material, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng, rewritten: int
+) -> list[Ragged]:
+    """The first texts of the rows int64 [R] of the store, then their second ones if they have two; the first
+    `rewritten` of each row augmented."""
     store = material.store
-    first, last = int(store.documents[row]), int(store.documents[row + 1])
-    texts = [
-        np.asarray(store.tokens[store.sentences[text] : store.sentences[text + 1]], dtype=np.int64)
-        for text in range(first, last)
-    ]
-    if material.rewrite is not None:
-        generator = draws.named("augment").generator(epoch, row)
-        texts = [
+    first, count = store.documents[rows], int(store.documents[rows[0] + 1] - store.documents[rows[0]])
+    begins = [store.sentences[first + place] for place in range(count + 1)]
+    sides = [Ragged.spans(store.tokens, begin, end - begin) for begin, end in pairwise(begins)]
+    if material.rewrite is None:
+        return sides
+    generators = draws.named("augment").generators(epochs, rows)
+    texts = zip(*(side.rows() for side in sides), strict=True)
+    changed = [
+        [
             material.rewrite(text, generator) if place < rewritten and len(text) else text
-            for place, text in enumerate(texts)
+            for place, text in enumerate(row)
         ]
-    return texts
+        for row, generator in zip(texts, generators, strict=True)
+    ]
+    return [Ragged.of(side) for side in zip(*changed, strict=True)]
 
 
 def text_lengths(material: Material) -> np.ndarray:

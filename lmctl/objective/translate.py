@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmctl.core.batch import Batch, Family, Kind, Targets, pad_rows, padding_mask
+from lmctl.core.batch import Batch, Family, Kind, Targets, padding_mask
 from lmctl.core.counter_rng import CounterRng
+from lmctl.core.ragged import joined
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
@@ -73,13 +74,11 @@ class ParallelRows(Examples):
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         room, vocabulary = self.material.seq_len - 1, self.material.vocabulary
-        pairs = [
-            [np.append(text[:room], vocabulary.sep) for text in texts_of(self.material, row, epoch, draws, 1)]
-            for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
-        ]
-        source, source_lengths = pad_rows([pair[0] for pair in pairs], vocabulary.pad)
-        target, target_lengths = pad_rows([pair[1] for pair in pairs], vocabulary.pad)
-        return seq2seq_batch(self.material, source, source_lengths, target, target_lengths)
+        texts = (text.cut(room) for text in texts_of(self.material, rows, epochs, draws, 1))
+        source, target = ([text, vocabulary.sep] for text in texts)
+        return seq2seq_batch(
+            self.material, *joined(source, len(rows), vocabulary.pad), *joined(target, len(rows), vocabulary.pad)
+        )
 
 
 def seq2seq_batch(

@@ -67,9 +67,12 @@ def test_one_stream_has_no_documents():
 @settings(deadline=None)
 def test_corrupted_and_removed_together_are_the_text(length, rate, mean_span, seed):
     pieces = np.random.default_rng(seed).integers(5, 100, length)
-    noise = span_mask(length, rate, mean_span, 99, np.random.default_rng(seed))
-    source = sentinelled(pieces, noise, SENTINELS).tolist()
-    target = np.concatenate(removed(pieces, noise, SENTINELS)).tolist()
+    several = span_mask(length, rate, mean_span, 99, [np.random.default_rng(seed + n) for n in range(3)])
+    number = seed % 3  # a row of several is what it is alone
+    noise = span_mask(length, rate, mean_span, 99, [np.random.default_rng(seed + number)])[0]
+    assert (noise == several[number]).all()
+    source = sentinelled(np.stack([pieces] * 3), several, SENTINELS)[number].tolist()
+    target = removed(np.stack([pieces] * 3), several, SENTINELS)[number].tolist()
     assert noise.sum() == min(max(round(length * rate), 1), length - 1)
     assert not noise[0]  # a gap comes first
     spans = source.count  # each sentinel once
@@ -88,7 +91,7 @@ def test_corrupted_and_removed_together_are_the_text(length, rate, mean_span, se
 
 def test_spans_fall_everywhere_alike():
     generator = np.random.default_rng(0)
-    hits = np.mean([span_mask(40, 0.15, 3.0, 99, generator) for _ in range(4000)], axis=0)
+    hits = span_mask(40, 0.15, 3.0, 99, [generator] * 4000).mean(axis=0)
     assert hits[1:].mean() == pytest.approx(6 / 39, abs=0.001)
     assert hits[8:32].std() < 0.02
 
@@ -100,7 +103,8 @@ RATES = st.sampled_from([0.05, 0.15, 0.3, 0.5, 0.7, 0.95])
 @settings(deadline=None)
 def test_infilling_removes_the_rate_it_was_given(length, rate, mean_span, seed):
     pieces = np.arange(length) + 5
-    out = infill(pieces, rate, mean_span, V.mask, np.random.default_rng(seed))
+    generators = (np.random.default_rng(seed + n) for n in range(3))
+    out = infill(np.stack([pieces] * 3), rate, mean_span, V.mask, generators).rows()[seed % 3]
     kept = out[out != V.mask]
     assert length - len(kept) == max(1, round(rate * length))
     assert (np.diff(kept) > 0).all()  # what is left is in order
@@ -122,7 +126,7 @@ def test_infilling_draws_spans_as_fairseq_does(length, rate):
     expected = np.array([len(fairseq_lengths(wanted, 3.0, rng)) for _ in range(rounds)])
     masks, removed_at = [], np.zeros(length)
     for _ in range(rounds):
-        out = infill(np.arange(5, length + 5), rate, 3.0, V.mask, rng)
+        out = infill(np.arange(5, length + 5)[None], rate, 3.0, V.mask, [rng]).flat
         masks.append((out == V.mask).sum())
         kept = out[out != V.mask] - 5
         removed_at += np.isin(np.arange(length), kept, invert=True)
