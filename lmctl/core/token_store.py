@@ -20,6 +20,7 @@ import numpy as np
 from lmctl.core.batch import Document
 from lmctl.core.cache_check import Damaged
 from lmctl.core.mapped_arrays import mapping_in, npy_array, offsets, raw_array, save_npy
+from lmctl.core.text_encoder import TextEncoder
 from lmctl.core.text_parts import parts
 
 if TYPE_CHECKING:
@@ -112,16 +113,12 @@ def store_in_memory(documents: Iterable[Document], tokenizer: Tokenizer) -> Toke
 
 def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callable[[np.ndarray], object]) -> TokenStore:
     """A store of `documents` with empty `tokens`: these are passed to `take`, uint16 or uint32 [n] per block."""
-    # A copy, set so that the characters "[SEP]" in a text are not encoded as the special token.
-    tokenizer = type(tokenizer).from_str(tokenizer.to_str())
-    tokenizer.encode_special_tokens = True
-    vocabulary = tokenizer.get_vocab_size()
-    dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
+    encode = TextEncoder(tokenizer)
     lengths: list[np.ndarray] = []
     last = bytearray()
     """Whether each part is the last one of its sentence."""
     per_document = array("q")
-    histogram = np.zeros(vocabulary, dtype=np.int64)
+    histogram = np.zeros(encode.vocabulary, dtype=np.int64)
     characters = 0
 
     def texts() -> Iterator[str]:
@@ -136,16 +133,14 @@ def _tokenise(documents: Iterable[Document], tokenizer: Tokenizer, take: Callabl
     stream = texts()
     while block := _block(stream):
         characters += sum(map(len, block))
-        encodings = tokenizer.encode_batch_fast(block, add_special_tokens=False)
-        ids = [encoding.ids for encoding in encodings]
-        lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
-        flat = np.fromiter((i for part in ids for i in part), dtype=dtype, count=int(lengths[-1].sum()))
-        histogram += np.bincount(flat, minlength=vocabulary)
+        flat, sizes = encode(block)
+        lengths.append(sizes)
+        histogram += np.bincount(flat, minlength=encode.vocabulary)
         take(flat)
     behind = np.concatenate([np.empty(0, np.int64), *lengths]).cumsum()[np.frombuffer(last, dtype=bool)]
     starts = np.concatenate([[0], behind])
     ends = np.concatenate([[0], np.array(per_document, dtype=np.int64)]).cumsum()
-    return TokenStore(np.empty(0, dtype), starts, ends, histogram, characters)
+    return TokenStore(np.empty(0, encode.dtype), starts, ends, histogram, characters)
 
 
 def _block(stream: Iterator[str]) -> list[str]:
