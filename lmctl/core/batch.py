@@ -7,7 +7,7 @@ the base classes of the groups.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple, SupportsIndex, TypeAlias, overload
@@ -160,17 +160,20 @@ class Batch:
         """Number of targets per term."""
         return {name: len(target.labels) for name, target in self.targets.items()}
 
+    def pinned(self) -> Batch:
+        """The same batch in pinned memory, from which copies to a GPU are asynchronous."""
+        return self._moved(lambda tensor: tensor.pin_memory())
+
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`; copies to a GPU are asynchronous, from pinned memory."""
+        """The same batch on `device`, copied from pinned memory to a GPU."""
         if self.inputs["input_ids"].device == device:
             return self
+        batch = self.pinned() if device.type == "cuda" else self  # what is pinned already stays where it is
+        return batch._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(tensor: Tensor) -> Tensor:
-            return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
         targets = {name: Targets(move(t.positions), move(t.labels)) for name, t in self.targets.items()}
-        inputs = {name: move(t) for name, t in self.inputs.items()}
-        return replace(self, inputs=inputs, targets=targets)
+        return replace(self, inputs={name: move(t) for name, t in self.inputs.items()}, targets=targets)
 
 
 def padding_mask(name: str, lengths: np.ndarray, width: int) -> dict[str, Tensor]:

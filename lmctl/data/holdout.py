@@ -35,11 +35,24 @@ class HeldOut:
     def __call__(self, digest: int) -> bool:
         return digest in self.besides or (digest <= self.last and digest not in self.spared)
 
+    def each(self, digests: np.ndarray) -> np.ndarray:
+        """Whether each of `digests` uint64 [N] is held out: bool [N]."""
+        return np.fromiter(map(self, digests.tolist()), dtype=bool, count=len(digests))
 
-def digest_of(texts: Iterable[str], fold: bool = True) -> int:
-    """64-bit hash of `texts`, white space normalised and, with `fold`, case folded."""
-    text = "\x00".join(" ".join(part.split()) for part in texts)
-    return int.from_bytes(hashlib.sha256((text.casefold() if fold else text).encode()).digest()[:8], "big")
+
+def digest_of(texts: Iterable[str]) -> int:
+    """64-bit hash of `texts`, white space normalised and case folded."""
+    return _hash("\x00".join(" ".join(part.split()) for part in texts).casefold())
+
+
+def digests_of(text: str) -> tuple[int, int]:
+    """64-bit hashes of a text with white space normalised: with its case, and case folded, as `digest_of`."""
+    plain = " ".join(text.split())
+    return _hash(plain), _hash(plain.casefold())
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def hold_out(digests: np.ndarray, sizes: np.ndarray, share: float, least: int) -> HeldOut:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lmctl.core.batch import Row, Split
 from lmctl.core.errors import DataError
 from lmctl.data.holdout import HeldOut, digest_of, hold_out, hold_out_of_classes
+from lmctl.data.kept_rows import kept
+from lmctl.data.split import TRAINS, VALIDATES, chosen, fates_of
 
 Read = Callable[[], Iterator[Row]]
 """Reads all rows from the start, always the same."""
@@ -22,25 +25,19 @@ class RowPartition:
 
     read: Read
     read_valid: Read | None
-    side: Callable[[int], bool]
-    """Whether a digest belongs to a validation row (of `read`; dropped there if `read_valid` has the validation
-    rows)."""
+    fates: bytes
+    """What becomes of each row of `read` (`lmctl.data.split`)."""
     answered: frozenset[int]
     """Digests of the translations of held-out rows: training rows with the same translation are dropped."""
     train_rows: int
     valid_rows: int
     dropped: int
     """Training rows dropped because their text, or their translation, is among the validation rows."""
-    sides: int | None
 
     def rows(self, split: Split) -> Iterator[Row]:
-        if split == "valid":
-            own = (row for row in self.read() if self.side(digest(row, self.sides)))
-            return own if self.read_valid is None else self.read_valid()
-        return (row for row in self.read() if self.trains(row))
-
-    def trains(self, row: Row) -> bool:
-        return not (self.side(digest(row, self.sides)) or self.translated(row))
+        if split == "valid" and self.read_valid is not None:
+            return self.read_valid()
+        return chosen(self.read, self.fates, VALIDATES if split == "valid" else TRAINS)
 
     def translated(self, row: Row) -> bool:
         """Whether a held-out row has the same translation."""
@@ -54,29 +51,35 @@ class RowPartition:
 def partition(read: Read, share: float, name: str, sides: int | None, read_valid: Read | None = None) -> RowPartition:
     """Hold out about `share` of the distinct texts, stratified by class; or, with `read_valid`, all rows of `read` with
     the same content as one of its rows. A row is identified by its first `sides` texts (None: all)."""
+    read = kept(read, list, _row)
     rows = _Rows(read, sides)
     if not len(rows.digests):
         raise DataError(f"{name} has no rows")
     if read_valid is not None:
+        read_valid = kept(read_valid, list, _row)
         valid = [digest(row, sides) for row in read_valid()]
-        known = frozenset(valid)
-        if not known:
+        if not valid:
             raise DataError(f"the validation text of {name} has no rows")
-        inside = np.array([digest in known for digest in rows.digests.tolist()])
+        inside = np.isin(rows.digests, np.array(valid, dtype=np.uint64))
         if inside.all():
             raise DataError(f"{name} has no row that is not among the validation rows")
-        dropped, kept = int(inside.sum()), int((~inside).sum())
-        return RowPartition(read, read_valid, known.__contains__, frozenset(), kept, len(valid), dropped, sides)
+        dropped, count = int(inside.sum()), int((~inside).sum())
+        return RowPartition(read, read_valid, fates_of(~inside), frozenset(), count, len(valid), dropped)
     if len(rows.texts) < 2:
         raise DataError(f"{name} has one text only: nothing is left to train on when it is held out", "give more rows")
-    side = rows.held_out(share)
-    inside = np.array([side(digest) for digest in rows.digests.tolist()])
-    answered = frozenset(rows.answers[inside].tolist()) if len(rows.answers) else frozenset()
-    dropped = sum(answer in answered for answer in rows.answers[~inside].tolist()) if answered else 0
-    if dropped == int((~inside).sum()):  # all rows have the same translation
-        answered, dropped = frozenset(), 0
-    held = int(inside.sum())
-    return RowPartition(read, None, side, answered, len(inside) - held - dropped, held, dropped, sides)
+    inside = rows.held_out(share).each(rows.digests)
+    answered, trains = frozenset[int](), ~inside
+    if len(rows.answers):
+        trains = ~inside & ~np.isin(rows.answers, rows.answers[inside])
+        answered = frozenset(rows.answers[inside].tolist())
+    if not trains.any():  # all rows have the same translation
+        answered, trains = frozenset(), ~inside
+    held, count = int(inside.sum()), int(trains.sum())
+    return RowPartition(read, None, fates_of(trains, inside), answered, count, held, len(inside) - held - count)
+
+
+def _row(kept: list[Any]) -> Row:
+    return Row(*kept)
 
 
 def digest(row: Row, sides: int | None) -> int:

@@ -7,19 +7,42 @@ The split of a document does not depend on its position in the corpus or on its 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from itertools import zip_longest
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from lmctl.core.batch import Document, Row, Split
 from lmctl.core.errors import DataError
-from lmctl.data.holdout import digest_of, hold_out
+from lmctl.data.holdout import digests_of, hold_out
+from lmctl.data.kept_rows import kept
+
+Item = TypeVar("Item")
 
 Read = Callable[[], Iterator[Document]]
 """Reads the corpus from the start, always the same."""
+
+
+TRAINS, VALIDATES, DROPPED = range(3)
+"""What becomes of a row."""
+
+
+def chosen(read: Callable[[], Iterator[Item]], fates: bytes, fate: int) -> Iterator[Item]:
+    """The items of a reading that have this one of the `fates`, a byte for each; DataError if there are more or
+    fewer."""
+    for item, its in zip_longest(read(), fates):
+        if item is None or its is None:
+            raise DataError("a text changed while it was read", "run the same command again once nothing writes there")
+        if its == fate:
+            yield item
+
+
+def fates_of(trains: np.ndarray, validates: np.ndarray | bool = False) -> bytes:
+    """A byte for each item: what becomes of it; `trains` and `validates` bool [items]."""
+    return np.where(validates, VALIDATES, np.where(trains, TRAINS, DROPPED)).astype(np.uint8).tobytes()
 
 
 @dataclass(frozen=True)
@@ -62,23 +85,27 @@ def by_content(read: Read, share: float, name: str) -> Partition:
     At least two of four or more documents, for next-sentence pairs, and none that is far too long if avoidable. Of a
     single document its last sentences are held out instead. `name` names the corpus in messages.
     """
+    read = kept(read, list, list)
     corpus = _CorpusIndex.of(read)
     if corpus.documents == 0:
         raise DataError(f"{name} has no text: all of it is empty")
     if corpus.documents == 1:
-        return _by_sentences(lambda: _without_duplicates(read, corpus.repeated), share, corpus.duplicates, name)
-    texts, where = np.unique(corpus.sides, return_inverse=True)
+        return _by_sentences(partial(chosen, read, fates_of(corpus.first), TRAINS), share, corpus, name)
+    texts, where = np.unique(corpus.sides[corpus.first], return_inverse=True)
     if len(texts) < 2:
         raise DataError(
             f"{name} has one text only, in upper and lower case", "give more documents, or data.valid_path=FILE"
         )
-    held = hold_out(texts, np.bincount(where, corpus.sizes).astype(np.int64), share, 2 if len(texts) >= 4 else 1)
+    sizes = np.bincount(where, corpus.sizes[corpus.first]).astype(np.int64)
+    held = hold_out(texts, sizes, share, 2 if len(texts) >= 4 else 1)
+    inside = corpus.first & held.each(corpus.sides)
+    fates = fates_of(corpus.first, inside)
     near = share / 2 <= held.share <= share * 2
     return Partition(
-        train=lambda: (document for side, document in _distinct_documents(read, corpus.repeated) if not held(side)),
-        valid=lambda: (document for side, document in _distinct_documents(read, corpus.repeated) if held(side)),
+        train=partial(chosen, read, fates, TRAINS),
+        valid=partial(chosen, read, fates, VALIDATES),
         documents=corpus.documents,
-        held_out=sum(1 for side in corpus.sides if held(int(side))),
+        held_out=int(inside.sum()),
         duplicates=corpus.duplicates,
         off=None if near else held.share,
     )
@@ -86,29 +113,29 @@ def by_content(read: Read, share: float, name: str) -> Partition:
 
 def by_text(read: Read, read_valid: Read, name: str, valid_name: str) -> Partition:
     """Validate on a separate text; documents of the training text that occur in it are dropped."""
+    read, read_valid = kept(read, list, list), kept(read_valid, list, list)
     train, valid = _CorpusIndex.of(read), _CorpusIndex.of(read_valid)
-    banned = np.isin(train.sides, valid.sides)
-    kept = int((~banned).sum())
+    trains = train.first & ~np.isin(train.sides, valid.sides)
+    count = int(trains.sum())
     if valid.documents == 0:
         raise DataError(f"{valid_name} has no text: all of it is empty")
-    if kept == 0:
+    if count == 0:
         empty = (
             "has no text: all of it is empty"
             if train.documents == 0
             else f"has no document that is not in {valid_name}"
         )
         raise DataError(f"{name} {empty}")
-    dropped = Digests(np.unique(train.sides[banned]))
     return Partition(
-        train=lambda: (document for side, document in _distinct_documents(read, train.repeated) if side not in dropped),
-        valid=lambda: _without_duplicates(read_valid, valid.repeated),
-        documents=kept + valid.documents,
+        train=partial(chosen, read, fates_of(trains), TRAINS),
+        valid=partial(chosen, read_valid, fates_of(valid.first), TRAINS),
+        documents=count + valid.documents,
         held_out=valid.documents,
-        duplicates=train.duplicates + valid.duplicates + train.documents - kept,
+        duplicates=valid.duplicates + len(trains) - count,
     )
 
 
-def _by_sentences(read: Read, share: float, duplicates: int, name: str) -> Partition:
+def _by_sentences(read: Read, share: float, corpus: _CorpusIndex, name: str) -> Partition:
     sentences = len(next(read()))
     if sentences < 2:
         raise DataError(
@@ -121,75 +148,37 @@ def _by_sentences(read: Read, share: float, duplicates: int, name: str) -> Parti
         valid=lambda: (document[cut:] for document in read()),
         documents=1,
         held_out=0,
-        duplicates=duplicates,
+        duplicates=corpus.duplicates,
     )
 
 
-class Digests:
-    """A set of digests with 8 bytes each; a Python set needs ten times as much."""
-
-    def __init__(self, digests: np.ndarray) -> None:
-        """From sorted digests, uint64 [n]."""
-        self.sorted = array("Q", digests.tobytes())
-
-    def __len__(self) -> int:
-        return len(self.sorted)
-
-    def __contains__(self, digest: int) -> bool:
-        return self.place(digest) is not None
-
-    def place(self, digest: int) -> int | None:
-        """Index among the sorted digests; None if it is missing."""
-        place = bisect_left(self.sorted, digest)
-        return place if place < len(self.sorted) and self.sorted[place] == digest else None
-
-
 class _CorpusIndex(NamedTuple):
-    """Everything that is kept in memory of a corpus of any size."""
+    """Everything that is kept in memory of a corpus of any size: some numbers per document."""
 
     sides: np.ndarray
-    """uint64 [documents]: case-folded digest of each distinct document, which decides its split."""
+    """uint64 [documents]: case-folded digest of each document, which decides its split."""
     sizes: np.ndarray
     """int64 [documents]: sizes in characters."""
-    repeated: Digests
-    """Digests of texts that occur more than once."""
-    duplicates: int
+    first: np.ndarray
+    """bool [documents]: whether its text, with its case, has not occurred before."""
 
     @property
     def documents(self) -> int:
-        return len(self.sides)
+        """Number of distinct texts."""
+        return int(self.first.sum())
+
+    @property
+    def duplicates(self) -> int:
+        return len(self.first) - self.documents
 
     @classmethod
     def of(cls, read: Read) -> _CorpusIndex:
         texts, sides, sizes = array("Q"), array("Q"), array("q")
         for document in read():
-            text, side = _digests(document)
+            text, side = digests_of(" ".join(document))
             texts.append(text)
             sides.append(side)
             sizes.append(sum(map(len, document)))
-        unique, first, copies = np.unique(np.array(texts, dtype=np.uint64), return_index=True, return_counts=True)
-        repeated = Digests(unique[copies > 1])
-        kept = (np.array(sides, dtype=np.uint64)[first], np.array(sizes, dtype=np.int64)[first])
-        return cls(*kept, repeated, len(texts) - len(unique))
-
-
-def _digests(document: Document) -> tuple[int, int]:
-    """Digest of the text, and of the case-folded text."""
-    text = " ".join(document)
-    return digest_of([text], fold=False), digest_of([text])
-
-
-def _distinct_documents(read: Read, repeated: Digests) -> Iterator[tuple[int, Document]]:
-    """Each distinct document with the digest that decides its split."""
-    seen = bytearray(len(repeated))
-    for document in read():
-        text, side = _digests(document)
-        if (place := repeated.place(text)) is not None:
-            if seen[place]:
-                continue
-            seen[place] = True
-        yield side, document
-
-
-def _without_duplicates(read: Read, repeated: Digests) -> Iterator[Document]:
-    return (document for _, document in _distinct_documents(read, repeated))
+        first = np.zeros(len(texts), dtype=bool)
+        first[np.unique(np.array(texts, dtype=np.uint64), return_index=True)[1]] = True
+        return cls(np.array(sides, dtype=np.uint64), np.array(sizes, dtype=np.int64), first)

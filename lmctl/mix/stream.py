@@ -53,6 +53,10 @@ class Window:
     after: Position
     """Position after the window."""
 
+    def pinned(self) -> Window:
+        """The same window with its batches in pinned memory."""
+        return replace(self, batches=[batch.pinned() for batch in self.batches])
+
 
 class MixStream:
     """Windows of rows from all tasks of a mix."""

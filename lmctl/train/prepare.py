@@ -20,6 +20,7 @@ from lmctl.core.vocabulary import Vocabulary
 from lmctl.data.base import Source
 from lmctl.data.columns import Columns
 from lmctl.data.file_status import FileStates, check_unchanged
+from lmctl.data.kept_rows import keeping
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.base import Objective
 from lmctl.objective.pairs import no_pairs
@@ -75,14 +76,15 @@ def prepare(spec: TokenizerSpec, mix: Mix, cache_dir: str | None, say: Say) -> P
     for name, task in mix.tasks.items():
         check_kind(name, task, len(mix.tasks) == 1)
     texts = {name: _text(name, task.data) for name, task in mix.tasks.items()}
-    tokenizer = _tokenizer(root, spec, mix, texts, say)
-    pieces = content_fingerprint(tokenizer)
-    corpora = {}
-    for name, task in mix.tasks.items():
-        train = _store(root, name, task, texts[name], "train", tokenizer, pieces, None, say)
-        _check_labels(name, task.objective, train)
-        valid = _store(root, name, task, texts[name], "valid", tokenizer, pieces, train.label_names, say)
-        corpora[name] = TokenizedCorpus(train, valid)
+    with keeping(root):  # what is parsed once is not parsed again
+        tokenizer = _tokenizer(root, spec, mix, texts, say)
+        pieces = content_fingerprint(tokenizer)
+        corpora = {}
+        for name, task in mix.tasks.items():
+            train = _store(root, name, task, texts[name], "train", tokenizer, pieces, None, say)
+            _check_labels(name, task.objective, train)
+            valid = _store(root, name, task, texts[name], "valid", tokenizer, pieces, train.label_names, say)
+            corpora[name] = TokenizedCorpus(train, valid)
     fingerprints = {"tokenizer": pieces} | {name: _canonical(text.fingerprint) for name, text in texts.items()}
     return Prepared(tokenizer, vocabulary(tokenizer), corpora, fingerprints)
 

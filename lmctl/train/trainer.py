@@ -161,8 +161,9 @@ class Trainer:
         return Spent(1, sum(tokens.values()), sum(after.rows.values()) - self._rows(self.state.position))
 
     def _window(self, at: Position, progress: float) -> Window:
-        """This worker's part of the window at `at`."""
-        return self.stream.window(at, progress, self.micro.limit, self.processes.rank, self.processes.world)
+        """This worker's part of the window at `at`, in pinned memory if it will be copied to a GPU."""
+        window = self.stream.window(at, progress, self.micro.limit, self.processes.rank, self.processes.world)
+        return window.pinned() if self.processes.device.type == "cuda" else window
 
     def _agree(self, window: Window) -> tuple[dict[str, float], dict[str, int]]:
         """All-reduce of host values before the step: targets per term, tokens, time, stop requests."""

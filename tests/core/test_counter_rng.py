@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,23 @@ def test_a_row_draws_the_same_alone_and_in_company(seed, epoch, row, count):
     assert (alone[0] == company[1]).all()
     assert not (company[0] == company[1]).all()
     assert not (company[1] == company[2]).all()
+
+
+@given(SEEDS, st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**63 - 1)), max_size=4), st.integers(0, 30))
+def test_rows_draw_what_a_generator_of_their_own_draws(seed, places, count):
+    """Which is numpy's Philox with the row and the epoch in the upper words of its counter."""
+    draws, key = CounterRng(seed, "p"), (seed & (2**64 - 1)) | (zlib.crc32(b"p") << 64)
+    epochs, rows = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    own = [np.random.Generator(np.random.Philox(key=key, counter=(e << 128) | (r << 64))) for e, r in places]
+    expected = [generator.random(count).tolist() for generator in own]
+    assert draws.uniforms(epochs, rows, count).tolist() == expected
+    # What the row before has left over, such as half a word, is not the next one's.
+    own = [np.random.Generator(np.random.Philox(key=key, counter=(e << 128) | (r << 64))) for e, r in places]
+    for generator, alone in zip(draws.generators(epochs, rows), own, strict=True):
+        for number in range(count % 4 + 1):
+            assert generator.integers(1000, dtype=np.int32) == alone.integers(1000, dtype=np.int32), number
+        assert generator.permutation(20).tolist() == alone.permutation(20).tolist()
+        assert generator.poisson(3.0, 5).tolist() == alone.poisson(3.0, 5).tolist()
 
 
 def test_seed_and_purpose_make_other_numbers():

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 from use_models import Rows
 
+from lmctl.core import progress
 from lmctl.core.batch import Row
 from lmctl.core.errors import DataError
+from lmctl.data import kept_rows, reading
+from lmctl.data.text import TextFiles
 from lmctl.mix.mix import Mix, Task
 from lmctl.objective.base import Objective
 from lmctl.objective.classify import Classify
@@ -64,3 +72,62 @@ def test_a_tokenizer_that_is_there_is_not_said_to_be_built(tmp_path):
     prepare(Pretrained(str(tmp_path / "model")), mix(MaskedLM(), rows), str(tmp_path / "cache"), said.append)
     (line,) = [line for line in said if line.startswith("tokenizer")]
     assert line.endswith(f"pieces, those of {tmp_path / 'model'}")
+
+
+def corpus(folder: Path, documents: int = 40) -> Path:
+    """A text of as many documents as lines in all, some of them twice."""
+    lines = [f'Number {n % (documents - 3)} is a line with café, and a quote "{n % 7}".' for n in range(documents)]
+    path = folder / "text.txt"
+    path.write_text("\n\n".join(f"{line}\nIt goes on." for line in lines), encoding="utf-8")
+    return path
+
+
+def stores(folder: Path, monkeypatch: pytest.MonkeyPatch, keep: bool) -> tuple[dict[str, list[int]], int]:
+    """What is prepared of a corpus, and how often its file was read from the beginning to the end."""
+    path, readings = corpus(folder), []
+    decoded = reading._decoded
+
+    def counted(blocks: Any, name: str, file: Any) -> Iterator[str]:
+        yield from decoded(blocks, name, file)
+        readings.append(name)
+
+    monkeypatch.setattr(reading, "_decoded", counted)
+    if not keep:  # no room
+        monkeypatch.setattr(kept_rows.shutil, "disk_usage", lambda folder: Namespace(free=0))
+    task = Task(objective=MaskedLM(), data=TextFiles(str(path), valid_share=0.2))
+    found = prepare(Char(), Mix({"task": task}), str(folder / f"cache {keep}"), lambda line: None)
+    pieces = {split: getattr(found.corpora["task"], split).tokens.tolist() for split in ("train", "valid")}
+    return pieces, len(readings)
+
+
+def test_a_text_is_parsed_once(tmp_path, monkeypatch):
+    with monkeypatch.context() as changed:
+        pieces, readings = stores(tmp_path, changed, keep=True)
+    assert readings == 2  # once to detect how it is laid out, from its beginning, which is all of a short text
+    with monkeypatch.context() as changed:
+        again, readings = stores(tmp_path, changed, keep=False)
+    assert readings == 5  # once more for the tokenizer, and for each split
+    assert pieces == again
+    assert not list((tmp_path / "cache True").glob("*.tmp*"))
+
+
+def test_progress_goes_on_where_rows_were_kept(tmp_path):
+    size = corpus(tmp_path).stat().st_size
+    read = kept_rows.kept(TextFiles(str(tmp_path / "text.txt"))._corpus.read, list, list)
+    with kept_rows.keeping(tmp_path):
+        done = []
+        for _ in range(2):
+            with progress.stage("reading", size) as stage:
+                documents = list(read())
+                done.append((stage.done, documents))
+    assert done[0] == done[1]
+    assert done[0][0] == size
+
+
+def test_a_text_that_changes_between_two_readings_is_refused(tmp_path):
+    source = TextFiles(str(corpus(tmp_path)))
+    before = len(list(source.rows("train"))) + len(list(source.rows("valid")))
+    corpus(tmp_path, 41)
+    with pytest.raises(DataError, match="changed while it was read"):
+        list(source.rows("train"))
+    assert before == 37
