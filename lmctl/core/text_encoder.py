@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MOST_WORDS = 1 << 18
 """Words in the table, which is emptied when it is full: some 50 MB."""
 
+MOST_NEW = 1 << 16
+"""New words above half of all words after which texts are no longer cut: they repeat nothing, as in Chinese."""
+
 LONGEST_WORD = 64
 """Longest word in characters that is kept: longer ones hardly come again."""
 
@@ -53,36 +56,34 @@ class TextEncoder:
         self._by_words = splits_at_spaces(json.loads(spec))
         self._known: dict[str, bytes] = {}
         """Ids of words, as bytes of `dtype`."""
+        self._asked = self._new = 0
+        """Words that were looked up, and those that were not known."""
         self.vocabulary = tokenizer.get_vocab_size()
         self.dtype = np.dtype(np.uint16 if self.vocabulary <= 1 << 16 else np.uint32)
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all texts end to end, uint16 or uint32 [n], and the number of each text's, int64 [texts]."""
-        if self._by_words:
-            words = [_words(text) for text in texts]
-            if (pieces := self._looked_up(list(chain.from_iterable(words)))) is not None:
-                behind = (
-                    np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)).cumsum() // self.dtype.itemsize
-                )
-                last = np.fromiter(map(len, words), dtype=np.int64, count=len(words)).cumsum() - 1
-                return np.frombuffer(b"".join(pieces), dtype=self.dtype), np.diff(behind[last], prepend=0)
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        return np.fromiter(chain.from_iterable(ids), dtype=self.dtype, count=int(lengths.sum())), lengths
+        if not self._by_words or not texts:
+            ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+            return np.fromiter(chain.from_iterable(ids), dtype=self.dtype, count=int(lengths.sum())), lengths
+        words = [_words(text) for text in texts]
+        pieces = self._looked_up(list(chain.from_iterable(words)))
+        behind = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)).cumsum() // self.dtype.itemsize
+        last = np.fromiter(map(len, words), dtype=np.int64, count=len(words)).cumsum() - 1
+        return np.frombuffer(b"".join(pieces), dtype=self.dtype), np.diff(behind[last], prepend=0)
 
-    def _looked_up(self, words: Sequence[str]) -> list[bytes] | None:
-        """The ids of each word; None if too many are new for the table to be of use."""
+    def _looked_up(self, words: Sequence[str]) -> Sequence[bytes]:
+        """The ids of each word."""
         found = list(map(self._known.get, words))
-        if None in found:
-            new = dict.fromkeys(word for word, ids in zip(words, found, strict=True) if ids is None)
-            if len(new) * 2 > len(words):
-                return None
-            encoded = dict(zip(new, self._encoded(list(new)), strict=True))
-            found = [encoded[word] if ids is None else ids for word, ids in zip(words, found, strict=True)]
-            if len(self._known) + len(new) > MOST_WORDS:
-                self._known.clear()
-            self._known.update((word, ids) for word, ids in encoded.items() if len(word) <= LONGEST_WORD)
-        return found  # type: ignore[return-value]
+        new = dict.fromkeys(word for word, ids in zip(words, found, strict=True) if ids is None)
+        self._asked, self._new = self._asked + len(words), self._new + len(new)
+        self._by_words = self._new <= MOST_NEW + self._asked // 2
+        encoded = dict(zip(new, self._encoded(list(new)), strict=True))
+        if len(self._known) + len(new) > MOST_WORDS:
+            self._known.clear()
+        self._known.update((word, ids) for word, ids in encoded.items() if len(word) <= LONGEST_WORD)
+        return [encoded[word] if ids is None else ids for word, ids in zip(words, found, strict=True)]
 
     def _encoded(self, words: Sequence[str]) -> Iterator[bytes]:
         # All words but a text's first one are encoded with the space before them, which some tokenizers note.

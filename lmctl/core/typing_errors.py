@@ -87,14 +87,12 @@ def _rounded(expected: float, rng: np.random.Generator) -> int:
 def swap_characters(text: str, rate: float, rng: np.random.Generator) -> str:
     """Swap each character with probability `rate` with the next one of its word (in Chinese, of its run of Chinese
     characters); none moves twice."""
-    draws = rng.random(len(text))
     result = list(text)
-    place = 0
-    while place + 1 < len(text):
-        if draws[place] < rate and _swappable(text[place], text[place + 1]):
+    moved = -1
+    for place in np.flatnonzero(rng.random(len(text)) < rate).tolist():
+        if place > moved and _swappable(text[place], text[place + 1 : place + 2]):
             result[place], result[place + 1] = text[place + 1], text[place]
-            place += 1
-        place += 1
+            moved = place + 1
     return "".join(result)
 
 
