@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmctl.core.text_encoder import TextEncoder
 from lmctl.core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -17,8 +16,9 @@ class TextCodec:
     """Encodes and decodes text with a tokenizer; text that spells a special token stays text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        self.encode = TextEncoder(self.backend)
+        backend = tokenizer.backend_tokenizer
+        self.backend = type(backend).from_str(backend.to_str())
+        self.backend.encode_special_tokens = True
 
     def read(self, pieces: np.ndarray) -> str:
         """The text of token ids `pieces` int64 [n]."""
@@ -26,8 +26,8 @@ class TextCodec:
 
     def write(self, text: str, otherwise: np.ndarray) -> np.ndarray:
         """Token ids of `text` int64 [m]; `otherwise` if there are none."""
-        ids, _ = self.encode([text])
-        return ids.astype(np.int64) if len(ids) else otherwise
+        ids = self.backend.encode(text, add_special_tokens=False).ids
+        return np.array(ids, dtype=np.int64) if ids else otherwise
 
 
 def word_numbers(pieces: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
