@@ -51,7 +51,7 @@ def joined(parts: Sequence[int | Ragged], rows: int, pad: int) -> tuple[np.ndarr
     """`rows` rows that consist of `parts` from left to right, each a token that all rows have or a text per row, padded
     at the end: int64 [R, longest], and their lengths int64 [R]."""
     sizes = [part.lengths if isinstance(part, Ragged) else np.ones(rows, dtype=np.int64) for part in parts]
-    lengths = np.sum(sizes, axis=0, dtype=np.int64)
+    lengths: np.ndarray = np.stack(sizes).sum(axis=0)
     ids = np.full((rows, int(lengths.max(initial=0))), pad, dtype=np.int64)
     flat, begins = ids.reshape(-1), np.arange(rows) * ids.shape[1]
     for part, size in zip(parts, sizes, strict=True):

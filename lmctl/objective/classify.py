@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -120,7 +119,9 @@ def framed_rows(
     import torch
 
     texts = longest_first(texts, seq_len - 1 - len(texts))
-    parts = [vocabulary.cls, *chain.from_iterable((text, vocabulary.sep) for text in texts)]
+    parts: list[int | Ragged] = [vocabulary.cls]
+    for text in texts:
+        parts += [text, vocabulary.sep]
     ids, lengths = joined(parts, len(texts[0].lengths), vocabulary.pad)
     inputs = {"input_ids": torch.from_numpy(ids)} | padding_mask("attention_mask", lengths, ids.shape[1])
     if segments and len(texts) == 2:

@@ -89,8 +89,8 @@ class CorruptedRows(Examples):
         for length in np.unique(lengths):  # one, unless an augmentation has shortened some
             here = np.flatnonzero(lengths == length)
             texts = self._corrupted(ids[here, :length], draws.generators(epochs[here], rows[here]))
-            for place, source, target in zip(here, *texts, strict=True):
-                sources[place], targets[place] = source, target
+            for place, before, after in zip(here, *texts, strict=True):
+                sources[place], targets[place] = before, after
         pad, sep = self.material.vocabulary.pad, self.material.vocabulary.sep
         source, target = (joined([Ragged.of(side), sep], len(rows), pad) for side in (sources, targets))
         return seq2seq_batch(self.material, *source, *target)

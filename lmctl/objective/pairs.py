@@ -102,7 +102,7 @@ class Pairs(ABC):
         texts = [Ragged.spans(self.store.tokens, *side) for side in zip(begin, end - begin, strict=True)]
         if self.rewrite is not None:
             texts = self._rewritten(texts, draws.named("augment").generators(epochs, rows), self.rewrite)
-        return self._assemble(*texts, labels)
+        return self._assemble(texts, labels)
 
     def _rewritten(
         self, texts: Sequence[Ragged], generators: Iterator[np.random.Generator], rewrite: Rewrite
@@ -112,8 +112,8 @@ class Pairs(ABC):
         changed = [[rewrite(text, generator)[: len(text)] for text in (a, b)] for a, b, generator in rows]
         return [Ragged.of(side) for side in zip(*changed, strict=True)]
 
-    def _assemble(self, a: Ragged, b: Ragged, labels: np.ndarray) -> PairRows:
-        sep = self.vocabulary.sep
+    def _assemble(self, texts: Sequence[Ragged], labels: np.ndarray) -> PairRows:
+        (a, b), sep = texts, self.vocabulary.sep
         ids, lengths = joined([self.vocabulary.cls, a, sep, b, sep], len(labels), self.vocabulary.pad)
         places = np.arange(ids.shape[1])
         segments = ((places >= a.lengths[:, None] + 2) & (places < lengths[:, None])).astype(np.int64)

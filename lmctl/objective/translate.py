@@ -74,11 +74,11 @@ class ParallelRows(Examples):
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         room, vocabulary = self.material.seq_len - 1, self.material.vocabulary
-        texts = (text.cut(room) for text in texts_of(self.material, rows, epochs, draws, 1))
-        source, target = ([text, vocabulary.sep] for text in texts)
-        return seq2seq_batch(
-            self.material, *joined(source, len(rows), vocabulary.pad), *joined(target, len(rows), vocabulary.pad)
+        source, target = (
+            joined([text.cut(room), vocabulary.sep], len(rows), vocabulary.pad)
+            for text in texts_of(self.material, rows, epochs, draws, 1)
         )
+        return seq2seq_batch(self.material, *source, *target)
 
 
 def seq2seq_batch(
