@@ -71,7 +71,8 @@ def milliseconds(name: str, augment: Augment | None, rows: int, seq_len: int, fo
     stream = MixStream(
         Mix({"task": Task(objective, source)}), {"task": objective.examples(material)}, 1, rows, tokens=None
     )
-    at, times, end = stream.window(Position(), 0.0, None, 0, 1).after, [], time.process_time() + SECONDS
+    times: list[float] = []
+    at, end = stream.window(Position(), 0.0, None, 0, 1).after, time.process_time() + SECONDS
     while len(times) < 5 or time.process_time() < end:
         begun = time.process_time()
         at = stream.window(at, 0.0, None, 0, 1).after
