@@ -5,7 +5,7 @@ with `load_dataset("text")` and `map(batched=True, num_proc=...)`. The tokenizer
 another kind) is trained on the beginning of the file before. The sides run in turn, each in a process of its own; their
 ids must be equal, and MB of text per second of wall time and of processor time are printed.
 
-    python scripts/bench/tokenising.py                            # the help topics that come with Python, eight times
+    python scripts/bench/tokenising.py                            # the help topics that come with Python (short)
     python scripts/bench/tokenising.py --data my.txt --repeats 5 --processes 2 --tokenizer bpe
 """
 
@@ -58,7 +58,7 @@ def prepare(args: argparse.Namespace, work: Path) -> None:
     if args.data is None:
         from pydoc_data.topics import topics
 
-        text = "\n".join(topics.values()) * 8
+        text = "\n".join(topics.values())  # once: a text that repeats itself would flatter whoever remembers words
     else:
         text = args.data.read_text(encoding="utf-8")
     lines = [line for line in (" ".join(part.split()) for part in text.split("\n")) if line]
