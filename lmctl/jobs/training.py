@@ -19,7 +19,7 @@ from lmctl.core.imports import without_collector
 from lmctl.core.paths import Paths
 from lmctl.core.watchdog import Watchdog
 from lmctl.plan import Plan
-from lmctl.train.recorded_precision import with_precision, with_recorded_choice
+from lmctl.train.recorded_choices import with_choices, with_recorded_choices
 from lmctl.train.unfinished import with_models
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Training:
     @classmethod
     def from_config(cls, cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> Training:
         """Check `cfg`, of the table `schema`, and build all components. ConfigError with all mistakes."""
-        found = with_recorded_choice(with_models(cfg, lambda: check(cfg, schema)))
+        found = with_recorded_choices(with_models(cfg, lambda: check(cfg, schema)))
         return cls(Plan.from_config(found, schema), found, cfg)
 
     @property
@@ -135,7 +135,7 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
         with display.watching():
             plan, texts = prepared(run.plan, display.say)
             plan = settled(plan, texts, processes, display.say)
-        cfg = with_precision(run.cfg, plan.precision)
+        cfg = with_choices(run.cfg, plan)
         if plan.teacher_cache == "auto" and needs_teacher(plan):
             fill_cache(plan, texts, processes.device, display.say)
         as_workers(plan.simulated_workers, processes, work)

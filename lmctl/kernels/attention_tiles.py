@@ -61,10 +61,9 @@ def panels(spans: np.ndarray, heads: int, keys: int) -> Iterator[Panel]:
     with all of their keys."""
     rows, queries = spans.shape[:2]
     block = min(QUERIES, queries)
-    together = max(1, SCORES // (heads * block * keys))
+    together = _together(queries, heads, keys)
     starts = range(0, queries, block)
-    lows = np.minimum.reduceat(spans[..., 0], starts, axis=1) // LANES * LANES
-    highs = np.maximum.reduceat(spans[..., 1], starts, axis=1)
+    lows, highs = _seen(spans)
     for row in range(0, rows, together):
         group = slice(row, min(rows, row + together))
         seen = list(zip(lows[row].tolist(), highs[row].tolist(), strict=True))
@@ -77,3 +76,23 @@ def panels(spans: np.ndarray, heads: int, keys: int) -> Iterator[Panel]:
             queries_of = (slice(start, min(queries, start + block)) for start in starts)
             keys_of = (slice(low, max(low, high)) for low, high in seen)
             yield Panel(group, part, [Tile(group, part, q, k) for q, k in zip(queries_of, keys_of, strict=True)])
+
+
+def share(spans: np.ndarray, heads: int, keys: int) -> float:
+    """The part of all scores that the tiles of `panels` have."""
+    if _together(spans.shape[1], heads, keys) > 1:
+        return 1.0
+    lows, highs = _seen(spans)
+    return float(np.maximum(highs - lows, 0).mean() / keys)
+
+
+def _together(queries: int, heads: int, keys: int) -> int:
+    """How many rows are computed together."""
+    return max(1, SCORES // (heads * min(QUERIES, queries) * keys))
+
+
+def _seen(spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first key that some query of a tile sees, or one before it, and the one after the last: each [R, tiles]."""
+    starts = range(0, spans.shape[1], QUERIES)
+    lows = np.minimum.reduceat(spans[..., 0], starts, axis=1) // LANES * LANES
+    return lows, np.maximum.reduceat(spans[..., 1], starts, axis=1)

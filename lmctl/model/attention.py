@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lmctl.core.component import MAY_CHANGE
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from lmctl.plan import Plan
 
-CHOICES = ("auto", "sdpa", "flex_attention", "flash_attention_2")
-ON_GPUS = CHOICES[2:]
+CHOICES = ("auto", "sdpa", "tiled", "flex_attention", "flash_attention_2")
+ON_GPUS = CHOICES[3:]
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,15 @@ class Attending(ModelSpec):
     """A model whose layers look their attention function up by name, in transformers' attention interface."""
 
     attention: str = field(default="auto", kw_only=True, metadata=MAY_CHANGE)
-    """`auto`: torch's, and on a CPU `lmctl.kernels.attention` where torch's is slower; otherwise transformers' name."""
+    """`sdpa`: torch's; `tiled`: the same, but on a CPU `lmctl.kernels.attention` for what it computes faster; `auto`:
+    tiled where its kernels are compiled, otherwise sdpa; others: transformers' names."""
 
     def __post_init__(self) -> None:
         if self.attention not in CHOICES:
             raise ValueError(f"attention must be one of {', '.join(CHOICES)}, got {self.attention!r}")
+
+    def settled(self, kernels: bool) -> ModelSpec:
+        return replace(self, attention="tiled" if kernels else "sdpa") if self.attention == "auto" else self
 
     def check(self, plan: Plan) -> Iterator[ConfigError]:
         yield from super().check(plan)

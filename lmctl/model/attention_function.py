@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import (
     ALL_MASK_ATTENTION_FUNCTIONS,
@@ -24,10 +24,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lmctl.core.errors import ConfigError
 from lmctl.kernels import backend
 from lmctl.kernels.attention import attention
+from lmctl.kernels.attention_tiles import share
 
-OWN = "lmctl"
-SPARSE = 0.4
-"""Share of the scores that spans leave, below which computing these alone is faster."""
+OWN = "tiled"
+SPARSE = 0.75
+"""Share of the scores that tiles have, below which computing these alone is faster than torch's fused kernel, which
+computes all (scripts/bench/attention.py)."""
 MORE = ("position_bias", "cache", "softcap", "s_aux")
 """What only torch's function takes."""
 RATES = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout", "dropout_rate")
@@ -38,8 +40,8 @@ def choose(model: Any, choice: str) -> None:
     """Set the attention function of a transformers model to a value of `model.attention`. ConfigError if it has not
     got it."""
     config = model.config
-    if choice == "auto":
-        if config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
+    if choice in ("auto", "sdpa", OWN):
+        if choice == OWN and config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
             model.set_attn_implementation(OWN)
         return
     rates = [name for name in RATES if isinstance(rate := getattr(config, name, None), float) and rate > 0]
@@ -71,7 +73,8 @@ def attend(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     dtype = _dtype(query, dropout, attention_mask, kwargs)
     spans = None if dtype is None else _spans(query, key, attention_mask, causal)
-    if spans is not None and dtype is not None and (dropout > 0 or dtype == torch.bfloat16 or _sparse(spans, key)):
+    always = dropout > 0 or dtype == torch.bfloat16
+    if spans is not None and dtype is not None and (always or _sparse(spans, query, key)):
         groups = query.shape[1] // key.shape[1]
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -88,7 +91,7 @@ def attend(
 def mask(**asked: Any) -> Tensor | None:
     """The mask that a model of transformers asks for: spans where it learns on a CPU and they can say it."""
     found: Tensor | None = sdpa_mask(**asked)
-    if found is None or not torch.is_grad_enabled() or not _has_kernels(found):
+    if found is None or not torch.is_grad_enabled() or not backend.takes(found):
         return found
     spans = spans_of(found)
     return found if spans is None else spans
@@ -100,7 +103,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(OWN, mask)
 
 def spans_of(seen: Tensor) -> Tensor | None:
     """A mask bool [R, 1, Q, K] as spans int32 [R, 1, Q, 2]; None if a query sees keys with others between them."""
-    if isinstance(seen, FakeTensor):
+    if not backend.has_data(seen):
         return seen.new_empty(*seen.shape[:3], 2, dtype=torch.int32)
     last = (seen * torch.arange(1, seen.shape[-1] + 1, dtype=torch.int32)).amax(-1)
     spans = torch.stack([last - seen.sum(-1, dtype=torch.int32), last], -1)
@@ -129,7 +132,7 @@ def document_inputs(documents: Tensor, model: Any) -> dict[str, Any]:
     kind, (rows, length) = model.config._attn_implementation, documents.shape
     if kind == "flash_attention_2":
         return _lengths(documents)
-    if kind != OWN or not _has_kernels(documents):
+    if kind != OWN or not backend.takes(documents):
         make = flex_attention_mask if kind == "flex_attention" else partial(sdpa_mask, allow_is_causal_skip=False)
         sees = document_mask_function(documents)
         return {"attention_mask": make(rows, length, length, mask_function=sees, device=documents.device)}
@@ -167,14 +170,9 @@ def _lengths(documents: Tensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _has_kernels(tensor: Tensor) -> bool:
-    """Whether compiled kernels are there for it; plain ones give the same numbers, but torch's function is faster."""
-    return backend.takes(tensor) and backend.compiled()
-
-
 def _dtype(query: Tensor, dropout: float, mask: Tensor | None, others: dict[str, Any]) -> torch.dtype | None:
     """The dtype in which kernels compute this; None if torch's function does, because it is as fast or has more."""
-    if not _has_kernels(query) or any(others.get(name) is not None for name in MORE):
+    if not backend.takes(query) or any(others.get(name) is not None for name in MORE):
         return None
     found = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     gains = dropout > 0 or (mask is not None and mask.dtype == torch.int32)
@@ -201,9 +199,7 @@ def _spans(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> Ten
     return mask[:, 0].expand(-1, queries, -1)
 
 
-def _sparse(spans: Tensor, key: Tensor) -> bool:
-    """Whether computing only what is seen is faster than torch's fused kernel, which computes all."""
-    if isinstance(spans, FakeTensor):
-        return True
-    seen = (spans[..., 1] - spans[..., 0]).sum()
-    return bool(seen < SPARSE * spans[..., 0].numel() * key.shape[2])
+def _sparse(spans: Tensor, query: Tensor, key: Tensor) -> bool:
+    """Whether computing only the tiles that are seen is faster than torch's fused kernel, which computes all."""
+    seen = spans.numpy() if backend.has_data(spans) else np.zeros(spans.shape, np.int32)
+    return share(seen, query.shape[1], key.shape[2]) < SPARSE

@@ -99,6 +99,10 @@ class ModelSpec(Component):
         """Like `load`, but without reading pre-trained weights, so that it works on torch's meta device."""
         return self.load(vocabulary, heads)
 
+    def settled(self, kernels: bool) -> ModelSpec:
+        """Itself with a choice in the place of each `auto`. `kernels`: whether it will learn by compiled CPU kernels."""
+        return self
+
     @property
     def starts_from(self) -> str | None:
         """The run, model directory or hub id of its initial weights; None: random initialisation."""

@@ -13,9 +13,10 @@ from lmctl.core.batch import Family, Split
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.vocabulary import NO_PIECE
+from lmctl.kernels import backend
 from lmctl.mix.block_stream import ReadBlock
 from lmctl.mix.mix import Mix
-from lmctl.model.base import no_dropout
+from lmctl.model.base import ModelSpec, no_dropout
 from lmctl.model.loading import DROPOUTS
 from lmctl.objective.base import Examples, Material
 from lmctl.plan import Plan
@@ -83,6 +84,12 @@ def network_of(plan: Plan, prepared: Prepared) -> Any:
     if plan.gradient_checkpointing:
         network.checkpoint_activations()
     return network
+
+
+def attending(plan: Plan, device: torch.device) -> ModelSpec:
+    """The model of `plan` with the attention function that `model.attention=auto` stands for on `device`."""
+    kernels = device.type == "cpu" and not plan.compile and plan.kernels != "torch" and backend.has_numba()
+    return plan.model.settled(kernels)
 
 
 def check_pieces(plan: Plan, prepared: Prepared) -> None:

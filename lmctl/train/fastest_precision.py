@@ -20,7 +20,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.precision.auto import Auto
 from lmctl.precision.base import Precision
-from lmctl.train.build_parts import blocks_of, examples_of, network_of
+from lmctl.train.build_parts import attending, blocks_of, examples_of, network_of
 from lmctl.train.learner import Learner, Pass, Share
 from lmctl.train.prepare import Prepared
 
@@ -33,8 +33,9 @@ MARGIN = 0.95
 
 
 def settled(plan: Plan, texts: Prepared, processes: Processes, say: Callable[[str], None]) -> Plan:
-    """The plan with the fastest precision in the place of `auto`, which is said; the first process measures. Any other
-    plan as it is. A collective operation."""
+    """The plan with what `auto` stands for here: the attention function and, which is said, the fastest precision. The
+    first process chooses. A collective operation."""
+    plan = replace(plan, model=processes.broadcast(attending(plan, processes.device) if processes.first else None))
     if not isinstance(plan.precision, Auto):
         return plan
     candidates = plan.precision.candidates(plan, processes.device)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from in_process import lmctl
+from command import SMALL, write_documents
+from in_process import lmctl, succeed
+from omegaconf import OmegaConf
 from sessions import session
 from small import plan, prepared, weights
 from small_tasks import small_task
@@ -27,12 +30,14 @@ from lmctl.train.trainer import Trainer
 def _as_before() -> Iterator[None]:
     yield
     backend.use_compiled(True)
+    backend.has_numba.cache_clear()
     kernel.KERNELS.pop("tried", None)
 
 
 @pytest.mark.parametrize("task", ["mlm", "translate", "clm_stream"])
 def test_numbers_are_the_same_and_kernels_may_change_on_the_way(task: str):
     own, text = small_task(task, dropout=0.2)
+    own = replace(own, model=own.model.settled(kernels=True))
     compiled = Trainer(own, text, alone())
     list(compiled.steps())
     mixed = Trainer(own, text, alone())
@@ -41,11 +46,27 @@ def test_numbers_are_the_same_and_kernels_may_change_on_the_way(task: str):
     assert torch.equal(weights(mixed), weights(compiled))
 
 
+@pytest.mark.parametrize("began", ["auto", "torch"])
+def test_a_run_goes_on_with_the_attention_that_it_began_with(began: str, tmp_path: Path):
+    """Whatever kernels there are by now; a whole run of the first kernels has the same weights."""
+    text = write_documents(tmp_path / "docs.txt")
+    words = ["train", *SMALL, f"data.path={text}", "mix=mlm", "resume=auto"]
+    later = "torch" if began == "auto" else "auto"
+    succeed(*words, "name=parts", "budget.steps=2", f"kernels={began}", cwd=tmp_path)
+    recorded = OmegaConf.load(tmp_path / "runs/parts/config.yaml")
+    assert recorded.model.attention == ("tiled" if began == "auto" else "sdpa")
+    succeed(*words, "name=parts", "budget.steps=4", f"kernels={later}", cwd=tmp_path)
+    succeed(*words, "name=whole", "budget.steps=4", f"kernels={began}", cwd=tmp_path)
+    parts, whole = (tmp_path / "runs" / name / "model/model.safetensors" for name in ("parts", "whole"))
+    assert parts.read_bytes() == whole.read_bytes()
+
+
 @pytest.mark.parametrize("chosen", ["auto", "torch", "absent"])
 def test_the_run_says_and_records_what_it_computes_with(chosen: str, tmp_path: Path, monkeypatch):
     wanted = {"torch": "plain torch", "absent": "plain torch (numba is not installed)"}.get(chosen, backend.described())
     if chosen == "absent":
         monkeypatch.setitem(sys.modules, "numba", None)
+        backend.has_numba.cache_clear()
     begun = session(tmp_path / "run", plan(kernels="torch" if chosen == "torch" else "auto"), prepared())
     assert begun.run()["kernels"] == wanted
     assert f"kernels: {wanted}" in begun.display.heard  # type: ignore[attr-defined]

@@ -60,8 +60,9 @@ def states(net: Any, batch: dict[str, Tensor]) -> Tensor:
     ],
 )
 def test_spans_give_what_a_dense_mask_gives(spec: Attending, batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch):
-    """Forward and backward; no mask of queries by keys is made (torch's function is not called where spans are few)."""
-    first, second = network(spec), network(replace(spec, attention="sdpa"))
+    """Forward and backward, with spans computed even where all that they leave out is too little to gain by it."""
+    monkeypatch.setattr(attention_function, "SPARSE", 2.0)
+    first, second = network(replace(spec, attention="tiled")), network(replace(spec, attention="sdpa"))
     expected = states(second, batch)
     computed: list[Tensor] = []
     kernel = attention_function.attention
@@ -80,7 +81,7 @@ def test_spans_give_what_a_dense_mask_gives(spec: Attending, batch: dict[str, Te
 def test_dropout_in_training_has_the_mean_of_none(spec: Attending):
     """Of padded rows, in encoders, decoders and the attention of one to the other; evaluation is torch's to the bit."""
     batch = inputs(attention_mask=REAL)
-    net = network(spec)
+    net = network(replace(spec, attention="tiled"))
     with torch.no_grad():
         plain = states(net.eval(), batch)
         assert torch.equal(plain, states(network(replace(spec, attention="sdpa")).eval(), batch))
@@ -94,7 +95,7 @@ def test_dropout_in_training_has_the_mean_of_none(spec: Attending):
 def test_padding_has_no_influence_in_training():
     batch = inputs(attention_mask=REAL)
     other = batch | {"input_ids": torch.where(REAL, batch["input_ids"], 4)}
-    net, found = network(BERT), []
+    net, found = network(replace(BERT, attention="tiled")), []
     for rows in (batch, other):
         torch.manual_seed(5)
         found.append(states(net, rows))
@@ -107,9 +108,9 @@ def test_masks_of_documents_are_one_in_all_forms():
     expected = (expected.tril() | torch.eye(LENGTH, dtype=torch.bool))[:, None]
     sees = document_mask_function(DOCUMENTS)
     assert torch.equal(sdpa_mask(2, LENGTH, LENGTH, mask_function=sees, allow_is_causal_skip=False), expected)
-    nets = {name: network(replace(LLAMA, attention=name)) for name in ("auto", "sdpa", "flex_attention")}
+    nets = {name: network(replace(LLAMA, attention=name)) for name in ("tiled", "sdpa", "flex_attention")}
     assert nets["flex_attention"].model.config._attn_implementation == "flex_attention"
-    dense, spans = (document_inputs(DOCUMENTS, nets[name].model)["attention_mask"] for name in ("sdpa", "auto"))
+    dense, spans = (document_inputs(DOCUMENTS, nets[name].model)["attention_mask"] for name in ("sdpa", "tiled"))
     assert torch.equal(dense, expected)
     assert torch.equal(spans, spans_of(expected))
     nets["sdpa"].model.config._attn_implementation = "flash_attention_2"
@@ -123,7 +124,9 @@ def test_a_mask_with_gaps_is_no_span():
 
 
 def test_what_cannot_be_had_is_refused_in_words():
-    with pytest.raises(ValueError, match="attention must be one of auto, sdpa, flex_attention, flash_attention_2"):
+    with pytest.raises(
+        ValueError, match="attention must be one of auto, sdpa, tiled, flex_attention, fl"
+    ):
         replace(GPT, attention="flash")
     with pytest.raises(ConfigError, match="flex_attention has no dropout, and the model's attn_pdrop"):
         network(replace(GPT, attention_dropout=0.1, attention="flex_attention"))
@@ -134,16 +137,18 @@ def test_what_cannot_be_had_is_refused_in_words():
     assert GPT.refuse(torch.device("cpu")) is None
 
 
-def test_without_numba_torch_computes_all():
-    """To the bit what attention=sdpa does, dropout's noise included."""
-    backend.use_compiled(False)
+def test_plain_and_compiled_kernels_give_the_same_bits():
+    """Forward and backward, dropout's noise included."""
     try:
         for spec, batch in ((BERT, inputs(attention_mask=REAL)), (GPT, inputs(documents=DOCUMENTS))):
             found = []
-            for attention in ("auto", "sdpa"):
-                net = network(replace(spec, attention=attention))
+            for compiled in (False, True):
+                backend.use_compiled(compiled)
+                net = network(replace(spec, attention="tiled", attention_dropout=0.1))
                 torch.manual_seed(7)
-                found.append(states(net, batch))
-            assert torch.equal(*found)
+                x = states(net, batch)
+                found.append((x, torch.autograd.grad(x.square().sum(), net.word_embeddings().weight)[0]))
+            assert torch.equal(found[0][0], found[1][0])
+            assert torch.equal(found[0][1], found[1][1])
     finally:
         backend.use_compiled(True)

@@ -39,7 +39,7 @@ TASK = {"Bert": "mlm", "ModernBert": "mlm", "Gpt2": "clm", "Llama": "clm", "Recu
 TASK |= {"Electra": "rtd", "BiLSTM": "class", "RecurrentMT": "translate", "TransformerMT": "translate"}
 RATES = ("dropout", "attention_dropout", "embedding_dropout", "weight_drop")
 DROPPING = ("Bert", "Electra", "Gpt2", "Llama", "TransformerMT")
-"""Models whose attention has dropout, for which attention=sdpa draws other random numbers on a CPU. T5's and
+"""Models whose attention has dropout, for which attention=tiled draws other random numbers on a CPU. T5's and
 ModernBERT's functions differ only on a GPU and in long rows (`test_attention.py`)."""
 OTHER: dict[str, Any] = {
     **dict.fromkeys(("layers", "decoder_layers", "heads", "key_value_heads"), 1),
@@ -53,7 +53,7 @@ OTHER: dict[str, Any] = {
     "local_window": 4,
     "cell": "gru",
     "pooling": "mean",
-    "attention": "sdpa",
+    "attention": "tiled",
     "gated": False,
     "tied_embeddings": False,
     "locked_dropout": True,
@@ -70,7 +70,7 @@ ALIKE = (("T5", "attention"), ("ModernBert", "attention"))
 LOADED: dict[Key, Other] = {
     ("Pretrained", "init_from"): Other("other"),
     ("Pretrained", "dropout"): Other(0.5),
-    ("Pretrained", "attention"): Other("sdpa"),
+    ("Pretrained", "attention"): Other("tiled"),
     ("Pretrained", "freeze"): Other(1),
     ("Pretrained", "lora_rank"): Other(2),
     ("Pretrained", "lora_alpha"): Other(4.0, given={"lora_rank": 2}),
@@ -81,7 +81,7 @@ LOADED: dict[Key, Other] = {
     ("TeacherLayers", "decoder_layers"): Other(1, given={"teacher": "t5", "layers": 2}, run={"task": "t5"}),
     ("TeacherLayers", "keep"): Other([0], given={"keep": [0, 1]}),
     ("TeacherLayers", "dropout"): Other(0.5, given={"layers": 2}),
-    ("TeacherLayers", "attention"): Other("sdpa", given={"layers": 2}),
+    ("TeacherLayers", "attention"): Other("tiled", given={"layers": 2}),
 }
 """Models that are made of others; places are those of the fixture."""
 PLACES = ("init_from", "teacher")

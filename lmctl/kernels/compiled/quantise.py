@@ -12,9 +12,8 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 from torch import Tensor
 
 from lmctl.kernels.backend import in_threads
@@ -109,22 +108,22 @@ def _inverses(most: Any, pow2: bool, scale: Tensor) -> Any:
     return inverse
 
 
-def _bits_of(context: Any, value: Any) -> Any:
-    return types.uint32(types.float32), lambda _, builder, signature, args: builder.bitcast(args[0], ir.IntType(32))
-
-
-def _float_of(context: Any, value: Any) -> Any:
-    return types.float32(types.uint32), lambda _, builder, signature, args: builder.bitcast(args[0], ir.FloatType())
-
-
 def _either(value: Any) -> Any:
     raise NotImplementedError
 
 
-bits_of: Any = intrinsic(_bits_of)
-"""The bits of a float32, as uint32."""
-float_of: Any = intrinsic(_float_of)
-"""The float32 that has these bits."""
+@numba.njit(inline="always")
+def bits_of(value):  # type: ignore[no-untyped-def]
+    """The bits of a float32, as uint32."""
+    return single(value).view(np.uint32)  # numba wants the types to be written out
+
+
+@numba.njit(inline="always")
+def float_of(value):  # type: ignore[no-untyped-def]
+    """The float32 that has these bits."""
+    return word(value).view(np.float32)
+
+
 as_float: Any = _either
 """float32, or bfloat16 as bits, as float32."""
 
