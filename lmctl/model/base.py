@@ -100,7 +100,7 @@ class ModelSpec(Component):
         return self.load(vocabulary, heads)
 
     def settled(self, kernels: bool) -> ModelSpec:
-        """Itself with a choice in the place of each `auto`. `kernels`: whether it will learn by compiled CPU kernels."""
+        """Itself with a choice in the place of each `auto`. `kernels`: whether compiled CPU kernels are used."""
         return self
 
     @property

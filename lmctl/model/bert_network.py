@@ -13,17 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lmctl.model.attention_function import key_mask
 from lmctl.model.network import TransformerNetwork
+from lmctl.model.recompute import recomputed
 
 
 class BertNetwork(TransformerNetwork):
     """A `BertForPreTraining`; a `BertForMaskedLM` where only words are predicted; a `BertForSequenceClassification`
     where only rows are."""
 
-    recompute = False
+    recompute: Any = None
+    """How a layer is called that is computed again in the backward pass; None: none is."""
     whole = False
     """Whether the last layer, too, is computed at all positions."""
 
@@ -51,8 +52,8 @@ class BertNetwork(TransformerNetwork):
         """Hidden states [R, L, H] before the last layer; `mask` as `key_mask` makes it."""
         hidden = self.embedded(input_ids, token_type_ids)
         for layer in self.model.base_model.encoder.layer[:-1]:
-            if self.recompute and self.training:
-                hidden = checkpoint(layer, hidden, mask, use_reentrant=False)
+            if self.recompute is not None and self.training:
+                hidden = self.recompute(layer, hidden, mask)
             else:
                 hidden = layer(hidden, mask)
         return hidden
@@ -83,7 +84,9 @@ class BertNetwork(TransformerNetwork):
 
     def checkpoint_activations(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
-        self.recompute = True
+        self.recompute = recomputed()
 
     def compile_body(self) -> None:
+        if self.recompute is not None:
+            self.recompute = recomputed(compiled=True)
         self.body = torch.compile(self.body)  # type: ignore[method-assign]

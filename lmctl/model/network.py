@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lmctl.core.errors import ConfigError
 from lmctl.model.attention_function import choose, document_inputs
 from lmctl.model.fused_gelu import fuse_gelus
+from lmctl.model.recompute import recompute_layers
 
 LANGUAGE = ("mlm", "lm", "pair", "generator", "rtd")
 """Heads that are not named after a task."""
@@ -176,9 +177,11 @@ class TransformerNetwork(nn.Module):
 
     def checkpoint_activations(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_layers(self.model)
 
     def compile_body(self) -> None:
+        if self.model.is_gradient_checkpointing:
+            recompute_layers(self.model, compiled=True)
         self.hidden = torch.compile(self.hidden)  # type: ignore[method-assign]
 
     def extra_heads(self) -> dict[str, Tensor]:

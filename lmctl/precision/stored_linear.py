@@ -59,8 +59,9 @@ class StoredProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         layer: StoredWeight = ctx.layer
-        cut = len(ctx.saved_tensors) - len(layer.suffixes)
-        saved, tensors = ctx.saved_tensors[:cut], ctx.saved_tensors[cut:]
+        found = ctx.saved_tensors  # read once: gradient checkpointing refuses a second time
+        cut = len(found) - len(layer.suffixes)
+        saved, tensors = found[:cut], found[cut:]
         kept = dict(zip(layer.suffixes, tensors, strict=True))
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
         gx, gw = layer.codec.backward(as_matrix(gradient), saved, kept, layer.shape, wanted)
