@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from lmctl.core import progress
 from lmctl.kernels import backend
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -71,10 +72,23 @@ class Kernel(Generic[Function]):
         return compiled
 
 
+def to_be_compiled() -> bool:
+    """Whether compiled kernels are used and no machine code of them is kept yet."""
+    if not backend.compiled():
+        return False
+    try:
+        from lmctl.kernels.compiled import jit
+    except Exception:  # a numba that cannot be imported: `check_all` says so
+        return False
+    folder = jit.machine_code()
+    return folder is None or next(folder.iterdir(), None) is None
+
+
 def check_all() -> None:
     """Check every kernel that this process has imported, if compiled kernels are used."""
     for kernel in KERNELS.values():
         kernel.function()
+        progress.beat()  # compiling one for the first time takes seconds
 
 
 def faults() -> list[str]:

@@ -11,8 +11,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lmctl.core.errors import ConfigError
+from lmctl.precision.half_linear import HalfConv1D, HalfLinear
 
-KINDS = (nn.Linear, Conv1D)
+KINDS = (nn.Linear, Conv1D, HalfLinear, HalfConv1D)
 HEADS = (
     "*lm_head*",  # decoders, T5, RoBERTa
     "*.cls.*",  # BERT: heads of masked language modelling and next sentence prediction

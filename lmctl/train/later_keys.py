@@ -20,14 +20,15 @@ from lmctl.config.table import defaults, rows
 
 def with_later_keys(before: Mapping[str, Any], keys: Iterable[Key]) -> dict[str, Any]:
     """The resolved config of a run as it would be had it known `keys`, those of a config of today."""
-    whole = copy.deepcopy(dict(before))
+    whole, keys = copy.deepcopy(dict(before)), list(keys)
+    sections = {key.path[0] for key in keys}
     for name, option in defaults(TrainConfig).items():
-        if name not in whole and option is not None:
+        if name in sections - whole.keys() and option is not None:
             whole[name] = OmegaConf.to_container(OmegaConf.load(conf_dir() / name / f"{option}.yaml"))
     for key in keys:
-        *sections, last = key.path
+        *above, last = key.path
         node: Any = whole
-        for step in sections:
+        for step in above:
             node = node.get(step) if isinstance(node, dict) else None
         if isinstance(node, dict) and last not in node and (field := _declared(key)) is not None:
             if field.default_factory is not dataclasses.MISSING:

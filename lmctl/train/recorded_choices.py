@@ -24,11 +24,16 @@ PRECISION, ATTENTION = "precision", "model.attention"
 
 def with_recorded_choices(cfg: DictConfig) -> DictConfig:
     """The config of a run that goes on, with what it chose when it began; any other config as it is."""
+    run = Paths(Path(cfg.run_dir))
+    return cfg if cfg.resume in (False, "false") or not run.config.exists() else with_choices_of(run, cfg)
+
+
+def with_choices_of(run: Paths, cfg: DictConfig) -> DictConfig:
+    """The config with what `run` has recorded in the place of `auto`."""
     asked = [key for key in (PRECISION, ATTENTION) if _is_auto(cfg, key)]
-    if not asked or cfg.resume in (False, "false"):
+    if not asked:
         return cfg
-    paths = Paths(Path(cfg.run_dir))
-    recorded = recorded_config(paths) if paths.config.exists() else cfg
+    recorded = recorded_config(run)
     chosen = {key: OmegaConf.select(recorded, key) for key in asked if not _is_auto(recorded, key)}
     return _replaced(cfg, {key: value for key, value in chosen.items() if value is not None})
 

@@ -149,6 +149,8 @@ class Session:
         """Check the kernels of a CPU, and say which ones the run uses."""
         if self.processes.device.type != "cpu":
             return
+        if kernel.to_be_compiled():
+            self.display.say("kernels: compiling them for this machine, which is done once and takes some ten seconds")
         kernel.check_all()
         for line in kernel.faults():
             if self.plan.kernels == "numba":
