@@ -9,7 +9,8 @@ Simply keeping everything would take up to twice the memory, because freed block
 addresses that are multiples of 64 (posix_memalign), glibc cuts a larger block to size, and the cuttings, of at most
 96 bytes, go to the cache of small blocks that every thread has (tcache). Small objects are then made of them, and when
 the block is freed, it lacks these bytes for the next one of its size. Without these caches the cuttings join the block
-again: six blocks of 64 MiB, made and freed eight times, take 385 MiB with the settings below, and 833 MiB with caches.
+again: six blocks of 64 MiB, made and freed eight times, take 385 MiB with the settings below, and 833 MiB with caches
+(how much depends on where the heap begins: four blocks of 40 MiB took 160 to 280 MiB, with caches up to 960).
 
 The caches can be switched off only by an environment variable that is read when a process starts, hence
 `without_thread_caches`. See mallopt(3), malloc_trim(3) and "Memory Allocation Tunables" in glibc's manual. Another C
