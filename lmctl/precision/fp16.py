@@ -10,6 +10,7 @@ from lmctl.precision.half import HalfPrecision
 if TYPE_CHECKING:
     import torch
 
+    from lmctl.plan import Plan
     from lmctl.precision.scaling import LossScaler
 
 
@@ -33,6 +34,11 @@ class Fp16(HalfPrecision):
         import torch
 
         return torch.float16
+
+    def refuse_run(self, plan: Plan) -> str | None:
+        if plan.compile and plan.runner.on_cpu():
+            return "fp16's gradients overflow in compiled code on CPUs; nearest: compile=false, or precision=bf16"
+        return super().refuse_run(plan)
 
     def scaler(self, device: torch.device) -> LossScaler:
         from lmctl.precision.scaling import DynamicScale

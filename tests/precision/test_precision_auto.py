@@ -89,6 +89,13 @@ def test_it_is_refused_where_nothing_trains(tmp_path: Path):
     assert "precision=auto chooses when a training run begins" in done.stderr
 
 
+def test_it_is_refused_for_a_teacher(tmp_path: Path):
+    words = ["teacher=somewhere", "distill=logits", "distill.teacher_precision=auto"]
+    done = lmctl("distill", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "distill.teacher_precision=auto: auto measures what learns" in done.stderr
+
+
 def test_wrong_names_are_named():
     with pytest.raises(ValueError, match="among has int4; it can have fp32, tf32, bf16, fp16, int8"):
         Auto(["int4"])
