@@ -13,7 +13,6 @@ from lmctl.distill.on_policy import OnPolicy
 from lmctl.distill.texts import TeacherTexts
 from lmctl.model.base import A_FAMILY, NEAREST_MIX, NEAREST_MODEL, ModelSpec
 from lmctl.objective.base import Objective
-from lmctl.precision.auto import Auto
 
 if TYPE_CHECKING:
     from lmctl.plan import Plan
@@ -33,7 +32,7 @@ def check_distillation(plan: Plan) -> Iterator[ConfigError]:
     if not plan.teacher:
         yield ConfigError("distill: there is no teacher", "teacher=RUN, a model directory or a hub id; or distill=none")
         return
-    if isinstance(plan.distill.teacher_precision, Auto):
+    if plan.distill.teacher_precision is not None and plan.distill.teacher_precision.chooses:
         yield ConfigError(
             "distill.teacher_precision=auto: auto measures what learns, and a teacher does not",
             "distill.teacher_precision=bf16, or another by name",

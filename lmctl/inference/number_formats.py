@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.precision.auto import Auto
 from lmctl.precision.base import Precision, Quantization
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.linear_layers import LinearLayers
@@ -43,7 +42,7 @@ class Numerics:
     def check(self) -> None:
         """ConfigError if its parts conflict; called before any work."""
         precision, quantize = self.precision, self.quantize
-        if isinstance(precision, Auto):
+        if precision is not None and precision.chooses:
             raise ConfigError("precision=auto chooses when a training run begins", "name one: precision=bf16")
         if precision is None or quantize is None:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.errors import ConfigError
 from lmctl.precision.base import Precision
@@ -31,6 +31,8 @@ OPTIONS: dict[str, Precision] = {"fp32": Fp32(), "tf32": Tf32(), "bf16": Bf16(),
 @dataclass(frozen=True)
 class Auto(Precision):
     """`among`: names of options to choose from."""
+
+    chooses: ClassVar[bool] = True
 
     among: list[str] = field(default_factory=lambda: list(OPTIONS))
 

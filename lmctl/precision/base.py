@@ -28,6 +28,8 @@ class Precision(Component):
     """The low-precision product that the precision proof must find in the first forward pass: "bf16", "int8", ..."""
     storage: ClassVar[str | None] = None
     """The storage format of weights that the precision proof must find: "int8", "nf4", ..."""
+    chooses: ClassVar[bool] = False
+    """Whether it stands for another one, which is chosen when a training run begins."""
     least_decibel: ClassVar[float] = 20.0
     """Minimum signal-to-noise ratio in dB, against float32, for the precision proof to pass."""
 
