@@ -124,9 +124,7 @@ def test_a_mask_with_gaps_is_no_span():
 
 
 def test_what_cannot_be_had_is_refused_in_words():
-    with pytest.raises(
-        ValueError, match="attention must be one of auto, sdpa, tiled, flex_attention, fl"
-    ):
+    with pytest.raises(ValueError, match="attention must be one of auto, sdpa, tiled, flex_attention, fl"):
         replace(GPT, attention="flash")
     with pytest.raises(ConfigError, match="flex_attention has no dropout, and the model's attn_pdrop"):
         network(replace(GPT, attention_dropout=0.1, attention="flex_attention"))
