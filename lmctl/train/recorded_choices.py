@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError
 
 from lmctl.config.saved import recorded_config
 from lmctl.core.paths import Paths
@@ -24,7 +25,10 @@ PRECISION, ATTENTION = "precision", "model.attention"
 
 def with_recorded_choices(cfg: DictConfig) -> DictConfig:
     """The config of a run that goes on, with what it chose when it began; any other config as it is."""
-    run = Paths(Path(cfg.run_dir))
+    try:
+        run = Paths(Path(cfg.run_dir))
+    except InterpolationResolutionError:  # checking the whole config says which key it is
+        return cfg
     return cfg if cfg.resume in (False, "false") or not run.config.exists() else with_choices_of(run, cfg)
 
 
