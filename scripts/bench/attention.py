@@ -66,14 +66,15 @@ def masks(rows: int, tokens: int) -> dict[str, Tensor]:
 
 
 def own(qkv: list[Tensor], spans: Tensor, dropout: float) -> Callable[[], None]:
-    return lambda: attention(*qkv, spans, qkv[0].shape[-1] ** -0.5, dropout).sum().backward()
+    q, k, v = qkv
+    return lambda: attention(q, k, v, spans, q.shape[-1] ** -0.5, dropout).sum().backward()
 
 
 def theirs(qkv: list[Tensor], mask: str, spans: Tensor, dropout: float) -> Callable[[], None]:
     """torch's function, with a dense mask where it has no word for one."""
     seen = dense(spans[:, None], qkv[0].shape[2]) if mask in ("documents", "local") else None
-    rest = {"attn_mask": seen, "dropout_p": dropout, "is_causal": mask == "causal"}
-    return lambda: F.scaled_dot_product_attention(*qkv, **rest).sum().backward()
+    q, k, v = qkv
+    return lambda: F.scaled_dot_product_attention(q, k, v, seen, dropout, mask == "causal").sum().backward()
 
 
 def fastest(*functions: Callable[[], None]) -> list[float]:
