@@ -23,6 +23,7 @@ class BertNetwork(TransformerNetwork):
     """A `BertForPreTraining`; a `BertForMaskedLM` where only words are predicted; a `BertForSequenceClassification`
     where only rows are."""
 
+    has_pair_head = True
     recompute: Any = None
     """How a layer is called that is computed again in the backward pass; None: none is."""
     whole = False

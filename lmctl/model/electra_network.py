@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from lmctl.core.errors import ConfigError
 from lmctl.model.artifact import GENERATOR
 from lmctl.model.bert_network import BertNetwork
-from lmctl.model.encoders import no_pair_head
 from lmctl.model.network import TransformerNetwork
 
 
 class ElectraNetwork(BertNetwork):
     """One trunk: an `ElectraForMaskedLM`, or an `ElectraForSequenceClassification` where only rows are asked about."""
+
+    has_pair_head = False
 
     def embedded(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         trunk = self.model.electra
@@ -87,8 +88,6 @@ def electra_class(heads: Mapping[str, int]) -> Any:
     """The transformers class with a place for `heads`; of a network with a generator the discriminator's."""
     from transformers import ElectraForMaskedLM, ElectraForPreTraining, ElectraForSequenceClassification
 
-    if "pair" in heads:
-        raise no_pair_head("ELECTRA")
     if "rtd" not in heads:
         return ElectraForMaskedLM if "mlm" in heads else ElectraForSequenceClassification
     if "mlm" in heads:

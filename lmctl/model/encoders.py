@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lmctl.core.errors import ConfigError
 from lmctl.model.network import TransformerNetwork
 
 
@@ -15,8 +14,6 @@ class RobertaEncoder(TransformerNetwork):
     """RoBERTa and XLM-R: `lm_head`, or a two-layer classifier on the first position."""
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("RoBERTa")
         return self.model.lm_head(hidden)
 
     def language_modules(self, name: str) -> list[nn.Module]:
@@ -39,8 +36,6 @@ class DistilBertEncoder(TransformerNetwork):
         return super().hidden({name: value for name, value in inputs.items() if name != "token_type_ids"})
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("DistilBERT")
         model = self.model
         return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden))))
 
@@ -55,8 +50,3 @@ class DistilBertEncoder(TransformerNetwork):
 
     def classify(self, hidden: Tensor) -> Tensor:
         return self.model.classifier(self.model.dropout(torch.relu(self.model.pre_classifier(hidden))))
-
-
-def no_pair_head(kind: str) -> ConfigError:
-    """The error for next-sentence or sentence-order prediction with a model without a head for it."""
-    return ConfigError(f"{kind} has no head for pairs of segments", "nearest: mix=mlm, or model=bert_tiny")

@@ -131,8 +131,6 @@ def _classes(asked: str, config: Any, heads: Mapping[str, int]) -> tuple[Any, ty
         return bert_class(heads), BertNetwork
     if kind == "electra":
         return electra_class(heads), ElectraNetwork
-    if "pair" in heads:
-        raise encoders.no_pair_head(kind)
     return AutoModelForMaskedLM if language else AutoModelForSequenceClassification, ENCODERS[kind]
 
 

@@ -42,15 +42,11 @@ class ModernBert(Attending):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> ModernBertEncoder:
-        """A randomly initialised network with a masked language model head, or with a classifier if `heads` has none;
-        ConfigError for a head for segment pairs."""
+        """A randomly initialised network with a masked language model head, or a classifier if `heads` has none."""
         from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertForSequenceClassification
 
-        from lmctl.model.encoders import no_pair_head
         from lmctl.model.modernbert_network import ModernBertEncoder
 
-        if "pair" in heads:
-            raise no_pair_head("ModernBERT")
         config = ModernBertConfig(
             vocab_size=rounded(vocabulary.size, self.pad_vocabulary_to),
             num_hidden_layers=self.layers,

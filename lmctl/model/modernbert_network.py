@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lmctl.model.encoders import no_pair_head
 from lmctl.model.network import TransformerNetwork
 
 
@@ -66,8 +65,6 @@ class ModernBertEncoder(TransformerNetwork):
         super().compile_body()
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("ModernBERT")
         return self.model.decoder(self.model.head(hidden))
 
     def language_modules(self, name: str) -> list[nn.Module]:

@@ -8,7 +8,7 @@ model, say) live in `class_heads`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ def class_heads_of(heads: Mapping[str, int]) -> dict[str, int]:
 class TransformerNetwork(nn.Module):
     """What the networks over a transformers model have in common."""
 
+    has_pair_head: ClassVar[bool] = False
+    """Whether transformers' model for pre-training has a head for pairs of segments; others get one of ours."""
+
     def __init__(self, model: Any, heads: Mapping[str, int]) -> None:
         """`heads` without any of LANGUAGE: `model` is a `...ForSequenceClassification`, whose own classifier serves
         the first of them."""
@@ -44,6 +47,8 @@ class TransformerNetwork(nn.Module):
         self.untrained: list[str] = []
         """Tensors that are new although the model was trained before, by their names."""
         wanted = class_heads_of(heads)
+        if "pair" in heads and not self.has_pair_head:
+            wanted["pair"] = heads["pair"]
         self.own_head = next(iter(wanted)) if wanted and len(wanted) == len(heads) else None
         """The task whose classifier is the model's own."""
         width = int(model.config.hidden_size)

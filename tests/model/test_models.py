@@ -193,7 +193,6 @@ def test_layers_name_every_parameter_once_from_the_embeddings_up(spec):
     [
         (T5_SMALL, {"topics": 3}, "classifiers need an encoder or a decoder"),
         (RecurrentMT(1, 1, 8, 6), {"topics": 3}, "classifiers need an encoder or a decoder"),
-        (MODERN, {"mlm": V.size, "pair": 2}, "no head for pairs"),
         (RecurrentLM(1, 16), {"topics": 2}, "classifies only beside predicting text"),
     ],
 )
