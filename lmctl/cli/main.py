@@ -12,14 +12,21 @@ from lmctl import __version__
 from lmctl.config.verb import Command, WordsCommand, command, names, summary
 from lmctl.core import signals
 from lmctl.core.errors import Exit, LmctlError, is_panic
+from lmctl.core.heap import without_thread_caches
+from lmctl.core.imports import without_collector
 from lmctl.core.signals import SIGNALS
 from lmctl.core.suggest import nearest
 from lmctl.core.terminal import standard_streams, tell
+
+TRAINING = (["train"], ["distill"])
+"""Verbs that make and free large blocks of memory in every step."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command `lmctl`; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and words[:1] in TRAINING:
+        without_thread_caches()
     with standard_streams(), _own_process_state([sys.argv[0], *words]):
         code = _run(words)
     if argv is None:
@@ -170,7 +177,8 @@ def _run_verb(verb: Command, words: list[str]) -> int:
         if isinstance(verb, WordsCommand):
             verb.run(words)
             return Exit.DONE
-        from lmctl.cli.application import Application
+        with without_collector():
+            from lmctl.cli.application import Application
 
         application = Application(verb.name, words)
         return application.run()

@@ -11,10 +11,12 @@ from typing import Any, Optional
 
 from lmctl.adversary.base import Adversary
 from lmctl.augment.base import Augment
+from lmctl.average.base import Average
 from lmctl.compression.base import GradCompressor
 from lmctl.config.schema import (
     FORMAT,
     FORMATS,
+    KERNELS,
     NONFINITE,
     BatchShape,
     Budget,
@@ -31,6 +33,7 @@ from lmctl.config.schema import (
 )
 from lmctl.config.table import group, key, same
 from lmctl.core.errors import ConfigError
+from lmctl.core.extras import require
 from lmctl.core.paths import Place, Places
 from lmctl.data.base import Source
 from lmctl.distill.base import Distiller
@@ -57,6 +60,7 @@ class Run:
     distill: Distiller = group("none", "what a student learns from its teacher", control=False)
     optim: OptimSpec = group("adamw", "update rule")
     schedule: Schedule = group("linear", "learning rate over the budget")
+    average: Average = group("none", "averages of the weights, validated and exported in place of the newest ones")
     runner: Runner = group("auto", "on which devices, with how many workers", identity=False, control=False)
     # Last in the defaults list, because a mix may override the model, data and tokenizer.
     mix: Mix = group("mlm_nsp", "what is learnt: objectives and their data")
@@ -103,6 +107,9 @@ class Run:
     early_stop: EarlyStop = key(EarlyStop, "", identity=False)
     log: Logging = key(Logging, "", identity=False, control=False)
     student: Student = key(Student, "")
+    z_loss: float = key(
+        0.0, "weight of the squared logarithm of the softmax's denominator, in losses over the vocabulary (PaLM: 1e-4)"
+    )
     clip_norm: Optional[float] = key(1.0, "gradients are scaled down to this norm; null: not at all")
     on_nonfinite: str = key(
         "stop",
@@ -128,13 +135,24 @@ class Run:
     compile: bool = key(
         False, "torch.compile the network (pays on GPUs, seldom on CPUs)", identity=False, control=False
     )
+    kernels: str = key(
+        "auto",
+        "on CPUs: numba (compiled), torch (the same numbers, slower), or auto (compiled where numba is installed)",
+        identity=False,
+        control=False,
+    )
 
     def __post_init__(self) -> None:
         check_name(self.name, self.run_dir)
         check_seed(self.seed)
+        if self.z_loss < 0:
+            raise ValueError(f"z_loss must not be negative, got {self.z_loss}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}", "null switches clipping off")
         one_of(NONFINITE, on_nonfinite=self.on_nonfinite)
+        one_of(KERNELS, kernels=self.kernels)
+        if self.kernels == "numba":
+            require("kernels=numba", ("numba",))
         positive(max_skips=self.max_skips, watchdog_s=self.watchdog_s)
 
 

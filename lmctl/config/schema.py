@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from lmctl.config.table import key
+from lmctl.core.piecewise import check_curve, curve_at, points_of
 
 FORMATS = ("text", "json")
 FORMAT = "text for people, or json: one object per line with every field, and nothing else, on standard output"
@@ -81,6 +82,16 @@ class BatchShape:
         None, "rows per forward pass and process; null: all of the process's rows at once", identity=False
     )
     seq_len: int = key(128, "positions per row, special tokens included")
+    ramp: Any = key(
+        None,
+        "batch size warm-up: the share of size that a step has, as points [[progress, share], ...] over the budget "
+        "(Smith et al. 2018; McCandlish et al. 2018)",
+    )
+    length_ramp: Any = key(
+        None,
+        "sequence length warm-up: the share of seq_len that a row of mlm, rtd or clm has, as such points (Li et al. "
+        "2022)",
+    )
 
     def __post_init__(self) -> None:
         positive(size=self.size, tokens=self.tokens, micro=self.micro)
@@ -90,6 +101,13 @@ class BatchShape:
             raise ValueError(f"seq_len must be at least 8, got {self.seq_len}")
         if self.tokens is not None and self.tokens < self.seq_len:
             raise ValueError(f"tokens must be at least one row of seq_len={self.seq_len}, got {self.tokens}")
+        for name, curve in (("ramp", self.ramp), ("length_ramp", self.length_ramp)):
+            if curve is not None:
+                check_curve(name, curve, "linear")
+                if not all(0 < share <= 1 for _, share in points_of(name, curve)):
+                    raise ValueError(f"{name} has shares above 0, up to 1, got {curve}")
+        if self.ramp is not None and self.tokens is not None:
+            raise ValueError(f"ramp needs a number of rows: size={self.rows} instead of tokens={self.tokens}")
 
     @property
     def rows(self) -> int:
@@ -98,6 +116,20 @@ class BatchShape:
             return self.tokens // self.seq_len
         assert self.size is not None
         return self.size
+
+    def rows_at(self, progress: float) -> int:
+        """Rows of a step when `progress` of the budget is spent, however many workers share them; `rows` at most."""
+        return self.rows if self.ramp is None else max(1, round(self.rows * _share("ramp", self.ramp, progress)))
+
+    def seq_len_at(self, progress: float) -> int:
+        """Positions per row of full rows when `progress` of the budget is spent: a multiple of 8, so that there are few
+        shapes, or `seq_len`."""
+        share = 1.0 if self.length_ramp is None else _share("length_ramp", self.length_ramp, progress)
+        return self.seq_len if share == 1 else min(self.seq_len, max(8, 8 * round(share * self.seq_len / 8)))
+
+
+def _share(name: str, curve: Any, progress: float) -> float:
+    return curve_at(points_of(name, curve), progress, "linear")
 
 
 @dataclass(frozen=True)
@@ -153,6 +185,7 @@ class Logging:
 
 
 NONFINITE = ("stop", "skip", "rollback")
+KERNELS = ("auto", "numba", "torch")
 SPIKE = ("none", "warn", "skip", "rollback")
 
 

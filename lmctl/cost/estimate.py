@@ -136,9 +136,14 @@ def _other(run: Checked, shapes: Any) -> Memory | None:
 
 
 def _remarks(run: Checked) -> list[str]:
-    plan, remarks = run.plan, []
+    plan, remarks = run.plan, list[str]()
+    with run.there():
+        remarks += plan.precision.remarks(plan, run.device)
     if run.machine is not None and isinstance(plan.optim, AdamW) and plan.optim.paged:
         remarks.append("optim.paged=true: states are counted as if they stayed on the GPU")
+    slow = plan.precision.no_gain(run.device) if run.machine is None else None
+    if slow is not None:
+        remarks.append(slow)
     if plan.compile:
         remarks.append("compile=true: counted as if it were not compiled")
     if run.world > 1:

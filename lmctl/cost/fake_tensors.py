@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from lmctl.kernels import backend
 from lmctl.precision.emulation import assume_native
 
 aten = torch.ops.aten
@@ -81,7 +82,7 @@ class Padding(TorchFunctionMode):
 def on_gpu() -> Iterator[None]:
     """Context manager in which CPU tensors save for the backward pass what a GPU's kernels save. Less: dropout a byte
     per value instead of a factor, attention no weights, because it recomputes its dropout. More: autocast computes
-    powers in float32 (GPT-2's GELU). (Functions are patched, because torch's modes are inactive while a layer is
+    powers in float32. (Functions are patched, because torch's modes are inactive while a layer is
     recomputed.)"""
     attention = F.scaled_dot_product_attention
 
@@ -95,7 +96,8 @@ def on_gpu() -> Iterator[None]:
         return power(value.float() if half else value, exponent, **kwargs)
 
     functions = mock.patch.multiple(F, dropout=_dropout, scaled_dot_product_attention=attend)
-    with functions, mock.patch.object(torch, "pow", raised), assume_native():
+    torch_alone = mock.patch.object(backend, "takes", return_value=False)
+    with functions, torch_alone, mock.patch.object(torch, "pow", raised), assume_native():
         yield
 
 

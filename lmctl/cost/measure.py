@@ -78,7 +78,8 @@ def _one_process(run: Checked) -> Plan:
     except for the network."""
     plan, world = run.plan, run.world
     size, tokens = plan.batch.size, plan.batch.tokens
-    batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1))
+    whole: dict[str, Any] = {"ramp": None, "length_ramp": None}  # the largest steps
+    batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1), **whole)
     runner = plan.runner if world == 1 else Simulated(1, device="cpu" if run.device.type == "cpu" else "gpu")
     return replace(plan, batch=batch, runner=runner, budget=Budget(steps=WARMING + COUNTED), eval=Evaluation(rows=1))
 

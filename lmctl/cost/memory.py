@@ -1,20 +1,18 @@
 """Peak memory of a run, by component.
 
 On a GPU it is the memory that torch allocates, and WORKSPACES, which the rehearsal does not see. On a CPU it is the
-process's resident set, which has more than tensors. These other terms are measured, not derived (torch 2.13, glibc
-2.36, Python 3.11):
+process's resident set, which has more than tensors. These other terms are measured, but for the last (torch 2.13,
+glibc 2.36, Python 3.11):
 
 - libraries: this process's own resident set, after importing what training imports and before counting anything. A
   component names the libraries that it imports later in its attribute `imports`.
 - KERNELS: growth of the resident set of a run up to its 15th step if its tensors are tiny (BERT of one layer of width
   16, two rows of 16 positions: 418.5 MiB against 396.2 MiB before the first batch).
+- COMPILED: growth when numba, which is imported already, loads a first kernel: its types, LLVM's tables (57 MiB).
 - PRODUCT: on a CPU with half-precision units oneDNN compiles a kernel for every shape of a product, and caches it.
   bert_tiny in bf16 grows by 230 MiB in 40 steps, with its 30 products and about 28 batch shapes, and 410 MiB in 300.
-- HOLES: heap fragmentation. glibc keeps blocks of less than 32 MiB on its heap, where they cannot move. A freed block
-  is reused for its own size and hardly for any other: small objects lie between, and posix_memalign needs extra space
-  for alignment. So the heap grows to the maximum of every block size, whenever that occurs (`Peak.places`), and more;
-  if all steps are equal to 1.1 to 1.8 times as much (13 runs), if rows differ in length to 1.3 to 2.9 times, although
-  free pages are regularly returned (`train/malloc_trim.py`; 16 runs).
+- holes: the heap grows to the end of the last block that did not fit anywhere else, and never shrinks. The rehearsed
+  step's blocks are placed on such a heap (`cost/heap.py`); nothing of it is fitted.
 """
 
 from __future__ import annotations
@@ -28,6 +26,8 @@ from importlib import import_module
 
 import psutil
 
+from lmctl.core.extras import is_installed
+from lmctl.cost.heap import replayed
 from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, PASSING, ROWS, STATES, WEIGHTS
 from lmctl.cost.rehearsal import Rehearsal
 from lmctl.cost.rows import Sample
@@ -38,12 +38,12 @@ WORKSPACES = 64 << 20
 """Bytes of the workspaces of cuBLAS and cuBLASLt, 32 MiB each on a Hopper GPU (torch 2.11)."""
 KERNELS = 22 << 20
 """Bytes."""
+COMPILED = 57 << 20
+"""Bytes, where kernels are compiled."""
 PRODUCT = 0.3 * (1 << 20)
 """Bytes for each cached kernel of a half-precision product."""
 PRODUCTS = 1024
 """Capacity of oneDNN's kernel cache (ONEDNN_PRIMITIVE_CACHE_CAPACITY)."""
-HOLES = {False: 1.4, True: 2.0}
-"""Heap size relative to `Peak.places`, both without blocks that stay alive; by whether batches differ in shape."""
 DIFFER = 4
 """Up to this number of shapes, batches count as equal: only a first and a last one differ."""
 AHEAD = 2
@@ -128,10 +128,9 @@ def _not_tensors(plan: Plan, rehearsal: Rehearsal, shapes: int) -> list[MemoryPa
     """Memory of a CPU process other than tensors, for batches of `shapes` different shapes."""
     peak, heap = rehearsal.peak, 0
     if platform.libc_ver()[0] == "glibc":
-        holes = HOLES[shapes > DIFFER]
-        heap = max(0, round(peak.resting + holes * (peak.places - peak.resting)) - peak.heap)
+        heap = max(0, peak.resting + replayed(peak.trace, ragged=shapes > DIFFER) - peak.total)
     products = min(PRODUCTS, rehearsal.products * shapes)
-    kernels = KERNELS + round(PRODUCT * products)
+    kernels = KERNELS + round(PRODUCT * products) + (COMPILED if _compiles(plan) else 0)
     what = f", made for {products:,} products in half precision" if products else ""
     imported = libraries(plan)
     return [
@@ -172,7 +171,12 @@ def _common_imports() -> int:
 def _needed_libraries(plan: Plan) -> set[str]:
     parts = [plan.model, plan.precision, plan.optim, plan.adversary, plan.compression]
     parts += [part for task in plan.mix.tasks.values() for part in (task.objective, task.data)]
-    return {name for part in parts for name in part.imports}
+    return {name for part in parts for name in part.imports} | ({"numba"} if _compiles(plan) else set())
+
+
+def _compiles(plan: Plan) -> bool:
+    """Whether the run's kernels on a CPU are compiled."""
+    return plan.kernels != "torch" and plan.runner.on_cpu() and is_installed("numba")
 
 
 def _resident() -> int:

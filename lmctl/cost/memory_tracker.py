@@ -20,14 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lmctl.cost.heap import Trace
 from lmctl.train.precision_proof import HALF, CountDtypes
 
 WEIGHTS, GRADIENTS, STATES, FEEDBACK = "weights", "gradients", "optimiser states", "error feedback"
 ACTIVATIONS, LOGITS, ROWS, PASSING = "activations", "logits", "rows", "passing tensors"
 """Kinds of tensors: saved for the backward pass; as wide as the vocabulary; inputs; anything else."""
-
-HEAP_BELOW = 32 << 20
-"""Limit below which glibc allocates a block on its heap (the maximum of its dynamic mmap threshold, malloc(3))."""
 
 LSTM_WORKSPACE = 15.5
 """float32 values per row, position and hidden unit that oneDNN saves of an LSTM layer for the backward pass. The only
@@ -40,13 +38,10 @@ class Peak:
 
     total: int = 0
     by: dict[str, int] = field(default_factory=dict)
-    heap: int = 0
-    """Bytes of the total in blocks below HEAP_BELOW."""
-    places: int = 0
-    """Bytes of a heap on which freed blocks are reused only for equal sizes: for every size below HEAP_BELOW, the
-    maximum number at once."""
     resting: int = 0
-    """Of these, bytes of blocks that were alive all the time."""
+    """Bytes that were alive at the last `restart`."""
+    trace: Trace = ()
+    """Blocks that were made and freed since then, in order."""
 
 
 class MemoryTracker(TorchDispatchMode):
@@ -60,12 +55,11 @@ class MemoryTracker(TorchDispatchMode):
         self.most: dict[str, int] = {}
         """Maximum bytes of each kind at any time."""
         self._now: dict[str, int] = {}
-        self._total = self._heap = self._resting = 0
+        self._total = self._resting = 0
         self._kind: dict[int, str] = {}
         self.products: set[tuple[Any, ...]] = set()
         """Matrix products with half-precision operands: operation and shapes."""
-        self._places: dict[int, list[int]] = {}
-        """By size below HEAP_BELOW, the current and the maximum number of blocks."""
+        self._trace: list[tuple[int, int]] = []
         self._storages: dict[int, tuple[Any, int]] = {}
         """By key, a weak reference to each live storage, and its bytes."""
         self._birth = PASSING
@@ -96,13 +90,13 @@ class MemoryTracker(TorchDispatchMode):
         kind = LOGITS if self._birth == PASSING and self._is_logits(tensor) else self._birth
         self._kind[key], self._storages[key] = kind, (weakref.ref(storage), size)
         self._add(kind, size)
-        self._count_block(size, 1)
+        self._trace.append((key, size))
         weakref.finalize(storage, self._free, key).atexit = False
         if self._total > self.peak.total:
             self._peak()
 
     def _peak(self) -> None:
-        self.peak = Peak(self._total, dict(self._now), self._heap)
+        self.peak = Peak(self._total, dict(self._now))
 
     def _is_logits(self, tensor: Tensor) -> bool:
         return tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary and tensor.is_floating_point()
@@ -110,26 +104,16 @@ class MemoryTracker(TorchDispatchMode):
     def _free(self, key: int) -> None:
         _, size = self._storages.pop(key)
         self._add(self._kind.pop(key), -size)
-        self._count_block(size, -1)
+        self._trace.append((key, 0))
 
     def _add(self, kind: str, size: int) -> None:
         self._total += size
-        self._heap += size if abs(size) < HEAP_BELOW else 0
         self._now[kind] = self._now.get(kind, 0) + size
         self.most[kind] = max(self.most.get(kind, 0), self._now[kind])
 
-    def _count_block(self, size: int, more: int) -> None:
-        if size < HEAP_BELOW:
-            place = self._places.setdefault(size, [0, 0])
-            place[0] += more
-            place[1] = max(place)
-
-    def _heap_size(self) -> int:
-        return sum(size * most for size, (_, most) in self._places.items())
-
     def seen(self) -> Peak:
         """The peak since the last `restart`."""
-        return replace(self.peak, places=self._heap_size(), resting=self._resting)
+        return replace(self.peak, resting=self._resting, trace=tuple(self._trace))
 
     def recount(self) -> None:
         """Update storages that were resized since their creation, which no operation reports."""
@@ -138,8 +122,7 @@ class MemoryTracker(TorchDispatchMode):
             if storage is not None and storage.nbytes() != before:
                 self._add(self._kind[key], -before)
                 self._add(self._kind[key], storage.nbytes())
-                self._count_block(before, -1)
-                self._count_block(storage.nbytes(), 1)
+                self._trace += [(key, 0), (key, storage.nbytes())]
                 self._storages[key] = (reference, storage.nbytes())
 
     def call(self, tensor: Tensor, kind: str) -> Tensor:
@@ -162,9 +145,8 @@ class MemoryTracker(TorchDispatchMode):
         self.recount()
         self._peak()
         self.most = dict(self._now)
-        for place in self._places.values():
-            place[1] = place[0]
-        self._resting = self._heap_size()
+        self._trace.clear()
+        self._resting = self._total
 
     @contextmanager
     def born(self, kind: str) -> Iterator[None]:

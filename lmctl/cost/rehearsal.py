@@ -36,6 +36,7 @@ from lmctl.optim.adamw import AdamW
 from lmctl.parallel.strategy import Exchanged, Single, Strategy
 from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
+from lmctl.precision.half_linear import half_copies
 from lmctl.train.build_step import train_step
 from lmctl.train.learner import Learner
 from lmctl.train.perturbations import Perturbations, rewrites_of
@@ -162,11 +163,14 @@ class StepRehearsal:
             self.learner, next(iter(self.samples.values())).shaped(self._tensor, rows)
         )
         (logits - reference).norm()
+        for copy in half_copies(self.learner):
+            if copy.values is not None:
+                self.live.call(copy.values, WEIGHTS)
 
     def prepare(self) -> None:
         """Create the optimiser's states, as its first step does, from zero gradients."""
         self._run_step([])
-        for tensor in tensors_in(self.step.optimizer.state_dict()):
+        for tensor in (*tensors_in(self.step.optimizer.state_dict()), *self.step.average.mean.values()):
             self.live.call(tensor, STATES)
 
     def rehearse(self) -> None:

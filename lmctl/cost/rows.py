@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from lmctl.train.build_parts import examples_of
 
 ROWS = 32
 """Number of rows that are really collated."""
+PROGRESS = tuple(np.linspace(0, 1, 21).tolist())
+"""Shares of the budget at which curves over it are looked at."""
 DRAWN = 64
 """Number of batches drawn to count their shapes."""
 CARRIED = ("track", "fresh")
@@ -72,8 +75,10 @@ def _both(target: Targets) -> tuple[Tensor, Tensor]:
 
 
 def examples_for(plan: Plan, known: Known) -> dict[str, Examples]:
-    """The rows of every task; the number of rows per step, and so of tracks, is limited to STANDIN_ROWS / 2."""
-    batch = replace(plan.batch, size=min(plan.batch.rows, STANDIN_ROWS // 2), tokens=None)
+    """The rows of every task, as long as they become; the number of rows per step, and so of tracks, is limited to
+    STANDIN_ROWS / 2."""
+    whole: dict[str, Any] = {"ramp": None, "length_ramp": None}
+    batch = replace(plan.batch, size=min(plan.batch.rows, STANDIN_ROWS // 2), tokens=None, **whole)
     return examples_of(plan.mix, plan.model.family, batch, known.prepared, "train", augmented=False)
 
 
@@ -91,9 +96,29 @@ def samples(plan: Plan, examples: dict[str, Examples], world: int) -> dict[str, 
             numbers = np.argsort(-lengths, kind="stable")[:count]
         else:
             numbers = np.arange(count) * (1 if some.tracks is not None else max(1, len(some) // count))
-        batch = some.collate(numbers, np.zeros_like(numbers), CounterRng(plan.seed, f"{task}/rows"))
-        made[task] = Sample(batch, rows, mean, float(some.tokens_per_row), _shapes(some, count, plan.seed))
+        draws = CounterRng(plan.seed, f"{task}/rows")
+        batch = max((one.collate(numbers, np.zeros_like(numbers), draws) for one in _moments(some)), key=_targets)
+        tokens = float(some.tokens_per_row)
+        if plan.mix.tasks[task].objective.cuts_rows:
+            tokens *= _mean_over_budget(plan, lambda progress: plan.batch.seq_len_at(progress) / plan.batch.seq_len)
+        made[task] = Sample(batch, rows, mean, tokens, _shapes(some, count, plan.seed))
     return made
+
+
+def _moments(some: Examples) -> list[Examples]:
+    """The rows at moments of the budget, if these make a difference."""
+    return [some] if some.at(0.0) is some else [some.at(progress) for progress in PROGRESS]
+
+
+def _targets(batch: Batch) -> int:
+    return sum(batch.counts().values())
+
+
+def _mean_over_budget(plan: Plan, curve: Callable[[float], float]) -> float:
+    """The mean per step of something that changes with progress, of which a budget of steps spends equal parts in each
+    step, and any other budget in proportion to it."""
+    values = np.array([curve(progress) for progress in PROGRESS])
+    return float(values.mean() if plan.budget.most_steps is not None else 1 / (1 / values).mean())
 
 
 def _shapes(some: Examples, count: int, seed: int) -> int:
@@ -103,7 +128,8 @@ def _shapes(some: Examples, count: int, seed: int) -> int:
     found = set()
     for number, generator in enumerate(map(np.random.default_rng, range(DRAWN))):
         rows = generator.integers(0, len(some), count)
-        batch = some.collate(rows, np.full(count, number), CounterRng(seed, "shapes"))
+        now = some.at((number + 0.5) / DRAWN)
+        batch = now.collate(rows, np.full(count, number), CounterRng(seed, "shapes"))
         found.add((*(t.shape for t in batch.inputs.values()), *batch.counts().values()))
     return len(found)
 
@@ -115,16 +141,17 @@ def _rows_per_step(plan: Plan, examples: dict[str, Examples]) -> dict[str, tuple
         ((task, some),) = examples.items()
         lengths = some.lengths
         if plan.batch.tokens is None or lengths is None:
-            return {task: (float(rows), float(rows))}
+            return {task: (float(rows), _mean_over_budget(plan, plan.batch.rows_at))}
         # Rows that fill the tokens: fewest if they are longest, which costs most, because attention is quadratic.
         longest, mean = max(1, int(lengths.max())), max(1.0, float(lengths.mean()))
         return {task: (float(max(1, plan.batch.tokens // longest)), plan.batch.tokens / mean)}
     sizes = {task: len(some) for task, some in examples.items()}
     found: dict[str, list[float]] = {task: [] for task in examples}
-    for progress in np.linspace(0, 1, 21):
-        wanted = mix.shares(float(progress), sizes)
+    for progress in PROGRESS:
+        wanted = mix.shares(progress, sizes)
         if mix.sampling.unit == "tokens":
             wanted = {task: share / float(examples[task].tokens_per_row) for task, share in wanted.items()}
         for task, part in wanted.items():
             found[task].append(rows * part / sum(wanted.values()))
-    return {task: (max(shares), float(np.mean(shares))) for task, shares in found.items()}
+    part = _mean_over_budget(plan, plan.batch.rows_at) / rows
+    return {task: (max(shares), part * float(np.mean(shares))) for task, shares in found.items()}

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lmctl.core.errors import LmctlError
+from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.distill.base import AttentionInputs, ModelShape, States
+from lmctl.model.attention_function import OWN, dense
 
-IMPLEMENTATION = "sdpa"
-"""The name under which all networks of lmctl look up their attention function."""
 CROSS = ("cross", "encoder_attn", "EncDecAttention")
 """Name parts of cross-attention modules."""
 
@@ -29,7 +28,13 @@ class ActivationRecorder:
     def __init__(self, network: Any, attends: bool) -> None:
         """`attends`: whether attention inputs are recorded, too."""
         self.network, self.attends = network, attends
+        self.function: str = network.model.config._attn_implementation
+        """The name under which the network looks its attention function up."""
         self.stacks: dict[str, list[nn.Module]] = network.recordable_stacks()
+        if attends and self.model_shape.heads and self.function not in ("sdpa", OWN):
+            raise ConfigError(
+                f"distill: attention cannot be recorded with model.attention={self.function}", "model.attention=auto"
+            )
         self._hidden: dict[str, list[Tensor | None]] | None = None
         self._attended: dict[str, list[AttentionInputs | None]] = {}
         self._places: dict[int, tuple[str, int]] = {}
@@ -71,14 +76,15 @@ class ActivationRecorder:
         """Context in which a forward pass is recorded."""
         self._hidden = {stack: [None] * (len(layers) + 1) for stack, layers in self.stacks.items()}
         self._attended = {stack: [None] * len(layers) for stack, layers in self.stacks.items()}
-        original = ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
-        if self.attends:
-            ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = self._attending(original)
+        if not self.attends:
+            yield
+            return
+        original = ALL_ATTENTION_FUNCTIONS[self.function]
+        ALL_ATTENTION_FUNCTIONS[self.function] = self._attending(original)
         try:
             yield
         finally:
-            if self.attends:
-                ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = original
+            ALL_ATTENTION_FUNCTIONS[self.function] = original
 
     def pop(self, real: Mapping[str, Tensor]) -> States:
         """Return and forget the last recording; `real` bool [R, L] by stack: True where not padding."""
@@ -119,6 +125,8 @@ def _taken_down(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: An
             allowed = torch.ones(1, 1, length, length, dtype=torch.bool, device=query.device).tril()
     elif mask.dtype == torch.bool:
         allowed = mask
+    elif mask.dtype == torch.int32:
+        allowed = dense(mask, key.shape[2])
     else:  # an additive mask: 0, or a large negative number
         allowed = mask > torch.finfo(mask.dtype).min / 2
     return AttentionInputs(query, key, value, query.shape[-1] ** -0.5 if scale is None else float(scale), allowed, bias)

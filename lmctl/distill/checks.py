@@ -32,6 +32,11 @@ def check_distillation(plan: Plan) -> Iterator[ConfigError]:
     if not plan.teacher:
         yield ConfigError("distill: there is no teacher", "teacher=RUN, a model directory or a hub id; or distill=none")
         return
+    if plan.distill.teacher_precision is not None and plan.distill.teacher_precision.chooses:
+        yield ConfigError(
+            "distill.teacher_precision=auto: auto measures what learns, and a teacher does not",
+            "distill.teacher_precision=bf16, or another by name",
+        )
     objectives = {name: task.objective for name, task in plan.mix.tasks.items()}
     check_generation(plan.distill.terms, plan.teacher, plan.model.family, objectives)
     inner = [name for name, term in plan.distill.terms.items() if isinstance(term, FeatureLoss)]

@@ -42,6 +42,8 @@ class Numerics:
     def check(self) -> None:
         """ConfigError if its parts conflict; called before any work."""
         precision, quantize = self.precision, self.quantize
+        if precision is not None and precision.chooses:
+            raise ConfigError("precision=auto chooses when a training run begins", "name one: precision=bf16")
         if precision is None or quantize is None:
             return
         if isinstance(precision, LinearLayers) or precision.storage is not None:

@@ -24,6 +24,7 @@ from lmctl.core.command_words import command, literal, setting
 from lmctl.core.errors import LmctlError, Stopped
 from lmctl.core.paths import Paths
 from lmctl.jobs.job import Job, exit_code_of, forwarding_signals, run_alone
+from lmctl.train.recorded_choices import with_choices_of
 
 OWN = without(TrainConfig, "control")
 """Keys that do not affect the result of a student without a teacher."""
@@ -82,7 +83,7 @@ def _command(job: Job, run: Paths) -> list[str]:
 
 def _hash(cfg: DictConfig, run: Paths) -> str:
     """Hash (eight hex digits) of the baseline: its config, and the contents of tokenizer and text."""
-    config = resolved(cfg)
+    config = resolved(with_choices_of(run, cfg))
     prints = json.loads(run.environment.read_text(encoding="utf-8"))["fingerprints"]
     kept = {key: value for key, value in config.items() if key not in OWN}
     begins = cfg.student.from_teacher is not None

@@ -15,9 +15,11 @@ from lmctl.config.saved import resolved
 from lmctl.core import signals
 from lmctl.core.command_words import command
 from lmctl.core.errors import Exit
+from lmctl.core.imports import without_collector
 from lmctl.core.paths import Paths
 from lmctl.core.watchdog import Watchdog
 from lmctl.plan import Plan
+from lmctl.train.recorded_choices import with_choices, with_recorded_choices
 from lmctl.train.unfinished import with_models
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class Training:
     @classmethod
     def from_config(cls, cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> Training:
         """Check `cfg`, of the table `schema`, and build all components. ConfigError with all mistakes."""
-        found = with_models(cfg, lambda: check(cfg, schema))
+        found = with_recorded_choices(with_models(cfg, lambda: check(cfg, schema)))
         return cls(Plan.from_config(found, schema), found, cfg)
 
     @property
@@ -102,8 +104,10 @@ def launch_with_memory(run: Training, world: int, say: Callable[[str], None]) ->
 
 def train_here(run: Training) -> None:
     """Train in this process, which may be one of several workers."""
-    from lmctl.parallel.processes import Processes
-    from lmctl.train.resume import claimed
+    with without_collector():
+        import lmctl.train.session  # noqa: F401  # with all that training needs
+        from lmctl.parallel.processes import Processes
+        from lmctl.train.resume import claimed
 
     processes = Processes(run.plan.runner.on_cpu())
     run.plan.workers(processes.world)  # an external launcher may have started another number of processes
@@ -119,16 +123,19 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     from lmctl.distill.teacher import needs_teacher
     from lmctl.parallel.simulate import as_workers
     from lmctl.train.display import Display
+    from lmctl.train.fastest_precision import settled
 
     display = Display(silent=not processes.first)
     stacks = paths.stacks(processes.rank)
 
     def work(worker: Processes) -> None:
-        _train_as(worker, plan, texts, paths, run.cfg, display if worker.first else Display(silent=True))
+        _train_as(worker, plan, texts, paths, cfg, display if worker.first else Display(silent=True))
 
     with Watchdog(run.plan.watchdog_s, stacks, computing=True):
         with display.watching():
             plan, texts = prepared(run.plan, display.say)
+            plan = settled(plan, texts, processes, display.say)
+        cfg = with_choices(run.cfg, plan)
         if plan.teacher_cache == "auto" and needs_teacher(plan):
             fill_cache(plan, texts, processes.device, display.say)
         as_workers(plan.simulated_workers, processes, work)

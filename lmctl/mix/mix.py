@@ -98,6 +98,13 @@ class Mix(Component):
         yield from self.check_model(plan.model)
         for task in self.tasks.values():
             yield from task.objective.check(plan)
+        if plan.z_loss and all(task.objective.label_kind is not None for task in self.tasks.values()):
+            yield ConfigError(
+                f"z_loss={plan.z_loss:g} is for losses over the vocabulary, and no task of this mix predicts words",
+                "z_loss=0, or a mix such as mlm, clm or translate",
+            )
+        for name, task in self.tasks.items():
+            yield from self._check_ramps(plan, name, task.objective)
         for name in self.streams:
             what = f"mix.tasks.{name} is streamed"
             if plan.budget.epochs is not None:
@@ -116,6 +123,26 @@ class Mix(Component):
                     f"{what}, in shuffled blocks, and {type(objective).__name__} carries a state from row to row",
                     "nearest: objective clm (a decoder such as model=gpt2_tiny), or data.streaming=false",
                 )
+
+    def _check_ramps(self, plan: Plan, name: str, objective: Objective) -> Iterator[ConfigError]:
+        """Errors for ramps of the batch that the rows of the task `name` cannot follow."""
+        kind, batch = type(objective).__name__, plan.batch
+        if batch.ramp is not None and objective.carries_state:
+            yield ConfigError(
+                f"batch.ramp: mix.tasks.{name} carries its state from row to row, one track for each of batch.size",
+                "batch.ramp=null, or nearest: mix=clm (a decoder such as model=gpt2_tiny)",
+            )
+        if batch.length_ramp is not None and not objective.cuts_rows:
+            yield ConfigError(
+                f"batch.length_ramp: the rows of mix.tasks.{name} ({kind}) are as long as their texts",
+                "batch.length_ramp=null, or objective mlm, rtd or clm, whose rows are cut from a stream",
+            )
+        if batch.length_ramp is not None and plan.teacher_cache != "off":
+            yield ConfigError(
+                f"teacher_cache={plan.teacher_cache}: answers are kept by row, and with batch.length_ramp its length "
+                "depends on when it is seen",
+                "teacher_cache=off, or batch.length_ramp=null",
+            )
 
     def check_model(self, model: ModelSpec) -> Iterator[ConfigError]:
         """Errors for tasks that the model cannot be trained on."""

@@ -37,6 +37,10 @@ class Drawn(NamedTuple):
         """The slice from row `first` to row `last`."""
         return Drawn(self.examples, self.rows[first:last], self.epochs[first:last])
 
+    def at(self, progress: float) -> Drawn:
+        """The same rows as they are learnt from when `progress` of the budget is spent."""
+        return self._replace(examples=self.examples.at(progress))
+
 
 class TaskRows(Protocol):
     """Endless stream of one task's rows."""

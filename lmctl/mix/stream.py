@@ -7,7 +7,7 @@ function of it, in any process and at any time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,10 +69,12 @@ class MixStream:
         rows: int,
         tokens: int | None,
         blocks: Mapping[str, ReadBlock] | None = None,
+        rows_at: Callable[[float], int] | None = None,
     ) -> None:
         """`rows` per window; with `tokens`, and a single task whose rows differ in length, as many rows as fit. Tasks
-        in `blocks` are streamed; their `examples` are those of the first block."""
-        self.mix, self.window_rows = mix, rows
+        in `blocks` are streamed; their `examples` are those of the first block. `rows_at`: rows per window, at most
+        `rows`, when a share of the budget is spent."""
+        self.mix, self.rows_at = mix, rows_at or (lambda progress: rows)
         self.by_tokens = tokens is not None and len(examples) == 1
         most, blocks = tokens if self.by_tokens else None, blocks or {}
         self.streams: dict[str, TaskRows] = {
@@ -99,9 +101,9 @@ class MixStream:
 
     def window(self, at: Position, progress: float, micro: int | None, rank: int, world: int) -> Window:
         """The part of process `rank` of `world` in the window at `at`, in micro-batches of at most `micro` rows."""
-        one = dict.fromkeys(self.sizes, 1.0)
-        shares = one if len(one) == 1 else self.mix.shares(min(1.0, max(0.0, progress)), self.sizes)
-        counts, owed = self._deal(at, shares)
+        one, progress = dict.fromkeys(self.sizes, 1.0), min(1.0, max(0.0, progress))
+        shares = one if len(one) == 1 else self.mix.shares(progress, self.sizes)
+        counts, owed = self._deal(at, shares, self.rows_at(progress))
         total, before = sum(counts.values()), 0
         mine = range(*(total * part // world for part in (rank, rank + 1)))  # indices into the tasks' concatenated rows
         batches: list[Batch] = []
@@ -111,7 +113,7 @@ class MixStream:
             stream, before, spots[task] = self.streams[task], before + count, at.spot(task)
             for drawn, after in stream.draw(spots[task], count):
                 spots[task] = after
-                batches += batched(drawn.part(first, last), micro or max(1, count), stream.draws)
+                batches += batched(drawn.part(first, last).at(progress), micro or max(1, count), stream.draws)
                 first, last = (max(0, place - len(drawn.rows)) for place in (first, last))
         factors = {task: self._factor(task, count / total, shares) for task, count in counts.items()}
         rows = {task: spot.rows for task, spot in spots.items()}
@@ -126,20 +128,20 @@ class MixStream:
         longer = sum(share * self.worth[task] / self.worth[name] for name, share in shares.items())
         return self.mix.tasks[task].loss_weight * part * longer
 
-    def _deal(self, at: Position, shares: Mapping[str, float]) -> tuple[dict[str, int], dict[str, float]]:
-        """Whole rows per task for this window, and the remainder of each task after it."""
+    def _deal(self, at: Position, shares: Mapping[str, float], rows: int) -> tuple[dict[str, int], dict[str, float]]:
+        """Whole rows per task for this window of `rows`, and the remainder of each task after it."""
         if len(shares) == 1:
             (task,) = shares
             stream = self.streams[task]
             fits = self.by_tokens and stream.lengths is not None
-            return {task: stream.rest_of_bucket(at.spot(task)) if fits else self.window_rows}, {}
+            return {task: stream.rest_of_bucket(at.spot(task)) if fits else rows}, {}
         wanted = {task: share / self.worth[task] for task, share in shares.items()}
         total = sum(wanted.values())
-        owed = {task: at.owed.get(task, 0.0) + self.window_rows * part / total for task, part in wanted.items()}
+        owed = {task: at.owed.get(task, 0.0) + rows * part / total for task, part in wanted.items()}
         counts = {task: max(0, int(due)) for task, due in owed.items()}
-        for _ in range(self.window_rows - sum(counts.values())):
+        for _ in range(rows - sum(counts.values())):
             counts[max(owed, key=lambda name: owed[name] - counts[name])] += 1
-        for _ in range(sum(counts.values()) - self.window_rows):  # several tasks had drawn more than their share before
+        for _ in range(sum(counts.values()) - rows):  # several tasks had drawn more than their share before
             counts[min(filter(counts.__getitem__, owed), key=lambda name: owed[name] - counts[name])] -= 1
         return counts, {task: due - counts[task] for task, due in owed.items()}
 

@@ -10,6 +10,7 @@ from lmctl.core.component import Component
 from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from lmctl.core.batch import Family
@@ -98,6 +99,10 @@ class ModelSpec(Component):
         """Like `load`, but without reading pre-trained weights, so that it works on torch's meta device."""
         return self.load(vocabulary, heads)
 
+    def settled(self, kernels: bool) -> ModelSpec:
+        """Itself with a choice in the place of each `auto`. `kernels`: whether compiled CPU kernels are used."""
+        return self
+
     @property
     def starts_from(self) -> str | None:
         """The run, model directory or hub id of its initial weights; None: random initialisation."""
@@ -137,6 +142,10 @@ class ModelSpec(Component):
     def drops_nothing(self) -> bool:
         """Whether it is known to have no dropout."""
         return bool(self.dropouts) and all(rate == 0 for rate in self.dropouts)
+
+    def refuse(self, device: torch.device) -> str | None:
+        """Why it cannot be trained on this device as configured, with the nearest alternative, or None."""
+        return None
 
     @property
     def nearest_mix(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bert(ModelSpec):
+class Bert(Attending):
     """BERT spec: sizes and dropout; the vocabulary comes from the tokenizer."""
 
     family: ClassVar[Family] = "encoder"
@@ -31,6 +31,7 @@ class Bert(ModelSpec):
     pad_vocabulary_to: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
         check_heads(self.hidden, self.heads)
@@ -60,7 +61,7 @@ class Bert(ModelSpec):
         kind = bert_class(heads)
         if "mlm" not in heads:
             config.num_labels = next(iter(heads.values()))
-        return BertNetwork(kind(config), heads)
+        return BertNetwork(kind(config), heads).attending(self.attention)
 
 
 def bert_class(heads: Mapping[str, int]) -> Any:

@@ -9,24 +9,28 @@ and gradients equal those of `BertForPreTraining` (tests/model/test_bert.py hold
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from lmctl.model.attention_function import key_mask
 from lmctl.model.network import TransformerNetwork
+from lmctl.model.recompute import recomputed
 
 
 class BertNetwork(TransformerNetwork):
     """A `BertForPreTraining`; a `BertForMaskedLM` where only words are predicted; a `BertForSequenceClassification`
     where only rows are."""
 
-    recompute = False
+    has_pair_head = True
+    recompute: Any = None
+    """How a layer is called that is computed again in the backward pass; None: none is."""
     whole = False
     """Whether the last layer, too, is computed at all positions."""
 
     def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
-        ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        ids, mask = inputs["input_ids"], key_mask(inputs.get("attention_mask"), self.model)
         hidden = self.body(ids, inputs.get("token_type_ids"), mask)
         first = read is None
         if read is None:
@@ -34,9 +38,9 @@ class BertNetwork(TransformerNetwork):
         last = self.model.base_model.encoder.layer[-1]
         width = hidden.shape[-1]
         if self.whole:
-            states = last(hidden, _broadcast(mask)).reshape(-1, width).index_select(0, read)
+            states = last(hidden, mask).reshape(-1, width).index_select(0, read)
             return self.pooled(states) if first else states
-        context = last.attention.self(hidden, _broadcast(mask))[0].reshape(-1, width).index_select(0, read)
+        context = last.attention.self(hidden, mask)[0].reshape(-1, width).index_select(0, read)
         residual = hidden.reshape(-1, width).index_select(0, read)
         states = last.feed_forward_chunk(last.attention.output(context, residual))
         return self.pooled(states) if first else states
@@ -45,14 +49,14 @@ class BertNetwork(TransformerNetwork):
         """What the first layer reads, [R, L, H]."""
         return self.model.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
 
-    def body(self, input_ids: Tensor, token_type_ids: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Hidden states [R, L, H] before the last layer."""
+    def body(self, input_ids: Tensor, token_type_ids: Tensor | None, mask: Any) -> Tensor:
+        """Hidden states [R, L, H] before the last layer; `mask` as `key_mask` makes it."""
         hidden = self.embedded(input_ids, token_type_ids)
         for layer in self.model.base_model.encoder.layer[:-1]:
-            if self.recompute and self.training:
-                hidden = checkpoint(layer, hidden, _broadcast(mask), use_reentrant=False)
+            if self.recompute is not None and self.training:
+                hidden = self.recompute(layer, hidden, mask)
             else:
-                hidden = layer(hidden, _broadcast(mask))
+                hidden = layer(hidden, mask)
         return hidden
 
     def pooled(self, first: Tensor) -> Tensor:
@@ -81,12 +85,9 @@ class BertNetwork(TransformerNetwork):
 
     def checkpoint_activations(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
-        self.recompute = True
+        self.recompute = recomputed()
 
     def compile_body(self) -> None:
+        if self.recompute is not None:
+            self.recompute = recomputed(compiled=True)
         self.body = torch.compile(self.body)  # type: ignore[method-assign]
-
-
-def _broadcast(mask: Tensor | None) -> Tensor | None:
-    """bool [R, L] -> [R, 1, 1, L]: every position of a row may look at the row's real ones."""
-    return None if mask is None else mask[:, None, None, :]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Electra(ModelSpec):
+class Electra(Attending):
     """Size and regularisation; the vocabulary comes from the tokenizer."""
 
     family: ClassVar[Family] = "encoder"
@@ -35,6 +35,7 @@ class Electra(ModelSpec):
     pad_vocabulary_to: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("layers", "hidden", "heads", "feed_forward", "embedding", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
         check_heads(self.hidden, self.heads)
@@ -63,9 +64,10 @@ class Electra(ModelSpec):
         if not {"mlm", "rtd"} & set(heads):
             config.num_labels = next(iter(heads.values()))
         if "rtd" not in heads:
-            return ElectraNetwork(kind(config), heads)
+            return ElectraNetwork(kind(config), heads).attending(self.attention)
         generator = ElectraForMaskedLM(self._config(vocabulary, generator=True))
-        return ElectraWithGenerator(kind(config), heads, ElectraNetwork(generator, {"mlm": heads["generator"]}))
+        fills_in = ElectraNetwork(generator, {"mlm": heads["generator"]})
+        return ElectraWithGenerator(kind(config), heads, fills_in).attending(self.attention)
 
     def _config(self, vocabulary: Vocabulary, generator: bool = False) -> Any:
         from transformers import ElectraConfig

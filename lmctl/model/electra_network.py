@@ -8,19 +8,20 @@ writes what these words are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError
 from lmctl.model.artifact import GENERATOR
 from lmctl.model.bert_network import BertNetwork
-from lmctl.model.encoders import no_pair_head
 from lmctl.model.network import TransformerNetwork
 
 
 class ElectraNetwork(BertNetwork):
     """One trunk: an `ElectraForMaskedLM`, or an `ElectraForSequenceClassification` where only rows are asked about."""
+
+    has_pair_head = False
 
     def embedded(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         trunk = self.model.electra
@@ -64,6 +65,10 @@ class ElectraWithGenerator(ElectraNetwork):
     def language_modules(self, name: str) -> list[nn.Module]:
         return self.generator.language_modules("mlm") if name == GENERATOR else [self.model.discriminator_predictions]
 
+    def attending(self, choice: str) -> Self:
+        self.generator.attending(choice)
+        return super().attending(choice)
+
     def stacks(self) -> dict[str, list[nn.Module]]:
         return {**super().stacks(), GENERATOR: self.generator.stacks()["layers"]}
 
@@ -83,8 +88,6 @@ def electra_class(heads: Mapping[str, int]) -> Any:
     """The transformers class with a place for `heads`; of a network with a generator the discriminator's."""
     from transformers import ElectraForMaskedLM, ElectraForPreTraining, ElectraForSequenceClassification
 
-    if "pair" in heads:
-        raise no_pair_head("ELECTRA")
     if "rtd" not in heads:
         return ElectraForMaskedLM if "mlm" in heads else ElectraForSequenceClassification
     if "mlm" in heads:

@@ -1,4 +1,4 @@
-"""Networks of encoders other than BERT: ModernBERT, RoBERTa (and XLM-R), DistilBERT."""
+"""Networks of encoders other than BERT and ModernBERT: RoBERTa (and XLM-R), DistilBERT."""
 
 from __future__ import annotations
 
@@ -7,43 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lmctl.core.errors import ConfigError
 from lmctl.model.network import TransformerNetwork
-
-
-class ModernBertEncoder(TransformerNetwork):
-    """ModernBERT, with its prediction head before the vocabulary projection and before the classifier, which pools by
-    the first position or the mean."""
-
-    def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("ModernBERT")
-        return self.model.decoder(self.model.head(hidden))
-
-    def language_modules(self, name: str) -> list[nn.Module]:
-        return [self.model.head, self.model.decoder]
-
-    def classifier_modules(self) -> list[nn.Module]:
-        return [self.model.head, self.model.classifier]
-
-    def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        if self.model.config.classifier_pooling == "cls":
-            return hidden[:, 0]
-        mask = inputs.get("attention_mask")
-        if mask is None:
-            return hidden.mean(dim=1)
-        return (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-
-    def classify(self, hidden: Tensor) -> Tensor:
-        return self.model.classifier(self.model.drop(self.model.head(hidden)))
 
 
 class RobertaEncoder(TransformerNetwork):
     """RoBERTa and XLM-R: `lm_head`, or a two-layer classifier on the first position."""
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("RoBERTa")
         return self.model.lm_head(hidden)
 
     def language_modules(self, name: str) -> list[nn.Module]:
@@ -66,8 +36,6 @@ class DistilBertEncoder(TransformerNetwork):
         return super().hidden({name: value for name, value in inputs.items() if name != "token_type_ids"})
 
     def language(self, name: str, hidden: Tensor) -> Tensor:
-        if name != "mlm":
-            raise no_pair_head("DistilBERT")
         model = self.model
         return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden))))
 
@@ -82,8 +50,3 @@ class DistilBertEncoder(TransformerNetwork):
 
     def classify(self, hidden: Tensor) -> Tensor:
         return self.model.classifier(self.model.dropout(torch.relu(self.model.pre_classifier(hidden))))
-
-
-def no_pair_head(kind: str) -> ConfigError:
-    """The error for next-sentence or sentence-order prediction with a model without a head for it."""
-    return ConfigError(f"{kind} has no head for pairs of segments", "nearest: mix=mlm, or model=bert_tiny")

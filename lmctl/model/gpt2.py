@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gpt2(ModelSpec):
+class Gpt2(Attending):
     """GPT-2 spec: sizes and dropout; the vocabulary comes from the tokenizer."""
 
     layers: int
@@ -30,6 +30,7 @@ class Gpt2(ModelSpec):
     family: ClassVar[Family] = "decoder"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("layers", "hidden", "heads", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
         check_heads(self.hidden, self.heads)
@@ -60,6 +61,6 @@ class Gpt2(ModelSpec):
         )
         config._attn_implementation = "sdpa"
         if "lm" in heads:
-            return Decoder(GPT2LMHeadModel(config), heads)
+            return Decoder(GPT2LMHeadModel(config), heads).attending(self.attention)
         config.num_labels = next(iter(heads.values()))
-        return Decoder(GPT2ForSequenceClassification(config), heads)
+        return Decoder(GPT2ForSequenceClassification(config), heads).attending(self.attention)

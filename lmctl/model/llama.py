@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Llama(ModelSpec):
+class Llama(Attending):
     """Llama spec: sizes; the vocabulary comes from the tokenizer."""
 
     layers: int
@@ -32,6 +32,7 @@ class Llama(ModelSpec):
     family: ClassVar[Family] = "decoder"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("layers", "hidden", "heads", "key_value_heads", "feed_forward", "max_positions", "pad_vocabulary_to")
         check_sizes(self, counts, ("attention_dropout",))
         check_heads(self.hidden, self.heads)
@@ -67,6 +68,6 @@ class Llama(ModelSpec):
         )
         config._attn_implementation = "sdpa"
         if "lm" in heads:
-            return Decoder(LlamaForCausalLM(config), heads)
+            return Decoder(LlamaForCausalLM(config), heads).attending(self.attention)
         config.num_labels = next(iter(heads.values()))
-        return Decoder(LlamaForSequenceClassification(config), heads)
+        return Decoder(LlamaForSequenceClassification(config), heads).attending(self.attention)

@@ -16,12 +16,13 @@ from lmctl.model.artifact.reader import Artifact, family_of
 from lmctl.model.bert import bert_class
 from lmctl.model.bert_network import BertNetwork
 from lmctl.model.electra_network import ElectraNetwork, ElectraWithGenerator, electra_class
+from lmctl.model.modernbert_network import ModernBertEncoder
 from lmctl.model.rnn.networks import RecurrentClassifierNetwork, RecurrentNetwork, RecurrentSeq2Seq, refuse_language
 
 ENCODERS = {
     "bert": BertNetwork,
     "electra": ElectraNetwork,
-    "modernbert": encoders.ModernBertEncoder,
+    "modernbert": ModernBertEncoder,
     "roberta": encoders.RobertaEncoder,
     "xlm-roberta": encoders.RobertaEncoder,
     "distilbert": encoders.DistilBertEncoder,
@@ -130,8 +131,6 @@ def _classes(asked: str, config: Any, heads: Mapping[str, int]) -> tuple[Any, ty
         return bert_class(heads), BertNetwork
     if kind == "electra":
         return electra_class(heads), ElectraNetwork
-    if "pair" in heads:
-        raise encoders.no_pair_head(kind)
     return AutoModelForMaskedLM if language else AutoModelForSequenceClassification, ENCODERS[kind]
 
 

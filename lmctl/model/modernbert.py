@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
-    from lmctl.model.encoders import ModernBertEncoder
+    from lmctl.model.modernbert_network import ModernBertEncoder
 
 
 @dataclass(frozen=True)
-class ModernBert(ModelSpec):
+class ModernBert(Attending):
     """ModernBERT spec: sizes and attention pattern; the vocabulary comes from the tokenizer."""
 
     layers: int
@@ -32,6 +32,7 @@ class ModernBert(ModelSpec):
     family: ClassVar[Family] = "encoder"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("layers", "hidden", "heads", "feed_forward", "max_positions", "global_every", "local_window")
         check_sizes(self, (*counts, "pad_vocabulary_to"), ("dropout",))
         check_heads(self.hidden, self.heads)
@@ -41,14 +42,11 @@ class ModernBert(ModelSpec):
         return (self.dropout,)
 
     def load(self, vocabulary: Vocabulary, heads: Mapping[str, int]) -> ModernBertEncoder:
-        """A randomly initialised network with a masked language model head, or with a classifier if `heads` has none;
-        ConfigError for a head for segment pairs."""
+        """A randomly initialised network with a masked language model head, or a classifier if `heads` has none."""
         from transformers import ModernBertConfig, ModernBertForMaskedLM, ModernBertForSequenceClassification
 
-        from lmctl.model.encoders import ModernBertEncoder, no_pair_head
+        from lmctl.model.modernbert_network import ModernBertEncoder
 
-        if "pair" in heads:
-            raise no_pair_head("ModernBERT")
         config = ModernBertConfig(
             vocab_size=rounded(vocabulary.size, self.pad_vocabulary_to),
             num_hidden_layers=self.layers,
@@ -69,6 +67,6 @@ class ModernBert(ModelSpec):
         )
         config._attn_implementation = "sdpa"
         if "mlm" in heads:
-            return ModernBertEncoder(ModernBertForMaskedLM(config), heads)
+            return ModernBertEncoder(ModernBertForMaskedLM(config), heads).attending(self.attention)
         config.num_labels = next(iter(heads.values()))
-        return ModernBertEncoder(ModernBertForSequenceClassification(config), heads)
+        return ModernBertEncoder(ModernBertForSequenceClassification(config), heads).attending(self.attention)

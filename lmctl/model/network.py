@@ -8,15 +8,20 @@ model, say) live in `class_heads`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from lmctl.core.errors import ConfigError
+from lmctl.model.attention_function import choose, document_inputs
+from lmctl.model.fused_gelu import fuse_gelus
+from lmctl.model.recompute import recompute_layers
 
 LANGUAGE = ("mlm", "lm", "pair", "generator", "rtd")
 """Heads that are not named after a task."""
+OVER_WORDS = ("mlm", "lm", "generator")
+"""Those whose logits are over the vocabulary."""
 
 
 def class_heads_of(heads: Mapping[str, int]) -> dict[str, int]:
@@ -27,10 +32,14 @@ def class_heads_of(heads: Mapping[str, int]) -> dict[str, int]:
 class TransformerNetwork(nn.Module):
     """What the networks over a transformers model have in common."""
 
+    has_pair_head: ClassVar[bool] = False
+    """Whether transformers' model for pre-training has a head for pairs of segments; others get one of ours."""
+
     def __init__(self, model: Any, heads: Mapping[str, int]) -> None:
         """`heads` without any of LANGUAGE: `model` is a `...ForSequenceClassification`, whose own classifier serves
         the first of them."""
         super().__init__()
+        fuse_gelus(model)
         self.model = model
         self.outputs = dict(heads)
         self.report: list[str] = []
@@ -38,6 +47,8 @@ class TransformerNetwork(nn.Module):
         self.untrained: list[str] = []
         """Tensors that are new although the model was trained before, by their names."""
         wanted = class_heads_of(heads)
+        if "pair" in heads and not self.has_pair_head:
+            wanted["pair"] = heads["pair"]
         self.own_head = next(iter(wanted)) if wanted and len(wanted) == len(heads) else None
         """The task whose classifier is the model's own."""
         width = int(model.config.hidden_size)
@@ -53,9 +64,20 @@ class TransformerNetwork(nn.Module):
         """Last hidden states [R, L, H]."""
         return self.model.base_model(
             input_ids=inputs["input_ids"],
-            attention_mask=_attention_mask(inputs),
+            **self._who_sees_whom(inputs),
             **{name: inputs[name] for name in ("token_type_ids", "position_ids") if name in inputs},
         ).last_hidden_state
+
+    def _who_sees_whom(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        documents = inputs.get("documents")
+        if documents is None:
+            return {"attention_mask": inputs.get("attention_mask")}
+        return document_inputs(documents, self.model)
+
+    def attending(self, choice: str) -> Self:
+        """Let a value of `model.attention` say which function computes attention."""
+        choose(self.model, choice)
+        return self
 
     def summary(self, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """One vector per row [R, H]: here the last real position."""
@@ -160,9 +182,11 @@ class TransformerNetwork(nn.Module):
 
     def checkpoint_activations(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_layers(self.model)
 
     def compile_body(self) -> None:
+        if self.model.is_gradient_checkpointing:
+            recompute_layers(self.model, compiled=True)
         self.hidden = torch.compile(self.hidden)  # type: ignore[method-assign]
 
     def extra_heads(self) -> dict[str, Tensor]:
@@ -227,18 +251,6 @@ class Seq2Seq(TransformerNetwork):
         return {
             name: list(next(m for m in side.modules() if isinstance(m, nn.ModuleList))) for name, side in sides.items()
         }
-
-
-def _attention_mask(inputs: Mapping[str, Tensor]) -> Tensor | None:
-    """What of the rows is not padding, bool [R, L]; of documents that share a row, who may look at whom, bool
-    [R, 1, L, L] (query, key): each position at those before it in its document. Padding sees itself."""
-    documents = inputs.get("documents")
-    if documents is None:
-        return inputs.get("attention_mask")
-    length = documents.shape[1]
-    square = torch.ones(length, length, dtype=torch.bool, device=documents.device)
-    same = (documents[:, :, None] == documents[:, None, :]) & square.tril() & (documents >= 0)[:, None, :]
-    return (same | torch.eye(length, dtype=torch.bool, device=documents.device))[:, None]
 
 
 def _head_dropout(config: Any) -> float:

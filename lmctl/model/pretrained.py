@@ -17,14 +17,14 @@ from lmctl.core.paths import Place
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model import rnn
 from lmctl.model.artifact.reader import Artifact
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 
 if TYPE_CHECKING:
     from lmctl.model.network import TransformerNetwork
 
 
 @dataclass(frozen=True)
-class Pretrained(ModelSpec):
+class Pretrained(Attending):
     """A model that was trained before."""
 
     key: ClassVar[str] = "init_from"
@@ -39,6 +39,7 @@ class Pretrained(ModelSpec):
     lora_targets: Optional[list[str]] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.init_from:
             raise ValueError(f"{self.key} must name a run directory, a model directory or a hub id")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -118,7 +119,8 @@ class Pretrained(ModelSpec):
         return self._restricted(outline(self.artifact.asked, self.config, vocabulary, heads, self.dropout, beside))
 
     def _restricted(self, network: TransformerNetwork) -> TransformerNetwork:
-        """Freeze what shall not learn, and add adapters."""
+        """Choose the attention function, freeze what shall not learn, and add adapters."""
+        network.attending(self.attention)
         if self.freeze:
             network.freeze(self.freeze)
         if self.lora_rank:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.sizes import check_heads, check_sizes, rounded
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class T5(ModelSpec):
+class T5(Attending):
     """T5 spec: sizes and dropout; the vocabulary comes from the tokenizer. Relative positions: rows of any length."""
 
     layers: int
@@ -33,6 +33,7 @@ class T5(ModelSpec):
     max_positions: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("layers", "decoder_layers", "hidden", "heads", "feed_forward", "pad_vocabulary_to")
         check_sizes(self, counts, ("dropout",))
         check_heads(self.hidden, self.heads)
@@ -63,4 +64,4 @@ class T5(ModelSpec):
             decoder_start_token_id=vocabulary.pad,
             use_cache=False,
         )
-        return Seq2Seq(T5ForConditionalGeneration(config), heads)
+        return Seq2Seq(T5ForConditionalGeneration(config), heads).attending(self.attention)

@@ -13,7 +13,7 @@ from lmctl.core.component import MAY_CHANGE
 from lmctl.core.paths import Places
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.model.artifact.reader import family_of, max_positions_of
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.layer_selection import check_keep
 from lmctl.model.pretrained import TeacherModel
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TeacherLayers(ModelSpec):
+class TeacherLayers(Attending):
     """A student with the architecture of its teacher."""
 
     teacher: Places = field(metadata=MAY_CHANGE)
@@ -37,6 +37,7 @@ class TeacherLayers(ModelSpec):
     """Dropout rate; None: the teacher's."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.teacher:
             raise ValueError("there is no teacher whose layers to take: teacher=RUN, a model directory or a hub id")
         for name in ("layers", "decoder_layers"):
@@ -86,4 +87,5 @@ class TeacherLayers(ModelSpec):
         """The network, randomly initialised."""
         from lmctl.model.loading import outline
 
-        return outline(self.whole.artifact.asked, self.config, vocabulary, heads, self.dropout)
+        network = outline(self.whole.artifact.asked, self.config, vocabulary, heads, self.dropout)
+        return network.attending(self.attention)

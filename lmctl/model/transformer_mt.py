@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.core.batch import Family
 from lmctl.core.vocabulary import Vocabulary
-from lmctl.model.base import ModelSpec
+from lmctl.model.attention import Attending
 from lmctl.model.sizes import check_heads, check_sizes
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TransformerMT(ModelSpec):
+class TransformerMT(Attending):
     """Transformer translation spec: sizes and dropout; the vocabulary of both languages comes from the tokenizer."""
 
     layers: int
@@ -31,6 +31,7 @@ class TransformerMT(ModelSpec):
     family: ClassVar[Family] = "seq2seq"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("layers", "decoder_layers", "hidden", "heads", "feed_forward", "max_positions")
         check_sizes(self, counts, ("dropout", "attention_dropout"))
         check_heads(self.hidden, self.heads)
@@ -71,4 +72,4 @@ class TransformerMT(ModelSpec):
             use_cache=False,
         )
         config._attn_implementation = "sdpa"
-        return Seq2Seq(MarianMTModel(config), heads)
+        return Seq2Seq(MarianMTModel(config), heads).attending(self.attention)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmctl.core.component import Component
@@ -33,6 +33,8 @@ class Material:
     batch_rows: int = 1
     """Rows of the task per optimiser step; the number of tracks where state is carried from row to row."""
     rewrite: Rewrite | None = None
+    seq_len_at: Callable[[float], int] | None = None
+    """Sequence length by progress, for rows that are cut from a stream; None: always `seq_len`."""
 
 
 class Examples(ABC):
@@ -59,6 +61,11 @@ class Examples(ABC):
     def tokens_per_row(self) -> float:
         """Mean number of tokens of a row without padding, for mixing tasks by tokens; augmentation need not be
         included."""
+
+    def at(self, progress: float) -> Examples:
+        """The same rows as they are learnt from when `progress` (0 to 1) of the budget is spent: a pure function of it,
+        and a cheap one. Where nobody says, as in validation, they are as at the end."""
+        return self
 
     @abstractmethod
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
@@ -97,6 +104,14 @@ class Metric:
     function (picklable)."""
 
 
+def added(parts: Sequence[Metric]) -> Metric:
+    """A metric over parts of its targets together."""
+    first, *others = parts
+    for other in others:
+        first = replace(first, sum=first.sum + other.sum, count=first.count + other.count)
+    return first
+
+
 LOSS = "loss"
 """Name of the loss among the metrics; it is reported under the name of its term."""
 
@@ -112,6 +127,9 @@ class Objective(Component):
     """Whether its network carries a hidden state from row to row."""
     pairs_sentences: ClassVar[bool] = False
     """Whether it needs documents of more than one sentence."""
+
+    cuts_rows: ClassVar[bool] = False
+    """Whether its rows are cut from a stream of text, and so may be shorter (`Examples.at`)."""
 
     needs_generator: ClassVar[bool] = False
     """Whether its network has a generator beside it."""
@@ -181,9 +199,9 @@ class Objective(Component):
     def loss(self, term: str, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss *summed* over the targets, in nats (squared error for regression); by default cross-entropy of
         logits [N, C], in float32, against labels int64 [N]."""
-        import torch.nn.functional as F
+        from lmctl.kernels.cross_entropy import cross_entropy
 
-        return F.cross_entropy(logits.float(), labels, reduction="sum")
+        return cross_entropy(logits, labels)
 
     def metrics(self, term: str, logits: Tensor, labels: Tensor) -> dict[str, Metric]:
         """Validation metrics: `LOSS`, and others that are sums over the targets of `term`. By default top-1

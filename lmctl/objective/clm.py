@@ -7,7 +7,7 @@ from the start of the document.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -30,6 +30,7 @@ class CausalLM(Objective):
 
     separate_documents: bool = True
 
+    cuts_rows: ClassVar[bool] = True
     reads: ClassVar[Kind] = "documents"
     families: ClassVar[tuple[Family, ...]] = ("decoder",)
 
@@ -50,6 +51,8 @@ class NextPieceRows(Examples):
     objective: CausalLM
     material: Material
     rows: PackedRows
+    progress: float = 1.0
+    """Share of the budget that is spent."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,8 +61,13 @@ class NextPieceRows(Examples):
     def tokens_per_row(self) -> float:
         return float(self.rows.width - 1)
 
+    def at(self, progress: float) -> NextPieceRows:
+        return self if self.material.seq_len_at is None else replace(self, progress=progress)
+
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
-        ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws)
+        grows = self.material.seq_len_at
+        width = None if grows is None else grows(self.progress) + 1
+        ids, lengths = self.rows.gather(rows, epochs, self.material.rewrite, draws, width)
         return next_piece_batch(self.material, ids, lengths, self.objective.separate_documents)
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from lmctl.core.batch import Batch, Family, Kind, Targets, padding_mask
 from lmctl.core.counter_rng import CounterRng
+from lmctl.core.errors import ConfigError
 from lmctl.core.token_store import TokenStore
 from lmctl.core.vocabulary import Vocabulary
 from lmctl.objective.base import LOSS, Examples, Material, Metric, Objective
+from lmctl.objective.mask_rate import check_cached, check_rate, is_schedule, rate_at
 from lmctl.objective.masking import DRAWS_PER_POSITION, mask_tokens
 from lmctl.objective.pairs import DRAWS_PER_ROW, Pairs
 from lmctl.objective.text_rows import mean_tokens
@@ -22,12 +25,14 @@ from lmctl.objective.unigram_baseline import unigram_baseline
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lmctl.plan import Plan
+
 
 @dataclass(frozen=True)
 class MaskedPairObjective(Objective):
     """Base class of masked language modelling with next-sentence or sentence-order prediction."""
 
-    mask_rate: float = 0.15
+    mask_rate: Any = 0.15
     whole_words: bool = False
     short_share: float = 0.1
 
@@ -38,10 +43,12 @@ class MaskedPairObjective(Objective):
     families: ClassVar[tuple[Family, ...]] = ("encoder",)
 
     def __post_init__(self) -> None:
-        if not 0 < self.mask_rate < 1:
-            raise ValueError(f"mask_rate is a share of the tokens between 0 and 1, got {self.mask_rate}")
+        check_rate(self.mask_rate)
         if not 0 <= self.short_share <= 1:
             raise ValueError(f"short_share is a share of the rows between 0 and 1, got {self.short_share}")
+
+    def check(self, plan: Plan) -> Iterator[ConfigError]:
+        yield from check_cached(plan, self.mask_rate)
 
     @abstractmethod
     def pairs(self, material: Material) -> Pairs:
@@ -73,6 +80,8 @@ class MaskedPairs(Examples):
     objective: MaskedPairObjective
     material: Material
     pairs: Pairs
+    progress: float = 1.0
+    """Share of the budget that is spent."""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -80,6 +89,9 @@ class MaskedPairs(Examples):
     @property
     def tokens_per_row(self) -> float:
         return mean_tokens(self.objective, self.material)
+
+    def at(self, progress: float) -> MaskedPairs:
+        return replace(self, progress=progress) if is_schedule(self.objective.mask_rate) else self
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         import torch
@@ -92,7 +104,8 @@ class MaskedPairs(Examples):
         text = self.pairs.gather(rows, epochs, pair, draws)
         width = text.ids.shape[1]
         mask = mask.reshape(len(rows), DRAWS_PER_POSITION, widest)[:, :, :width].reshape(len(rows), -1)
-        masked = mask_tokens(text.ids, mask, vocabulary, self.objective.mask_rate, self.objective.whole_words)
+        rate = rate_at(self.objective.mask_rate, self.progress)
+        masked = mask_tokens(text.ids, mask, vocabulary, rate, self.objective.whole_words)
         inputs = {"input_ids": torch.from_numpy(masked.inputs), "token_type_ids": torch.from_numpy(text.segments)}
         inputs |= padding_mask("attention_mask", text.lengths, width)
         first = torch.arange(len(rows)) * width

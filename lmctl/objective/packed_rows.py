@@ -34,10 +34,11 @@ class PackedRows:
     def __len__(self) -> int:
         return self.count
 
-    def stream(self, rows: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-        """int64 [R, width] (shorter only if the whole corpus is shorter than one row)."""
+    def stream(self, rows: np.ndarray, epochs: np.ndarray, width: int | None = None) -> np.ndarray:
+        """int64 [R, width] (shorter only if the whole corpus is shorter than one row); the first `width` tokens of each
+        row."""
         shift = (epochs * GOLDEN % 1.0 * (self.slack + 1)).astype(np.int64)
-        begins, width = rows * self.width + shift, min(self.width, self.total)
+        begins, width = rows * self.width + shift, min(width or self.width, self.total)
         first, last = (np.searchsorted(self.starts, place, side="right") - 1 for place in (begins, begins + width - 1))
         row, document = np.repeat(np.arange(len(rows)), last - first + 1), within(first, last + 1)
         place = self.starts[document + 1] - 1 - begins[row]
@@ -48,11 +49,16 @@ class PackedRows:
         return np.where(separator, self.vocabulary.sep, self.store.tokens[token]).astype(np.int64)
 
     def gather(
-        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: CounterRng
+        self,
+        rows: np.ndarray,
+        epochs: np.ndarray,
+        rewrite: Rewrite | None,
+        draws: CounterRng,
+        width: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The rows, int64 [R, width], and their lengths without padding, int64 [R]: an augmentation may shorten a row,
-        and the rest is padding."""
-        ids = self.stream(rows, epochs)
+        and the rest is padding. `width`: only so many of their first tokens (Li et al. 2022, section 4.1)."""
+        ids = self.stream(rows, epochs, width)
         lengths = np.full(len(ids), ids.shape[1])
         if rewrite is not None:
             for place, generator in enumerate(draws.named("augment").generators(epochs, rows)):
@@ -78,10 +84,15 @@ class FullRows:
         return self.packed.width
 
     def gather(
-        self, rows: np.ndarray, epochs: np.ndarray, rewrite: Rewrite | None, draws: CounterRng
+        self,
+        rows: np.ndarray,
+        epochs: np.ndarray,
+        rewrite: Rewrite | None,
+        draws: CounterRng,
+        seq_len: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `PackedRows.gather`, special tokens included."""
-        body, lengths = self.packed.gather(rows, epochs, rewrite, draws)
+        """As `PackedRows.gather`, special tokens included; of `seq_len` positions, if that is less."""
+        body, lengths = self.packed.gather(rows, epochs, rewrite, draws, seq_len and seq_len - 2)
         ids = np.full((len(body), body.shape[1] + 2), self.vocabulary.pad, dtype=np.int64)
         ids[:, 0], ids[:, 1:-1] = self.vocabulary.cls, body
         ids[np.arange(len(ids)), lengths + 1] = self.vocabulary.sep

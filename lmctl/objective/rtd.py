@@ -48,6 +48,7 @@ class ReplacedTokens(MaskedLM):
             raise ValueError(f"rtd_weight must be above 0, got {self.rtd_weight}")
 
     def check(self, plan: Plan) -> Iterator[ConfigError]:
+        yield from super().check(plan)
         if plan.distill.terms:
             yield ConfigError(
                 "distill: ReplacedTokens asks about pieces that the student's own generator wrote, which no teacher "

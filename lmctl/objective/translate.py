@@ -41,9 +41,9 @@ class Translate(Objective):
         return ParallelRows(material)
 
     def loss(self, term: str, logits: Tensor, labels: Tensor) -> Tensor:
-        import torch.nn.functional as F
+        from lmctl.kernels.cross_entropy import cross_entropy
 
-        return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self.label_smoothing)
+        return cross_entropy(logits, labels, self.label_smoothing)
 
     def metrics(self, term: str, logits: Tensor, labels: Tensor) -> dict[str, Metric]:
         """Metrics with the loss without label smoothing, which is used in training only."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AdamW(OptimSpec):
     """AdamW with weight decay on matrices only (no biases, norms or other vectors), and layer-wise learning rate
-    decay."""
+    decay. Both may be cautious (`lmctl/optim/cautious.py`)."""
 
     adaptive: ClassVar[bool] = True
 
@@ -31,6 +31,8 @@ class AdamW(OptimSpec):
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     eps: float = 1e-8
     layer_decay: float = 1.0
+    cautious_updates: bool = False
+    cautious_decay: bool = False
     state_bits: int = 32
     paged: bool = False
 
@@ -49,12 +51,16 @@ class AdamW(OptimSpec):
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch
 
+        from lmctl.optim.cautious import cautious
+
         groups = parameter_groups(network, self.weight_decay, self.layer_decay)
         betas = (self.betas[0], self.betas[1])
         if self.state_bits == 32:
-            return torch.optim.AdamW(groups, lr=self.lr, betas=betas, eps=self.eps, fused=True)
+            rule = cautious(torch.optim.AdamW, self.cautious_updates, self.cautious_decay)
+            return rule(groups, lr=self.lr, betas=betas, eps=self.eps, fused=True)  # type: ignore[call-arg]
         if self.paged and device.type != "cuda":
             raise ConfigError("optim.paged=true: states are paged from a GPU, and there is none", "paged=false")
-        return bitsandbytes().optim.AdamW(
+        rule = cautious(bitsandbytes().optim.AdamW, self.cautious_updates, self.cautious_decay)
+        return rule(  # type: ignore[call-arg]
             groups, lr=self.lr, betas=betas, eps=self.eps, optim_bits=8, is_paged=self.paged
         )

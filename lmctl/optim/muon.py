@@ -33,6 +33,8 @@ class Muon(OptimSpec):
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     eps: float = 1e-8
     layer_decay: float = 1.0
+    cautious_updates: bool = False
+    cautious_decay: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,11 +45,13 @@ class Muon(OptimSpec):
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         import torch
 
+        from lmctl.optim.cautious import cautious
         from lmctl.optim.combined import CombinedOptimizer
 
         groups = parameter_groups(network, self.weight_decay, self.layer_decay)
         hidden = hidden_matrices(network)
-        muon = torch.optim.Muon(
+        careful = self.cautious_updates, self.cautious_decay
+        muon = cautious(torch.optim.Muon, *careful)(  # type: ignore[call-arg]
             list(_those(groups, hidden, True)),
             lr=self.lr,
             momentum=self.momentum,
@@ -55,7 +59,7 @@ class Muon(OptimSpec):
             adjust_lr_fn="match_rms_adamw",
         )
         betas = (self.betas[0], self.betas[1])
-        adamw = torch.optim.AdamW(
+        adamw = cautious(torch.optim.AdamW, *careful)(  # type: ignore[call-arg]
             list(_those(groups, hidden, False)), lr=self.lr, betas=betas, eps=self.eps, fused=True
         )
         return CombinedOptimizer({"muon": muon, "adamw": adamw})

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 
 from lmctl.compression.wire import LoneWire, ProcessWire, Wire
 from lmctl.core.errors import ConfigError, LmctlError
+from lmctl.core.heap import keep_freed_memory
 from lmctl.train.deterministic import choose_kernels
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ class Processes:
 
     def __init__(self, on_cpu: bool) -> None:
         check_device(on_cpu)
-        if not on_cpu:
+        if on_cpu:
+            keep_freed_memory()
+        else:
             choose_kernels()
         # Accelerate's mixed precision stays off: on a CPU its "fp16" silently computes in fp32. Autocast and loss
         # scaling are those of `lmctl.precision`, the same on every device.

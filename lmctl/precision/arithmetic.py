@@ -4,7 +4,8 @@
     input gradient   gx [N, I] = g [N, O] . w [O, I]        a scale per token, a scale per input channel
     weight gradient  gw [O, I] = g^T [O, N] . x [N, I]      a scale per output channel, a scale per input channel
 
-The scales factor out of each sum, because no operand is scaled differently along the dimension that is summed over.
+The scales factor out of each sum, because no operand is scaled differently along the dimension that is summed over. So
+x, w and g each take part twice: once with a scale per row, once with a scale per column.
 """
 
 from __future__ import annotations
@@ -12,53 +13,71 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from lmctl.kernels.counter import next_key
+from lmctl.kernels.plain.quantise import QuantisedRows, quantise
+from lmctl.kernels.quantise import dequantise, quantise_both, quantise_rows
 from lmctl.precision.int8_product import int8_product
-from lmctl.precision.rounding import QuantisedRows, noise16, quantise
+from lmctl.precision.rounding import noise16
+
+
+class Operand(NamedTuple):
+    """A matrix [M, N], quantised for both of its products."""
+
+    rows: QuantisedRows
+    """With a scale per row [M, 1]."""
+    columns: QuantisedRows | None
+    """With a scale per column [1, N]; None if that product is not needed."""
+
+    def t(self) -> Operand:
+        """The transposed matrix; it must have both forms."""
+        assert self.columns is not None
+        return Operand(self.columns.t(), self.rows.t())
 
 
 class Arithmetic(Protocol):
     """A low-precision number format: quantisation, and the matrix product of quantised operands."""
 
-    def noise(self, gradient: Tensor) -> Tensor | None:
-        """Noise for stochastic rounding of an output gradient, shared by its two products; None: round to nearest."""
+    def quantise(self, values: Tensor, both: bool) -> Operand:
+        """Quantise weights or activations [M, N]; without `both` by row only."""
         ...
 
-    def quantise(self, values: Tensor, dim: int) -> QuantisedRows:
-        """Quantise weights or activations [M, N], one scale for all values along `dim`."""
+    def quantise_gradient(self, values: Tensor) -> Operand:
+        """Quantise an output gradient [M, N] both ways."""
         ...
 
-    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> QuantisedRows:
-        """Quantise an output gradient [M, N], one scale for all values along `dim`."""
-        ...
-
-    def multiply(self, a: QuantisedRows, b: QuantisedRows) -> Tensor:
-        """Matrix product of [M, K] and [K, N], each with one scale per vector of K values: float32 [M, N]."""
+    def multiply(self, a: QuantisedRows, b: QuantisedRows, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Matrix product of [M, K] and [K, N], each with one scale per vector of K values, plus `bias` [N]: computed in
+        float32, returned as `dtype` [M, N]."""
         ...
 
 
 @dataclass(frozen=True)
 class Int8Arithmetic:
-    """int8 operands, exact int32 sums, float32 scales (or powers of two: fixed-point arithmetic)."""
+    """int8 operands, exact int32 sums, float32 scales (or powers of two: fixed-point arithmetic). `stochastic`: output
+    gradients are rounded stochastically, by noise that both of their products share. It comes from torch's global
+    generator of the device, on a CPU by way of a key; a checkpoint of the run has the generator's state."""
 
     stochastic: bool
     pow2: bool
 
-    def noise(self, gradient: Tensor) -> Tensor | None:
-        return noise16(gradient.shape, gradient.device) if self.stochastic else None
+    def quantise(self, values: Tensor, both: bool) -> Operand:
+        return Operand(*quantise_both(values, self.pow2)) if both else Operand(quantise_rows(values, self.pow2), None)
 
-    def quantise(self, values: Tensor, dim: int) -> QuantisedRows:
-        return quantise(values, dim, self.pow2)
+    def quantise_gradient(self, values: Tensor) -> Operand:
+        if not self.stochastic:
+            return Operand(*quantise_both(values, self.pow2))
+        if values.device.type == "cpu" and not torch.compiler.is_compiling():
+            return Operand(*quantise_both(values, self.pow2, next_key()))
+        noise = noise16(values.shape, values.device)
+        return Operand(quantise(values, 1, self.pow2, noise), quantise(values, 0, self.pow2, noise))
 
-    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> QuantisedRows:
-        return quantise(values, dim, self.pow2, noise)
-
-    def multiply(self, a: QuantisedRows, b: QuantisedRows) -> Tensor:
-        return int8_product(a.values, b.values).float().mul_(a.scale).mul_(b.scale)
+    def multiply(self, a: QuantisedRows, b: QuantisedRows, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        return dequantise(int8_product(a.values, b.values), a.scale, b.scale, bias, dtype)
 
 
 @contextmanager
@@ -79,15 +98,11 @@ def as_matrix(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-def linear_forward(x: Tensor, weight: QuantisedRows, arithmetic: Arithmetic) -> Tensor:
-    """Output product [..., O] of x [..., I] and a quantised weight [O, I] with one scale per output channel."""
-    dtype = output_dtype(x)
-    with without_autocast(x.device):
-        y = arithmetic.multiply(arithmetic.quantise(as_matrix(x), 1), weight.t())
-    return y.view(*x.shape[:-1], y.shape[-1]).to(dtype)
-
-
-def weight_gradient(arithmetic: Arithmetic, gradient: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
-    """Weight gradient, float32 [O, I], from an output gradient [N, O] and inputs [N, I]."""
-    g = arithmetic.quantise_gradient(gradient, 0, noise)
-    return arithmetic.multiply(g.t(), arithmetic.quantise(x, 0))
+def weight_gradient(
+    arithmetic: Arithmetic, gradient: Operand, x: QuantisedRows, dtype: torch.dtype, transposed: bool = False
+) -> Tensor:
+    """Weight gradient [O, I], or [I, O] if `transposed`, from an output gradient [N, O] and inputs [N, I], both with a
+    scale per column."""
+    assert gradient.columns is not None
+    a, b = (x, gradient.columns) if transposed else (gradient.columns, x)
+    return arithmetic.multiply(a.t(), b, None, dtype)

@@ -8,12 +8,26 @@ from typing import Any
 
 import torch
 
-from lmctl.precision.emulation import HalfProducts, native
+from lmctl.precision.emulation import NAMES, HalfProducts, elsewhere, native
 
 
 def emulated(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether half-precision products are emulated in fp32, because the CPU has no native ones."""
     return device.type == "cpu" and not native(dtype)
+
+
+def on_this_cpu(device: torch.device) -> bool:
+    """Whether products run on the CPU of this machine: not on a GPU, and not on a planned machine."""
+    return device.type == "cpu" and not elsewhere()
+
+
+def no_gain(dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why products in `dtype` are no faster than fp32 on this device, with the nearest precision that is, or None."""
+    if not on_this_cpu(device) or native(dtype):
+        return None
+    nearest = "bf16" if native(torch.bfloat16) else "fp32"
+    name = NAMES[dtype]
+    return f"{name} does not pay on this CPU, which has no units for {name} products; nearest: precision={nearest}"
 
 
 @contextmanager

@@ -28,6 +28,8 @@ class Precision(Component):
     """The low-precision product that the precision proof must find in the first forward pass: "bf16", "int8", ..."""
     storage: ClassVar[str | None] = None
     """The storage format of weights that the precision proof must find: "int8", "nf4", ..."""
+    chooses: ClassVar[bool] = False
+    """Whether it stands for another one, which is chosen when a training run begins."""
     least_decibel: ClassVar[float] = 20.0
     """Minimum signal-to-noise ratio in dB, against float32, for the precision proof to pass."""
 
@@ -43,6 +45,15 @@ class Precision(Component):
     def refuse(self, device: torch.device) -> str | None:
         """Why this device does not support it, with the nearest alternative, or None."""
         return None
+
+    def no_gain(self, device: torch.device) -> str | None:
+        """Why it makes training on this device no faster than float32, with the nearest alternative, or None. For
+        people: it is allowed all the same."""
+        return None
+
+    def remarks(self, plan: Plan, device: torch.device) -> list[str]:
+        """What else `lmctl plan` should say about it on this device."""
+        return []
 
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         """Convert the modules of a loaded network, in place. The network is on the CPU and will move to `device`.

@@ -3,35 +3,27 @@ learning")."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from lmctl.precision.base import Precision, no_bf16
+from lmctl.precision.base import no_bf16
+from lmctl.precision.half import HalfPrecision
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Bf16(Precision):
+class Bf16(HalfPrecision):
     """fp32 parameters, bf16 products; no loss scaling, because bf16 has the range of fp32."""
 
     product: ClassVar[str | None] = "bf16"
 
+    @property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        return torch.bfloat16
+
     def refuse(self, device: torch.device) -> str | None:
         return no_bf16(device)
-
-    def products(self, device: torch.device) -> AbstractContextManager[Any]:
-        import torch
-
-        from lmctl.precision.autocast import half_products
-
-        return half_products(torch.bfloat16, device)
-
-    def table(self, device: torch.device) -> dict[str, str]:
-        import torch
-
-        from lmctl.precision.autocast import dtype_table
-
-        return dtype_table("bf16", device, torch.bfloat16)

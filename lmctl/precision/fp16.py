@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from lmctl.precision.base import Precision
+from lmctl.precision.half import HalfPrecision
 
 if TYPE_CHECKING:
     import torch
 
+    from lmctl.plan import Plan
     from lmctl.precision.scaling import LossScaler
 
 
 @dataclass(frozen=True)
-class Fp16(Precision):
+class Fp16(HalfPrecision):
     """fp32 parameters, fp16 products, dynamic loss scaling; on CPUs as well."""
 
     product: ClassVar[str | None] = "fp16"
@@ -29,21 +29,18 @@ class Fp16(Precision):
         if self.growth_interval < 1:
             raise ValueError(f"growth_interval must be at least 1, got {self.growth_interval}")
 
-    def products(self, device: torch.device) -> AbstractContextManager[Any]:
+    @property
+    def dtype(self) -> torch.dtype:
         import torch
 
-        from lmctl.precision.autocast import half_products
+        return torch.float16
 
-        return half_products(torch.float16, device)
+    def refuse_run(self, plan: Plan) -> str | None:
+        if plan.compile and plan.runner.on_cpu():
+            return "fp16's gradients overflow in compiled code on CPUs; nearest: compile=false, or precision=bf16"
+        return super().refuse_run(plan)
 
     def scaler(self, device: torch.device) -> LossScaler:
         from lmctl.precision.scaling import DynamicScale
 
         return DynamicScale(device, self.initial_scale, self.growth_interval)
-
-    def table(self, device: torch.device) -> dict[str, str]:
-        import torch
-
-        from lmctl.precision.autocast import dtype_table
-
-        return dtype_table("fp16", device, torch.float16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from lmctl.optim.base import OptimSpec
 from lmctl.precision.linear_layers import LinearLayers
 
 if TYPE_CHECKING:
@@ -51,12 +52,19 @@ class Fp8(LinearLayers):
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision import fp8_arithmetic
         from lmctl.precision.layer_choice import choose
-        from lmctl.precision.linear import low_precision_products
+        from lmctl.precision.linear import QuantisedOnce, low_precision_products
 
-        choice = choose(network, self.exclude, self.name)
+        choice, inputs = choose(network, self.exclude, self.name), QuantisedOnce()
         for module in choice.chosen.values():
-            low_precision_products(module, fp8_arithmetic.Fp8Arithmetic(self.scale == "row", self.emulate))
+            low_precision_products(module, fp8_arithmetic.Fp8Arithmetic(self.scale == "row", self.emulate), inputs)
         return choice.say("fp8 products" + (", emulated" if self.emulate else ""))
+
+    def optimiser(self, spec: OptimSpec, learner: nn.Module, device: torch.device, seed: int) -> torch.optim.Optimizer:
+        from lmctl.precision.linear import announce_updates
+
+        optimizer = super().optimiser(spec, learner, device, seed)
+        announce_updates(optimizer, learner)
+        return optimizer
 
     def table(self, device: torch.device) -> dict[str, str]:
         from lmctl.precision.autocast import dtype_table

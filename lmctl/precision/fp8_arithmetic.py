@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmctl.kernels.plain.quantise import TINY, QuantisedRows, largest
+from lmctl.precision.arithmetic import Operand
 from lmctl.precision.counting import count
-from lmctl.precision.rounding import TINY, QuantisedRows, largest
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,16 @@ class Fp8Arithmetic:
     rowwise: bool
     emulate: bool
 
-    def noise(self, gradient: Tensor) -> Tensor | None:
-        return None
+    def quantise(self, values: Tensor, both: bool) -> Operand:
+        rows = self._to(torch.float8_e4m3fn, values, 1)
+        return Operand(rows, self._columns(rows, values) if both else None)
 
-    def quantise(self, values: Tensor, dim: int) -> QuantisedRows:
-        return self._to(torch.float8_e4m3fn, values, dim)
+    def quantise_gradient(self, values: Tensor) -> Operand:
+        rows = self._to(torch.float8_e5m2, values, 1)
+        return Operand(rows, self._columns(rows, values))
 
-    def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> QuantisedRows:
-        return self._to(torch.float8_e5m2, values, dim)
+    def _columns(self, rows: QuantisedRows, values: Tensor) -> QuantisedRows:
+        return self._to(rows.values.dtype, values, 0) if self.rowwise else rows
 
     def _to(self, dtype: torch.dtype, values: Tensor, dim: int) -> QuantisedRows:
         """Quantise `values` [M, N] to `dtype`: the largest magnitude along `dim` (of the whole tensor, unless
@@ -43,11 +46,13 @@ class Fp8Arithmetic:
             (values / scale).to(dtype), scale
         )  # at most one ulp of float32 above the maximum, which is rounded to the maximum
 
-    def multiply(self, a: QuantisedRows, b: QuantisedRows) -> Tensor:
+    def multiply(self, a: QuantisedRows, b: QuantisedRows, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         count("fp8")
         if self.emulate:
-            return torch.mm(a.values.float(), b.values.float()).mul_(a.scale).mul_(b.scale)
-        return scaled_product(a, b, self.rowwise)
+            y = torch.mm(a.values.float(), b.values.float()).mul_(a.scale).mul_(b.scale)
+        else:
+            y = scaled_product(a, b, self.rowwise)
+        return (y if bias is None else y.add_(bias)).to(dtype)
 
 
 def scaled_product(a: QuantisedRows, b: QuantisedRows, rowwise: bool) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from lmctl.optim.base import OptimSpec
 from lmctl.precision.linear_layers import LinearLayers, check_scale
 
 if TYPE_CHECKING:
@@ -30,15 +31,27 @@ class Int8(LinearLayers):
         super().__post_init__()
         check_scale(self.scale)
 
+    def no_gain(self, device: torch.device) -> str | None:
+        from lmctl.precision.int8_product import no_gain
+
+        return no_gain(device)
+
     def convert(self, network: nn.Module, device: torch.device) -> list[str]:
         from lmctl.precision import arithmetic
         from lmctl.precision.layer_choice import choose
-        from lmctl.precision.linear import low_precision_products
+        from lmctl.precision.linear import QuantisedOnce, low_precision_products
 
-        choice = choose(network, self.exclude, self.name)
+        choice, inputs = choose(network, self.exclude, self.name), QuantisedOnce()
         for module in choice.chosen.values():
-            low_precision_products(module, arithmetic.Int8Arithmetic(self.stochastic, self.scale == "pow2"))
+            low_precision_products(module, arithmetic.Int8Arithmetic(self.stochastic, self.scale == "pow2"), inputs)
         return choice.say("int8 products")
+
+    def optimiser(self, spec: OptimSpec, learner: nn.Module, device: torch.device, seed: int) -> torch.optim.Optimizer:
+        from lmctl.precision.linear import announce_updates
+
+        optimizer = super().optimiser(spec, learner, device, seed)
+        announce_updates(optimizer, learner)
+        return optimizer
 
     def table(self, device: torch.device) -> dict[str, str]:
         from lmctl.precision.autocast import dtype_table

@@ -31,8 +31,7 @@ class Int8Dynamic(PostTraining):
         return Int8RowsAndProducts(dtype, self.scale == "pow2", stochastic=False)
 
     def remarks(self, device: torch.device) -> list[str]:
-        from lmctl.precision.int8_product import NATIVE
+        from lmctl.precision.int8_product import no_gain
 
-        if device.type == "cuda" or NATIVE:
-            return []
-        return ["this CPU has no int8 units (AVX-512 VNNI): products are exact, but made in fp32 and no faster"]
+        reason = no_gain(device)
+        return [] if reason is None else [reason]

@@ -26,6 +26,11 @@ class Int8Full(Int8Weights):
 
         return Int8RowsAndProducts(self.float_products, self.scale == "pow2", self.stochastic)
 
+    def no_gain(self, device: torch.device) -> str | None:
+        from lmctl.precision.int8_product import no_gain
+
+        return no_gain(device)
+
     def table(self, device: torch.device) -> dict[str, str]:
         from lmctl.precision.autocast import dtype_table
 

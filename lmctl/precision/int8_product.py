@@ -28,6 +28,18 @@ NATIVE = bool(_probe is not None and _probe())
 probe."""
 
 
+def has_units(device: torch.device) -> bool:
+    """Whether a device multiplies int8 faster than float32."""
+    return device.type == "cuda" or NATIVE
+
+
+def no_gain(device: torch.device) -> str | None:
+    """Why int8 products are no faster than float32 ones on a device, or None."""
+    if has_units(device):
+        return None
+    return "this CPU has no int8 units (AVX-512 VNNI): products are exact, but made in fp32 and no faster"
+
+
 def int8_product(a: Tensor, b: Tensor, backend: Literal["auto", "int_mm", "blocks"] = "auto") -> Tensor:
     """int8 [M, K] times int8 [K, N]: int32 [M, N], exact (int64 if K is so long that int32 could overflow)."""
     count("int8")

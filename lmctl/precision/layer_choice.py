@@ -11,8 +11,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lmctl.core.errors import ConfigError
+from lmctl.precision.half_linear import HalfConv1D, HalfLinear
 
-KINDS = (nn.Linear, Conv1D)
+KINDS = (nn.Linear, Conv1D, HalfLinear, HalfConv1D)
 HEADS = (
     "*lm_head*",  # decoders, T5, RoBERTa
     "*.cls.*",  # BERT: heads of masked language modelling and next sentence prediction
@@ -56,7 +57,7 @@ def choose(network: nn.Module, exclude: Sequence[str] | None, option: str, group
     exclude = HEADS if exclude is None else exclude
     owners = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
     chosen, left = {}, []
-    for name, module in _layers(network):
+    for name, module in linear_layers(network):
         shared = owners[id(module.weight)] > 1
         if shared or any(fnmatchcase(name, pattern) for pattern in exclude):
             left.append(name)
@@ -71,8 +72,9 @@ def choose(network: nn.Module, exclude: Sequence[str] | None, option: str, group
     return Choice(chosen, left, sum(p.numel() for p in network.parameters()))
 
 
-def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Exactly these classes: subclasses (as in `nn.MultiheadAttention`) may use their weights outside of `forward`."""
+def linear_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The linear layers of `network` by name, exactly these classes: subclasses (as in `nn.MultiheadAttention`) may use
+    their weights outside of `forward`."""
     for name, module in network.named_modules():
         if type(module) in KINDS:
             yield name, module

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lmctl.core.model_copies import InOwnForm
 from lmctl.precision.arithmetic import as_matrix
+from lmctl.precision.codecs import Forward, Saved
 from lmctl.precision.counting import Kept, in_reference
 
 
@@ -32,12 +33,12 @@ class Codec(Protocol):
         """Dequantise to float32 [O, I]."""
         ...
 
-    def forward(self, x: Tensor, kept: dict[str, Tensor], shape: torch.Size) -> Tensor:
-        """Output [..., O] for inputs [..., I]."""
+    def forward(self, x: Tensor, kept: dict[str, Tensor], shape: torch.Size, learns: bool) -> Forward:
+        """Output [..., O] for inputs [..., I], and, if the weight `learns`, what its gradient needs of them."""
         ...
 
     def backward(
-        self, gradient: Tensor, x: Tensor, kept: dict[str, Tensor], shape: torch.Size, wanted: tuple[bool, bool]
+        self, gradient: Tensor, saved: Saved, kept: dict[str, Tensor], shape: torch.Size, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of inputs [N, I] and weight [O, I], as far as `wanted`, from the output gradient [N, O]."""
         ...
@@ -47,22 +48,26 @@ class StoredProduct(torch.autograd.Function):
     """Autograd function y = x w^T for the stored weight [O, I] of `layer`; its parameter only receives the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, layer: StoredWeight, *kept: Tensor) -> Tensor:
-        ctx.save_for_backward(x, *kept)
-        ctx.layer, ctx.dtype = layer, weight.dtype
-        return layer.codec.forward(x, dict(zip(layer.suffixes, kept, strict=True)), layer.shape)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, layer: StoredWeight, learns: bool, *kept: Tensor) -> Tensor:
+        named = dict(zip(layer.suffixes, kept, strict=True))
+        output, saved = layer.codec.forward(x, named, layer.shape, learns)
+        ctx.save_for_backward(*saved, *kept)
+        ctx.layer, ctx.dtype, ctx.x_shape, ctx.x_dtype = layer, weight.dtype, x.shape, x.dtype
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        x, *tensors = ctx.saved_tensors
         layer: StoredWeight = ctx.layer
+        found = ctx.saved_tensors  # read once: gradient checkpointing refuses a second time
+        cut = len(found) - len(layer.suffixes)
+        saved, tensors = found[:cut], found[cut:]
         kept = dict(zip(layer.suffixes, tensors, strict=True))
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-        gx, gw = layer.codec.backward(as_matrix(gradient), as_matrix(x), kept, layer.shape, wanted)
-        gx = None if gx is None else gx.view(x.shape).to(x.dtype)
+        gx, gw = layer.codec.backward(as_matrix(gradient), saved, kept, layer.shape, wanted)
+        gx = None if gx is None else gx.view(ctx.x_shape).to(ctx.x_dtype)
         gw = None if gw is None else layer.oriented(gw).contiguous().to(ctx.dtype)
-        return (gx, gw, None, *(None for _ in tensors))
+        return (gx, gw, None, None, *(None for _ in tensors))
 
 
 class StoredWeight(InOwnForm, nn.Module):
@@ -100,7 +105,8 @@ class StoredWeight(InOwnForm, nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if in_reference():
             return nn.functional.linear(x, self.oriented(self.read()), self.bias)
-        y = StoredProduct.apply(x, self.weight, self, *self.tensors().values())
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        y = StoredProduct.apply(x, self.weight, self, learns, *self.tensors().values())
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def plain(self) -> nn.Module:

@@ -18,6 +18,9 @@ from lmctl.train.trainer import Trainer
 OTHER_TEXT = ("data", "mix", "tokenizer", "batch.seq_len")
 """After a change of these, validation figures before and after cannot be compared."""
 
+KEPT = ("progress", "average")
+"""Parts that go on whatever changed: counters and weights, of which a run without an average takes the newest, and a
+run that begins to have one makes its first."""
 PARTS = {
     "optimizer": "optimiser",
     "scaler": "loss scale",
@@ -53,7 +56,7 @@ def adapted(
     found.said.append(f"allowed by resume.allow: {'; '.join(reversed(first.values()))}")
     for part, fresh in trainer.state_dict().items():
         other_rule = part == "optimizer" and "optim._target_" in keys
-        if part != "progress" and (other_rule or _form(fresh) != _form(state[part])):
+        if part not in KEPT and (other_rule or _form(fresh) != _form(state[part])):
             found.state[part] = fresh
             found.said.append(f"the state of the {PARTS[part]} starts anew")
     if found.state["optimizer"] is state["optimizer"] and "optim" in names:

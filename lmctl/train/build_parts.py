@@ -13,9 +13,10 @@ from lmctl.core.batch import Family, Split
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.vocabulary import NO_PIECE
+from lmctl.kernels import backend
 from lmctl.mix.block_stream import ReadBlock
 from lmctl.mix.mix import Mix
-from lmctl.model.base import no_dropout
+from lmctl.model.base import ModelSpec, no_dropout
 from lmctl.model.loading import DROPOUTS
 from lmctl.objective.base import Examples, Material
 from lmctl.plan import Plan
@@ -49,7 +50,8 @@ def _material(
     rewrite = None
     if augmented and task.augment is not None:
         rewrite = task.augment.rewriter(prepared.tokenizer, prepared.vocabulary)
-    return Material(name, store, prepared.vocabulary, family, batch.seq_len, batch.rows, rewrite)
+    grows = batch.seq_len_at if split == "train" and batch.length_ramp is not None else None
+    return Material(name, store, prepared.vocabulary, family, batch.seq_len, batch.rows, rewrite, grows)
 
 
 def _examples(
@@ -82,6 +84,12 @@ def network_of(plan: Plan, prepared: Prepared) -> Any:
     if plan.gradient_checkpointing:
         network.checkpoint_activations()
     return network
+
+
+def attending(plan: Plan, device: torch.device) -> ModelSpec:
+    """The model of `plan` with the attention function that `model.attention=auto` stands for on `device`."""
+    kernels = device.type == "cpu" and not plan.compile and plan.kernels != "torch" and backend.has_numba()
+    return plan.model.settled(kernels)
 
 
 def check_pieces(plan: Plan, prepared: Prepared) -> None:
@@ -123,6 +131,6 @@ def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, E
             f"mix.tasks.{ordered[0]} carries its state from row to row, which several tasks of several workers cannot",
             "nearest: runner=cpu or runner=gpu, or objective: clm for this task",
         )
-    reason = plan.precision.refuse(device)
-    if reason is not None:
-        raise ConfigError(f"precision: {reason}")
+    for group, reason in (("precision", plan.precision.refuse(device)), ("model", plan.model.refuse(device))):
+        if reason is not None:
+            raise ConfigError(f"{group}: {reason}")

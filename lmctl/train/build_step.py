@@ -9,6 +9,8 @@ from lmctl.core.batch import Batch
 from lmctl.distill.base import Teacher
 from lmctl.distill.distillation import Distillation
 from lmctl.distill.teacher import recorder_for
+from lmctl.kernels import backend
+from lmctl.model.counter_dropout import use_counter_dropout
 from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
 from lmctl.train.build_parts import check_network
@@ -29,20 +31,27 @@ def train_step(
 ) -> tuple[TrainStep, list[str]]:
     """Build the `TrainStep` of `plan` over `network`, on the device of `strategy`; also returns lines about the
     conversion by the precision. `examples`: one batch of every task."""
+    backend.use_compiled(plan.kernels != "torch")
     device, objectives = strategy.processes.device, {name: task.objective for name, task in plan.mix.tasks.items()}
     check_network(plan, network)
     converted = plan.precision.convert(network, device)
+    if device.type == "cpu" and not plan.compile:  # compiled code draws its own random numbers
+        use_counter_dropout(network)
     losses = [f"{batch.task}/{term}" for batch in examples for term in batch.targets]
     squared = [name for name in losses if objectives[name.rsplit("/", 1)[0]].label_kind == "number"]
     balance = Uncertainty(losses, squared) if plan.mix.balance == "uncertainty" else None
     distillation = None
     if teacher is not None:
         distillation = Distillation(teacher, plan.distill, objectives, recorder_for(plan.distill, network))
-    learner = Learner(network, objectives, plan.precision, device, balance, distillation).to(device).train()
+    learner = Learner(network, objectives, plan.precision, device, balance, distillation, plan.z_loss)
+    learner.to(device).train()
     if plan.compile:
         network.compile_body()
     strategy.prepare(learner)
     optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
     scaler = plan.precision.scaler(device)
-    step = TrainStep(learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm, guard)
+    average = plan.average.weights(network)
+    step = TrainStep(
+        learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm, guard, average
+    )
     return step, converted

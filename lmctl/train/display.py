@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.table import Table
 
 from lmctl.core import progress
+from lmctl.core.imports import without_collector
 from lmctl.core.progress import duration
 from lmctl.core.secrets import masked
 from lmctl.core.terminal import printable
@@ -176,7 +177,8 @@ def quiet_libraries() -> None:
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module="torch|transformers|accelerate")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends kernels from a hub
-    import transformers
+    with without_collector():
+        import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

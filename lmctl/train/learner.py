@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from lmctl.adversary.divergence import divergence
 from lmctl.core.batch import Batch, Terms
 from lmctl.distill.base import States
-from lmctl.objective.base import Metric, Objective, Prediction
+from lmctl.model.network import OVER_WORDS
+from lmctl.objective.base import Metric, Objective, Prediction, added
 from lmctl.precision.base import Precision
 from lmctl.train.dropout import DropoutStream
-from lmctl.train.losses import LOGITS_BYTES, chunks_of, weighed_losses, zero_loss
+from lmctl.train.losses import LOGITS_BYTES, Z_LOSS, chunks_of, weighed_losses, z_loss, zero_loss
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,12 @@ class Learner(nn.Module):
         device: Any,
         balance: nn.Module | None = None,
         distillation: NoDistillation | None = None,
+        z_loss: float = 0.0,
     ) -> None:
-        """`balance`: learned loss weights (`lmctl/train/loss_balance.py`); None: fixed ones."""
+        """`balance`: learned loss weights (`lmctl/train/loss_balance.py`); None: fixed ones. `z_loss`: weight of
+        `z_loss` beside each loss over the vocabulary; it is not reported."""
         super().__init__()
+        self.z_loss = z_loss
         self.network: Any = network
         self.balance = balance
         self.distillation = distillation or NoDistillation()
@@ -156,7 +160,8 @@ class Learner(nn.Module):
                 total = self.balance(f"{batch.task}/{term}", total, factor * here / count * share.scale)
             totals.append(total)
             for (place, name), value in zip(compared.names, sums.unbind(), strict=True):
-                (apart if place is None else values[place])[name] = value
+                if name != Z_LOSS:
+                    (apart if place is None else values[place])[name] = value
         for number, (one, extra) in enumerate(zip(passes, distilled, strict=True)):
             for name, (weight, distance) in extra.states.items():
                 values[number][name] = distance.detach()
@@ -215,7 +220,7 @@ class Learner(nn.Module):
                     objective.metrics(term, self.network.head(one.head, one.hidden[rows]), one.labels[rows])
                     for rows in self.chunks(one)
                 ]
-                found[term] = {name: _added([part[name] for part in parts]) for name in parts[0]}
+                found[term] = {name: added([part[name] for part in parts]) for name in parts[0]}
         return found
 
     def chunks(self, prediction: Prediction, passes: int = 1) -> list[slice]:
@@ -224,14 +229,6 @@ class Learner(nn.Module):
         # Not `head_width`, which leaves out the rows that only pad the vocabulary.
         width = max(parameter.shape[0] for parameter in self.network.head_parameters(prediction.head))
         return chunks_of(len(prediction.labels), width, most)
-
-
-def _added(parts: Sequence[Metric]) -> Metric:
-    """Sum of a metric over all chunks."""
-    first, *others = parts
-    for other in others:
-        first = replace(first, sum=first.sum + other.sum, count=first.count + other.count)
-    return first
 
 
 class _TermLosses:
@@ -261,9 +258,12 @@ class _TermLosses:
         self.weights: list[float] = []
         self.taught: list[Mapping[str, tuple[float, TargetLoss]]] = [one.logits.get(term, {}) for one in distilled]
         self.passes = passes
+        self.z_loss = learner.z_loss if self.head in OVER_WORDS else 0.0
         for number, (one, extra) in enumerate(zip(passes, distilled, strict=True)):
             if one.weight:
                 self._name(number, term, one.weight * extra.task_weight)
+                if self.z_loss:
+                    self._name(number, Z_LOSS, one.weight * extra.task_weight * self.z_loss)
                 for name, (weight, _) in self.taught[number].items():
                     self._name(number, name, one.weight * weight)
         self.agree = agree
@@ -285,6 +285,8 @@ class _TermLosses:
             if not self.passes[number].weight:
                 continue
             losses.append(self.objective.loss(self.term, values, self.labels[number][rows]))
+            if self.z_loss:
+                losses.append(z_loss(values))
             for _, distill_loss in self.taught[number].values():
                 with self.learner.products():  # again, because the teacher may have changed global TF32 settings
                     losses.append(distill_loss(values, rows))

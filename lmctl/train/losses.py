@@ -22,6 +22,9 @@ from lmctl.train.deterministic import deterministic
 LOGITS_BYTES = 1 << 26
 """Memory limit of float32 logits, in bytes, unless a teacher's options have another one."""
 
+Z_LOSS = "z_loss"
+"""Name of `z_loss` among the losses of a term, with which it is not reported."""
+
 ChunkLosses: TypeAlias = Callable[[Sequence[Tensor], slice], Sequence[Tensor]]
 """(hidden states [n, H] of each pass at the targets of a chunk, the slice of targets) -> K losses, summed."""
 
@@ -101,6 +104,13 @@ class _Chunked(torch.autograd.Function):
                 gradient = torch.zeros(shape, device=device)
             gradients.append(None if gradient is None else gradient.mul_(upstream).to(dtype))
         return *(None,) * 5, *states, *gradients
+
+
+def z_loss(logits: Tensor) -> Tensor:
+    """The squared logarithm of the softmax's denominator Z, summed over the rows of logits [N, V], in float32. It keeps
+    log Z near 0, where low precision resolves logits best and their growth does not end in divergence (Chowdhery et al.
+    2022, PaLM, section 5; Zoph et al. 2022, ST-MoE, section 4)."""
+    return torch.logsumexp(logits.float(), dim=-1).square().sum()
 
 
 def zero_loss(parameters: Iterable[Tensor]) -> Tensor:

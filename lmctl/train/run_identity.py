@@ -19,6 +19,7 @@ from lmctl.core.paths import IsPlace, Paths
 from lmctl.core.suggest import nearest
 from lmctl.data.base import Source
 from lmctl.tokenizer.base import TokenizerSpec
+from lmctl.train.later_keys import with_later_keys
 
 GROUPS = frozenset(groups_of(TrainConfig))
 FREE = without(TrainConfig, "identity")
@@ -94,6 +95,7 @@ class Identity:
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     """The settings that decide what a run is, and differ between two resolved configs."""
+    before = with_later_keys(before, keys_of(now, TrainConfig, _trusted(now)))
     old, new = _with_workers(_flat(before)), _with_workers(_flat(now))
     keys = [key for tree in (before, now) for key in keys_of(tree, TrainConfig, _trusted(now))]
     free = {key.name for key in keys if _is_place(key) or not key.identity}

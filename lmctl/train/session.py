@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lmctl.core import progress, signals
+from lmctl.core import heap, progress, signals
 from lmctl.core.command_words import command
 from lmctl.core.errors import DiskError, Diverged, LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.paths import Paths
+from lmctl.kernels import kernel
 from lmctl.parallel.machine import machine
-from lmctl.train import malloc_trim
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import verify, weights_of
 from lmctl.train.confidence_intervals import guess
@@ -116,6 +116,7 @@ class Session:
     def _begin(self) -> None:
         trainer, state = self.trainer, self.trainer.state
         self.log = LogWindow(trainer)
+        self._check_kernels()
         before = state.validated
         for line in self.validator.begin():
             self.display.say(line)
@@ -144,6 +145,19 @@ class Session:
             if self.plan.early_stop.patience is not None or trainer.guard.goes_back:
                 self._save()  # the untrained model may turn out to be the best, or the only one to go back to
 
+    def _check_kernels(self) -> None:
+        """Check the kernels of a CPU, and say which ones the run uses."""
+        if self.processes.device.type != "cpu":
+            return
+        if kernel.to_be_compiled():
+            self.display.say("kernels: compiling them for this machine, which is done once and takes some ten seconds")
+        kernel.check_all()
+        for line in kernel.faults():
+            if self.plan.kernels == "numba":
+                raise LmctlError(f"kernels=numba: {line}", "kernels=auto")
+            self.display.say(f"warning: kernels: {line}")
+        self.display.say(f"kernels: {kernel.described()}")
+
     def _stop(self) -> None:
         """Save a checkpoint and exit, after a stop signal."""
         self._save(must=True)
@@ -162,8 +176,8 @@ class Session:
         self._aside = 0.0
         self.log.add(report)
         self._show_notes()
-        if self.trainer.state.window % malloc_trim.EVERY == 0 and self.processes.device.type == "cpu":
-            malloc_trim.trim_heap()
+        if self.trainer.state.window % heap.EVERY == 0 and self.processes.device.type == "cpu":
+            heap.return_unused()
         state, spent = self.trainer.state, self.trainer.spent()
         done = spent >= 1
         if not report.taken and not done:
@@ -224,7 +238,7 @@ class Session:
         contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
         best = None if state.best is None else int(state.best["step"])
         try:
-            self.checkpoints.save(state.step, trainer.network.state_dict(), contents, trainer.own_state(), best)
+            self.checkpoints.save(state.step, trainer.step.average.tensors(), contents, trainer.own_state(), best)
         except DiskError as error:
             if must or self.plan.checkpoint.on_error == "stop":
                 raise
@@ -235,6 +249,7 @@ class Session:
     def _finish(self) -> dict[str, Any]:
         """Export the final weights, and write the summary with their metrics."""
         trainer, state, validator = self.trainer, self.trainer.state, self.validator
+        trainer.step.average.settle()
         exported = state.step
         if not validator.current:  # stopped before a validation, or resumed with a spent budget
             validator.validate()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,9 @@ class Repeating(Examples):
     @property
     def tokens_per_row(self) -> float:
         return self.examples.tokens_per_row
+
+    def at(self, progress: float) -> Repeating:
+        return replace(self, examples=self.examples.at(progress))
 
     def collate(self, rows: np.ndarray, epochs: np.ndarray, draws: CounterRng) -> Batch:
         return self.examples.collate(rows, epochs % self.versions, draws)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lmctl.adversary.base import Adversary, LossReport, View
+from lmctl.average.weights import CurrentWeights
 from lmctl.core.batch import Batch, Terms
 from lmctl.core.errors import LmctlError
 from lmctl.mix.stream import Window
@@ -119,10 +120,12 @@ class TrainStep:
         perturbations: Perturbations,
         clip_norm: float | None,
         guard: Guard,
+        average: CurrentWeights,
     ) -> None:
         """`strategy` has prepared `learner`."""
         self.learner, self.optimizer, self.scaler, self.strategy = learner, optimizer, scaler, strategy
         self.adversary, self.perturbations, self.clip_norm, self.guard = adversary, perturbations, clip_norm, guard
+        self.average = average
         self.several_tasks = len(learner.objectives) > 1
 
     def __call__(self, window: Window, counts: Mapping[str, float], moment: StepContext) -> StepResult:
@@ -168,6 +171,8 @@ class TrainStep:
             if unsent:  # without the gradients that were refused
                 self.strategy.load_state_dict(unsent)
         self.strategy.after_step()
+        if taken:
+            self.average.follow(moment.progress)
         return StepResult(**vars(done), taken=taken, grad_norm=norm)
 
     def zero_grad(self) -> None:

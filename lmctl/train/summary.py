@@ -12,6 +12,7 @@ from lmctl.config.schema import Budget
 from lmctl.core.command_words import command
 from lmctl.core.paths import Paths
 from lmctl.core.progress import duration
+from lmctl.kernels import kernel
 from lmctl.plan import Plan
 from lmctl.train import final_figures, loss_plot
 from lmctl.train.trainer import Trainer
@@ -48,10 +49,16 @@ def summary_of(trainer: Trainer, status: str, baseline: dict[str, float]) -> dic
         "best": state.best,
         "precision": state.precision | {"bytes_per_parameter": sizes},
         **({"resumed": state.resumed} if state.resumed else {}),
+        **_kernels(trainer),
         **_compression(trainer),
         **({"rollbacks": state.rollbacks} if state.rollbacks else {}),
         **({"micro_batch_rows": fitting} if (fitting := trainer.micro.fitting) else {}),
     }
+
+
+def _kernels(trainer: Trainer) -> dict[str, str]:
+    """Which kernels a CPU computed with; empty on a GPU, which has torch's own."""
+    return {"kernels": kernel.described()} if trainer.processes.device.type == "cpu" else {}
 
 
 def _compression(trainer: Trainer) -> dict[str, Any]:

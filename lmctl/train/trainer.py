@@ -79,7 +79,8 @@ class Trainer:
         network = network_of(plan, prepared)
         self.copied_layers = init_from_teacher(plan, prepared, network)
         """Lines about layers that were copied from the teacher."""
-        self.stream = MixStream(plan.mix, train, plan.seed, batch.rows, batch.tokens, blocks_of(plan, prepared))
+        shape = batch.rows, batch.tokens, blocks_of(plan, prepared), batch.rows_at
+        self.stream = MixStream(plan.mix, train, plan.seed, *shape)
         self.budget = BudgetShare(plan.budget, self.stream.total)
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
         """Fingerprints of tokenizer, texts and teacher, which must not change when the run is resumed."""
@@ -103,8 +104,7 @@ class Trainer:
         """Lines for people about steps that went another way than planned; the session shows and clears them."""
         self.drawn = Drawn(0, Position())
         """What the newest step, taken or not, has drawn from the data."""
-        # From here on the global generators are used for dropout, and for rounding in training, only: with a seed of
-        # their own for every process and run seed.
+        # From here on the global generators are for dropout and rounding only, with a seed for each process and run.
         seed_everything(int(CounterRng(plan.seed, "dropout").generator(0, processes.rank).integers(1 << 63)))
         self._clock = (time.monotonic(), time.process_time())
 
@@ -257,12 +257,16 @@ class Trainer:
             "balance": {} if self.learner.balance is None else self.learner.balance.state_dict(),
             "teaching": self.learner.distillation.state_dict(),
             "guard": self.guard.state_dict(),
+            "average": self.step.average.state_dict(),
         }
 
     def own_state(self) -> dict[str, Any]:
         """State of this process alone."""
-        carried: dict[str, Tensor] = self.network.carried()
-        kept = {"carried": carried, "exchange": self.strategy.state_dict(), "fitting": self.micro.fitting}
+        kept = {
+            "carried": self.network.carried(),
+            "exchange": self.strategy.state_dict(),
+            "fitting": self.micro.fitting,
+        }
         return {"random": random_state(), **kept, **self.state.own()}
 
     def load(
@@ -275,6 +279,7 @@ class Trainer:
         """Load a checkpoint. `own` is None in a process that did not exist when it was written; then `others` are the
         recurrent states of all processes."""
         fill(self.network, weights, "resume")
+        self.step.average.load_state_dict(state.get("average", {}))  # not in checkpoints of older versions
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
         if self.learner.balance is not None:

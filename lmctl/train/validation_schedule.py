@@ -107,9 +107,10 @@ class Validator:
 
     def _measure(self) -> None:
         trainer, state = self.trainer, self.trainer.state
-        found = trainer.micro.fitted(
-            lambda: replace(trainer.validation, micro=trainer.micro.most).measured(trainer.learner)
-        )
+        with trainer.step.average.in_use():
+            found = trainer.micro.fitted(
+                lambda: replace(trainer.validation, micro=trainer.micro.most).measured(trainer.learner)
+            )
         if not math.isfinite(found.figures["loss"]):
             if state.window == 0:
                 raise Diverged(

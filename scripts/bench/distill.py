@@ -6,8 +6,8 @@ term on whole logits; `--kd-on masked` lets it take the divergence at masked pos
 text with the same tokenizer and the same teacher, and are judged on the same held-out rows; they run in turn, each in a
 process of its own.
 
-    python scripts/bench/distill.py                        # some minutes; 20 steps, three times
-    python scripts/bench/distill.py --steps 60 --repeats 5 --data my.txt
+    python scripts/bench/distill.py                        # some minutes; 20 steps, five times
+    python scripts/bench/distill.py --steps 60 --data my.txt
 """
 
 from __future__ import annotations
@@ -16,27 +16,32 @@ from argparse import Namespace
 from pathlib import Path
 
 import mlm
-from common import VOCABULARY_ROWS
-from turns import take_turns, turns_parser
-
-SIDES = {"lmctl": "lmctl_distill.py", "peer": "peer_distill.py"}
+from common import MODELS
+from turns import Side, ours, take_turns, turns_parser
 
 
 def arguments() -> Namespace:
-    p = turns_parser((__doc__ or "").partition("\n\n")[0], SIDES)
+    p = turns_parser(__doc__)
     p.add_argument("--kd-on", choices=("all", "masked"), default="all", help="where the peer compares")
     return p.parse_args()
 
 
-def make_teacher(work: Path) -> None:
+def make_teacher(args: Namespace, work: Path) -> None:
     """An untrained teacher: what it knows does not matter here."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
     torch.manual_seed(99)
-    sizes = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
-    config = BertConfig(vocab_size=VOCABULARY_ROWS, pad_token_id=tokenizer.pad_token_id, **sizes)
+    sizes = MODELS[args.model]
+    config = BertConfig(
+        vocab_size=args.vocabulary,
+        hidden_size=sizes.hidden,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        intermediate_size=4 * sizes.hidden,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     BertForMaskedLM(config).save_pretrained(work / "teacher")
     tokenizer.save_pretrained(work / "teacher")
 
@@ -46,9 +51,11 @@ def main() -> None:
 
     def prepare(work: Path) -> None:
         mlm.prepare(args, work)
-        make_teacher(work)
+        make_teacher(args, work)
 
-    take_turns(args, SIDES, prepare, {"KD_ON": args.kd_on})
+    words = ["mix=mlm", *mlm.text_words(args), "model.layers=2", "teacher=teacher"]
+    sides = {"lmctl": ours(*words, verb="distill"), "Trainer": Side("peer_distill.py")}
+    take_turns(args, sides, prepare, more={"KD_ON": args.kd_on})
 
 
 if __name__ == "__main__":

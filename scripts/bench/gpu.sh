@@ -15,5 +15,5 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=fals
 
 status=0
 "$python" "$here/gpu_cells.py" --out "$out" --seconds 450 || status=$?
-timeout -s INT 240 "$python" "$here/gpu_speed.py" --out "$out" --without compiled || status=$?
+timeout -s INT 240 "$python" "$here/gpu_speed.py" --out "$out" --without compiled --steps 24 --warmup 6 || status=$?
 exit "$status"

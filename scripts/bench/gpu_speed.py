@@ -26,9 +26,13 @@ import mlm
 import torch
 from gpu_clock import PROFILED, Clock
 
-SHAPES = {"bert_base": (64, 512), "gpt2_small": (16, 1024)}
-"""Rows and positions of a step."""
+SHAPES = {"bert_base": (64, 512), "bert_base_128": (256, 128), "gpt2_small": (16, 1024)}
+"""Rows and positions of a step, by the first word of a setting's name, which is a model's but for the length."""
 ROWS_OF_VOCABULARY = {"bert_base": 30_522, "gpt2_small": 50_257}
+LAYERS, HIDDEN, MASKED = 12, 768, 0.15
+"""Of both networks, and the share of positions that BERT predicts."""
+PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0}
+"""Dense bf16 products by the makers' data sheets, in 10^12 operations per second."""
 ONE_STREAM = "mix.tasks.corpus.objective.separate_documents=false"
 OURS = {
     "bert_base bf16": "precision=bf16",
@@ -40,6 +44,10 @@ OURS = {
     "bert_base int8_full": "precision=int8_full precision.float_products=bf16",
     "bert_base bf16_pure": "precision=bf16_pure",
     "bert_base bf16, compiled": "precision=bf16 compile=true",
+    "bert_base_128 bf16": "precision=bf16",
+    "bert_base_128 fp32": "precision=fp32",
+    "gpt2_small fp32": f"precision=fp32 {ONE_STREAM}",
+    "gpt2_small int8": f"precision=int8 precision.float_products=bf16 {ONE_STREAM}",
     "gpt2_small bf16": f"precision=bf16 {ONE_STREAM}",
     "gpt2_small bf16, documents apart": "precision=bf16",
     "gpt2_small fp8": f"precision=fp8 {ONE_STREAM}",
@@ -51,17 +59,35 @@ THEIRS: dict[str, dict[str, Any]] = {
     "bert_base tf32": {"tf32": True},
     "bert_base fp32": {"tf32": False},
     "bert_base bf16, compiled": {"bf16": True, "torch_compile": True},
+    "bert_base_128 bf16": {"bf16": True},
+    "bert_base_128 fp32": {"tf32": False},
     "gpt2_small bf16": {"bf16": True},
+    "gpt2_small fp32": {"tf32": False},
 }
 """Arguments of the Trainer."""
+
+
+def model_of(name: str) -> str:
+    """The model of a setting."""
+    return name.split()[0].removesuffix("_128")
+
+
+def used(name: str, tokens_per_second: float, gpu: str) -> float | None:
+    """Share of the GPU's bf16 peak that the model's products take at this speed, forward and backward (Chowdhery et al.
+    2022, appendix B); None on a GPU that is not in the table. A head counts at the positions that are predicted."""
+    peak = next((rate for card, rate in PEAK_TFLOPS.items() if card in gpu), None)
+    model, positions = model_of(name), SHAPES[name.split()[0]][1]
+    predicted = 1.0 if model.startswith("gpt2") else MASKED
+    weights = 12 * LAYERS * HIDDEN**2 + predicted * ROWS_OF_VOCABULARY[model] * HIDDEN
+    per_token = 6 * weights + 12 * LAYERS * HIDDEN * positions
+    return None if peak is None else per_token * tokens_per_second / (peak * 1e12)
 
 
 def our_plan(name: str, work: Path, steps: int) -> Any:
     from lmctl.config.compose import Composer
     from lmctl.plan import Plan
 
-    model = name.split()[0]
-    rows, positions = SHAPES[model]
+    model, (rows, positions) = model_of(name), SHAPES[name.split()[0]]
     words = [
         "data=text",
         f"data.path={work / 'train.txt'}",
@@ -101,12 +127,12 @@ def ours(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
 
 def theirs(name: str, work: Path, warmup: int, steps: int) -> dict[str, Any]:
     import transformers
-    from peer_mlm import SETTINGS, examples
+    from peer import SETTINGS
+    from peer_mlm import examples
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
     transformers.logging.set_verbosity_error()
-    model_name = name.split()[0]
-    rows, positions = SHAPES[model_name]
+    model_name, (rows, positions) = model_of(name), SHAPES[name.split()[0]]
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
     data = examples(work / "train.txt", tokenizer, positions)
     mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
@@ -193,8 +219,10 @@ def run_side(side: str, args: argparse.Namespace, work: Path) -> Iterator[dict[s
 
 def table(lines: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
     """Medians of both sides and their ratios: tokens per second, MiB, and milliseconds of a step that the GPU works."""
-    yield "| setting | lmctl tokens/s | Trainer | ratio | lmctl MiB | Trainer | ratio | lmctl ms | Trainer | ratio |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    heads = "lmctl tokens/s | Trainer | ratio | lmctl MiB | Trainer | ratio | lmctl ms | Trainer | ratio"
+    yield f"| setting | {heads} | of the bf16 peak |"
+    yield "|---" + "|---:" * 10 + "|"
+    gpu = torch.cuda.get_device_name()
     for name in names:
         cells = [name]
         for key in ("tokens_per_second", "peak_mib", "busy_ms"):
@@ -205,6 +233,9 @@ def table(lines: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
             pair = [median(values) if values else None for values in found]
             cells += [f"{value:,.0f}" if value else "" for value in pair]
             cells.append(f"{pair[0] / pair[1]:.2f}" if pair[0] and pair[1] else "")
+            if key == "tokens_per_second":
+                share = used(name, pair[0], gpu) if pair[0] else None
+        cells.append("" if share is None else f"{share:.0%}")
         yield f"| {' | '.join(cells)} |"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import side_arguments
-from peer_mlm import train
+from common import side_parser
+from peer_mlm import learn
 from transformers import BertForMaskedLM, Trainer
 
 TEMPERATURE, HARD = 2.0, 0.5
@@ -42,9 +42,9 @@ class Distiller(Trainer):
 
 
 def main() -> None:
-    args = side_arguments(__doc__)
+    args = side_parser(__doc__).parse_args()
     teacher = BertForMaskedLM.from_pretrained(args.work / "teacher", attn_implementation="sdpa")
-    train(args, layers=2, make=lambda **kwargs: Distiller(teacher=teacher, **kwargs))
+    learn(args, layers=2, make=lambda **kwargs: Distiller(teacher=teacher, **kwargs))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python scripts/bench/plan_memory.py                       # all configs, a Markdown table on standard output
     python scripts/bench/plan_memory.py --only bert_mini lstm # those whose name contains one of these words
+    python scripts/bench/plan_memory.py --write               # all, and the table of docs/plan.md anew
 
 Each config is prepared first, so that tokenising does not count, then planned, then trained for some steps on the CPU.
 """
@@ -15,6 +16,8 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+
+from page import PAGE, show, table
 
 LORA = "init_from=runs/run-0 model=pretrained tokenizer=pretrained tokenizer.path=runs/run-0/model model.lora_rank=8"
 """Starts from the first config's run."""
@@ -63,20 +66,24 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--steps", type=int, default=40, help="optimiser steps of each run")
     p.add_argument("--only", nargs="*", default=[""], help="words, one of which a config's name must contain")
+    p.add_argument("--write", action="store_true", help="put the table into docs/plan.md")
     p.add_argument("--keep", type=Path, help="a new folder that plans and runs are left in")
     arguments = p.parse_args()
     chosen = [n for n, name in enumerate(CONFIGS) if any(word in name for word in arguments.only)]
     if any("lora" in name for n, name in enumerate(CONFIGS) if n in chosen):
         chosen = sorted({0, *chosen})
-    print("| run | predicted MiB | measured MiB | predicted / measured |\n|---|---:|---:|---:|", flush=True)
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
         for number, (name, words) in enumerate(CONFIGS.items()):
             if number in chosen:
                 predicted, measured = both(words.split(), folder, f"run-{number}", arguments.steps)
-                row = f"| {name} | {predicted / MIB:,.0f} | {measured / MIB:,.0f} | {predicted / measured:.2f} |"
-                print(row, flush=True)
+                cells = f"{predicted / MIB:,.0f}", f"{measured / MIB:,.0f}", f"{predicted / measured:.2f}"
+                rows.append((name, *cells))
+                print(*rows[-1], sep="   ", file=sys.stderr, flush=True)
+    heads = ("run", "predicted MiB", "measured MiB", "predicted / measured")
+    show("plan memory", table(heads, rows), arguments.write, PAGE.with_name("plan.md"))
 
 
 def both(words: list[str], folder: Path, run: str, steps: int) -> tuple[int, int]:

@@ -69,9 +69,13 @@ MIXES = {
     f"data.valid_share=0.2 tokenizer.vocab_size=300 {STEPS}",
 }
 HOW = {
-    "train/micro_batches": f"{MLM} batch.micro=3 model.dropout=0.1",
+    "train/micro_batches": f"{MLM} batch.micro=3 model.dropout=0.1 average=none",
     "train/gradient_checkpointing": f"{MLM} gradient_checkpointing=true batch.micro=4",
     "train/muon": f"{MLM} optim=muon optim.layer_decay=0.7 batch.micro=4",
+    "train/ema": f"{MLM} average=ema average.decay=0.5 z_loss=1e-3 optim.cautious_updates=true",
+    "train/tail": f"{MLM} average=tail average.share=0.5 optim.cautious_decay=true optim.weight_decay=0.3",
+    "train/ramps": f"{MLM} batch.ramp=[[0,0.25],[0.5,1]] batch.length_ramp=[[0,0.5],[0.5,1]] "
+    "mix.tasks.corpus.objective.mask_rate=[[0,0.3],[1,0.15]]",
     "train/early_stop": f"{MLM} early_stop.patience=1 optim.lr=0.9 budget.steps=30 eval.every=3",
     "train/epochs": f"{CLASSIFY} budget.steps=null budget.epochs=0.5 optim.layer_decay=0.7 clip_norm=null maskings=2",
     "train/two_processes": f"{PAIR} compression=none batch.micro=2",
@@ -94,6 +98,7 @@ AUGMENTS["augment/back_translate"] = (
 )
 PRECISIONS = {
     "precision/fp32": f"{CLM} precision=fp32",
+    "precision/auto": f"{CLM} precision=auto precision.among=[fp32]",
     "precision/bf16": f"{CLM} precision=bf16",
     "precision/bf16_pure": f"{MLM} precision=bf16_pure",
     "precision/bf16_kahan": f"{MLM} precision=bf16_pure precision.rounding=kahan",

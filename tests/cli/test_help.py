@@ -103,7 +103,7 @@ def test_every_key_of_every_option_says_what_it_is_for(group: str):
         ("lr", ["optim.lr float 0.0015 peak learning rate; `schedule` shapes it (optim=adamw, adamw8bit, muon)"]),
         ("budget", ["budget.minutes float or null null wall-clock minutes of training"]),
         ("budget.steps", ["budget.steps int or null null optimiser steps; null: 3600 if nothing else limits the run"]),
-        ("mask_rate", ["mix.tasks.corpus.objective.mask_rate float 0.15"]),
+        ("mask_rate", ["mix.tasks.corpus.objective.mask_rate any 0.15"]),
         ("compression.quantise.block", ["compression.quantise.block int 64"]),
         ("recipe.sst2", ["data.label any label", "batch.size any 32"]),
         ("lr=3", ["optim.lr float 0.0015 peak learning rate"]),
@@ -120,7 +120,7 @@ def test_help_on_a_word(word: str, lines: list[str], capsys, monkeypatch: pytest
 
 
 def test_help_on_a_word_is_there_in_every_order(capsys: pytest.CaptureFixture[str]):
-    assert printed(capsys, "list", "precision").startswith("precision (default fp32)\n  bf16  ")
+    assert printed(capsys, "list", "precision").startswith("precision (default fp32)\n  auto  ")
     wanted = printed(capsys, "train", "--help", "model=bert_mini")
     assert wanted == printed(capsys, "train", "model=bert_mini", "--help")
     assert printed(capsys, "list", "model.bert_mini") == wanted

@@ -21,7 +21,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.cost import synthetic_text
 from lmctl.cost.estimate import estimate, parameters_of
 from lmctl.cost.known_data import look
-from lmctl.cost.memory import memory_of
+from lmctl.cost.memory import import_for, memory_of
 from lmctl.cost.memory_tracker import ACTIVATIONS, LOGITS, ROWS, WEIGHTS, MemoryTracker
 from lmctl.cost.rehearsal import rehearse
 from lmctl.cost.rows import examples_for, samples
@@ -96,6 +96,7 @@ def test_a_trained_model_is_planned_from_its_config_alone(elsewhere: Path, monke
     assert again.known.vocabulary.size == small_prepared().vocabulary.size
     words = ["teacher=trained", "distill=logits", "tokenizer=pretrained", "tokenizer.path=trained"]
     taught = run_of(*words, "batch.seq_len=32", "model.layers=1")
+    import_for(taught.plan)
     shapes = samples(taught.plan, taught.examples, taught.workers)
     memory = memory_of(taught, rehearse(taught, shapes, False), shapes, False)
     assert memory.of("teacher").peak == 4 * counted.total

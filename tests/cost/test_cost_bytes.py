@@ -43,6 +43,7 @@ from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.fp8 import Fp8
 from lmctl.precision.fp16 import Fp16
 from lmctl.precision.fp32 import Fp32
+from lmctl.precision.half_linear import half_copies
 from lmctl.precision.int8 import Int8
 from lmctl.precision.int8_full import Int8Full
 from lmctl.precision.int8_lora import Int8Lora
@@ -94,7 +95,8 @@ def test_what_a_weight_takes(alone: Processes, trained: Pretrained, case: dict[s
     trainer = Trainer(plan(**changes), prepared(), alone)
     next(trainer.steps())
     seen = rehearsed(**changes)
-    assert seen.most[WEIGHTS] == weight_bytes(trainer.network) + transient(trainer.network)
+    copies = size_of(copy.values for copy in half_copies(trainer.network) if copy.values is not None)
+    assert seen.most[WEIGHTS] == weight_bytes(trainer.network) + transient(trainer.network) + copies
     assert seen.most[STATES] == size_of(tensors_in(trainer.step.optimizer.state_dict()))
     learn = [p for p in trainer.learner.parameters() if p.requires_grad]
     assert seen.most[GRADIENTS] == pytest.approx(sum(p.numel() * p.element_size() for p in learn), rel=0.01)

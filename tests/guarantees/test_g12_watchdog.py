@@ -85,6 +85,7 @@ from lmctl.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
     words = ["train", *SMALL, "data.path=text.txt", "mix=mlm", "name=r", "budget.steps=4", "checkpoint.every=1"]
+    words.append("kernels=torch")  # whose compilation may take longer than the watchdog waits
     done = subprocess.run(
         [sys.executable, "-c", script, *words, "watchdog_s=2"],
         cwd=tmp_path,

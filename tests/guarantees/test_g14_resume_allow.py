@@ -28,7 +28,8 @@ OTHERS = {
     "data": ["data=text", "data.path=x"], "mix": ["mix=mlm"], "model": ["model=bert_mini"],
     "tokenizer": ["tokenizer=bpe"], "augment": ["augment=word_dropout"], "precision": ["precision=bf16"],
     "adversary": ["adversary=fgm"], "compression": ["compression=int8"], "optim": ["optim=sgd"],
-    "schedule": ["schedule=wsd"], "batch": ["batch.size=3"], "batch.seq_len": ["batch.seq_len=64"],
+    "schedule": ["schedule=wsd"], "average": ["average=ema"],
+    "batch": ["batch.size=3"], "batch.seq_len": ["batch.seq_len=64"],
     "seed": ["seed=7"], "clip_norm": ["clip_norm=0.5"], "optim.lr": ["optim.lr=0.5"],
     "mix.tasks.corpus.objective": ["mix.tasks.corpus.objective.mask_rate=0.3"],
 }  # fmt: skip

@@ -22,7 +22,7 @@ def goes_on_to_the_bit(
     for report in whole.steps():
         reports.append(report)
         if report.step == after:
-            parts = whole.network.state_dict(), whole.state_dict(), whole.own_state()
+            parts = whole.step.average.tensors(), whole.state_dict(), whole.own_state()
             saved = Checkpoints(folder, 2).save(after, *parts)
     again = make()
     before_loading(again)

@@ -60,7 +60,9 @@ def without(network, layers):
     for key in ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"):
         if hasattr(network.model.config, key):
             setattr(network.model.config, key, len(layers))
-    return network
+    again = type(network)(network.model, network.outputs)  # which may look at its last layer when it is made
+    again.class_heads = network.class_heads
+    return again
 
 
 def answers(network, heads):

@@ -15,6 +15,9 @@ from use_models import generate, score, translated
 
 from lmctl.core.errors import DataError
 from lmctl.inference.decode import complete, go_on, translate
+from lmctl.model.electra_network import ElectraNetwork
+from lmctl.model.encoders import DistilBertEncoder, RobertaEncoder
+from lmctl.model.modernbert_network import ModernBertEncoder
 from lmctl.model.positions import outlined_positions, positions
 
 
@@ -65,6 +68,32 @@ def test_networks_that_know_distances_take_rows_of_any_length(kind):
 def test_rotated_positions_are_as_many_as_were_trained():
     model = foreign.model("LlamaForCausalLM")
     assert positions(model, model.config) == 24
+
+
+ENCODERS = {
+    "RobertaForMaskedLM": RobertaEncoder,
+    "DistilBertForMaskedLM": DistilBertEncoder,
+    "ElectraForMaskedLM": ElectraNetwork,
+    "ModernBertForMaskedLM": ModernBertEncoder,
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_without_a_head_for_pairs_gets_one(kind):
+    """It reads the first position's state, learns, and is kept with the model's other heads."""
+    model = foreign.model(kind)
+    network, again = (ENCODERS[kind](model, {"mlm": model.config.vocab_size, "pair": 2}) for _ in range(2))
+    ids = torch.arange(6, 22).reshape(2, 8)
+    hidden = network.encode({"input_ids": ids}, torch.tensor([0, 8, 11]))
+    logits = network.head("pair", hidden[:2])
+    assert logits.shape == (2, 2)
+    assert network.head("mlm", hidden[2:]).shape == (1, model.config.vocab_size)
+    weight, bias = network.head_parameters("pair")
+    logits[0, 0].backward()
+    torch.testing.assert_close(bias.grad, torch.tensor([1.0, 0.0]))
+    assert not torch.equal(again.head_parameters("pair")[0], weight)
+    assert again.load_extra_heads(network.extra_heads()) == ["pair"]
+    assert torch.equal(again.head_parameters("pair")[0], weight)
 
 
 # Prompts and lines that are too long.

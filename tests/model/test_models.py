@@ -131,13 +131,20 @@ def test_embedding_rows_are_rounded_up():
     assert network.model.config.vocab_size == 128
 
 
-def test_modernbert_has_transformers_logits():
-    network = MODERN.load(V, {"mlm": V.size}).eval()
+@pytest.mark.parametrize("every", [1, 5])
+def test_modernbert_has_transformers_loss_and_gradients(every: int):
+    """Its last layer's feed-forward half sees the positions that are read, and no others."""
+    network = MODERN.load(V, {"mlm": V.size})
     tokens, mask = padded([20, 13])
-    real = mask.reshape(-1).nonzero().flatten()
-    ours = network.head("mlm", network.encode({"input_ids": tokens, "attention_mask": mask}, real))
-    theirs = network.pretrained()(input_ids=tokens, attention_mask=mask).logits.reshape(-1, V.size)[real]
+    read, seen = mask.reshape(-1).nonzero().flatten()[::every], []
+    hook = network.model.model.layers[-1].mlp.register_forward_hook(lambda _, given, __: seen.append(given[0].shape))
+    ours = network.head("mlm", network.encode({"input_ids": tokens, "attention_mask": mask}, read))
+    hook.remove()
+    assert seen == [(len(read), 32)]
+    theirs = network.pretrained()(input_ids=tokens, attention_mask=mask).logits.reshape(-1, V.size)[read]
     assert torch.allclose(ours, theirs, atol=1e-5)
+    labels = tokens.reshape(-1)[read]
+    same_gradients(network, *(torch.nn.functional.cross_entropy(logits, labels) for logits in (ours, theirs)))
 
 
 @pytest.mark.parametrize("spec", [BERT, MODERN, GPT2, LLAMA], ids=["bert", "modernbert", "gpt2", "llama"])
@@ -186,7 +193,6 @@ def test_layers_name_every_parameter_once_from_the_embeddings_up(spec):
     [
         (T5_SMALL, {"topics": 3}, "classifiers need an encoder or a decoder"),
         (RecurrentMT(1, 1, 8, 6), {"topics": 3}, "classifiers need an encoder or a decoder"),
-        (MODERN, {"mlm": V.size, "pair": 2}, "no head for pairs"),
         (RecurrentLM(1, 16), {"topics": 2}, "classifies only beside predicting text"),
     ],
 )
@@ -248,10 +254,11 @@ def test_a_frozen_trunk_learns_nothing_and_lora_learns_little(tmp_path: Path):
 def test_checkpointed_activations_change_nothing():
     for spec, inputs in (
         (BERT, {"input_ids": ids(2, 12)}),
+        (MODERN, {"input_ids": ids(2, 12)}),
         (GPT2, {"input_ids": ids(2, 12)}),
         (MT, {"input_ids": ids(2, 12), "decoder_input_ids": ids(2, 9)}),
     ):
-        network = spec.load(V, {"mlm" if spec is BERT else "lm": V.size}).train()
+        network = spec.load(V, {"mlm" if spec in (BERT, MODERN) else "lm": V.size}).train()
         losses = []
         for _ in range(2):
             losses.append(network.encode(inputs, torch.arange(5)).pow(2).mean())

@@ -63,7 +63,7 @@ def shown(spec: Any) -> dict[str, Any]:
 def test_every_setting_reaches_the_rule(name):
     spec, others = RULES[name]
     if name != "adamw8bit":
-        assert set(others) | {"paged"} >= {field.name for field in fields(spec)}
+        assert set(others) | {"paged", "cautious_updates", "cautious_decay"} >= {field.name for field in fields(spec)}
     for setting, value in others.items():
         more = {"momentum": 0.9} if setting == "nesterov" else {}
         changed = replace(spec, **more | {setting: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lmctl.core.errors import ConfigError
+from lmctl.kernels.plain.quantise import power_of_two, quantise
 from lmctl.model.bert import Bert
 from lmctl.model.gpt2 import Gpt2
 from lmctl.model.llama import Llama
@@ -28,8 +30,8 @@ from lmctl.precision.counting import as_reference, counting
 from lmctl.precision.emulation import HalfProducts
 from lmctl.precision.int8 import Int8
 from lmctl.precision.int8_product import in_blocks, int8_product, padded
-from lmctl.precision.linear import LowLinear, low_precision_products
-from lmctl.precision.rounding import noise16, power_of_two, quantise, to_bf16
+from lmctl.precision.linear import LowLinear, QuantisedOnce, announce_updates, low_precision_products
+from lmctl.precision.rounding import noise16, to_bf16
 
 CPU = torch.device("cpu")
 V = vocabulary()
@@ -187,8 +189,8 @@ def test_gradients_are_right_on_average():
 
 
 def test_what_is_not_finite_comes_out_not_finite():
-    layer = LowLinear(8, 8)
-    layer.arithmetic = arithmetic.Int8Arithmetic(True, True)
+    layer = nn.Linear(8, 8)
+    low_precision_products(layer, arithmetic.Int8Arithmetic(True, True))
     for value in (math.inf, math.nan):
         x = torch.randn(4, 8, requires_grad=True)
         x.data[1, 2] = value
@@ -197,6 +199,67 @@ def test_what_is_not_finite_comes_out_not_finite():
         y.sum().backward()
         assert not layer.weight.grad.isfinite().all()
         layer.weight.grad = None
+
+
+class Counted(arithmetic.Int8Arithmetic):
+    """Counts matrices that are quantised, gradients aside."""
+
+    count: ClassVar[int] = 0
+
+    def quantise(self, values: torch.Tensor, both: bool) -> arithmetic.Operand:
+        Counted.count += 1
+        return super().quantise(values, both)
+
+
+def test_weights_are_quantised_once_per_step_and_inputs_once_for_all_their_readers():
+    """Three layers that read one tensor, as query, key and value do; two micro-batches; two steps."""
+    layers, inputs, Counted.count = nn.ModuleList(nn.Linear(16, 16) for _ in range(3)), QuantisedOnce(), 0
+    for layer in layers:
+        low_precision_products(layer, Counted(True, False), inputs)
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1)
+    announce_updates(optimizer, layers)
+    for step in (1, 2):
+        for _ in range(2):
+            x = torch.randn(4, 16, requires_grad=True)
+            ys = [layer(x) for layer in layers]
+            torch.stack(ys).square().sum().backward()
+        assert Counted.count == step * (3 + 2)
+        optimizer.step()
+    x = torch.randn(4, 16, requires_grad=True)
+    before = layers[0](x) - layers[0].bias
+    with torch.no_grad():
+        x.mul_(2)
+    assert torch.allclose(layers[0](x) - layers[0].bias, 2 * before, atol=1e-5), "a changed input is another one"
+
+
+def test_an_update_behind_torchs_back_is_noticed():
+    """bitsandbytes writes to the memory of a parameter."""
+
+    class Foreign(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            layer.weight.detach().numpy()[...] = 1
+
+    layer, x = nn.Linear(8, 8, bias=False), torch.ones(2, 8)
+    low_precision_products(layer, arithmetic.Int8Arithmetic(False, False))
+    optimizer = Foreign(layer.parameters(), 1)
+    announce_updates(optimizer, layer)
+    layer(x)
+    optimizer.step()
+    assert torch.allclose(layer(x), torch.full((2, 8), 8.0))
+
+
+def test_what_is_kept_for_the_backward_pass_is_int8():
+    layer = nn.Linear(64, 48)
+    low_precision_products(layer, arithmetic.Int8Arithmetic(True, False))
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(torch.randn(32, 64, requires_grad=True))
+    assert sum(t.nbytes for t in kept) == 32 * 64 + 48 * 64 + 2 * 4 * 64
+    layer.weight.requires_grad_(False)
+    kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(torch.randn(32, 64, requires_grad=True))
+    assert sum(t.nbytes for t in kept) == 48 * 64 + 4 * 64, "a frozen weight's gradient needs no input"
 
 
 def test_autocast_and_emulation_do_not_reach_into_the_integer_product():

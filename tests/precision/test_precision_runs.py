@@ -150,7 +150,7 @@ def test_export_is_plain_float_and_gives_the_same_logits(alone, tmp_path: Path, 
     assert torch.allclose(ours, theirs, atol=5e-3 if name.startswith("bf16") else 1e-5)
 
 
-@pytest.mark.parametrize("name", ["int8", "int8_full", "bf16_pure", "fp8"])
+@pytest.mark.parametrize("name", ["bf16", "fp16", "int8", "int8_weights", "int8_full", "bf16_pure", "fp8"])
 def test_activations_recomputed_give_the_same_run(alone, name):
     states = []
     for recompute in (False, True):

@@ -19,7 +19,17 @@ from lmctl.objective.clm import CausalLM
 from lmctl.optim.adamw import AdamW
 from lmctl.optim.sgd import Sgd
 from lmctl.parallel.processes import Processes
-from lmctl.precision import arithmetic, codecs, emulation, fp8_arithmetic, linear, stored_linear, stored_optimiser
+from lmctl.precision import (
+    arithmetic,
+    codecs,
+    emulation,
+    fp8_arithmetic,
+    half_linear,
+    linear,
+    stored_linear,
+    stored_optimiser,
+)
+from lmctl.precision.half_linear import HalfProduct
 from lmctl.precision.layer_choice import KINDS
 from lmctl.train.precision_proof import SLOPE, FirstStep, prove
 from lmctl.train.trainer import Trainer
@@ -81,7 +91,16 @@ class Tampered(torch.autograd.Function):
 
 def tamper(monkeypatch: Any, name: str, factor: float) -> None:
     """The weight gradients of `name` times `factor`; nothing else changes."""
-    if name in ("bf16", "bf16_pure", "bf16_kahan", "fp16"):
+    if name in ("bf16", "fp16"):
+        backward_half = HalfProduct.backward
+
+        def tampered(ctx: Any, gradient: Tensor) -> Any:
+            gx, gw, *rest = backward_half(ctx, gradient)
+            return gx, None if gw is None else gw * factor, *rest
+
+        monkeypatch.setattr(HalfProduct, "backward", staticmethod(tampered))
+        return
+    if name in ("bf16_pure", "bf16_kahan"):
         rounded = emulation.HalfProducts._round
         monkeypatch.setattr(emulation, "native", lambda dtype: False)
         monkeypatch.setattr(
@@ -121,9 +140,17 @@ def test_products_that_are_a_fifth_off_are_found(alone, monkeypatch, name, facto
     trainer = trainer_of(alone, name, **GPT2)
     for kind in (arithmetic.Int8Arithmetic, fp8_arithmetic.Fp8Arithmetic):
         honest = kind.multiply
-        monkeypatch.setattr(kind, "multiply", lambda self, a, b, honest=honest: honest(self, a, b) * factor)
+        monkeypatch.setattr(kind, "multiply", lambda self, *given, honest=honest: honest(self, *given) * factor)
     floats, half = codecs.FloatProducts.forward, emulation.HalfProducts.__torch_function__
-    monkeypatch.setattr(codecs.FloatProducts, "forward", lambda self, *given: floats(self, *given) * factor)
+
+    def scaled(self: Any, *given: Any) -> Any:
+        found = floats(self, *given)
+        return found._replace(output=found.output * factor)
+
+    monkeypatch.setattr(codecs.FloatProducts, "forward", scaled)
+
+    product = half_linear._product
+    monkeypatch.setattr(half_linear, "_product", lambda *given: product(*given) * factor)
 
     def off(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = half(self, func, types, args, kwargs)
@@ -142,8 +169,9 @@ def test_one_layer_of_many_is_enough(alone):
     honest = layer.arithmetic
 
     class Half(arithmetic.Int8Arithmetic):
-        def quantise_gradient(self, values: Tensor, dim: int, noise: Tensor | None) -> Any:
-            return super().quantise_gradient(values / 2 if dim == 1 else values, dim, noise)
+        def quantise_gradient(self, values: Tensor) -> Any:
+            both = super().quantise_gradient(values)
+            return both._replace(rows=both.rows._replace(scale=both.rows.scale / 2))
 
     layer.arithmetic = Half(honest.stochastic, honest.pow2)
     with pytest.raises(LmctlError, match=rf"the input gradient of {name} is 0\.50 times that of fp32"):

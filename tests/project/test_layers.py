@@ -13,11 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS = [
     {"core"},
+    {"kernels"},
     {"base"},  # what the options of a group have in common: lmctl/*/base.py
     {"config"},
     {
         *("model", "tokenizer", "data", "objective", "augment", "mix"),
-        *("precision", "adversary", "distill", "compression", "optim", "schedule", "runner"),
+        *("precision", "adversary", "distill", "compression", "optim", "schedule", "average", "runner"),
     },
     {"plan"},
     {"train"},  # and what trains with it: see `BESIDE_TRAIN`
@@ -132,7 +133,10 @@ FOREIGN = {
     "precision/int8_product.py": "what this torch can do",
     "precision/scaling.py": "optimisers of torch",
     **dict.fromkeys(
-        [f"model/{name}.py" for name in ("copy_layers", "layer_selection", "loading", "lora", "network")],
+        [
+            f"model/{name}.py"
+            for name in ("attention_function", "copy_layers", "layer_selection", "loading", "lora", "network")
+        ],
         "models and configs of transformers",
     ),
     **dict.fromkeys(

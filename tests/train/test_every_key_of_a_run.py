@@ -52,7 +52,10 @@ STEPS: dict[str, Two] = {
     "batch.tokens": Two({}, {"batch": BatchShape(tokens=4 * 32, seq_len=32)}),
     "batch.micro": Two({}, {"micro": 2}, "said"),
     "batch.seq_len": Two({}, {"seq_len": 24}),
+    "batch.ramp": Two({}, {"batch": BatchShape(size=8, seq_len=32, ramp=0.5)}),
+    "batch.length_ramp": Two({}, {"batch": BatchShape(size=8, seq_len=32, length_ramp=0.5)}),
     "clip_norm": Two({}, {"clip_norm": 0.01}),
+    "z_loss": Two({}, {"z_loss": 1.0}),
     "seed": Two({}, {"seed": 2}),
     "maskings": Two({"budget": LONG, "size": 32}, {"budget": LONG, "size": 32, "maskings": 1}),
 }
@@ -70,6 +73,7 @@ ELSEWHERE = {
     "test_a_student_begins_with_the_layers_that_are_named": ["student.from_teacher"],
     "test_activations_are_recomputed_if_they_shall": ["gradient_checkpointing"],
     "test_the_network_is_compiled_if_it_shall": ["compile"],
+    "tests/kernels/test_choice.py": ["kernels"],
     "tests/distill/test_cached_teacher.py": ["teacher", "teacher_cache_k"],
     "test_answers_come_from_where_they_are_said_to": ["teacher_cache"],
     "tests/train/test_train.py: the directory of a run": ["name"],
@@ -215,6 +219,7 @@ def test_kept_answers_hold_for_any_batch_and_student_and_for_so_many_maskings(te
 TYPED: dict[str, Any] = {
     "name": "mine", "run_dir": "there", "resume": "auto", "cache_dir": "here", "clip_norm": 0.3, "seed": 7,
     "resume_allow": ["data"], "maskings": 3, "teacher_cache_k": 8, "gradient_checkpointing": True, "compile": True,
+    "kernels": "torch",
     "budget.tokens": 77, "batch.micro": 2, "eval.rows": 5, "checkpoint.keep": 6, "early_stop.patience": 4,
     "log.every": 9,
 }  # fmt: skip

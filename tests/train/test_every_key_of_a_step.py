@@ -95,6 +95,7 @@ COMPRESSION = others(
     Sign={"block": 4},
 )
 ADAM = {"lr": 1e-3, "weight_decay": 0.5, "betas": [0.5, 0.98], "eps": 1e-3, "layer_decay": 0.5}
+ADAM |= {"cautious_updates": True, "cautious_decay": True}
 OPTIM = others(
     AdamW={
         **ADAM,
@@ -120,6 +121,7 @@ TABLES = {
     "schedule": SCHEDULE,
 }
 NOT_HERE: dict[Key, str] = {
+    ("Auto", "among"): "chooses before the first step, see test_precision_auto.py",
     ("Compressor", "threshold"): "finds the same values, see test_the_threshold_is_sampled_only_if_it_says_so",
     **dict.fromkeys(
         [("Ddp", "processes"), ("Ddp", "device"), ("Simulated", "workers"), ("Simulated", "device")],

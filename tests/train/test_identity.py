@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,24 @@ def test_nothing_else_may(word: str):
     key = word.partition("=")[0]
     with pytest.raises(ConfigError, match=f"resume: {key} was .* in this run and is .* now"):
         refuse(changed_keys(config(*MIXES["table"]), config(*MIXES["table"], word)), [])
+
+
+LATER = [("average",), ("z_loss",), ("optim", "cautious_updates"), ("mix", "tasks", "corpus", "objective", "mask_rate")]
+
+
+@pytest.mark.parametrize("path", LATER, ids=".".join)
+def test_keys_of_a_later_version_had_their_defaults(path: tuple[str, ...]):
+    today, other = config(*MIXES["text"]), {"average": ["average=ema"], "z_loss": ["z_loss=1"]}.get(path[0])
+    older = copy.deepcopy(today)
+    node = older
+    for step in path[:-1]:
+        node = node[step]
+    del node[path[-1]]
+    assert changed_keys(older, today) == []
+    if other:
+        changed = changed_keys(older, config(*MIXES["text"], *other))
+        assert changed
+        assert {change.names[0] for change in changed} == {path[0]}
 
 
 def test_models_of_an_augmentation_are_compared(tmp_path: Path):

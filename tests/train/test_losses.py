@@ -1,10 +1,9 @@
-"""Losses computed in chunks equal those of the whole, in bounded memory; free pages of the heap are given back."""
+"""Losses computed in chunks equal those of the whole, in bounded memory."""
 
 from __future__ import annotations
 
-import platform
+import math
 
-import psutil
 import pytest
 import torch
 from small import learner_of, plan, prepared, vocabulary
@@ -22,8 +21,7 @@ from lmctl.objective.mlm_nsp import MaskedLMAndNextSentence
 from lmctl.parallel.processes import Processes
 from lmctl.train import learner
 from lmctl.train.learner import Pass, Share
-from lmctl.train.losses import chunks_of, weighed_losses
-from lmctl.train.malloc_trim import trim_heap
+from lmctl.train.losses import chunks_of, weighed_losses, z_loss
 from lmctl.train.trainer import Trainer
 
 
@@ -91,14 +89,25 @@ def test_gradients_in_chunks_are_asked_for_once():
         total.backward()
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do it by themselves, or cannot")
-def test_holes_in_the_heap_are_given_back():
-    def resident() -> int:
-        return psutil.Process().memory_info().rss
-
-    many = [torch.ones(25_000) for _ in range(1000)]  # 100 kB each: below what glibc would map by itself
-    many = many[-1:]  # the last one keeps the heap from shrinking
-    before = resident()
-    trim_heap()
-    assert before - resident() > 50e6
-    assert many[0].sum() == 25_000
+def test_z_loss_is_the_squared_logarithm_of_the_denominator():
+    """Added to the gradient as its formula says, by every chunk; what is reported is without it."""
+    logits = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    assert z_loss(logits).item() == pytest.approx(math.log(2) ** 2 + math.log(math.e + math.e**2) ** 2)
+    found: dict[float, tuple[float, Tensor]] = {}
+    for weight in (0.0, 0.5):
+        trainer = Trainer(plan(z_loss=weight), prepared(), Processes(True))
+        ours, batch = trainer.learner, trainer.stream.first("corpus", 8)
+        ours.distillation.chunk_bytes = 2000
+        counts = {f"corpus/{name}": float(count) for name, count in ours.counts(batch).items()}
+        losses = ours([Pass(batch)], Share(counts))
+        assert set(losses.passes[0]) == {"mlm", "nsp"}
+        losses.total.backward()
+        gradient = torch.cat([p.grad.flatten() for p in ours.network.parameters()])
+        found[weight] = sum(float(value) for value in losses.passes[0].values()), gradient
+    apart = z_loss(ours.logits(batch)["mlm"]) * 0.5 / counts["corpus/mlm"]
+    wanted = torch.autograd.grad(apart, list(ours.network.parameters()), allow_unused=True)
+    extra = [torch.zeros_like(p) if g is None else g for g, p in zip(wanted, ours.network.parameters(), strict=True)]
+    torch.testing.assert_close(
+        found[0.5][1], found[0.0][1] + torch.cat([g.flatten() for g in extra]), rtol=1e-4, atol=1e-6
+    )
+    assert found[0.5][0] == found[0.0][0]

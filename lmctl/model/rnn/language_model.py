@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig
 from transformers.utils import ModelOutput
 
+from lmctl.kernels.dropout import dropout
 from lmctl.model.rnn import LANGUAGE_MODEL
 from lmctl.model.rnn.layers import LAYERS, RecurrentPreTrainedModel
 
@@ -95,14 +96,14 @@ class RecurrentLMModel(RecurrentPreTrainedModel):
     def _dropout(self, hidden: Tensor) -> Tensor:
         rate = self.config.dropout
         if not self.config.locked_dropout or not self.training or not rate:
-            return nn.functional.dropout(hidden, rate, self.training)
+            return dropout(hidden, rate, self.training)
         mask = hidden.new_empty((len(hidden), 1, hidden.shape[-1])).bernoulli_(1 - rate) / (1 - rate)
         return hidden * mask  # locked dropout: the same units at every position of a row
 
     def _run(self, layer: Any, hidden: Tensor, before: Any) -> tuple[Tensor, Any]:
         if not self.training or not self.config.weight_drop:
             return layer(hidden, before)
-        dropped = nn.functional.dropout(layer.weight_hh_l0, self.config.weight_drop)
+        dropped = dropout(layer.weight_hh_l0, self.config.weight_drop)
         weights = {name: dropped if name == "weight_hh_l0" else p for name, p in layer.named_parameters()}
         return torch.func.functional_call(layer, weights, (hidden, before))
 

@@ -1,4 +1,7 @@
-"""lmctl's side: the plan that `lmctl train` would make of these overrides, and the runner's own steps."""
+"""lmctl's side of a benchmark: the plan that `lmctl VERB WORDS` would make, and the runner's own steps.
+
+python lmctl_side.py --work FOLDER train mix=mlm model=bert_mini
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import tempfile
 from argparse import Namespace
 from typing import Any
 
-from common import VOCABULARY_ROWS, Clock, heldout_loss, side_arguments
+from common import Clock, heldout_loss, side_parser
 
 from lmctl.config.compose import Composer
+from lmctl.core.heap import without_thread_caches
 from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.train.display import quiet_libraries
@@ -17,18 +21,13 @@ from lmctl.train.trainer import Trainer
 
 
 def overrides(args: Namespace, cache: str) -> list[str]:
-    """The peer's settings in lmctl's words."""
+    """The settings that both sides have, in lmctl's words."""
     return [
-        "data=text",
-        f"data.path={args.work / 'train.txt'}",
-        f"data.valid_path={args.work / 'valid.txt'}",
-        "data.layout=blank_line_between_documents",
         "tokenizer=pretrained",
         f"tokenizer.path={args.work / 'tokenizer'}",
-        "model=bert_mini",
-        f"model.pad_vocabulary_to={VOCABULARY_ROWS}",
-        "mix=mlm",
-        "precision=fp32",
+        f"model={args.model}",
+        f"model.dropout={args.dropout}",
+        f"precision={args.precision}",
         "runner=cpu",
         "optim=adamw",
         f"optim.lr={args.lr}",
@@ -42,12 +41,16 @@ def overrides(args: Namespace, cache: str) -> list[str]:
     ]
 
 
-def train(args: Namespace, verb: str, *more: str) -> None:
-    """Run the plan that `lmctl verb` would make of the peer's settings and `more`, and report."""
+def main() -> None:
+    p = side_parser(__doc__)
+    p.add_argument("verb")
+    p.add_argument("words", nargs="*", help="overrides besides those that both sides have")
+    args = p.parse_args()
+    without_thread_caches()  # as the command does
     quiet_libraries()
     clock = Clock(args.warmup, args.steps)
     with tempfile.TemporaryDirectory() as cache:
-        plan = Plan.from_config(Composer(verb).task([*overrides(args, cache), *more]))
+        plan = Plan.from_config(Composer(args.verb).task([*overrides(args, cache), *args.words]))
         prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
         trainer = Trainer(plan, prepared, Processes(plan.runner.on_cpu()))
         for report in trainer.steps():
@@ -58,4 +61,4 @@ def train(args: Namespace, verb: str, *more: str) -> None:
 
 
 if __name__ == "__main__":
-    train(side_arguments(__doc__), "train")
+    main()

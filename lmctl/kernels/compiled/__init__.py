@@ -1,0 +1,1 @@
+"""Kernels compiled by numba; imported only where `backend.compiled()` says so."""

@@ -1,0 +1,1 @@
+"""The same kernels in plain torch: same numbers, bit by bit, where a kernel promises it."""
