@@ -52,8 +52,11 @@ class Application:
         self.free = [key for key, hint in self.hints.items() if IsFreeText in _marks(hint)]
         """Keys whose values are literal text."""
         self.several = self.arguments.has("--multirun")
-        self._refuse_typing_mistakes(self.arguments.overrides)
-        overrides = self._readable(self.arguments.overrides.map(which_run.as_recorded))
+        typed = self.arguments.overrides
+        if not self.arguments.has("--help"):
+            typed = raw_words.with_keys(typed, self.verb.words, self._known)
+        self._refuse_typing_mistakes(typed)
+        overrides = self._readable(typed.map(which_run.as_recorded))
         if "model" in self.composer.defaults:
             overrides += init_from.implied(overrides)
         self.stage_overrides, self.overrides = overrides.split(stages.is_for_a_stage)

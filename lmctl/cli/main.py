@@ -18,7 +18,7 @@ from lmctl.core.signals import SIGNALS
 from lmctl.core.suggest import nearest
 from lmctl.core.terminal import standard_streams, tell
 
-TRAINING = (["train"], ["distill"])
+TRAINING = (["train"], ["distill"], ["resume"], ["continue"])
 """Verbs that make and free large blocks of memory in every step."""
 
 
@@ -53,6 +53,10 @@ def _run(words: list[str]) -> int:
 def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"] and len(words) > 1:  # `lmctl help train` is `lmctl train --help`
         words = [words[1], "--help", *words[2:]]
+    if words[:1] in (["resume"], ["continue"]):  # `lmctl resume RUN` is `lmctl train resume=auto run_dir=RUN`
+        from lmctl.cli.which_run import going_on
+
+        words = going_on(words[1:])
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return Exit.DONE if words else Exit.USAGE
@@ -99,6 +103,7 @@ def usage() -> str:
         "  lmctl VERB --help WORD             one group, option or key: optim, optim=sgd, optim.lr",
         "  lmctl VERB -m key=a,b              a sweep: every combination, each in its own process",
         "  lmctl VERB --cfg job               the composed config, without running it",
+        "  lmctl resume RUN                   goes on with a run, or a sweep, that was stopped",
         '  eval "$(lmctl -sc install=bash)"   completion for the shell',
         "  lmctl --version",
     ]
@@ -113,7 +118,6 @@ ELSEWHERE = {
     "complete": "lmctl generate continues prompts",
     "compress": "lmctl distill trains a smaller model; lmctl eval quantize=int8_dynamic measures one in int8",
     "config": "lmctl train --cfg job shows the composed config",
-    "continue": "lmctl train resume=auto run_dir=RUN goes on with a run",
     "convert": "a run's model/ is in Hugging Face format",
     "doctor": "every run proves its precision on its first batch; lmctl plan says what is legal here",
     "evaluate": "lmctl eval measures a model",
@@ -134,7 +138,6 @@ ELSEWHERE = {
     "quantise": "lmctl eval quantize=int8_dynamic measures a model in int8; lmctl train precision=int8 trains in it",
     "quantize": "lmctl eval quantize=int8_dynamic measures a model in int8; lmctl train precision=int8 trains in it",
     "rescore": "lmctl score mode=nbest",
-    "resume": "lmctl train resume=auto run_dir=RUN goes on with a run",
     "run": "lmctl train",
     "sample": "lmctl generate continues prompts",
     "serve": "not provided; a run's model/ loads in anything that serves Hugging Face models",

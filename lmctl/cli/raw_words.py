@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from lmctl.config.keys import Key
 from lmctl.config.overrides import Override, Overrides
@@ -18,6 +18,8 @@ _QUOTES = {ord(mark): '"' for mark in "“”„‟＂〝〞「」『』"} | {or
 _DOTS = {ord("。"): ".", ord("、"): ","}
 _SECOND = re.compile(r"[,;，；、\s]\s*[+~]*([A-Za-z_]\w*)[\w.@/]*\s*[=＝]")
 """A second setting inside a value."""
+_NAME = re.compile(r"([A-Za-z_][\w.]*)(?::|$)")
+"""A word that is a name, or begins with one and a colon."""
 OWN_WAY = {
     "hydra.run.dir": "where a run is written is said by name=... or run_dir=...",
     "hydra.sweep.dir": "where a sweep is written is said by name=... or run_dir=...",
@@ -57,6 +59,26 @@ def refuse_slips(overrides: Overrides, known: Collection[str], free: Collection[
             )
         if len(value) > 2 and value[0] != plain(value[0]) in "\"'" and plain(value[-1]) == plain(value[0]):
             raise ConfigError(f"{key}={value} has typographic quotes", f"write {key}={value[1:-1]}")
+
+
+def with_keys(overrides: Overrides, keys: Sequence[str], known: Collection[str]) -> Overrides:
+    """The overrides with `keys`, in this order and as far as they are not given, before words that stand alone. Words
+    that begin with one of the `known` keys and groups, or stand beside a `=`, are left as they are: mistakes."""
+    typed = list(overrides)
+    left = iter([key for key in keys if overrides.get(key) is None])
+
+    def with_key(place: int, override: Override) -> Override:
+        after = str(typed[place + 1]) if place + 1 < len(typed) else ""
+        before = str(typed[place - 1]) if place else ""
+        name = _NAME.match(str(override))
+        is_setting = name is not None and (name[1] in known or name[1].partition(".")[0] in known)
+        slip = after.startswith("=") or before.endswith("=") or is_setting
+        if override.value is not None or not str(override) or slip:
+            return override
+        key = next(left, None)
+        return override if key is None else Override(key, str(override))
+
+    return Overrides(tuple(with_key(*each) for each in enumerate(typed)))
 
 
 def plain(text: str) -> str:

@@ -7,12 +7,27 @@ from pathlib import Path
 
 from lmctl.config.compose import Composer
 from lmctl.config.overrides import Override, Overrides
+from lmctl.config.saved import recorded_config
+from lmctl.core.command_words import setting
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 from lmctl.core.paths import Paths
 
 RECORDED_AS = {"resume.allow": "resume_allow"}
 """In a config `resume` is a word, so nothing can be below it."""
+
+
+def going_on(words: list[str]) -> list[str]:
+    """The command that goes on with a run, for `lmctl resume RUN key=value ...`. ConfigError if no run is named, or if
+    there is none."""
+    if not words or "=" in words[0] or words[0].startswith("-"):
+        raise ConfigError("lmctl resume does not say which run", "lmctl resume RUN, such as lmctl resume runs/mine")
+    folder, rest = path_of(words[0]), words[1:]
+    if not folder.is_dir():
+        raise ConfigError(f"there is no run in {words[0]}", "give the folder of a run, such as runs/mine")
+    run = Paths(folder)
+    taught = run.config.exists() and recorded_config(run).get("teacher") is not None
+    return ["distill" if taught else "train", "resume=auto", setting("run_dir", str(folder)), *rest]
 
 
 def as_recorded(override: Override) -> Override:

@@ -59,6 +59,8 @@ class Verb(Command, ABC, Generic[C]):
     schema: ClassVar[type[Any]]
     """The table of its config (`lmctl.config.table`): the frozen dataclass whose fields are its keys and config groups.
     The last group may choose options of those before it."""
+    words: ClassVar[Sequence[str]] = ()
+    """Keys whose values may be given alone, in this order: `lmctl generate runs/mine "a text"`."""
     alone: ClassVar[str | None] = None
     """Suggested settings for a path given alone, with {} for the path."""
     results: ClassVar[str | None] = None

@@ -43,6 +43,7 @@ class Eval(Verb[EvalConfig]):
         "model_path", "suite", "data.path", "file", "rows", "batch", "precision", "quantize", "out", "seed",
     )  # fmt: skip
     schema = EvalConfig
+    words = ("model_path",)
     results = "out"
 
     def run(self, config: EvalConfig) -> None:

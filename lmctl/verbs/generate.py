@@ -91,6 +91,7 @@ class Generate(Verb[GenerateConfig]):
         "seed",
     )  # fmt: skip
     schema = GenerateConfig
+    words = ("model_path", "prompt")
 
     def run(self, config: GenerateConfig) -> None:
         """Print each prompt with its continuation; or with its masks filled, and the top-k tokens for each."""

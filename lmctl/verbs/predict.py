@@ -78,6 +78,7 @@ class Predict(Verb[PredictConfig]):
         "model_path", "file", "text", "text_b", "format", "out", "task", "on_bad_row", "batch",
     )  # fmt: skip
     schema = PredictConfig
+    words = ("model_path", "file")
 
     def run(self, config: PredictConfig) -> None:
         """Write one prediction for every row of the input, in order; rows are streamed."""

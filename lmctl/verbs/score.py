@@ -65,6 +65,7 @@ class Score(Verb[ScoreConfig]):
         "model_path", "file", "mode", "dev", "batch", "seq_len",
     )  # fmt: skip
     schema = ScoreConfig
+    words = ("model_path", "file")
 
     def run(self, config: ScoreConfig) -> None:
         """Print the scores of the mode; texts are streamed, except n-best lists."""

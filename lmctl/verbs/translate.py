@@ -42,6 +42,7 @@ class TranslateVerb(Verb[TranslateConfig]):
         "model_path", "file", "beams", "length_penalty", "max_new_tokens", "prefix", "batch",
     )  # fmt: skip
     schema = TranslateConfig
+    words = ("model_path", "file")
 
     def run(self, config: TranslateConfig) -> None:
         """Print the translation of each line; an empty line stays empty."""

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from lmctl.cli.application import Application
 from lmctl.cli.main import main
+from lmctl.cli.which_run import going_on
 from lmctl.config.audit import is_token, reads_secret
 from lmctl.config.build import section
 from lmctl.config.overrides import Overrides
@@ -236,3 +237,22 @@ def test_what_is_not_there_may_have_a_name_much_like_it(line: str, meant: str, t
     (tmp_path / "runs" / "mine" / "config.yaml").write_text("seed: 1\n")
     assert main(line.split()) == 2
     assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+@settings(deadline=None, max_examples=60)
+@given(NAMES.filter(lambda text: text and text[0] not in "-~+=" and "=" not in text and text[-1:] != ":"))
+def test_a_word_alone_is_what_it_is_with_its_key(word: str):
+    """A model and a prompt, whatever they look like, but for words that would be settings or flags."""
+    if word in Application("generate", ["model_path=x"])._known:
+        return
+    alone = Application("generate", ["runs/mine", word]).final_config()
+    assert alone == Application("generate", ["model_path=runs/mine", f"prompt={word}"]).final_config()
+
+
+def test_a_run_is_resumed_by_its_name_alone(tmp_path, monkeypatch):
+    """`lmctl resume RUN` is train or distill, by what the run is, with the other words behind it."""
+    (tmp_path / "mine").mkdir()
+    for recorded, verb in (("teacher: null", "train"), ("teacher: runs/big", "distill")):
+        (tmp_path / "mine/config.yaml").write_text(recorded)
+        words = going_on([f"{tmp_path}/mine", "budget.steps=9"])
+        assert words == [verb, "resume=auto", f"run_dir={tmp_path}/mine", "budget.steps=9"]
