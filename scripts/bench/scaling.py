@@ -120,7 +120,7 @@ def table_of(name: str, args: Namespace, folder: Path) -> Iterator[str]:
         cpu, wall, peak = (median(run[what] for run in runs[key]) for what in runs[key][0])
         rows.append([key, f"{cpu:.0f}", f"{wall:.0f}", f"{work:.2f}", f"{grown / work:.2f}", f"{peak:,.0f}"])
     yield (
-        f"{TOKENS} tokens a step, {args.steps} steps, {args.precision}, {args.threads} threads, medians of "
+        f"{TOKENS} tokens a step, {args.steps} steps, {args.precision}, {args.threads} thread{'s' * (args.threads != 1)}, medians of "
         f"{args.repeats} runs, on {machine(args.isa)}:"
     )
     yield ""

@@ -71,7 +71,7 @@ def main() -> None:
     rows = [[side, *(f"{median(run[name] for run in mine):.1f}" for name in columns)] for side, mine in runs.items()]
     said = (
         f"lmctl train {' '.join(args.words)}".strip()
-        + f", medians of {args.repeats} starts, {args.threads} threads, on "
+        + f", medians of {args.repeats} starts, {args.threads} thread{'s' * (args.threads != 1)}, on "
     )
     lines = [f"{said}{machine(args.isa)}:", "", *table(["", "seconds", "CPU-seconds"], rows)]
     show("starting", lines, args.write)

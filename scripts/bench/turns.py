@@ -134,7 +134,8 @@ def take_turns(
     rows = compared(runs, COLUMNS, args.only or against)
     for row, side in zip(rows, chosen, strict=True):
         row.append(f"{median(run['heldout_loss'] for run in runs[side]):.3f}")
-    measured = f"{args.steps} steps of which {args.warmup} are not measured, {args.threads} threads"
+    threads = f"{args.threads} thread{'s' * (args.threads != 1)}"
+    measured = f"{args.steps} steps of which {args.warmup} are not measured, {threads}"
     said = (
         f"{args.model}, {args.rows} x {args.seq_len} tokens a step, {measured}, medians of {args.repeats} runs of each "
         f"side in turn, on {machine(args.isa)}:"
