@@ -50,7 +50,7 @@ from lmctl.tokenizer.base import TokenizerSpec
 class Run:
     """All config groups and keys of a training run."""
 
-    model: ModelSpec = group("bert_tiny", "architecture and size")
+    model: ModelSpec = group("modernbert_tiny", "architecture and size")
     data: Source = group("pydocs", "where rows come from")
     augment: Augment = group("none", "how texts are changed before they are learnt from")
     tokenizer: TokenizerSpec = group("wordpiece", "how text becomes pieces")

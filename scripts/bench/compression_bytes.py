@@ -1,6 +1,6 @@
 """What gradient compression saves on the wire: bytes that the kernel saw on the loopback interface.
 
-Two processes on the CPU train the default model, once per side. From the end of the warm-up to the last step, all
+Two processes on the CPU train `model=bert_tiny`, once per side. From the end of the warm-up to the last step, all
 bytes on `lo` are counted (TCP, control messages and all) and set beside those that lmctl says its gradients took. Each
 side runs in a network namespace of its own where the system allows that; elsewhere other programs' traffic on `lo`
 counts too.
@@ -54,7 +54,8 @@ def loopback_bytes() -> int:
 
 
 def overrides(side: str, steps: int) -> list[str]:
-    return [*SIDES[side], f"budget.steps={steps}", "runner=ddp", f"runner.processes={PROCESSES}", "runner.device=cpu"]
+    where = ["runner=ddp", f"runner.processes={PROCESSES}", "runner.device=cpu"]
+    return [*SIDES[side], "model=bert_tiny", f"budget.steps={steps}", *where]
 
 
 def work(args: argparse.Namespace) -> None:

@@ -119,9 +119,10 @@ def table_of(name: str, args: Namespace, folder: Path) -> Iterator[str]:
         work = cell.work / cells[first].work
         cpu, wall, peak = (median(run[what] for run in runs[key]) for what in runs[key][0])
         rows.append([key, f"{cpu:.0f}", f"{wall:.0f}", f"{work:.2f}", f"{grown / work:.2f}", f"{peak:,.0f}"])
+    threads = f"{args.threads} thread{'s' * (args.threads != 1)}"
     yield (
-        f"{TOKENS} tokens a step, {args.steps} steps, {args.precision}, {args.threads} thread{'s' * (args.threads != 1)}, medians of "
-        f"{args.repeats} runs, on {machine(args.isa)}:"
+        f"{TOKENS} tokens a step, {args.steps} steps, {args.precision}, {threads}, medians of {args.repeats} runs, on "
+        f"{machine(args.isa)}:"
     )
     yield ""
     yield from table([name, "CPU ms a step", "ms a step", "work", "CPU time / work", "peak memory MB"], rows)

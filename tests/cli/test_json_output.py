@@ -171,7 +171,8 @@ def test_peek_has_every_field_of_the_rows_it_shows(folder, capsys, words, term):
 
 
 def test_peek_refuses_what_train_refuses(folder, capsys):
-    for words in (["mix=mlm", "model=gpt2_tiny"], ["mix=clm_stream", "model=gpt2_tiny"], ["batch.seq_len=600"]):
+    too_long = ["model=bert_tiny", "batch.seq_len=600"]
+    for words in (["mix=mlm", "model=gpt2_tiny"], ["mix=clm_stream", "model=gpt2_tiny"], too_long):
         errors = []
         for verb in ("peek", "train"):
             capsys.readouterr()
