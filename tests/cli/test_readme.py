@@ -14,6 +14,7 @@ from lmctl.cli.application import Application
 from lmctl.cli.main import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 DOCS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 
 
@@ -29,7 +30,7 @@ def commands() -> list[str]:
     lines = [re.sub(r"^\$ |^OMP_NUM_THREADS=1 ", "", line) for line in code.replace("\\\n", " ").splitlines()]
     lines = [re.split(r"\s+[#<|](?:\s|$)", line)[0] for line in lines]  # what the shell takes for itself
     lines += [" ".join(quoted.split()) for quoted in re.findall(r"`([^`]+)`", prose)]
-    elsewhere = ("lmctl list", "...", "my_conf", "inverse_sqrt")
+    elsewhere = ("lmctl list", "lmctl resume", "...", "my_conf", "inverse_sqrt")
     return sorted(
         {line for line in lines if re.match(r"lmctl [a-z]+ \S", line) and not any(e in line for e in elsewhere)}
     )
@@ -57,7 +58,7 @@ def test_every_command_composes(line, capsys, monkeypatch, tmp_path):
 
 def example() -> dict[str, str]:
     """The files of the example component: each follows its path."""
-    return dict(re.findall(r"`(\w+/schedule/inverse_sqrt\.\w+)`.*?```\w+\n(.*?)```", README, flags=re.DOTALL))
+    return dict(re.findall(r"`(\w+/schedule/inverse_sqrt\.\w+)`.*?```\w+\n(.*?)```", EXTENDING, flags=re.DOTALL))
 
 
 def test_the_example_component_works_from_here(tmp_path):
@@ -88,7 +89,7 @@ def test_the_example_component_works_from_outside(tmp_path, monkeypatch, capsys)
 
 
 def test_the_tree_names_every_room_and_no_other():
-    found = re.search(r"```\n(conf/ .*?)```", README, flags=re.DOTALL)
+    found = re.search(r"```\n(conf/ .*?)```", EXTENDING, flags=re.DOTALL)
     assert found is not None
     tree = found[1]
     named = set(re.findall(r"^  (\w+)(?:/|\.py) ", tree, flags=re.MULTILINE))
