@@ -16,5 +16,6 @@ run() { printf '== %s\n' "$*"; ".venv/bin/$@"; }
 run ruff check .
 run ruff format --check .
 run mypy
+run python scripts/reference.py --check
 # Of the slow tests one has its turn with each commit, so that in time all of them have.
 [ "${1:-}" = --fast ] || ./scripts/test.sh --turn "$(git rev-list --count HEAD 2>/dev/null || echo 0)"
