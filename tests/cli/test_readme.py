@@ -36,6 +36,19 @@ def commands() -> list[str]:
     )
 
 
+def test_the_chinese_readme_says_the_same():
+    """The same commands and programs, pages, options and figures; prose is for people to compare."""
+    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+
+    def said(text: str) -> list[set[str]]:
+        code = {line.split("#")[0].split(" ...")[0].strip() for part in re.findall(r"```\w+\n(.*?)```", text, re.DOTALL)
+                for line in part.splitlines()}  # fmt: skip
+        cells = {name for line in text.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line)}
+        return [code, cells, set(re.findall(r"\]\(([^)]+)\)", text)) - {"README.md", "README.zh.md"}]
+
+    assert said(README) == said(chinese)
+
+
 def test_there_are_commands_to_check():
     assert {line.split()[1] for line in commands()} >= {"train", "distill", "plan", "eval"}
     assert len(commands()) > 80
