@@ -7,6 +7,7 @@ flags.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -52,6 +53,8 @@ class Application:
         self.free = [key for key, hint in self.hints.items() if IsFreeText in _marks(hint)]
         """Keys whose values are literal text."""
         self.several = self.arguments.has("--multirun")
+        if (key := self.verb.plain) is not None and not self.arguments.has("--help"):
+            self.arguments.overrides = self.arguments.overrides.gathered(key, self._is_plain)
         self._refuse_typing_mistakes(self.arguments.overrides)
         overrides = self._readable(self.arguments.overrides.map(which_run.as_recorded))
         if "model" in self.composer.defaults:
@@ -64,6 +67,12 @@ class Application:
     def _known(self) -> set[str]:
         """The keys and groups of the verb."""
         return {*self.hints, *self.composer.all_groups}
+
+    def _is_plain(self, word: Override) -> bool:
+        """Whether a word is a place rather than a setting, though names of runs may have an `=`."""
+        if word.sign or word.key in self._known or word.is_hydras():
+            return False
+        return word.value is None or "/" in word.key or os.path.exists(str(word))
 
     def _refuse_typing_mistakes(self, overrides: Overrides) -> None:
         """ConfigError for typing mistakes: full-width punctuation, words without `=`, Hydra settings that lmctl
