@@ -22,8 +22,8 @@ class Axis:
 
 
 def axes_of(runs: Sequence[Run]) -> list[Axis]:
-    """The settings in which the runs differ, but for the seed. Keys that follow from another one are named with it: what
-    a sweep varied comes first, then groups, then keys."""
+    """The settings in which the runs differ, but for the seed. Keys that follow from another one are named with it:
+    what a sweep varied comes first, then groups, then keys."""
     known = [place for place, run in enumerate(runs) if run.config]
     found: list[Axis] = []
     for name, values in _candidates(runs):
@@ -55,21 +55,25 @@ def differing_keys(runs: Sequence[Run]) -> dict[str, tuple[str | None, ...]]:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     found = {key: tuple(run.config.get(key) for run in runs) for key in keys}
     known = [bool(run.config) for run in runs]
-    return {key: values for key, values in found.items() if len({v for v, k in zip(values, known, strict=True) if k}) > 1}
+    return {
+        key: values for key, values in found.items() if len({v for v, k in zip(values, known, strict=True) if k}) > 1
+    }
 
 
 def _candidates(runs: Sequence[Run]) -> Iterator[tuple[str, tuple[str | None, ...]]]:
     """Settings with their values by run: overrides of sweeps, options of groups, keys."""
-    swept = dict.fromkeys(key for run in runs for key in run.overrides if key != SEED)
+    keys = dict.fromkeys(key for run in runs for key in run.overrides if key != SEED)
+    # An override may name an option and a config its class, so they are not mixed.
+    swept = [key for key in keys if all(key in run.overrides for run in runs if run.config)]
     for key in swept:
-        yield key, tuple(run.overrides.get(key, run.config.get(key)) for run in runs)
+        yield key, tuple(run.overrides.get(key) for run in runs)
     differing = [(key, values) for key, values in differing_keys(runs).items() if key != SEED and key not in swept]
     yield from sorted(differing, key=lambda one: "." in one[0])
 
 
 def _follows(name: str, values: tuple[str | None, ...], axis: Axis, known: Sequence[int]) -> bool:
-    """Whether values follow from those of an axis: the same distinctions, or coarser ones of an axis that a sweep varied
-    or that is the group of this key."""
+    """Whether values follow from those of an axis: the same distinctions, or coarser ones if it is the group of this
+    key."""
     pairs = {(axis.values[place], values[place]) for place in known}
     if len(pairs) != len({axis.values[place] for place in known}):
         return False  # one value of the axis goes with several of these

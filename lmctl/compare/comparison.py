@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from lmctl.core.paths import Paths
 
 POINTS, LEAST_POINTS, ALL_POINTS = 400, 40, 40_000
 """Points of a curve: at most, at least, and of all curves together."""
+LOSS = "loss"
 ENDED = ("completed", "failed", "refused", "stopped")
 
 
@@ -44,9 +44,13 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """All metrics, the loss first."""
+        """All metrics, the loss first; of runs with a single task, without its term, which is the loss once more."""
         found = {name: about for run in self.runs for name, about in run.about.items()}
-        return dict(sorted(found.items(), key=lambda one: one[0] != "loss"))
+        named = {name: about for name, about in found.items() if name == LOSS or not self._is_the_loss(name)}
+        return dict(sorted(named.items(), key=lambda one: one[0] != LOSS))
+
+    def _is_the_loss(self, name: str) -> bool:
+        return all(run.metrics.get(name) == run.metrics.get(LOSS) for run in self.runs)
 
     @property
     def is_running(self) -> bool:
@@ -89,14 +93,13 @@ class Comparison:
         """The keys of the costs that some run has."""
         return [cost for cost in COSTS if any(cost in run.costs for run in self.runs)]
 
-    def over_seeds(self, metric: str) -> Iterator[tuple[str, float, float, int]]:
-        """Of every cell with several completed runs: its settings, mean and sample standard deviation (n - 1) of a
-        metric, and how many runs. Smaller differences are noise."""
+    def over_seeds(self, metric: str) -> Iterator[tuple[str, list[float]]]:
+        """Of every cell with several completed runs, its settings and a metric of each of them."""
         for cell in dict.fromkeys(self.cells):
             runs = [run for run, its in zip(self.runs, self.cells, strict=True) if its == cell and run.is_complete]
             values = [run.metrics[metric] for run in runs if metric in run.metrics]
             if len(values) > 1 and len({run.seed for run in runs}) == len(runs):
-                yield self.label(cell), statistics.mean(values), statistics.stdev(values), len(values)
+                yield self.label(cell), values
 
 
 class Reader:

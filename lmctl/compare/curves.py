@@ -13,7 +13,7 @@ from lmctl.core.regular_files import read_bytes
 
 FILE_BYTES = 256 << 20
 """A longer record is not read."""
-LINES = 4_000
+LINES_PER_POINT = 4
 """Of a longer record every second, third, ... training line is parsed; validations always are."""
 POSITIONS = {"step": "step", "tokens": "tokens", "seconds": "seconds", "bytes_sent": "bytes"}
 """What a curve can be drawn over: the key in metrics.jsonl, and its name here."""
@@ -53,7 +53,7 @@ def read_curves(file: Path, points: int) -> Curves:
     """The curves in a metrics.jsonl; training points are means of neighbours, at most `points` of them, and validations
     are left out evenly. OSError if there is no such file."""
     found = [line for line in read_bytes(file, FILE_BYTES).split(b"\n") if line]
-    stride = -(-len(found) // LINES)
+    stride = -(-len(found) // (LINES_PER_POINT * points)) or 1
     train: list[dict[str, Any]] = []
     valid: list[dict[str, Any]] = []
     damaged, sent, reached = 0, 0.0, dict[str, float]()
@@ -67,7 +67,9 @@ def read_curves(file: Path, points: int) -> Curves:
         sent = line["bytes_sent"] = float(line.get("bytes_sent") or sent)  # a validation sends nothing
         (valid if line["split"] == "valid" else train).append(line)
         reached = {name: float(line[key]) for key, name in POSITIONS.items()}
-    last = {_metric(name): float(value) for name, value in (valid[-1] if valid else {}).items() if _is_figure(name, value)}
+    last = {
+        _metric(name): float(value) for name, value in (valid[-1] if valid else {}).items() if _is_figure(name, value)
+    }
     peak = train[-1].get("peak_memory_bytes") if train else None
     return Curves(
         _curve(_means(train, points)),
@@ -85,9 +87,10 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(line, dict) or line.get("split") not in ("train", "valid"):
-        return None
-    return line if all(_is_number(line.get(key, 0)) and key in line for key in ("step", "tokens", "seconds")) else None
+    match line:
+        case {"split": "train" | "valid", "step": int(), "tokens": int(), "seconds": float() | int(), **rest}:
+            return line if _is_number(rest.get("bytes_sent", 0)) and _is_number(line["seconds"]) else None
+    return None
 
 
 def _metric(name: str) -> str:
@@ -99,21 +102,22 @@ def _is_figure(name: str, value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_loss(name: str) -> bool:
-    return name == "loss" or name.startswith("loss/")
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _means(lines: Sequence[dict[str, Any]], points: int) -> Iterator[dict[str, Any]]:
     """The lines in groups of neighbours, as the mean of each group, at the position of its last line."""
     size = max(1, -(-len(lines) // max(1, points)))
+    losses = [name for name in _names(lines) if name == "loss" or name.startswith("loss/")]
     for begin in range(0, len(lines), size):
         part = lines[begin : begin + size]
-        losses = {name for line in part for name in line if _is_loss(name)}
-        means = {name: _mean([line.get(name) for line in part]) for name in losses}
-        yield {key: part[-1][key] for key in POSITIONS} | means
+        yield {key: part[-1][key] for key in POSITIONS} | {
+            name: _mean([line.get(name) for line in part]) for name in losses
+        }
+
+
+def _names(lines: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted(set().union(*lines) - {*POSITIONS, *NOT_A_METRIC})
 
 
 def _mean(values: Iterable[Any]) -> float | None:
@@ -131,10 +135,10 @@ def _evenly(lines: Sequence[dict[str, Any]], points: int) -> list[dict[str, Any]
 
 def _curve(lines: Iterable[dict[str, Any]]) -> Curve:
     lines = list(lines)
-    names = dict.fromkeys(name for line in lines for name, value in line.items() if _is_figure(name, value))
+    values = {_metric(name): [_number(line.get(name)) for line in lines] for name in _names(lines)}
     return Curve(
         {short: [float(line[key]) for line in lines] for key, short in POSITIONS.items()},
-        {_metric(name): [_number(line.get(name)) for line in lines] for name in names},
+        {name: points for name, points in values.items() if any(point is not None for point in points)},
     )
 
 

@@ -1,8 +1,8 @@
 """Main effects: what changing one setting does to a metric, all others and the seed being equal.
 
 Two runs are a pair if they differ in this setting only. Differences are averaged over the settings of the others, for
-each seed, and a seed is one independent observation: the interval is Student's, over seeds (Student 1908). With a single
-seed there is a difference and no interval.
+each seed, and a seed is one independent observation: the interval is Student's, over seeds (Student 1908). With a
+single seed there is a difference and no interval.
 """
 
 from __future__ import annotations
@@ -70,4 +70,6 @@ def _effect(
         return Effect(axis, value, reference, mean, None, len(by_seed), len(pairs))
     means = [statistics.mean(found[context] for context in common) for found in by_seed.values()]
     mean, error = statistics.mean(means), statistics.stdev(means) / len(means) ** 0.5
-    return Effect(axis, value, reference, mean, about_mean(mean, error, len(means)), len(means), len(means) * len(common))
+    return Effect(
+        axis, value, reference, mean, about_mean(mean, error, len(means)), len(means), len(means) * len(common)
+    )

@@ -33,12 +33,16 @@ def find(words: Sequence[str]) -> list[Found]:
     for word in words:
         place = path_of(word)
         if not place.exists():
-            raise ConfigError(f"{word}: no such directory", nearest_place(place) or "lmctl compare takes runs and sweeps")
+            raise ConfigError(
+                f"{word}: no such directory", nearest_place(place) or "lmctl compare takes runs and sweeps"
+            )
         found = list(_in(place, DEPTH))
         if not found and place != (run := run_of(place)):  # a checkpoint
             found = list(_in(run, 0))
         if not found:
-            raise ConfigError(f"{word}: there is no run in it", "give a run's directory, a sweep's, or a folder of them")
+            raise ConfigError(
+                f"{word}: there is no run in it", "give a run's directory, a sweep's, or a folder of them"
+            )
         for one in found:
             runs.setdefault(one.place.resolve(), one)
     return list(runs.values())

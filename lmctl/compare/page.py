@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,9 @@ def _data(comparison: Comparison) -> dict[str, Any]:
         "fronts": {name: {key: comparison.front(name, key) for key in comparison.costs} for name in metrics},
         "effects": {name: [vars(effect) for effect in comparison.effects(name)] for name in metrics},
         "runs": [
-            _run(run, place)
+            _run(run, place, metrics)
             | {
+                "words": [word.lower() for word in _words(comparison, place)],
                 "cell": comparison.cells[place],
                 "apart": comparison.apart.get(place),
                 "axes": [axis.values[place] for axis in comparison.axes],
@@ -82,8 +83,7 @@ def _data(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _run(run: Run, place: int) -> dict[str, Any]:
-    about = [run.name, run.status, *(f"{key}={value}" for key, value in run.overrides.items())]
+def _run(run: Run, place: int, metrics: Container[str]) -> dict[str, Any]:
     return {
         "place": place,
         "name": run.name,
@@ -97,17 +97,27 @@ def _run(run: Run, place: int) -> dict[str, Any]:
         "metrics": {name: _rounded(value) for name, value in run.metrics.items()},
         "intervals": {name: list(map(_rounded, pair)) for name, pair in run.intervals.items()},
         "costs": {name: _rounded(value) for name, value in run.costs.items()},
-        "curves": {"train": _curve(run.curves.train), "valid": _curve(run.curves.valid)},
-        "words": " ".join(about).lower(),
+        "curves": {"train": _curve(run.curves.train, metrics), "valid": _curve(run.curves.valid, metrics)},
     }
 
 
-def _curve(curve: Curve) -> dict[str, Any]:
+def _words(comparison: Comparison, place: int) -> Iterator[str]:
+    """What the filter of the page looks at."""
+    run = comparison.runs[place]
+    yield from (run.name, run.status)
+    settings = run.overrides | {
+        axis.name: value for axis in comparison.axes if (value := axis.values[place]) is not None
+    }
+    yield from (f"{key}={value}" for key, value in (settings | ({"seed": run.seed} if run.seed else {})).items())
+
+
+def _curve(curve: Curve, metrics: Container[str]) -> dict[str, Any]:
     return {
         "at": {name: list(map(_rounded, places)) for name, places in curve.at.items()},
         "values": {
             name: [None if value is None else _rounded(value) for value in values]
             for name, values in curve.values.items()
+            if name in metrics
         },
     }
 

@@ -29,7 +29,19 @@ COSTS = {
     "tokens": "tokens",
 }
 """What quality is set against: the key in summary.json, and its name."""
-ENVIRONMENT = ("lmctl", "git_commit", "python", "platform", "device", "cpu", "gpu", "processes", "workers", "threads", "packages")
+ENVIRONMENT = (
+    "lmctl",
+    "git_commit",
+    "python",
+    "platform",
+    "device",
+    "cpu",
+    "gpu",
+    "processes",
+    "workers",
+    "threads",
+    "packages",
+)
 """What is compared of environment.json."""
 HIGHER_IS_BETTER = ("accuracy", "bleu", "chrf", "f1", "mcc", "pearson", "spearman", "reciprocal_rank")
 """Parts of the names of metrics of which more is better, for records that do not say so."""
@@ -116,7 +128,7 @@ def read_run(name: str, place: Path, points: int, row: Row | None = None) -> Run
         config=_config(paths, faults),
         environment=dict(_leaves({key: environment[key] for key in ENVIRONMENT if key in environment})),
         metrics=own | tested,
-        intervals=summary.intervals,
+        intervals=_intervals(summary, own),
         about={name: about.get(name) or _guessed(name) for name in (*own, *tested)},
         costs=_costs(summary, curves),
         steps=summary.steps if summary.steps is not None else int(curves.reached.get("step", 0)) or None,
@@ -177,6 +189,13 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 def _guessed(name: str) -> Metric:
     last = name.rpartition("/")[2].lower()
     return Metric(any(word in last for word in HIGHER_IS_BETTER), "accuracy" in last)
+
+
+def _intervals(summary: RunSummary, metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Intervals by metric; the loss of a single task has that of the task."""
+    found = summary.intervals
+    same = [pair for name, pair in found.items() if metrics.get(name) == metrics.get("loss")]
+    return found | ({"loss": same[0]} if same and "loss" not in found else {})
 
 
 def _tested(paths: Paths) -> dict[str, float]:

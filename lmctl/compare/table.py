@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,7 +84,8 @@ def print_text(comparison: Comparison, metric: str) -> None:
     names = list(comparison.metrics)[:MOST_METRICS]
     few = [column for column in shown if column.title in names or column.title not in comparison.metrics]
     print_whole(_table(few), _table([column for column in few if column.narrow]))
-    for line in [*_reasons(comparison), *_seeds(comparison, metric), *_effects(comparison, metric)]:
+    seeds = over_seeds(metric, list(comparison.over_seeds(metric)))
+    for line in [*by_reason(_said(comparison)), *seeds, *_effects(comparison, metric)]:
         console().print(Text(line))
 
 
@@ -99,14 +101,28 @@ def _table(shown: Sequence[Column]) -> Table:
     return table
 
 
-def _reasons(comparison: Comparison) -> Iterator[str]:
-    """Each distinct reason with the runs it is true of."""
+def by_reason(said: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A line for each distinct reason, with the runs it is true of; `said` has runs with reasons."""
     found: dict[str, list[str]] = {}
-    for place, run in enumerate(comparison.runs):
-        for reason in _said_of(run, comparison.apart.get(place)):
-            found.setdefault(reason, []).append(run.name)
+    for name, reason in said:
+        found.setdefault(reason, []).append(name)
     for reason, names in found.items():
         yield f"{' and '.join(names) if len(names) < 3 else f'{names[0]} and {len(names) - 1} others'}: {reason}"
+
+
+def over_seeds(metric: str, cells: Sequence[tuple[str, Sequence[float]]]) -> Iterator[str]:
+    """Lines with mean and sample standard deviation (n - 1) of a metric in each cell. Smaller differences are noise."""
+    width = max((len(label) for label, _ in cells), default=0)
+    if cells:
+        yield f"{metric} over seeds, mean and standard deviation:"
+    for label, values in cells:
+        figures = f"{statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}  ({len(values)} seeds)"
+        yield f"  {label:<{width}}  {figures}" if width else f"  {figures}"
+
+
+def _said(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    for place, run in enumerate(comparison.runs):
+        yield from ((run.name, reason) for reason in _said_of(run, comparison.apart.get(place)))
 
 
 def _said_of(run: Run, apart: str | None) -> Iterator[str]:
@@ -115,15 +131,6 @@ def _said_of(run: Run, apart: str | None) -> Iterator[str]:
     if apart is not None:
         yield f"not comparable: {apart}"
     yield from run.faults
-
-
-def _seeds(comparison: Comparison, metric: str) -> Iterator[str]:
-    found = list(comparison.over_seeds(metric))
-    width = max((len(label) for label, *_ in found), default=0)
-    if found:
-        yield f"{metric} over seeds, mean and standard deviation:"
-    for label, mean, deviation, count in found:
-        yield f"  {label:<{width}}  {mean:.4f} +- {deviation:.4f}  ({count} seeds)"
 
 
 def _effects(comparison: Comparison, metric: str) -> Iterator[str]:

@@ -49,9 +49,8 @@ class CompareConfig:
 
     @property
     def places(self) -> list[str]:
-        return [str(place) for place in (self.runs if isinstance(self.runs, Sequence | list) else [])] if not isinstance(
-            self.runs, str
-        ) else [self.runs]
+        """The places to look for runs in."""
+        return [self.runs] if isinstance(self.runs, str) else [str(place) for place in self.runs or ()]
 
 
 class Compare(Verb[CompareConfig]):

@@ -30,9 +30,11 @@ function restore() {
   for (const place of (kept.get("off") || "").split(" ").filter(Boolean)) off.add(Number(place));
 }
 
-// A run passes if it has all words of the filter and none of those after a dash.
+// A run passes if it has all words of the filter and none of those after a dash. `lr=0.003` is a whole setting, other
+// words are part of a name, a status or a setting.
 function passes(run) {
-  return byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean).every((word) => (word.length > 1 && word[0] === "-" ? !run.words.includes(word.slice(1)) : run.words.includes(word)));
+  const has = (word) => (word.includes("=") ? run.words.some((one) => one === word || one.endsWith(`.${word}`)) : run.words.some((one) => one.includes(word)));
+  return byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean).every((word) => (word.length > 1 && word[0] === "-" ? !has(word.slice(1)) : has(word)));
 }
 function shownRuns() { return page.runs.filter((run) => passes(run) && !off.has(run.place)); }
 

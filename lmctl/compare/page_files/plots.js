@@ -12,7 +12,7 @@ function styleOf(place) { return { stroke: PALETTE[theme()][place % 8], dash: DA
 function colourOf(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
 
 // An axis in the page's colours. A label says what is measured, in words.
-function axis(label, values, size) {
+function axis(label, values, size = 50) {
   const line = { stroke: colourOf("--line"), width: 1 };
   return { label, values, size, stroke: colourOf("--text"), grid: line, ticks: line, labelSize: 22, font: "12px system-ui", labelFont: "13px system-ui" };
 }
@@ -80,7 +80,10 @@ function drawCurves(holder, runs, wanted, groupOf, hidden, names) {
   holder.setAttribute("aria-label", `${metricTitle(metric)} over ${OVER[wanted.over]}: ${sets.size} lines. Arrow keys read them.`);
 }
 
-function isZoomed(u, grid) { return u.scales.x.min > grid[0] || u.scales.x.max < grid[grid.length - 1]; }
+function isZoomed(u, grid) {
+  const { min, max } = u.scales.x;
+  return min !== null && max !== null && (min > grid[0] || max < grid[grid.length - 1]);
+}
 
 function readCurves(u, wanted) {
   const place = u.cursor.idx, output = byId("curve-readout");
@@ -101,14 +104,14 @@ function drawCosts(holder, runs, metric, cost, logarithmic, groupOf, front) {
   const shown = runs.filter((run) => !run.apart && run.status === "completed" && at(run).every((v) => v !== undefined && v !== null) && (!logarithmic || at(run)[0] > 0));
   if (!shown.length) return empty(holder, "No completed run that is shown has both.");
   holder.querySelectorAll("p").forEach((p) => p.remove());
-  shown.sort((a, b) => at(a)[0] - at(b)[0]);
-  const groups = [...new Set(shown.map(groupOf))], onFront = new Set(front);
-  const data = [shown.map((run) => at(run)[0])], series = [{}];
-  data.push(shown.map((run) => (onFront.has(run) ? at(run)[1] : null)));
+  const groups = [...new Set(shown.map(groupOf))], onFront = new Set(front), isShown = new Set(shown);
+  const drawn = [...new Set([...shown, ...front])].filter((run) => !logarithmic || at(run)[0] > 0).sort((a, b) => at(a)[0] - at(b)[0]);
+  const data = [drawn.map((run) => at(run)[0])], series = [{}];
+  data.push(drawn.map((run) => (onFront.has(run) ? at(run)[1] : null)));
   series.push({ label: "front", stroke: colourOf("--dim"), width: 1.5, dash: [6, 4], spanGaps: true, points: { show: true, size: 15, stroke: colourOf("--dim"), fill: "transparent" } });
   for (const group of groups) {
     const { stroke } = styleOf(group);
-    data.push(shown.map((run) => (groupOf(run) === group ? at(run)[1] : null)));
+    data.push(drawn.map((run) => (isShown.has(run) && groupOf(run) === group ? at(run)[1] : null)));
     series.push({ stroke, paths: () => null, points: { show: true, size: 8, fill: stroke, stroke } });
   }
   const range = (u, low, high) => (logarithmic ? [low / 1.2, high * 1.2] : roomy(low, high));
@@ -117,7 +120,7 @@ function drawCosts(holder, runs, metric, cost, logarithmic, groupOf, front) {
     scales: { x: { time: false, distr: logarithmic ? 3 : 1, range }, y: { range: (u, low, high) => roomy(low, high) } },
     axes: [axis(cost.title, costNumbers(cost)), axis(metricTitle(metric), shortNumbers, 60)],
     cursor: { points: { show: false }, drag: { x: false, y: false } },
-    hooks: { setCursor: [(u) => readCosts(u, shown, metric, cost)] },
+    hooks: { setCursor: [(u) => readCosts(u, drawn, metric, cost)] },
   }, data);
   holder.setAttribute("aria-label", `${metricTitle(metric)} against ${cost.title}: ${shown.length} runs, ${front.length} of them on the Pareto front, listed below.`);
 }

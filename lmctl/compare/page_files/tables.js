@@ -129,7 +129,7 @@ function showPair(a, b) {
     return [metricTitle(m), { text: metricText(m, x) + range(a) }, { text: metricText(m, y) + range(b) }, { text: both ? (y > x ? "+" : "") + metricText(m, y - x) : "" }];
   });
   if (metrics.length) holder.append(tableOf("Metrics; in brackets the 95 % interval over validation rows", ["metric", "A", "B", "B − A"], metrics));
-  const costs = page.costs.filter((c) => c.key in a.costs || c.key in b.costs).map((c) => {
+  const costs = page.costs.filter((c) => a.costs[c.key] || b.costs[c.key]).map((c) => {
     const [x, y] = [a.costs[c.key], b.costs[c.key]];
     return [c.name, { text: costText(c, x) }, { text: costText(c, y) }, { text: x && y ? `${+(y / x).toPrecision(3)} ×` : "" }];
   });
