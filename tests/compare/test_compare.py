@@ -40,21 +40,20 @@ def test_a_sweep_in_every_form(tmp_path: Path):
     assert "optim.lr=0.2,precision=bf16,seed=2: failed: the loss of step 30 is nan" in done.stdout
     assert "optim.lr=0.1, precision=bf16  4.5250 +- 0.2475  (2 seeds)" in done.stdout
     assert re.search(r"precision=bf16 +\+0\.65\d* .*against fp32, 2 seeds", done.stdout)
-    rows = list(
-        csv.DictReader(io.StringIO(succeed("compare", "runs/grid", "format=csv", "page=false", cwd=tmp_path).stdout))
-    )
+    form = {
+        name: succeed("compare", "runs/grid", f"format={name}", "page=false", cwd=tmp_path).stdout
+        for name in ("csv", "json", "markdown")
+    }
+    rows = list(csv.DictReader(io.StringIO(form["csv"])))
     assert [float(row["loss"]) for row in rows[:2]] == [3.75, 4.0]
     assert rows[2] | {"precision": "bf16", "optim.lr": "0.1", "seed": "1", "bytes sent": "81920"} == rows[2]
     assert rows[-1]["status"] == "refused"
     assert rows[-1]["reason"].startswith("refused: precision=fp16 needs a GPU")
-    records = [
-        json.loads(line)
-        for line in succeed("compare", "runs/grid", "format=json", "page=false", cwd=tmp_path).stdout.splitlines()
-    ]
+    records = [json.loads(line) for line in form["json"].splitlines()]
     assert records[2]["settings"] == {"optim.lr": "0.1", "precision": "bf16"}
     assert records[2]["intervals"]["loss"] == pytest.approx([4.1, 4.6])
     assert [record["cell"] for record in records] == [0, 0, 1, 1, 2, 2, 3, 3, 4]
-    table = succeed("compare", "runs/grid", "format=markdown", "page=false", cwd=tmp_path).stdout.splitlines()
+    table = form["markdown"].splitlines()
     assert table[0].startswith("| run | status | optim.lr | precision | seed | steps | loss | corpus/mlm_accuracy |")
     assert {line.count("|") for line in table} == {table[0].count("|")}
 
@@ -72,7 +71,7 @@ def test_two_runs(tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "runs is required"),
+        ([], "'runs' is required"),
         (["rnus/a"], "rnus/a: no such directory"),
         (["runs/empty"], "runs/empty: there is no run in it"),
         (["runs/a", "metric=los"], "metric=los: no run has such a metric; did you mean loss?"),
@@ -97,11 +96,8 @@ def test_runs_are_found_wherever_they_are(tmp_path: Path):
     write_run(tmp_path / "runs" / "deep" / "both" / "pretrain", 3.0)
     (tmp_path / "runs" / "deep" / "both" / "summary.json").write_text(json.dumps({"stages": {"pretrain": job}}))
     whole = compared(tmp_path / "runs")
-    assert [run.name for run in whole.runs][:3] == [
-        "a",
-        "deep/both/pretrain",
-        "grid/optim.lr=0.1,precision=fp32,seed=1",
-    ]
+    names = [run.name for run in whole.runs]
+    assert names[:3] == ["a", "deep/both/pretrain", "grid/optim.lr=0.1,precision=fp32,seed=1"]
     assert len(whole.runs) == 11
     (tmp_path / "runs" / "a" / "checkpoints" / "step-4").mkdir(parents=True)
     twice = compared(tmp_path / "runs" / "a", tmp_path / "runs" / "a" / "checkpoints" / "step-4")

@@ -44,9 +44,8 @@ def write_run(
             value = 10 + (end - 10) * number / lines
             if number:
                 speed = {"lr": 1e-3, "peak_memory_bytes": 1 << 28, "bytes_sent": 4096 * number}
-                file.write(
-                    json.dumps(place | {"split": "train", "loss": value, "loss/corpus/mlm": value} | speed) + "\n"
-                )
+                losses = {"split": "train", "loss": value, "loss/corpus/mlm": value}
+                file.write(json.dumps(place | losses | speed) + "\n")
             if number % 5 == 0:
                 figures = {"loss": value, "loss/corpus/mlm": value, "corpus/mlm_accuracy": 1 / value, "rows": rows}
                 file.write(json.dumps(place | {"split": "valid"} | figures) + "\n")
