@@ -76,7 +76,7 @@ def read_curves(file: Path, points: int) -> Curves:
         _curve(_evenly(valid, points)),
         last,
         reached,
-        float(peak) if _is_number(peak) else None,
+        _number(peak),
         damaged,
     )
 

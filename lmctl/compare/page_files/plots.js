@@ -19,7 +19,7 @@ function axis(label, values, size = 50) {
 
 function draw(holder, options, data) {
   if (holder.plot) holder.plot.destroy();
-  const width = Math.max(300, holder.clientWidth - 2);
+  const width = Math.max(240, holder.clientWidth - 2);
   holder.plot = new uPlot({ width, height: Math.max(260, Math.min(440, width * 0.5)), legend: { show: false }, ...options }, data, holder);
 }
 

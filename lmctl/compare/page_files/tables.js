@@ -50,10 +50,10 @@ function tableOf(caption, titles, rows) {
     const is = value !== null && typeof value === "object" && !(value instanceof Node);
     return element(place === 0 ? "th" : "td", { className: is ? `number ${value.className || ""}` : "", ...(place === 0 ? { scope: "row" } : {}) }, is ? value.text : value);
   };
-  return element("table", {},
+  return element("div", { className: "wide" }, element("table", {},
     element("caption", {}, caption),
     element("thead", {}, element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)))),
-    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell)))));
+    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell))))));
 }
 
 function showNotes() {
