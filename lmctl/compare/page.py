@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,13 @@ def _run(run: Run, place: int, metrics: Container[str]) -> dict[str, Any]:
     }
 
 
-def _words(comparison: Comparison, place: int) -> Iterator[str]:
+def _words(comparison: Comparison, place: int) -> list[str]:
     """What the filter of the page looks at."""
     run = comparison.runs[place]
-    yield from (run.name, run.status)
-    settings = run.overrides | {
-        axis.name: value for axis in comparison.axes if (value := axis.values[place]) is not None
-    }
-    yield from (f"{key}={value}" for key, value in (settings | ({"seed": run.seed} if run.seed else {})).items())
+    settings = dict(run.overrides)
+    settings |= {axis.name: value for axis in comparison.axes if (value := axis.values[place]) is not None}
+    settings |= {} if run.seed is None else {"seed": run.seed}
+    return [run.name, run.status, *(f"{key}={value}" for key, value in settings.items())]
 
 
 def _curve(curve: Curve, metrics: Container[str]) -> dict[str, Any]:

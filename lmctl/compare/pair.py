@@ -33,7 +33,7 @@ def print_pair(comparison: Comparison) -> None:
         out.print(Text("\nboth have the same config"))
 
 
-def differing(first: Mapping[str, str], second: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+def differing(first: Mapping[str, str], second: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
     """The keys whose values differ, with both; "-" where a run has no such key."""
     for key in dict.fromkeys([*first, *second]):
         if first.get(key) != second.get(key):
@@ -45,7 +45,7 @@ def _short(value: str) -> str:
     return value if len(value) <= WIDEST_VALUE else f"{value[:half]}...{value[-half:]}"
 
 
-def _metrics(comparison: Comparison, first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:
+def _metrics(comparison: Comparison, first: Run, second: Run) -> Iterator[tuple[str, ...]]:
     for name, about in comparison.metrics.items():
         values = [run.metrics.get(name) for run in (first, second)]
         shown = []
@@ -58,7 +58,7 @@ def _metrics(comparison: Comparison, first: Run, second: Run) -> Iterator[tuple[
         yield name, shown[0], shown[1], change
 
 
-def _costs(first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:
+def _costs(first: Run, second: Run) -> Iterator[tuple[str, ...]]:
     for key, name in COSTS.items():
         a, b = first.costs.get(key), second.costs.get(key)
         if a or b:
