@@ -70,9 +70,10 @@ class Application:
 
     def _is_plain(self, word: Override) -> bool:
         """Whether a word is a place rather than a setting, though names of runs may have an `=`."""
-        if word.sign or word.key in self._known or word.is_hydras():
-            return False
-        return word.value is None or "/" in word.key or os.path.exists(str(word))
+        if word.value is None:
+            return not word.sign
+        is_setting = word.sign or word.is_hydras() or word.key in self._known
+        return not is_setting and ("/" in word.key or os.path.exists(str(word)))
 
     def _refuse_typing_mistakes(self, overrides: Overrides) -> None:
         """ConfigError for typing mistakes: full-width punctuation, words without `=`, Hydra settings that lmctl
