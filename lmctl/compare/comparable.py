@@ -42,6 +42,6 @@ def _differing(facts: dict[str, str], run: Run) -> list[str]:
 def _why(facts: dict[str, str], run: Run) -> str:
     said = []
     for what in _differing(facts, run):
-        counted = what.startswith("validation")
-        said.append(f"{what}: {run.measured_on[what]}, not {facts[what]}" if counted else f"another {what}")
+        is_hash = what == "tokenizer" or what.startswith("text of")
+        said.append(f"another {what}" if is_hash else f"{what}: {run.measured_on[what]}, not {facts[what]}")
     return "; ".join(said) or "measured otherwise"

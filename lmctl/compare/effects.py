@@ -32,8 +32,8 @@ class Effect:
 
 
 def main_effects(runs: Sequence[Run], axes: Sequence[Axis], metric: str) -> list[Effect]:
-    """The effect of every value of every axis on a metric, against the value that comes first; runs that are not
-    completed, or lack the metric, take no part."""
+    """The effect of every value of every axis on a metric, against the value that most runs have, the first of equals.
+    Runs that are not completed, or lack the metric, take no part."""
     return [effect for place in range(len(axes)) for effect in _of_axis(runs, axes, place, metric)]
 
 
@@ -45,7 +45,8 @@ def _of_axis(runs: Sequence[Run], axes: Sequence[Axis], place: int, metric: str)
         if run.is_complete and metric in run.metrics and value is not None and seed is not None:
             where = (seed, tuple(axis.values[number] for axis in others))
             by_value.setdefault(value, {})[where] = run.metrics[metric]
-    reference, *values = by_value or [""]
+    reference = max(by_value, key=lambda value: len(by_value[value]), default="")
+    values = [value for value in by_value if value != reference]
     found = (_effect(own.name, value, reference, by_value[value], by_value[reference]) for value in values)
     return [effect for effect in found if effect is not None]
 

@@ -61,9 +61,7 @@ def _data(comparison: Comparison) -> dict[str, Any]:
         "metrics": [
             {"name": name, "higher": about.higher_is_better, "share": about.share} for name, about in metrics.items()
         ],
-        "costs": [
-            {"key": key, "name": COSTS[key], "title": COSTS[key], "unit": _unit(key)} for key in comparison.costs
-        ],
+        "costs": [{"key": key, "name": COSTS[key], "unit": _unit(key)} for key in comparison.costs],
         "axes": [{"name": axis.name, "also": axis.also} for axis in comparison.axes],
         "cells": [comparison.label(cell) for cell in range(max(comparison.cells, default=-1) + 1)],
         "fronts": {name: {key: comparison.front(name, key) for key in comparison.costs} for name in metrics},

@@ -91,7 +91,8 @@ class Run:
     steps: int | None = None
     curves: Curves = field(default_factory=Curves)
     measured_on: Mapping[str, str] = field(default_factory=dict)
-    """What decides whether its metrics can be compared with others: text, tokenizer, validation rows and targets."""
+    """What decides whether its metrics can be compared with others: text, tokenizer, validation rows, predictions
+    and terms of the loss, by name."""
     faults: tuple[str, ...] = ()
     """Files that could not be read, and why."""
 
@@ -218,14 +219,16 @@ def _costs(summary: RunSummary, curves: Curves) -> dict[str, float]:
 
 
 def _measured_on(summary: RunSummary, environment: Mapping[str, Any]) -> dict[str, str]:
-    """Fingerprints of text and tokenizer, counts of validation rows and of what is predicted in them."""
+    """Fingerprints of text and tokenizer, counts of validation rows and of predictions in them, terms of the loss."""
     prints = environment.get("fingerprints")
     found = {
         (name if name == "tokenizer" else f"text of {name}"): str(value)
         for name, value in (prints.items() if isinstance(prints, dict) else ())
         if not name.startswith("teacher")
     }
-    for key, what in (("valid_rows", "validation rows"), ("valid_targets", "validation targets")):
-        if counts := numbers(summary.written.get(key)):
-            found[what] = ", ".join(f"{count:,.0f} of {name}" for name, count in sorted(counts.items()))
+    for key, what in (("valid_rows", "validation rows of"), ("valid_targets", "predictions of")):
+        found |= {f"{what} {name}": f"{count:,.0f}" for name, count in numbers(summary.written.get(key)).items()}
+    terms = {str(one.get("term")) for one in summary.about_metrics.values()} - {"loss", "None"}
+    if terms:
+        found["loss"] = f"of {' and '.join(sorted(terms))}"
     return found

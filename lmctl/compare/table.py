@@ -137,7 +137,7 @@ def _effects(comparison: Comparison, metric: str) -> Iterator[str]:
     effects = comparison.effects(metric) if metric in comparison.metrics else []
     width = max((len(f"{effect.axis}={effect.value}") for effect in effects), default=0)
     if effects:
-        yield f"effect on {metric}, against the value that comes first; in brackets the 95 % interval over seeds:"
+        yield f"effect on {metric}, against the commonest value; in brackets the 95 % interval over seeds:"
     for effect in effects:
         interval = "" if effect.interval is None else " ({:+.4f} to {:+.4f})".format(*effect.interval)
         seeds = f"{effect.seeds} seed{'s' if effect.seeds > 1 else ''}"

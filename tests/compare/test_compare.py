@@ -143,7 +143,7 @@ def test_what_was_measured_on_other_rows_is_apart(tmp_path: Path):
         write_run(tmp_path / name, 4.0, rows=rows, text=text)
     whole = compared(tmp_path)
     assert whole.apart.keys() == {2, 3}
-    assert "validation rows: 50 of corpus, not 100 of corpus" in whole.apart[2]
+    assert whole.apart[2].startswith("validation rows of corpus: 50, not 100; predictions of corpus/mlm: 350, not 700")
     assert whole.apart[3] == "another text of corpus"
     assert set(whole.front("loss", "seconds")) <= {0, 1}
 

@@ -59,7 +59,7 @@ def rows(tab: Browser) -> list[str]:
 
 def test_everything_is_said(page: Browser):
     assert text(page, "#counts") == "10 runs: 8 completed, 1 failed, 1 refused"
-    assert "validation rows: 7 of corpus, not 100 of corpus" in text(page, "#notes")
+    assert "validation rows of corpus: 7, not 100" in text(page, "#notes")
     assert "metrics.jsonl: 1 lines cannot be read" in text(page, "#notes")
     assert "the loss of step 30 is nan" in text(page, "#failed")
     assert "alert(1)" in text(page, "#failed"), "messages are text"

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-HIGHER = {"higher_is_better": True, "share": True}
-LOWER = {"higher_is_better": False, "share": False}
+HIGHER = {"term": "corpus/mlm", "higher_is_better": True, "share": True}
+LOWER = {"term": "corpus/mlm", "higher_is_better": False, "share": False}
 
 
 def write_run(
@@ -53,7 +53,9 @@ def write_run(
         valid = {"loss": loss, "corpus/mlm": loss, "corpus/mlm_accuracy": 1 / loss}
         summary = {"status": status, "steps": 10 * lines, "tokens": 1000 * lines, "seconds": seconds, "valid": valid}
         summary |= {"peak_memory_bytes": 1 << 29, "bytes_sent": 4096 * lines, "model_bytes": 1 << 20}
-        summary |= {"valid_metrics": {"loss": LOWER, "corpus/mlm": LOWER, "corpus/mlm_accuracy": HIGHER}}
+        summary |= {
+            "valid_metrics": {"loss": LOWER | {"term": "loss"}, "corpus/mlm": LOWER, "corpus/mlm_accuracy": HIGHER}
+        }
         summary |= {"valid_rows": {"corpus": rows}, "valid_targets": {"corpus/mlm": 7 * rows}}
         summary |= {"valid_interval": {"corpus/mlm": [loss - 0.25, loss + 0.25]}}
         (folder / "summary.json").write_text(json.dumps(summary))

@@ -124,7 +124,7 @@ function start() {
   options("cost-metric", metrics);
   options("cost-cost", costly);
   options("effect-metric", metrics);
-  for (const id of ["pair-a", "pair-b"]) options(id, page.runs.map((run) => [String(run.place), run.name]), id === "pair-a" ? "0" : "1");
+  for (const id of ["pair-a", "pair-b"]) options(id, page.runs.map((run) => [String(run.place), run.name]), id === "pair-a" ? "0" : String((page.runs.find((run) => run.cell !== page.runs[0].cell) || page.runs[1] || page.runs[0]).place));
   const seeds = page.runs.length > page.cells.length;
   byId("curve-lines").value = seeds ? "bands" : "runs";
   if (!page.runs.some((run) => run.curves.valid.at.step.length > 2)) byId("curve-rows").value = "train";

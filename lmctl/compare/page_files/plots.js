@@ -12,9 +12,9 @@ function styleOf(place) { return { stroke: PALETTE[theme()][place % 8], dash: DA
 function colourOf(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
 
 // An axis in the page's colours. A label says what is measured, in words.
-function axis(label, values, size = 50) {
+function axis(label, values, unit, size = 50) {
   const line = { stroke: colourOf("--line"), width: 1 };
-  return { label, values, size, stroke: colourOf("--text"), grid: line, ticks: line, labelSize: 22, font: "12px system-ui", labelFont: "13px system-ui" };
+  return { label, values, size, ...(ROUND[unit] ? { incrs: ROUND[unit] } : {}), stroke: colourOf("--text"), grid: line, ticks: line, labelSize: 22, font: "12px system-ui", labelFont: "13px system-ui" };
 }
 
 function draw(holder, options, data) {
@@ -54,7 +54,8 @@ function drawCurves(holder, runs, wanted, groupOf, hidden, names) {
   const dashed = (line, dash) => (wanted.rows === "both" && line.split === "train" ? [3, 3] : dash);
   const sets = new Map();
   for (const line of lines) {
-    const key = wanted.lines === "bands" ? `${line.group} ${line.run.cell} ${line.split}` : `${line.run.place} ${line.split}`;
+    const joins = wanted.lines === "bands" && line.run.status === "completed";  // others would cut the band off
+    const key = joins ? `cell ${line.run.cell} ${line.group} ${line.split}` : `run ${line.run.place} ${line.split}`;
     sets.set(key, [...(sets.get(key) || []), line]);
   }
   const thin = sets.size > 40;
@@ -73,7 +74,7 @@ function drawCurves(holder, runs, wanted, groupOf, hidden, names) {
   draw(holder, {
     series, bands,
     scales: { x: { time: false, distr: wanted.log ? 3 : 1 }, y: { range: (u, least, most) => (isZoomed(u, grid) && most > least ? [least - 0.05 * (most - least), most + 0.05 * (most - least)] : height) } },
-    axes: [axis(OVER[wanted.over], shortNumbers), axis(metricTitle(metric), shortNumbers, 60)],
+    axes: [axis(OVER[wanted.over], costNumbers({ unit: wanted.over }), wanted.over), axis(metricTitle(metric), shortNumbers, "", 60)],
     cursor: { points: { show: false }, drag: { x: true, y: false } },
     hooks: { setCursor: [(u) => readCurves(u, wanted)] },
   }, data);
@@ -91,7 +92,7 @@ function readCurves(u, wanted) {
   const found = u.series.map((one, i) => [one, u.data[i][place]]).filter(([one, value]) => one.isLine && value !== null);
   found.sort((a, b) => a[1] - b[1]);
   const words = found.slice(0, 8).map(([one, value]) => `${one.label} ${number(value)}`);
-  output.textContent = `${OVER[wanted.over]} ${shortNumber(u.data[0][place])}: ${words.join("   ")}${found.length > 8 ? ` and ${found.length - 8} more` : ""}`;
+  output.textContent = `${OVER[wanted.over]} ${costText({ unit: wanted.over }, u.data[0][place])}: ${words.join("   ")}${found.length > 8 ? ` and ${found.length - 8} more` : ""}`;
 }
 
 function roomy(low, high) {
@@ -118,11 +119,11 @@ function drawCosts(holder, runs, metric, cost, logarithmic, groupOf, front) {
   draw(holder, {
     series,
     scales: { x: { time: false, distr: logarithmic ? 3 : 1, range }, y: { range: (u, low, high) => roomy(low, high) } },
-    axes: [axis(cost.title, costNumbers(cost)), axis(metricTitle(metric), shortNumbers, 60)],
+    axes: [axis(cost.name, costNumbers(cost), cost.unit), axis(metricTitle(metric), shortNumbers, "", 60)],
     cursor: { points: { show: false }, drag: { x: false, y: false } },
     hooks: { setCursor: [(u) => readCosts(u, drawn, metric, cost)] },
   }, data);
-  holder.setAttribute("aria-label", `${metricTitle(metric)} against ${cost.title}: ${shown.length} runs, ${front.length} of them on the Pareto front, listed below.`);
+  holder.setAttribute("aria-label", `${metricTitle(metric)} against ${cost.name}: ${shown.length} runs, ${front.length} of them on the Pareto front, listed below.`);
 }
 
 function readCosts(u, shown, metric, cost) {

@@ -27,11 +27,17 @@ function bytes(value) {
     if (Math.abs(value) >= size) return `${+(value / size).toPrecision(4)} ${mark}`;
   return `${value} B`;
 }
+// As on a terminal: 9.3s, 4m05s, 2h10m.
 function seconds(value) {
-  if (value < 100) return `${+value.toFixed(1)} s`;
-  const minutes = Math.round(value / 60);
-  return minutes < 100 ? `${(value / 60).toFixed(1)} min` : `${(value / 3600).toFixed(1)} h`;
+  if (value < 60) return `${+value.toFixed(1)}s`;
+  const whole = Math.round(value), two = (part) => String(part).padStart(2, "0");
+  return whole < 3600 ? `${Math.floor(whole / 60)}m${two(whole % 60)}s` : `${Math.floor(whole / 3600)}h${two(Math.floor((whole % 3600) / 60))}m`;
 }
+// Distances between the marks of an axis that make round numbers of seconds and of bytes.
+const ROUND = {
+  seconds: [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 36000, 86400, 172800, 864000],
+  bytes: Array.from({ length: 60 }, (_, power) => 2 ** power),
+};
 function shortNumbers(u, values) { return values.map((value) => (value === null ? "" : shortNumber(value))); }
 function costNumbers(cost) { return (u, values) => values.map((value) => (value === null ? "" : costText(cost, value))); }
 function costText(cost, value) {
@@ -46,13 +52,14 @@ function metricTitle(metric) { return `${metric.name} (${metric.higher ? "higher
 
 // A table of cells: text, numbers as {number, text}, or nodes. The first column is the row's name.
 function tableOf(caption, titles, rows) {
+  const isNumber = (value) => value !== null && typeof value === "object" && !(value instanceof Node);
   const cell = (value, place) => {
-    const is = value !== null && typeof value === "object" && !(value instanceof Node);
+    const is = isNumber(value);
     return element(place === 0 ? "th" : "td", { className: is ? `number ${value.className || ""}` : "", ...(place === 0 ? { scope: "row" } : {}) }, is ? value.text : value);
   };
   return element("div", { className: "wide" }, element("table", {},
     element("caption", {}, caption),
-    element("thead", {}, element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)))),
+    element("thead", {}, element("tr", {}, ...titles.map((title, place) => element("th", { scope: "col", className: isNumber(rows[0]?.[place]) ? "number" : "" }, title)))),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell))))));
 }
 
