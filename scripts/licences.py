@@ -35,6 +35,10 @@ SPELLINGS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0", "Python Software Foundation License": "PSF-2.0",
 }  # fmt: skip
 """SPDX names of what older metadata and classifiers say."""
+VENDORED = {
+    "uPlot": ("MIT", "lmctl", "1.6.32, not installed but within lmctl: the plots of `lmctl compare`, with its text"),
+}
+"""Code of others that lmctl's wheel carries; the text of its licence is a file beside it (`license-files`)."""
 REVIEWED = {
     "hypothesis": "MPL-2.0: used by tests, not distributed",
     "pathspec": "MPL-2.0: used by the build, not distributed",
@@ -54,6 +58,7 @@ def main() -> int:
         if not permissive(licence) and name not in REVIEWED:
             problems.append(f"{name}: {licence or 'no licence in its metadata'}")
         rows.append(f"| {name} | {licence} | {needed_by} | {REVIEWED.get(name, '').partition(': ')[2]} |")
+    rows += [f"| {name} | {' | '.join(about)} |" for name, about in VENDORED.items()]
     table = "\n".join(["| package | licence | needed by | |", "|---|---|---|---|", *rows])
     if write:
         text = DOCS.read_text(encoding="utf-8")

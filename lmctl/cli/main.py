@@ -114,7 +114,6 @@ ELSEWHERE = {
     "bench": "lmctl plan measure=true takes a few real steps",
     "chat": "lmctl generate continues prompts",
     "classify": "lmctl predict labels new texts; lmctl train mix=classify trains a classifier",
-    "compare": "lmctl eval -m model_path=runs/a,runs/b measures several models and prints one table",
     "complete": "lmctl generate continues prompts",
     "compress": "lmctl distill trains a smaller model; lmctl eval quantize=int8_dynamic measures one in int8",
     "config": "lmctl train --cfg job shows the composed config",

@@ -166,6 +166,14 @@ class Overrides:
         """The overrides of `keys`."""
         return Overrides(tuple(one for one in self.each if one.key in keys))
 
+    def gathered(self, key: str, is_plain: Callable[[Override], bool]) -> Overrides:
+        """With the words for which `is_plain` is true as one list, the value of `key`."""
+        plain, rest = self.split(is_plain)
+        if not plain.each:
+            return self
+        words = ",".join(command_words.literal(str(word)) for word in plain)
+        return Overrides((*rest.each, Override(key, f"[{words}]")))
+
     def without(self, *keys: str) -> Overrides:
         """The overrides of all other keys."""
         return Overrides(tuple(one for one in self.each if one.key not in keys))

@@ -24,7 +24,7 @@ C = TypeVar("C")
 PACKAGE = "lmctl.verbs"
 ORDER = (
     *("train", "distill", "plan", "prepare", "peek"),
-    *("eval", "predict", "generate", "translate", "score", "list"),
+    *("eval", "compare", "predict", "generate", "translate", "score", "list"),
 )
 """Order of the verbs in the help; others come last."""
 OWN_TEXT = "to train on your own text write data=text data.path={}"
@@ -63,6 +63,8 @@ class Verb(Command, ABC, Generic[C]):
     """Keys whose values may be given alone, in this order: `lmctl generate runs/mine "a text"`."""
     alone: ClassVar[str | None] = None
     """Suggested settings for a path given alone, with {} for the path."""
+    places: ClassVar[str | None] = None
+    """The key, a list of places, that words without a key are for: `lmctl compare runs/a runs/b`."""
     results: ClassVar[str | None] = None
     """The key of its results file. A job of a sweep without a run directory writes it into its own."""
     prints: ClassVar[bool] = True

@@ -31,6 +31,11 @@ class RunSummary:
         return _text(self.written.get("status"))
 
     @property
+    def error(self) -> str | None:
+        """Why the run stopped or failed."""
+        return _text(self.written.get("error"))
+
+    @property
     def is_complete(self) -> bool:
         return self.status == "completed"
 
@@ -42,17 +47,31 @@ class RunSummary:
     @property
     def train(self) -> dict[str, float]:
         """Training losses of the newest log point."""
-        return _numbers(self.written.get("train"))
+        return numbers(self.written.get("train"))
 
     @property
     def valid(self) -> dict[str, float]:
         """Metrics of the newest validation."""
-        return _numbers(self.written.get("valid"))
+        return numbers(self.written.get("valid"))
 
     @property
     def loss(self) -> float | None:
         """The validation loss."""
         return self.valid.get("loss")
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of validation metrics, over validation rows."""
+        found = self.written.get("valid_interval")
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {str(name): (pair[0], pair[1]) for name, pair in pairs if _is_interval(pair)}
+
+    @property
+    def about_metrics(self) -> dict[str, dict[str, Any]]:
+        """What is known of each validation metric: `higher_is_better`, `share`; {} in records of older versions."""
+        found = self.written.get("valid_metrics")
+        named = found.items() if isinstance(found, dict) else ()
+        return {str(name): one for name, one in named if isinstance(one, dict)}
 
     @property
     def gap_closed(self) -> dict[str, float | None]:
@@ -67,7 +86,7 @@ class RunSummary:
         """Bytes per parameter for weights, gradients and optimiser states."""
         precision = self.written.get("precision")
         sizes = precision.get("bytes_per_parameter") if isinstance(precision, dict) else None
-        return _numbers(sizes).get("total")
+        return numbers(sizes).get("total")
 
     @property
     def model_bytes(self) -> int | None:
@@ -92,7 +111,11 @@ def _is_number(value: Any) -> bool:
     return (type(value) is int and abs(value) < 1 << 63) or (isinstance(value, float) and not math.isinf(value))
 
 
-def _numbers(value: Any) -> dict[str, float]:
-    """The entries of a mapping that are numbers."""
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def numbers(value: Any) -> dict[str, float]:
+    """The entries of a mapping that are numbers; {} of anything else."""
     given = value.items() if isinstance(value, dict) else ()
     return {str(name): number for name, number in given if _is_number(number)}

@@ -81,7 +81,7 @@ class Job:
         if row is None or not isinstance(overrides, list) or sorted(map(str, overrides)) != sorted(self.overrides):
             return
         status, code, error, seconds = (row.get(name) for name in ("status", "code", "error", "seconds"))
-        self.status = status if isinstance(status, str) else self.status
+        self.status = status if isinstance(status, str) and status != "running" else self.status
         self.code = code if isinstance(code, int) else None
         self.error = error if isinstance(error, str) else None
         self.seconds = seconds if isinstance(seconds, int | float) else None

@@ -23,6 +23,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from lmctl.compare.comparison import Reader
+from lmctl.compare.live import LivePage
+from lmctl.compare.page import FILE
 from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.verb import Verb
@@ -32,6 +35,7 @@ from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import path_of, write_json
 from lmctl.core.paths import Paths
 from lmctl.core.regular_files import read_json
+from lmctl.core.terminal import tell
 from lmctl.jobs.job import POLL_SECONDS, Job, Slots, finished, forwarding_signals
 from lmctl.jobs.sweep_table import print_table
 
@@ -70,6 +74,8 @@ class Sweep:
     """Errors of the illegal jobs, by their overrides."""
     jobs: list[Job] = field(default_factory=list)
     """All jobs so far; an optimising sweeper launches several batches."""
+    page: LivePage | None = None
+    """The page of all jobs; None before the first one, and for verbs that measure nothing."""
 
     def __call__(self, cfg: DictConfig) -> None:
         """The task function that Hydra calls for one job."""
@@ -88,6 +94,8 @@ class Sweep:
             if (error := self.refused.get(frozenset(job.overrides))) is not None:
                 job.refuse(error)
         self.jobs.extend(jobs)
+        if self.page is None and (self.verb.has_run_dir or self.verb.results is not None):
+            self.page = LivePage(Reader([str(folder)]), f"Sweep: {folder.name}", folder / FILE, tell)
         if self._run(jobs, folder, slots, hydras):
             self.conclude(stopped=True)
         return jobs
@@ -96,6 +104,8 @@ class Sweep:
         """Print the table of all jobs, if any; raise unless all completed."""
         if self.jobs:
             print_table(self.jobs)
+        if self.page is not None and self.page.write() is not None:
+            print(f"page with curves and effects: {self.page.file}", flush=True)
         if any(job.status != "completed" for job in self.jobs):
             raise SweepFailed(self.jobs, stopped)
 
@@ -137,6 +147,7 @@ class Sweep:
                         say(job, f"started, log: {job.log}")
                         job.start(self.command(job, hydras), slots.take(places[id(job)]))
                         running.append(job)
+                        self._record(folder)
                         for number in stops:  # received after the start, before it was in `running`
                             job.send(number)
                     for job in list(running):
@@ -145,6 +156,8 @@ class Sweep:
                             slots.give(places[id(job)])
                             say(job, job.outcome())
                             self._record(folder)
+                    if self.page is not None:
+                        self.page.write_if_due()
                     if running:
                         time.sleep(POLL_SECONDS)
         finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from lmctl.compare import table
+from lmctl.compare.table import by_reason
 from lmctl.core.run_summary import RunSummary
 from lmctl.jobs.job import Job
 from lmctl.train.display import console, print_whole
@@ -25,18 +26,8 @@ def print_table(jobs: Sequence[Job]) -> None:
         print_whole(table := _measured(jobs), table)
     else:
         print_whole(_table(jobs, metrics=True), _table(jobs, metrics=False))
-    for line in [*_errors(jobs), *over_seeds(jobs)]:
+    for line in [*by_reason((job.name, job.error) for job in jobs if job.error), *over_seeds(jobs)]:
         console().print(Text(line))
-
-
-def _errors(jobs: Sequence[Job]) -> list[str]:
-    """Each distinct error with the jobs it happened in."""
-    by_error: dict[str, list[str]] = {}
-    for job in jobs:
-        if job.error:
-            by_error.setdefault(job.error, []).append(job.name)
-    return [f"{' and '.join(names) if len(names) < 3 else f'{names[0]} and {len(names) - 1} others'}: {error}"
-            for error, names in by_error.items()]  # fmt: skip
 
 
 def _measured(jobs: Sequence[Job]) -> Table:
@@ -101,12 +92,7 @@ def over_seeds(jobs: Sequence[Job]) -> Iterator[str]:
             cells.setdefault(tuple(sorted(w for w in job.overrides if not w.startswith(SEED))), []).append(loss)
     cells = {words: losses for words, losses in cells.items() if len(losses) > 1}
     names = [",".join(word for word in words if any(word not in other for other in cells)) for words in cells]
-    width = max(map(len, names), default=0)
-    if cells:
-        yield "valid loss over seeds, mean and standard deviation:"
-    for name, losses in zip(names, cells.values(), strict=True):
-        figures = f"{statistics.mean(losses):.4f} +- {statistics.stdev(losses):.4f}  ({len(losses)} seeds)"
-        yield f"  {name:<{width}}  {figures}" if width else f"  {figures}"
+    yield from table.over_seeds("valid loss", list(zip(names, cells.values(), strict=True)))
 
 
 def _summary(job: Job) -> RunSummary:

@@ -93,7 +93,8 @@ def test_option_shows_every_key(path: Path):
 
 @pytest.mark.parametrize("name", verbs())
 def test_every_verb_composes(name: str):
-    given = {"model_path", "teacher"} & {field.name for field in fields(verbs()[name].schema) if name != "train"}
+    required = {"model_path", "teacher", "runs"}
+    given = required & {field.name for field in fields(verbs()[name].schema) if name != "train"}
     verbs()[name].check(Composer(name).task([f"{key}=given" for key in given]))
 
 

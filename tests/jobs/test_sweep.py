@@ -82,6 +82,7 @@ def test_every_job_runs_and_is_reported(capsys: pytest.CaptureFixture[str]):
         "valid loss over seeds, mean and standard deviation:\n"
         "  precision=fp32  0.7500 +- 0.3536  (2 seeds)\n"
         "  precision=fp16  0.7500 +- 0.3536  (2 seeds)\n"
+        "page with curves and effects: runs/grid/compare.html\n"
     )
 
 
@@ -150,7 +151,7 @@ def test_seeds_have_a_line_of_their_own(capsys: pytest.CaptureFixture[str]):
     assert "over seeds" not in capsys.readouterr().out
     assert sweep("name=s seed=1,2,6,3") == 1  # 3 fails, and does not count
     mean, deviation = 1.5, (((0.5 - 1.5) ** 2 + (1 - 1.5) ** 2 + (3 - 1.5) ** 2) / 2) ** 0.5
-    assert capsys.readouterr().out.endswith(f"deviation:\n  {mean:.4f} +- {deviation:.4f}  (3 seeds)\n")
+    assert f"deviation:\n  {mean:.4f} +- {deviation:.4f}  (3 seeds)\npage" in capsys.readouterr().out
 
 
 def test_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]):

@@ -46,6 +46,7 @@ def run_python(installed: Path, away: Path, *arguments: str) -> str:
 def test_wheel_carries_every_option_and_holds_the_package_only(wheel: Path) -> None:
     expected = {f"lmctl/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "lmctl").rglob("*.py")}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "lmctl/compare/page_files").iterdir()}
     with zipfile.ZipFile(wheel) as archive:
         assert sorted(expected - set(archive.namelist())) == []
         assert {name.split("/")[0].split("-")[0] for name in archive.namelist()} == {"lmctl"}

@@ -22,7 +22,7 @@ FLOORS = [
     },
     {"plan"},
     {"train"},  # and what trains with it: see `BESIDE_TRAIN`
-    {"inference", "cost"},
+    {"inference", "cost", "compare"},
     {"jobs"},
     {"verbs"},
     {"cli"},

@@ -1,0 +1,1 @@
+"""Comparing runs: reading what they left, tables, and an offline HTML page."""
