@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from common import MODELS, side_parser
 from peer import train
-from transformers import AutoTokenizer, DataCollatorForSeq2Seq, MarianConfig, MarianMTModel, Seq2SeqTrainer
+from transformers import AutoTokenizer, DataCollatorForSeq2Seq, MarianConfig, MarianMTModel, Trainer
 
 
 def marian(args: Namespace, tokenizer: Any) -> Any:
@@ -66,7 +66,7 @@ def main() -> None:
     def real(batch: dict[str, Any]) -> int:
         return int(batch["attention_mask"].sum() + (batch["labels"] != -100).sum())
 
-    train(args, model, data, collate, real, Seq2SeqTrainer, train_sampling_strategy="group_by_length")
+    train(args, model, data, collate, real, Trainer, train_sampling_strategy="group_by_length")
 
 
 if __name__ == "__main__":
