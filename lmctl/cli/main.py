@@ -115,7 +115,7 @@ ELSEWHERE = {
     "config": "lmctl train --cfg job shows the composed config",
     "continue": "lmctl train resume=auto run_dir=RUN goes on with a run",
     "convert": "a run's model/ is in Hugging Face format",
-    "doctor": "every run proves its precision on its first batch; lmctl plan says what is legal here",
+    "diagnose": "lmctl doctor reports this machine and tries its proofs",
     "evaluate": "lmctl eval measures a model",
     "export": "a run's model/ is in Hugging Face format when it is finished",
     "fill": "lmctl generate fills masks",
