@@ -118,7 +118,7 @@ ELSEWHERE = {
     "compress": "lmctl distill trains a smaller model; lmctl eval quantize=int8_dynamic measures one in int8",
     "config": "lmctl train --cfg job shows the composed config",
     "convert": "a run's model/ is in Hugging Face format",
-    "doctor": "every run proves its precision on its first batch; lmctl plan says what is legal here",
+    "diagnose": "lmctl doctor reports this machine and tries its proofs",
     "evaluate": "lmctl eval measures a model",
     "export": "a run's model/ is in Hugging Face format when it is finished",
     "fill": "lmctl generate fills masks",

@@ -57,8 +57,9 @@ _NAMES_HYDRA = re.compile(r"(^|[@./ ])hydra($|[@./:])")
 _PACKAGE_OF_HYDRA = re.compile(r"^\s*#\s*@package\s.*hydra", re.MULTILINE)
 PLACES = {"run_dir": "runs/${name}", "cache_dir": None, "out": None}
 """Where a command writes, and the defaults: set on the command line only."""
-OF_THE_COMMAND = ("name", "run_dir", "cache_dir", "resume", "stage", "stages", "trusted")
-"""Keys that are not taken from files: they belong to a command, or write and run on this machine."""
+OF_THE_COMMAND = ("name", "run_dir", "cache_dir", "resume", "stage", "stages", "trusted", "tracker")
+"""Keys that are not taken from files: they belong to a command, or write, run or send from this machine."""
+NO_TRACKER = "lmctl.tracker.none.NoTracker"
 
 
 def is_token(text: str) -> bool:
@@ -161,6 +162,12 @@ def audit(cfg: DictConfig, typed: Overrides) -> None:
         raise ConfigError(
             "trusted: which packages may run is said on the command line, and not in a file",
             "if the code is yours, add trusted=[PACKAGE] there",
+        )
+    tracker = tree.get("tracker") or {"_target_": NO_TRACKER}
+    if tracker != {"_target_": NO_TRACKER} and not any(_top(override.key) == "tracker" for override in typed):
+        raise ConfigError(
+            "tracker: where figures are sent is said on the command line, and not in a file",
+            "add it there: tracker=...",
         )
     for key, default in PLACES.items():
         if tree.get(key, default) != default and key not in typed:

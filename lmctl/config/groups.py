@@ -44,6 +44,7 @@ from lmctl.precision.base import Precision
 from lmctl.runner.base import Runner
 from lmctl.schedule.base import Schedule
 from lmctl.tokenizer.base import TokenizerSpec
+from lmctl.tracker.base import Tracking
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Run:
     schedule: Schedule = group("linear", "learning rate over the budget")
     average: Average = group("none", "averages of the weights, validated and exported in place of the newest ones")
     runner: Runner = group("auto", "on which devices, with how many workers", identity=False, control=False)
+    tracker: Tracking = group("none", "where metrics go besides the record", identity=False, control=False)
     # Last in the defaults list, because a mix may override the model, data and tokenizer.
     mix: Mix = group("mlm_nsp", "what is learnt: objectives and their data")
     name: Optional[str] = key(None, "name of the run; null: made of verb, date and time", identity=False, control=False)

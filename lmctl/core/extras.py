@@ -7,7 +7,9 @@ from importlib.util import find_spec
 
 from lmctl.core.errors import ConfigError
 
-EXTRAS: Mapping[str, str] = {"matplotlib": "plot", "numba": "fast", "peft": "lora", "sacrebleu": "bleu"}
+TRACKERS: Mapping[str, str] = {name: name for name in ("tensorboard", "trackio", "wandb", "mlflow")}
+"""Extras that `all` leaves out: each brings a server, or is for one."""
+EXTRAS: Mapping[str, str] = {"matplotlib": "plot", "numba": "fast", "peft": "lora", "sacrebleu": "bleu", **TRACKERS}
 """Library -> the extra in pyproject.toml that installs it."""
 
 

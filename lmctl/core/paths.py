@@ -66,6 +66,15 @@ class Paths:
     def plot(self) -> Path:
         return self.root / "plots" / "loss.png"
 
+    @property
+    def tracked(self) -> Path:
+        """The id by which trackers know the run."""
+        return self.root / "tracked.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
     def stacks(self, rank: int) -> Path:
         """Stacks of all threads of process `rank`, which made no progress."""
         return self.root / f"stacks-rank-{rank}.txt"

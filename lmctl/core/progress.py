@@ -29,6 +29,11 @@ class Stage:
     """What `items` counts."""
     began: float = field(default_factory=time.monotonic)
 
+    def reach(self, done: int) -> None:
+        """Say that so much is done in all."""
+        beat()
+        self.done = done
+
     def __str__(self) -> str:
         seconds = time.monotonic() - self.began
         parts = []
@@ -86,9 +91,9 @@ def advance(amount: int, unit: str = "bytes") -> None:
         _now.done += amount
 
 
-def expect(amount: int) -> None:
-    """Add bytes to the total of the current stage."""
-    if _now is not None and _now.unit == "bytes":
+def expect(amount: int, unit: str = "bytes") -> None:
+    """Add to the total of the current stage, if it counts in `unit`."""
+    if _now is not None and _now.unit == unit:
         _now.total += amount
 
 

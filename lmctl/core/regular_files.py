@@ -88,11 +88,11 @@ def _appended(run: Paths) -> tuple[Path, ...]:
 
 def _entries(run: Paths) -> Iterator[tuple[Path, str]]:
     """What is ours in a run directory, with "file", "folder" or, inside of our folders, ""."""
-    files = (run.lock, run.log, run.config, run.environment, run.metrics, run.summary, run.results)
+    files = (run.lock, run.log, run.config, run.environment, run.metrics, run.summary, run.results, run.tracked)
     for file in files:
         if os.path.lexists(file):
             yield file, "file"
-    for folder in (run.checkpoints, run.model, run.plot.parent):
+    for folder in (run.checkpoints, run.model, run.plot.parent, run.tensorboard):
         if os.path.lexists(folder):
             yield folder, "folder"
             for place, folders, names in os.walk(folder):  # does not follow links

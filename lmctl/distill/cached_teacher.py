@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmctl.core import progress
 from lmctl.core.batch import Batch
 from lmctl.core.cache import found, root_of
 from lmctl.distill.base import Teacher, TeacherLogits, TeacherOutput
@@ -34,8 +34,6 @@ from lmctl.train.static_masking import versions_of
 
 MOST_BYTES = 1 << 27
 """Limit of logits in memory while the cache is filled."""
-SECONDS = 20
-"""Seconds between progress lines."""
 
 
 class CachedTeacher(Teacher):
@@ -87,12 +85,13 @@ def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callab
         for number, key in enumerate(keys, start=1):
             if live is None and found(_root(plan), KIND, key, Masking) is None:
                 live = _LiveTeacher(plan, prepared, device)
-            progress = _Progress(f"teacher: {task}, masking {number} of {len(keys)}", len(examples[task]), say)
+            what = f"teacher: {task}, masking {number} of {len(keys)}"
             at_once = max(1, MOST_BYTES // (plan.batch.seq_len * 4 * prepared.vocabulary.size))
-            masking, hit = build(_root(plan), key, examples[task], draws, min(64, at_once), live, progress.tick, say)
+            with progress.stage(what, len(examples[task]), "rows") as asked:
+                masking, hit = build(_root(plan), key, examples[task], draws, min(64, at_once), live, asked.reach, say)
             targets = max(1, sum(masking.targets.values()))
             say(
-                f"{progress.what}: {masking.rows:,} rows, {masking.bytes / 2**20:,.1f} MiB "
+                f"{what}: {masking.rows:,} rows, {masking.bytes / 2**20:,.1f} MiB "
                 f"({masking.bytes / targets:,.0f} bytes per target), cache {'hit' if hit else 'miss: asked'}"
             )
 
@@ -111,18 +110,6 @@ class _LiveTeacher:
             batch, {term: (batch.inputs, at) for term, at in target_positions(objective, batch).items()}
         )
         return {term: view.answers(term, heads[term], slice(0, count)).logits for term, count in batch.counts().items()}
-
-
-class _Progress:
-    """Prints progress at intervals."""
-
-    def __init__(self, what: str, total: int, say: Callable[[str], None]) -> None:
-        self.what, self.total, self.say, self.last = what, total, say, time.monotonic()
-
-    def tick(self, done: int) -> None:
-        if time.monotonic() - self.last > SECONDS:
-            self.say(f"{self.what}: {done:,} of {self.total:,} rows")
-            self.last = time.monotonic()
 
 
 def keys_of(plan: Plan, prepared: Prepared, examples: Mapping[str, Examples]) -> dict[str, list[dict[str, Any]]]:

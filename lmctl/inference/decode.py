@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from lmctl.core import progress
 from lmctl.core.errors import ConfigError
 from lmctl.core.pretrained_files import BROKEN
 from lmctl.inference.length_batches import by_length
@@ -35,6 +36,7 @@ def translate(
         longest = [max_new_tokens or 2 * width + 20 for width in widths]
         output = generate(loaded, inputs, longest, num_beams=beams, length_penalty=length_penalty, early_stopping=False)
         texts = iter(loaded.tokenizer.batch_decode(output, skip_special_tokens=True))
+        progress.advance(len(batch), "lines")
         return [" ".join(next(texts).split()) if line.strip() else "" for line in batch]
 
     return by_length(lines, len, rows, answer)

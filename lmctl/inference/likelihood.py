@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from lmctl.core import progress
 from lmctl.core.errors import ConfigError
 from lmctl.core.pretrained_files import BROKEN
 from lmctl.inference.length_batches import by_length, in_pools
@@ -109,6 +110,7 @@ def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:
     ids[lines, places] = loaded.mask
     with torch.no_grad():
         output = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device))
+    progress.advance(len(questions), "masks")
     return list(target_scores(vocabulary_logits(output)[lines, places], wanted.to(loaded.device)).tolist())
 
 

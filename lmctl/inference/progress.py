@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from lmctl.core import progress
 from lmctl.core.progress import duration
 from lmctl.train.display import PLAIN_SECONDS, Display
 
@@ -31,12 +32,13 @@ class Watch:
         console = self.display.console
         hook = model.register_forward_hook(lambda *_: self._count(batches=1))
         if console.is_terminal and not console.quiet:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
             self._live = Progress(*columns, console=console, transient=True)
             self._live.start()
             self._line = self._live.add_task(self.describe(), total=None)
         try:
-            yield self
+            with progress.stage(self.what, unit="rows"):
+                yield self
         finally:
             hook.remove()
             if self._live is not None:
@@ -50,7 +52,11 @@ class Watch:
             yield row
 
     def describe(self) -> str:
-        return f"{self.what}: {self.read:,} rows read, {self.batches:,} batches through the model"
+        """The current stage, with the time left, if its total is known; otherwise what was counted."""
+        if (stage := progress.now()) is not None and stage.total:
+            return str(stage) if stage.what == self.what else f"{self.what}: {stage}"
+        taken = duration(time.monotonic() - self.begun)
+        return f"{self.what}: {self.read:,} rows read, {self.batches:,} batches through the model, {taken}"
 
     def _count(self, rows: int = 0, batches: int = 0) -> None:
         self.read, self.batches = self.read + rows, self.batches + batches
@@ -58,4 +64,4 @@ class Watch:
             self._live.update(self._line, description=self.describe())
         elif time.monotonic() - self.spoke >= PLAIN_SECONDS:
             self.spoke = time.monotonic()
-            self.display.say(f"{self.describe()}, {duration(self.spoke - self.begun)}")
+            self.display.say(self.describe())

@@ -135,9 +135,9 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
         with display.watching():
             plan, texts = prepared(run.plan, display.say)
             plan = settled(plan, texts, processes, display.say)
+            if plan.teacher_cache == "auto" and needs_teacher(plan):
+                fill_cache(plan, texts, processes.device, display.say)
         cfg = with_choices(run.cfg, plan)
-        if plan.teacher_cache == "auto" and needs_teacher(plan):
-            fill_cache(plan, texts, processes.device, display.say)
         as_workers(plan.simulated_workers, processes, work)
 
 
@@ -193,6 +193,6 @@ def keep_answers(plan: Plan) -> None:
     display = Display()
     with display.watching():
         plan, texts = prepared(plan, display.say)
-    if needs_teacher(plan):
-        fill_cache(plan, texts, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), display.say)
+        if needs_teacher(plan):
+            fill_cache(plan, texts, torch.device("cpu" if plan.runner.on_cpu() else "cuda"), display.say)
     display.say("learn from them: the same command with teacher_cache=use")

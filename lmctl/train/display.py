@@ -60,13 +60,14 @@ class Display:
         self.console.print(masked(text), markup=False)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Context that shows the progress of long work (see `lmctl.core.progress`); short work shows nothing."""
+    def watching(self, live: bool = True) -> Iterator[None]:
+        """Context that shows the progress of long work (see `lmctl.core.progress`); short work shows nothing.
+        `live=False`: by plain lines on a terminal, too, because results are printed meanwhile."""
         if self.console.quiet:
             yield
             return
         over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(over, live), daemon=True)
         watcher.start()
         try:
             yield
@@ -74,10 +75,10 @@ class Display:
             over.set()
             watcher.join()
 
-    def _watch(self, over: threading.Event) -> None:
+    def _watch(self, over: threading.Event, live: bool) -> None:
         if over.wait(PATIENCE_SECONDS):
             return
-        if not self.console.is_terminal:
+        if not (live and self.console.is_terminal):
             self._print_stage()
             while not over.wait(PLAIN_SECONDS):
                 self._print_stage()

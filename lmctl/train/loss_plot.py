@@ -1,4 +1,4 @@
-"""Loss curves, plots/loss.png: losses and accuracies over steps and tokens, with the baseline."""
+"""Loss curves, plots/loss.png: losses, accuracies and the learning rate over steps and tokens, with the baseline."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ LEAST_SECONDS = 10.0
 DRAWING = 50
 WINDOW = 25
 """Smoothing: the moving average covers 1 / WINDOW of the log points on either side."""
+BLUE, RED, GREY = "#1f6fb4", "#c8501e", "#6b6b6b"
+STYLE: dict[str, Any] = {
+    "figure.facecolor": "white",
+    "text.color": "#222222",
+    "axes.labelcolor": "#222222",
+    "axes.edgecolor": "#888888",
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "font.size": 10.0,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.fontsize": 9.0,
+}
+"""Dark text on light, for paper and for a page with a light or a dark background."""
 EARLY = 0.1
 """Initial part of a run that does not determine the axis limits, because losses fall steeply there."""
 
@@ -61,40 +76,49 @@ class Plotter:
 
 
 def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
-    """Draw one panel per loss term of metrics.jsonl, and below it one for its accuracy, if there is one."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    """Draw a column per loss term of metrics.jsonl: its loss, its accuracy if there is one, and the learning rate."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in paths.metrics.read_text(encoding="utf-8").splitlines()]
     names = sorted({key for line in lines for key in line if key.startswith("loss/")})
     scores = {name: f"{name.removeprefix('loss/')}_accuracy" for name in names}
     scored = {name for name, score in scores.items() if any(score in line for line in lines)}
-    tall = 2 if scored else 1
-    figure, panels = plt.subplots(tall, len(names), figsize=(5.2 * len(names), 0.6 + 3.4 * tall), squeeze=False)
-    try:
-        for column, name in enumerate(names):
-            _panel(panels[0][column], lines, name, baseline.get(name.removeprefix("loss/")))
-            if name in scored:
-                _panel(panels[1][column], lines, scores[name], baseline.get(scores[name]))
-            elif tall > 1:
-                panels[1][column].set_axis_off()
+    heights = [3.0, 2.2, 0.9] if scored else [3.0, 0.9]
+    with style.context(["default", STYLE]):  # whatever somebody's matplotlibrc says
+        figure = Figure(figsize=(5.6 * len(names), 1.6 + sum(heights)), layout="constrained")
+        panels = figure.subplots(len(heights), len(names), squeeze=False, sharex=True, height_ratios=heights)
+        for column, name in zip(panels.T, names, strict=True):
+            loss, *middle, rate = column
+            _curves(loss, lines, name, baseline.get(name.removeprefix("loss/")))
+            loss.set_title(_plain(name.removeprefix("loss/")), loc="left")
+            loss.set_ylabel("loss per target")
+            _tokens_above(loss, lines)
+            for panel in middle:
+                if name in scored:
+                    _curves(panel, lines, scores[name], baseline.get(scores[name]))
+                    panel.set_ylabel("share right")
+                else:
+                    panel.set_axis_off()
+            rate.plot(*_points(lines, "train", "lr").T, color=GREY)
+            rate.set(xlabel="optimiser steps", ylabel="learning\nrate")
+            rate.ticklabel_format(axis="y", scilimits=(-3, 3))
         figure.suptitle(_plain(paths.root.resolve().name))
-        figure.tight_layout()
-        paths.plot.parent.mkdir(exist_ok=True)
-        partial = paths.plot.with_name(f".{paths.plot.name}")
-        try:
-            figure.savefig(partial, dpi=110, metadata={"Software": None}, format="png")
-            os.replace(partial, paths.plot)
-        finally:
-            partial.unlink(missing_ok=True)
+        _save(figure, paths)
+
+
+def _save(figure: Any, paths: Paths) -> None:
+    paths.plot.parent.mkdir(exist_ok=True)
+    partial = paths.plot.with_name(f".{paths.plot.name}")
+    try:
+        figure.savefig(partial, dpi=120, metadata={"Software": None}, format="png")
+        os.replace(partial, paths.plot)
     finally:
-        plt.close(figure)
+        partial.unlink(missing_ok=True)
 
 
-def _panel(panel: Any, lines: Sequence[dict[str, Any]], name: str, guess: float | None) -> None:
-    """One panel: raw and smoothed training curve, validation curve, baseline."""
+def _curves(panel: Any, lines: Sequence[dict[str, Any]], name: str, guess: float | None) -> None:
+    """Raw and smoothed training curve, validation curve, and baseline, in one panel."""
     train = _points(lines, "train", name)
     valid = [
         _points(list(part), "valid", name)  # one curve per set of validation rows
@@ -103,24 +127,30 @@ def _panel(panel: Any, lines: Sequence[dict[str, Any]], name: str, guess: float 
     shown: list[np.ndarray] = []
     if len(train):
         smooth = np.column_stack([train[:, 0], smoothed(train[:, 1])])
-        panel.plot(*train.T, color="C0", alpha=0.25, linewidth=0.8)
-        panel.plot(*smooth.T, color="C0", label="train (smoothed)")
+        panel.plot(*train.T, color=BLUE, alpha=0.25, linewidth=0.8)
+        panel.plot(*smooth.T, color=BLUE, label="training, smoothed")
         shown.append(smooth)
     for number, points in enumerate(part for part in valid if len(part)):
-        panel.plot(*points.T, color="C1", marker="o", markersize=3, label=None if number else "valid")
+        panel.plot(*points.T, color=RED, marker="o", markersize=3.5, label=None if number else "validation")
         shown.append(points)
     if guess is not None:
-        panel.axhline(guess, linestyle="--", color="grey", label="baseline, not looking at the text")
+        panel.axhline(guess, linestyle="--", linewidth=1.2, color=GREY, label="best answer without the text")
     if (limits := _limits(shown, guess)) is not None:
         panel.set_ylim(*limits)
+    if shown:
+        panel.legend()
+
+
+def _tokens_above(panel: Any, lines: Sequence[dict[str, Any]]) -> None:
+    """A second axis, above the panel, in tokens: 1k, 2M."""
+    from matplotlib.ticker import EngFormatter
+
     per_step = next((line["tokens"] / line["step"] for line in reversed(lines) if line["step"]), 0)
     if per_step:
-        panel.secondary_xaxis("top", functions=(lambda x: x * per_step, lambda x: x / per_step)).set_xlabel("tokens")
-    loss = name.startswith("loss/")
-    panel.set(xlabel="step", ylabel="loss per target" if loss else "share right")
+        axis = panel.secondary_xaxis("top", functions=(lambda x: x * per_step, lambda x: x / per_step))
+        axis.set_xlabel("tokens")
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.xaxis.get_major_locator().set_params(integer=True)
-    panel.set_title(_plain(name.removeprefix("loss/")))
-    panel.legend()
 
 
 def _points(lines: Sequence[dict[str, Any]], split: str, name: str) -> np.ndarray:
@@ -131,12 +161,14 @@ def _points(lines: Sequence[dict[str, Any]], split: str, name: str) -> np.ndarra
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Centred moving average float64 [n]; the window shrinks at both ends so that it stays symmetric."""
+    """Moving average float64 [n], centred where there is room. At the start, where losses fall steeply, the window
+    shrinks on both sides; at the end on the right alone, so that the last point is not the noise of a single one."""
     reach, last = len(values) // WINDOW, len(values) - 1
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
-    half = np.minimum(reach, np.minimum(places, last - places))
-    return (sums[places + half + 1] - sums[places - half]) / (2 * half + 1)
+    left = np.minimum(reach, places)
+    right = np.minimum(left, last - places)
+    return (sums[places + right + 1] - sums[places - left]) / (left + right + 1)
 
 
 def _limits(curves: Sequence[np.ndarray], guess: float | None) -> tuple[float, float] | None:

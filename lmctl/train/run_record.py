@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,9 @@ from lmctl.core.run_summary import RunSummary
 from lmctl.core.secrets import masked
 from lmctl.core.signals import is_child
 from lmctl.core.terminal import tell
+from lmctl.tracker.base import Tracking
 from lmctl.train.metrics_file import MetricsFile
+from lmctl.train.tracking import Trackers
 
 if TYPE_CHECKING:
     from lmctl.train.state import TrainState
@@ -115,10 +117,11 @@ def refuse_existing(paths: Paths) -> None:
 
 
 class Record:
-    """Writes config, environment, metrics and summary of one run."""
+    """Writes config, environment, metrics and summary of one run, and tells its trackers."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, tracking: Tracking, say: Callable[[str], None]) -> None:
         self.paths, self.metrics = paths, MetricsFile(paths.metrics)
+        self.trackers = Trackers(tracking, paths, say)
 
     def begin(
         self, config: dict[str, Any], fingerprints: dict[str, str], machine: dict[str, Any], state: TrainState
@@ -129,10 +132,17 @@ class Record:
         write_text(self.paths.config, header + config_text(config))
         write_json(self.paths.environment, environment(machine) | {"fingerprints": fingerprints})
         damage = self.metrics.begin(state.metrics_bytes, state.metrics_sha256, state.step)
+        self.trackers.begin(config, state.step)
         return [] if damage is None else [damage]
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line to the metrics, and send it to the trackers."""
+        self.metrics.append(line)
+        self.trackers.log(line)
 
     def finish(self, summary: dict[str, Any]) -> None:
         write_json(self.paths.summary, summary)
+        self.trackers.finish(summary["status"])
 
 
 def environment(machine: dict[str, Any]) -> dict[str, Any]:
@@ -151,11 +161,11 @@ def environment(machine: dict[str, Any]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "packages": versions,
         "command": ["lmctl", *map(masked, sys.argv[1:])],
-        "git_commit": _commit(),
+        "git_commit": commit(),
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Git commit of the checkout that lmctl runs from, if there is one."""
     here = Path(__file__).parent
     try:

@@ -41,7 +41,7 @@ class Session:
         self.trainer, self.paths, self.display = trainer, paths, display
         self.identity, self.config = identity, config
         self.plan, self.processes = trainer.plan, trainer.processes
-        self.record = Record(paths)
+        self.record = Record(paths, self.plan.tracker, display.say)
         self.checkpoints = Checkpoints(
             paths.checkpoints,
             self.plan.checkpoint.keep,
@@ -221,7 +221,7 @@ class Session:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.processes.first:
-            self.record.metrics.append(line)
+            self.record.write(line)
         self.display.step(line, min(1.0, self.trainer.spent()))
 
     def _save(self, must: bool = False) -> None:

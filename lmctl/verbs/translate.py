@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Optional
 
@@ -11,6 +13,7 @@ from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, BEAMS, LENGTH, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.paths import FreeText, Place
+from lmctl.core.progress import stage
 from lmctl.runner.base import Runner
 
 
@@ -60,19 +63,14 @@ class TranslateVerb(Verb[TranslateConfig]):
         loaded = load(config.model_path, config.runner)
         refuse_classifier(loaded, "it writes no text")
         need(loaded, ("seq2seq",), "translate")
-        say, place = Display().say, LinePosition(config.file)
+        display, place, total = Display(), LinePosition(config.file), 0
         if config.file is None or comes_once(config.file):
-            lines = cut_lines(loaded, lines, place, say, config.prefix)
+            lines = cut_lines(loaded, lines, place, display.say, config.prefix)
         else:  # a file can be read twice: check all of it before the first output
-            for _ in cut_lines(loaded, lines_of(config.file), place, say, config.prefix):
-                pass
-        for line in translate(
-            loaded,
-            lines,
-            config.batch,
-            config.beams,
-            config.length_penalty,
-            config.max_new_tokens,
-            config.prefix,
-        ):
-            print(line, flush=True)
+            total = sum(1 for _ in cut_lines(loaded, lines_of(config.file), place, display.say, config.prefix))
+        how = (config.batch, config.beams, config.length_penalty, config.max_new_tokens, config.prefix)
+        # Translations that appear on a terminal are progress enough.
+        shown = display.watching(live=False) if total and not sys.stdout.isatty() else nullcontext()
+        with stage("translating", total, "lines"), shown:
+            for line in translate(loaded, lines, *how):
+                print(line, flush=True)

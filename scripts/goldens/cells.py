@@ -69,7 +69,7 @@ MIXES = {
     f"data.valid_share=0.2 tokenizer.vocab_size=300 {STEPS}",
 }
 HOW = {
-    "train/micro_batches": f"{MLM} batch.micro=3 model.dropout=0.1 average=none",
+    "train/micro_batches": f"{MLM} batch.micro=3 model.dropout=0.1 average=none tracker=none",
     "train/gradient_checkpointing": f"{MLM} gradient_checkpointing=true batch.micro=4",
     "train/muon": f"{MLM} optim=muon optim.layer_decay=0.7 batch.micro=4",
     "train/ema": f"{MLM} average=ema average.decay=0.5 z_loss=1e-3 optim.cautious_updates=true",

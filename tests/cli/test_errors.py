@@ -37,8 +37,8 @@ MISTAKES = {
     "train seed=null": "error: seed cannot be null",
     "train budget=3": "error: budget is a section, not a value\n  set its keys: budget.KEY=...",
     "train ~seed": "error: '~seed': nothing can be left out\n  choose another option or value: seed=...",
-    "train quantize=int8_dynamic": "error: lmctl train takes no 'quantize'; lmctl eval does\n  groups: model, data, augment, tokenizer, precision, adversary, compression, distill, optim, schedule, average, runner, mix, recipe",
-    "train quantize.scale=pow2": "error: lmctl train takes no 'quantize'; lmctl eval does\n  groups: model, data, augment, tokenizer, precision, adversary, compression, distill, optim, schedule, average, runner, mix, recipe",
+    "train quantize=int8_dynamic": "error: lmctl train takes no 'quantize'; lmctl eval does\n  groups: model, data, augment, tokenizer, precision, adversary, compression, distill, optim, schedule, average, runner, tracker, mix, recipe",
+    "train quantize.scale=pow2": "error: lmctl train takes no 'quantize'; lmctl eval does\n  groups: model, data, augment, tokenizer, precision, adversary, compression, distill, optim, schedule, average, runner, tracker, mix, recipe",
     "eval model_path=m quantize=int8": "error: no option 'int8' in group 'quantize'\n  options: <quantize>",
     "eval model_path=m quantize.scale=pow2": "error: unknown key 'quantize.scale': no option of quantize is chosen\n  quantize=int8_dynamic, quantize=int8_weight_only have it",
     "eval model_path=m quantize=int8_dynamic precision=int8_full": "error: quantize=int8_dynamic and precision=int8_full both say how weights of linear layers are kept or multiplied\n  nearest: quantize=int8_dynamic by itself, or with precision=bf16 for what is not int8",
@@ -71,7 +71,7 @@ MISTAKES = {
     "train data=nyu-mll/glue": "error: no option 'nyu-mll/glue' in group 'data'\n  did you mean data=hub data.path=nyu-mll/glue?",
     "train --from .": "error: --from .: there is no config.yaml in it\n  give a run's directory",
     "data=text": "error: no verb 'data=text'\n  the verb comes first: lmctl train data=text",
-    "list adamw": "error: no group 'adamw'; did you mean optim.adamw?\n  groups: adversary, augment, average, compression, data, distill, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer",
+    "list adamw": "error: no group 'adamw'; did you mean optim.adamw?\n  groups: adversary, augment, average, compression, data, distill, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer, tracker",
     "train --fp16": "error: unknown flag '--fp16'\n  settings are written without dashes: precision=fp16",
     "train learning_rate=0.1": "error: unknown key 'learning_rate'; did you mean optim.lr?",
     "train bf16=true": "error: unknown key 'bf16'; did you mean precision=bf16?",
@@ -119,7 +119,7 @@ MISTAKES = {
     "train --help optm": "error: --help optm: no group, option or key of that name; did you mean optim?\n  lmctl train --help",
     "train --help optim.rl": "error: --help optim.rl: no group, option or key of that name; did you mean optim.lr?\n  lmctl train --help",
     "train --help optim=adamx": "error: no option 'adamx' in group 'optim'; did you mean optim=adamw?\n  options: <optim>",
-    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, average, compression, data, distill, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer",
+    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, average, compression, data, distill, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer, tracker",
 }  # fmt: skip
 
 

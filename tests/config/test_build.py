@@ -153,7 +153,9 @@ def test_refuses(settings: dict[str, Any], message: str):
 )
 def test_root_is_checked(changes: dict[str, Any], message: str):
     cfg = OmegaConf.create(OmegaConf.to_yaml(structured(TrainConfig)))
-    groups = "model data augment mix tokenizer precision compression adversary distill optim schedule average runner"
+    groups = (
+        "model data augment mix tokenizer precision compression adversary distill optim schedule average runner tracker"
+    )
     for group in groups.split():
         cfg[group] = None
     cfg.name = "x"

@@ -10,36 +10,36 @@ import pytest
 from command import ROOT
 
 FILES = {
-    "lmctl/tracker/__init__.py": "",
-    "lmctl/tracker/base.py": """
+    "lmctl/listener/__init__.py": "",
+    "lmctl/listener/base.py": """
 from abc import abstractmethod
 from lmctl.core.component import Component
 
-class Tracker(Component):
+class Listener(Component):
     @abstractmethod
-    def track(self, name: str) -> None: ...
+    def hear(self, name: str) -> None: ...
 """,
-    "lmctl/tracker/lines.py": """
+    "lmctl/listener/lines.py": """
 from dataclasses import dataclass
 from lmctl.core.errors import ConfigError
-from lmctl.tracker.base import Tracker
+from lmctl.listener.base import Listener
 
 @dataclass(frozen=True)
-class Lines(Tracker):
+class Lines(Listener):
     every: int = 1
 
-    def track(self, name): ...
+    def hear(self, name): ...
 
     def check(self, plan):
         if plan.compile:
-            yield ConfigError("tracker: lines and compile", "compile=false")
+            yield ConfigError("listener: lines and compile", "compile=false")
 """,
-    "conf/tracker/lines.yaml": (
-        "# A line for each metric\n_target_: lmctl.tracker.lines.Lines\nevery: 2   # steps between lines\n"
+    "conf/listener/lines.yaml": (
+        "# A line for each metric\n_target_: lmctl.listener.lines.Lines\nevery: 2   # steps between lines\n"
     ),
-    "conf/tracker/wrong.yaml": "# Of another group\n_target_: lmctl.precision.fp32.Fp32\n",
+    "conf/listener/wrong.yaml": "# Of another group\n_target_: lmctl.precision.fp32.Fp32\n",
 }
-ROW = '    tracker: Tracker = group("lines", "where metrics go besides the record", identity=False)\n'
+ROW = '    listener: Listener = group("lines", "where metrics go besides the record", identity=False)\n'
 SCRIPT = """
 import sys
 from lmctl.cli.main import main
@@ -52,13 +52,13 @@ from omegaconf import OmegaConf
 def composed(verb, *words):
     return Composer(verb).task([*words, "name=x", "run_dir=runs/x"])
 
-print(Plan.from_config(composed("train", "tracker.every=3")).tracker)
-assert composed("plan").tracker.every == 2 and composed("distill", "teacher=x").tracker.every == 2
-one, other = (OmegaConf.to_container(composed("train", f"tracker.every={n}"), resolve=True) for n in (1, 2))
+print(Plan.from_config(composed("train", "listener.every=3")).listener)
+assert composed("plan").listener.every == 2 and composed("distill", "teacher=x").listener.every == 2
+one, other = (OmegaConf.to_container(composed("train", f"listener.every={n}"), resolve=True) for n in (1, 2))
 assert changed_keys(one, other) == []
-for words in (["list", "tracker"], ["train", "--help", "tracker"], ["train", "--help"]):
+for words in (["list", "listener"], ["train", "--help", "listener"], ["train", "--help"]):
     assert main(words) == 0
-for words in (["compile=true"], ["tracker=wrong"], ["tracker.evry=1"], ["tracker=line"]):
+for words in (["compile=true"], ["listener=wrong"], ["listener.evry=1"], ["listener=line"]):
     assert main(["train", *words]) == 2
 """
 
@@ -75,7 +75,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
         (folder / name).write_text(text)
     table = folder / "lmctl/config/groups.py"
     text = table.read_text().replace("    runner: Runner =", f"{ROW}    runner: Runner =", 1)
-    table.write_text(text.replace("\n\n\n", "\nfrom lmctl.tracker.base import Tracker\n\n\n", 1))
+    table.write_text(text.replace("\n\n\n", "\nfrom lmctl.listener.base import Listener\n\n\n", 1))
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -85,13 +85,13 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     "line",
     [
         "Lines(every=3)",
-        "tracker (default lines)\n  lines  A line for each metric",
-        "tracker=   default lines   where metrics go besides the record",
-        "tracker.every",
-        "error: tracker: lines and compile\n  compile=false",
-        "error: tracker: Fp32 cannot serve as Tracker",
-        "error: unknown key 'tracker.evry'; did you mean tracker.every?",
-        "error: no option 'line' in group 'tracker'; did you mean tracker=lines?",
+        "listener (default lines)\n  lines  A line for each metric",
+        "listener=   default lines   where metrics go besides the record",
+        "listener.every",
+        "error: listener: lines and compile\n  compile=false",
+        "error: listener: Fp32 cannot serve as Listener",
+        "error: unknown key 'listener.evry'; did you mean listener.every?",
+        "error: no option 'line' in group 'listener'; did you mean listener=lines?",
     ],
 )
 def test_a_group_is_one_row(said: str, line: str):

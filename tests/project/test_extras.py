@@ -14,7 +14,7 @@ from command import ROOT, SMALL, environment, write_documents
 from lmctl.cli.main import main
 from lmctl.config.use_schema import EvalConfig
 from lmctl.core.errors import ConfigError
-from lmctl.core.extras import EXTRAS
+from lmctl.core.extras import EXTRAS, TRACKERS
 from lmctl.data.numbers import Numbers
 from lmctl.runner.places import Cpu
 from lmctl.verbs.eval import planned
@@ -29,7 +29,7 @@ def test_extras_are_those_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = project["optional-dependencies"]
     assert {lines[0].partition(">")[0]: name for name, lines in declared.items() if name in EXTRAS.values()} == EXTRAS
-    assert declared["all"] == [f"lmctl[{','.join(EXTRAS.values())}]"]
+    assert declared["all"] == [f"lmctl[{','.join(name for name in EXTRAS.values() if name not in TRACKERS.values())}]"]
     assert "lmctl[all]" in declared["dev"]
     assert not any(line.startswith(tuple(EXTRAS)) for line in project["dependencies"])
 

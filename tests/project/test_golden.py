@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from lmctl.config.groups import TrainConfig
 from lmctl.config.table import groups_of
+from lmctl.core.extras import TRACKERS
 
 sys.path.append(str(ROOT / "scripts"))
 
@@ -27,6 +28,9 @@ NOT_RUN = {
     "precision/tf32": "needs a GPU; planned for one",
     "runner/gpu": "needs a GPU; planned for one",
     "runner/auto": "takes a GPU where there is one; runner=cpu is the rest of it",
+    **dict.fromkeys(
+        [f"tracker/{name}" for name in TRACKERS], "an extra, which not everybody has; a run with it is the same"
+    ),
 }
 """Options without a run, and why."""
 

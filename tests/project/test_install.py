@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from command import ROOT
 
+from lmctl.core.extras import TRACKERS
+
 
 def pip(*arguments: str | Path) -> None:
     """Run pip without a network and without dependencies; its output is shown when it fails."""
@@ -74,11 +76,11 @@ def imported_names() -> set[str]:
     return names - sys.stdlib_module_names - {"lmctl"}
 
 
-def declared_but(extra: str) -> set[str]:
-    """The distributions that pyproject.toml names, but for those of one extra."""
+def declared_but(*extras: str) -> set[str]:
+    """The distributions that pyproject.toml names, but for those of these extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [line for name, lines in project["optional-dependencies"].items() if name != extra for line in lines]
-    return {normal(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"] + extras}
+    others = [line for name, lines in project["optional-dependencies"].items() if name not in extras for line in lines]
+    return {normal(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"] + others}
 
 
 def test_what_is_imported_is_declared() -> None:
@@ -93,7 +95,7 @@ def test_what_is_imported_is_declared() -> None:
 def test_every_dependency_is_pinned() -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {normal(line.split("==")[0]) for line in pins if "==" in line}
-    assert sorted(declared_but("lm-eval") - {"lmctl"} - pinned) == []
+    assert sorted(declared_but("lm-eval", *TRACKERS.values()) - {"lmctl"} - pinned) == []
 
 
 def test_the_locks_have_the_versions_of_the_constraints() -> None:

@@ -18,11 +18,12 @@ FLOORS = [
     {"config"},
     {
         *("model", "tokenizer", "data", "objective", "augment", "mix"),
-        *("precision", "adversary", "distill", "compression", "optim", "schedule", "average", "runner"),
+        *("precision", "adversary", "distill", "compression", "optim", "schedule", "average", "runner", "tracker"),
     },
     {"plan"},
     {"train"},  # and what trains with it: see `BESIDE_TRAIN`
     {"inference", "cost", "compare"},
+    {"doctor"},
     {"jobs"},
     {"verbs"},
     {"cli"},
@@ -107,7 +108,7 @@ def test_private_parts_of_hydra_are_used_in_one_file_only():
 
 
 HEAVY = {"torch", "transformers", "accelerate", "tokenizers", "datasets", "matplotlib"}
-LIGHT_ROOMS = ("core", "base", "config", "cli", "verbs", "mix", "runner", "schedule")
+LIGHT_ROOMS = ("core", "base", "config", "cli", "verbs", "mix", "runner", "schedule", "tracker")
 
 
 def test_nothing_heavy_is_imported_before_there_is_work():

@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 
+from lmctl.core import progress
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.typing_errors import words
 from lmctl.inference.length_batches import by_length
@@ -78,21 +79,17 @@ def _fill(loaded: Loaded, batch: list[tuple[int, list[int]]], draws: CounterRng)
 
 def _pseudo(job: SuiteJob) -> Figures:
     """Pseudo-perplexity over the sentences of the first rows."""
-    count, number, nats, rows = 0, 0, 0.0, 0
-
-    def sentences() -> Iterator[str]:
-        nonlocal number, rows
-        for row in islice(job.rows(), job.config.limit):
-            rows += 1
-            for sentence in row.texts:
-                number += len(words(sentence))
-                yield sentence
-
-    for line in masked(job.loaded, sentences(), job.config.batch, job.length):
-        nats -= float(line.sum())
-        count += len(line)
+    rows = list(islice(job.rows(), job.config.limit))
+    sentences = [sentence for row in rows for sentence in row.texts]
+    number = sum(len(words(sentence)) for sentence in sentences)
+    count, nats = 0, 0.0
+    masks = sum(map(len, job.loaded.pieces(sentences)))
+    with progress.stage(f"pseudo-perplexity of {len(rows):,} rows", masks, "masks"):
+        for line in masked(job.loaded, sentences, job.config.batch, job.length):
+            nats -= float(line.sum())
+            count += len(line)
     return {
         "pseudo_perplexity": math.exp(nats / max(1, count)),
         "pseudo_perplexity_per_word": math.exp(min(700.0, nats / max(1, number))),
-        "pseudo_perplexity_rows": rows,
+        "pseudo_perplexity_rows": len(rows),
     }
