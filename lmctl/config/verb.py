@@ -24,7 +24,7 @@ C = TypeVar("C")
 PACKAGE = "lmctl.verbs"
 ORDER = (
     *("train", "distill", "plan", "prepare", "peek"),
-    *("eval", "predict", "generate", "translate", "score", "list"),
+    *("eval", "predict", "generate", "translate", "score", "export", "list"),
 )
 """Order of the verbs in the help; others come last."""
 OWN_TEXT = "to train on your own text write data=text data.path={}"

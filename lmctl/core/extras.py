@@ -7,7 +7,16 @@ from importlib.util import find_spec
 
 from lmctl.core.errors import ConfigError
 
-EXTRAS: Mapping[str, str] = {"matplotlib": "plot", "numba": "fast", "peft": "lora", "sacrebleu": "bleu"}
+EXTRAS: Mapping[str, str] = {
+    "matplotlib": "plot",
+    "numba": "fast",
+    "peft": "lora",
+    "sacrebleu": "bleu",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "gguf": "gguf",
+}
 """Library -> the extra in pyproject.toml that installs it."""
 
 
