@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "dependencies.md"
 BEGIN, END = "<!-- table: python scripts/licences.py --write -->", "<!-- end of table -->"
-NEEDED_BY = ("lmctl", "plot", "lora", "bleu", "fast", "dev")
+NEEDED_BY = ("lmctl", "plot", "lora", "bleu", "fast", "onnx", "gguf", "dev")
 """lmctl, then its extras."""
 
 PERMISSIVE = {
@@ -36,6 +36,7 @@ SPELLINGS = {
 }  # fmt: skip
 """SPDX names of what older metadata and classifiers say."""
 REVIEWED = {
+    "certifi": "MPL-2.0: a list of certificates, used as it is",
     "hypothesis": "MPL-2.0: used by tests, not distributed",
     "pathspec": "MPL-2.0: used by the build, not distributed",
     "tqdm": "MPL-2.0 AND MIT: files are used as they are",

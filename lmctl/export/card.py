@@ -70,9 +70,9 @@ def _training(subject: Subject) -> Iterator[str]:
     yield "## Figures"
     rows = " and ".join(f"{count:,} rows of `{task}`" for task, count in summary["valid_rows"].items())
     yield (
-        f"Measured by lmctl at the end of training, on {rows} that were held out of training. The intervals say how much "
-        "a figure would differ on other rows like these. The baseline is the best answer that does not look at the "
-        'text; "unclear" means that it lies within the interval.'
+        f"Measured by lmctl at the end of training, on {rows} that were held out of training. The intervals say how "
+        "much a figure would differ on other rows like these. The baseline is the best answer that does not look at "
+        'the text; "unclear" means that it lies within the interval.'
     )
     yield final_figures.table(summary)
 

@@ -21,6 +21,7 @@ from lmctl.runner.places import Cpu
 if TYPE_CHECKING:
     import torch
 
+
 @dataclass(frozen=True)
 class Subject:
     """A finished model, loaded, and how its weights are to be written."""

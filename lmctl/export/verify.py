@@ -35,6 +35,8 @@ POSITIONS = 64
 LIMITS = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 0.1, "q8_0": 0.1, "int8": 0.5}
 """Largest relative difference of logits (`Agreement.relative`) by number format. Rounding stays far below; a wrong
 layout gives about 1.4, the difference of two unrelated networks."""
+REPORT = "please report this with the model's config.json"
+"""The remedy for an export that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,8 @@ def verify(subject: Subject, format: ExportFormat, folder: Path) -> Agreement:
             f"the {format.name} export of {subject.name} is wrong: {runtime} computes logits that differ by "
             f"{agreement.relative:.2g} of their standard deviation (limit {limit:g}; largest difference "
             f"{agreement.largest:.2g}, top-1 agreement {agreement.top1:.1%})",
-            "nothing was written; " + ("quantize.exclude keeps layers in float" if subject.quantize else
-            "please report this with the model's config.json"),
-        )  # fmt: skip
+            f"nothing was written; {REPORT if subject.quantize is None else 'quantize.exclude keeps layers in float'}",
+        )
     return agreement
 
 
@@ -94,7 +95,7 @@ def fixed_batches(subject: Subject) -> list[Arrays]:
     rows = np.where(rows == subject.loaded.pad, subject.loaded.end, rows)
     pieces = {name: np.zeros_like(rows) for name in texts[0]} | {"input_ids": rows, "attention_mask": rows * 0 + 1}
     if "decoder_input_ids" in pieces:
-        pieces["decoder_input_ids"] = rows[:, :: 2]
+        pieces["decoder_input_ids"] = rows[:, ::2]
     return [*texts, pieces]
 
 
@@ -146,7 +147,7 @@ def ask(
             reason = next(iter(done.stderr.strip().splitlines()[::-1]), f"exit code {done.returncode}")
             raise VerificationFailed(
                 f"the {format.name} export of {subject.name} cannot be used: {reason}",
-                "nothing was written; please report this with the model's config.json",
+                f"nothing was written; {REPORT}",
             )
         answers, seconds = read_answers(answered)
     return done.stdout.strip().splitlines()[-1], [format.logits(subject, one) for one in answers], seconds

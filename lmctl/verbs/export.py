@@ -17,6 +17,7 @@ from lmctl.core.paths import Paths, Place, run_of
 from lmctl.export.base import DTYPES, ExportFormat
 from lmctl.precision.base import Quantization
 
+
 @dataclass(frozen=True)
 class ExportConfig:
     """Root config of `lmctl export`."""
@@ -31,7 +32,9 @@ class ExportConfig:
         None, "directory to write; null: export/FORMAT in the run, or NAME-FORMAT here", ("output", "output_dir")
     )
     overwrite: bool = key(False, "whether an earlier export at `out` is replaced")
-    verify: bool = key(True, "read the files back with the foreign runtime and compare logits; nothing is kept if wrong")
+    verify: bool = key(
+        True, "read the files back with the foreign runtime, compare logits, keep nothing that is wrong"
+    )
     bench: bool = key(False, "measure size, latency, speed and quality beside the model as it is")
     license: Optional[str] = key(None, "licence of the model for its card: apache-2.0, mit, ...", ("licence",))
     push: Optional[str] = key(None, "upload to the Hugging Face hub as USER/NAME", ("push_to_hub", "hub_model_id"))

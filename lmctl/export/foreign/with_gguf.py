@@ -1,5 +1,8 @@
-"""Run a BERT encoder from a GGUF file: `gguf` reads the file, plain transformers computes. The answer is its last hidden
-states. Argument: `gguf`, the file. (Plain transformers itself reads files of decoders: `with_transformers`.)"""
+"""Run a BERT encoder from a GGUF file: `gguf` reads the file, plain transformers computes.
+
+The answer is its last hidden states. Argument: `gguf`, the file. (Files of decoders are read by plain transformers
+itself: `with_transformers`.)
+"""
 
 from __future__ import annotations
 

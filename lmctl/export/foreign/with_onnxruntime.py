@@ -1,4 +1,4 @@
-"""Run a directory of ONNX files with onnxruntime on the CPU: model.onnx, or encoder_model.onnx and decoder_model.onnx."""
+"""Run ONNX files with onnxruntime on the CPU: model.onnx, or encoder_model.onnx and decoder_model.onnx."""
 
 from __future__ import annotations
 
