@@ -29,6 +29,7 @@ PERMISSIVE = {
 }  # fmt: skip
 """Licences, by their SPDX names, that ask for nothing but their text being kept."""
 SPELLINGS = {
+    "3-Clause BSD License": "BSD-3-Clause",
     "Apache": "Apache-2.0", "Apache 2.0": "Apache-2.0", "Apache 2.0 License": "Apache-2.0",
     "Apache Software License": "Apache-2.0", "BSD License": "BSD", "BSD 3-Clause License": "BSD-3-Clause",
     "ISC License": "ISC", "ISC License (ISCL)": "ISC", "MIT License": "MIT",

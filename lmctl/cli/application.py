@@ -16,7 +16,7 @@ import hydra
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import did_you_mean, init_from, plan_grid, raw_words, teacher, which_run
+from lmctl.cli import did_you_mean, init_from, plain_words, plan_grid, raw_words, teacher, which_run
 from lmctl.cli.arguments import SHOWS, Arguments, UnknownFlag, stamp
 from lmctl.config.audit import refuse_hydras, refuse_tokens
 from lmctl.config.compose import VERSION_BASE, Composer
@@ -52,8 +52,9 @@ class Application:
         self.free = [key for key, hint in self.hints.items() if IsFreeText in _marks(hint)]
         """Keys whose values are literal text."""
         self.several = self.arguments.has("--multirun")
-        self._refuse_typing_mistakes(self.arguments.overrides)
-        overrides = self._readable(self.arguments.overrides.map(which_run.as_recorded))
+        typed = plain_words.as_settings(self.arguments.overrides, self.hints)
+        self._refuse_typing_mistakes(typed)
+        overrides = self._readable(typed.map(which_run.as_recorded))
         if "model" in self.composer.defaults:
             overrides += init_from.implied(overrides)
         self.stage_overrides, self.overrides = overrides.split(stages.is_for_a_stage)

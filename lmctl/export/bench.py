@@ -140,16 +140,33 @@ def table(forms: Iterable[Form]) -> str:
     return "\n".join(lines)
 
 
-def save(forms: list[Form], folder: Path) -> str:
-    """Merge `forms` into bench.json and bench.md in `folder`; returns the table of all forms that were measured."""
+def save(forms: list[Form], folder: Path) -> list[Form]:
+    """Merge `forms` into bench.json and bench.md in `folder`; returns all forms that were measured."""
     file = folder / "bench.json"
     before = read_json(file)
     found = {one.name: one for one in map(_form, before.values() if isinstance(before, dict) else ())}
     merged = {**found, **{one.name: one for one in forms}}
     write_json(file, {name: asdict(one) for name, one in merged.items()})
-    text = table(merged.values())
-    write_text(folder / "bench.md", text + "\n")
-    return text
+    write_text(folder / "bench.md", table(merged.values()) + "\n")
+    return list(merged.values())
+
+
+def lines(forms: Iterable[Form]) -> list[str]:
+    """The table for a terminal of 80 columns."""
+    rows = [("form", "MB", *(f"ms at {n} (p95)" for n in BATCHES), "tokens/s", "nats", "top-1")]
+    for form in forms:
+        speeds = [f"{one.median_ms:.2f} ({one.p95_ms:.2f})" for one in map(form.speed.__getitem__, BATCHES)]
+        nats = "" if form.nats is None else f"{form.nats:.3f}"
+        fastest = max(one.tokens_per_second for one in form.speed.values())
+        rows.append((form.name, f"{form.megabytes:.1f}", *speeds, f"{fastest:,.0f}", nats, f"{form.top1:.1%}"))
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:<{width}}" if not place else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(row, wide, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def _form(written: Mapping[str, object]) -> Form:

@@ -74,7 +74,7 @@ def _training(subject: Subject) -> Iterator[str]:
         "much a figure would differ on other rows like these. The baseline is the best answer that does not look at "
         'the text; "unclear" means that it lies within the interval.'
     )
-    yield final_figures.table(summary)
+    yield final_figures.table(dict(summary))
 
 
 def _length(summary: Mapping[str, Any]) -> str:

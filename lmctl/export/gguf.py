@@ -47,7 +47,7 @@ class Gguf(ExportFormat):
         import torch
 
         with torch.inference_mode():
-            return subject.model.cls.predictions(torch.from_numpy(answer)).numpy()  # type: ignore[no-any-return]
+            return subject.model.cls.predictions(torch.from_numpy(answer)).numpy()
 
     def usage(self, subject: Subject) -> tuple[str, str]:
         file = self._file(subject)

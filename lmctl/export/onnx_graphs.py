@@ -128,7 +128,7 @@ def _write(module: Named, batch: Mapping[str, Tensor], outputs: list[str], file:
     values = tuple(batch.values())
     with torch.no_grad():
         shapes = [value.shape for value in module.eval()(*values)]
-    with _quiet():
+    with quiet():
         try:
             program: Any = torch.onnx.export(
                 module,
@@ -173,8 +173,8 @@ def _name_axes(graph: Any, outputs: Mapping[str, torch.Size]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter tells about itself."""
+def quiet() -> Iterator[None]:
+    """Context without the remarks of torch's exporter and of onnxruntime's quantiser."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

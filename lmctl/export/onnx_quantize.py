@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from lmctl.core.errors import ConfigError
+from lmctl.export.onnx_graphs import quiet
 from lmctl.export.subject import Subject
 from lmctl.precision.layer_choice import choose
 from lmctl.precision.post_training import PostTraining
@@ -39,7 +40,8 @@ def quantize(file: Path, option: str, layers: Collection[str]) -> None:
     products = [node for node in graph.graph.node if node.op_type in ("MatMul", "Gemm")]
     left = [node.name for node in products if not _modules(node) & set(layers)]
     target = file.with_suffix(".int8")
-    {"int8_dynamic": _dynamic, "int8_weight_only": _weight_only}[option](graph, target, left)
+    with quiet():
+        {"int8_dynamic": _dynamic, "int8_weight_only": _weight_only}[option](graph, target, left)
     os.replace(target, file)
 
 

@@ -121,10 +121,10 @@ def run_of_model(loaded: Loaded) -> Paths | None:
 def check_dtype(format: ExportFormat, dtype: str | None, quantize: Quantization | None) -> None:
     """ConfigError if `format` has not this number format; called before any work."""
     if dtype is not None and dtype not in format.dtypes:
-        nearest = "fp16" if "fp16" in format.dtypes and dtype != "fp32" else "fp32"
+        nearest = {"q8_0": "quantize=int8_weight_only" if format.quantizes else "format=gguf"}.get(dtype, "dtype=fp16")
         raise ConfigError(
             f"dtype={dtype} is not for format={format.name}, which has {', '.join(format.dtypes)}",
-            f"nearest: dtype={nearest}" + ("; int8 in ONNX is quantize=int8_dynamic" if dtype == "q8_0" else ""),
+            f"nearest: {nearest}",
         )
     if quantize is None:
         return

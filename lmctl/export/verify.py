@@ -104,6 +104,8 @@ def batch_of(subject: Subject, texts: Sequence[str], targets: Sequence[str], len
     loaded = subject.loaded
     framed = loaded.framed(list(texts), length=length)
     inputs = {name: value.numpy() for name, value in loaded.arguments(framed).items()}
+    if loaded.family != "encoder" and not loaded.classifies:
+        inputs.pop("token_type_ids", None)  # language models of GPT-2's kind were not trained with them
     inputs.setdefault("attention_mask", framed["attention_mask"].numpy())
     if subject.model.config.is_encoder_decoder:
         ids = loaded.framed(list(targets), length=length)["input_ids"].numpy()

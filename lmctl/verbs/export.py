@@ -22,7 +22,7 @@ from lmctl.precision.base import Quantization
 class ExportConfig:
     """Root config of `lmctl export`."""
 
-    format: ExportFormat = group("hf", "file format, and the program that reads it")
+    format: ExportFormat = group("hf", "file format, and the programs that read it")
     quantize: Optional[Quantization] = group(None, "weights of a finished model in fewer bits")
     model_path: Place = key(MISSING, MODEL_PATH)
     dtype: Optional[str] = key(
@@ -32,9 +32,7 @@ class ExportConfig:
         None, "directory to write; null: export/FORMAT in the run, or NAME-FORMAT here", ("output", "output_dir")
     )
     overwrite: bool = key(False, "whether an earlier export at `out` is replaced")
-    verify: bool = key(
-        True, "read the files back with the foreign runtime, compare logits, keep nothing that is wrong"
-    )
+    verify: bool = key(True, "read the files back with the foreign runtime, compare logits, keep nothing that is wrong")
     bench: bool = key(False, "measure size, latency, speed and quality beside the model as it is")
     license: Optional[str] = key(None, "licence of the model for its card: apache-2.0, mit, ...", ("licence",))
     push: Optional[str] = key(None, "upload to the Hugging Face hub as USER/NAME", ("push_to_hub", "hub_model_id"))
@@ -115,7 +113,7 @@ class Export(Verb[ExportConfig]):
         replace(out, fill)
         lines.insert(0, f"{out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
         if forms:
-            lines += [bench.save(forms, out.parent), f"saved in {out.parent / 'bench.md'} and bench.json"]
+            lines += [*bench.lines(bench.save(forms, out.parent)), f"saved in {out.parent / 'bench.md'} and bench.json"]
         return lines
 
 

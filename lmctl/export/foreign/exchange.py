@@ -22,7 +22,7 @@ Run: TypeAlias = Callable[[Arrays], np.ndarray]
 def write_batches(file: Path, batches: list[Arrays], repeats: list[int]) -> None:
     """Batches, and how often each is to be run."""
     arrays = {f"{number}/{name}": value for number, batch in enumerate(batches) for name, value in batch.items()}
-    np.savez(file, repeats=np.array(repeats, dtype=np.int64), **arrays)
+    np.savez(file, allow_pickle=False, repeats=np.array(repeats, dtype=np.int64), **arrays)
 
 
 def read_answers(file: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -48,5 +48,5 @@ def answer(opened: Callable[[Path, Mapping[str, str]], tuple[str, Run]]) -> None
                 logits = run(batch)
                 seconds.append(time.perf_counter() - before)
             answers |= {f"{number}/logits": logits.astype(np.float32), f"{number}/seconds": np.array(seconds)}
-    np.savez(answered, **answers)
+    np.savez(answered, allow_pickle=False, **answers)
     print(version)
