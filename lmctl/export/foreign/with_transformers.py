@@ -11,8 +11,6 @@ import numpy as np
 
 from lmctl.export.foreign.exchange import Arrays, Run, answer
 
-sys.modules["lmctl.model"] = None  # type: ignore[assignment]  # what was exported must do without it
-
 
 def opened(folder: Path, arguments: Mapping[str, str]) -> tuple[str, Run]:
     import torch
@@ -41,4 +39,5 @@ def opened(folder: Path, arguments: Mapping[str, str]) -> tuple[str, Run]:
 
 
 if __name__ == "__main__":
+    sys.modules["lmctl.model"] = None  # type: ignore[assignment]  # what was exported must do without it
     answer(opened)
