@@ -61,7 +61,7 @@ def _training(subject: Subject) -> Iterator[str]:
     summary, environment = RunSummary.of(subject.run).written, read_json(subject.run.environment)
     yield "## Training"
     yield "\n".join(f"- `{task}`: {data}" for task, data in _data(subject))
-    if not summary:
+    if not {"steps", "tokens", "valid_rows", "valid_metrics", "baseline"} <= summary.keys():
         yield "The run is not finished, so there are no figures of it."
         return
     typed = environment.get("command") if isinstance(environment, dict) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,11 +111,10 @@ def subject_of(model_path: str, format: ExportFormat, dtype: str | None, quantiz
 
 
 def run_of_model(loaded: Loaded) -> Paths | None:
-    """The run directory that a model directory lies in: its model/, or the model of one of its checkpoints."""
+    """The run directory that a model directory lies in, as its model/, in a checkpoint, or as an export of it."""
     folder = Path(loaded.path)
-    places = (folder.parent, *folder.resolve().parents[:4]) if folder.is_dir() else ()
-    found: Iterator[Paths] = (Paths(place) for place in places)
-    return next((run for run in found if run.config.is_file() and run.root.is_dir()), None)
+    found = map(Paths, folder.resolve().parents[:4] if folder.is_dir() else ())
+    return next((run for run in found if run.config.is_file() and run.environment.is_file()), None)
 
 
 def check_dtype(format: ExportFormat, dtype: str | None, quantize: Quantization | None) -> None:

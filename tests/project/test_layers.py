@@ -23,6 +23,7 @@ FLOORS = [
     {"plan"},
     {"train"},  # and what trains with it: see `BESIDE_TRAIN`
     {"inference", "cost"},
+    {"export"},
     {"jobs"},
     {"verbs"},
     {"cli"},

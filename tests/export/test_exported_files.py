@@ -13,21 +13,22 @@ import pytest
 import torch
 import use_models
 from safetensors.torch import load_file
-from use_models import run
 
 from lmctl.core.errors import ConfigError
 from lmctl.export import bench, gguf_layout, hf, push
+from lmctl.export.base import ExportFormat
+from lmctl.export.gguf import Gguf
+from lmctl.export.hf import HuggingFace
 from lmctl.export.recurrent_code import CLASSES, PACKAGE, add_code
-from lmctl.export.subject import Subject
+from lmctl.export.subject import Subject, subject_of
 from lmctl.export.verify import VerificationFailed, batch_of, compared
 from lmctl.inference.load import load
 from lmctl.runner.places import Cpu
+from lmctl.verbs.export import Export, ExportConfig
 
-FORMATS = {"hf": "lmctl.export.hf.HuggingFace", "onnx": "lmctl.export.onnx.Onnx", "gguf": "lmctl.export.gguf.Gguf"}
 
-
-def export(model: Path, out: Path, format: str = "hf", **settings: Any) -> None:
-    run("export", model, format={"_target_": FORMATS[format]}, out=str(out), **settings)
+def export(model: Path, out: Path, format: ExportFormat | None = None, **settings: Any) -> None:
+    Export().run(ExportConfig(format=format or HuggingFace(), model_path=str(model), out=str(out), **settings))
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -75,16 +76,17 @@ def test_a_wrong_file_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("dtype", ["fp32", "q8_0"])
 @pytest.mark.parametrize(
-    "kind", [("LlamaForCausalLM", {"num_key_value_heads": 1}), ("GPT2LMHeadModel", {}), ("BertForMaskedLM", {})]
+    ("kind", "spread", "settings"),
+    [("LlamaForCausalLM", 5, {"num_key_value_heads": 1}), ("GPT2LMHeadModel", 1, {}), ("BertForMaskedLM", 5, {})],
 )
 @pytest.mark.usefixtures("in_process")
-def test_gguf_is_read_back_by_others(tmp_path: Path, kind: tuple[str, dict[str, Any]], dtype: str):
+def test_gguf_is_read_back_by_others(tmp_path: Path, kind: str, spread: float, settings: dict[str, Any], dtype: str):
+    """With weights as far from zero as trained ones, so that positions and masks matter."""
     pytest.importorskip("gguf")
-    name, settings = kind
-    frame = None if name.startswith("Bert") else "[SEP] $A"
-    model = foreign.save(tmp_path / "model", name, frame, **settings)
-    foreign.reweigh(model, lambda tensors: [value.mul_(5) for value in tensors.values() if value.ndim == 2])
-    export(model, tmp_path / "out", "gguf", dtype=dtype)
+    frame = None if kind.startswith("Bert") else "[SEP] $A"
+    model = foreign.save(tmp_path / "model", kind, frame, **settings)
+    foreign.reweigh(model, lambda tensors: [value.mul_(spread) for value in tensors.values() if value.ndim == 2])
+    export(model, tmp_path / "out", Gguf(), dtype=dtype)
     verified = record(tmp_path / "out")["verified"]
     if dtype == "fp32":
         assert verified["largest"] < 1e-4
@@ -96,9 +98,6 @@ def test_gguf_is_read_back_by_others(tmp_path: Path, kind: tuple[str, dict[str, 
 
 def test_gguf_has_the_tokenizer(tmp_path: Path):
     gguf = pytest.importorskip("gguf")
-    from lmctl.export.gguf import Gguf
-    from lmctl.export.subject import subject_of
-
     subject = subject_of(str(use_models.bert(tmp_path / "bert")), Gguf(), None, None)
     (out := tmp_path / "out").mkdir()
     Gguf().write(subject, out)
@@ -141,8 +140,6 @@ def test_differences_are_those_of_real_positions():
 
 def test_a_decoder_reads_nothing_but_ids_and_mask(tmp_path: Path):
     """GPT-2 adds an embedding for token types, which language models are not trained with."""
-    from lmctl.export.hf import HuggingFace
-    from lmctl.export.subject import subject_of
 
     subject = subject_of(str(use_models.gpt2(tmp_path / "gpt2")), HuggingFace(), None, None)
     batch = batch_of(subject, ["the cat", "a"], ["a", "a"], 16)
