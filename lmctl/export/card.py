@@ -33,7 +33,7 @@ def card(subject: Subject, format: ExportFormat, agreement: Agreement | None, li
         )
     if subject.run is not None:
         parts += _training(subject)
-    parts += ["## Limits", _limits(subject), "## These files", _files(subject, agreement)]
+    parts += ["## Limits", _limits(subject), "## These files", _files(subject, agreement), _licence(licence)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -89,6 +89,10 @@ def _data(subject: Subject) -> Iterator[tuple[str, str]]:
         places = [value for key, value in task.data.items() if key in ("path", "source", "target") and value]
         paths = [str(path) for place in places for path in ([place] if isinstance(place, str) else list(place))]
         yield name, f"{objective} on {source}" + (f" ({', '.join(Path(path).name for path in paths)})" if paths else "")
+
+
+def _licence(licence: str | None) -> str:
+    return "Licence: " + (licence or "none is stated (`lmctl export license=...` states one)") + "."
 
 
 def _limits(subject: Subject) -> str:

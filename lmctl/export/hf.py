@@ -14,8 +14,11 @@ from lmctl.model.artifact import GENERATOR
 if TYPE_CHECKING:
     from lmctl.export.subject import Subject
 
-KEPT = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.spm", "*.md")
+KEPT = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.spm")
 """Files of a model directory: weights, configs, tokenizers. Neither pickles nor code."""
+
+CARD, AUTHORS_CARD = "README.md", "README.original.md"
+"""The model card, and that of the authors of a model from elsewhere, which ours does not replace."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class HuggingFace(ExportFormat):
     def write(self, subject: Subject, folder: Path) -> None:
         from lmctl.export.recurrent_code import add_code
 
-        source = subject.folder(KEPT)
+        source = subject.folder([*KEPT, CARD])
         for file in (file for place in ("", GENERATOR) for pattern in KEPT for file in (source / place).glob(pattern)):
             target = folder / file.relative_to(source)
             target.parent.mkdir(exist_ok=True)
@@ -42,6 +45,8 @@ class HuggingFace(ExportFormat):
                 target.write_text(json.dumps(_described(written, subject), indent=2, ensure_ascii=False) + "\n")
             else:
                 target.write_bytes(file.read_bytes())
+        if subject.run is None and (source / CARD).is_file():
+            (folder / AUTHORS_CARD).write_bytes((source / CARD).read_bytes())
         if subject.own_architecture:
             add_code(folder, subject.loaded.artifact.model_type)
 

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from lmctl import __version__
-from lmctl.core.files import digest, write_json
+from lmctl.core.files import digest
 from lmctl.export.base import ExportFormat
 from lmctl.export.subject import Subject
 from lmctl.export.verify import Agreement
 
-RECORD = "export.json"
 
-
-def write_record(folder: Path, subject: Subject, format: ExportFormat, agreement: Agreement | None) -> None:
+def record(folder: Path, subject: Subject, format: ExportFormat, agreement: Agreement | None) -> dict[str, Any]:
     """Formats, versions, the verification (null: not verified), and size and sha256 of every file."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     versions = {name: _version(name) for name in ("torch", "transformers", *format.libraries)}
-    record: dict[str, Any] = {
+    return {
         "model": subject.name,
         "format": format.name,
         "dtype": subject.dtype,
@@ -32,7 +30,6 @@ def write_record(folder: Path, subject: Subject, format: ExportFormat, agreement
             str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": digest(file)} for file in files
         },
     }
-    write_json(folder / RECORD, record)
 
 
 def _version(package: str) -> str | None:

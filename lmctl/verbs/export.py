@@ -12,10 +12,13 @@ from lmctl.config.table import MISSING, group, key
 from lmctl.config.use_schema import MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import path_of, write_text
+from lmctl.core.files import path_of, write_json, write_text
 from lmctl.core.paths import Paths, Place, run_of
 from lmctl.export.base import DTYPES, ExportFormat
 from lmctl.precision.base import Quantization
+
+RECORD = "export.json"
+"""The file by which an export is known."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,7 @@ class Export(Verb[ExportConfig]):
         check_dtype(config.format, config.dtype, config.quantize)
         model_folder(config.model_path)  # refuses a wrong path before slow imports
         out = place_of(config)
-        if out.exists() and not config.overwrite:
-            raise ConfigError(f"out={out} is there already", "overwrite=true replaces it; or choose another out=...")
+        refuse_existing(out, config.overwrite)
         quiet_libraries()
         if config.push is not None:
             from lmctl.export import push
@@ -85,7 +87,7 @@ class Export(Verb[ExportConfig]):
         """Write the directory `out`, whole or not at all; returns lines for people."""
         from lmctl.core.progress import stage
         from lmctl.export import bench, card, verify
-        from lmctl.export.record import write_record
+        from lmctl.export.record import record
         from lmctl.export.subject import subject_of
         from lmctl.model.artifact.writer import replace
 
@@ -103,7 +105,7 @@ class Export(Verb[ExportConfig]):
                     agreement = verify.verify(subject, config.format, folder)
                 lines.append(agreement.line())
             write_text(folder / "README.md", card.card(subject, config.format, agreement, config.license))
-            write_record(folder, subject, config.format, agreement)
+            write_json(folder / RECORD, record(folder, subject, config.format, agreement))
             if config.bench:
                 with stage("measuring"):
                     forms.extend(bench.bench(subject, config.format, folder, out.name, held_out(config)))
@@ -130,6 +132,16 @@ def place_of(config: ExportConfig) -> Path:
     if run.config.is_file():
         return run.root / "export" / (form if place == run.root else f"{place.name}-{form}")
     return Path(f"{place.name}-{form}")
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """ConfigError if there is something at `out`, unless it is an earlier export that may be replaced."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / RECORD).is_file():
+        raise ConfigError(f"out={out} is there, and is no earlier export", "choose another out=...")
+    if not overwrite:
+        raise ConfigError(f"out={out} is there already", "overwrite=true replaces it; or choose another out=...")
 
 
 def held_out(config: ExportConfig) -> Iterator[str]:

@@ -54,6 +54,8 @@ def test_a_directory_in_another_dtype_is_the_same_model(tmp_path: Path):
     assert 'AutoModelForMaskedLM.from_pretrained(".")' in card
     with pytest.raises(ConfigError, match="is there already"):
         export(model, out)
+    with pytest.raises(ConfigError, match="is no earlier export"):
+        export(model, model, overwrite=True)
 
 
 @pytest.mark.usefixtures("in_process")
