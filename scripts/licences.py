@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "dependencies.md"
 BEGIN, END = "<!-- table: python scripts/licences.py --write -->", "<!-- end of table -->"
-NEEDED_BY = ("lmctl", "plot", "lora", "bleu", "fast", "dev")
+NEEDED_BY = ("lmctl", "plot", "lora", "bleu", "fast", "onnx", "gguf", "dev")
 """lmctl, then its extras."""
 
 PERMISSIVE = {
@@ -29,6 +29,7 @@ PERMISSIVE = {
 }  # fmt: skip
 """Licences, by their SPDX names, that ask for nothing but their text being kept."""
 SPELLINGS = {
+    "3-Clause BSD License": "BSD-3-Clause",
     "Apache": "Apache-2.0", "Apache 2.0": "Apache-2.0", "Apache 2.0 License": "Apache-2.0",
     "Apache Software License": "Apache-2.0", "BSD License": "BSD", "BSD 3-Clause License": "BSD-3-Clause",
     "ISC License": "ISC", "ISC License (ISCL)": "ISC", "MIT License": "MIT",
@@ -40,6 +41,7 @@ VENDORED = {
 }
 """Code of others that lmctl's wheel carries; the text of its licence is a file beside it (`license-files`)."""
 REVIEWED = {
+    "certifi": "MPL-2.0: a list of certificates, used as it is",
     "hypothesis": "MPL-2.0: used by tests, not distributed",
     "pathspec": "MPL-2.0: used by the build, not distributed",
     "tqdm": "MPL-2.0 AND MIT: files are used as they are",

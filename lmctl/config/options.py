@@ -16,6 +16,7 @@ from lmctl.config.build import component_class, key_of, prefixes
 from lmctl.config.groups import Run
 from lmctl.config.mistakes import join
 from lmctl.config.table import bases, groups_of, without_none
+from lmctl.export.base import ExportFormat
 from lmctl.objective.base import Objective
 from lmctl.precision.base import Quantization
 
@@ -25,7 +26,8 @@ LoadOption: TypeAlias = Callable[[str, str, str], DictConfig]
 GROUPS: dict[Any, str] = {
     **{base: name for name, base in bases(Run).items()},
     Objective: "objective",  # inside a mix
-    Quantization: "quantize",  # of `lmctl eval`
+    Quantization: "quantize",  # of `lmctl eval` and `lmctl export`
+    ExportFormat: "format",  # of `lmctl export`
 }
 """The config group of each component type that may be given by name."""
 

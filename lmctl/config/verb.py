@@ -24,7 +24,7 @@ C = TypeVar("C")
 PACKAGE = "lmctl.verbs"
 ORDER = (
     *("train", "distill", "plan", "prepare", "peek"),
-    *("eval", "compare", "predict", "generate", "translate", "score", "doctor", "list"),
+    *("eval", "compare", "predict", "generate", "translate", "score", "export", "doctor", "list"),
 )
 """Order of the verbs in the help; others come last."""
 OWN_TEXT = "to train on your own text write data=text data.path={}"

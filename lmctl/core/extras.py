@@ -9,7 +9,17 @@ from lmctl.core.errors import ConfigError
 
 TRACKERS: Mapping[str, str] = {name: name for name in ("tensorboard", "trackio", "wandb", "mlflow")}
 """Extras that `all` leaves out: each brings a server, or is for one."""
-EXTRAS: Mapping[str, str] = {"matplotlib": "plot", "numba": "fast", "peft": "lora", "sacrebleu": "bleu", **TRACKERS}
+EXTRAS: Mapping[str, str] = {
+    "matplotlib": "plot",
+    "numba": "fast",
+    "peft": "lora",
+    "sacrebleu": "bleu",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "gguf": "gguf",
+    **TRACKERS,
+}
 """Library -> the extra in pyproject.toml that installs it."""
 
 

@@ -79,6 +79,8 @@ def as_trained(tokenizer: PreTrainedTokenizerFast, family: Family, causal: bool)
     frame = f"$A {sep}" if family == "seq2seq" else f"{sep} $A"
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=frame, special_tokens=[(sep, known.sep)])
     tokenizer.eos_token = sep
+    # GPT-2 adds an embedding for these, which it was not trained with, and encoder-decoders refuse them.
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
     if family == "decoder":
         tokenizer.bos_token = sep
 

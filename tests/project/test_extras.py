@@ -22,14 +22,19 @@ from lmctl.verbs.eval import planned
 REFUSED = {
     "train model=pretrained init_from=nowhere model.lora_rank=8": ("model: Pretrained with these settings", "peft"),
     "eval model_path=nowhere suite=translation": ("suite=translation", "sacrebleu"),
+    "export model_path=nowhere format=onnx": ("format: Onnx with these settings", "onnxscript"),
+    "export model_path=nowhere format=gguf": ("format: Gguf with these settings", "gguf"),
 }
 
 
 def test_extras_are_those_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = project["optional-dependencies"]
-    assert {lines[0].partition(">")[0]: name for name, lines in declared.items() if name in EXTRAS.values()} == EXTRAS
-    assert declared["all"] == [f"lmctl[{','.join(name for name in EXTRAS.values() if name not in TRACKERS.values())}]"]
+    of_ours = {name: lines for name, lines in declared.items() if name in EXTRAS.values()}
+    assert {line.partition(">")[0]: name for name, lines in of_ours.items() for line in lines} == EXTRAS
+    assert declared["all"] == [
+        f"lmctl[{','.join(dict.fromkeys(n for n in EXTRAS.values() if n not in TRACKERS.values()))}]"
+    ]
     assert "lmctl[all]" in declared["dev"]
     assert not any(line.startswith(tuple(EXTRAS)) for line in project["dependencies"])
 

@@ -23,7 +23,7 @@ FLOORS = [
     {"plan"},
     {"train"},  # and what trains with it: see `BESIDE_TRAIN`
     {"inference", "cost", "compare"},
-    {"doctor"},
+    {"export", "doctor"},
     {"jobs"},
     {"verbs"},
     {"cli"},

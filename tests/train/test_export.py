@@ -38,7 +38,7 @@ def test_a_language_models_prompt_begins_behind_an_end_and_is_not_closed(tmp_pat
     folder = exported("clm", model, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pieces = tokenizer.convert_tokens_to_ids(["w1", "w2"])
-    assert tokenizer("w1 w2")["input_ids"] == [SEP, *pieces]
+    assert tokenizer("w1 w2") == {"input_ids": [SEP, *pieces], "attention_mask": [1, 1, 1]}
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (SEP, SEP)
     loaded = opened(folder)
     assert loaded.prompt("w1 w2") == [SEP, *pieces]
@@ -52,6 +52,6 @@ def test_an_encoder_decoder_reads_texts_that_end(tmp_path, model):
     folder = exported("translate", model, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pieces = tokenizer.convert_tokens_to_ids(["w1", "w2"])
-    assert tokenizer("w1 w2")["input_ids"] == [*pieces, SEP]
+    assert tokenizer("w1 w2") == {"input_ids": [*pieces, SEP], "attention_mask": [1, 1, 1]}
     assert tokenizer.eos_token_id == SEP
     assert opened(folder).family == "seq2seq"

@@ -35,7 +35,7 @@ def write(
         write_weights(partial, models, network)
         write_text(partial / "README.md", card)
 
-    _replace(folder, fill)
+    replace(folder, fill)
 
 
 def write_outline(
@@ -60,7 +60,7 @@ def write_outline(
         write_json(partial / HEADS, heads)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _replace(folder, fill)
+    replace(folder, fill)
 
 
 def complete_outline(outline: Path, folder: Path, models: Mapping[str, Any], network: Any) -> None:
@@ -93,7 +93,7 @@ def _write_tasks(folder: Path, notes: Mapping[str, TaskNote]) -> None:
     write_text(folder / TASKS, json.dumps(notes, indent=2, ensure_ascii=False) + "\n")
 
 
-def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
+def replace(folder: Path, fill: Callable[[Path], None]) -> None:
     """Put what `fill` writes into a new directory in the place of `folder`, whole or not at all; what was there before
     stays if that fails."""
     partial, before = (folder.with_name(f".{folder.name}-partial-{what}") for what in (os.getpid(), "replaced"))
