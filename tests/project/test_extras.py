@@ -34,8 +34,6 @@ def test_extras_are_those_of_the_project():
     assert {line.partition(">")[0]: name for name, lines in of_ours.items() for line in lines} == EXTRAS
     usual = dict.fromkeys(name for name in EXTRAS.values() if name not in TRACKERS.values())
     assert declared["all"] == [f"lmctl[{','.join(usual)}]"]
-        f"lmctl[{','.join(dict.fromkeys(n for n in EXTRAS.values() if n not in TRACKERS.values()))}]"
-    ]
     assert "lmctl[all]" in declared["dev"]
     assert not any(line.startswith(tuple(EXTRAS)) for line in project["dependencies"])
 
