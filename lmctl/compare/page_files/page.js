@@ -75,7 +75,7 @@ function costs() {
   drawCosts(byId("cost-plot"), shownRuns(), metric, cost, byId("cost-log").checked, groups.of, front);
   showFront(metric, cost, front);
 }
-function effects() { const metric = page.metrics.find((one) => one.name === byId("effect-metric").value); if (metric) showEffects(metric); }
+function effects() { const metric = page.metrics.find((one) => one.name === byId("effect-metric").value); showEffects(metric || { name: "" }); }
 function pair() { const run = (id) => page.runs[Number(byId(id).value)]; if (page.runs.length > 1) showPair(run("pair-a"), run("pair-b")); }
 
 function table() {
@@ -117,7 +117,7 @@ function plots() { curves(); costs(); }
 function start() {
   const metrics = page.metrics.map((one) => [one.name, one.name]), costly = page.costs.map((one) => [one.key, one.name, !page.runs.some((run) => run.costs[one.key])]);
   const drawn = page.metrics.filter((one) => page.runs.some((run) => one.name in run.curves.valid.values || one.name in run.curves.train.values));
-  const sent = page.runs.some((run) => run.curves.train.at.bytes.some((value) => value > 0));
+  const sent = page.runs.some((run) => (run.curves.train.at.bytes || []).some((value) => value > 0));
   options("curve-metric", drawn.map((one) => [one.name, one.name]));
   options("curve-over", Object.entries(OVER).map(([key, name]) => (key === "bytes" && !sent ? [key, `${name} (none)`, true] : [key, name])));
   options("curve-colour", [...(page.cells.length < page.runs.length || page.cells.length <= 32 ? [["cell", "by cell"]] : []), ["run", "by run"], ...page.axes.map((one, place) => [String(place), `by ${one.name}`])], page.cells.length > 12 && page.axes.length ? "0" : undefined);
@@ -127,7 +127,7 @@ function start() {
   for (const id of ["pair-a", "pair-b"]) options(id, page.runs.map((run) => [String(run.place), run.name]), id === "pair-a" ? "0" : String((page.runs.find((run) => run.cell !== page.runs[0].cell) || page.runs[1] || page.runs[0]).place));
   const seeds = page.runs.length > page.cells.length;
   byId("curve-lines").value = seeds ? "bands" : "runs";
-  if (!page.runs.some((run) => run.curves.valid.at.step.length > 2)) byId("curve-rows").value = "train";
+  if (!page.runs.some((run) => (run.curves.valid.at.step || []).length > 2)) byId("curve-rows").value = "train";
   if (page.runs.length === 2) byId("differences").before(byId("pair"));
   byId("pair").hidden = page.runs.length < 2;
   byId("reloading").hidden = !page.running;
