@@ -63,7 +63,7 @@ def test_two_runs(tmp_path: Path):
     write_run(tmp_path / "b=1,c", 3.5, optim__lr=0.3, model__layers=2, seconds=30.0)
     said = run_here("compare", str(tmp_path / "a"), str(tmp_path / "b=1,c"), cwd=tmp_path)
     assert re.search(r"settings that differ\n +a +b=1,c *\noptim.lr +0\.1 +0\.3 *\n\n", said)
-    assert re.search(r"loss +4\.0000 \(3\.7500 to 4\.2500\) +3\.5000 \(3\.2500 to 3\.7500\) +-0\.5000", said)
+    assert re.search(r"loss +4\.0000 \(3\.750 to 4\.250\) +3\.5000 \(3\.250 to 3\.750\) +-0\.5000", said)
     assert re.search(r"seconds +10s +30s +x 3", said)
     assert (tmp_path / "compare.html").exists()
 
