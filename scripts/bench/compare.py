@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from lmctl.config.compose import Composer
 from lmctl.config.saved import config_text, resolved
@@ -63,9 +64,9 @@ def write_sweep(folder: Path, runs: int, lines: int) -> None:
     (folder / "summary.json").write_text(json.dumps(jobs))
 
 
-def record(lines: int, seed: int) -> list[dict[str, object]]:
+def record(lines: int, seed: int) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl as a masked language model's."""
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     for number in range(lines):
         place = {"step": 10 * number, "tokens": 10240 * number, "seconds": 0.25 * number}
         loss = 4 + seed / 1000 + 5 / (1 + number / 10)

@@ -160,6 +160,21 @@ def test_keys_that_follow_from_an_option_are_named_with_it(tmp_path: Path):
     assert set(axes[0].also) == {"optim.eps", "optim.momentum"}
 
 
+def test_a_sweep_of_eval_is_compared_by_what_it_measured(tmp_path: Path):
+    jobs: dict[str, tuple[str, str | None]] = {}
+    for model, accuracy in (("a", 0.5), ("b", 0.75)):
+        jobs[f"model_path={model}"] = ("completed", None)
+        (tmp_path / f"model_path={model}").mkdir()
+        figures = {"classification": {"accuracy": accuracy, "n": 12, "words": "held out"}}
+        (tmp_path / f"model_path={model}" / "eval.json").write_text(json.dumps(figures))
+    write_sweep(tmp_path, jobs)
+    whole = compared(tmp_path)
+    assert [run.metrics for run in whole.runs] == [{"eval classification: accuracy": a} for a in (0.5, 0.75)]
+    assert whole.metrics["eval classification: accuracy"].higher_is_better
+    assert [(axis.name, axis.values) for axis in whole.axes] == [("model_path", ("a", "b"))]
+    assert page_data(page_of(whole, "x"))["metrics"][0]["share"]
+
+
 def test_effects_are_students_interval_over_seeds(tmp_path: Path):
     """Against scipy's paired t-test, on means over the other setting; the failed job's pair takes no part."""
     jobs: dict[str, tuple[str, str | None]] = {}
