@@ -48,9 +48,10 @@ def find(words: Sequence[str]) -> list[Found]:
     return list(runs.values())
 
 
-def is_sweep(place: Path) -> bool:
-    """Whether it is the directory of a sweep or of stages."""
-    return bool(_rows(Paths(place)))
+def holds_runs(place: Path) -> bool:
+    """Whether it is the directory of a sweep, of stages or of runs, rather than one run or a part of one."""
+    run = Paths(place)
+    return place == run_of(place) and not run.config.exists() and not run.metrics.exists()
 
 
 def names_of(places: Sequence[Path]) -> list[str]:

@@ -24,7 +24,10 @@ from lmctl.core.json_lines import line_of
 FILE = "compare.html"
 """Name of the page of a sweep, in its directory."""
 STYLES = ("uPlot-1.6.32.min.css", "page.css")
-SCRIPTS = ("uPlot-1.6.32.min.js", "curve_math.js", "tables.js", "plots.js", "page.js")
+SCRIPTS = (
+    "uPlot-1.6.32.min.js",
+    *("numbers.js", "curve_math.js", "tables.js", "plots.js", "run_table.js", "page.js"),
+)
 LICENCE = "uPlot-LICENSE.txt"
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmctl.compare.comparison import Comparison
-from lmctl.compare.run import COSTS, Run
+from lmctl.compare.run import COSTS, Metric, Run
 from lmctl.compare.table import SHOWN, metric_text
 from lmctl.train.display import console
 
@@ -51,11 +51,18 @@ def _metrics(comparison: Comparison, first: Run, second: Run) -> Iterator[tuple[
         shown = []
         for run, value in zip((first, second), values, strict=True):
             pair = run.intervals.get(name)
-            between = "" if pair is None else f" ({metric_text(about, pair[0])} to {metric_text(about, pair[1])})"
-            shown.append("-" if value is None else metric_text(about, value) + between)
+            shown.append("-" if value is None else metric_text(about, value) + _between(about, pair))
         a, b = values
         change = "" if a is None or b is None else f"{'+' if b > a else ''}{metric_text(about, b - a)}"
         yield name, shown[0], shown[1], change
+
+
+def _between(about: Metric, pair: tuple[float, float] | None) -> str:
+    """An interval in brackets, a digit shorter than the value, so that two of them fit into 80 columns."""
+    if pair is None:
+        return ""
+    low, high = pair
+    return f" ({100 * low:.1f} to {high:.1%})" if about.share else f" ({low:.3f} to {high:.3f})"
 
 
 def _costs(first: Run, second: Run) -> Iterator[tuple[str, ...]]:

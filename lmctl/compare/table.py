@@ -134,7 +134,8 @@ def _said_of(run: Run, apart: str | None) -> Iterator[str]:
 
 
 def _effects(comparison: Comparison, metric: str) -> Iterator[str]:
-    effects = comparison.effects(metric) if metric in comparison.metrics else []
+    several = len(comparison.runs) > 2  # of two, the differences are a table of their own
+    effects = comparison.effects(metric) if several and metric in comparison.metrics else []
     width = max((len(f"{effect.axis}={effect.value}") for effect in effects), default=0)
     if effects:
         yield f"effect on {metric}, against the commonest value; in brackets the 95 % interval over seeds:"

@@ -34,7 +34,7 @@ class CompareConfig:
     format: str = key(
         "text", "text for people; csv, markdown, or json (an object per line): the whole table, on standard output"
     )
-    out: Optional[Place] = key(None, "the HTML page; null: compare.html, in the sweep if it is one, or here")
+    out: Optional[Place] = key(None, "the HTML page; null: compare.html, in the sweep or folder if it is one, or here")
     page: bool = key(True, "write the page")
     watch: bool = key(False, "write it again and again until all runs have ended")
     every: float = key(15.0, "seconds between two looks, with watch=true")
@@ -119,10 +119,10 @@ def title_of(places: Sequence[str]) -> str:
 
 
 def _file(config: CompareConfig) -> Path:
-    from lmctl.compare.find import is_sweep
+    from lmctl.compare.find import holds_runs
     from lmctl.compare.page import FILE
 
     if config.out is not None:
         return path_of(config.out)
     place = path_of(config.places[0])
-    return place / FILE if len(config.places) == 1 and is_sweep(place) else Path(FILE)
+    return place / FILE if len(config.places) == 1 and holds_runs(place) else Path(FILE)

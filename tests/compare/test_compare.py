@@ -63,7 +63,7 @@ def test_two_runs(tmp_path: Path):
     write_run(tmp_path / "b=1,c", 3.5, optim__lr=0.3, model__layers=2, seconds=30.0)
     said = run_here("compare", str(tmp_path / "a"), str(tmp_path / "b=1,c"), cwd=tmp_path)
     assert re.search(r"settings that differ\n +a +b=1,c *\noptim.lr +0\.1 +0\.3 *\n\n", said)
-    assert re.search(r"loss +4\.0000 \(3\.7500 to 4\.2500\) +3\.5000 \(3\.2500 to 3\.7500\) +-0\.5000", said)
+    assert re.search(r"loss +4\.0000 \(3\.750 to 4\.250\) +3\.5000 \(3\.250 to 3\.750\) +-0\.5000", said)
     assert re.search(r"seconds +10s +30s +x 3", said)
     assert (tmp_path / "compare.html").exists()
 
@@ -158,6 +158,21 @@ def test_keys_that_follow_from_an_option_are_named_with_it(tmp_path: Path):
         ("optim.lr", ("0.1", "0.2", "0.1", "0.2")),
     ]
     assert set(axes[0].also) == {"optim.eps", "optim.momentum"}
+
+
+def test_a_sweep_of_eval_is_compared_by_what_it_measured(tmp_path: Path):
+    jobs: dict[str, tuple[str, str | None]] = {}
+    for model, accuracy in (("a", 0.5), ("b", 0.75)):
+        jobs[f"model_path={model}"] = ("completed", None)
+        (tmp_path / f"model_path={model}").mkdir()
+        figures = {"classification": {"accuracy": accuracy, "n": 12, "words": "held out"}}
+        (tmp_path / f"model_path={model}" / "eval.json").write_text(json.dumps(figures))
+    write_sweep(tmp_path, jobs)
+    whole = compared(tmp_path)
+    assert [run.metrics for run in whole.runs] == [{"eval classification: accuracy": a} for a in (0.5, 0.75)]
+    assert whole.metrics["eval classification: accuracy"].higher_is_better
+    assert [(axis.name, axis.values) for axis in whole.axes] == [("model_path", ("a", "b"))]
+    assert page_data(page_of(whole, "x"))["metrics"][0]["share"]
 
 
 def test_effects_are_students_interval_over_seeds(tmp_path: Path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser, browser
 from in_process import succeed
-from recorded_runs import write_grid, write_run
+from recorded_runs import write_grid, write_run, write_sweep
 
 pytestmark = [
     pytest.mark.slow,
@@ -161,3 +162,16 @@ def test_the_view_is_in_the_address(page: Browser):
         pass
     assert page.run("document.getElementById('curve-over').value") == "tokens"
     assert page.run("document.documentElement.dataset.theme") == "dark"
+
+
+def test_pages_with_little_on_them(tmp_path: Path):
+    """A sweep before its first step, and a single run."""
+    write_sweep(tmp_path / "new", {"seed=1": ("running", None), "seed=2": ("not started", None)})
+    write_run(tmp_path / "one", None, lines=1)
+    with browser(tmp_path / "profile") as tab:
+        for name, counts in (("new", "2 runs: 1 running, 1 not started"), ("one", "1 run: 1 unfinished")):
+            succeed("compare", name, f"out={name}.html", cwd=tmp_path)
+            tab.open(f"file://{tmp_path}/{name}.html")
+            assert text(tab, "#counts") == counts
+            assert tab.run("document.getElementById('reloading').hidden") is False
+        assert tab.complaints == []

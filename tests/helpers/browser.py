@@ -43,6 +43,7 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Load a page and wait until its scripts are done."""
+        self.session = ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Runtime", "Log", "Network", "Page", "Accessibility"):

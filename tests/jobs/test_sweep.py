@@ -86,6 +86,19 @@ def test_every_job_runs_and_is_reported(capsys: pytest.CaptureFixture[str]):
     )
 
 
+def test_a_page_is_kept_and_never_in_the_way(capsys: pytest.CaptureFixture[str]):
+    assert sweep("name=page precision=fp32,fp16 seed=1,3") == 1  # seed 3 fails
+    page = Path("runs/page/compare.html").read_text()
+    assert "seed 3 is unlucky" in page
+    assert '"running": false' in page
+    capsys.readouterr()
+    Path("runs/full/compare.html").mkdir(parents=True)  # where no file can be written
+    assert sweep("name=full seed=1,2") == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("warning: runs/full/compare.html cannot be written") == 1
+    assert "page with" not in printed.out
+
+
 def test_what_is_not_legal_is_said_first_and_not_started(capsys: pytest.CaptureFixture[str]):
     assert sweep("name=s runner=cpu compression=none,int8,topk seed=1,2") == 2
     out = capsys.readouterr().out.splitlines()
