@@ -24,7 +24,7 @@ from lmctl.config.keys import keys_in
 from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.store import conf_dir
-from lmctl.config.table import without_none
+from lmctl.config.table import typed_names, without_none
 from lmctl.core.command_words import literal, quoted
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import refuse_folder
@@ -53,6 +53,7 @@ class Application:
         """Keys whose values are literal text."""
         self.several = self.arguments.has("--multirun")
         typed = plain_words.as_settings(self.arguments.overrides, self.hints)
+        typed = plain_words.by_group_name(typed, typed_names(self.composer.schema))
         self._refuse_typing_mistakes(typed)
         overrides = self._readable(typed.map(which_run.as_recorded))
         if "model" in self.composer.defaults:

@@ -1,9 +1,10 @@
-"""Plain words in the place of settings: `lmctl eval runs/x` means `lmctl eval model_path=runs/x`."""
+"""What people type instead of a setting's own words: `lmctl eval runs/x`, `lmctl export format=onnx`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from dataclasses import replace
 
 from lmctl.config.overrides import Override, Overrides
 from lmctl.core.files import path_of
@@ -19,6 +20,17 @@ def as_settings(overrides: Overrides, keys: Container[str]) -> Overrides:
     if len(words) > 1 and "prompt" in keys and "prompt" not in overrides and _is_plain(words[1]):
         words[1] = Override("prompt", str(words[1]))
     return Overrides(tuple(words))
+
+
+def by_group_name(overrides: Overrides, names: Mapping[str, str]) -> Overrides:
+    """With other names of groups replaced by the groups' own: `format=onnx`, `format.opset=18`, `export=onnx` there.
+    `names`: see `lmctl.config.table.typed_names`."""
+
+    def renamed(override: Override) -> Override:
+        head, dot, rest = override.key.partition(".")
+        return replace(override, key=f"{names[head]}{dot}{rest}") if head in names else override
+
+    return overrides.map(renamed)
 
 
 def _is_plain(word: Override) -> bool:
