@@ -138,7 +138,8 @@ class Application:
         from lmctl.cli.help import verb_help
         from lmctl.config.topics import topic_help
 
-        topics = [word] if (word := self.arguments.flags["--help"]) else self.overrides.render()
+        typed = Overrides.typed([word] if (word := self.arguments.flags["--help"]) else self.overrides.render())
+        topics = plain_words.by_group_name(typed, typed_names(self.composer.schema)).render()
         return "\n\n".join(
             topic_help(self.composer, which_run.RECORDED_AS.get(word, word)) for word in topics
         ) or verb_help(self.composer)
