@@ -25,7 +25,7 @@ from lmctl.config.keys import keys_in
 from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.store import conf_dir
-from lmctl.config.table import without_none
+from lmctl.config.table import typed_names, without_none
 from lmctl.core.command_words import literal, quoted
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import refuse_folder
@@ -53,7 +53,7 @@ class Application:
         self.free = [key for key, hint in self.hints.items() if IsFreeText in _marks(hint)]
         """Keys whose values are literal text."""
         self.several = self.arguments.has("--multirun")
-        typed = self.arguments.overrides
+        typed = raw_words.by_group_name(self.arguments.overrides, typed_names(self.composer.schema))
         if not self.arguments.has("--help"):
             if self.verb.places is not None:
                 typed = typed.gathered(self.verb.places, self._is_place)
@@ -149,7 +149,8 @@ class Application:
         from lmctl.cli.help import verb_help
         from lmctl.config.topics import topic_help
 
-        topics = [word] if (word := self.arguments.flags["--help"]) else self.overrides.render()
+        typed = Overrides.typed([word] if (word := self.arguments.flags["--help"]) else self.overrides.render())
+        topics = raw_words.by_group_name(typed, typed_names(self.composer.schema)).render()
         return "\n\n".join(
             topic_help(self.composer, which_run.RECORDED_AS.get(word, word)) for word in topics
         ) or verb_help(self.composer)

@@ -30,7 +30,6 @@ SETTINGS = {
     "eval_steps": "eval.every",
     "evaluation_strategy": "eval.every",
     "experiment_name": "name",
-    "export": "format",
     "ffn_dim": "model.feed_forward",
     "gpus": "runner.processes",
     "grad_accum": "batch.micro",

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from lmctl.config.keys import Key
 from lmctl.config.overrides import Override, Overrides
@@ -79,6 +80,17 @@ def with_keys(overrides: Overrides, keys: Sequence[str], known: Collection[str])
         return override if key is None else Override(key, str(override))
 
     return Overrides(tuple(with_key(*each) for each in enumerate(typed)))
+
+
+def by_group_name(overrides: Overrides, names: Mapping[str, str]) -> Overrides:
+    """The overrides with other names of groups replaced by the groups' own: `format=onnx`, `format.opset=18` as
+    `export=onnx`, `export.opset=18`. `names`: see `lmctl.config.table.typed_names`."""
+
+    def renamed(override: Override) -> Override:
+        head, dot, rest = override.key.partition(".")
+        return replace(override, key=f"{names[head]}{dot}{rest}") if head in names else override
+
+    return overrides.map(renamed)
 
 
 def plain(text: str) -> str:

@@ -27,7 +27,7 @@ GROUPS: dict[Any, str] = {
     **{base: name for name, base in bases(Run).items()},
     Objective: "objective",  # inside a mix
     Quantization: "quantize",  # of `lmctl eval` and `lmctl export`
-    ExportFormat: "format",  # of `lmctl export`
+    ExportFormat: "export",  # of `lmctl export`
 }
 """The config group of each component type that may be given by name."""
 

@@ -29,10 +29,13 @@ def key(default: Any, help: str, aka: tuple[str, ...] = (), *, identity: bool = 
     return field(default=default, metadata=metadata)
 
 
-def group(default: str | None, help: str, *, identity: bool = True, control: bool = True) -> Any:
+def group(
+    default: str | None, help: str, *, identity: bool = True, control: bool = True, typed: str | None = None
+) -> Any:
     """A config group with its default option and a few words of help; the annotation is the base class of its options.
-    One whose default is None may be empty."""
-    return _group({"group": default, "purpose": help, "identity": identity, "control": control})
+    One whose default is None may be empty. `typed`: another name for it on the command line of this verb, which may be
+    a key of other verbs."""
+    return _group({"group": default, "purpose": help, "identity": identity, "control": control, "typed": typed})
 
 
 def same(table: type[Any], name: str, **changes: Any) -> Any:
@@ -76,6 +79,12 @@ def without_none(hint: Any) -> Any:
 def defaults(schema: type[Any]) -> dict[str, str | None]:
     """The default option of each group."""
     return {name: row.metadata["group"] for name, row in rows(schema).items() if is_group(row)}
+
+
+def typed_names(schema: type[Any]) -> dict[str, str]:
+    """Other names of groups on the command line -> the groups."""
+    found = {row.metadata.get("typed"): name for name, row in rows(schema).items() if is_group(row)}
+    return {typed: name for typed, name in found.items() if typed is not None}
 
 
 def purposes(schema: type[Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Base class of the group `format`: the file formats of `lmctl export`."""
+"""Base class of the group `export`: the file formats of `lmctl export`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = ("fp32", "bf16", "fp16", "q8_0")
 
 
 class ExportFormat(Component):
-    """Group `format`: how a finished model is written, and by which foreign runtime the files are read back."""
+    """Group `export`: how a finished model is written, and by which foreign runtime the files are read back."""
 
     dtypes: ClassVar[tuple[str, ...]]
     """Number formats of weights that it has."""

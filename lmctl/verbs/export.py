@@ -25,7 +25,7 @@ RECORD = "export.json"
 class ExportConfig:
     """Root config of `lmctl export`."""
 
-    format: ExportFormat = group("hf", "file format, and the programs that read it")
+    export: ExportFormat = group("hf", "file format, and the programs that read it; typed format=", typed="format")
     quantize: Optional[Quantization] = group(None, "weights of a finished model in fewer bits")
     model_path: Place = key(MISSING, MODEL_PATH)
     dtype: Optional[str] = key(
@@ -56,7 +56,7 @@ class Export(Verb[ExportConfig]):
         "lmctl export model_path=runs/mine format=gguf dtype=q8_0",
     )
     often = (
-        "model_path", "format", "dtype", "quantize", "out", "overwrite", "verify", "bench", "push", "license",
+        "model_path", "export", "dtype", "quantize", "out", "overwrite", "verify", "bench", "push", "license",
     )  # fmt: skip
     schema = ExportConfig
     words = ("model_path",)
@@ -67,7 +67,7 @@ class Export(Verb[ExportConfig]):
         from lmctl.inference.load import model_folder
         from lmctl.train.display import Display, quiet_libraries
 
-        check_dtype(config.format, config.dtype, config.quantize)
+        check_dtype(config.export, config.dtype, config.quantize)
         model_folder(config.model_path)  # refuses a wrong path before slow imports
         out = place_of(config)
         refuse_existing(out, config.overwrite)
@@ -93,23 +93,23 @@ class Export(Verb[ExportConfig]):
         from lmctl.model.artifact.writer import replace
 
         with stage("loading the model"):
-            subject = subject_of(config.model_path, config.format, config.dtype, config.quantize)
+            subject = subject_of(config.model_path, config.export, config.dtype, config.quantize)
         lines: list[str] = []
 
         def fill(folder: Path) -> None:
             folder.mkdir(parents=True)
-            with stage(f"writing {config.format.name}"):
-                config.format.write(subject, folder)
+            with stage(f"writing {config.export.name}"):
+                config.export.write(subject, folder)
             agreement = None
             if config.verify:
                 with stage("verifying"):
-                    agreement = verify.verify(subject, config.format, folder)
+                    agreement = verify.verify(subject, config.export, folder)
                 lines.append(agreement.line())
-            write_text(folder / "README.md", card.card(subject, config.format, agreement, config.license))
-            write_json(folder / RECORD, record(folder, subject, config.format, agreement))
+            write_text(folder / "README.md", card.card(subject, config.export, agreement, config.license))
+            write_json(folder / RECORD, record(folder, subject, config.export, agreement))
             if config.bench:
                 with stage("measuring"):
-                    forms.extend(bench.bench(subject, config.format, folder, out.name, held_out(config)))
+                    forms.extend(bench.bench(subject, config.export, folder, out.name, held_out(config)))
 
         forms: list[bench.Form] = []
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def place_of(config: ExportConfig) -> Path:
 
     if config.out is not None:
         return Path(config.out)
-    parts = [config.format.name, config.dtype, option_name(config.quantize) if config.quantize is not None else None]
+    parts = [config.export.name, config.dtype, option_name(config.quantize) if config.quantize is not None else None]
     form = "-".join(part for part in parts if part is not None)
     place = path_of(config.model_path)
     run = Paths(run_of(place))

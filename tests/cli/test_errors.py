@@ -71,7 +71,7 @@ MISTAKES = {
     "train data=nyu-mll/glue": "error: no option 'nyu-mll/glue' in group 'data'\n  did you mean data=hub data.path=nyu-mll/glue?",
     "train --from .": "error: --from .: there is no config.yaml in it\n  give a run's directory",
     "data=text": "error: no verb 'data=text'\n  the verb comes first: lmctl train data=text",
-    "list adamw": "error: no group 'adamw'; did you mean optim.adamw?\n  groups: adversary, augment, average, compression, data, distill, format, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer, tracker",
+    "list adamw": "error: no group 'adamw'; did you mean optim.adamw?\n  groups: adversary, augment, average, compression, data, distill, export, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer, tracker",
     "train --fp16": "error: unknown flag '--fp16'\n  settings are written without dashes: precision=fp16",
     "train learning_rate=0.1": "error: unknown key 'learning_rate'; did you mean optim.lr?",
     "train bf16=true": "error: unknown key 'bf16'; did you mean precision=bf16?",
@@ -89,8 +89,7 @@ MISTAKES = {
     "export model_path=x quantize=int8_dynamic": "error: quantize=int8_dynamic is not for format=hf\n  nearest: format=onnx",
     "export model_path=x format=onnx quantize=int8_dynamic dtype=fp16": "error: quantize=int8_dynamic starts from float32, and dtype=fp16 is asked for\n  leave dtype out",
     "export model_path=x push=me": "error: push must be USER/NAME, got 'me'",
-    "export model_path=x export=onnx": "error: unknown key 'export'; did you mean format?",
-    "export model_path=x format=onix": "error: no option 'onix' in group 'format'; did you mean format=onnx?\n  options: <format>",
+    "export model_path=x format=onix": "error: no option 'onix' in group 'export'; did you mean export=onnx?\n  options: <export>",
     "export model_path=x --format onnx": "error: unknown flag '--format'\n  settings are written key=value, without dashes: format=onnx",
     "export model_path=x output_dir=y": "error: unknown key 'output_dir'; did you mean out?",
     "export model_path=x push_to_hub=me/x": "error: unknown key 'push_to_hub'; did you mean push?",
@@ -132,7 +131,7 @@ MISTAKES = {
     "train --help optm": "error: --help optm: no group, option or key of that name; did you mean optim?\n  lmctl train --help",
     "train --help optim.rl": "error: --help optim.rl: no group, option or key of that name; did you mean optim.lr?\n  lmctl train --help",
     "train --help optim=adamx": "error: no option 'adamx' in group 'optim'; did you mean optim=adamw?\n  options: <optim>",
-    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, average, compression, data, distill, format, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer, tracker",
+    "list presicion": "error: no group 'presicion'; did you mean precision?\n  groups: adversary, augment, average, compression, data, distill, export, mix, model, objective, optim, precision, quantize, recipe, runner, schedule, tokenizer, tracker",
 }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ GROUPS = [group for group in Composer("train").all_groups if group != "recipe"]
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_key_of_every_option_says_what_it_is_for(group: str):
-    composer = Composer({"quantize": "eval", "format": "export"}.get(group, "train"))
+    composer = Composer({"quantize": "eval", "export": "export"}.get(group, "train"))
     for option in composer.options(group):
         keys = option_keys(composer, group, option)
         assert [key.name for key in keys if not key.purpose] == [], option

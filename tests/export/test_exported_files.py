@@ -28,7 +28,7 @@ from lmctl.verbs.export import Export, ExportConfig
 
 
 def export(model: Path, out: Path, format: ExportFormat | None = None, **settings: Any) -> None:
-    Export().run(ExportConfig(format=format or HuggingFace(), model_path=str(model), out=str(out), **settings))
+    Export().run(ExportConfig(export=format or HuggingFace(), model_path=str(model), out=str(out), **settings))
 
 
 def record(folder: Path) -> dict[str, Any]:

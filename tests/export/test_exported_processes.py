@@ -12,6 +12,7 @@ from typing import Any
 import foreign
 import pytest
 import torch
+import transformers
 import use_models
 from command import ROOT, environment, succeed, write_documents
 
@@ -79,8 +80,9 @@ def test_onnxruntime_computes_the_same(name: str, tmp_path: Path):
 @pytest.mark.parametrize("quantize", ["int8_dynamic", "int8_weight_only"])
 def test_int8_graphs_are_close_and_smaller(quantize: str, tmp_path: Path):
     pytest.importorskip("onnxscript")
-    config = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
-    foreign.save(tmp_path / "model", "BertForMaskedLM", **config)
+    width = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
+    network = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=use_models.SIZE, **width))
+    use_models.save(tmp_path / "model", network)
     sizes = {}
     for name, words in {"float": (), "int8": (f"quantize={quantize}",)}.items():
         succeed("export", "model", "format=onnx", f"out={name}", *words, cwd=tmp_path)

@@ -22,8 +22,8 @@ from lmctl.verbs.eval import planned
 REFUSED = {
     "train model=pretrained init_from=nowhere model.lora_rank=8": ("model: Pretrained with these settings", "peft"),
     "eval model_path=nowhere suite=translation": ("suite=translation", "sacrebleu"),
-    "export model_path=nowhere format=onnx": ("format: Onnx with these settings", "onnxscript"),
-    "export model_path=nowhere format=gguf": ("format: Gguf with these settings", "gguf"),
+    "export model_path=nowhere format=onnx": ("export: Onnx with these settings", "onnxscript"),
+    "export model_path=nowhere format=gguf": ("export: Gguf with these settings", "gguf"),
 }
 
 
