@@ -159,17 +159,17 @@ def _reason(error: BaseException) -> str:
 def _name_axes(graph: Any, outputs: Mapping[str, torch.Size]) -> None:
     """Name the dynamic axes of inputs and outputs, and forget the shapes in between, some of which are those of the
     example (torch records them for recurrent layers); runtimes infer their own."""
-    import onnx_ir
+    from onnxscript import ir
 
     for node in graph:
         for value in node.outputs:
             value.shape = None
     for value in graph.inputs:
         length = "source_length" if value.name.startswith("encoder_") else "length"
-        value.shape = onnx_ir.Shape(["batch", length, *list(value.shape)[2:]])
+        value.shape = ir.Shape(["batch", length, *list(value.shape)[2:]])
     for value in graph.outputs:
         shape = outputs[value.name]
-        value.shape = onnx_ir.Shape(["batch", *["length"] * (len(shape) - 2), shape[-1]])
+        value.shape = ir.Shape(["batch", *["length"] * (len(shape) - 2), shape[-1]])
 
 
 @contextmanager
