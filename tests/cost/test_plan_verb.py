@@ -54,9 +54,9 @@ def test_two_processes_send_their_gradients(capsys: pytest.CaptureFixture[str]):
     "words",
     [
         ["mix=mlm", "model=gpt2_tiny"],
-        ["batch.seq_len=1024"],
+        ["model=bert_tiny", "batch.seq_len=1024"],
         ["mix=clm_stream", "gradient_checkpointing=true"],
-        ["model=modernbert_tiny"],
+        ["model=transformer_mt_tiny"],
         ["batch.seq_len=4"],
         ["model.layers=0"],
         ["precision=tf32"],

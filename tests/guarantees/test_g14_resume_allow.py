@@ -33,7 +33,7 @@ OTHERS = {
     "seed": ["seed=7"], "clip_norm": ["clip_norm=0.5"], "optim.lr": ["optim.lr=0.5"],
     "mix.tasks.corpus.objective": ["mix.tasks.corpus.objective.mask_rate=0.3"],
 }  # fmt: skip
-FREE = {"runner", "distill"}
+FREE = {"runner", "tracker", "distill"}
 """Groups that decide nothing, and distillation, which needs a teacher."""
 
 
