@@ -7,7 +7,6 @@ flags.
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -56,7 +55,7 @@ class Application:
         typed = raw_words.by_group_name(self.arguments.overrides, typed_names(self.composer.schema))
         if not self.arguments.has("--help"):
             if self.verb.places is not None:
-                typed = typed.gathered(self.verb.places, self._is_place)
+                typed = raw_words.with_places(typed, self.verb.places, self._known)
             typed = raw_words.with_keys(typed, self.verb.words, self._known)
         self._refuse_typing_mistakes(typed)
         overrides = self._readable(typed.map(which_run.as_recorded))
@@ -70,13 +69,6 @@ class Application:
     def _known(self) -> set[str]:
         """The keys and groups of the verb."""
         return {*self.hints, *self.composer.all_groups}
-
-    def _is_place(self, word: Override) -> bool:
-        """Whether a word is a place rather than a setting, though names of runs may have an `=`."""
-        if word.value is None:
-            return not word.sign
-        is_setting = word.sign or word.is_hydras() or word.key in self._known
-        return not is_setting and ("/" in word.key or os.path.exists(str(word)))
 
     def _refuse_typing_mistakes(self, overrides: Overrides) -> None:
         """ConfigError for typing mistakes: full-width punctuation, words without `=`, Hydra settings that lmctl

@@ -18,7 +18,7 @@ from lmctl.core.signals import SIGNALS
 from lmctl.core.suggest import nearest
 from lmctl.core.terminal import standard_streams, tell
 
-TRAINING = (["train"], ["distill"], ["resume"], ["continue"])
+TRAINING = (["train"], ["distill"], ["resume"])
 """Verbs that make and free large blocks of memory in every step."""
 
 
@@ -53,7 +53,7 @@ def _run(words: list[str]) -> int:
 def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"] and len(words) > 1:  # `lmctl help train` is `lmctl train --help`
         words = [words[1], "--help", *words[2:]]
-    if words[:1] in (["resume"], ["continue"]):  # `lmctl resume RUN` is `lmctl train resume=auto run_dir=RUN`
+    if words[:1] == ["resume"]:  # `lmctl resume RUN` is `lmctl train resume=auto run_dir=RUN`
         from lmctl.cli.which_run import going_on
 
         words = going_on(words[1:])
@@ -117,6 +117,7 @@ ELSEWHERE = {
     "complete": "lmctl generate continues prompts",
     "compress": "lmctl distill trains a smaller model; lmctl eval quantize=int8_dynamic measures one in int8",
     "config": "lmctl train --cfg job shows the composed config",
+    "continue": "lmctl resume RUN goes on with a run",
     "convert": "lmctl export format=hf|onnx|gguf writes a model for other programs",
     "diagnose": "lmctl doctor reports this machine and tries its proofs",
     "evaluate": "lmctl eval measures a model",

@@ -82,6 +82,18 @@ def with_keys(overrides: Overrides, keys: Sequence[str], known: Collection[str])
     return Overrides(tuple(with_key(*each) for each in enumerate(typed)))
 
 
+def with_places(overrides: Overrides, key: str, known: Collection[str]) -> Overrides:
+    """The overrides with all words that are places as one list, the value of `key`; names of runs may have an `=`."""
+
+    def is_place(word: Override) -> bool:
+        if word.value is None:
+            return not word.sign
+        is_setting = word.sign or word.is_hydras() or word.key in known
+        return not is_setting and ("/" in word.key or os.path.exists(str(word)))
+
+    return overrides.gathered(key, is_place)
+
+
 def by_group_name(overrides: Overrides, names: Mapping[str, str]) -> Overrides:
     """The overrides with other names of groups replaced by the groups' own: `format=onnx`, `format.opset=18` as
     `export=onnx`, `export.opset=18`. `names`: see `lmctl.config.table.typed_names`."""

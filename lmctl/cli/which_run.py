@@ -20,6 +20,8 @@ RECORDED_AS = {"resume.allow": "resume_allow"}
 def going_on(words: list[str]) -> list[str]:
     """The command that goes on with a run, for `lmctl resume RUN key=value ...`. ConfigError if no run is named, or if
     there is none."""
+    if words[:1] in (["-h"], ["--help"]):
+        return ["train", "--help", "resume"]
     if not words or "=" in words[0] or words[0].startswith("-"):
         raise ConfigError("lmctl resume does not say which run", "lmctl resume RUN, such as lmctl resume runs/mine")
     folder, rest = path_of(words[0]), words[1:]

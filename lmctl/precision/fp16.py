@@ -36,8 +36,12 @@ class Fp16(HalfPrecision):
         return torch.float16
 
     def refuse_run(self, plan: Plan) -> str | None:
-        if plan.compile and plan.runner.on_cpu():
-            return "fp16's gradients overflow in compiled code on CPUs; nearest: compile=false, or precision=bf16"
+        import torch
+
+        from lmctl.precision.autocast import emulated
+
+        if plan.compile and plan.runner.on_cpu() and emulated(self.dtype, torch.device("cpu")):
+            return "fp16's gradients overflow in compiled code on this CPU; nearest: compile=false, or precision=bf16"
         return super().refuse_run(plan)
 
     def scaler(self, device: torch.device) -> LossScaler:
