@@ -71,7 +71,7 @@ def _dispatch(words: list[str]) -> int:
         return Exit.USAGE
     if words[0] not in names():
         instead = ELSEWHERE.get(words[0].lower().lstrip("-")) or _suggest_verb(words[0])
-        close = None if instead else nearest(words[0], names())
+        close = None if instead else nearest(words[0], [*names(), "resume"])
         tell(f"error: no verb '{words[0]}'" + (f"; did you mean {close}?" if close else ""))
         tell(f"  {instead or 'lmctl --help lists the verbs'}")
         return Exit.USAGE

@@ -86,6 +86,8 @@ def wrong_value(path: str, error: OmegaConfBaseException) -> ConfigError:
         )
     if "Invalid type assigned" in message:
         return ConfigError(f"{path} is a section, not a value", f"set its keys: {path}.KEY=...")
+    if "is not a ListConfig" in message:
+        return ConfigError(f"{path} must be a list", f"one thing is a list as well: {path}=[...]")
     if "not Optional" in message or "'None'" in message:
         return ConfigError(f"{path} cannot be null")
     return ConfigError(f"{path}: {message}")
