@@ -64,7 +64,8 @@ def refuse_slips(overrides: Overrides, known: Collection[str], free: Collection[
 
 def with_keys(overrides: Overrides, keys: Sequence[str], known: Collection[str]) -> Overrides:
     """The overrides with `keys`, in this order and as far as they are not given, before words that stand alone. Words
-    that begin with one of the `known` keys and groups, or stand beside a `=`, are left as they are: mistakes."""
+    that begin with one of the `known` keys and groups and are no files, or stand beside a `=`, are left as they are:
+    mistakes."""
     typed = list(overrides)
     left = iter([key for key in keys if overrides.get(key) is None])
 
@@ -73,6 +74,7 @@ def with_keys(overrides: Overrides, keys: Sequence[str], known: Collection[str])
         before = str(typed[place - 1]) if place else ""
         name = _NAME.match(str(override))
         is_setting = name is not None and (name[1] in known or name[1].partition(".")[0] in known)
+        is_setting = is_setting and not os.path.exists(path_of(str(override)))  # a folder may be called `model`
         slip = after.startswith("=") or before.endswith("=") or is_setting
         if override.value is not None or not str(override) or slip:
             return override

@@ -249,6 +249,14 @@ def test_a_word_alone_is_what_it_is_with_its_key(word: str):
     assert alone == Application("generate", ["model_path=runs/mine", f"prompt={word}"]).final_config()
 
 
+def test_a_folder_may_be_called_as_a_key_is(tmp_path, monkeypatch):
+    """`lmctl export model`, in a run's directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    for verb in ("eval", "generate", "export"):
+        assert Application(verb, ["model"]).final_config().model_path == "model"
+
+
 def test_a_run_is_resumed_by_its_name_alone(tmp_path, monkeypatch):
     """`lmctl resume RUN` is train or distill, by what the run is, with the other words behind it."""
     (tmp_path / "mine").mkdir()
