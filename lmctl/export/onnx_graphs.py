@@ -108,6 +108,8 @@ def write_graphs(subject: Subject, folder: Path, opset: int) -> None:
     if not model.config.is_encoder_decoder:
         _write(Logits(model, batch), batch, _names(model, batch), folder / "model.onnx", opset)
         return
+    if model._can_set_attn_implementation():  # torch.export is wrong about the strides of its function with T5's biases
+        model.set_attn_implementation("eager")
     decoded = batch.pop("decoder_input_ids")
     with torch.no_grad():
         hidden = model.get_encoder()(**batch)[0].float()
