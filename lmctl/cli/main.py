@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command `lmctl`; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None and words[:1] in TRAINING:
-        without_thread_caches()
+        without_thread_caches(words)
     with standard_streams(), _own_process_state([sys.argv[0], *words]):
         code = _run(words)
     if argv is None:

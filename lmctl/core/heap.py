@@ -22,6 +22,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -38,11 +39,14 @@ NEVER, LARGEST, USUAL = -1, 2**31 - 1, 32 << 20
 glibc's own rule allows."""
 
 
-def without_thread_caches() -> None:
+def without_thread_caches(words: Sequence[str]) -> None:
     """Start this process anew (the same command, with the same process id) without glibc's caches of small blocks;
-    returns if they are off already, or elsewhere. To be called before anything has been done."""
+    returns if they are off already, or elsewhere. To be called before anything has been done. `words`: the arguments of
+    the command; a process that was started with others only calls it in passing, and is left as it is."""
     before = os.environ.get(VARIABLE)
     if _glibc() is None or (before is not None and "tcache_count" in before):
+        return
+    if not words or sys.orig_argv[-len(words) :] != list(words):
         return
     tunables = ":".join(filter(None, [before, WITHOUT_CACHES]))
     with suppress(OSError):

@@ -17,7 +17,7 @@ PROGRAM = """
 import ctypes, resource, sys
 from lmctl.core import heap
 
-heap.without_thread_caches()
+heap.without_thread_caches(sys.argv[1:])
 heap.keep_freed_memory()
 libc = ctypes.CDLL(None)
 small = []
@@ -70,6 +70,14 @@ def test_unused_pages_are_given_back():
 def test_elsewhere_nothing_happens(monkeypatch):
     monkeypatch.setattr(heap, "_glibc", lambda: None)
     monkeypatch.setattr(heap.os, "execve", lambda *_: pytest.fail("started anew"))
-    heap.without_thread_caches()
+    heap.without_thread_caches(sys.argv[1:])
     heap.keep_freed_memory()
     heap.return_unused()
+
+
+def test_a_process_of_other_words_is_not_started_anew(monkeypatch):
+    """A program that calls `lmctl.cli.main.main` by the way, such as a worker of multiprocessing."""
+    monkeypatch.delenv(heap.VARIABLE, raising=False)
+    monkeypatch.setattr(heap.os, "execve", lambda *_: pytest.fail("started anew"))
+    heap.without_thread_caches(["train", "seed=1"])
+    heap.without_thread_caches([])
