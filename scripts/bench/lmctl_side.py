@@ -46,7 +46,7 @@ def main() -> None:
     p.add_argument("verb")
     p.add_argument("words", nargs="*", help="overrides besides those that both sides have")
     args = p.parse_args()
-    without_thread_caches()  # as the command does
+    without_thread_caches(sys.argv[1:])  # as the command does
     quiet_libraries()
     clock = Clock(args.warmup, args.steps)
     with tempfile.TemporaryDirectory() as cache:
