@@ -5,6 +5,7 @@ python lmctl_side.py --work FOLDER train mix=mlm model=bert_mini
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from argparse import Namespace
 from typing import Any
