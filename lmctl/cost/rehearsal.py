@@ -38,7 +38,6 @@ from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.half_linear import half_copies
 from lmctl.train.build_step import train_step
-from lmctl.train.learner import Learner
 from lmctl.train.perturbations import Perturbations, rewrites_of
 from lmctl.train.precision_proof import ROWS as PROOF_ROWS
 from lmctl.train.precision_proof import logits_in_both_precisions
@@ -241,7 +240,7 @@ class FakeDdp(Single):
         super().__init__(processes)
         self.live, self.exchanges = live, True
 
-    def prepare(self, learner: Learner) -> None:
+    def prepare(self, learner: nn.Module) -> None:
         super().prepare(learner)
         learns = [p for p in learner.parameters() if p.requires_grad]
         with self.live.born(GRADIENTS):

@@ -192,7 +192,7 @@ def load(model_path: str, where: Runner, numerics: Numerics | None = None) -> Lo
 
     from torch import nn
 
-    from lmctl.train.deterministic import choose_kernels
+    from lmctl.parallel.deterministic import choose_kernels
 
     answering = artifact.answering()
     if answering is not artifact:

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from lmctl.compression.wire import LoneWire, ProcessWire, Wire
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.heap import keep_freed_memory
-from lmctl.train.deterministic import choose_kernels
+from lmctl.parallel.deterministic import choose_kernels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lmctl.compression.wire import Wire
 from lmctl.parallel.processes import Processes
-from lmctl.train.state import random_state, restore_random_state
+from lmctl.parallel.random_state import random_state, restore_random_state
 
 Result = TypeVar("Result")
 

@@ -22,7 +22,6 @@ from lmctl.compression.base import Exchange, GradCompressor, Traffic
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.core.errors import LmctlError
 from lmctl.parallel.processes import Processes
-from lmctl.train.learner import Learner
 
 
 class Strategy(Traffic, ABC):
@@ -32,13 +31,13 @@ class Strategy(Traffic, ABC):
         self.processes = processes
 
     @abstractmethod
-    def prepare(self, learner: Learner) -> None:
+    def prepare(self, learner: nn.Module) -> None:
         """Set `learner`, already on its device, before the optimiser is made from its parameters. LmctlError if workers
         start with different weights."""
 
     @property
     @abstractmethod
-    def learner(self) -> Learner: ...
+    def learner(self) -> nn.Module: ...
 
     @property
     def module(self) -> nn.Module:
@@ -87,7 +86,7 @@ class Strategy(Traffic, ABC):
 class Single(Strategy):
     """One worker; also the base of strategies in which every worker has all weights."""
 
-    def prepare(self, learner: Learner) -> None:
+    def prepare(self, learner: nn.Module) -> None:
         self._learner = learner
         if self.workers > 1:
             mine = checksum(learner)
@@ -95,7 +94,7 @@ class Single(Strategy):
                 raise LmctlError("the processes of this run did not begin with the same weights")
 
     @property
-    def learner(self) -> Learner:
+    def learner(self) -> nn.Module:
         return self._learner
 
 
@@ -110,7 +109,7 @@ class DdpArguments(DistributedDataParallelKwargs):
 class DdpStrategy(Single):
     """DistributedDataParallel: gradients are averaged in the last backward pass of a step."""
 
-    def prepare(self, learner: Learner) -> None:
+    def prepare(self, learner: nn.Module) -> None:
         super().prepare(learner)
         accelerator = self.processes.accelerator
         # Assigned afterwards: the constructor accepts only the base class, which lacks `init_sync`.
@@ -142,7 +141,7 @@ class Exchanged(Single):
         super().__init__(processes)
         self.compression, self.clip_norm, self.wire = compression, clip_norm, processes.wire()
 
-    def prepare(self, learner: Learner) -> None:
+    def prepare(self, learner: nn.Module) -> None:
         super().prepare(learner)
         exchange = self.compression.exchange(learner, self.wire, self.clip_norm)
         self.exchange = Averaged(learner, self.wire) if exchange is None else exchange
@@ -170,8 +169,8 @@ class Exchanged(Single):
         self.exchange.load_state_dict(state)
 
 
-def strategy_of(processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:
-    """Choose the strategy for these processes and this compression."""
+def averaging(processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:
+    """The strategy that averages gradients of workers with all weights, for these processes and this compression."""
     if compression.sends or processes.simulated:
         return Exchanged(processes, compression, clip_norm)
     return DdpStrategy(processes) if processes.world > 1 else Single(processes)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from lmctl.core.component import Component
+
+if TYPE_CHECKING:
+    from lmctl.compression.base import GradCompressor
+    from lmctl.parallel.processes import Processes
+    from lmctl.parallel.strategy import Strategy
 
 
 class Runner(Component):
@@ -23,3 +29,7 @@ class Runner(Component):
     @abstractmethod
     def on_cpu(self) -> bool:
         """Whether the run uses the CPU only."""
+
+    @abstractmethod
+    def strategy(self, processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:
+        """How the workers share weights and gradients."""

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from lmctl.core.errors import ConfigError
 from lmctl.runner.base import Runner
 
+if TYPE_CHECKING:
+    from lmctl.compression.base import GradCompressor
+    from lmctl.parallel.processes import Processes
+    from lmctl.parallel.strategy import Strategy
+
 
 @dataclass(frozen=True)
-class Auto(Runner):
+class Replicated(Runner):
+    """Every worker has all weights, and gradients are averaged between them; the base of those that do so."""
+
+    def strategy(self, processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:
+        from lmctl.parallel.strategy import averaging
+
+        return averaging(processes, compression, clip_norm)
+
+
+@dataclass(frozen=True)
+class Auto(Replicated):
     """One process per GPU; without a GPU one process on the CPU."""
 
     def world(self) -> int:
@@ -25,7 +40,7 @@ class Auto(Runner):
 
 
 @dataclass(frozen=True)
-class Cpu(Runner):
+class Cpu(Replicated):
     """One process on the CPU."""
 
     def world(self) -> int:
@@ -36,7 +51,7 @@ class Cpu(Runner):
 
 
 @dataclass(frozen=True)
-class Gpu(Runner):
+class Gpu(Replicated):
     """One process on one GPU."""
 
     def world(self) -> int:
@@ -47,7 +62,7 @@ class Gpu(Runner):
 
 
 @dataclass(frozen=True)
-class Either(Runner):
+class Either(Replicated):
     """Several workers on the kind of device that `device` names; auto is GPU if there is one, else CPU."""
 
     device: str = field(default="auto", kw_only=True)

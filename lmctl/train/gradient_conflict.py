@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lmctl.mix.stream import Window
+from lmctl.parallel.deterministic import deterministic
 from lmctl.parallel.processes import Processes
-from lmctl.train.deterministic import deterministic
 from lmctl.train.learner import Pass, Share
 from lmctl.train.step import TrainStep
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lmctl.core.errors import LmctlError
-from lmctl.train.deterministic import deterministic
+from lmctl.parallel.deterministic import deterministic
 
 LOGITS_BYTES = 1 << 26
 """Memory limit of float32 logits, in bytes, unless a teacher's options have another one."""

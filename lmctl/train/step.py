@@ -24,9 +24,9 @@ from lmctl.average.weights import CurrentWeights
 from lmctl.core.batch import Batch, Terms
 from lmctl.core.errors import LmctlError
 from lmctl.mix.stream import Window
+from lmctl.parallel.deterministic import deterministic
 from lmctl.parallel.strategy import Strategy
 from lmctl.precision.scaling import LossScaler
-from lmctl.train.deterministic import deterministic
 from lmctl.train.dropout import dropout_state, set_dropout_state
 from lmctl.train.learner import Learner, Losses, Pass, Share
 from lmctl.train.perturbations import Perturbations

@@ -26,7 +26,8 @@ from lmctl.distill.on_policy_rollout import OnPolicyRollout
 from lmctl.distill.teacher import needs_teacher, teacher_of
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.parallel.processes import Processes
-from lmctl.parallel.strategy import Strategy, strategy_of
+from lmctl.parallel.random_state import random_state, restore_random_state
+from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
 from lmctl.train.budget_share import BudgetShare, Spent
 from lmctl.train.build_parts import blocks_of, check, examples_of, network_of
@@ -38,7 +39,7 @@ from lmctl.train.learner import Learner
 from lmctl.train.micro_batches import MicroBatches
 from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
-from lmctl.train.state import TrainState, random_state, restore_random_state, seed_everything
+from lmctl.train.state import TrainState, seed_everything
 from lmctl.train.static_masking import repeating, versions_of
 from lmctl.train.step import StepContext, StepReport
 from lmctl.train.step_guard import StepGuard
@@ -85,7 +86,7 @@ class Trainer:
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
         """Fingerprints of tokenizer, texts and teacher, which must not change when the run is resumed."""
         first = [self.stream.first(task, 1) for task in self.stream.streams]
-        strategy = strategy_of(processes, plan.compression, plan.clip_norm)
+        strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
         perturbations = TextPerturbations(plan, prepared, network, device)
         self.guard = StepGuard(plan, processes)
         self.step, self.converted = train_step(plan, network, teacher, first, strategy, perturbations, self.guard)

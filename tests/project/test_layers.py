@@ -18,8 +18,10 @@ FLOORS = [
     {"config"},
     {
         *("model", "tokenizer", "data", "objective", "augment", "mix"),
-        *("precision", "adversary", "distill", "compression", "optim", "schedule", "average", "runner", "tracker"),
+        *("precision", "adversary", "distill", "compression", "optim", "schedule", "average", "tracker"),
     },
+    {"parallel"},
+    {"runner"},
     {"plan"},
     {"train"},  # and what trains with it: see `BESIDE_TRAIN`
     {"inference", "cost", "compare"},
@@ -33,7 +35,8 @@ BESIDE_TRAIN = {
     *(f"lmctl.distill.{name}" for name in ("teacher", "cached_teacher", "distillation", "init_from_teacher")),
     *(f"lmctl.distill.{name}" for name in ("activation_recorder", "on_policy_rollout", "report")),
 }
-"""What carries a plan out elsewhere than in `lmctl/train/`: the workers, and the half of distillation that computes."""
+"""What carries a plan out elsewhere than in `lmctl/train/`: the half of distillation that computes."""
+SPOKEN_OF = ("plan", "base", "parallel")
 BESIDE_INFERENCE = {"lmctl.distill.teacher_texts"}
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(
@@ -47,7 +50,7 @@ def dotted(path: Path) -> str:
 
 def room_of(module: str) -> str:
     """The room of one of our modules by its dotted name."""
-    if module in BESIDE_TRAIN or module.startswith("lmctl.parallel"):
+    if module in BESIDE_TRAIN:
         return "train"
     if module in BESIDE_INFERENCE:
         return "inference"
@@ -62,10 +65,10 @@ def for_types(tree: ast.AST) -> set[ast.AST]:
 
 
 def imports(tree: ast.AST) -> list[str]:
-    """The modules that are imported, but for types of the plan and of bases, which everybody may speak of."""
+    """The modules that are imported, but for types of what everybody may speak of: the plan, bases, workers."""
     names, spoken_of = [], for_types(tree)
     for node in ast.walk(tree):
-        if node in spoken_of and isinstance(node, ast.ImportFrom) and room_of(node.module or "") in ("plan", "base"):
+        if node in spoken_of and isinstance(node, ast.ImportFrom) and room_of(node.module or "") in SPOKEN_OF:
             continue
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
