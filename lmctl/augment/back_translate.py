@@ -17,7 +17,7 @@ from lmctl.augment.base import Augment
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Place
 from lmctl.core.pretrained_files import check_fit, config_of, find, refuse_random, tokenizer_of, weights_of
-from lmctl.core.vocabulary import Rewrite, Vocabulary
+from lmctl.core.vocabulary import Each, Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,14 +68,15 @@ class BackTranslate(Augment):
             variant = int(generator.integers(self.variants))
             key = (pieces.tobytes(), variant)
             if key not in known:
-                written = text.read(pieces)
+                (written,) = text.read([pieces])
                 for leg in legs:
                     # The seed depends on text and variant only, not on the epoch of their first use.
                     written = leg.translate(written, variant)
-                known[key] = text.write(written, pieces)
+                (ids,) = text.write([written])
+                known[key] = ids if len(ids) else pieces
             return known[key]
 
-        return paraphrase
+        return Each(paraphrase)
 
 
 class _Translator:

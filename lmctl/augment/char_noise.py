@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from lmctl.core.vocabulary import Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from lmctl.augment.tokens import TextCodec
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,27 @@ class CharNoise(Augment):
     def rewriter(self, tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> Rewrite | None:
         from lmctl.augment.tokens import TextCodec
 
-        text = TextCodec(tokenizer)
+        return Mistyped(self, TextCodec(tokenizer))
 
-        def mistype(pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-            written = text.read(pieces)
-            noisy = swap_characters(typos(written, self.typo_rate, generator), self.swap_rate, generator)
-            return pieces if noisy == written else text.write(noisy, pieces)
+    def noisy(self, text: str, generator: np.random.Generator) -> str:
+        """`text` with typing errors."""
+        return swap_characters(typos(text, self.typo_rate, generator), self.swap_rate, generator)
 
-        return mistype
+
+class Mistyped(Rewrite):
+    """Typing errors in token ids. Most of the time goes into decoding and encoding, which the tokenizer does on all
+    cores for several texts at once."""
+
+    def __init__(self, errors: CharNoise, codec: TextCodec) -> None:
+        self.errors, self.codec = errors, codec
+
+    def __call__(self, pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return self.all([pieces], [generator])[0]
+
+    def all(self, texts: Sequence[np.ndarray], generators: Iterable[np.random.Generator]) -> list[np.ndarray]:
+        before, changed = self.codec.read(texts), list(texts)
+        after = [self.errors.noisy(text, generator) for text, generator in zip(before, generators, strict=True)]
+        places = [place for place, text in enumerate(after) if text != before[place]]
+        for place, ids in zip(places, self.codec.write([after[place] for place in places]), strict=True):
+            changed[place] = ids if len(ids) else texts[place]
+        return changed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmctl.augment.base import Augment
-from lmctl.core.vocabulary import Rewrite, Vocabulary
+from lmctl.core.vocabulary import Each, Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -40,4 +40,4 @@ class Shuffle(Augment):
             sentences = np.split(pieces, np.flatnonzero(ends[pieces[:-1]]) + 1)
             return np.concatenate([sentences[place] for place in generator.permutation(len(sentences))])
 
-        return shuffle
+        return Each(shuffle)

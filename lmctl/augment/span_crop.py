@@ -9,7 +9,7 @@ import numpy as np
 
 from lmctl.augment.base import Augment
 from lmctl.augment.tokens import word_numbers
-from lmctl.core.vocabulary import Rewrite, Vocabulary
+from lmctl.core.vocabulary import Each, Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,4 +33,4 @@ class SpanCrop(Augment):
             first = int(generator.integers(total - keep + 1))
             return pieces[(words >= first) & (words < first + keep)]
 
-        return crop
+        return Each(crop)

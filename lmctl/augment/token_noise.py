@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmctl.augment.base import Augment
-from lmctl.core.vocabulary import NO_PIECE, Rewrite, Vocabulary
+from lmctl.core.vocabulary import NO_PIECE, Each, Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -56,4 +56,4 @@ class TokenNoise(Augment):
             changed = np.where(what < 0.8, hidden, np.where(what < 0.9, other, pieces))
             return np.where(chosen < self.rate, changed, pieces)
 
-        return switchout if self.style == "switchout" else bert
+        return Each(switchout if self.style == "switchout" else bert)

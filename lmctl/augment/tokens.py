@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,14 +21,14 @@ class TextCodec:
         self.backend = type(backend).from_str(backend.to_str())
         self.backend.encode_special_tokens = True
 
-    def read(self, pieces: np.ndarray) -> str:
-        """The text of token ids `pieces` int64 [n]."""
-        return self.backend.decode(pieces.tolist(), skip_special_tokens=False)
+    def read(self, texts: Sequence[np.ndarray]) -> list[str]:
+        """The texts of token ids int64 [n] each."""
+        return list(self.backend.decode_batch([pieces.tolist() for pieces in texts], skip_special_tokens=False))
 
-    def write(self, text: str, otherwise: np.ndarray) -> np.ndarray:
-        """Token ids of `text` int64 [m]; `otherwise` if there are none."""
-        ids = self.backend.encode(text, add_special_tokens=False).ids
-        return np.array(ids, dtype=np.int64) if ids else otherwise
+    def write(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids int64 [m] of each text; there may be none."""
+        found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in found]
 
 
 def word_numbers(pieces: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:

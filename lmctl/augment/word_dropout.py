@@ -9,7 +9,7 @@ import numpy as np
 
 from lmctl.augment.base import Augment
 from lmctl.augment.tokens import word_numbers
-from lmctl.core.vocabulary import Rewrite, Vocabulary
+from lmctl.core.vocabulary import Each, Rewrite, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,4 +33,4 @@ class WordDropout(Augment):
             kept[draws.argmax()] = True
             return pieces[kept[words]]
 
-        return drop
+        return Each(drop)

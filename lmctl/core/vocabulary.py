@@ -1,10 +1,10 @@
-"""The parts of a tokenizer that objectives need: vocabulary size, special tokens, word boundaries."""
+"""The parts of a tokenizer that objectives need: vocabulary size, special tokens, word boundaries, augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
@@ -12,8 +12,27 @@ NO_PIECE = -1
 """Id of a special token that the tokenizer does not have."""
 
 
-Rewrite: TypeAlias = "Callable[[np.ndarray, np.random.Generator], np.ndarray]"
-"""An augmentation as a function: token ids of one text int64 [n] in, int64 [m] (m above 0) out."""
+class Rewrite(ABC):
+    """An augmentation at work: token ids of a text int64 [n] in, int64 [m] (m above 0) out."""
+
+    @abstractmethod
+    def __call__(self, pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """One text, changed as `generator` draws."""
+
+    def all(self, texts: Sequence[np.ndarray], generators: Iterable[np.random.Generator]) -> list[np.ndarray]:
+        """Several texts, each with its generator: what they would become one after the other. A generator is used up
+        before the next one is taken, so they may be one that begins anew (`CounterRng.generators`)."""
+        return [self(pieces, generator) for pieces, generator in zip(texts, generators, strict=True)]
+
+
+class Each(Rewrite):
+    """An augmentation that is a function of one text."""
+
+    def __init__(self, function: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> None:
+        self.function = function
+
+    def __call__(self, pieces: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return self.function(pieces, generator)
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,9 @@ class PackedRows:
         ids = self.stream(rows, epochs, width)
         lengths = np.full(len(ids), ids.shape[1])
         if rewrite is not None:
-            for place, generator in enumerate(draws.named("augment").generators(epochs, rows)):
-                pieces = rewrite(ids[place], generator)[: ids.shape[1]]
+            changed = rewrite.all(list(ids), draws.named("augment").generators(epochs, rows))
+            for place, longest in enumerate(changed):
+                pieces = longest[: ids.shape[1]]
                 lengths[place] = len(pieces)
                 ids[place, : len(pieces)], ids[place, len(pieces) :] = pieces, self.vocabulary.pad
         return ids, lengths

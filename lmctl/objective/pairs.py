@@ -108,9 +108,10 @@ class Pairs(ABC):
         self, texts: Sequence[Ragged], generators: Iterator[np.random.Generator], rewrite: Rewrite
     ) -> list[Ragged]:
         """A and B of each row augmented, and no longer than before."""
-        rows = zip(*(side.rows() for side in texts), generators, strict=True)
-        changed = [[rewrite(text, generator)[: len(text)] for text in (a, b)] for a, b, generator in rows]
-        return [Ragged.of(side) for side in zip(*changed, strict=True)]
+        before = [text for pair in zip(*(side.rows() for side in texts), strict=True) for text in pair]
+        twice = (generator for generator in generators for _ in texts)
+        after = [new[: len(old)] for new, old in zip(rewrite.all(before, twice), before, strict=True)]
+        return [Ragged.of(after[side :: len(texts)]) for side in range(len(texts))]
 
     def _assemble(self, texts: Sequence[Ragged], labels: np.ndarray) -> PairRows:
         (a, b), sep = texts, self.vocabulary.sep

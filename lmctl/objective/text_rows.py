@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 
@@ -30,16 +30,12 @@ def texts_of(
     sides = [Ragged.spans(store.tokens, begin, end - begin) for begin, end in pairwise(begins)]
     if material.rewrite is None:
         return sides
-    generators = draws.named("augment").generators(epochs, rows)
-    texts = zip(*(side.rows() for side in sides), strict=True)
-    changed = [
-        [
-            material.rewrite(text, generator) if place < rewritten and len(text) else text
-            for place, text in enumerate(row)
-        ]
-        for row, generator in zip(texts, generators, strict=True)
-    ]
-    return [Ragged.of(side) for side in zip(*changed, strict=True)]
+    texts = [text for row in zip(*(side.rows() for side in sides), strict=True) for text in row]
+    some = [place % count < rewritten and len(text) > 0 for place, text in enumerate(texts)]
+    repeated = (generator for generator in draws.named("augment").generators(epochs, rows) for _ in range(count))
+    changed = iter(material.rewrite.all(list(compress(texts, some)), compress(repeated, some)))
+    texts = [next(changed) if is_changed else text for text, is_changed in zip(texts, some, strict=True)]
+    return [Ragged.of(texts[side::count]) for side in range(count)]
 
 
 def text_lengths(material: Material) -> np.ndarray:

@@ -68,10 +68,13 @@ class Rewriting:
         """Rewrite each word of `ids` int64 [n] and truncate it to its old number of tokens; if it became shorter, its
         old tokens fill the rest."""
         changed, special = ids.copy(), self.vocabulary.special[ids]
-        for word in np.split(np.arange(len(ids)), np.flatnonzero(np.diff(word_numbers(ids, self.vocabulary))) + 1):
-            if len(word) and not special[word].any():
-                pieces = self.rewrite(ids[word], generator)[: len(word)]
-                changed[word[: len(pieces)]] = pieces
+        every = np.split(np.arange(len(ids)), np.flatnonzero(np.diff(word_numbers(ids, self.vocabulary))) + 1)
+        words = [word for word in every if len(word) and not special[word].any()]
+        for word, new in zip(
+            words, self.rewrite.all([ids[word] for word in words], [generator] * len(words)), strict=True
+        ):
+            pieces = new[: len(word)]
+            changed[word[: len(pieces)]] = pieces
         return changed
 
     def _run_by_run(

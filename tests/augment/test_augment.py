@@ -13,6 +13,7 @@ from lmctl.augment.span_crop import SpanCrop
 from lmctl.augment.token_noise import TokenNoise
 from lmctl.augment.tokens import word_numbers
 from lmctl.augment.word_dropout import WordDropout
+from lmctl.core.counter_rng import CounterRng
 from lmctl.tokenizer.char import Char
 from lmctl.tokenizer.vocabulary import vocabulary as vocabulary_of
 
@@ -46,6 +47,17 @@ def test_the_generator_decides_and_something_is_left(augment):
     assert all(results)
     if not isinstance(augment, Shuffle):  # one sentence: nothing to shuffle
         assert len(set(results)) > 5
+
+
+@pytest.mark.parametrize("augment", ALL, ids=lambda a: type(a).__name__)
+def test_several_texts_become_what_they_would_one_after_the_other(augment):
+    """Texts that share a generator as well, such as both sentences of a pair."""
+    made, draws = augment.rewriter(TOKENIZER, V), CounterRng(1, "augment")
+    texts, rows = [np.roll(WORDS, place)[: 3 + place] for place in range(8)], np.arange(4)
+    one, other = (draws.generators(rows, rows) for _ in range(2))
+    after = [made(text, generator) for place, generator in enumerate(one) for text in texts[2 * place : 2 * place + 2]]
+    together = made.all(texts, (generator for generator in other for _ in range(2)))
+    assert [text.tolist() for text in together] == [text.tolist() for text in after]
 
 
 def words_of(pieces: np.ndarray) -> list[tuple[int, ...]]:

@@ -27,6 +27,7 @@ from lmctl.adversary.smart import Smart
 from lmctl.augment.base import Augment
 from lmctl.compression.compressor import Compressor
 from lmctl.config.schema import Budget
+from lmctl.core.vocabulary import Each
 from lmctl.cost.fake_tensors import fake_tensor_mode
 from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, ROWS, STATES, WEIGHTS, MemoryTracker
 from lmctl.mix.stream import Position, Window
@@ -117,7 +118,7 @@ class AsItIs(Augment):
     """An augmentation that leaves rows as long as they are."""
 
     def rewriter(self, tokenizer: Any, pieces: Any) -> Any:
-        return lambda ids, generator: ids
+        return Each(lambda ids, generator: ids)
 
 
 def really(changes: dict[str, Any], processes: Processes) -> MemoryTracker:

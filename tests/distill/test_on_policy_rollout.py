@@ -15,6 +15,7 @@ from taught import save_teacher
 
 from lmctl.config.schema import Budget
 from lmctl.core.counter_rng import CounterRng
+from lmctl.core.vocabulary import Each
 from lmctl.distill.curriculum import Curriculum
 from lmctl.distill.logits import Logits
 from lmctl.distill.on_policy import OnPolicy
@@ -166,7 +167,7 @@ def test_what_a_row_keeps_and_writes_does_not_depend_on_its_company(teachers, mo
     how = OnPolicy(share=1.0, prompt=0.3, max_new_tokens=room)
     trainer = running(teachers, how=how, model=model)
     material = trainer.rollout.examples["corpus"].material
-    vary = replace(material, rewrite=lambda ids, generator: ids[: int(generator.integers(10, len(ids)))])
+    vary = replace(material, rewrite=Each(lambda ids, generator: ids[: int(generator.integers(10, len(ids)))]))
     examples = trainer.learner.objectives["corpus"].examples(vary)
     trainer.rollout.examples = {"corpus": examples}
     rows, draws = np.arange(6), CounterRng(1, "x")

@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,24 @@ SMALL = [
 """Overrides for a run of seconds; `data.path=` comes on top."""
 
 
+KERNELS = Path(tempfile.gettempdir()) / f"lmctl-test-kernels-{os.getuid()}"
+"""Machine code of the compiled kernels, shared by all tests: compiling it takes ten seconds."""
+
+
 def environment(cache: Path, **changes: str) -> dict[str, str]:
     """This environment with a cache of the test's own, and one thread, so that sums are made in one order."""
+    share_kernels(cache)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     own = {"LMCTL_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "200"}
     return {**os.environ, **own, **changes}
+
+
+def share_kernels(cache: Path) -> None:
+    """Let a cache keep its machine code where all tests find it."""
+    KERNELS.mkdir(mode=0o700, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (cache / "kernels").symlink_to(KERNELS)
 
 
 def command(*arguments: str) -> list[str]:

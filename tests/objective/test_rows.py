@@ -15,6 +15,7 @@ from small import documents, store, vocabulary
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import DataError
 from lmctl.core.token_store import TokenStore
+from lmctl.core.vocabulary import Each
 from lmctl.objective.base import Material
 from lmctl.objective.packed_rows import FullRows
 from lmctl.objective.pairs import DRAWS_PER_ROW, NextSentencePairs, Pairs, SentenceOrderPairs
@@ -224,7 +225,7 @@ def test_sentence_order_swaps_half_of_the_pairs_and_changes_nothing_else():
 @pytest.mark.parametrize("kind", [NextSentencePairs, SentenceOrderPairs])
 def test_an_augmentation_reaches_both_segments_of_every_pair(kind):
     plain = kind(material(TEXT, 40), short_share=0.2)
-    turned = kind(material(TEXT, 40, rewrite=lambda pieces, _: pieces[::-1]), short_share=0.2)
+    turned = kind(material(TEXT, 40, rewrite=Each(lambda pieces, _: pieces[::-1])), short_share=0.2)
     rows = np.arange(len(plain))
     before, after = gather(plain, rows, coins=40), gather(turned, rows, coins=40)
     assert np.array_equal(before.labels, after.labels)
@@ -235,6 +236,7 @@ def test_an_augmentation_reaches_both_segments_of_every_pair(kind):
 
 
 def test_an_augmentation_is_drawn_anew_in_every_epoch_and_for_every_row():
+    @Each
     def reverse_some(pieces, generator):
         return pieces[::-1] if generator.random() < 0.5 else pieces[: max(1, len(pieces) // 2)]
 

@@ -15,6 +15,7 @@ from lmctl.adversary.noise import Noise
 from lmctl.augment.char_noise import CharNoise
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import ConfigError
+from lmctl.core.vocabulary import Each
 from lmctl.distill.none import NoTeacher
 from lmctl.inference.class_answers import chosen_task
 from lmctl.inference.load import load
@@ -69,7 +70,7 @@ def as_it_was(batch, ids: torch.Tensor, positions: torch.Tensor) -> None:
 
 
 def test_losses_are_those_of_transformers_own_models_and_reach_every_parameter():
-    network, batch = network_of(), batch_of([0, 1, 2, 3], rewrite=shorter)
+    network, batch = network_of(), batch_of([0, 1, 2, 3], rewrite=Each(shorter))
     mask, masked = batch.inputs["attention_mask"], batch.targets["mlm"].positions
     as_it_was(batch, RTD.predict(network, batch)["rtd"].inputs["input_ids"], masked[:3])
     found = RTD.predict(network, batch)
