@@ -14,6 +14,7 @@ from lmctl.augment.base import Augment
 from lmctl.average.base import Average
 from lmctl.compression.base import GradCompressor
 from lmctl.config.schema import (
+    CROSS_ENTROPIES,
     FORMAT,
     FORMATS,
     KERNELS,
@@ -144,6 +145,14 @@ class Run:
         control=False,
     )
 
+    cross_entropy: str = key(
+        "auto",
+        "cross-entropy over a vocabulary on CPUs: fused (a kernel), torch (torch's exponential), or auto (fused where "
+        "kernels are compiled)",
+        identity=False,
+        control=False,
+    )
+
     def __post_init__(self) -> None:
         check_name(self.name, self.run_dir)
         check_seed(self.seed)
@@ -153,6 +162,7 @@ class Run:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}", "null switches clipping off")
         one_of(NONFINITE, on_nonfinite=self.on_nonfinite)
         one_of(KERNELS, kernels=self.kernels)
+        one_of(CROSS_ENTROPIES, cross_entropy=self.cross_entropy)
         if self.kernels == "numba":
             require("kernels=numba", ("numba",))
         positive(max_skips=self.max_skips, watchdog_s=self.watchdog_s)

@@ -186,6 +186,7 @@ class Logging:
 
 NONFINITE = ("stop", "skip", "rollback")
 KERNELS = ("auto", "numba", "torch")
+CROSS_ENTROPIES = ("auto", "fused", "torch")
 SPIKE = ("none", "warn", "skip", "rollback")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from lmctl.model.copy_layers import origins
 from lmctl.objective.base import Examples
 from lmctl.parallel.processes import check_device
 from lmctl.plan import Plan
-from lmctl.train.build_parts import attending, check, check_pieces, heads_of
+from lmctl.train.build_parts import check, check_pieces, heads_of, with_functions
 from lmctl.train.prepare import check_kind
 
 
@@ -59,7 +59,7 @@ def checked(plan: Plan, read: bool, machine: Machine | None = None) -> Checked:
     plan.workers(world)
     check_device(plan.runner.on_cpu())
     device = torch.device("cpu" if plan.runner.on_cpu() else "cuda")
-    plan = replace(plan, model=attending(plan, device))
+    plan = with_functions(plan, device)
     for name, task in plan.mix.tasks.items():
         check_kind(name, task, len(plan.mix.tasks) == 1)
     known = look(plan, read)

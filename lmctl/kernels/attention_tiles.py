@@ -12,10 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lmctl.kernels.counter import Key
+from lmctl.kernels.plain.arithmetic import LANES  # two keys of a group of so many share the random bits of a position
 
-LANES = 32
-"""Keys are handled in groups of this size: two of a group share the random bits of a position, and sums over keys are
-made in as many lanes."""
 QUERIES = 128
 """Most queries of a tile."""
 SCORES = 1 << 18

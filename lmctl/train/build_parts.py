@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from lmctl.core.vocabulary import NO_PIECE
 from lmctl.kernels import backend
 from lmctl.mix.block_stream import ReadBlock
 from lmctl.mix.mix import Mix
-from lmctl.model.base import ModelSpec, no_dropout
+from lmctl.model.base import no_dropout
 from lmctl.model.loading import DROPOUTS
 from lmctl.objective.base import Examples, Material
 from lmctl.plan import Plan
@@ -86,10 +87,12 @@ def network_of(plan: Plan, prepared: Prepared) -> Any:
     return network
 
 
-def attending(plan: Plan, device: torch.device) -> ModelSpec:
-    """The model of `plan` with the attention function that `model.attention=auto` stands for on `device`."""
+def with_functions(plan: Plan, device: torch.device) -> Plan:
+    """The plan with the functions that `model.attention=auto` and `cross_entropy=auto` stand for on `device`."""
     kernels = device.type == "cpu" and not plan.compile and plan.kernels != "torch" and backend.has_numba()
-    return plan.model.settled(kernels)
+    ours = "fused" if kernels else "torch"
+    loss = ours if plan.cross_entropy == "auto" else plan.cross_entropy
+    return replace(plan, model=plan.model.settled(kernels), cross_entropy=loss)
 
 
 def check_pieces(plan: Plan, prepared: Prepared) -> None:

@@ -9,7 +9,7 @@ from lmctl.core.batch import Batch
 from lmctl.distill.base import Teacher
 from lmctl.distill.distillation import Distillation
 from lmctl.distill.teacher import recorder_for
-from lmctl.kernels import backend
+from lmctl.kernels import backend, cross_entropy
 from lmctl.model.counter_dropout import use_counter_dropout
 from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
@@ -32,6 +32,7 @@ def train_step(
     """Build the `TrainStep` of `plan` over `network`, on the device of `strategy`; also returns lines about the
     conversion by the precision. `examples`: one batch of every task."""
     backend.use_compiled(plan.kernels != "torch")
+    cross_entropy.use(plan.cross_entropy)
     device, objectives = strategy.processes.device, {name: task.objective for name, task in plan.mix.tasks.items()}
     check_network(plan, network)
     converted = plan.precision.convert(network, device)

@@ -20,7 +20,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.precision.auto import Auto
 from lmctl.precision.base import Precision
-from lmctl.train.build_parts import attending, blocks_of, examples_of, network_of
+from lmctl.train.build_parts import blocks_of, examples_of, network_of, with_functions
 from lmctl.train.learner import Learner, Pass, Share
 from lmctl.train.prepare import Prepared
 
@@ -33,9 +33,11 @@ MARGIN = 0.95
 
 
 def settled(plan: Plan, texts: Prepared, processes: Processes, say: Callable[[str], None]) -> Plan:
-    """The plan with what `auto` stands for here: the attention function and, which is said, the fastest precision. The
-    first process chooses. A collective operation."""
-    plan = replace(plan, model=processes.broadcast(attending(plan, processes.device) if processes.first else None))
+    """The plan with what `auto` stands for here: functions for attention and loss and, which is said, the fastest
+    precision. The first process chooses. A collective operation."""
+    functions = with_functions(plan, processes.device)
+    model, loss = processes.broadcast((functions.model, functions.cross_entropy) if processes.first else None)
+    plan = replace(plan, model=model, cross_entropy=loss)
     if not isinstance(plan.precision, Auto):
         return plan
     candidates = plan.precision.candidates(plan, processes.device)

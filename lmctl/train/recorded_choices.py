@@ -20,7 +20,7 @@ from lmctl.plan import Plan
 from lmctl.precision.auto import Auto
 from lmctl.precision.base import Precision
 
-PRECISION, ATTENTION = "precision", "model.attention"
+PRECISION, ATTENTION, LOSS = "precision", "model.attention", "cross_entropy"
 
 
 def with_recorded_choices(cfg: DictConfig) -> DictConfig:
@@ -34,7 +34,7 @@ def with_recorded_choices(cfg: DictConfig) -> DictConfig:
 
 def with_choices_of(run: Paths, cfg: DictConfig) -> DictConfig:
     """The config with what `run` has recorded in the place of `auto`."""
-    asked = [key for key in (PRECISION, ATTENTION) if _is_auto(cfg, key)]
+    asked = [key for key in (PRECISION, ATTENTION, LOSS) if _is_auto(cfg, key)]
     if not asked:
         return cfg
     recorded = recorded_config(run)
@@ -49,6 +49,8 @@ def with_choices(cfg: DictConfig, plan: Plan) -> DictConfig:
         chosen[PRECISION] = _written(plan.precision)
     if isinstance(plan.model, Attending) and _is_auto(cfg, ATTENTION):
         chosen[ATTENTION] = plan.model.attention
+    if _is_auto(cfg, LOSS):
+        chosen[LOSS] = plan.cross_entropy
     return _replaced(cfg, chosen)
 
 

@@ -30,7 +30,7 @@ from lmctl.parallel.random_state import random_state, restore_random_state
 from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
 from lmctl.train.budget_share import BudgetShare, Spent
-from lmctl.train.build_parts import blocks_of, check, examples_of, network_of
+from lmctl.train.build_parts import blocks_of, check, examples_of, network_of, with_functions
 from lmctl.train.build_step import train_step
 from lmctl.train.checkpoint_reader import fill
 from lmctl.train.dropout import dropout_state, set_dropout_state
@@ -60,6 +60,7 @@ class Trainer:
     """On-policy distillation: the student generates rows."""
 
     def __init__(self, plan: Plan, prepared: Prepared, processes: Processes) -> None:
+        plan = with_functions(plan, processes.device)  # a command has chosen them, and recorded them, before
         self.plan, self.prepared, self.processes = plan, prepared, processes
         self.state = TrainState()
         self.stopped_by: str | None = None

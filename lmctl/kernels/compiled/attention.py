@@ -6,21 +6,27 @@ from typing import Any
 
 import numba
 import numpy as np
-import torch
-from numba.extending import overload
 from torch import Tensor
 
-from lmctl.kernels.attention_tiles import LANES, Dropout, Tile, positions
+from lmctl.kernels.attention_tiles import Dropout, Tile, positions
 from lmctl.kernels.backend import in_threads
+from lmctl.kernels.compiled.arithmetic import (
+    LOWEST,
+    NONE,
+    exp2,
+    lane_sum,
+    largest_of,
+    load,
+    numbers,
+    single,
+    store,
+)  # fmt: skip
 from lmctl.kernels.compiled.counter import LOW, S16, bits, word
 from lmctl.kernels.compiled.jit import kernel
 from lmctl.kernels.counter import Key
-from lmctl.kernels.plain import attention as plain
+from lmctl.kernels.plain.arithmetic import LANES
 
-single, whole = np.float32, np.int32
-E0, E1, E2, E3, E4, E5, E6 = (single(coefficient) for coefficient in plain.EXP2)
-LEAST, ROUND = single(plain.LEAST), single(plain.ROUND)
-NONE, ONE, LOWEST = single(0), single(1), single(-np.inf)
+ONE = single(1)
 PAIRS = LANES // 2
 NOTHING = Dropout(Key(0, 0), 0, 1.0)
 
@@ -29,7 +35,7 @@ def softmax(
     scores: Tensor, stats: Tensor, spans: Tensor, tile: Tile, keys: int, factor: float, dropout: Dropout | None
 ) -> None:
     """`plain.attention.softmax`."""
-    arrays = (_numbers(scores), stats.numpy(), spans.numpy())
+    arrays = (numbers(scores), stats.numpy(), spans.numpy())
     settings = (single(factor), *_placed(tile, keys), *_drawing(dropout))
     in_threads(lambda start, end: _softmax(*arrays, *settings, start, end), scores[..., 0].numel(), scores.numel())
 
@@ -47,14 +53,9 @@ def gradient(
     dropout: Dropout | None,
 ) -> None:
     """`plain.attention.gradient`."""
-    arrays = (_numbers(scores), _numbers(upstream), stats.numpy(), delta.numpy(), spans.numpy())
+    arrays = (numbers(scores), numbers(upstream), stats.numpy(), delta.numpy(), spans.numpy())
     settings = (single(factor), single(scale), *_placed(tile, keys), *_drawing(dropout))
     in_threads(lambda start, end: _gradient(*arrays, *settings, start, end), scores[..., 0].numel(), scores.numel())
-
-
-def _numbers(tensor: Tensor) -> Any:
-    """A tensor as an array; bfloat16 as words."""
-    return tensor.numpy() if tensor.dtype == torch.float32 else tensor.view(torch.uint16).numpy()
 
 
 def _placed(tile: Tile, keys: int) -> tuple[int, ...]:
@@ -66,51 +67,6 @@ def _drawing(dropout: Dropout | None) -> tuple[Any, ...]:
     return word(key.k0), word(key.k1), word(threshold), single(scale)
 
 
-def load(number):  # type: ignore[no-untyped-def]
-    """A float32, or the word of a bfloat16, as float32."""
-
-
-def store(number, like):  # type: ignore[no-untyped-def]
-    """A float32 as what `like` is; bfloat16 is rounded to nearest, ties to even."""
-
-
-@overload(load)
-def _load(number):  # type: ignore[no-untyped-def]
-    if number == numba.float32:
-        return lambda number: number
-    return lambda number: word(word(number) << S16).view(np.float32)
-
-
-@overload(store)
-def _store(number, like):  # type: ignore[no-untyped-def]
-    if like == numba.float32:
-        return lambda number, like: number
-
-    def rounded(number, like):  # type: ignore[no-untyped-def]
-        bits = single(number).view(np.uint32)
-        if number != number:
-            return np.uint16(0x7FC0)
-        return np.uint16(word(bits + word(0x7FFF) + word(word(bits >> S16) & word(1))) >> S16)
-
-    return rounded
-
-
-@numba.njit(inline="always")
-def exp2(x):  # type: ignore[no-untyped-def]
-    """`plain.attention.exp2`."""
-    n = single(single(x + ROUND) - ROUND)
-    r = single(x - n)
-    y = single(r * E0)
-    y = single(single(y + E1) * r)
-    y = single(single(y + E2) * r)
-    y = single(single(y + E3) * r)
-    y = single(single(y + E4) * r)
-    y = single(single(y + E5) * r)
-    y = single(y + E6)
-    y = single(y * whole((whole(n) + whole(127)) << whole(23)).view(np.float32))
-    return NONE if x < LEAST else y
-
-
 @numba.njit(inline="always")
 def logits(row, value, low, high, factor):  # type: ignore[no-untyped-def]
     """Scaled scores of the keys that are seen, minus infinity around them."""
@@ -119,39 +75,6 @@ def logits(row, value, low, high, factor):  # type: ignore[no-untyped-def]
     seen, source = value[low:high], row[low:high]
     for k in range(len(source)):
         seen[k] = single(load(source[k]) * factor)
-
-
-@numba.njit(inline="always")
-def largest_of(value, lanes):  # type: ignore[no-untyped-def]
-    """The largest of float32 numbers, LANES at a time."""
-    lanes[:] = LOWEST
-    for group in range(len(value) // LANES):
-        for lane in range(LANES):
-            number = value[group * LANES + lane]
-            lanes[lane] = number if number > lanes[lane] else lanes[lane]
-    for lane in range(16):
-        lanes[lane] = lanes[lane] if lanes[lane] > lanes[lane + 16] else lanes[lane + 16]
-    for lane in range(8):
-        lanes[lane] = lanes[lane] if lanes[lane] > lanes[lane + 8] else lanes[lane + 8]
-    for lane in range(4):
-        lanes[lane] = lanes[lane] if lanes[lane] > lanes[lane + 4] else lanes[lane + 4]
-    return max(max(lanes[0], lanes[1]), max(lanes[2], lanes[3]))
-
-
-@numba.njit(inline="always")
-def lane_sum(value, lanes):  # type: ignore[no-untyped-def]
-    """`plain.attention.lane_sum`, for 32 lanes."""
-    lanes[:] = NONE
-    for group in range(len(value) // LANES):
-        for lane in range(LANES):
-            lanes[lane] += value[group * LANES + lane]
-    for lane in range(16):  # loops of fixed length are made vectors
-        lanes[lane] += lanes[lane + 16]
-    for lane in range(8):
-        lanes[lane] += lanes[lane + 8]
-    for lane in range(4):
-        lanes[lane] += lanes[lane + 4]
-    return single(single(lanes[0] + lanes[2]) + single(lanes[1] + lanes[3]))
 
 
 @numba.njit(inline="always")
