@@ -17,6 +17,7 @@ from lmctl.core.heap import without_thread_caches
 from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.train.display import quiet_libraries
+from lmctl.train.fastest_precision import settled
 from lmctl.train.prepare import prepare
 from lmctl.train.trainer import Trainer
 
@@ -53,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         plan = Plan.from_config(Composer(args.verb).task([*overrides(args, cache), *args.words]))
         prepared = prepare(plan.tokenizer, plan.mix, plan.cache_dir, lambda _: None)
-        trainer = Trainer(plan, prepared, Processes(plan.runner.on_cpu()))
+        processes = Processes(plan.runner.on_cpu())
+        trainer = Trainer(settled(plan, prepared, processes, lambda _: None), prepared, processes)
         for report in trainer.steps():
             clock.tick(sum(report.tokens.values()))
     network: Any = trainer.network
