@@ -96,6 +96,8 @@ def tail(estimate: Estimate, bandwidth_gbps: float) -> Iterator[str]:
             yield f"time        {duration(spent.steps * measured.seconds_per_step)} for the budget's steps"
     else:
         yield "time        not measured: measure=true runs a few steps"
+    for line in estimate.start:
+        yield f"start       {line}"
     for line in estimate.remarks:
         yield f"note        {line}"
 

@@ -127,6 +127,8 @@ NOT_HERE: dict[Key, str] = {
         [("Ddp", "processes"), ("Ddp", "device"), ("Simulated", "workers"), ("Simulated", "device")],
         "see test_a_place_is_the_one_that_is_named",
     ),
+    **dict.fromkeys([("Ddp", name) for name in ("nodes", "node_rank", "rendezvous")], "see test_nodes.py"),
+    ("Ddp", "timeout_s"): "see test_lost_processes.py",
     **dict.fromkeys(
         [(made, name) for made in ("Int8Dynamic", "Int8WeightOnly") for name in ("scale", "exclude")],
         "see test_every_key_of_a_quantisation_changes_the_answers",
