@@ -54,9 +54,9 @@ class Training:
         self.plan.workers(self.plan.runner.world())
 
 
-def check_legal(cfg: DictConfig) -> None:
+def check_legal(cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> None:
     """ConfigError if the run is illegal whatever its data."""
-    Training(Plan.from_config(cfg), cfg, cfg).check_workers()
+    Training(Plan.from_config(cfg, schema), cfg, cfg).check_workers()
 
 
 def train(run: Training) -> None:
