@@ -13,6 +13,7 @@ from torch import nn
 
 from lmctl.config.groups import PlanConfig, TrainConfig
 from lmctl.config.table import rows
+from lmctl.core.collectives import Link
 from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending, spending
 from lmctl.cost.communication import Communication, wire_of
@@ -85,9 +86,7 @@ def _memory(memory: Memory) -> dict[str, Any]:
     return {"device": memory.device, "peak_bytes": memory.peak, "moment": memory.moment, "components": components}
 
 
-def estimate(
-    plan: Plan, bandwidth_gbps: float, measured: bool, alternative: bool, machine: Machine | None = None
-) -> Estimate:
+def estimate(plan: Plan, link: Link, measured: bool, alternative: bool, machine: Machine | None = None) -> Estimate:
     """Estimate the costs of `plan`, on `machine` if it is not for this one; ConfigError, as in `train`, if it would be
     refused. `alternative`: also with gradient checkpointing toggled."""
     import_for(plan)
@@ -106,7 +105,7 @@ def estimate(
         parameters=parameters_of(run.outline),
         memory=memory,
         other=_other(run, shapes) if alternative else None,
-        wire=wire_of(run, rehearsal, bandwidth_gbps),
+        wire=wire_of(run, rehearsal, link),
         spending=spending(plan, run.known, run.examples, shapes, result.seconds_per_step if result else None),
         measured=result,
         machine=machine,

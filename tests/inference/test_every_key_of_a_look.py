@@ -40,12 +40,14 @@ THERE = [
     "gpus=4",
     "gpu_memory_gib=20",
     "bandwidth_gbps=2.5",
+    "latency_us=7.0",
     "mix=mlm",
     "model.layers=1",
     "format=json",
 ]
 PLAN = {
     "bandwidth_gbps": "bandwidth_gbps=1",
+    "latency_us": "latency_us=900",
     "gpu": "gpu=a100",
     "gpu_memory_gib": "gpu_memory_gib=24",
     "gpus": "gpus=2",
