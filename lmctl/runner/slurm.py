@@ -22,6 +22,8 @@ CLUSTERS = ("slurm", "local", "debug")
 class Slurm(Launched):
     """One job of one or several nodes; inside, the processes are those of `runner=ddp`."""
 
+    processes: Optional[int] = 1
+    device: str = field(default="gpu", kw_only=True)
     cluster: str = field(default="slurm", kw_only=True)
     partition: Optional[str] = field(default=None, kw_only=True)
     account: Optional[str] = field(default=None, kw_only=True)
@@ -34,6 +36,8 @@ class Slurm(Launched):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.device == "auto":
+            raise ValueError("device must be gpu or cpu: the machine that submits does not know what the nodes have")
         if self.cluster not in CLUSTERS:
             raise ValueError(f"cluster must be one of {', '.join(CLUSTERS)}, got {self.cluster!r}")
         if self.cluster != "slurm" and self.nodes > 1:
