@@ -22,6 +22,9 @@ def start_lines(runner: Runner, typed: Sequence[str], of_plan: Container[str]) -
 
 
 def _lines(runner: Launched, words: Sequence[str]) -> Iterator[str]:
+    if runner.submits():
+        yield f"lmctl train {shlex.join(words)}"
+        return
     nodes, each = runner.nodes, runner.per_node()
     host, _, port = (runner.rendezvous or f"HOST:{PORT}").rpartition(":")
     own = [word for word in words if not word.startswith(("runner.node_rank=", "runner.rendezvous="))]
@@ -41,7 +44,7 @@ def _lines(runner: Launched, words: Sequence[str]) -> Iterator[str]:
 
 def notes(runner: Runner) -> Iterator[str]:
     """What the commands leave open."""
-    if isinstance(runner, Launched) and runner.nodes > 1:
+    if isinstance(runner, Launched) and runner.nodes > 1 and not runner.submits():
         yield f"on each node, R being 0 to {runner.nodes - 1}, and HOST the node where it is 0; one run_dir for all"
-    if isinstance(runner, Launched) and runner.world() > 1 and runner.on_cpu():
+    if isinstance(runner, Launched) and runner.world() > 1 and runner.on_cpu() and not runner.submits():
         yield "accelerate launch starts several processes on GPUs only"

@@ -48,6 +48,7 @@ def submit(plan: Plan, paths: Paths, say: Callable[[str], None]) -> None:
         say(f"job {known.id} of {paths.root} is there already: {state}")
         return
     job = _submitted(_executor(runner, paths, str(plan.name)), words_of(paths, str(plan.name)))
+    paths.root.mkdir(parents=True, exist_ok=True)
     write_json(paths.job, JobRecord(str(job.job_id), runner.cluster).as_dict())
     say(f"submitted as job {job.job_id}: {runner.nodes} x {runner.processes or 1}; its output: {paths.submitted}")
     ending = f"   end it: scancel {job.job_id}" if runner.cluster == "slurm" else ""
