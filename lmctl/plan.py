@@ -71,8 +71,8 @@ class Plan(Run):
         return self.compression.simulate_workers or self.runner.simulated
 
     def workers(self, world: int) -> int:
-        """Number of data-parallel workers in `world` processes. ConfigError if that number is not possible, or if the
-        compression does not work with it."""
+        """Number of data-parallel workers in `world` processes. ConfigError if that number is not possible, if rows
+        cannot be shared by it, or if the compression does not work with it."""
         played = self.simulated_workers
         if played is not None and world > 1:
             raise ConfigError(
@@ -80,6 +80,13 @@ class Plan(Run):
                 "nearest: runner=ddp without compression.simulate_workers, or a single process",
             )
         workers = played or world
+        if self.batch.rows % workers:
+            near = max(workers, self.batch.rows // workers * workers)
+            who = "processes" if workers == world else "simulated workers"
+            raise ConfigError(
+                f"batch.size={self.batch.rows} cannot be shared equally by {workers} {who}",
+                f"nearest: batch.size={near}",
+            )
         self.compression.check_use(None if played is None and world == 1 else workers, self.optim, self.clip_norm)
         return workers
 

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "dependencies.md"
 BEGIN, END = "<!-- table: python scripts/licences.py --write -->", "<!-- end of table -->"
-NEEDED_BY = ("lmctl", "plot", "lora", "bleu", "fast", "onnx", "gguf", "dev")
+NEEDED_BY = ("lmctl", "plot", "lora", "bleu", "fast", "onnx", "gguf", "slurm", "search", "dev")
 """lmctl, then its extras."""
 
 PERMISSIVE = {

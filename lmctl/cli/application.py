@@ -16,7 +16,7 @@ import hydra
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import did_you_mean, init_from, plan_grid, raw_words, teacher, which_run
+from lmctl.cli import did_you_mean, init_from, plan_grid, raw_words, search_space, teacher, which_run
 from lmctl.cli.arguments import SHOWS, Arguments, UnknownFlag, stamp
 from lmctl.config.audit import refuse_hydras, refuse_tokens
 from lmctl.config.compose import VERSION_BASE, Composer
@@ -51,7 +51,7 @@ class Application:
         self.hints = get_type_hints(self.composer.schema, include_extras=True)
         self.free = [key for key, hint in self.hints.items() if IsFreeText in _marks(hint)]
         """Keys whose values are literal text."""
-        self.several = self.arguments.has("--multirun")
+        self.several = self.arguments.has("--multirun") or self.verb.draws
         typed = raw_words.by_group_name(self.arguments.overrides, typed_names(self.composer.schema))
         if not self.arguments.has("--help"):
             if self.verb.places is not None:
@@ -102,6 +102,9 @@ class Application:
         refuse_tokens(self.overrides + self.stage_overrides)
         self._choose_base()
         shows = any(map(arguments.has, SHOWS))
+        if self.verb.draws and not shows:
+            self._quote_sweep()
+            return search_space.run_search(self)
         if self.several and self.verb.plans_grids and not shows:
             self._quote_sweep()
             return plan_grid.plan_cells(self)
@@ -118,7 +121,7 @@ class Application:
             if not arguments.has("--shell-completion"):
                 self._name_run()
                 self.final_config()
-            self._run_hydra(self._run_job)
+            self._run_hydra(self.run_job)
         else:
             self._name_run()
             return self._run_verb(self.final_config())
@@ -205,11 +208,11 @@ class Application:
         and a sample of its jobs' overrides (`Composer.sweep_configs`)."""
         given = self.overrides
         whole, samples = self.composer.sweep_configs(given.render())
-        keys = {key.name: key for key in keys_in(self._job_config(samples[0]), self.composer.schema)}
+        keys = {key.name: key for key in keys_in(self.job_config(samples[0]), self.composer.schema)}
         self.overrides = raw_words.kept_as_typed(given, keys, several=True)
         return (whole, samples) if self.overrides == given else self.composer.sweep_configs(self.overrides.render())
 
-    def _job_config(self, words: list[str]) -> DictConfig:
+    def job_config(self, words: list[str]) -> DictConfig:
         return self.composer.task([*words, *(UNNAMED if self.verb.has_run_dir else ())])
 
     def _check_sweep(self) -> tuple[sweep.Sweep, Path]:
@@ -217,10 +220,10 @@ class Application:
         starts."""
         whole, samples = self._quote_sweep()
         for sample in samples:
-            self.verb.check(self._job_config(sample))
+            self.verb.check(self.job_config(sample))
         _, own = self.overrides.split(Override.is_hydras)
         flags = [*self.arguments.of_jobs, *self.stage_overrides.render()]
-        jobs = sweep.Sweep(self.verb, self._run_job, flags, self.free, self._refused(own.without("name", "run_dir")))
+        jobs = sweep.Sweep(self.verb, self.run_job, flags, self.free, self._refused(own.without("name", "run_dir")))
         folder = sweep.sweep_dir(own)
         refuse_folder(folder, "run_dir")
         if Paths(folder).config.exists():
@@ -244,7 +247,7 @@ class Application:
             return found
         for cell in cells:
             try:
-                self.verb.refuse(self._job_config(cell))
+                self.verb.refuse(self.job_config(cell))
             except ConfigError as error:
                 found[frozenset(cell)] = error
         return found
@@ -287,7 +290,7 @@ class Application:
         name = self.composer.config_name
         hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=name)(task)()
 
-    def _run_job(self, cfg: DictConfig) -> None:
+    def run_job(self, cfg: DictConfig) -> None:
         """One job of a sweep with another launcher than ours; Hydra has composed `cfg`."""
         sys.argv = self.argv  # recorded by the run, and used by its worker processes
         self.verb.run(self.verb.read(self.composer.complete(cfg)))

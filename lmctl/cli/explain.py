@@ -134,9 +134,15 @@ def _machine_error(error: BaseException) -> LmctlError | None:
         return OutOfMemory(f"out of memory: {text}", "shorter texts or rows (while they are read), or more memory")
     if "OutOfMemoryError" in names or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return OutOfMemory(f"out of memory: {text}", "use a smaller batch.micro (same result) or batch.seq_len")
-    if isinstance(error, RuntimeError) and ("gloo" in str(error) or names & {"DistBackendError", "DistNetworkError"}):
+    if isinstance(error, RuntimeError) and ("gloo" in str(error) or "DistError" in names):
+        if "imed out" in str(error):
+            return LmctlError(
+                "another process of this run did not answer in time, and this one cannot go on alone",
+                "is its machine still there? runner.timeout_s says how long to wait",
+            )
         return LmctlError(
-            "another process of this run has ended, and this one cannot go on alone", "its message says why"
+            "another process of this run has ended, and this one cannot go on alone",
+            "its message says why, if it was not killed; resume=auto goes on from the last checkpoint",
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskError(f"no space left on the disk: {error.filename or text}", "free some space and run it again")

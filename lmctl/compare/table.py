@@ -78,14 +78,15 @@ SHOWN: dict[str, Callable[[float], str]] = {
 """Costs as a person reads them."""
 
 
-def print_text(comparison: Comparison, metric: str) -> None:
-    """Print the table, means over seeds, effects of settings, and what did not complete or cannot be compared."""
+def print_text(comparison: Comparison, metric: str, more: Iterable[str] = ()) -> None:
+    """Print the table, means over seeds, effects of settings, what did not complete or cannot be compared, and `more`
+    lines."""
     shown = list(columns(comparison, settings=False))
     names = list(comparison.metrics)[:MOST_METRICS]
     few = [column for column in shown if column.title in names or column.title not in comparison.metrics]
     print_whole(_table(few), _table([column for column in few if column.narrow]))
     seeds = over_seeds(metric, list(comparison.over_seeds(metric)))
-    for line in [*by_reason(_said(comparison)), *seeds, *_effects(comparison, metric)]:
+    for line in [*by_reason(_said(comparison)), *seeds, *_effects(comparison, metric), *more]:
         console().print(Text(line))
 
 

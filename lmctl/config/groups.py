@@ -197,6 +197,7 @@ class PlanConfig(TrainConfig):
 
     measure: bool = key(False, "run a few real steps, too: speed, and memory beside the prediction; reads the data")
     bandwidth_gbps: float = key(10.0, "Gbit/s between processes, for the seconds that gradients take")
+    latency_us: float = key(20.0, "microseconds per message between processes, for the same")
     gpu: Optional[str] = key(None, "plan for this card, which need not be here: h100, a100, l4, rtx4090, ...")
     gpu_memory_gib: Optional[float] = key(None, "memory of such a card in GiB, for one that has no name here")
     gpus: Optional[int] = key(None, "how many of them; null: as many as runner.processes, or 1")
@@ -206,7 +207,12 @@ class PlanConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of(FORMATS, format=self.format)
-        positive(bandwidth_gbps=self.bandwidth_gbps, gpu_memory_gib=self.gpu_memory_gib, gpus=self.gpus)
+        positive(
+            bandwidth_gbps=self.bandwidth_gbps,
+            latency_us=self.latency_us,
+            gpu_memory_gib=self.gpu_memory_gib,
+            gpus=self.gpus,
+        )
 
 
 @dataclass(frozen=True)

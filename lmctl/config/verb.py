@@ -23,7 +23,7 @@ C = TypeVar("C")
 
 PACKAGE = "lmctl.verbs"
 ORDER = (
-    *("train", "distill", "plan", "prepare", "peek"),
+    *("train", "distill", "search", "jobs", "plan", "prepare", "peek"),
     *("eval", "compare", "predict", "generate", "translate", "score", "export", "doctor", "list"),
 )
 """Order of the verbs in the help; others come last."""
@@ -69,6 +69,8 @@ class Verb(Command, ABC, Generic[C]):
     """The key of its results file. A job of a sweep without a run directory writes it into its own."""
     prints: ClassVar[bool] = True
     """Whether standard output is for its result, and ends it when it fails. False: its results are files."""
+    draws: ClassVar[bool] = False
+    """Whether settings hold the values that it draws from, without `-m` (`cli/search_space.py`)."""
     plans_grids: ClassVar[bool] = False
     """Whether the jobs of `-m` and `stages` are reported in one table by `run_grid` instead of being run one by one."""
 

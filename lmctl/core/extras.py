@@ -18,6 +18,8 @@ EXTRAS: Mapping[str, str] = {
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "gguf": "gguf",
+    "submitit": "slurm",
+    "optuna": "search",
     **TRACKERS,
 }
 """Library -> the extra in pyproject.toml that installs it."""

@@ -89,6 +89,16 @@ class Paths:
         return self.root / "log.txt"
 
     @property
+    def job(self) -> Path:
+        """The cluster's job that a run was submitted as."""
+        return self.root / "job.json"
+
+    @property
+    def submitted(self) -> Path:
+        """What submitit writes: the job's script and its output."""
+        return self.root / "job"
+
+    @property
     def results(self) -> Path:
         """What `lmctl eval` measured."""
         return self.root / "eval.json"

@@ -33,10 +33,10 @@ class Watchdog:
     Time in which the process itself does not run (SIGSTOP, a suspended machine) does not count.
     """
 
-    def __init__(self, seconds: float | None, stacks: Path, computing: bool = False) -> None:
+    def __init__(self, seconds: float | None, stacks: Path, computing: bool = False, key: str = "watchdog_s") -> None:
         """`stacks`: the file for the stacks, besides standard error. `computing`: using the CPU is progress, too, which
-        it is not where a hung worker waits in a busy loop."""
-        self.seconds, self.stacks, self.computing = seconds, stacks, computing
+        it is not where a hung worker waits in a busy loop. `key`: the setting that `seconds` are of."""
+        self.seconds, self.stacks, self.computing, self.key = seconds, stacks, computing, key
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -68,7 +68,7 @@ class Watchdog:
     def _end(self, seconds: float) -> None:
         _ending.acquire()
         words = (
-            f"error: no progress for {progress.duration(seconds)} (watchdog_s={seconds:g}): hung, and ended here; "
+            f"error: no progress for {progress.duration(seconds)} ({self.key}={seconds:g}): hung, and ended here; "
             f"the stacks of all threads follow\n  also in {self.stacks}; resume=auto goes on from the last checkpoint\n"
         )
         places = [2]

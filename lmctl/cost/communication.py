@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lmctl.core.collectives import Collective, Link, ddp
 from lmctl.cost.rehearsal import Rehearsal
 from lmctl.cost.validate import Checked
 
@@ -23,11 +24,27 @@ class Communication:
     dense: int
     """Bytes sent per step in float32 without compression."""
     seconds: float
-    """Seconds per step at the assumed bandwidth, without overlap with computation."""
+    """Seconds per step over the assumed link, without overlap with computation."""
+    collectives: tuple[Collective, ...] = ()
+    """The operations that it is made of."""
 
 
-def wire_of(run: Checked, rehearsal: Rehearsal, bandwidth_gbps: float) -> Communication:
+def link_of(bandwidth_gbps: float, latency_us: float) -> Link:
+    """The link that `lmctl plan` assumes between processes."""
+    return Link(bandwidth_gbps * GIGABIT, latency_us * 1e-6)
+
+
+def wire_of(run: Checked, rehearsal: Rehearsal, link: Link) -> Communication:
     """Traffic as counted by the exchange of the rehearsal."""
     simulated = run.world == 1 and rehearsal.dense > 0
-    seconds = rehearsal.sent / (bandwidth_gbps * GIGABIT)
-    return Communication(run.workers, simulated, rehearsal.sent, rehearsal.dense, seconds)
+    parts = _collectives(run, rehearsal) if rehearsal.sent else ()
+    seconds = sum(part.seconds(link) for part in parts)
+    return Communication(run.workers, simulated, rehearsal.sent, rehearsal.dense, seconds, parts)
+
+
+def _collectives(run: Checked, rehearsal: Rehearsal) -> tuple[Collective, ...]:
+    if run.plan.compression.sends or run.world == 1:
+        what = "compressed gradients" if rehearsal.sent < rehearsal.dense else "gradients"
+        return (Collective("exchange", what, rehearsal.sent, 2.0 * (run.workers - 1), None),)
+    gradients = rehearsal.sent * run.workers / (2 * (run.workers - 1))
+    return ddp(gradients, run.workers)

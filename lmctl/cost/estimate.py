@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,9 @@ import psutil
 import torch
 from torch import nn
 
+from lmctl.config.groups import PlanConfig, TrainConfig
+from lmctl.config.table import rows
+from lmctl.core.collectives import Link
 from lmctl.core.errors import ConfigError
 from lmctl.cost.budget import Spending, spending
 from lmctl.cost.communication import Communication, wire_of
@@ -18,6 +22,7 @@ from lmctl.cost.measure import MeasuredSteps, measure
 from lmctl.cost.memory import Memory, import_for, libraries, memory_of
 from lmctl.cost.rehearsal import rehearse
 from lmctl.cost.rows import samples
+from lmctl.cost.start_lines import notes, start_lines
 from lmctl.cost.validate import Checked, checked
 from lmctl.optim.adamw import AdamW
 from lmctl.plan import Plan
@@ -56,6 +61,8 @@ class Estimate:
     """Whether the peak (on a CPU, of all processes together) fits into it."""
     remarks: tuple[str, ...]
     """Assumptions."""
+    start: tuple[str, ...]
+    """Commands that start its processes, by lmctl, torchrun and accelerate; none for a single process."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -70,6 +77,7 @@ class Estimate:
             "room_bytes": self.room,
             "fits": self.fits,
             "remarks": list(self.remarks),
+            "start": list(self.start),
         }
 
 
@@ -78,9 +86,7 @@ def _memory(memory: Memory) -> dict[str, Any]:
     return {"device": memory.device, "peak_bytes": memory.peak, "moment": memory.moment, "components": components}
 
 
-def estimate(
-    plan: Plan, bandwidth_gbps: float, measured: bool, alternative: bool, machine: Machine | None = None
-) -> Estimate:
+def estimate(plan: Plan, link: Link, measured: bool, alternative: bool, machine: Machine | None = None) -> Estimate:
     """Estimate the costs of `plan`, on `machine` if it is not for this one; ConfigError, as in `train`, if it would be
     refused. `alternative`: also with gradient checkpointing toggled."""
     import_for(plan)
@@ -93,17 +99,20 @@ def estimate(
     result = measure(run) if measured else None
     room, needed = room_of(run), memory.peak * (run.world if run.device.type == "cpu" else 1)
     fits = None if room is None else needed <= room
+    with run.there():
+        start = start_lines(plan.runner, sys.argv[2:], rows(PlanConfig).keys() - rows(TrainConfig).keys())
     return Estimate(
         parameters=parameters_of(run.outline),
         memory=memory,
         other=_other(run, shapes) if alternative else None,
-        wire=wire_of(run, rehearsal, bandwidth_gbps),
+        wire=wire_of(run, rehearsal, link),
         spending=spending(plan, run.known, run.examples, shapes, result.seconds_per_step if result else None),
         measured=result,
         machine=machine,
         room=room,
         fits=fits,
         remarks=(*(machine.assumed if machine else ()), *run.known.assumed, *rehearsal.remarks, *_remarks(run)),
+        start=start,
     )
 
 
@@ -148,6 +157,8 @@ def _remarks(run: Checked) -> list[str]:
         remarks.append("compile=true: counted as if it were not compiled")
     if run.world > 1:
         remarks.append(f"memory is that of one of {run.world} processes")
+        with run.there():
+            remarks += notes(plan.runner)
     if run.device.type == "cuda" and run.machine is None:
         remarks.append("memory is what torch allocates on the GPU; CUDA itself takes some hundred MiB besides")
     return remarks

@@ -16,7 +16,7 @@ from unittest import mock
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import did_you_mean
 from lmctl.runner.base import Runner
-from lmctl.runner.places import Cpu, Ddp, Either
+from lmctl.runner.places import Cpu, Either, Launched
 
 GIB = 1 << 30
 
@@ -106,7 +106,7 @@ def machine_for(where: Runner, gpu: str | None, memory_gib: float | None, gpus: 
     here = torch.cuda.is_available()
     if not named and (here or where.on_cpu()):
         return None
-    count = gpus or (where.processes if isinstance(where, Ddp) else None) or 1
+    count = gpus or (where.processes if isinstance(where, Launched) else None) or 1
     why = "planned for GPUs that are not those here" if here else "there is no GPU here"
     return Machine(card, count, (f"{why}: assumed {count} x {card.words}", *assumed, *NEVER))
 

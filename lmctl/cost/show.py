@@ -35,13 +35,13 @@ def size(count: float) -> str:
     return f"{count:,.2f} GiB"
 
 
-def print_one(estimate: Estimate, bandwidth_gbps: float) -> None:
+def print_one(estimate: Estimate, link: str) -> None:
     """Print everything about one run."""
     out = console()
     for line in head(estimate):
         out.print(line, markup=False)
     out.print(components(estimate))
-    for line in tail(estimate, bandwidth_gbps):
+    for line in tail(estimate, link):
         out.print(line, markup=False)
 
 
@@ -76,15 +76,17 @@ def _recomputed(estimate: Estimate) -> bool:
     return "recomputed" in estimate.memory.of(ACTIVATIONS).note
 
 
-def tail(estimate: Estimate, bandwidth_gbps: float) -> Iterator[str]:
+def tail(estimate: Estimate, link: str) -> Iterator[str]:
     wire, spent, measured = estimate.wire, estimate.spending, estimate.measured
     if not wire.bytes:
         yield "wire        nothing: one process"
     else:
         less = "" if wire.bytes == wire.dense else f" ({size(wire.dense)} in fp32)"
         who = f"each of {wire.workers} workers that one process plays" if wire.simulated else "process"
-        takes = f"{wire.seconds:.3g} s at {bandwidth_gbps:g} Gbit/s"
-        yield f"wire        {size(wire.bytes)} per step and {who}{less}, {takes}"
+        yield f"wire        {size(wire.bytes)} per step and {who}{less}, {wire.seconds:.3g} s at {link}"
+        for one in wire.collectives:
+            when = f"during {one.behind}" if one.behind else "after the backward pass, which waits for it"
+            yield f"            {one.name} of {one.of}: {size(one.bytes)}, {one.messages:,.3g} messages in turn, {when}"
     yield f"step        {spent.rows_per_step:,.0f} rows, about {spent.tokens_per_step:,.0f} tokens"
     yield f"budget      {budget(spent)}"
     if measured is not None:
@@ -96,6 +98,8 @@ def tail(estimate: Estimate, bandwidth_gbps: float) -> Iterator[str]:
             yield f"time        {duration(spent.steps * measured.seconds_per_step)} for the budget's steps"
     else:
         yield "time        not measured: measure=true runs a few steps"
+    for line in estimate.start:
+        yield f"start       {line}"
     for line in estimate.remarks:
         yield f"note        {line}"
 

@@ -32,6 +32,10 @@ USES = {
     "numba": "compiled kernels for CPUs (the same numbers, sooner)",
     "peft": "model.lora_rank, precision=int8_lora and nf4_lora",
     "sacrebleu": "lmctl eval suite=translation",
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "lmctl export format=onnx"),
+    "gguf": "lmctl export format=gguf",
+    "submitit": "runner=slurm",
+    "optuna": "lmctl search",
     **{name: f"tracker={name}" for name in TRACKERS},
 }
 """What each extra library is for."""

@@ -122,7 +122,8 @@ class Job:
         self.seconds = round(time.monotonic() - self.began, 1)
         self.code = code
         if code == Exit.DONE:
-            self.status = "completed"
+            waits = Paths(Path(self.run_dir)).job.exists() and not self.summary.is_complete
+            self.status = "submitted" if waits else "completed"
         elif code == Exit.STOPPED:
             self.status, self.error = "stopped", "everything saved"
         elif -code in self.forwarded or (code == Exit.INTERRUPTED and self.forwarded):
@@ -165,7 +166,9 @@ class Job:
 
 
 def finished(job: Job) -> bool:
-    """Whether this job completed in an earlier run of the sweep."""
+    """Whether this job completed in an earlier run of the sweep, or on the cluster since then."""
+    if job.status == "submitted" and job.summary.is_complete:
+        job.status, job.error = "completed", None
     return job.status == "completed" and job.summary.is_complete
 
 

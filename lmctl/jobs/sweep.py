@@ -30,7 +30,7 @@ from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.verb import Verb
 from lmctl.core import child_process
-from lmctl.core.command_words import setting
+from lmctl.core.command_words import command, setting
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import path_of, write_json
 from lmctl.core.paths import Paths
@@ -47,7 +47,7 @@ class SweepFailed(LmctlError):
     """Some jobs did not complete; the table has shown which."""
 
     def __init__(self, jobs: Sequence[Job], stopped: bool) -> None:
-        bad = [job for job in jobs if job.status != "completed"]
+        bad = [job for job in jobs if job.status not in ("completed", "submitted")]
         again = "the same command goes on with them"
         if all(job.status == "refused" for job in bad):
             again = "they are not legal: leave them out, or take what is nearest"
@@ -106,8 +106,15 @@ class Sweep:
             print_table(self.jobs)
         if self.page is not None and self.page.write() is not None:
             print(f"page with curves and effects: {self.page.file}", flush=True)
-        if any(job.status != "completed" for job in self.jobs):
+        if waiting := sum(job.status == "submitted" for job in self.jobs):
+            say = "the same command shows what has become of them, and goes on with those that failed"
+            print(f"{waiting} of {len(self.jobs)} jobs are with the cluster: {self._states()}\n  {say}", flush=True)
+        if any(job.status not in ("completed", "submitted") for job in self.jobs):
             raise SweepFailed(self.jobs, stopped)
+
+    def _states(self) -> str:
+        """The command that shows the states of jobs that were submitted to a cluster."""
+        return command("lmctl jobs", runs=Path(self.jobs[0].run_dir).parent)
 
     def command(self, job: Job, hydras: Sequence[str] = ()) -> list[str]:
         """The command that starts `job`."""

@@ -19,6 +19,7 @@ from lmctl.core.imports import without_collector
 from lmctl.core.paths import Paths
 from lmctl.core.watchdog import Watchdog
 from lmctl.plan import Plan
+from lmctl.runner.base import Node
 from lmctl.train.recorded_choices import with_choices, with_recorded_choices
 from lmctl.train.unfinished import with_models
 
@@ -53,9 +54,9 @@ class Training:
         self.plan.workers(self.plan.runner.world())
 
 
-def check_legal(cfg: DictConfig) -> None:
+def check_legal(cfg: DictConfig, schema: type[TrainConfig] = TrainConfig) -> None:
     """ConfigError if the run is illegal whatever its data."""
-    Training(Plan.from_config(cfg), cfg, cfg).check_workers()
+    Training(Plan.from_config(cfg, schema), cfg, cfg).check_workers()
 
 
 def train(run: Training) -> None:
@@ -73,17 +74,24 @@ def train(run: Training) -> None:
         check_folder(plan, run.paths)
         check_config(plan, run.paths, run.cfg)
         run.check_workers()
+        if plan.runner.submits():
+            from lmctl.jobs.submit import submit
+
+            submit(plan, run.paths, Display().say)
+            return
         if (world := plan.runner.world()) > 1:
+            node = plan.runner.node()
             # Tokenise before launching: workers would time out in a collective operation while one of them tokenises.
+            # The launcher of each node does so, because the cache may be the node's own.
             display = Display()
             with display.watching(), Watchdog(plan.watchdog_s, run.paths.stacks(0), computing=True):
                 prepared(plan, display.say)
-            launch_with_memory(run, world, display.say)
+            launch_with_memory(run, world, node, display.say)
             return
     train_here(run)
 
 
-def launch_with_memory(run: Training, world: int, say: Callable[[str], None]) -> None:
+def launch_with_memory(run: Training, world: int, node: Node, say: Callable[[str], None]) -> None:
     """Launch the worker processes; if one of them runs out of memory while training, once more in micro-batches of half
     as many rows: workers that average gradients during the backward pass cannot repeat a step alone."""
     from lmctl.parallel.launch import WorkersFailed, launch
@@ -92,10 +100,11 @@ def launch_with_memory(run: Training, world: int, say: Callable[[str], None]) ->
     micro = batch.micro or batch.rows // world
     while True:
         try:
-            return launch(world, run.plan.name, words)
+            return launch(world // node.nodes, run.plan.name, words, node, run.plan.runner.timeout_s)
         except WorkersFailed as failed:
-            # Before the record begins, it is the weights that do not fit.
-            if failed.code != Exit.OUT_OF_MEMORY or micro == 1 or not run.paths.config.exists():
+            # Before the record begins, it is the weights that do not fit. Other nodes' launchers do not hear of it.
+            began = run.paths.config.exists() and node.nodes == 1
+            if failed.code != Exit.OUT_OF_MEMORY or micro == 1 or not began:
                 raise
         micro //= 2
         words = [f"batch.micro={micro}", "resume=auto"]
@@ -106,39 +115,53 @@ def train_here(run: Training) -> None:
     """Train in this process, which may be one of several workers."""
     with without_collector():
         import lmctl.train.session  # noqa: F401  # with all that training needs
+        from lmctl.parallel.agreement import check_config, check_shared
         from lmctl.parallel.processes import Processes
         from lmctl.train.resume import claimed
 
-    processes = Processes(run.plan.runner.on_cpu())
-    run.plan.workers(processes.world)  # an external launcher may have started another number of processes
+    runner = run.plan.runner
+    processes = Processes(runner.on_cpu(), runner.timeout_s)
     paths = processes.broadcast(run.paths)
-    with claimed(run.plan, paths, processes):
-        _train_in(paths, run, processes)
+    with watched(run.plan, processes, paths, computing=True):
+        check_config(processes, resolved(run.cfg))
+        run.plan.workers(processes.world)  # an external launcher may have started another number of processes
+        with claimed(run.plan, paths, processes):
+            check_shared(processes, paths)
+            _train_in(paths, run, processes)
     processes.close()
+
+
+def watched(plan: Plan, processes: Processes, paths: Paths, computing: bool = False) -> Watchdog:
+    """The watchdog of a process; one that waits for others waits no longer than `runner.timeout_s`."""
+    stacks, key, seconds = paths.stacks(processes.rank), "watchdog_s", plan.watchdog_s
+    waits = processes.world > 1 and not processes.simulated
+    if waits and (seconds is None or plan.runner.timeout_s < seconds):
+        key, seconds = "runner.timeout_s", plan.runner.timeout_s
+    return Watchdog(seconds, stacks, computing, key)
 
 
 def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     """Train in a run directory that is locked for this run."""
     from lmctl.distill.cached_teacher import fill_cache
     from lmctl.distill.teacher import needs_teacher
+    from lmctl.parallel.agreement import check_data
     from lmctl.parallel.simulate import as_workers
     from lmctl.train.display import Display
     from lmctl.train.fastest_precision import settled
 
     display = Display(silent=not processes.first)
-    stacks = paths.stacks(processes.rank)
 
     def work(worker: Processes) -> None:
         _train_as(worker, plan, texts, paths, cfg, display if worker.first else Display(silent=True))
 
-    with Watchdog(run.plan.watchdog_s, stacks, computing=True):
-        with display.watching():
-            plan, texts = prepared(run.plan, display.say)
-            plan = settled(plan, texts, processes, display.say)
-            if plan.teacher_cache == "auto" and needs_teacher(plan):
-                fill_cache(plan, texts, processes.device, display.say)
-        cfg = with_choices(run.cfg, plan)
-        as_workers(plan.simulated_workers, processes, work)
+    with display.watching():
+        plan, texts = prepared(run.plan, display.say)
+        check_data(processes, texts.fingerprints)
+        plan = settled(plan, texts, processes, display.say)
+        if plan.teacher_cache == "auto" and needs_teacher(plan):
+            fill_cache(plan, texts, processes.device, display.say)
+    cfg = with_choices(run.cfg, plan)
+    as_workers(plan.simulated_workers, processes, work)
 
 
 def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg: DictConfig, display: Display) -> None:
@@ -166,7 +189,7 @@ def _train_as(worker: Processes, plan: Plan, texts: Prepared, paths: Paths, cfg:
         say(f"run: {paths.root}   stop: Ctrl-C (saves)   go on: {again}")
         session = Session(trainer, paths, display, identity, recorded)
         say(describe_machine(session.machine))
-        with signals.saving(), Watchdog(plan.watchdog_s, paths.stacks(worker.rank)):
+        with signals.saving(), watched(plan, worker, paths):
             summary = session.run()
     for line in closing_words(summary, paths, plan):
         say(line)

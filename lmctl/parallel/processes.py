@@ -7,21 +7,27 @@ gloo group, so that no GPU synchronisation is needed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from lmctl.compression.wire import LoneWire, ProcessWire, Wire
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.heap import keep_freed_memory
 from lmctl.parallel.deterministic import choose_kernels
+from lmctl.runner.base import TIMEOUT_S
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+
+WATCHED_SECONDS = 60.0
+"""How much longer torch waits in a collective operation than the watchdog, which reports more of a hang."""
 
 
 class Processes:
@@ -30,7 +36,8 @@ class Processes:
     simulated = False
     """Whether the workers are threads of one process."""
 
-    def __init__(self, on_cpu: bool) -> None:
+    def __init__(self, on_cpu: bool, timeout_s: float = TIMEOUT_S) -> None:
+        """`timeout_s`: how long a process waits for another one in a collective operation."""
         check_device(on_cpu)
         if on_cpu:
             keep_freed_memory()
@@ -38,12 +45,14 @@ class Processes:
             choose_kernels()
         # Accelerate's mixed precision stays off: on a CPU its "fp16" silently computes in fp32. Autocast and loss
         # scaling are those of `lmctl.precision`, the same on every device.
-        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
+        patience = timedelta(seconds=timeout_s + WATCHED_SECONDS)
+        handlers = [InitProcessGroupKwargs(timeout=patience)]
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=handlers)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self._hosts: Any = None
         if self.world > 1:
-            self._hosts = dist.new_group(backend="gloo")
+            self._hosts = dist.new_group(backend="gloo", timeout=patience)
 
     @property
     def first(self) -> bool:
@@ -78,6 +87,14 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self._hosts)
         return box[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """All-gather of a value of every process, by rank, in all of them."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value, group=self._hosts)
+        return values
 
     def first_does(self, act: Callable[[], T]) -> T | None:
         """Run `act()` in rank 0 only and return its value there, None elsewhere. An error for the user is raised in all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmctl.core.component import Component
@@ -11,6 +12,19 @@ if TYPE_CHECKING:
     from lmctl.compression.base import GradCompressor
     from lmctl.parallel.processes import Processes
     from lmctl.parallel.strategy import Strategy
+
+TIMEOUT_S = 1800.0
+"""Seconds that a process waits for another one; torch's own default for gloo."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """This machine among those that a run is launched on."""
+
+    nodes: int = 1
+    rank: int = 0
+    rendezvous: str = "localhost:0"
+    """HOST:PORT at which the launchers meet, on the node of rank 0."""
 
 
 class Runner(Component):
@@ -33,3 +47,16 @@ class Runner(Component):
     @abstractmethod
     def strategy(self, processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:
         """How the workers share weights and gradients."""
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds that a process waits for another one before the run ends."""
+        return TIMEOUT_S
+
+    def node(self) -> Node:
+        """Which node this machine is; ConfigError if there are several and nothing says it."""
+        return Node()
+
+    def submits(self) -> bool:
+        """Whether the command only submits the run to a cluster, where it is run."""
+        return False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
 from lmctl.core.errors import ConfigError
-from lmctl.runner.base import Runner
+from lmctl.runner.base import TIMEOUT_S, Node, Runner
 
 if TYPE_CHECKING:
     from lmctl.compression.base import GradCompressor
@@ -78,17 +81,34 @@ class Either(Replicated):
 
 
 @dataclass(frozen=True)
-class Ddp(Either):
-    """Distributed data parallel: processes average their gradients (Li et al. 2020, "PyTorch Distributed")."""
+class Launched(Either):
+    """Several processes, on one node (machine) or on several, which torch's elastic launcher starts."""
 
     processes: Optional[int] = None
+    """Of each node."""
+    nodes: int = field(default=1, kw_only=True)
+    node_rank: Optional[int] = field(default=None, kw_only=True)
+    rendezvous: Optional[str] = field(default=None, kw_only=True)
+    timeout_s: float = field(default=TIMEOUT_S, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.processes is not None and self.processes < 1:
             raise ValueError(f"processes must be at least 1, got {self.processes}")
+        if self.nodes < 1:
+            raise ValueError(f"nodes must be at least 1, got {self.nodes}")
+        if self.node_rank is not None and not 0 <= self.node_rank < self.nodes:
+            raise ValueError(f"node_rank must be 0 to {self.nodes - 1} with nodes={self.nodes}, got {self.node_rank}")
+        if self.rendezvous is not None and not re.fullmatch(r".+:\d{1,5}", self.rendezvous):
+            raise ValueError(f"rendezvous must be HOST:PORT, got {self.rendezvous!r}")
+        if self.timeout_s < 1:
+            raise ValueError(f"timeout_s must be at least 1, got {self.timeout_s:g}")
 
     def world(self) -> int:
+        return self.nodes * self.per_node()
+
+    def per_node(self) -> int:
+        """The number of processes of this node. ConfigError for more than there are GPUs."""
         import torch
 
         if self.on_cpu():
@@ -100,3 +120,43 @@ class Ddp(Either):
                 f"nearest: runner.processes={gpus}, or runner.device=cpu",
             )
         return self.processes or gpus
+
+    def node(self) -> Node:
+        if self.nodes == 1:
+            return Node()
+        rank = self.node_rank if self.node_rank is not None else _number(NODE_RANKS)
+        if rank is None or not 0 <= rank < self.nodes:
+            found = "nothing says which of them this is" if rank is None else f"this one is said to be number {rank}"
+            raise ConfigError(
+                f"runner.nodes={self.nodes}: {found}",
+                f"runner.node_rank=0 on the first, up to {self.nodes - 1}; or the environment variable NODE_RANK",
+            )
+        return Node(self.nodes, rank, self.rendezvous or _rendezvous(self.nodes))
+
+
+@dataclass(frozen=True)
+class Ddp(Launched):
+    """Distributed data parallel: processes average their gradients (Li et al. 2020, "PyTorch Distributed")."""
+
+
+NODE_RANKS = ("NODE_RANK", "SLURM_NODEID")
+"""Environment variables with the number of this node."""
+PORT = 29500
+"""Where the nodes meet if MASTER_PORT says nothing; as torchrun's."""
+
+
+def _number(names: Sequence[str]) -> int | None:
+    """The first of these environment variables that holds a number."""
+    values = (os.environ.get(name, "") for name in names)
+    return next((int(value) for value in values if value.isdecimal()), None)
+
+
+def _rendezvous(nodes: int) -> str:
+    """HOST:PORT from the environment."""
+    host = os.environ.get("MASTER_ADDR")
+    if not host:
+        raise ConfigError(
+            f"runner.nodes={nodes}: nothing says where the nodes meet",
+            f"runner.rendezvous=HOST:{PORT}, where HOST is the node of rank 0; or the variable MASTER_ADDR",
+        )
+    return f"{host}:{_number(['MASTER_PORT']) or PORT}"

@@ -122,12 +122,6 @@ def check_network(plan: Plan, network: Any) -> None:
 def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, Examples]) -> None:
     """ConfigError for settings that do not work with the number of processes, the device or the text."""
     workers = plan.workers(world)
-    if plan.batch.rows % workers:
-        near = max(workers, plan.batch.rows // workers * workers)
-        who = "processes" if workers == world else "simulated workers"
-        raise ConfigError(
-            f"batch.size={plan.batch.rows} cannot be shared equally by {workers} {who}", f"nearest: batch.size={near}"
-        )
     ordered = [name for name, some in examples.items() if some.tracks is not None]
     if ordered and len(examples) > 1 and workers > 1:
         raise ConfigError(

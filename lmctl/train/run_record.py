@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core", "omegaconf", "safetensors")
 
 
-OURS = (".lock", "log.txt")
-"""Files that may be in a run directory before the run: its lock, and a sweep's log of the job."""
+OURS = (".lock", "log.txt", "job.json", "job")
+"""What may be in a run directory before the run: its lock, a sweep's log of the job, and what a cluster was told."""
 
 
 PATIENCE_SECONDS = 30.0

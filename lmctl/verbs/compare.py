@@ -97,6 +97,7 @@ def write(comparison: Comparison, reader: Reader, config: CompareConfig) -> Comp
 def show(comparison: Comparison, config: CompareConfig) -> None:
     """Print the table in the chosen form."""
     from lmctl.compare import table
+    from lmctl.compare.importance import importance_lines
     from lmctl.compare.pair import print_pair
 
     if config.format == "csv":
@@ -107,7 +108,8 @@ def show(comparison: Comparison, config: CompareConfig) -> None:
         for record in table.records(comparison):
             emit(record)
     else:
-        table.print_text(comparison, config.metric)
+        searched = [line for place in config.places for line in importance_lines(path_of(place))]
+        table.print_text(comparison, config.metric, searched)
         if len(comparison.runs) == 2:
             print_pair(comparison)
 

@@ -88,7 +88,7 @@ class PlanVerb(Verb[Request]):
         if wanted.format == "json":
             emit({"name": None, "overrides": []} | _verdict(None) | estimate.as_dict())
         else:
-            print_one(estimate, wanted.bandwidth_gbps)
+            print_one(estimate, f"{wanted.bandwidth_gbps:g} Gbit/s and {wanted.latency_us:g} us")
         if wanted.out is not None:
             write_json(Path(wanted.out), {"legal": True} | estimate.as_dict())
 
@@ -140,12 +140,13 @@ def _machine(wanted: PlanConfig) -> Machine | None:
 
 
 def _estimated(run: DictConfig, wanted: PlanConfig, machine: Machine | None, alternative: bool) -> Estimate:
+    from lmctl.cost.communication import link_of
     from lmctl.cost.estimate import estimate
     from lmctl.plan import Plan
 
     with nullcontext() if machine is None else machine.pretended():
         plan = Plan.from_config(run)
-    return estimate(plan, wanted.bandwidth_gbps, wanted.measure, alternative, machine)
+    return estimate(plan, link_of(wanted.bandwidth_gbps, wanted.latency_us), wanted.measure, alternative, machine)
 
 
 def _record(cell: Cell) -> dict[str, Any]:

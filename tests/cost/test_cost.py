@@ -19,6 +19,7 @@ from lmctl.cli.main import main
 from lmctl.config.compose import Composer
 from lmctl.core.errors import ConfigError
 from lmctl.cost import synthetic_text
+from lmctl.cost.communication import link_of
 from lmctl.cost.estimate import estimate, parameters_of
 from lmctl.cost.known_data import look
 from lmctl.cost.memory import import_for, memory_of
@@ -231,7 +232,7 @@ def test_the_cache_is_believed(capsys: pytest.CaptureFixture[str]):
     labels = after.known.prepared.corpora["classify"].train.label_names
     assert heads_of(after.plan, after.known.prepared) == {"classify": len(labels)}
     assert len(labels) > synthetic_text.CLASSES
-    estimated = estimate(after.plan, 10.0, measured=False, alternative=False)
+    estimated = estimate(after.plan, link_of(10.0, 20.0), measured=False, alternative=False)
     assert estimated.spending.tokens_per_step < 8 * 128
 
 

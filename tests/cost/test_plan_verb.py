@@ -36,17 +36,26 @@ def test_figures_go_into_a_file(elsewhere: Path, capsys: pytest.CaptureFixture[s
     assert found["legal"]
     assert found["memory"]["peak_bytes"] == sum(component["peak_bytes"] for component in components.values())
     assert found["with_other_checkpointing"]["peak_bytes"] < found["memory"]["peak_bytes"]
-    assert found["wire"] == {"workers": 1, "simulated": False, "bytes": 0, "dense": 0, "seconds": 0.0}
+    assert found["wire"] == {
+        "workers": 1,
+        "simulated": False,
+        "bytes": 0,
+        "dense": 0,
+        "seconds": 0.0,
+        "collectives": [],
+    }
     assert found["budget"]["tokens_per_step"] == 8 * 32
     assert found["budget"]["steps"] is None
 
 
 def test_two_processes_send_their_gradients(capsys: pytest.CaptureFixture[str]):
-    assert main(["plan", *TWO, "bandwidth_gbps=1", "out=plan.json"]) == 0
+    assert main(["plan", *TWO, "bandwidth_gbps=1", "latency_us=500", "out=plan.json"]) == 0
     found = json.loads(Path("plan.json").read_text())
     size = 4 * found["parameters"]["trainable"]
     assert found["wire"]["bytes"] == size  # a ring of two sends what it has once
-    assert found["wire"]["seconds"] == pytest.approx(8 * size / 1e9)
+    assert found["wire"]["seconds"] == pytest.approx(8 * size / 1e9 + 2 * 500e-6)  # there and back
+    (one,) = found["wire"]["collectives"]
+    assert (one["name"], one["of"], one["behind"]) == ("all-reduce", "gradients", "the backward pass")
     assert found["memory"]["components"]["gradients"]["peak_bytes"] == size
 
 
@@ -184,7 +193,7 @@ def test_plan_takes_what_train_takes():
     plan, train = Composer("plan"), Composer("train")
     assert plan.defaults == train.defaults
     own = set(plan.compose([])) - set(train.compose([]))
-    assert own == {"measure", "bandwidth_gbps", "gpu", "gpu_memory_gib", "gpus", "out", "format"}
+    assert own == {"measure", "bandwidth_gbps", "latency_us", "gpu", "gpu_memory_gib", "gpus", "out", "format"}
     assert any("-m" in example.split() for example in named("plan").examples)
 
 

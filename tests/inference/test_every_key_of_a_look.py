@@ -40,12 +40,14 @@ THERE = [
     "gpus=4",
     "gpu_memory_gib=20",
     "bandwidth_gbps=2.5",
+    "latency_us=7.0",
     "mix=mlm",
     "model.layers=1",
     "format=json",
 ]
 PLAN = {
     "bandwidth_gbps": "bandwidth_gbps=1",
+    "latency_us": "latency_us=900",
     "gpu": "gpu=a100",
     "gpu_memory_gib": "gpu_memory_gib=24",
     "gpus": "gpus=2",
@@ -126,7 +128,8 @@ def test_every_key_of_plan_changes_what_is_printed(printed, monkeypatch: pytest.
     assert "L4" in found["machine"]["gpu"]
     # A ring of four sends 2 (W - 1) / W of 4 bytes for each weight; a Gbit are 10^9 bits.
     assert found["wire"]["bytes"] == pytest.approx(2 * 3 / 4 * 4 * found["parameters"]["trainable"], rel=1e-3)
-    assert found["wire"]["seconds"] == pytest.approx(8 * found["wire"]["bytes"] / 2.5e9)
+    # There and back again through a tree of four, of one bucket.
+    assert found["wire"]["seconds"] == pytest.approx(8 * found["wire"]["bytes"] / 2.5e9 + 4 * 7e-6)
     assert pytest.approx(1e9 / 8) == GIGABIT
 
 

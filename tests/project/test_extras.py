@@ -24,6 +24,8 @@ REFUSED = {
     "eval model_path=nowhere suite=translation": ("suite=translation", "sacrebleu"),
     "export model_path=nowhere format=onnx": ("export: Onnx with these settings", "onnxscript"),
     "export model_path=nowhere format=gguf": ("export: Gguf with these settings", "gguf"),
+    "train runner=slurm": ("runner: Slurm with these settings", "submitit"),
+    "search seed=1,2": ("lmctl search", "optuna"),
 }
 
 

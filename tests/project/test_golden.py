@@ -27,6 +27,7 @@ CONF = ROOT / "conf"
 NOT_RUN = {
     "precision/tf32": "needs a GPU; planned for one",
     "runner/gpu": "needs a GPU; planned for one",
+    "runner/slurm": "needs a cluster; inside of its job it is runner=ddp",
     "runner/auto": "takes a GPU where there is one; runner=cpu is the rest of it",
     **dict.fromkeys(
         [f"tracker/{name}" for name in TRACKERS], "an extra, which not everybody has; a run with it is the same"

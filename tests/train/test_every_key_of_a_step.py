@@ -28,6 +28,7 @@ from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.sgd import Sgd
 from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
 from lmctl.runner.simulated import Simulated
+from lmctl.runner.slurm import Slurm
 
 WIDE = Bert(2, 128, 2, 128, max_positions=64, dropout=0.0, attention_dropout=0.0)
 """Tensors of 4096 values and more, which 8 bits are for."""
@@ -127,6 +128,9 @@ NOT_HERE: dict[Key, str] = {
         [("Ddp", "processes"), ("Ddp", "device"), ("Simulated", "workers"), ("Simulated", "device")],
         "see test_a_place_is_the_one_that_is_named",
     ),
+    **dict.fromkeys([("Ddp", name) for name in ("nodes", "node_rank", "rendezvous")], "see test_nodes.py"),
+    ("Ddp", "timeout_s"): "see test_lost_processes.py",
+    **dict.fromkeys([("Slurm", field.name) for field in fields(Slurm)], "see test_submit.py"),
     **dict.fromkeys(
         [(made, name) for made in ("Int8Dynamic", "Int8WeightOnly") for name in ("scale", "exclude")],
         "see test_every_key_of_a_quantisation_changes_the_answers",

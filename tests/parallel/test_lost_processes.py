@@ -1,0 +1,108 @@
+"""A worker, a node's group or a launcher that is killed or hangs: the rest ends in bounded time, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from command import command, environment, metrics, write_documents
+from nodes import DDP, PLACE, SHORT, Nodes, kill, workers_of
+
+LIMIT = 240
+STEPS = ["budget.steps=12", "checkpoint.every=2", "data.path=docs.txt"]
+
+
+def has_stepped(run: Path, step: int) -> bool:
+    try:
+        return any(line["step"] >= step for line in metrics(run))
+    except (OSError, ValueError):
+        return False
+
+
+def wait_for_step(nodes: Nodes, run: Path, step: int) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not has_stepped(run, step):
+        assert all(launcher.poll() is None for launcher in nodes.launchers), nodes.ended()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders of two nodes with the same text."""
+    home = tmp_path_factory.mktemp("nodes")
+    for name in ("a", "b"):
+        (home / name).mkdir()
+        write_documents(home / name / "docs.txt")
+    return [home / "a", home / "b"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folders: list[Path]) -> Path:
+    run = folders[0].parent / "undisturbed"
+    words = [*PLACE, *DDP, *SHORT, *STEPS, "runner.processes=2", f"run_dir={run}"]
+    cache = folders[0] / "cache"
+    subprocess.run(command("train", *words), cwd=folders[0], env=environment(cache), check=True, timeout=LIMIT)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("lost", ["worker", "group", "launcher", "first launcher"])
+def test_what_is_left_ends_and_the_run_goes_on_to_the_bit(folders: list[Path], undisturbed: Path, lost: str):
+    run = folders[0].parent / lost.replace(" ", "-")
+    nodes = Nodes(folders, *STEPS, f"run_dir={run}").start()
+    wait_for_step(nodes, run, random.randrange(2, 10))
+    time.sleep(random.random() / 2)
+    launcher = nodes.launchers[0 if lost == "first launcher" else 1]
+    (worker,) = workers_of(launcher)
+    if lost == "group":
+        kill(launcher.pid)
+    else:
+        os.kill(worker.pid if lost == "worker" else launcher.pid, signal.SIGKILL)
+    ends = nodes.ended(limit=120)
+    worker.wait(timeout=60)
+    assert all(code for code, _ in ends), ends
+    said = "".join(words for _, words in ends)
+    assert "Traceback" not in said, said
+    if "launcher" in lost:  # the workers are told, and save
+        assert "everything is saved" in said
+    else:
+        assert "another process of this run has ended" in said
+    again = Nodes(folders, *STEPS, f"run_dir={run}", "resume=auto").start().ended()
+    assert [code for code, _ in again] == [0, 0], again
+    assert metrics(run) == metrics(undisturbed)
+    assert weights(run) == weights(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_worker_that_hangs_is_reported_by_the_others(folders: list[Path]):
+    """The others wait for it in a collective operation, and say so with the stacks of their threads."""
+    run = folders[0].parent / "hangs"
+    nodes = Nodes(folders, "data.path=docs.txt", "budget.steps=100000", "checkpoint.every=5", "runner.timeout_s=6")
+    nodes.words.append(f"run_dir={run}")
+    nodes.start()
+    wait_for_step(nodes, run, 6)
+    (hung,) = workers_of(nodes.launchers[1])
+    hung.suspend()
+    try:
+        assert nodes.launchers[0].wait(timeout=90) == 1
+    finally:
+        hung.resume()
+    said = nodes.ended()[0][1]
+    assert "no progress for 6s (runner.timeout_s=6): hung, and ended here" in said
+    assert said.count("most recent call first") >= 2
+    assert "all_reduce" in said
+    assert said.count("error: ") == 1, said
+    assert (run / "stacks-rank-0.txt").is_file()
+    assert list((run / "checkpoints").glob("step-*"))
