@@ -21,6 +21,7 @@ from lmctl.compression.averaged import Averaged
 from lmctl.compression.base import Exchange, GradCompressor, Traffic
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.core.errors import LmctlError
+from lmctl.core.shards import local
 from lmctl.parallel.processes import Processes
 
 
@@ -52,6 +53,16 @@ class Strategy(Traffic, ABC):
     def overlaps(self) -> bool:
         """Whether gradients are averaged during the backward pass, so that no worker can repeat its own passes."""
         return False
+
+    @property
+    def every_pass(self) -> bool:
+        """Whether gradients are averaged in every pass, and not in the last one of a step."""
+        return False
+
+    def turns(self, own: int) -> int:
+        """Number of micro-batches that this worker takes part in: its `own`, unless workers need one another in every
+        pass; then the most of any worker. A collective operation."""
+        return own
 
     def mean_counts(self, counts: Mapping[str, float]) -> dict[str, float]:
         """Mean number of targets per worker, from the totals of all workers."""
@@ -177,7 +188,8 @@ def averaging(processes: Processes, compression: GradCompressor, clip_norm: floa
 
 
 def checksum(module: nn.Module) -> list[int]:
-    """Checksum per tensor of the state: its bytes as integers, summed exactly in any order of summation."""
+    """Checksum per tensor of the state, or of this process's shard: its bytes as integers, summed exactly in any order
+    of summation."""
     words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    state = [tensor for tensor in module.state_dict().values() if tensor.numel()]
+    state = [mine for tensor in module.state_dict().values() if (mine := local(tensor)).numel()]
     return [int(t.contiguous().view(words[t.element_size()]).sum(dtype=torch.int64)) for t in state]

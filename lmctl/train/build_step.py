@@ -51,7 +51,8 @@ def train_step(
     optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
     scaler = plan.precision.scaler(device)
     average = plan.average.weights(network)
+    adversary, idle = plan.adversary, examples[0].by_itself()
     step = TrainStep(
-        learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm, guard, average
+        learner, optimizer, scaler, strategy, adversary, perturbations, plan.clip_norm, guard, average, idle
     )
     return step, converted

@@ -18,6 +18,7 @@ from torch import Tensor
 from lmctl.core import signals
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import Diverged, LmctlError
+from lmctl.core.shards import local
 from lmctl.distill.base import Teacher
 from lmctl.distill.cached_teacher import cached_teacher
 from lmctl.distill.init_from_teacher import init_from_teacher
@@ -100,7 +101,9 @@ class Trainer:
         if writes:
             self.rollout = OnPolicyRollout(writes[0], self.learner, train, family, plan.seed)
         self.micro = MicroBatches(batch, batch.rows // processes.world, strategy.overlaps)
-        self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, self.micro.most, processes)
+        self.validation = Validation(
+            valid, self.learner.objectives, plan.eval.rows, self.micro.most, processes, strategy.turns
+        )
         self.notes: list[str] = []
         """Lines for people about steps that went another way than planned; the session shows and clears them."""
         self.drawn = Drawn(0, Position())
@@ -302,4 +305,4 @@ class Trainer:
 
 
 def _finite(gradient: Tensor | None) -> bool:
-    return gradient is None or bool(torch.isfinite(gradient).all())
+    return gradient is None or bool(torch.isfinite(local(gradient)).all())

@@ -64,6 +64,8 @@ class Validation:
     rows: int | None
     micro: int
     processes: Processes
+    turns: Callable[[int], int] = int
+    """As `Strategy.turns`."""
 
     def _batches(self, task: str) -> Iterator[Batch]:
         examples = self.examples[task]
@@ -96,11 +98,21 @@ class Validation:
         sums = {task: MetricSums() for task in self.examples}
         learner.eval()
         for task in self.examples:
+            own = 0
             for batch in self._batches(task):
                 sums[task].add(learner.metrics(batch.to(self.processes.device)))
+                own += 1
                 progress.beat()
+            for _ in range(self.turns(own) - own):  # others have more, and need this process
+                learner.metrics(self._idle(task).to(self.processes.device))
         learner.train()
         return self._measured(sums)
+
+    def _idle(self, task: str) -> Batch:
+        """A row that is read once more, and does not count."""
+        first, draws = np.zeros(1, np.int64), CounterRng(VALID_SEED, f"{task}/valid")
+        (batch,) = batched(Drawn(self.examples[task], first, first), 1, draws)
+        return batch.by_itself()
 
     def scores(self, learner: Learner) -> dict[str, float]:
         """The metrics of `measured` without intervals."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import adversary_workers
 import distill_workers
+import fsdp_workers
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -190,6 +191,7 @@ def main() -> None:
         distill_workers.save_teachers(Path(sys.argv[1]))
     dist.barrier()
     findings["lessons"] = distill_workers.found(processes, Path(sys.argv[1]), micro=2)
+    findings["fsdp"] = fsdp_workers.found(processes, fsdp_workers.QUICK)
     findings["stored"] = stored_bits(processes)
     torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")
     dist.barrier()

@@ -1,0 +1,108 @@
+"""What one process and several train with sharded weights, to be compared.
+
+python -m torch.distributed.run --standalone --nproc-per-node=4 tests/helpers/fsdp_workers.py FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from small_tasks import small_task, two_tasks
+
+from lmctl.adversary.fgm import FastGradient
+from lmctl.adversary.freelb import FreeLB
+from lmctl.adversary.rdrop import RDrop
+from lmctl.adversary.smart import Smart
+from lmctl.average.ema import ExponentialAverage
+from lmctl.core.shards import local, whole
+from lmctl.model.bert import Bert
+from lmctl.model.llama import Llama
+from lmctl.model.modernbert import ModernBert
+from lmctl.model.recurrent import RecurrentLM
+from lmctl.model.recurrent_classifier import BiLSTM
+from lmctl.model.recurrent_mt import RecurrentMT
+from lmctl.optim.adamw import AdamW
+from lmctl.optim.sgd import Sgd
+from lmctl.parallel.processes import Processes
+from lmctl.precision.bf16 import Bf16
+from lmctl.precision.fp16 import Fp16
+from lmctl.runner.fsdp import Fsdp
+from lmctl.train.trainer import Trainer
+
+STEPS = 2
+BERT = Bert(2, 32, 2, 64, max_positions=64, dropout=0.0, attention_dropout=0.0)
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("mlm_nsp", {}),
+    "modernbert": ("mlm", {"model": ModernBert(2, 32, 2, 48, max_positions=64)}),
+    "electra": ("rtd", {}),
+    "gpt2": ("clm", {}),
+    "llama": ("clm", {"model": Llama(2, 32, 2, 1, 64, max_positions=64)}),
+    "marian": ("translate", {}),
+    "t5": ("t5", {}),
+    "lstm": ("clm_stream", {}),
+    "weight drop": ("clm", {"model": RecurrentLM(1, 16, dropout=0.0, weight_drop=1e-9)}),
+    "bilstm": ("class", {"model": BiLSTM(1, 16, 16, dropout=0.0)}),
+    "bigru": ("class", {"model": BiLSTM(2, 16, 16, cell="gru", dropout=0.0)}),
+    "rnn_mt": ("translate", {"model": RecurrentMT(1, 1, 16, 16, dropout=0.0)}),
+}
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "micro-batches": ("mlm_nsp", {"micro": 1}),
+    "uneven": ("mlm_nsp", {"size": 6, "micro": 2}),
+    "two tasks": ("two tasks", {"micro": 2}),
+    "checkpointing": ("mlm_nsp", {"gradient_checkpointing": True}),
+    "checkpointing gpt2": ("clm", {"gradient_checkpointing": True}),
+    "sgd": ("mlm", {"optim": Sgd(lr=0.1, momentum=0.9)}),
+    "cautious": ("mlm", {"optim": AdamW(lr=3e-3, cautious_updates=True, cautious_decay=True)}),
+    "layer decay": ("mlm", {"optim": AdamW(lr=3e-3, layer_decay=0.8)}),
+    "average": ("mlm", {"average": ExponentialAverage(0.5)}),
+    "fgm": ("mlm", {"adversary": FastGradient(), "micro": 2}),
+    "freelb": ("translate", {"adversary": FreeLB()}),
+    "smart": ("class", {"adversary": Smart()}),
+    "rdrop": ("mlm", {"adversary": RDrop(), "model": replace(BERT, dropout=1e-9)}),
+}
+HALF: dict[str, tuple[str, dict[str, Any]]] = {
+    "bf16": ("mlm_nsp", {"precision": Bf16(), "optim": Sgd(lr=0.1)}),
+    "bf16 gpt2": ("clm", {"precision": Bf16(), "optim": Sgd(lr=0.1), "gradient_checkpointing": True}),
+    "fp16": ("mlm", {"precision": Fp16(initial_scale=64.0)}),
+}
+CASES = FAMILIES | OPTIONS | HALF
+QUICK = [*FAMILIES, "uneven", "two tasks", "average", "fgm", "bf16 gpt2", "fp16"]
+"""The cases of the quick tests, with two processes."""
+
+
+def trained(processes: Processes, case: str, **more: Any) -> dict[str, Any]:
+    """A short run of the case: the weights that it validates, its norms and its validation."""
+    task, changes = CASES[case]
+    make = two_tasks if task == "two tasks" else partial(small_task, task)
+    trainer = Trainer(*make(**changes | more), processes)
+    steps = trainer.steps()
+    norms = [float(next(steps).grad_norm) for _ in range(STEPS)]
+    steps.close()
+    with trainer.step.average.in_use():
+        weights = {name: whole(p).clone() for name, p in trainer.network.named_parameters()}
+        scores = trainer.validation.scores(trainer.learner)
+    kept = sum(local(p).numel() for p in trainer.learner.parameters())
+    return {"weights": weights, "norms": norms, "scores": scores, "sent": trainer.strategy.sent, "kept": kept}
+
+
+def found(processes: Processes, cases: Sequence[str]) -> dict[str, Any]:
+    """By case what came of it, with shards over all processes."""
+    return {case: trained(processes, case, runner=Fsdp(processes=processes.world)) for case in cases}
+
+
+def main() -> None:
+    processes = Processes(on_cpu=True)
+    findings = found(processes, list(CASES))
+    findings["replicas"] = trained(processes, "bert", runner=Fsdp(processes=processes.world, replicas=2))
+    torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")
+    processes.close()
+
+
+if __name__ == "__main__":
+    main()
