@@ -6,7 +6,7 @@ last ones fewer or none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,22 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """All of `tensor`, detached. A collective operation for a sharded one."""
     return tensor.detach().full_tensor() if is_sharded(tensor) else tensor.detach()
+
+
+class ShardPlace(NamedTuple):
+    """Which shard this process has."""
+
+    shards: int
+    shard: int
+    replica: int
+    """0 in one process that has it, more in others that have the same one (HSDP)."""
+
+
+def place_of(tensor: Any) -> ShardPlace:
+    """The shard of a sharded tensor in this process."""
+    mesh, (*outer, _) = tensor.device_mesh, tensor.placements
+    replica = mesh.get_local_rank(0) if outer else 0
+    return ShardPlace(mesh.size(len(outer)), mesh.get_local_rank(len(outer)), replica)
 
 
 def rows_of(count: int, shards: int, shard: int) -> slice:

@@ -12,15 +12,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from lmctl.compression.traffic import all_reduce_bytes, scatter_bytes
-from lmctl.core.shards import local
+from lmctl.core.shards import local, rows_of
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.strategy import Strategy
 from lmctl.precision.half_linear import half_copies
@@ -95,6 +97,14 @@ class FsdpStrategy(Strategy):
         if clip_norm is not None:
             torch._foreach_mul_(gradients, (clip_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
+
+    def placed(self, value: Any) -> Tensor:
+        shape = torch.Size(value.shape)
+        rows = rows_of(shape[0], self.mesh.size(-1), self.mesh.get_local_rank("shards"))
+        mine = value[rows].to(self.processes.device, copy=True).contiguous()
+        placements = (*[Replicate()] * (self.mesh.ndim - 1), Shard(0))
+        stride = torch.empty(shape, device="meta").stride()
+        return DTensor.from_local(mine, self.mesh, placements, run_check=False, shape=shape, stride=stride)
 
     def after_step(self) -> None:
         self.sent = self.dense = self._passes * self._per_pass

@@ -89,6 +89,12 @@ class Strategy(Traffic, ABC):
             torch.nn.utils.clip_grads_with_norm_(self.learner.parameters(), clip_norm, norm)
         return norm
 
+    def placed(self, value: Any) -> Tensor:
+        """A tensor of the shape of a weight, as this worker keeps it. `value` has a `shape`, and gives some rows as
+        `value[first:last]`."""
+        rows: Tensor = value[:]
+        return rows
+
     def after_step(self) -> None:
         """Hook after the optimiser step."""
         return

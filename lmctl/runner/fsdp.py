@@ -59,6 +59,8 @@ class Fsdp(Ddp):
                 "keeps weights in a format of its own, which cannot be sharded",
                 "precision=bf16",
             )
+        if plan.model.lora_rank:
+            yield "model.lora_rank", "is exported by merging whole matrices", "model.lora_rank=0"
         if plan.compression.sends:
             yield "compression", "takes whole gradients, and no process has any", "compression=none"
         if plan.compile:

@@ -5,7 +5,7 @@ then one rename makes it a checkpoint. Only after that are older ones removed. R
 manifest is verified; a checkpoint that fails is set aside as `broken-...`, and the one before it is used.
 
     checkpoints/step-00000200/
-        model.safetensors   weights
+        model.safetensors   weights; or a file for each shard of them (`shard_files.py`)
         state.pt            optimiser, scaler, position, identity of the run
         rank-0.pt ...       random generators, one file per process
         manifest.json
@@ -28,7 +28,10 @@ from torch import Tensor
 from lmctl.core import progress
 from lmctl.core.errors import DiskError
 from lmctl.core.files import digest, disk_error, is_disk_error, sync_file, sync_folder, write_text
+from lmctl.core.shards import is_sharded
+from lmctl.train import shard_files
 from lmctl.train.checkpoint_reader import FORMAT, MANIFEST, NAME, STATE, WEIGHTS, pointer, verify
+from lmctl.train.shard_files import split
 
 REPLACED = ".partial-replaced-"
 """Prefix of a checkpoint in whose place another one of the same step is put."""
@@ -52,9 +55,15 @@ class Checkpoints:
         fault, otherwise the error as it is.
         """
         final, partial = self.path(step), self.root / f".partial-step-{step:08d}"
+        kept, sharded = split(state)
+        in_shards = any(map(is_sharded, weights.values()))
         problem = self._attempt(lambda: self._begin(partial), None)
         problem = self._attempt(lambda: self._write(partial / f"rank-{self.rank}.pt", own), problem, everyone=True)
-        problem = self._attempt(lambda: self._finish(partial, final, step, weights, state, best), problem)
+        if in_shards:
+            problem = self._attempt(lambda: self._write_shards(partial, weights, sharded), problem, everyone=True)
+        problem = self._attempt(
+            lambda: self._finish(partial, final, step, None if in_shards else weights, kept, best), problem
+        )
         if problem is not None:
             if self.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -122,10 +131,22 @@ class Checkpoints:
         torch.save(value, path)
         sync_file(path)
 
+    def _write_shards(self, partial: Path, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        for path in shard_files.write(partial, weights, state):
+            sync_file(path)
+
     def _finish(
-        self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: int | None
+        self,
+        partial: Path,
+        final: Path,
+        step: int,
+        weights: dict[str, Tensor] | None,
+        state: dict[str, Any],
+        best: int | None,
     ) -> None:
-        save_file(_untied(weights), partial / WEIGHTS)
+        if weights is not None:
+            save_file(_untied(weights), partial / WEIGHTS)
+            sync_file(partial / WEIGHTS)
         self._write(partial / STATE, state)
         self._commit(partial, final, step)
         write_text(self.root / "latest", final.name + "\n")
@@ -135,7 +156,6 @@ class Checkpoints:
         self._prune()
 
     def _commit(self, partial: Path, final: Path, step: int) -> None:
-        sync_file(partial / WEIGHTS)
         files = {path.name: {"size": path.stat().st_size, "sha256": digest(path)} for path in sorted(partial.iterdir())}
         write_text(partial / MANIFEST, json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
         sync_folder(partial)

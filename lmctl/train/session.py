@@ -15,7 +15,7 @@ from lmctl.core.paths import Paths
 from lmctl.kernels import kernel
 from lmctl.parallel.machine import machine
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import verify, weights_of
+from lmctl.train.checkpoint_reader import fill, verify, weights_of
 from lmctl.train.confidence_intervals import guess
 from lmctl.train.display import Display
 from lmctl.train.export import export, write_template
@@ -256,7 +256,7 @@ class Session:
             self._write(validator.line())
         if (best := self._best()) is not None:
             exported = best
-            trainer.network.load_state_dict(weights_of(self.checkpoints.path(best)), strict=False)
+            fill(trainer.network, weights_of(self.checkpoints.path(best)), "the best checkpoint")
             validator.measure_step(best)
         elif validator.newest is None:  # the same metrics again, for their intervals
             validator.remeasure()
@@ -266,8 +266,8 @@ class Session:
         )
         summary["peak_memory_bytes"] = int(self.processes.sum_of_processes([peak_memory(self.processes.device)])[0])
         check_weights(trainer)
+        export(self.paths, trainer, summary)
         if self.processes.first:
-            export(self.paths, trainer, summary)
             weights = self.paths.model / "model.safetensors"
             summary |= {"model_bytes": weights.stat().st_size, "model_sha256": digest(weights)}
             self.record.finish(summary)

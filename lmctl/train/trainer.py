@@ -40,6 +40,7 @@ from lmctl.train.learner import Learner
 from lmctl.train.micro_batches import MicroBatches
 from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
+from lmctl.train.shard_files import placed, put_all
 from lmctl.train.state import TrainState, seed_everything
 from lmctl.train.static_masking import repeating, versions_of
 from lmctl.train.step import StepContext, StepReport
@@ -275,7 +276,7 @@ class Trainer:
 
     def load(
         self,
-        weights: dict[str, Tensor],
+        weights: dict[str, Any],
         state: dict[str, Any],
         own: dict[str, Any] | None,
         others: dict[str, Tensor] | None = None,
@@ -283,12 +284,13 @@ class Trainer:
         """Load a checkpoint. `own` is None in a process that did not exist when it was written; then `others` are the
         recurrent states of all processes."""
         fill(self.network, weights, "resume")
-        self.step.average.load_state_dict(state.get("average", {}))  # not in checkpoints of older versions
-        self.step.optimizer.load_state_dict(state["optimizer"])
+        average = state.get("average", {})  # not in checkpoints of older versions
+        self.step.average.load_state_dict(placed(average, self.strategy.placed))
+        self.step.optimizer.load_state_dict(placed(state["optimizer"], self.strategy.placed))
         self.step.scaler.load_state_dict(state["scaler"])
         if self.learner.balance is not None:
-            self.learner.balance.load_state_dict(state["balance"])
-        self.learner.distillation.load_state_dict(state.get("teaching", {}))
+            put_all(self.learner.balance, state["balance"])
+        put_all(self.learner.distillation, state.get("teaching", {}))
         if "guard" in state:  # not in checkpoints of older versions
             self.guard.load_state_dict(state["guard"])
         own = dict(own or {})

@@ -32,7 +32,10 @@ from lmctl.optim.sgd import Sgd
 from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16 import Bf16
 from lmctl.precision.fp16 import Fp16
+from lmctl.runner.base import Runner
 from lmctl.runner.fsdp import Fsdp
+from lmctl.train.checkpoint import Checkpoints
+from lmctl.train.checkpoint_reader import read_named
 from lmctl.train.trainer import Trainer
 
 STEPS = 2
@@ -96,10 +99,53 @@ def found(processes: Processes, cases: Sequence[str]) -> dict[str, Any]:
     return {case: trained(processes, case, runner=Fsdp(processes=processes.world)) for case in cases}
 
 
+def run(processes: Processes, runner: Runner | None = None) -> Trainer:
+    """Tied weights, two moments, an average and micro-batches."""
+    changes = {"average": ExponentialAverage(0.5), "runner": runner or Fsdp(processes=processes.world)}
+    return Trainer(*small_task("clm", micro=1, **changes), processes)
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    """The newest weights, and their average."""
+    tensors = [*trainer.network.parameters(), *trainer.step.average.mean.values()]
+    return torch.cat([whole(tensor).flatten() for tensor in tensors])
+
+
+def go_on(trainer: Trainer) -> torch.Tensor:
+    for _ in trainer.steps():
+        pass
+    return weights(trainer)
+
+
+def saved(processes: Processes, folder: Path) -> torch.Tensor:
+    """Save a checkpoint after two steps, and go on to the end."""
+    trainer = run(processes)
+    checkpoints = Checkpoints(folder, 2, processes.rank, lambda bad: any(processes.sum([bad])))
+    for report in trainer.steps():
+        if report.step == 2:
+            state = trainer.state_dict()
+            checkpoints.save(2, trainer.step.average.tensors(), state, trainer.own_state())
+    return weights(trainer)
+
+
+def resumed(processes: Processes, folder: Path, keep: bool = True, runner: Runner | None = None) -> torch.Tensor:
+    """Go on from that checkpoint in new objects; without `keep`, where another number of processes wrote it."""
+    trainer, found = run(processes, runner), read_named(folder / "step-00000002")
+    trainer.load(found.weights, found.state, found.of_rank(processes.rank) if keep else None)
+    return go_on(trainer)
+
+
 def main() -> None:
-    processes = Processes(on_cpu=True)
-    findings = found(processes, list(CASES))
-    findings["replicas"] = trained(processes, "bert", runner=Fsdp(processes=processes.world, replicas=2))
+    """All cases; in a folder with a checkpoint of another number of processes go on from it instead."""
+    processes, folder = Processes(on_cpu=True), Path(sys.argv[1])
+    findings: dict[str, Any]
+    if (folder / "saved").is_dir():
+        findings = {"resumed": resumed(processes, folder / "saved", keep=False)}
+    else:
+        findings = found(processes, list(CASES))
+        findings["replicas"] = trained(processes, "bert", runner=Fsdp(processes=processes.world, replicas=2))
+        findings["undisturbed"] = saved(processes, folder / "saved")
+        findings["resumed"] = resumed(processes, folder / "saved")
     torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")
     processes.close()
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import fsdp_workers
 import pytest
 import torch
 from command import in_processes
+from damaged import sign
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from small import plan
 
 from lmctl.compression.compressor import Compressor
@@ -19,6 +25,8 @@ from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.int8 import Int8
 from lmctl.runner.fsdp import Fsdp
+from lmctl.runner.places import Cpu
+from lmctl.train.checkpoint_reader import read_named, verify, weights_of
 
 CLOSE = 2e-5
 """Weights after two steps of AdamW at 3e-3 in float32, where sums are added in another order."""
@@ -30,7 +38,8 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of four processes found."""
     folder = tmp_path_factory.mktemp("four")
     in_processes(4, "fsdp_workers.py", folder)
-    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(4)]
+    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(4)]
+    return [rank | {"folder": folder} for rank in found]
 
 
 def same_steps(alone: Processes, found: list[dict[str, Any]], case: str, name: str | None = None) -> None:
@@ -61,6 +70,67 @@ def test_four_processes_give_the_steps_of_one(alone: Processes, four: list[dict[
 @pytest.mark.slow
 def test_two_replicas_of_two_processes_give_the_steps_of_one(alone: Processes, four: list[dict[str, Any]]):
     same_steps(alone, four, "bert", "replicas")
+
+
+def test_a_sharded_checkpoint_is_gone_on_with_to_the_bit(both: list[dict[str, Any]]):
+    for rank in both:
+        assert torch.equal(rank["fsdp"]["resumed"], rank["fsdp"]["undisturbed"])
+
+
+def test_a_sharded_checkpoint_is_gone_on_with_by_whole_weights(alone: Processes, both: list[dict[str, Any]]):
+    undisturbed = both[0]["fsdp"]["undisturbed"]
+    torch.testing.assert_close(both[0]["fsdp"]["replicated"], undisturbed, rtol=0, atol=CLOSE)
+    found = fsdp_workers.resumed(alone, both[0]["folder"] / "fsdp", keep=False, runner=Cpu())
+    torch.testing.assert_close(found, undisturbed, rtol=0, atol=CLOSE)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_four_is_gone_on_with_by_two(four: list[dict[str, Any]], tmp_path: Path):
+    folder = four[0]["folder"]
+    for rank in four:
+        assert torch.equal(rank["resumed"], rank["undisturbed"])
+    shutil.copytree(folder / "saved", tmp_path / "saved")
+    in_processes(2, "fsdp_workers.py", tmp_path)
+    found = torch.load(tmp_path / "rank-0.pt", weights_only=True)["resumed"]
+    torch.testing.assert_close(found, four[0]["undisturbed"], rtol=0, atol=CLOSE)
+
+
+def test_weights_in_shards_are_those_that_were_saved(both: list[dict[str, Any]]):
+    checkpoint = both[0]["folder"] / "fsdp" / "step-00000002"
+    assert verify(checkpoint) is None and not (checkpoint / "model.safetensors").exists()
+    for name, piece in weights_of(checkpoint).items():
+        files = [load_file(checkpoint / f"model-{shard}-of-2.safetensors") for shard in range(2)]
+        parts = [file[name] for file in files if name in file]
+        assert torch.equal(piece[:], torch.cat(parts) if len(parts) > 1 else parts[0])
+        assert torch.equal(piece[1:3], piece[:][1:3])
+
+
+def without_rows(path: Path) -> None:
+    """A shard, as it would be with another number of rows."""
+    with safe_open(path, "pt") as file:
+        rows, tensors = json.loads(file.metadata()["rows"]), {name: file.get_tensor(name) for name in rows}
+    name = next(name for name in tensors if len(tensors[name]) > 1)
+    save_file(tensors | {name: tensors[name][1:]}, path, {"rows": json.dumps(rows)})
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda p: (p / "model-1-of-2.safetensors").unlink(), "model-1-of-2.safetensors"),
+        (lambda p: without_rows(p / "model-1-of-2.safetensors"), "rows of|a gap in"),
+        (lambda p: without_rows(p / "state-0-of-2.safetensors"), "rows of|a gap in"),
+        (lambda p: (p / "state-0-of-2.safetensors").write_bytes(b"none"), "cannot be read"),
+        (lambda p: save_file({"x": torch.zeros(2)}, p / "model-1-of-2.safetensors", {"rows": "[]"}), "cannot be read"),
+        (lambda p: save_file({}, p / "state-1-of-2.safetensors", {"rows": "{}"}), "rows of"),
+    ],
+)
+def test_a_damaged_shard_is_told(both: list[dict[str, Any]], tmp_path: Path, damage: Any, what: str):
+    shutil.copytree(both[0]["folder"] / "fsdp" / "step-00000002", checkpoint := tmp_path / "step-00000002")
+    damage(checkpoint)
+    assert verify(checkpoint) is not None
+    sign(checkpoint)
+    with pytest.raises(ConfigError, match=what):
+        read_named(checkpoint)
 
 
 def test_rows_of_a_shard_are_those_of_torch():
