@@ -22,9 +22,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from lmctl.compression.traffic import all_reduce_bytes, scatter_bytes
-from lmctl.core.shards import local, rows_of
+from lmctl.core.shards import is_sharded, local, rows_of
+from lmctl.parallel.deferred_weights import DeferredWeights
 from lmctl.parallel.processes import Processes
-from lmctl.parallel.strategy import Strategy
+from lmctl.parallel.strategy import Strategy, check_same, checksum
 from lmctl.precision.half_linear import half_copies
 
 
@@ -40,7 +41,17 @@ class FsdpStrategy(Strategy):
             processes.device.type, (*shape, processes.world // replicas), mesh_dim_names=(*names, "shards")
         )
         self.replicas, self.group = replicas, self.mesh.get_group("shards")
-        self._passes = 0
+        self._passes, self._deferred = 0, DeferredWeights()
+
+    def building(self) -> DeferredWeights:
+        return self._deferred
+
+    def _made(self, module: nn.Module) -> list[int]:
+        """Make what `module` is about to be sharded with, on its device; returns checksums of what is whole."""
+        self._deferred.fill(module)
+        if not any(map(is_sharded, module.parameters())):
+            return checksum(module.to(self.processes.device))
+        return checksum(nn.ParameterList(p for p in module.parameters() if not is_sharded(p)))
 
     def prepare(self, learner: nn.Module) -> None:
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # changed by nobody
@@ -48,8 +59,13 @@ class FsdpStrategy(Strategy):
             copy.kept = False
         computed = learner.precision.gathered(self.processes.device)  # type: ignore[operator, union-attr]
         policy = MixedPrecisionPolicy(computed, reduce_dtype=computed and torch.float32, cast_forward_inputs=False)
+        sums = []
         for unit in learner.units():  # type: ignore[operator]
+            sums += self._made(unit)
             fully_shard(unit, mesh=self.mesh, mp_policy=policy)
+        sums += self._made(learner)
+        check_same(sums, self.processes)
+        self._deferred = DeferredWeights()
         # The root is not kept after its forward pass, although its backward pass follows at once: after a validation
         # nothing else would free it.
         fully_shard(learner, mesh=self.mesh, reshard_after_forward=True)

@@ -31,10 +31,14 @@ class Strategy(Traffic, ABC):
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
 
+    def building(self) -> AbstractContextManager[Any]:
+        """Context in which a network with random weights is built."""
+        return nullcontext()
+
     @abstractmethod
     def prepare(self, learner: nn.Module) -> None:
-        """Set `learner`, already on its device, before the optimiser is made from its parameters. LmctlError if workers
-        start with different weights."""
+        """Set `learner` and move it to its device, before the optimiser is made from its parameters. LmctlError if
+        workers start with different weights."""
 
     @property
     @abstractmethod
@@ -104,11 +108,9 @@ class Single(Strategy):
     """One worker; also the base of strategies in which every worker has all weights."""
 
     def prepare(self, learner: nn.Module) -> None:
-        self._learner = learner
+        self._learner = learner.to(self.processes.device)
         if self.workers > 1:
-            mine = checksum(learner)
-            if any(self.processes.sum([mine != self.processes.broadcast(mine)])):
-                raise LmctlError("the processes of this run did not begin with the same weights")
+            check_same(checksum(learner), self.processes)
 
     @property
     def learner(self) -> nn.Module:
@@ -191,6 +193,12 @@ def averaging(processes: Processes, compression: GradCompressor, clip_norm: floa
     if compression.sends or processes.simulated:
         return Exchanged(processes, compression, clip_norm)
     return DdpStrategy(processes) if processes.world > 1 else Single(processes)
+
+
+def check_same(sums: list[int], processes: Processes) -> None:
+    """LmctlError unless all processes have the same checksums of their weights."""
+    if any(processes.sum([sums != processes.broadcast(sums)])):
+        raise LmctlError("the processes of this run did not begin with the same weights")
 
 
 def checksum(module: nn.Module) -> list[int]:

@@ -44,7 +44,7 @@ def train_step(
     if teacher is not None:
         distillation = Distillation(teacher, plan.distill, objectives, recorder_for(plan.distill, network))
     learner = Learner(network, objectives, plan.precision, device, balance, distillation, plan.z_loss)
-    learner.to(device).train()
+    learner.train()
     if plan.compile:
         network.compile_body()
     strategy.prepare(learner)

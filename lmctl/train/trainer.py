@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -78,8 +79,11 @@ class Trainer:
         elif needs_teacher(plan):
             teacher = cached_teacher(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
+        strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
         seed_everything(plan.seed)  # after the teacher: the same initial weights as without one
-        network = network_of(plan, prepared)
+        fresh = plan.model.starts_from is None and plan.student.from_teacher is None
+        with strategy.building() if fresh else nullcontext():
+            network = network_of(plan, prepared)
         self.copied_layers = init_from_teacher(plan, prepared, network)
         """Lines about layers that were copied from the teacher."""
         shape = batch.rows, batch.tokens, blocks_of(plan, prepared), batch.rows_at
@@ -88,7 +92,6 @@ class Trainer:
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
         """Fingerprints of tokenizer, texts and teacher, which must not change when the run is resumed."""
         first = [self.stream.first(task, 1) for task in self.stream.streams]
-        strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
         perturbations = TextPerturbations(plan, prepared, network, device)
         self.guard = StepGuard(plan, processes)
         self.step, self.converted = train_step(plan, network, teacher, first, strategy, perturbations, self.guard)

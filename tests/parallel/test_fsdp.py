@@ -97,7 +97,8 @@ def test_a_checkpoint_of_four_is_gone_on_with_by_two(four: list[dict[str, Any]],
 
 def test_weights_in_shards_are_those_that_were_saved(both: list[dict[str, Any]]):
     checkpoint = both[0]["folder"] / "fsdp" / "step-00000002"
-    assert verify(checkpoint) is None and not (checkpoint / "model.safetensors").exists()
+    assert verify(checkpoint) is None
+    assert not (checkpoint / "model.safetensors").exists()
     for name, piece in weights_of(checkpoint).items():
         files = [load_file(checkpoint / f"model-{shard}-of-2.safetensors") for shard in range(2)]
         parts = [file[name] for file in files if name in file]
@@ -108,7 +109,8 @@ def test_weights_in_shards_are_those_that_were_saved(both: list[dict[str, Any]])
 def without_rows(path: Path) -> None:
     """A shard, as it would be with another number of rows."""
     with safe_open(path, "pt") as file:
-        rows, tensors = json.loads(file.metadata()["rows"]), {name: file.get_tensor(name) for name in rows}
+        rows = json.loads(file.metadata()["rows"])
+        tensors = {name: file.get_tensor(name) for name in rows}
     name = next(name for name in tensors if len(tensors[name]) > 1)
     save_file(tensors | {name: tensors[name][1:]}, path, {"rows": json.dumps(rows)})
 
