@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,49 @@ from lmctl.parallel.deferred_weights import DeferredWeights
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.strategy import Strategy, check_same, checksum
 from lmctl.precision.half_linear import half_copies
+
+
+@dataclass(frozen=True)
+class PassBytes:
+    """What one process sends for a forward and a backward pass, in rings, and what is gathered for it."""
+
+    gathers: int
+    """Sent in all-gathers: everything twice."""
+    scatters: int
+    """Sent in reduce-scatters of gradients."""
+    reduces: int
+    """Sent in all-reduces between replicas."""
+    dense: int
+    """All of it, if weights were gathered in float32."""
+    root: int
+    """Bytes of weights outside of layers, which are whole during a pass."""
+    largest: int
+    """Bytes of the largest layer."""
+
+    @classmethod
+    def of(cls, learner: nn.Module, shards: int, replicas: int) -> PassBytes:
+        """`learner` with whole or sharded weights."""
+        units = [list(unit.parameters()) for unit in learner.units()]  # type: ignore[operator]
+        inside = {id(p): p.numel() for unit in units for p in unit}
+        everything = sum(p.numel() for p in learner.parameters())
+        learnt = 4 * sum(p.numel() for p in learner.parameters() if p.requires_grad)
+        half = learner.precision.gathered(learner.device)  # type: ignore[operator, union-attr]
+        size = 4 if half is None else half.itemsize
+        root, layers = everything - sum(inside.values()), sum(inside.values())
+        scatters = scatter_bytes(learnt, shards)
+        reduces = all_reduce_bytes(learnt // shards, replicas) if replicas > 1 else 0
+        return cls(
+            gathers=2 * scatter_bytes(4 * root + size * layers, shards),
+            scatters=scatters,
+            reduces=reduces,
+            dense=2 * scatter_bytes(4 * everything, shards) + scatters + reduces,
+            root=4 * root,
+            largest=size * max((sum(p.numel() for p in unit) for unit in units), default=0),
+        )
+
+    @property
+    def sent(self) -> int:
+        return self.gathers + self.scatters + self.reduces
 
 
 class FsdpStrategy(Strategy):
@@ -72,12 +116,7 @@ class FsdpStrategy(Strategy):
         for name in learner.readers:  # type: ignore[union-attr]
             register_fsdp_forward_method(learner, name)
         self._learner = learner
-        gathered = sum(p.numel() * p.element_size() for p in learner.parameters())
-        learnt = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
-        shards = self.workers // self.replicas
-        self._per_pass = 2 * scatter_bytes(gathered, shards) + scatter_bytes(learnt, shards)
-        if self.replicas > 1:
-            self._per_pass += all_reduce_bytes(learnt // shards, self.replicas)
+        self.bytes = PassBytes.of(learner, self.workers // self.replicas, self.replicas)
 
     @property
     def learner(self) -> nn.Module:
@@ -123,5 +162,5 @@ class FsdpStrategy(Strategy):
         return DTensor.from_local(mine, self.mesh, placements, run_check=False, shape=shape, stride=stride)
 
     def after_step(self) -> None:
-        self.sent = self.dense = self._passes * self._per_pass
+        self.sent, self.dense = self._passes * self.bytes.sent, self._passes * self.bytes.dense
         self._passes = 0

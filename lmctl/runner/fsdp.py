@@ -29,6 +29,9 @@ class Fsdp(Ddp):
         if self.replicas < 1:
             raise ValueError(f"replicas must be at least 1, got {self.replicas}")
 
+    def shards(self, world: int) -> int:
+        return world // self.replicas
+
     def strategy(self, processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:
         if processes.world == 1:
             return super().strategy(processes, compression, clip_norm)
