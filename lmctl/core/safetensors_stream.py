@@ -15,11 +15,16 @@ _KINDS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF1
 _KINDS |= {"int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"}
 
 
-class SafetensorsStream:
-    """Writes the tensors of `outline` (of any device, meta included) in its order, each by one call of `write`."""
+def aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in an order in which each begins at a multiple of its number format's size."""
+    return dict(sorted(tensors.items(), key=lambda entry: -entry[1].element_size()))
 
-    def __init__(self, path: Path, outline: Mapping[str, Tensor]) -> None:
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+
+class SafetensorsStream:
+    """Writes the tensors of `outline`, which are `aligned`, in its order, each by one call of `write`."""
+
+    def __init__(self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+        header: dict[str, Any] = {"__metadata__": metadata or {"format": "pt"}}
         end = 0
         for name, tensor in outline.items():
             begin, end = end, end + math.prod(tensor.shape) * tensor.element_size()

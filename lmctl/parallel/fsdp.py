@@ -23,6 +23,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from lmctl.compression.traffic import all_reduce_bytes, scatter_bytes
+from lmctl.core.heap import map_large_blocks
 from lmctl.core.shards import is_sharded, local, rows_of
 from lmctl.parallel.deferred_weights import DeferredWeights
 from lmctl.parallel.processes import Processes
@@ -80,6 +81,8 @@ class FsdpStrategy(Strategy):
         """`replicas`: groups of processes that each hold the whole model together (HSDP); between them gradients are
         averaged as in DDP."""
         super().__init__(processes)
+        if processes.device.type == "cpu":
+            map_large_blocks()
         shape, names = ((replicas,), ("replicas",)) if replicas > 1 else ((), ())
         self.mesh = init_device_mesh(
             processes.device.type, (*shape, processes.world // replicas), mesh_dim_names=(*names, "shards")

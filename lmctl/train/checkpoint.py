@@ -16,21 +16,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lmctl.core import progress
 from lmctl.core.errors import DiskError
-from lmctl.core.files import digest, disk_error, is_disk_error, sync_file, sync_folder, write_text
+from lmctl.core.files import digest, disk_error, is_disk_error, sync_folder, write_text
 from lmctl.core.shards import is_sharded
-from lmctl.train import shard_files
+from lmctl.train.checkpoint_files import Archive, Contents, Tensors
 from lmctl.train.checkpoint_reader import FORMAT, MANIFEST, NAME, STATE, WEIGHTS, pointer, verify
+from lmctl.train.shard_files import contents as shard_contents
 from lmctl.train.shard_files import split
 
 REPLACED = ".partial-replaced-"
@@ -41,10 +41,18 @@ class Checkpoints:
     """The checkpoints of one run. Every process writes its own file; the first one does the rest."""
 
     def __init__(
-        self, root: Path, keep: int, rank: int = 0, anywhere: Callable[[bool], bool] = lambda failed: failed
+        self,
+        root: Path,
+        keep: int,
+        rank: int = 0,
+        anywhere: Callable[[bool], bool] = lambda failed: failed,
+        background: bool = False,
     ) -> None:
-        """`anywhere(failed)` tells every process whether it failed in any of them; all of them wait for it."""
-        self.root, self.keep, self.rank, self.anywhere = root, keep, rank, anywhere
+        """`anywhere(failed)` tells every process whether it failed in any of them; all of them wait for it. In the
+        `background` another thread writes and calls it, from copies."""
+        self.root, self.keep, self.rank, self.anywhere, self.background = root, keep, rank, anywhere, background
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[Path] | None = None
 
     def save(
         self, step: int, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any], best: int | None = None
@@ -52,18 +60,37 @@ class Checkpoints:
         """Write one checkpoint; that of the step `best`, if there is one, is kept until a better one comes.
 
         If any part of it fails in any process, nothing has changed and all raise: a `DiskError` where it is the disk's
-        fault, otherwise the error as it is.
+        fault, otherwise the error as it is. In the background that is raised by `wait`, which is called here first.
         """
-        final, partial = self.path(step), self.root / f".partial-step-{step:08d}"
+        self.wait()
         kept, sharded = split(state)
-        in_shards = any(map(is_sharded, weights.values()))
+        mine: dict[str, Contents] = {f"rank-{self.rank}.pt": Archive(own)}
+        firsts: dict[str, Contents] = {STATE: Archive(kept)}
+        if any(map(is_sharded, weights.values())):
+            mine |= shard_contents(weights, sharded)
+        elif self.rank == 0:
+            firsts[WEIGHTS] = Tensors(_untied(weights))
+        if not self.background:
+            return self._written(step, mine, firsts, best)
+        mine = {name: one.copied() for name, one in mine.items()}
+        firsts = {name: one.copied() for name, one in firsts.items()} if self.rank == 0 else {}
+        self._writing = self._writer.submit(self._written, step, mine, firsts, best)
+        return self.path(step)
+
+    def wait(self) -> None:
+        """Wait until nothing is being written; raises what stopped it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _written(
+        self, step: int, mine: Mapping[str, Contents], firsts: Mapping[str, Contents], best: int | None
+    ) -> Path:
+        """Write the files of this process, and in the first one those of all."""
+        final, partial = self.path(step), self.root / f".partial-step-{step:08d}"
         problem = self._attempt(lambda: self._begin(partial), None)
-        problem = self._attempt(lambda: self._write(partial / f"rank-{self.rank}.pt", own), problem, everyone=True)
-        if in_shards:
-            problem = self._attempt(lambda: self._write_shards(partial, weights, sharded), problem, everyone=True)
-        problem = self._attempt(
-            lambda: self._finish(partial, final, step, None if in_shards else weights, kept, best), problem
-        )
+        problem = self._attempt(lambda: _write(partial, mine), problem, everyone=True)
+        problem = self._attempt(lambda: self._finish(partial, final, step, firsts, best), problem)
         if problem is not None:
             if self.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -127,27 +154,8 @@ class Checkpoints:
         for leftover in self.root.glob(".partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _write(self, path: Path, value: dict[str, Any]) -> None:
-        torch.save(value, path)
-        sync_file(path)
-
-    def _write_shards(self, partial: Path, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-        for path in shard_files.write(partial, weights, state):
-            sync_file(path)
-
-    def _finish(
-        self,
-        partial: Path,
-        final: Path,
-        step: int,
-        weights: dict[str, Tensor] | None,
-        state: dict[str, Any],
-        best: int | None,
-    ) -> None:
-        if weights is not None:
-            save_file(_untied(weights), partial / WEIGHTS)
-            sync_file(partial / WEIGHTS)
-        self._write(partial / STATE, state)
+    def _finish(self, partial: Path, final: Path, step: int, firsts: Mapping[str, Contents], best: int | None) -> None:
+        _write(partial, firsts)
         self._commit(partial, final, step)
         write_text(self.root / "latest", final.name + "\n")
         # A run that went back to an earlier checkpoint also went back to what was the best one then.
@@ -177,6 +185,11 @@ class Checkpoints:
                 os.rename(path, self.root / f".partial-old-{path.name}")
         for path in self.root.glob(".partial-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(folder: Path, files: Mapping[str, Contents]) -> None:
+    for name, contents in files.items():
+        contents.write(folder / name)
 
 
 def _step(path: Path) -> int:

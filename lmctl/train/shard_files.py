@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lmctl.core.shards import ShardPlace, is_sharded, local, place_of, rows_of
+from lmctl.train.checkpoint_files import Streamed, Tensors, mapped
 
 MODEL, STATE = "model", "state"
 NAME = re.compile(r"(model|state)-(0|[1-9]\d{0,5})-of-([1-9]\d{0,5})\.safetensors")
@@ -34,16 +34,19 @@ def shard_names(shards: int) -> set[str]:
     return {f"{kind}-{shard}-of-{shards}.safetensors" for kind in (MODEL, STATE) for shard in range(shards)}
 
 
-def write(folder: Path, weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[Path]:
-    """Write this process's shards of `weights`, at least one of which is sharded, and of `state`. Nothing in a process
-    whose shard another one has as well."""
+def contents(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensors]:
+    """This process's shards of `weights`, at least one of which is sharded, and of `state`, by the names of their
+    files. Nothing in a process whose shard another one has as well."""
     place = place_of(next(tensor for tensor in weights.values() if is_sharded(tensor)))
     if place.replica:
-        return []
-    return [_write(folder, kind, some, place) for kind, some in ((MODEL, weights), (STATE, state))]
+        return {}
+    return {
+        f"{kind}-{place.shard}-of-{place.shards}.safetensors": _shard(some, place)
+        for kind, some in ((MODEL, weights), (STATE, state))
+    }
 
 
-def _write(folder: Path, kind: str, tensors: Mapping[str, Tensor], place: ShardPlace) -> Path:
+def _shard(tensors: Mapping[str, Tensor], place: ShardPlace) -> Tensors:
     """One file; of names for the same memory the first."""
     rows: dict[str, tuple[int, int]] = {}
     mine: dict[str, Tensor] = {}
@@ -56,9 +59,7 @@ def _write(folder: Path, kind: str, tensors: Mapping[str, Tensor], place: ShardP
         mine[name] = own.cpu().contiguous()
         if is_sharded(tensor):
             rows[name] = (rows_of(tensor.shape[0], place.shards, place.shard).start, tensor.shape[0])
-    path = folder / f"{kind}-{place.shard}-of-{place.shards}.safetensors"
-    save_file(mine, path, {"rows": json.dumps(rows)})
-    return path
+    return Streamed(mine, {"rows": json.dumps(rows)})
 
 
 class _Part(NamedTuple):
@@ -131,7 +132,7 @@ def split(tree: Any, name: str = "") -> tuple[Any, dict[str, Tensor]]:
         found[place] = leaf
         return {ELSEWHERE: place}
 
-    return _mapped(tree, taken, name), found
+    return mapped(tree, taken, name), found
 
 
 def joined(tree: Any, found: Mapping[str, Piece]) -> Any:
@@ -147,7 +148,7 @@ def joined(tree: Any, found: Mapping[str, Piece]) -> Any:
 
 def placed(tree: Any, place: Callable[[Any], Tensor]) -> Any:
     """A tree of tensors or pieces with rows as a strategy keeps them (`Strategy.placed`); scalars as they are."""
-    return _mapped(tree, lambda leaf, _: place(leaf) if isinstance(leaf, Piece | Tensor) and leaf.shape else leaf, "")
+    return mapped(tree, lambda leaf, _: place(leaf) if isinstance(leaf, Piece | Tensor) and leaf.shape else leaf, "")
 
 
 @torch.no_grad()
@@ -170,12 +171,3 @@ def put_all(module: nn.Module, values: Mapping[str, Any]) -> None:
     missing, unexpected = put(module, values)
     if wrong := [*missing, *unexpected]:
         raise ValueError(f"its state is not that of {type(module).__name__} ({str(wrong[0])[:200]})")
-
-
-def _mapped(tree: Any, change: Callable[[Any, str], Any], name: str) -> Any:
-    """A tree with other leaves: `change(leaf, its name)`."""
-    if isinstance(tree, Mapping):
-        return {key: _mapped(value, change, f"{name}/{key}" if name else str(key)) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_mapped(value, change, f"{name}/{place}") for place, value in enumerate(tree)]
-    return change(tree, name)

@@ -20,6 +20,7 @@ from lmctl.adversary.freelb import FreeLB
 from lmctl.adversary.rdrop import RDrop
 from lmctl.adversary.smart import Smart
 from lmctl.average.ema import ExponentialAverage
+from lmctl.config.schema import Evaluation
 from lmctl.core.shards import local, whole
 from lmctl.model.bert import Bert
 from lmctl.model.llama import Llama
@@ -56,7 +57,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "micro-batches": ("mlm_nsp", {"micro": 1}),
-    "uneven": ("mlm_nsp", {"size": 6, "micro": 2}),
+    "uneven": ("mlm_nsp", {"size": 6, "micro": 2, "eval": Evaluation(rows=5)}),
     "two tasks": ("two tasks", {"micro": 2}),
     "checkpointing": ("mlm_nsp", {"gradient_checkpointing": True}),
     "checkpointing gpt2": ("clm", {"gradient_checkpointing": True}),

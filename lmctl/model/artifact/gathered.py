@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmctl.core.safetensors_stream import SafetensorsStream
+from lmctl.core.safetensors_stream import SafetensorsStream, aligned
 from lmctl.core.shards import whole
 from lmctl.model.artifact import EXTRA_HEADS
 
@@ -28,6 +28,7 @@ def gather(models: Mapping[str, Any], network: Any, folder: Path | None = None) 
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path | None) -> None:
+    tensors = aligned(tensors)
     with nullcontext() if path is None else SafetensorsStream(path, tensors) as stream:
         for tensor in tensors.values():
             values = whole(tensor)
