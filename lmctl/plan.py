@@ -44,6 +44,11 @@ class Plan(Run):
 
     def _mistakes(self) -> Iterator[ConfigError]:
         """Errors of all checks between components."""
+        if self.checkpoint.background and self.simulated_workers is not None:
+            yield ConfigError(
+                "checkpoint.background=true: simulated workers are threads that take turns, and a writer takes none",
+                "nearest: checkpoint.background=false",
+            )
         for check in self._checks():
             try:
                 yield from check(self)

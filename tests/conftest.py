@@ -55,9 +55,9 @@ def alone() -> Processes:
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found (`helpers/two_processes.py`)."""
     import torch
-    from command import in_two_processes
+    from command import in_processes
 
     folder = tmp_path_factory.mktemp("both")
-    in_two_processes("two_processes.py", folder)
+    in_processes(2, "two_processes.py", folder)
     found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
     return [rank | {"folder": folder} for rank in found]

@@ -152,6 +152,7 @@ class Checkpointing:
     every: Optional[int] = key(None, "optimiser steps between checkpoints; null: as often as eval.every says")
     keep: int = key(2, "newest checkpoints kept; the best one is kept besides")
     on_error: str = key("stop", "where one cannot be written: stop (exit 6) or warn, and go on without it")
+    background: bool = key(False, "write copies while training goes on: faster, and twice the memory of what is saved")
 
     def __post_init__(self) -> None:
         positive(every=self.every)

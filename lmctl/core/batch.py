@@ -160,6 +160,10 @@ class Batch:
         """Number of targets per term."""
         return {name: len(target.labels) for name, target in self.targets.items()}
 
+    def by_itself(self) -> Batch:
+        """The same rows without what is carried from row to row (recurrent states by track)."""
+        return replace(self, inputs={name: t for name, t in self.inputs.items() if name not in ("track", "fresh")})
+
     def pinned(self) -> Batch:
         """The same batch in pinned memory, from which copies to a GPU are asynchronous."""
         return self._moved(lambda tensor: tensor.pin_memory())

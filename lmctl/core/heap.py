@@ -34,9 +34,9 @@ are needed again cost a third of one step."""
 VARIABLE, WITHOUT_CACHES = "GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"
 FAST_BLOCKS, TRIM_THRESHOLD, MMAP_THRESHOLD = 1, -1, -3
 """Parameters of mallopt, from glibc's malloc.h."""
-NEVER, LARGEST, USUAL = -1, 2**31 - 1, 32 << 20
-"""Thresholds: the heap's end is never given back; the largest block in bytes that may be on the heap, as an int and as
-glibc's own rule allows."""
+NEVER, LARGEST, USUAL, MAPPED = -1, 2**31 - 1, 32 << 20, 256 << 10
+"""Thresholds: the heap's end is never given back; the largest block in bytes that may be on the heap, as an int, as
+glibc's own rule allows, and where it is to be small."""
 
 
 def without_thread_caches(words: Sequence[str]) -> None:
@@ -64,6 +64,15 @@ def keep_freed_memory() -> None:
         libc.mallopt(FAST_BLOCKS, 0)  # of up to 128 bytes, which would not be joined at once either
     if libc.mallopt(MMAP_THRESHOLD, LARGEST if whole else USUAL) or libc.mallopt(MMAP_THRESHOLD, USUAL):
         libc.mallopt(TRIM_THRESHOLD, NEVER)
+
+
+def map_large_blocks() -> None:
+    """Have large blocks mapped one by one, and given back when they are freed: where memory is what a process lacks, and
+    weights come and go (FSDP)."""
+    libc = _glibc()
+    if libc is not None:
+        libc.mallopt(MMAP_THRESHOLD, MAPPED)
+        libc.mallopt(TRIM_THRESHOLD, MAPPED)
 
 
 def return_unused() -> None:

@@ -30,6 +30,7 @@ from lmctl.core.errors import LmctlError
 from lmctl.cost.fake_tensors import fake_tensor_mode, on_gpu
 from lmctl.cost.memory_tracker import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, MemoryTracker, Peak
 from lmctl.cost.rows import Sample
+from lmctl.cost.sharding import FakeFsdp
 from lmctl.cost.validate import Checked, build
 from lmctl.mix.stream import Position, Window
 from lmctl.optim.adamw import AdamW
@@ -102,8 +103,12 @@ def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample]
         live.restart()
         stage.export()
         peaks[AFTER] = live.seen()
+    remarks: tuple[str, ...] = ()
+    if isinstance(strategy := stage.step.strategy, FakeFsdp):
+        peaks = {name: strategy.of_shards(peak) for name, peak in peaks.items()}
+        most, remarks = strategy.kinds(most), strategy.remarks()
     moment = max(peaks, key=lambda name: peaks[name].total)
-    return Rehearsal(peaks[moment], most, moment, sent, dense, products)
+    return Rehearsal(peaks[moment], most, moment, sent, dense, products, remarks)
 
 
 def _vocabulary(run: Checked) -> int:
@@ -197,6 +202,9 @@ class StepRehearsal:
         processes: Any = FakeProcesses(run.workers, run.fake_device, run.world == 1 and run.workers > 1)
         if plan.compression.sends or processes.simulated:
             return Exchanged(processes, plan.compression, plan.clip_norm)
+        if (shards := plan.runner.shards(run.world)) > 1:
+            micros = sum(self._micro_batches(sample) for sample in self.samples.values())
+            return FakeFsdp(processes, shards, round(micros * plan.adversary.passes))
         return FakeDdp(processes, self.live) if run.world > 1 else Single(processes)
 
     def export(self) -> None:
@@ -207,8 +215,11 @@ class StepRehearsal:
 
     def _batches(self, task: str) -> list[Batch]:
         sample = self.samples[task]
-        micros = -(-round(sample.rows_per_step / self.run.workers) // sample.rows)
-        return [sample.shaped(self._tensor) for _ in range(min(2, max(1, micros)))]
+        return [sample.shaped(self._tensor) for _ in range(min(2, self._micro_batches(sample)))]
+
+    def _micro_batches(self, sample: Sample) -> int:
+        """Number of micro-batches of a task that a worker has in a step."""
+        return max(1, -(-round(sample.rows_per_step / self.run.workers) // sample.rows))
 
     def _tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.run.fake_device)

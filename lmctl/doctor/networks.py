@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -91,7 +92,8 @@ def export_reloads(runs: SmallRuns) -> str:
     for _ in trainer.steps():
         pass
     models = models_of(trainer.network, trainer.plan.precision)
-    writer.write(folder, models, trainer.network, tokenizer_of(trainer), tasks_of(trainer), "")
+    weights = partial(writer.write_weights, models=models, network=trainer.network)
+    writer.write(folder, models, weights, tokenizer_of(trainer), tasks_of(trainer), "")
     loaded = BertForPreTraining.from_pretrained(folder).to(trainer.processes.device).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = [line for line in runs.text.read_text(encoding="utf-8").splitlines() if line][:4]

@@ -9,6 +9,7 @@ and gradients equal those of `BertForPreTraining` (tests/model/test_bert.py hold
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +18,22 @@ from torch import Tensor, nn
 from lmctl.model.attention_function import key_mask
 from lmctl.model.network import TransformerNetwork
 from lmctl.model.recompute import recomputed
+
+
+@cache
+def reading(layer: Any) -> Any:
+    """The class of a last layer that gives its states at the positions `read` (int64 [N], flattened; None: all) only,
+    [N, H] instead of [R, L, H]. `layer`: transformers' class."""
+
+    def forward(self: Any, hidden: Tensor, mask: Any = None, read: Tensor | None = None, **given: Any) -> Tensor:
+        if read is None:
+            return layer.forward(self, hidden, mask, **given)
+        width = hidden.shape[-1]
+        context = self.attention.self(hidden, mask)[0].reshape(-1, width).index_select(0, read)
+        residual = hidden.reshape(-1, width).index_select(0, read)
+        return self.feed_forward_chunk(self.attention.output(context, residual))
+
+    return type(f"Last{layer.__name__}", (layer,), {"forward": forward})
 
 
 class BertNetwork(TransformerNetwork):
@@ -29,6 +46,12 @@ class BertNetwork(TransformerNetwork):
     whole = False
     """Whether the last layer, too, is computed at all positions."""
 
+    def __init__(self, model: Any, heads: Mapping[str, int]) -> None:
+        super().__init__(model, heads)
+        last = model.base_model.encoder.layer[-1]
+        kind: Any = type(last)
+        last.__class__ = reading(kind)
+
     def encode(self, inputs: Mapping[str, Tensor], read: Tensor | None) -> Tensor:
         ids, mask = inputs["input_ids"], key_mask(inputs.get("attention_mask"), self.model)
         hidden = self.body(ids, inputs.get("token_type_ids"), mask)
@@ -36,13 +59,10 @@ class BertNetwork(TransformerNetwork):
         if read is None:
             read = torch.arange(len(ids), device=ids.device) * ids.shape[1]
         last = self.model.base_model.encoder.layer[-1]
-        width = hidden.shape[-1]
         if self.whole:
-            states = last(hidden, mask).reshape(-1, width).index_select(0, read)
-            return self.pooled(states) if first else states
-        context = last.attention.self(hidden, mask)[0].reshape(-1, width).index_select(0, read)
-        residual = hidden.reshape(-1, width).index_select(0, read)
-        states = last.feed_forward_chunk(last.attention.output(context, residual))
+            states = last(hidden, mask).reshape(-1, hidden.shape[-1]).index_select(0, read)
+        else:
+            states = last(hidden, mask, read)
         return self.pooled(states) if first else states
 
     def embedded(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:

@@ -154,6 +154,11 @@ class TransformerNetwork(nn.Module):
         stacks = [list(m) for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
         return {"layers": max(stacks, key=len)}
 
+    def units(self) -> list[nn.Module]:
+        """The layers that every pass calls as modules, each at once: those whose weights FSDP gathers by themselves.
+        What is outside of them is gathered from the beginning of a pass to its end."""
+        return [layer for stack in self.stacks().values() for layer in stack]
+
     def recordable_stacks(self) -> dict[str, list[nn.Module]]:
         """Those of its `stacks` whose layers give hidden states [R, L, H] by themselves."""
         return self.stacks()

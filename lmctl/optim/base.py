@@ -47,6 +47,11 @@ class OptimSpec(Component):
         """Bits per value of the optimiser state."""
         return 32
 
+    @property
+    def whole_matrices(self) -> bool:
+        """Whether an update looks at a matrix as a whole."""
+        return False
+
     @abstractmethod
     def optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         """The torch optimiser over the trainable parameters of `network`."""

@@ -51,7 +51,7 @@ class Cautious(Optimizer):
             move = parameter - before
             if self.updates:
                 agrees = (move * parameter.grad < 0).to(move.dtype)
-                move.mul_(agrees.div_(agrees.mean().clamp_(min=LEAST_SHARE)))
+                move.mul_(agrees.div_(agrees.mean().clamp(min=LEAST_SHARE)))
                 torch.add(before, move, out=parameter)
             if decay:
                 pull = before.mul_(move * before < 0) if self.decay else before

@@ -25,6 +25,7 @@ class Muon(OptimSpec):
     """Muon on the matrices inside layers, AdamW on embeddings, heads and vectors; no weight decay of vectors."""
 
     adaptive: ClassVar[bool] = True
+    whole_matrices: ClassVar[bool] = True
 
     lr: float = 1.5e-3
     weight_decay: float = 0.01

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmctl.core.shards import is_sharded
 from lmctl.optim.base import OptimSpec
 from lmctl.optim.groups import parameter_groups
 
@@ -34,4 +35,5 @@ class Sgd(OptimSpec):
         import torch
 
         groups = parameter_groups(network, self.weight_decay, self.layer_decay)
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)
+        fused = not any(map(is_sharded, network.parameters()))  # torch has no such kernel for shards
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)

@@ -75,6 +75,20 @@ class Processes:
         """The same for values of processes: simulated workers, threads of one process, count once."""
         return self.sum(values)
 
+    def vote(self) -> Callable[[bool], bool]:
+        """A function that says in every process whether any of them said yes. It has a group of its own, so that
+        another thread may call it. A collective operation itself."""
+        if self.world == 1:
+            return lambda own: own
+        group = dist.new_group(backend="gloo")
+
+        def anywhere(own: bool) -> bool:
+            said = torch.tensor([int(own)])
+            dist.all_reduce(said, group=group)
+            return bool(said)
+
+        return anywhere
+
     def all_reduce(self, tensor: Tensor) -> None:
         """All-reduce (sum) of `tensor`, on this process's device, in place."""
         if self.world > 1:

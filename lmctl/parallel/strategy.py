@@ -21,6 +21,7 @@ from lmctl.compression.averaged import Averaged
 from lmctl.compression.base import Exchange, GradCompressor, Traffic
 from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.core.errors import LmctlError
+from lmctl.core.shards import local
 from lmctl.parallel.processes import Processes
 
 
@@ -30,10 +31,14 @@ class Strategy(Traffic, ABC):
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
 
+    def building(self) -> AbstractContextManager[Any]:
+        """Context in which a network with random weights is built."""
+        return nullcontext()
+
     @abstractmethod
     def prepare(self, learner: nn.Module) -> None:
-        """Set `learner`, already on its device, before the optimiser is made from its parameters. LmctlError if workers
-        start with different weights."""
+        """Set `learner` and move it to its device, before the optimiser is made from its parameters. LmctlError if
+        workers start with different weights."""
 
     @property
     @abstractmethod
@@ -52,6 +57,16 @@ class Strategy(Traffic, ABC):
     def overlaps(self) -> bool:
         """Whether gradients are averaged during the backward pass, so that no worker can repeat its own passes."""
         return False
+
+    @property
+    def every_pass(self) -> bool:
+        """Whether gradients are averaged in every pass, and not in the last one of a step."""
+        return False
+
+    def turns(self, own: int) -> int:
+        """Number of micro-batches that this worker takes part in: its `own`, unless workers need one another in every
+        pass; then the most of any worker. A collective operation."""
+        return own
 
     def mean_counts(self, counts: Mapping[str, float]) -> dict[str, float]:
         """Mean number of targets per worker, from the totals of all workers."""
@@ -78,6 +93,12 @@ class Strategy(Traffic, ABC):
             torch.nn.utils.clip_grads_with_norm_(self.learner.parameters(), clip_norm, norm)
         return norm
 
+    def placed(self, value: Any) -> Tensor:
+        """A tensor of the shape of a weight, as this worker keeps it. `value` has a `shape`, and gives some rows as
+        `value[first:last]`."""
+        rows: Tensor = value[:]
+        return rows
+
     def after_step(self) -> None:
         """Hook after the optimiser step."""
         return
@@ -87,11 +108,9 @@ class Single(Strategy):
     """One worker; also the base of strategies in which every worker has all weights."""
 
     def prepare(self, learner: nn.Module) -> None:
-        self._learner = learner
+        self._learner = learner.to(self.processes.device)
         if self.workers > 1:
-            mine = checksum(learner)
-            if any(self.processes.sum([mine != self.processes.broadcast(mine)])):
-                raise LmctlError("the processes of this run did not begin with the same weights")
+            check_same(checksum(learner), self.processes)
 
     @property
     def learner(self) -> nn.Module:
@@ -176,8 +195,15 @@ def averaging(processes: Processes, compression: GradCompressor, clip_norm: floa
     return DdpStrategy(processes) if processes.world > 1 else Single(processes)
 
 
+def check_same(sums: list[int], processes: Processes) -> None:
+    """LmctlError unless all processes have the same checksums of their weights."""
+    if any(processes.sum([sums != processes.broadcast(sums)])):
+        raise LmctlError("the processes of this run did not begin with the same weights")
+
+
 def checksum(module: nn.Module) -> list[int]:
-    """Checksum per tensor of the state: its bytes as integers, summed exactly in any order of summation."""
+    """Checksum per tensor of the state, or of this process's shard: its bytes as integers, summed exactly in any order
+    of summation."""
     words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    state = [tensor for tensor in module.state_dict().values() if tensor.numel()]
+    state = [mine for tensor in module.state_dict().values() if (mine := local(tensor)).numel()]
     return [int(t.contiguous().view(words[t.element_size()]).sum(dtype=torch.int64)) for t in state]

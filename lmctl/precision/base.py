@@ -70,6 +70,10 @@ class Precision(Component):
         """Context in which, outside of `products`, the same network computes in float32."""
         return nullcontext()
 
+    def gathered(self, device: torch.device) -> torch.dtype | None:
+        """The dtype in which FSDP gathers a layer's weights on this device; None: as they are stored."""
+        return None
+
     def optimiser(self, spec: OptimSpec, learner: nn.Module, device: torch.device, seed: int) -> torch.optim.Optimizer:
         """The optimiser of `spec` for parameters as this precision stores them. `seed` is the run's, the same in all
         processes, so that random numbers drawn from it are the same, too."""

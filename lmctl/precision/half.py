@@ -40,6 +40,10 @@ class HalfPrecision(Precision):
 
         return half_products(self.dtype, device)
 
+    def gathered(self, device: torch.device) -> torch.dtype | None:
+        """Half precision on a GPU, whose autocast would keep a half copy of every layer for the backward pass."""
+        return None if device.type == "cpu" else self.dtype
+
     def optimiser(self, spec: OptimSpec, learner: nn.Module, device: torch.device, seed: int) -> torch.optim.Optimizer:
         from lmctl.precision.half_linear import cast_after_steps
 

@@ -25,6 +25,8 @@ class HalfCopy:
     """The half-precision copy of one weight."""
 
     def __init__(self) -> None:
+        self.kept = True
+        """Whether it is kept between uses; not where the weight itself is not (FSDP)."""
         self.values: Tensor | None = None
         self.cast_from: tuple[int, int] | None = None
         """Version and storage of the weight that `values` was cast from; None: it must be cast again."""
@@ -34,6 +36,8 @@ class HalfCopy:
 
     def of(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """The copy of `weight`, cast again if the weight has changed."""
+        if not self.kept:
+            return weight.detach().to(dtype)
         now = (weight._version, weight.untyped_storage()._cdata)
         if self.values is None or self.values.dtype != dtype:
             self.values = weight.detach().to(dtype)
@@ -45,12 +49,15 @@ class HalfCopy:
 
 class HalfProduct(torch.autograd.Function):
     """Autograd function y = x w^T + b in half precision for x [..., I], sums in float32; gradients of weight and bias
-    are float32. The weight is [O, I], or [I, O] if `transposed`; `half` is its half-precision copy."""
+    are float32. The weight is [O, I], or [I, O] if `transposed`; `half` is its half-precision copy, which the backward
+    pass casts again if it is not `kept`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, half: Tensor, transposed: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, half: Tensor, transposed: bool, kept: bool
+    ) -> Tensor:
         rows = as_matrix(x).to(half.dtype)
-        ctx.save_for_backward(rows, half)
+        ctx.save_for_backward(rows, half if kept else weight)
         ctx.transposed, ctx.shape, ctx.dtype = transposed, x.shape, x.dtype
         y = _product(rows, half if transposed else half.t(), None if bias is None else bias.to(half.dtype))
         return y.to(half.dtype).view(*x.shape[:-1], y.shape[-1])
@@ -58,7 +65,8 @@ class HalfProduct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, half = ctx.saved_tensors
+        rows, weight = ctx.saved_tensors
+        half = weight.to(rows.dtype)
         g, gx, gw, gb = as_matrix(gradient), None, None, None
         if ctx.needs_input_grad[0]:
             gx = _product(g, half.t() if ctx.transposed else half).view(ctx.shape).to(ctx.dtype)
@@ -66,7 +74,7 @@ class HalfProduct(torch.autograd.Function):
             gw = (_product(rows.t(), g) if ctx.transposed else _product(g.t(), rows)).float()
         if ctx.needs_input_grad[2]:
             gb = g.sum(0).float()
-        return gx, gw, gb, None, None
+        return gx, gw, gb, None, None, None
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -88,7 +96,7 @@ class HalfLinear(nn.Linear):
         if _elsewhere(x):
             return super().forward(x)
         half = self.half_weight.of(self.weight, torch.get_autocast_dtype("cpu"))
-        return HalfProduct.apply(x, self.weight, self.bias, half, False)
+        return HalfProduct.apply(x, self.weight, self.bias, half, False, self.half_weight.kept)
 
 
 class HalfConv1D(Conv1D):
@@ -100,7 +108,7 @@ class HalfConv1D(Conv1D):
         if _elsewhere(x):
             return super().forward(x)
         half = self.half_weight.of(self.weight, torch.get_autocast_dtype("cpu"))
-        return HalfProduct.apply(x, self.weight, self.bias, half, True)
+        return HalfProduct.apply(x, self.weight, self.bias, half, True, self.half_weight.kept)
 
 
 def _elsewhere(x: Tensor) -> bool:

@@ -40,6 +40,10 @@ class Runner(Component):
         worker."""
         return None
 
+    def shards(self, world: int) -> int:
+        """Over how many of `world` processes weights are spread; 1: each has all of them."""
+        return 1
+
     @abstractmethod
     def on_cpu(self) -> bool:
         """Whether the run uses the CPU only."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import nn
 from lmctl.config.schema import BatchShape
 from lmctl.core.batch import Family, Split
 from lmctl.core.counter_rng import CounterRng
-from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.errors import ConfigError, DataError, LmctlError
 from lmctl.core.vocabulary import NO_PIECE
-from lmctl.kernels import backend
+from lmctl.kernels import backend, kernel
 from lmctl.mix.block_stream import ReadBlock
 from lmctl.mix.mix import Mix
 from lmctl.model.base import no_dropout
@@ -131,3 +131,17 @@ def check(plan: Plan, world: int, device: torch.device, examples: Mapping[str, E
     for group, reason in (("precision", plan.precision.refuse(device)), ("model", plan.model.refuse(device))):
         if reason is not None:
             raise ConfigError(f"{group}: {reason}")
+
+
+def check_kernels(plan: Plan, device: torch.device, say: Callable[[str], None]) -> None:
+    """Check the kernels of a CPU, and say which ones the run uses."""
+    if device.type != "cpu":
+        return
+    if kernel.to_be_compiled():
+        say("kernels: compiling them for this machine, which is done once and takes some ten seconds")
+    kernel.check_all()
+    for line in kernel.faults():
+        if plan.kernels == "numba":
+            raise LmctlError(f"kernels=numba: {line}", "kernels=auto")
+        say(f"warning: kernels: {line}")
+    say(f"kernels: {kernel.described()}")

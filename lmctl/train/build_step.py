@@ -45,14 +45,15 @@ def train_step(
     if teacher is not None:
         distillation = Distillation(teacher, plan.distill, objectives, recorder_for(plan.distill, network))
     learner = Learner(network, objectives, plan.precision, device, balance, distillation, plan.z_loss)
-    learner.to(device).train()
+    learner.train()
     if plan.compile:
         network.compile_body()
     strategy.prepare(learner)
     optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
     scaler = plan.precision.scaler(device)
     average = plan.average.weights(network)
+    adversary, idle = plan.adversary, examples[0].by_itself()
     step = TrainStep(
-        learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm, guard, average
+        learner, optimizer, scaler, strategy, adversary, perturbations, plan.clip_norm, guard, average, idle
     )
     return step, converted

@@ -5,7 +5,7 @@ then one rename makes it a checkpoint. Only after that are older ones removed. R
 manifest is verified; a checkpoint that fails is set aside as `broken-...`, and the one before it is used.
 
     checkpoints/step-00000200/
-        model.safetensors   weights
+        model.safetensors   weights; or a file for each shard of them (`shard_files.py`)
         state.pt            optimiser, scaler, position, identity of the run
         rank-0.pt ...       random generators, one file per process
         manifest.json
@@ -16,19 +16,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lmctl.core import progress
 from lmctl.core.errors import DiskError
-from lmctl.core.files import digest, disk_error, is_disk_error, sync_file, sync_folder, write_text
+from lmctl.core.files import digest, disk_error, is_disk_error, sync_folder, write_text
+from lmctl.core.shards import is_sharded
+from lmctl.train.checkpoint_files import Archive, Contents, Tensors
 from lmctl.train.checkpoint_reader import FORMAT, MANIFEST, NAME, STATE, WEIGHTS, pointer, verify
+from lmctl.train.shard_files import contents as shard_contents
+from lmctl.train.shard_files import split
 
 REPLACED = ".partial-replaced-"
 """Prefix of a checkpoint in whose place another one of the same step is put."""
@@ -38,10 +41,18 @@ class Checkpoints:
     """The checkpoints of one run. Every process writes its own file; the first one does the rest."""
 
     def __init__(
-        self, root: Path, keep: int, rank: int = 0, anywhere: Callable[[bool], bool] = lambda failed: failed
+        self,
+        root: Path,
+        keep: int,
+        rank: int = 0,
+        anywhere: Callable[[bool], bool] = lambda failed: failed,
+        background: bool = False,
     ) -> None:
-        """`anywhere(failed)` tells every process whether it failed in any of them; all of them wait for it."""
-        self.root, self.keep, self.rank, self.anywhere = root, keep, rank, anywhere
+        """`anywhere(failed)` tells every process whether it failed in any of them; all of them wait for it. In the
+        `background` another thread writes and calls it, from copies."""
+        self.root, self.keep, self.rank, self.anywhere, self.background = root, keep, rank, anywhere, background
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[Path] | None = None
 
     def save(
         self, step: int, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any], best: int | None = None
@@ -49,12 +60,37 @@ class Checkpoints:
         """Write one checkpoint; that of the step `best`, if there is one, is kept until a better one comes.
 
         If any part of it fails in any process, nothing has changed and all raise: a `DiskError` where it is the disk's
-        fault, otherwise the error as it is.
+        fault, otherwise the error as it is. In the background that is raised by `wait`, which is called here first.
         """
+        self.wait()
+        kept, sharded = split(state)
+        mine: dict[str, Contents] = {f"rank-{self.rank}.pt": Archive(own)}
+        firsts: dict[str, Contents] = {STATE: Archive(kept)}
+        if any(map(is_sharded, weights.values())):
+            mine |= shard_contents(weights, sharded)
+        elif self.rank == 0:
+            firsts[WEIGHTS] = Tensors(_untied(weights))
+        if not self.background:
+            return self._written(step, mine, firsts, best)
+        mine = {name: one.copied() for name, one in mine.items()}
+        firsts = {name: one.copied() for name, one in firsts.items()} if self.rank == 0 else {}
+        self._writing = self._writer.submit(self._written, step, mine, firsts, best)
+        return self.path(step)
+
+    def wait(self) -> None:
+        """Wait until nothing is being written; raises what stopped it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _written(
+        self, step: int, mine: Mapping[str, Contents], firsts: Mapping[str, Contents], best: int | None
+    ) -> Path:
+        """Write the files of this process, and in the first one those of all."""
         final, partial = self.path(step), self.root / f".partial-step-{step:08d}"
         problem = self._attempt(lambda: self._begin(partial), None)
-        problem = self._attempt(lambda: self._write(partial / f"rank-{self.rank}.pt", own), problem, everyone=True)
-        problem = self._attempt(lambda: self._finish(partial, final, step, weights, state, best), problem)
+        problem = self._attempt(lambda: _write(partial, mine), problem, everyone=True)
+        problem = self._attempt(lambda: self._finish(partial, final, step, firsts, best), problem)
         if problem is not None:
             if self.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -118,15 +154,8 @@ class Checkpoints:
         for leftover in self.root.glob(".partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _write(self, path: Path, value: dict[str, Any]) -> None:
-        torch.save(value, path)
-        sync_file(path)
-
-    def _finish(
-        self, partial: Path, final: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: int | None
-    ) -> None:
-        save_file(_untied(weights), partial / WEIGHTS)
-        self._write(partial / STATE, state)
+    def _finish(self, partial: Path, final: Path, step: int, firsts: Mapping[str, Contents], best: int | None) -> None:
+        _write(partial, firsts)
         self._commit(partial, final, step)
         write_text(self.root / "latest", final.name + "\n")
         # A run that went back to an earlier checkpoint also went back to what was the best one then.
@@ -135,7 +164,6 @@ class Checkpoints:
         self._prune()
 
     def _commit(self, partial: Path, final: Path, step: int) -> None:
-        sync_file(partial / WEIGHTS)
         files = {path.name: {"size": path.stat().st_size, "sha256": digest(path)} for path in sorted(partial.iterdir())}
         write_text(partial / MANIFEST, json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
         sync_folder(partial)
@@ -157,6 +185,11 @@ class Checkpoints:
                 os.rename(path, self.root / f".partial-old-{path.name}")
         for path in self.root.glob(".partial-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(folder: Path, files: Mapping[str, Contents]) -> None:
+    for name, contents in files.items():
+        contents.write(folder / name)
 
 
 def _step(path: Path) -> int:

@@ -11,7 +11,7 @@ import json
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,7 +25,10 @@ from torch import Tensor, nn
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import digest
 from lmctl.core.regular_files import read_bytes
+from lmctl.core.shards import local
 from lmctl.train.run_identity import Identity
+from lmctl.train.shard_files import MODEL, joined, pieces, put, shard_names
+from lmctl.train.shard_files import NAME as SHARD
 
 NAME = re.compile(r"step-(\d{8,12})")
 FORMAT = 1
@@ -72,7 +75,9 @@ class Manifest:
         if (named := NAME.fullmatch(folder.name)) and int(named[1]) != step:
             raise Damaged(f"its manifest is that of step {step}")
         ranks = {name for name in manifest.files if _RANK.fullmatch(name)}
-        due = {WEIGHTS, STATE, "rank-0.pt", *(f"rank-{rank}.pt" for rank in range(len(ranks)))}
+        due = {STATE, "rank-0.pt", *(f"rank-{rank}.pt" for rank in range(len(ranks)))}
+        sharded = [found for name in sorted(manifest.files) if (found := SHARD.fullmatch(name))]
+        due |= shard_names(min(int(sharded[0][3]), len(ranks))) if sharded else {WEIGHTS}
         if absent := sorted(due - manifest.files.keys()):
             raise Damaged(f"its manifest does not name {absent[0]}")
         return manifest
@@ -80,7 +85,7 @@ class Manifest:
 
 def _entries(files: dict[str, Any]) -> Iterator[tuple[str, FileEntry]]:
     for name, entry in files.items():
-        if name not in (WEIGHTS, STATE) and not _RANK.fullmatch(name):
+        if name not in (WEIGHTS, STATE) and not _RANK.fullmatch(name) and not SHARD.fullmatch(name):
             raise Damaged(f"its manifest names {name[:80]!r}, which no checkpoint has")
         match entry:
             case {"size": int(size), "sha256": str(sha256)} if size >= 0 and _SHA256.fullmatch(sha256):
@@ -112,7 +117,8 @@ class Contents:
     """What is read back."""
 
     path: Path
-    weights: dict[str, Tensor]
+    weights: dict[str, Any]
+    """Tensors, or pieces of them (`shard_files.py`), by name."""
     state: dict[str, Any]
 
     def of_rank(self, rank: int) -> dict[str, Any] | None:
@@ -130,7 +136,12 @@ class Contents:
 
 def read(path: Path) -> Contents:
     """A checkpoint's weights and state, on the CPU; `Damaged` if they are not what a checkpoint holds."""
-    return Contents(path, weights_of(path), unpickled(path / STATE))
+    state = unpickled(path / STATE)
+    try:
+        state = joined(state, pieces(path, "state"))
+    except ValueError as error:
+        raise Damaged(str(error)) from None
+    return Contents(path, weights_of(path), state)
 
 
 def read_named(path: Path) -> Contents:
@@ -151,10 +162,12 @@ def config_of(path: Path) -> dict[str, Any]:
         raise Damaged(str(error)) from None
 
 
-def weights_of(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint, on the CPU."""
+def weights_of(path: Path) -> dict[str, Any]:
+    """The weights of a checkpoint, on the CPU: tensors, or pieces of them."""
     try:
-        return load_file(path / WEIGHTS)
+        return load_file(path / WEIGHTS) if (path / WEIGHTS).is_file() else dict(pieces(path, MODEL))
+    except ValueError as error:
+        raise Damaged(str(error)) from None
     except SafetensorError as error:
         raise Damaged(f"{WEIGHTS} cannot be read: {_line(error)}") from None
 
@@ -213,18 +226,18 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             waiting.extend(node.values() if isinstance(node, dict) else node)
 
 
-def fill(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
+def fill(network: nn.Module, weights: Mapping[str, Any], what: str) -> None:
     """Put the weights of a checkpoint into the network; tensors that share memory with one that is there need not be.
     ConfigError if others are missing, have another shape, or are more; `what` begins its message."""
     own = network.state_dict()
-    other = [name for name, tensor in weights.items() if name in own and tensor.shape != own[name].shape]
+    other = [name for name, tensor in weights.items() if name in own and tuple(tensor.shape) != tuple(own[name].shape)]
     if other:
         shapes = f"{list(weights[other[0]].shape)} instead of {list(own[other[0]].shape)}"
         raise ConfigError(f"{what}: the checkpoint's weights do not fit the model ({other[0]} is {shapes})")
-    missing, unexpected = network.load_state_dict(weights, strict=False)
+    missing, unexpected = put(network, weights)
     if missing or unexpected:
-        there = {tensor.data_ptr() for name, tensor in own.items() if name not in missing}
-        wrong = [name for name in missing if own[name].data_ptr() not in there] + unexpected
+        there = {local(tensor).data_ptr() for name, tensor in own.items() if name not in missing}
+        wrong = [name for name in missing if local(own[name]).data_ptr() not in there] + unexpected
         if wrong:
             raise ConfigError(f"{what}: the checkpoint's weights do not fit the model ({wrong[0]})")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.batch import Family
 from lmctl.core.model_files import TaskNote
 from lmctl.core.paths import Paths
+from lmctl.core.shards import is_sharded
 from lmctl.model.artifact import writer
+from lmctl.model.artifact.gathered import gather
 from lmctl.tokenizer.vocabulary import vocabulary
 from lmctl.train import final_figures
 from lmctl.train.build_parts import heads_of
@@ -20,10 +23,26 @@ if TYPE_CHECKING:
 
 
 def export(paths: Paths, trainer: Trainer, summary: dict[str, Any]) -> None:
-    """Write weights (safetensors), config, tokenizer and model card, whole or not at all."""
-    models = models_of(trainer.network, trainer.plan.precision)
+    """Write weights (safetensors), config, tokenizer and model card, whole or not at all, in rank 0. A collective
+    operation: where weights are sharded they are gathered one by one."""
+    models, network = models_of(trainer.network, trainer.plan.precision), trainer.network
+    if not trainer.processes.first:
+        if is_sharded(next(network.parameters())):
+            gather(models, network)
+        return
     tokenizer, notes = tokenizer_of(trainer), tasks_of(trainer)
-    writer.write(paths.model, models, trainer.network, tokenizer, notes, card(paths, models[""], summary))
+
+    def weights(folder: Path) -> None:
+        if is_sharded(next(network.parameters())):
+            for place, model in models.items():
+                _config(model).save_pretrained(folder / place)
+                if model.can_generate():
+                    model.generation_config.save_pretrained(folder / place)
+            gather(models, network, folder)
+        else:
+            writer.write_weights(folder, models, network)
+
+    writer.write(paths.model, models, weights, tokenizer, notes, card(paths, models[""], summary))
 
 
 def write_template(paths: Paths, trainer: Trainer, renew: bool) -> None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lmctl.adversary.divergence import divergence
 from lmctl.core.batch import Batch, Terms
+from lmctl.core.shards import is_sharded
 from lmctl.distill.base import States
 from lmctl.model.network import OVER_WORDS
 from lmctl.objective.base import Metric, Objective, Prediction, added
@@ -34,7 +35,8 @@ class Share:
     scale: float = 1.0
     """Loss scale (fp16)."""
     every_parameter: bool = False
-    """Whether every parameter must get a gradient, zero if unused (for DDP)."""
+    """Whether every parameter must get a gradient, zero if unused (for DDP and FSDP, where other workers may have used
+    it)."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ class NoDistillation(nn.Module):
 class Learner(nn.Module):
     """Network, objectives and their losses."""
 
+    readers: ClassVar = ("logits", "task_losses", "metrics")
+    """The methods, besides `forward`, that compute with the parameters."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -134,7 +139,9 @@ class Learner(nn.Module):
         Each term is divided by its count in the whole step, so that the sum over all micro-batches is the mean over the
         step's targets, however they were split.
         """
-        parts = [zero_loss(self.parameters())] if share.every_parameter or not passes else []
+        parts = []
+        if share.every_parameter or not passes:
+            parts.append(zero_loss(p for p in self.parameters() if not is_sharded(p)))
         if not passes:
             return Losses(parts[0] * share.scale, [], {})
         dropout = DropoutStream(self.device, [one.replays for one in passes])
@@ -191,6 +198,11 @@ class Learner(nn.Module):
         """Parameters of the network by layer, from the embeddings up to the heads."""
         groups: list[list[nn.Parameter]] = self.network.layers()
         return groups
+
+    def units(self) -> list[nn.Module]:
+        """The network's layers that are called as modules in every pass."""
+        units: list[nn.Module] = self.network.units()
+        return units
 
     def stacks(self) -> dict[str, list[nn.Module]]:
         """The network's layers by stack, from the lowest to the highest; encoder and decoder are separate stacks."""

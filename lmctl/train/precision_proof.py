@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -147,7 +146,8 @@ class FirstStep:
             return True
         if not report.taken or report.lr < LEAST_LR * self.trainer.plan.optim.lr:
             return False
-        if float(report.grad_norm) > 0 and checksum(self.trainer.learner) == self.before:
+        changed = self.trainer.processes.sum([float(checksum(self.trainer.learner) != self.before)])
+        if float(report.grad_norm) > 0 and not any(changed):
             raise LmctlError(
                 f"step {report.step} changed no weight, though the gradient's norm is {float(report.grad_norm):.3g}",
                 "precision=fp32, or another optim=",
@@ -170,8 +170,7 @@ def _loud_enough(trainer: Trainer, what: str, decibel: float) -> None:
 
 
 def _logits(learner: Learner, batch: Batch) -> Tensor:
-    inputs = {name: value for name, value in batch.inputs.items() if name not in ("track", "fresh")}
-    found = learner.logits(replace(batch, inputs=inputs)).values()
+    found = learner.logits(batch.by_itself()).values()
     return torch.cat([logits.float().reshape(-1) for logits in found])
 
 

@@ -12,6 +12,7 @@ written, has another slope.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.core.batch import Batch
+from lmctl.core.shards import is_sharded, whole
 from lmctl.precision.layer_choice import KINDS
 from lmctl.precision.stored_linear import StoredWeight
 from lmctl.train.learner import Learner
@@ -73,7 +75,8 @@ def findings(learner: Learner, batch: Batch, optim: Any, seed: int) -> Iterator[
     generators are not. `optim`: the run's optimiser settings, `seed`: the run's. Updates are tested for every weight in
     low-precision storage, and for one of the others, which are all alike."""
     plain = False
-    for seen in _passes(learner, batch):
+    for one in _passes(learner, batch):
+        seen = replace(one, layer=_gathered(one.layer))
         yield from _products(learner, seen)
         if seen.gradient is None or not seen.layer.weight.requires_grad or (plain and not _stored(seen.layer)):
             continue
@@ -84,7 +87,7 @@ def findings(learner: Learner, batch: Batch, optim: Any, seed: int) -> Iterator[
 def _passes(learner: Learner, batch: Batch) -> list[Seen]:
     """One forward and backward pass in float32."""
     inputs: dict[str, tuple[Any, Tensor]] = {}
-    gradients: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     hooks = []
 
     def watch(name: str) -> Any:
@@ -92,7 +95,7 @@ def _passes(learner: Learner, batch: Batch) -> list[Seen]:
             if name not in inputs:  # a layer that is called several times is recorded once
                 inputs[name] = (layer, args[0].detach())
                 if output.requires_grad:
-                    output.register_hook(lambda gradient: gradients.__setitem__(name, gradient.detach()))
+                    outputs[name] = output
 
         return hook
 
@@ -100,18 +103,30 @@ def _passes(learner: Learner, batch: Batch) -> list[Seen]:
         if isinstance(module, KINDS):
             hooks.append(module.register_forward_hook(watch(name)))
     # Rows without carried state need no track; and cuDNN's recurrent layers have a backward pass in training mode only.
-    batch = replace(batch, inputs={name: v for name, v in batch.inputs.items() if name not in ("track", "fresh")})
+    batch = batch.by_itself()
     kernels = torch.backends.cudnn.flags(enabled=False)
     try:
         with torch.enable_grad(), learner.precision.reference(learner.device), kernels:
             terms = learner.task_losses(batch)
             counts = batch.counts()
             loss = torch.stack([value.float() / max(1, counts[term]) for term, value in terms.items()]).sum()
-            torch.autograd.grad(loss, [p for p in learner.parameters() if p.requires_grad], allow_unused=True)
+            found = torch.autograd.grad(loss, list(outputs.values()), allow_unused=True)
     finally:
         for hook in hooks:
             hook.remove()
+    gradients = dict(zip(outputs, found, strict=True))
     return [Seen(name, layer, x, gradients.get(name)) for name, (layer, x) in inputs.items()]
+
+
+def _gathered(layer: nn.Module) -> nn.Module:
+    """The layer with whole weights: itself, or a copy where each process has a shard of them."""
+    if not any(map(is_sharded, layer.parameters())):
+        return layer
+    gathered = copy.copy(layer)
+    gathered._parameters = {
+        name: None if p is None else nn.Parameter(whole(p), p.requires_grad) for name, p in layer._parameters.items()
+    }
+    return gathered
 
 
 def _products(learner: Learner, seen: Seen) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 
 from lmctl.core.errors import Diverged
+from lmctl.core.shards import local
 from lmctl.parallel.processes import Processes
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import Contents, read
@@ -20,13 +21,15 @@ from lmctl.train.trainer import Trainer
 
 
 def check_weights(trainer: Trainer) -> None:
-    """Diverged if a weight is not finite: it is neither saved nor exported."""
-    for name, tensor in trainer.network.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise Diverged(
-                f"diverged at step {trainer.state.step}: the weight {name} is not finite; it was not saved",
-                f"lower optim.lr (now {trainer.plan.optim.lr:g}); resume=auto goes on from the last checkpoint",
-            )
+    """Diverged if a weight is not finite: it is neither saved nor exported. A collective operation."""
+    found = ((name, local(tensor)) for name, tensor in trainer.network.state_dict().items())
+    bad = next((n for n, t in found if t.is_floating_point() and not torch.isfinite(t).all()), None)
+    if any(trainer.processes.sum([float(bad is not None)])):
+        which = f"the weight {bad}" if bad else "a weight"
+        raise Diverged(
+            f"diverged at step {trainer.state.step}: {which} is not finite; it was not saved",
+            f"lower optim.lr (now {trainer.plan.optim.lr:g}); resume=auto goes on from the last checkpoint",
+        )
 
 
 def newest(checkpoints: Checkpoints, processes: Processes, say: Callable[[str], None]) -> Contents | None:

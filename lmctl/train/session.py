@@ -12,10 +12,10 @@ from lmctl.core.command_words import command
 from lmctl.core.errors import DiskError, Diverged, LmctlError, Stopped
 from lmctl.core.files import digest
 from lmctl.core.paths import Paths
-from lmctl.kernels import kernel
 from lmctl.parallel.machine import machine
+from lmctl.train.build_parts import check_kernels
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import verify, weights_of
+from lmctl.train.checkpoint_reader import fill, verify, weights_of
 from lmctl.train.confidence_intervals import guess
 from lmctl.train.display import Display
 from lmctl.train.export import export, write_template
@@ -42,11 +42,13 @@ class Session:
         self.identity, self.config = identity, config
         self.plan, self.processes = trainer.plan, trainer.processes
         self.record = Record(paths, self.plan.tracker, display.say)
+        background = self.plan.checkpoint.background
         self.checkpoints = Checkpoints(
             paths.checkpoints,
             self.plan.checkpoint.keep,
             self.processes.rank,
-            lambda bad: any(self.processes.sum([bad])),
+            self.processes.vote() if background else lambda bad: any(self.processes.sum([bad])),
+            background,
         )
         self.validator = Validator(trainer)
         self.plotter = Plotter(paths, display.say)
@@ -99,6 +101,7 @@ class Session:
         trainer = self.trainer
         if not trainer.guard.rolls_back(error) or len(trainer.state.rollbacks) >= self.plan.max_skips:
             raise error
+        self._await(must=False)
         contents = newest(self.checkpoints, self.processes, self.display.say)
         if contents is None:
             raise error
@@ -116,7 +119,7 @@ class Session:
     def _begin(self) -> None:
         trainer, state = self.trainer, self.trainer.state
         self.log = LogWindow(trainer)
-        self._check_kernels()
+        check_kernels(self.plan, self.processes.device, self.display.say)
         before = state.validated
         for line in self.validator.begin():
             self.display.say(line)
@@ -145,22 +148,10 @@ class Session:
             if self.plan.early_stop.patience is not None or trainer.guard.goes_back:
                 self._save()  # the untrained model may turn out to be the best, or the only one to go back to
 
-    def _check_kernels(self) -> None:
-        """Check the kernels of a CPU, and say which ones the run uses."""
-        if self.processes.device.type != "cpu":
-            return
-        if kernel.to_be_compiled():
-            self.display.say("kernels: compiling them for this machine, which is done once and takes some ten seconds")
-        kernel.check_all()
-        for line in kernel.faults():
-            if self.plan.kernels == "numba":
-                raise LmctlError(f"kernels=numba: {line}", "kernels=auto")
-            self.display.say(f"warning: kernels: {line}")
-        self.display.say(f"kernels: {kernel.described()}")
-
     def _stop(self) -> None:
         """Save a checkpoint and exit, after a stop signal."""
         self._save(must=True)
+        self._await(must=True)
         self.processes.barrier()
         signals.ignore()
         raise Stopped(
@@ -237,18 +228,31 @@ class Session:
             state.metrics_bytes, state.metrics_sha256 = self.record.metrics.sync()
         contents = trainer.state_dict() | {"identity": self.identity.state_dict()}
         best = None if state.best is None else int(state.best["step"])
+        self._await(must)
+        weights = trainer.step.average.tensors()
+        with self._bearing(must):
+            self.checkpoints.save(state.step, weights, contents, trainer.own_state(), best)
+            self._saved = state.window
+
+    def _await(self, must: bool) -> None:
+        """Wait for a checkpoint that is being written in the background."""
+        with self._bearing(must):
+            self.checkpoints.wait()
+
+    @contextmanager
+    def _bearing(self, must: bool) -> Iterator[None]:
+        """Context in which a DiskError is only said, unless the checkpoint `must` be saved or the config says so."""
         try:
-            self.checkpoints.save(state.step, trainer.step.average.tensors(), contents, trainer.own_state(), best)
+            yield
         except DiskError as error:
             if must or self.plan.checkpoint.on_error == "stop":
                 raise
             self.display.say(f"warning: {error}; the run goes on without it")
-        else:
-            self._saved = state.window
 
     def _finish(self) -> dict[str, Any]:
         """Export the final weights, and write the summary with their metrics."""
         trainer, state, validator = self.trainer, self.trainer.state, self.validator
+        self._await(must=False)
         trainer.step.average.settle()
         exported = state.step
         if not validator.current:  # stopped before a validation, or resumed with a spent budget
@@ -256,7 +260,7 @@ class Session:
             self._write(validator.line())
         if (best := self._best()) is not None:
             exported = best
-            trainer.network.load_state_dict(weights_of(self.checkpoints.path(best)), strict=False)
+            fill(trainer.network, weights_of(self.checkpoints.path(best)), "the best checkpoint")
             validator.measure_step(best)
         elif validator.newest is None:  # the same metrics again, for their intervals
             validator.remeasure()
@@ -266,8 +270,8 @@ class Session:
         )
         summary["peak_memory_bytes"] = int(self.processes.sum_of_processes([peak_memory(self.processes.device)])[0])
         check_weights(trainer)
+        export(self.paths, trainer, summary)
         if self.processes.first:
-            export(self.paths, trainer, summary)
             weights = self.paths.model / "model.safetensors"
             summary |= {"model_bytes": weights.stat().st_size, "model_sha256": digest(weights)}
             self.record.finish(summary)

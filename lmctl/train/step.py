@@ -121,11 +121,13 @@ class TrainStep:
         clip_norm: float | None,
         guard: Guard,
         average: CurrentWeights,
+        idle: Batch,
     ) -> None:
-        """`strategy` has prepared `learner`."""
+        """`strategy` has prepared `learner`. `idle`: a row that a worker without rows of its own takes part with, where
+        others cannot go on alone; it counts for nothing."""
         self.learner, self.optimizer, self.scaler, self.strategy = learner, optimizer, scaler, strategy
         self.adversary, self.perturbations, self.clip_norm, self.guard = adversary, perturbations, clip_norm, guard
-        self.average = average
+        self.average, self.idle = average, idle
         self.several_tasks = len(learner.objectives) > 1
 
     def __call__(self, window: Window, counts: Mapping[str, float], moment: StepContext) -> StepResult:
@@ -137,20 +139,22 @@ class TrainStep:
         `<task>/<term>`, over all workers."""
         losses, adversarial, micro_batches, passes = StepSums(), StepSums(), 0, 0
         scale = self.scaler.value
-        mean_counts = self.strategy.mean_counts(counts)
-        for number, batch in enumerate(window.batches, start=1):
-            last = number == len(window.batches)
-            factor, every = window.factors[batch.task], self.several_tasks and last
-            share = Share(mean_counts, factor, moment.progress, scale, every_parameter=every)
-            micro = MicroBatch(self, batch, share, moment.window, last)
+        mean_counts, own = self.strategy.mean_counts(counts), len(window.batches)
+        turns = self.strategy.turns(own)
+        for number, batch in enumerate([*window.batches, *[self.idle] * (turns - own)], start=1):
+            factor = window.factors[batch.task] if number <= own else 0.0
+            share = Share(mean_counts, factor, moment.progress, scale)
+            micro = MicroBatch(self, batch, share, moment.window, number == turns)
             outcome = self.adversary.forward_backward(micro)
             micro.check_ended()
+            if number > own:
+                continue
             micro_batches, passes = micro_batches + 1, passes + micro.passes
             sizes = self.learner.counts(batch)
             shown = {t: v for t, v in outcome.losses.items() if not (batch.generated and t in batch.targets)}
             losses.add(batch.task, shown, sizes)
             adversarial.add(batch.task, outcome.adversarial, sizes)
-        if not window.batches:  # fewer rows than workers: zero gradients, because the other workers wait for them
+        if not turns:  # fewer rows than workers: zero gradients, because the other workers wait for them
             self.strategy.module([], Share(mean_counts, scale=scale)).total.backward()
         return Accumulated(losses, adversarial, micro_batches, passes)
 
@@ -215,7 +219,8 @@ class MicroBatch:
         if self.ended:
             raise LmctlError("adversary: another pass was asked for after the last one")
         self.ended = last
-        share = self.share if last else replace(self.share, every_parameter=False)
+        reduces = self.step.strategy.every_pass or (last and self.last)
+        share = replace(self.share, every_parameter=self.step.several_tasks and reduces)
         with self.step.strategy.accumulate(last=last and self.last):
             losses: Losses = self.step.strategy.module(self._passes(views, last), share, agree)
             with deterministic(self.step.learner.device):
@@ -223,8 +228,7 @@ class MicroBatch:
         return LossReport(losses.passes, losses.disagreement)
 
     def gradient(self, shift: Tensor, *views: View, agree: float = 0.0) -> Tensor:
-        share = replace(self.share, every_parameter=False)
-        total = self.step.learner(self._passes(views, last=False), share, agree).total
+        total = self.step.learner(self._passes(views, last=False), self.share, agree).total
         with deterministic(self.step.learner.device):
             return torch.autograd.grad(total, shift)[0]
 

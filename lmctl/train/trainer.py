@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from lmctl.core import signals
 from lmctl.core.counter_rng import CounterRng
 from lmctl.core.errors import Diverged, LmctlError
+from lmctl.core.shards import local
 from lmctl.distill.base import Teacher
 from lmctl.distill.cached_teacher import cached_teacher
 from lmctl.distill.init_from_teacher import init_from_teacher
@@ -39,6 +41,7 @@ from lmctl.train.learner import Learner
 from lmctl.train.micro_batches import MicroBatches
 from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
+from lmctl.train.shard_files import placed, put_all
 from lmctl.train.state import TrainState, seed_everything
 from lmctl.train.static_masking import repeating, versions_of
 from lmctl.train.step import StepContext, StepReport
@@ -77,8 +80,11 @@ class Trainer:
         elif needs_teacher(plan):
             teacher = cached_teacher(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
+        strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
         seed_everything(plan.seed)  # after the teacher: the same initial weights as without one
-        network = network_of(plan, prepared)
+        fresh = plan.model.starts_from is None and plan.student.from_teacher is None
+        with strategy.building() if fresh else nullcontext():
+            network = network_of(plan, prepared)
         self.copied_layers = init_from_teacher(plan, prepared, network)
         """Lines about layers that were copied from the teacher."""
         shape = batch.rows, batch.tokens, blocks_of(plan, prepared), batch.rows_at
@@ -87,7 +93,6 @@ class Trainer:
         self.fingerprints = prepared.fingerprints | (dict(teacher.fingerprints) if teacher else {})
         """Fingerprints of tokenizer, texts and teacher, which must not change when the run is resumed."""
         first = [self.stream.first(task, 1) for task in self.stream.streams]
-        strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
         perturbations = TextPerturbations(plan, prepared, network, device)
         self.guard = StepGuard(plan, processes)
         self.step, self.converted = train_step(plan, network, teacher, first, strategy, perturbations, self.guard)
@@ -101,7 +106,9 @@ class Trainer:
         if writes:
             self.rollout = OnPolicyRollout(writes[0], self.learner, train, family, plan.seed)
         self.micro = MicroBatches(batch, batch.rows // processes.world, strategy.overlaps)
-        self.validation = Validation(valid, self.learner.objectives, plan.eval.rows, self.micro.most, processes)
+        self.validation = Validation(
+            valid, self.learner.objectives, plan.eval.rows, self.micro.most, processes, strategy.turns
+        )
         self.notes: list[str] = []
         """Lines for people about steps that went another way than planned; the session shows and clears them."""
         self.drawn = Drawn(0, Position())
@@ -273,7 +280,7 @@ class Trainer:
 
     def load(
         self,
-        weights: dict[str, Tensor],
+        weights: dict[str, Any],
         state: dict[str, Any],
         own: dict[str, Any] | None,
         others: dict[str, Tensor] | None = None,
@@ -281,12 +288,13 @@ class Trainer:
         """Load a checkpoint. `own` is None in a process that did not exist when it was written; then `others` are the
         recurrent states of all processes."""
         fill(self.network, weights, "resume")
-        self.step.average.load_state_dict(state.get("average", {}))  # not in checkpoints of older versions
-        self.step.optimizer.load_state_dict(state["optimizer"])
+        average = state.get("average", {})  # not in checkpoints of older versions
+        self.step.average.load_state_dict(placed(average, self.strategy.placed))
+        self.step.optimizer.load_state_dict(placed(state["optimizer"], self.strategy.placed))
         self.step.scaler.load_state_dict(state["scaler"])
         if self.learner.balance is not None:
-            self.learner.balance.load_state_dict(state["balance"])
-        self.learner.distillation.load_state_dict(state.get("teaching", {}))
+            put_all(self.learner.balance, state["balance"])
+        put_all(self.learner.distillation, state.get("teaching", {}))
         if "guard" in state:  # not in checkpoints of older versions
             self.guard.load_state_dict(state["guard"])
         own = dict(own or {})
@@ -303,4 +311,4 @@ class Trainer:
 
 
 def _finite(gradient: Tensor | None) -> bool:
-    return gradient is None or bool(torch.isfinite(gradient).all())
+    return gradient is None or bool(torch.isfinite(local(gradient)).all())

@@ -241,9 +241,11 @@ def _export(checkpoint: Path, folder: Path, asked: str) -> None:
     adapters = {name: value for name in kept if (value := OmegaConf.select(cfg, f"model.{name}")) is not None}
     if "lora_targets" in adapters:
         adapters["lora_targets"] = list(adapters["lora_targets"])
-    stored = header(asked, checkpoint / "model.safetensors")
+    whole = checkpoint / "model.safetensors"
+    files = [whole] if whole.is_file() else sorted(checkpoint.glob("model-*-of-*.safetensors"))
+    stored = [(name, one.numbers) for file in files for name, one in header(asked, file).items()]
     sizes = json_object(asked, template / CONFIG)
-    refuse_sizes(asked, CONFIG, sizes, sum(tensor.numbers for tensor in stored.values()), len(stored))
+    refuse_sizes(asked, CONFIG, sizes, sum(numbers for _, numbers in stored), len({name for name, _ in stored}))
     pieces = vocabulary(tokenizer_of(asked, str(template)))
     spec = Template(str(template), **adapters)
     require(asked, spec.imports)

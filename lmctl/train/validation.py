@@ -64,16 +64,22 @@ class Validation:
     rows: int | None
     micro: int
     processes: Processes
+    turns: Callable[[int], int] = int
+    """As `Strategy.turns`."""
 
     def _batches(self, task: str) -> Iterator[Batch]:
-        examples = self.examples[task]
+        examples, draws = self.examples[task], CounterRng(VALID_SEED, f"{task}/valid")
+        for mine in self._rows(task):
+            yield from batched(Drawn(examples, mine, np.zeros_like(mine)), self.micro, draws)
+
+    def _rows(self, task: str) -> list[np.ndarray]:
+        """The numbers of this process's rows, in parts of which each begins a batch."""
+        examples, draws = self.examples[task], CounterRng(VALID_SEED, f"{task}/valid")
         rows = np.arange(len(examples))
-        draws = CounterRng(VALID_SEED, f"{task}/valid")
         if self.rows is not None and self.rows < len(rows):
             some = np.sort(draws.permutation(0, len(rows))[: self.rows])
             rows = some if examples.tracks is None else rows[: self.rows]
-        for mine in self._mine(examples, rows):
-            yield from batched(Drawn(examples, mine, np.zeros_like(mine)), self.micro, draws)
+        return self._mine(examples, rows)
 
     def _mine(self, examples: Examples, rows: np.ndarray) -> list[np.ndarray]:
         """This process's part of `rows` int64 [n], split where no batch may go on. Rows with carried state are
@@ -96,11 +102,21 @@ class Validation:
         sums = {task: MetricSums() for task in self.examples}
         learner.eval()
         for task in self.examples:
+            own = sum(-(-len(mine) // self.micro) for mine in self._rows(task))
+            turns = self.turns(own)
             for batch in self._batches(task):
                 sums[task].add(learner.metrics(batch.to(self.processes.device)))
                 progress.beat()
+            for _ in range(turns - own):  # others have more batches, and need this process
+                learner.metrics(self._idle(task).to(self.processes.device))
         learner.train()
         return self._measured(sums)
+
+    def _idle(self, task: str) -> Batch:
+        """A row that is read once more, and does not count."""
+        first, draws = np.zeros(1, np.int64), CounterRng(VALID_SEED, f"{task}/valid")
+        (batch,) = batched(Drawn(self.examples[task], first, first), 1, draws)
+        return batch.by_itself()
 
     def scores(self, learner: Learner) -> dict[str, float]:
         """The metrics of `measured` without intervals."""

@@ -1,4 +1,5 @@
-"""Memory of weights, gradients and optimiser states, in bytes, counted from the actual tensors.
+"""Memory of weights, gradients and optimiser states, in bytes, counted from the actual tensors; of shards where this
+process has no more.
 
 Embeddings, heads, norms and biases stay in float in most precisions, and small tensors are left out of 8-bit states. In
 a small model these dominate, so a constant per parameter would be wrong.
@@ -11,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from lmctl.core.shards import local
 
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:
@@ -26,8 +29,9 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
-    """Bytes of `tensors`; shared memory counts once."""
-    places = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors if tensor.numel()}
+    """Bytes of `tensors`, as far as this process has them; shared memory counts once."""
+    mine = (local(tensor) for tensor in tensors)
+    places = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in mine if tensor.numel()}
     return sum(places.values())
 
 
@@ -42,7 +46,7 @@ def bytes_per_parameter(learner: nn.Module, network: nn.Module, optimizer: Optim
     parameters = sum(p.numel() for p in network.parameters())
     parts = {
         "weights": weight_bytes(network),
-        "gradients": sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad),
+        "gradients": sum(local(p).nbytes for p in learner.parameters() if p.requires_grad),
         "optimiser": size_of(tensors_in(optimizer.state_dict())),
     }
     return {name: round(size / parameters, 3) for name, size in (parts | {"total": sum(parts.values())}).items()}

@@ -13,7 +13,7 @@ from lmctl.core.errors import DiskError
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import verify
 
-SAVES = ("torch.save", "lmctl.train.checkpoint.save_file")
+SAVES = ("torch.save", "lmctl.train.checkpoint_files.save_file")
 
 
 def save(store: Checkpoints, step: int, best: int = 1) -> None:

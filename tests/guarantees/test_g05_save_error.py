@@ -10,25 +10,26 @@ from small import plan, prepared
 
 from lmctl.config.schema import Budget, Checkpointing, Evaluation
 from lmctl.core.errors import DiskError
-from lmctl.train import checkpoint
+from lmctl.train import checkpoint_files
 
 
+@pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("on_error", ["stop", "warn"])
-def test_g05_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, on_error):
+def test_g05_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, on_error, background):
     """The second of three meets a full disk; the first one stays, and nothing else is left of the second."""
-    save_file, calls = checkpoint.save_file, []
+    save_file, calls = checkpoint_files.save_file, []
 
-    def full(weights, path):
+    def full(weights, path, metadata):
         calls.append(path)
         if len(calls) == 2:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        save_file(weights, path)
+        save_file(weights, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint_files, "save_file", full)
     own = plan(
         budget=Budget(steps=6),
         eval=Evaluation(every=9, rows=8),
-        checkpoint=Checkpointing(every=2, keep=3, on_error=on_error),
+        checkpoint=Checkpointing(every=2, keep=3, on_error=on_error, background=background),
     )
     run = session(tmp_path, own, prepared())
     if on_error == "stop":

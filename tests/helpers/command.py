@@ -87,15 +87,15 @@ def elsewhere(code: str, *words: str, folder: Path, cache: Path, **changes: str)
     return done.stdout
 
 
-def in_two_processes(script: str, folder: Path) -> None:
-    """Run `script`, which lies beside this file, in two processes of torch; `folder` is its argument."""
+def in_processes(count: int, script: str, folder: Path) -> None:
+    """Run `script`, which lies beside this file, in `count` processes of torch; `folder` is its argument."""
     done = subprocess.run(
-        [sys.executable, *TORCHRUN, str(HELPERS / script), str(folder)],
+        [sys.executable, *TORCHRUN[:-1], f"--nproc-per-node={count}", str(HELPERS / script), str(folder)],
         env=environment(folder / "cache", CUDA_VISIBLE_DEVICES=""),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

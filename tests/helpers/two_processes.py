@@ -12,6 +12,7 @@ from typing import Any
 
 import adversary_workers
 import distill_workers
+import fsdp_workers
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -35,6 +36,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16 as Fp16Products
+from lmctl.runner.places import Ddp
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import read_named
 from lmctl.train.trainer import Trainer
@@ -190,6 +192,11 @@ def main() -> None:
         distill_workers.save_teachers(Path(sys.argv[1]))
     dist.barrier()
     findings["lessons"] = distill_workers.found(processes, Path(sys.argv[1]), micro=2)
+    findings["fsdp"] = fsdp_workers.found(processes, fsdp_workers.QUICK)
+    shards = Path(sys.argv[1]) / "fsdp"
+    findings["fsdp"]["undisturbed"] = fsdp_workers.saved(processes, shards)
+    findings["fsdp"]["resumed"] = fsdp_workers.resumed(processes, shards)
+    findings["fsdp"]["replicated"] = fsdp_workers.resumed(processes, shards, runner=Ddp(processes=2))
     findings["stored"] = stored_bits(processes)
     torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")
     dist.barrier()

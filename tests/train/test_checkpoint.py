@@ -54,6 +54,16 @@ def test_round_trip(tmp_path):
     assert {entry["size"] for entry in json.loads((path / "manifest.json").read_text())["files"].values()}
 
 
+def test_what_is_written_in_the_background_is_what_was_there_at_the_time(tmp_path):
+    store, moments = Checkpoints(tmp_path, keep=2, background=True), weights(7)
+    store.save(7, moments, {"progress": {"step": 7}, "moment": moments["a"]}, {"random": moments["a"]})
+    moments["a"].zero_()
+    store.wait()
+    found = newest(store)
+    for tensor in (found.weights["a"], found.state["moment"], found.of_rank(0)["random"]):
+        assert torch.equal(tensor, weights(7)["a"])
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
     store = Checkpoints(tmp_path, keep=2)
     for step in range(1, 7):
@@ -115,8 +125,8 @@ def test_nothing_is_unpickled(tmp_path):
 
 FULL = {
     "torch.save": ("torch.save", RuntimeError("[enforce fail] unexpected pos 64 vs 0")),
-    "safetensors": ("lmctl.train.checkpoint.save_file", RuntimeError("I/O error: No space left on device")),
-    "fsync": ("lmctl.train.checkpoint.sync_file", OSError(28, "No space left on device")),
+    "safetensors": ("lmctl.train.checkpoint_files.save_file", RuntimeError("I/O error: No space left on device")),
+    "fsync": ("lmctl.train.checkpoint_files.sync_file", OSError(28, "No space left on device")),
     "manifest": ("lmctl.train.checkpoint.write_text", OSError(28, "No space left on device")),
     "rename": ("os.rename", OSError(28, "No space left on device")),
 }

@@ -18,21 +18,21 @@ from lmctl.model.artifact import EXTRA_HEADS, HEADS, PROBLEMS
 def write(
     folder: Path,
     models: Mapping[str, Any],
-    network: Any,
+    weights: Callable[[Path], None],
     tokenizer: Any,
     notes: Mapping[str, TaskNote],
     card: str,
 ) -> None:
     """A new model directory at `folder`, or the one that replaces it, whole or not at all: weights and configs of
-    `models`, each in its directory below ("": `folder` itself) with the tokenizer and what they were trained for; the
-    further heads of `network`, whose transformers models they are."""
+    `models`, each in its directory below ("": `folder` itself) with the tokenizer and what they were trained for.
+    `weights` writes the weights and configs, as `write_weights` does."""
     name_labels(models[""].config, notes)
 
     def fill(partial: Path) -> None:
         for place in models:
             tokenizer.save_pretrained(partial / place)
             _write_tasks(partial / place, notes)
-        write_weights(partial, models, network)
+        weights(partial)
         write_text(partial / "README.md", card)
 
     replace(folder, fill)

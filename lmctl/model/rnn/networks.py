@@ -74,6 +74,10 @@ class RecurrentNetwork(TransformerNetwork):
             for track, layers in states.items()
         }
 
+    def units(self) -> list[nn.Module]:
+        """None with weight dropout, which takes weights out of their layer before it is called."""
+        return [] if self.model.config.weight_drop else super().units()
+
     def checkpoint_activations(self) -> None:
         raise no_checkpointing()
 
@@ -111,6 +115,10 @@ class RecurrentSeq2Seq(Seq2Seq):
     def recordable_stacks(self) -> dict[str, list[nn.Module]]:
         """No layers: the decoder runs position by position through all of them, so none can be recorded."""
         return {}
+
+    def units(self) -> list[nn.Module]:
+        """The encoder's: the decoder computes with its cells' weights, and never calls a cell."""
+        return self.stacks()["encoder"]
 
     def checkpoint_activations(self) -> None:
         raise no_checkpointing()

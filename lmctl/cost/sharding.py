@@ -1,0 +1,65 @@
+"""What a process of a sharded run has of a step that was rehearsed with whole weights.
+
+Its shards, and on top what is gathered at the same time: the root's group, of two layers the weights (that which
+computes and the next one) and the buffer that one of them arrives in, and whole gradients of the root and of one layer
+with the buffer that they leave in. Holes in the heap are those of the rehearsed step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from lmctl.cost.memory_tracker import GRADIENTS, STATES, WEIGHTS, Peak
+from lmctl.parallel.fsdp import PassBytes
+from lmctl.parallel.strategy import Single
+
+
+class FakeFsdp(Single):
+    """Sharded weights, of which the rehearsal has all."""
+
+    def __init__(self, processes: Any, shards: int, passes: int) -> None:
+        """`passes`: forward and backward passes of a process per step."""
+        super().__init__(processes)
+        self.shards, self.passes = shards, passes
+
+    def prepare(self, learner: nn.Module) -> None:
+        super().prepare(learner)
+        self.bytes = PassBytes.of(learner, self.shards, self.workers // self.shards)
+        self.sent, self.dense = self.passes * self.bytes.sent, self.passes * self.bytes.dense
+
+    @property
+    def every_pass(self) -> bool:
+        return True
+
+    def accumulate(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def of_shards(self, peak: Peak) -> Peak:
+        """The peak of a process that has its shards only."""
+        by = self.kinds(peak.by)
+        more = sum(by.values()) - sum(peak.by.values())
+        return replace(peak, by=by, total=peak.total + more, resting=peak.resting + more)
+
+    def kinds(self, by: Mapping[str, int]) -> dict[str, int]:
+        """Bytes by kind of such a process."""
+        found = dict(by)
+        for kind in {WEIGHTS, GRADIENTS, STATES} & by.keys():
+            found[kind] = by[kind] // self.shards
+        if WEIGHTS in found:
+            found[WEIGHTS] += self.bytes.root + 3 * self.bytes.largest
+        if by.get(GRADIENTS):
+            found[GRADIENTS] += self.bytes.root + 2 * self.bytes.largest
+        return found
+
+    def remarks(self) -> tuple[str, ...]:
+        """The traffic by collective."""
+        gathers, scatters = (self.passes * size / 2**20 for size in (self.bytes.gathers, self.bytes.scatters))
+        reduces = self.passes * self.bytes.reduces / 2**20
+        between = f", {reduces:,.1f} MiB of all-reduces between replicas" if reduces else ""
+        each = f"{gathers:,.1f} MiB in all-gathers (two in each pass), {scatters:,.1f} MiB in reduce-scatters{between}"
+        return (f"runner=fsdp: {self.shards} shards; a process sends {each} per step, while layers compute",)
