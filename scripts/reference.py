@@ -18,6 +18,19 @@ from lmctl.config.verb import Verb, command, names, summary, verbs
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "<!-- Made by scripts/reference.py. Do not edit. -->"
+METHODS = {
+    "adversary": "adversaries.md",
+    "augment": "augmentations.md",
+    "average": "learning.md",
+    "compression": "compression.md",
+    "distill": "distillation.md",
+    "objective": "objectives.md",
+    "optim": "optimisers.md",
+    "precision": "precision.md",
+    "quantize": "precision.md",
+    "schedule": "optimisers.md",
+}
+"""Groups whose options are methods, and the page of docs/ that says how each works, under a heading of its name."""
 LONGEST = 60
 """Longest default in characters that is shown whole."""
 
@@ -99,7 +112,10 @@ def _group(group: str, composer: Composer) -> Iterator[str]:
     yield ""
     default = composer.defaults.get(group)
     options = composer.options(group)
-    rows = ((f"`{one}`" + (" (default)" if one == default else ""), composer.describe(group, one)) for one in options)
+    rows = (
+        (_method(group, one) + (" (default)" if one == default else ""), composer.describe(group, one))
+        for one in options
+    )
     yield from _table(("option", "is"), rows)
     shown: dict[tuple[Described, ...], list[str]] = {}
     for option in options:
@@ -109,6 +125,11 @@ def _group(group: str, composer: Composer) -> Iterator[str]:
         if found:
             yield from ["", f"## {', '.join(f'{group}={one}' for one in having)}", ""]
             yield from _keys(list(found))
+
+
+def _method(group: str, option: str) -> str:
+    """An option's name, with a link to how it works."""
+    return f"`{option}`" if group not in METHODS or option == "none" else f"[`{option}`](../{METHODS[group]}#{option})"
 
 
 def _keys(keys: list[Described]) -> Iterator[str]:

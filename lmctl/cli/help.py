@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from lmctl.config.compose import Composer
 from lmctl.config.described import option_keys, own_keys
-from lmctl.config.topics import key_table, purpose, table, terminal_width
+from lmctl.config.topics import key_table, purpose
 from lmctl.config.verb import summary
+from lmctl.core.columns import table, terminal_width
 
 FLAGS = (
     ("-m", "sweep: key=a,b runs every combination, each in a process of its own"),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from lmctl import __version__
 from lmctl.config.verb import Command, WordsCommand, command, names, summary
 from lmctl.core import signals
+from lmctl.core.columns import table, terminal_width
 from lmctl.core.errors import Exit, LmctlError, is_panic
 from lmctl.core.heap import without_thread_caches
 from lmctl.core.imports import without_collector
@@ -95,18 +96,18 @@ def _invalid_utf8(words: list[str]) -> str | None:
 
 def usage() -> str:
     """The text of `lmctl --help`."""
-    lines = ["usage: lmctl VERB [group=option ...] [key=value ...] [-m] [flags]", "", "verbs:"]
-    lines += [f"  {name:<9} {summary(name)}" for name in names()]
-    lines += [
-        "",
-        "  lmctl VERB --help                  its groups, keys and examples",
-        "  lmctl VERB --help WORD             one group, option or key: optim, optim=sgd, optim.lr",
-        "  lmctl VERB -m key=a,b              a sweep: every combination, each in its own process",
-        "  lmctl VERB --cfg job               the composed config, without running it",
-        "  lmctl resume RUN                   goes on with a run, or a sweep, that was stopped",
-        '  eval "$(lmctl -sc install=bash)"   completion for the shell',
-        "  lmctl --version",
+    width = terminal_width()
+    words = [
+        ("lmctl VERB --help", "its groups, keys and examples"),
+        ("lmctl VERB --help WORD", "one group, option or key: optim, optim=sgd, optim.lr"),
+        ("lmctl VERB -m key=a,b", "a sweep: every combination, each in its own process"),
+        ("lmctl VERB --cfg job", "the composed config, without running it"),
+        ("lmctl resume RUN", "goes on with a run, or a sweep, that was stopped"),
+        ('eval "$(lmctl -sc install=bash)"', "completion for the shell"),
+        ("lmctl --version", ""),
     ]
+    lines = ["usage: lmctl VERB [group=option ...] [key=value ...] [flags]", "", "verbs:"]
+    lines += [*table([(name, summary(name)) for name in names()], width), "", *table(words, width)]
     return "\n".join(lines)
 
 

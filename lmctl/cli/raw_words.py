@@ -19,6 +19,8 @@ _QUOTES = {ord(mark): '"' for mark in "“”„‟＂〝〞「」『』"} | {or
 _DOTS = {ord("。"): ".", ord("、"): ","}
 _SECOND = re.compile(r"[,;，；、\s]\s*[+~]*([A-Za-z_]\w*)[\w.@/]*\s*[=＝]")
 """A second setting inside a value."""
+_QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
+"""A quoted part of a value."""
 _NAME = re.compile(r"([A-Za-z_][\w.]*)(?::|$)")
 """A word that is a name, or begins with one and a colon."""
 OWN_WAY = {
@@ -52,7 +54,8 @@ def refuse_slips(overrides: Overrides, known: Collection[str], free: Collection[
             )
         if value is None or override.key in free or command_words.is_quoted(value) or os.path.exists(path_of(value)):
             continue
-        if (second := _SECOND.search(value)) and second[1] in known:
+        bare = _QUOTED.sub(lambda part: " " * len(part[0]), value)  # a run may be called `a,seed=1`
+        if (second := _SECOND.search(bare)) and second[1] in known:
             rest = plain(value[second.start() :]).lstrip(",; ")
             raise ConfigError(
                 f"'{word}' holds a second setting",

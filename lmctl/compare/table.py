@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from lmctl.compare.comparison import Comparison
 from lmctl.compare.run import COSTS, Metric, Run
 from lmctl.core.progress import duration
-from lmctl.train.display import console, print_whole
+from lmctl.train.display import print_lines, print_whole
 
 MOST_METRICS = 6
 """Columns of metrics on a terminal; all of them are in the other forms."""
@@ -87,16 +88,17 @@ def print_text(comparison: Comparison, metric: str, more: Iterable[str] = ()) ->
     print_whole(_table(few), _table([column for column in few if column.narrow]))
     seeds = over_seeds(metric, list(comparison.over_seeds(metric)))
     for line in [*by_reason(_said(comparison)), *seeds, *_effects(comparison, metric), *more]:
-        console().print(Text(line))
+        print_lines([line])
 
 
 def _table(shown: Sequence[Column]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(shown):
-        if place == 0:
-            table.add_column(column.title, overflow="fold", no_wrap=True)
+        if place == 0:  # where a terminal is too narrow, names are folded, and figures stay whole
+            table.add_column(column.title, overflow="fold")
         else:
-            table.add_column(column.title, justify="left" if place == 1 else "right", no_wrap=True)
+            widest = max(map(cell_len, (column.title, *column.cells())))
+            table.add_column(column.title, justify="left" if place == 1 else "right", no_wrap=True, min_width=widest)
     for row in zip(*(column.cells() for column in shown), strict=True):
         table.add_row(*map(Text, row))
     return table

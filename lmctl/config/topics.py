@@ -3,16 +3,15 @@ config."""
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from lmctl.config.compose import Composer
 from lmctl.config.described import Described, component_groups, found, option_keys, own_keys
 from lmctl.config.table import purposes
 from lmctl.config.verb import verbs
+from lmctl.core.columns import table, terminal_width
 from lmctl.core.errors import ConfigError
 from lmctl.core.suggest import nearest
 
@@ -21,13 +20,7 @@ OTHERS = {
     "recipe": "settings that reproduce a known result",
 }
 """Descriptions of the config groups that are in no table."""
-WIDEST = 100
 LONGEST_DEFAULT = 32
-
-
-def terminal_width() -> int:
-    """Width of the text in columns."""
-    return min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
 
 
 def purpose(group: str) -> str:
@@ -108,14 +101,3 @@ def key_table(keys: Iterable[Described], width: int) -> list[str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= LONGEST_DEFAULT else f"{text[: LONGEST_DEFAULT - 3]}..."
-
-
-def table(rows: Any, width: int) -> list[str]:
-    """Two columns, the second one wrapped."""
-    left = max((len(name) for name, _ in rows), default=0)
-    lines = []
-    for name, text in rows:
-        wrapped = textwrap.wrap(text, max(20, width - left - 4)) or [""]
-        lines.append(f"  {name:<{left}}  {wrapped[0]}".rstrip())
-        lines += [f"  {'':<{left}}  {line}" for line in wrapped[1:]]
-    return lines

@@ -27,6 +27,8 @@ class Stage:
     items: int = 0
     noun: str = "documents"
     """What `items` counts."""
+    known: bool = False
+    """Whether `total` was known from the beginning, so that `expect` adds nothing."""
     began: float = field(default_factory=time.monotonic)
 
     def reach(self, done: int) -> None:
@@ -58,7 +60,7 @@ _now: Stage | None = None
 def stage(what: str, total: int = 0, unit: str = "bytes", noun: str = "documents") -> Iterator[Stage]:
     """Context manager: make this the current stage; afterwards the enclosing one is current again."""
     global _now
-    before, _now = _now, Stage(what, total, unit, noun=noun)
+    before, _now = _now, Stage(what, total, unit, noun=noun, known=total > 0)
     try:
         yield _now
     finally:
@@ -92,8 +94,8 @@ def advance(amount: int, unit: str = "bytes") -> None:
 
 
 def expect(amount: int, unit: str = "bytes") -> None:
-    """Add to the total of the current stage, if it counts in `unit`."""
-    if _now is not None and _now.unit == unit:
+    """Add to the total of the current stage, if it counts in `unit` and was not told its total."""
+    if _now is not None and _now.unit == unit and not _now.known:
         _now.total += amount
 
 

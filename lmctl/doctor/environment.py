@@ -116,7 +116,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for name, words in found["precisions"].items():
         yield f"precision={name}: {words['words']}"
     for name, one in found["missing"].items():
-        yield f"missing: {name}, for {one['for']}; {one['install']}"
+        yield f"missing: {name}, for {one['for']}   {one['install']}"
 
 
 def precision(name: str, device: torch.device) -> dict[str, Any]:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gguf(ExportFormat):
-    """Llama and GPT-2 decoders, and BERT without its heads, as an encoder for embeddings. Matrices have the dtype,
-    vectors stay float32. The tokenizer is in the file: what llama.cpp has of it, and the whole as Hugging Face has it
-    (`tokenizer.huggingface.json`)."""
+    """Llama and GPT-2 decoders, and BERT and ModernBERT without heads, as encoders for embeddings. Matrices have the
+    dtype, vectors stay float32. The tokenizer is in the file: what llama.cpp has of it, and the whole as Hugging Face
+    has it (`tokenizer.huggingface.json`)."""
 
     dtypes: ClassVar[tuple[str, ...]] = ("fp32", "bf16", "fp16", "q8_0")
     libraries: ClassVar[tuple[str, ...]] = ("gguf",)
@@ -46,8 +46,11 @@ class Gguf(ExportFormat):
             return answer
         import torch
 
+        model, hidden = subject.model, torch.from_numpy(answer)
         with torch.inference_mode():
-            return subject.model.cls.predictions(torch.from_numpy(answer)).numpy()
+            is_bert = subject.loaded.artifact.model_type == "bert"
+            logits = model.cls.predictions(hidden) if is_bert else model.decoder(model.head(hidden))
+        return logits.numpy()
 
     def usage(self, subject: Subject) -> tuple[str, str]:
         file = self._file(subject)

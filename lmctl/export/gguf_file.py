@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from lmctl.export.gguf_layout import sizes, tensors
+from lmctl.export.gguf_layout import ARCHITECTURES, sizes, tensors
 from lmctl.export.subject import Subject
 
 KINDS = {
@@ -33,7 +33,7 @@ BLOCK = 32
 def write(subject: Subject, file: Path) -> None:
     """The model and its tokenizer in one file."""
     kind = subject.loaded.artifact.model_type
-    writer = gguf.GGUFWriter(file, kind)
+    writer = gguf.GGUFWriter(file, ARCHITECTURES[kind])
     writer.add_name(subject.name)
     writer.add_file_type(FILE_TYPES[subject.dtype])
     if subject.dtype == "q8_0":

@@ -67,6 +67,7 @@ def go_on(loaded: Loaded, prompts: Iterable[list[int]], rows: int, max_new_token
         mask = torch.tensor([one + gap if seq2seq else gap + one for one, gap in real], device=loaded.device)
         room = _new_tokens_allowed(loaded, max_new_tokens)(batch[0])
         output = generate(loaded, {"input_ids": ids, "attention_mask": mask}, [room] * len(batch), **how)
+        progress.advance(len(batch), "prompts")
         return [str(text) for text in loaded.tokenizer.batch_decode(output, skip_special_tokens=True)]
 
     return by_length(prompts, len, rows, answer, alike)

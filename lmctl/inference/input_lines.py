@@ -35,6 +35,11 @@ def lines_of(file: str) -> Iterator[str]:
         yield from aligned_lines(path)
 
 
+def count_lines(file: str | None) -> int:
+    """Number of lines of a file that can be read twice; 0 for others."""
+    return 0 if file is None or comes_once(file) else sum(1 for _ in lines_of(file))
+
+
 def files_once(file: str) -> list[Path]:
     """The files at path `file`, to be read once: it may be a pipe, as in `file=<(zcat lines.gz)`."""
     place = Path(file).expanduser()

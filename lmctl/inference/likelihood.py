@@ -47,7 +47,9 @@ def scored(loaded: Loaded, stream: Iterable[ContextWindow], rows: int) -> Iterat
     """Each window with its log-probabilities, `rows` windows at a time."""
 
     def answer(batch: list[ContextWindow]) -> list[tuple[ContextWindow, LogProbs]]:
-        return list(zip(batch, window_scores(loaded, batch), strict=True))
+        found = window_scores(loaded, batch)
+        progress.advance(sum(window.first for window in batch), "texts")
+        return list(zip(batch, found, strict=True))
 
     return by_length(stream, lambda window: len(window.ids), rows, answer)
 
@@ -97,7 +99,9 @@ def masked(loaded: Loaded, texts: Iterable[str], rows: int, length: int) -> Iter
                 questions += [(ids, len(before) + place) for place in range(len(stretch))]
             counts.append(len(pieces))
         answers = by_length(questions, lambda question: len(question[0]), rows, lambda b: _masked_batch(loaded, b))
-        yield from np.split(np.fromiter(answers, np.float64), np.cumsum(counts)[:-1])
+        found = np.split(np.fromiter(answers, np.float64), np.cumsum(counts)[:-1])
+        progress.advance(len(pool), "texts")
+        yield from found
 
 
 def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:

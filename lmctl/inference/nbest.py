@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmctl.core import progress
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.json_lines import parsed
 from lmctl.inference.input_lines import Placed
@@ -114,7 +115,8 @@ def collected(stream: Iterable[Placed], name: str) -> list[Utterance]:
 def with_lm(loaded: Loaded, sets: list[list[Utterance]], rows: int, length: int, case: str) -> Iterator[Lists]:
     """Each set of lists with the language model's scores; equal texts are scored once."""
     unique = list(dict.fromkeys(cased(text, case) for lists in sets for u in lists for text in u.texts))
-    known = dict(zip(unique, (float(line.sum()) for line in texts(loaded, unique, rows, length)), strict=True))
+    with progress.stage("scoring hypotheses", len(unique), "texts"):
+        known = dict(zip(unique, (float(line.sum()) for line in texts(loaded, unique, rows, length)), strict=True))
     for text, value in known.items():
         if not math.isfinite(value):
             raise ConfigError(f"model_path={loaded.path} gives {text[:60]!r} the log-probability {value}: it is broken")

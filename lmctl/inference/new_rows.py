@@ -18,7 +18,7 @@ from lmctl.data.jsonl import JsonLines
 from lmctl.data.reading import aligned_lines
 from lmctl.data.records import BadRow, NoColumn, Record, texts_of
 from lmctl.data.table import Table, suffix
-from lmctl.inference.input_lines import STANDARD_INPUT, Placed, files_once, first_not_blank
+from lmctl.inference.input_lines import STANDARD_INPUT, Placed, comes_once, files_once, first_not_blank
 
 Records: TypeAlias = "Iterator[tuple[str, Record | BadRow]]"
 """Records with their positions; or the error of a bad one."""
@@ -66,6 +66,12 @@ class NewRows:
         """The rows in order. DataError with its position at the first bad one, unless bad rows are skipped."""
         for kind, records in self._parts():
             yield from self._read(kind, records)
+
+    def count(self) -> int:
+        """Number of rows, bad ones included; 0: not known, because the input can be read once only."""
+        if self.stream is not None or comes_once(self.file):
+            return 0
+        return sum(1 for _ in replace(self, skip=True, say=lambda _: None))
 
     def _parts(self) -> Iterator[tuple[str, Records]]:
         """Each file, or standard input, with its format."""

@@ -1,10 +1,11 @@
-"""Progress of an evaluation on standard error: rows read and batches processed."""
+"""Progress of an evaluation, and of texts that are labelled, scored or continued, on standard error."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -14,6 +15,15 @@ from lmctl.core.progress import duration
 from lmctl.train.display import PLAIN_SECONDS, Display
 
 T = TypeVar("T")
+
+
+@contextmanager
+def inputs_done(display: Display, what: str, total: int, unit: str, to_file: bool = False) -> Iterator[None]:
+    """Context that shows how many of `total` inputs are done and how long the rest takes, where results go `to_file` or
+    into a pipe: on a terminal they are progress enough. `total` 0: not known, as of standard input."""
+    seen = total == 0 or (sys.stdout.isatty() and not to_file)
+    with progress.stage(what, total, unit), nullcontext() if seen else display.watching(live=to_file):
+        yield
 
 
 class Watch:

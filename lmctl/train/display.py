@@ -29,6 +29,8 @@ PATIENCE_SECONDS, LIVE_SECONDS = 1.5, 0.25
 """Delay before long work shows progress, and refresh interval on a terminal."""
 WIDEST = 100_000
 """Console width for tables that must not wrap."""
+COMMAND = re.compile(r"\blmctl [a-z]|\bpip install\b")
+"""What a line to be copied into a shell has in it."""
 
 
 class _Console(Console):
@@ -155,8 +157,8 @@ def left(line: dict[str, Any], progress: float) -> str:
 
 
 def folded(text: str, width: int) -> str:
-    """Fold a text to lines of at most `width` columns, only at two spaces or more: commands stay in one piece and can
-    be copied. Continuation lines are indented."""
+    """Fold a text to lines of at most `width` columns, at two spaces or more, and what is longer still between words,
+    except where a command is in it: commands stay in one piece and can be copied. Continuation lines are indented."""
     lines: list[str] = []
     for whole in text.splitlines():
         lines.append("")
@@ -165,7 +167,29 @@ def folded(text: str, width: int) -> str:
                 lines.append("    " + part)
             else:
                 lines[-1] += gap + part
-    return "\n".join(lines)
+    return "\n".join(part for line in lines for part in _between_words(line, width))
+
+
+def _between_words(line: str, width: int) -> Iterator[str]:
+    """The line in parts of at most `width` columns; whole if it has a command, or no space to cut it at."""
+    if cell_len(line) > width and not COMMAND.search(line):
+        indent = line[: len(line) - len(line.lstrip())]
+        first, *words = line.split()
+        line = indent + first
+        for word in words:
+            if cell_len(f"{line} {word}") > width:
+                yield line
+                line = f"{indent or '  '}{word}"
+            else:
+                line = f"{line} {word}"
+    yield line
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on standard output, folded on a terminal that is narrower."""
+    out = console()
+    for line in lines:
+        out.print(folded(line, out.width) if out.is_terminal else line, markup=False)
 
 
 def quiet_libraries() -> None:

@@ -29,6 +29,7 @@ from lmctl.core.regular_files import refuse_links
 from lmctl.core.run_summary import RunSummary
 from lmctl.core.safetensors_header import header
 from lmctl.core.terminal import tell
+from lmctl.model.artifact.adapter import is_adapter, merged
 from lmctl.precision.base import Precision
 
 MODEL = "model"
@@ -50,9 +51,11 @@ class Chosen(NamedTuple):
 
 
 def model_in(place: str, key: str) -> str:
-    """The model directory of a run that is not finished, or of a checkpoint, which is made if need be and said on the
-    terminal; any other `place` as it is. `key` is the setting it was given as, for messages. ConfigError if nothing
-    there can be used."""
+    """The model directory of a run that is not finished, of a checkpoint or of an adapter with its base, which is made
+    if need be and said on the terminal; any other `place` as it is. `key` is the setting it was given as, for messages.
+    ConfigError if nothing there can be used."""
+    if is_adapter(place):
+        return merged(key, place, say)
     folder = Path(place).expanduser()
     run = Paths(run_of(folder))
     asked = f"{key}={place}"
@@ -90,7 +93,7 @@ def with_models(cfg: DictConfig, check: Callable[[], object] = lambda: None) -> 
     cfg = cfg.copy()
 
     def found(place: str, key: str) -> str:
-        if is_unfinished(place):
+        if is_unfinished(place) or is_adapter(place):
             check()
         return model_in(place, key)
 

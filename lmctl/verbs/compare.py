@@ -17,7 +17,6 @@ from lmctl.core.files import path_of
 from lmctl.core.json_lines import emit
 from lmctl.core.paths import Place, Places
 from lmctl.core.suggest import did_you_mean
-from lmctl.core.terminal import tell
 
 if TYPE_CHECKING:
     from lmctl.compare.comparison import Comparison, Reader
@@ -83,11 +82,12 @@ class Compare(Verb[CompareConfig]):
 def write(comparison: Comparison, reader: Reader, config: CompareConfig) -> Comparison:
     """Write the page, again and again with watch=true; returns what is on the last one."""
     from lmctl.compare.page import write_page
+    from lmctl.train.display import Display
 
     file, title = _file(config), title_of(config.places)
     while True:
         write_page(comparison, title, file)
-        tell(f"{comparison.counts}; page: {file}")
+        Display().say(f"{comparison.counts}   page: {file}")
         if not config.watch or not comparison.is_running:
             return comparison
         time.sleep(config.every)

@@ -56,7 +56,7 @@ class Doctor(Verb[DoctorConfig]):
         from lmctl.doctor.proof import outcomes
         from lmctl.doctor.proofs import PROOFS
         from lmctl.doctor.small_runs import SmallRuns
-        from lmctl.train.display import quiet_libraries
+        from lmctl.train.display import print_lines, quiet_libraries
 
         names = [proof.name for proof in PROOFS]
         for name in config.only:
@@ -70,7 +70,7 @@ class Doctor(Verb[DoctorConfig]):
         if as_json:
             emit({"kind": "environment"} | found)
         else:
-            print(*lines(found), "", sep="\n", flush=True)
+            print_lines([*lines(found), ""])
         chosen = [p for p in PROOFS if (p.name in config.only if config.only else p.quick or not config.quick)]
         tried: list[Outcome] = []
         with tempfile.TemporaryDirectory(prefix="lmctl-doctor-") as folder:
@@ -92,13 +92,14 @@ class Doctor(Verb[DoctorConfig]):
 
 
 def _show(outcome: Outcome) -> None:
+    from rich.table import Table
     from rich.text import Text
 
-    from lmctl.train.display import console
+    from lmctl.train.display import print_whole
 
-    line = Text.assemble(
-        (f"{outcome.status:<8}", COLOURS[outcome.status]),
-        (f"{outcome.name:<13}", "bold"),
-        f"{outcome.claim}\n{'':21}{outcome.found} ({outcome.seconds:.1f} s)",
-    )
-    console().print(line)
+    line = Table.grid()
+    for width in (8, 13, None):
+        line.add_column(width=width, overflow="fold")
+    said = f"{outcome.claim}\n{outcome.found} ({outcome.seconds:.1f} s)"
+    line.add_row(Text(outcome.status, COLOURS[outcome.status]), Text(outcome.name, "bold"), Text(said))
+    print_whole(line, line)

@@ -111,19 +111,21 @@ class Generate(Verb[GenerateConfig]):
 
         from lmctl.inference.decode import complete
         from lmctl.inference.length_check import check_prompt
+        from lmctl.inference.progress import inputs_done
         from lmctl.train.display import Display
 
-        good = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
-        say = Display().say
+        good, total = _checked(prompts, config, lambda prompt, where: check_prompt(loaded, prompt, where))
+        display = Display()
+        say = display.say
         if config.do_sample is None and config.samples:
             say(f"{', '.join(config.draws)}: pieces are drawn (do_sample=true seed={config.seed})")
         torch.manual_seed(config.seed)
         repetitive = 0
-        for text in complete(
-            loaded, _report_lowercasing(loaded, good, say), config.batch, config.max_new_tokens, **settings(config)
-        ):
-            print(text, flush=True)
-            repetitive += not config.samples and is_repetitive(loaded.pieces([text])[0][-config.max_new_tokens :])
+        good = _report_lowercasing(loaded, good, say)
+        with inputs_done(display, "generating", total, "prompts"):
+            for text in complete(loaded, good, config.batch, config.max_new_tokens, **settings(config)):
+                print(text, flush=True)
+                repetitive += not config.samples and is_repetitive(loaded.pieces([text])[0][-config.max_new_tokens :])
         if repetitive:
             say("greedy decoding repeats itself here: temperature=0.8 samples instead")
 
@@ -158,7 +160,10 @@ def is_repetitive(pieces: Sequence[int]) -> bool:
 
 
 def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> None:
+    from lmctl.core.progress import advance
     from lmctl.inference.fill import check_masks, fill
+    from lmctl.inference.progress import inputs_done
+    from lmctl.train.display import Display
 
     if config.do_sample or config.beams > 1 or config.temperature is not None or config.top_p is not None:
         raise ConfigError(
@@ -167,14 +172,19 @@ def _fill(loaded: Any, prompts: Iterator[Prompt], config: GenerateConfig) -> Non
         )
     if config.top_k == 0:
         raise ConfigError("top_k must be above 0 where masks are filled, got 0", "top_k=... candidates are shown")
-    for prompt in _checked(prompts, config, lambda prompt, where: check_masks(loaded, prompt, where)):
-        for line in fill(loaded, prompt, TOP_K if config.top_k is None else config.top_k):
-            print(line)
+    good, total = _checked(prompts, config, lambda prompt, where: check_masks(loaded, prompt, where))
+    with inputs_done(Display(), "filling masks", total, "prompts"):
+        for prompt in good:
+            for line in fill(loaded, prompt, TOP_K if config.top_k is None else config.top_k):
+                print(line)
+            advance(1, "prompts")
 
 
-def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[[str, str], None]) -> Iterator[str]:
+def _checked(
+    prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[[str, str], None]
+) -> tuple[Iterator[str], int]:
     """The prompts as plain text, each validated by `check(prompt, where)`: those of a file all before the first output,
-    those of standard input one by one."""
+    those of standard input one by one. And their number; 0: not known yet."""
     from lmctl.inference.input_lines import comes_once
     from lmctl.inference.length_check import LinePosition
 
@@ -185,7 +195,10 @@ def _checked(prompts: Iterator[Prompt], config: GenerateConfig, check: Callable[
             check(prompt, place.of(number))
             yield prompt
 
-    return checked() if comes_once(config.file) else iter(list(checked()))
+    if comes_once(config.file) and config.prompt is None:
+        return checked(), 0
+    good = list(checked())
+    return iter(good), len(good)
 
 
 def _prompts(config: GenerateConfig) -> Iterator[Prompt]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmctl.config.verb import WordsCommand
+from lmctl.core.columns import line_width, table
 from lmctl.core.errors import ConfigError
 from lmctl.core.json_lines import emit
 from lmctl.core.suggest import nearest
@@ -62,13 +63,10 @@ class List(WordsCommand):
 
 
 def group_card(composer: Composer, group: str) -> str:
-    """A group's options, one per line, each with its description."""
-    options = composer.options(group)
-    width = max([len(option) for option in options], default=0)
+    """A group's options, each with its description: one per line, folded on a terminal that is narrower."""
     default = composer.defaults.get(group)
-    lines = [f"{group}" + (f" (default {default})" if default else "")]
-    lines += [f"  {option:<{width}}  {composer.describe(group, option)}".rstrip() for option in options]
-    return "\n".join(lines)
+    rows = [(option, composer.describe(group, option)) for option in composer.options(group)]
+    return "\n".join([f"{group}" + (f" (default {default})" if default else ""), *table(rows, line_width())])
 
 
 def option_record(composer: Composer, group: str, option: str) -> dict[str, Any]:

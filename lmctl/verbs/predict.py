@@ -19,6 +19,7 @@ from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.files import whole
 from lmctl.core.json_lines import encodable, line_of
 from lmctl.core.paths import Paths, Place
+from lmctl.core.progress import stage
 from lmctl.runner.base import Runner
 
 if TYPE_CHECKING:
@@ -100,10 +101,12 @@ class Predict(Verb[PredictConfig]):
         from lmctl.inference.class_answers import answers, chosen_task, names_of
         from lmctl.inference.heads import classifier_of
         from lmctl.inference.length_batches import POOL
+        from lmctl.inference.progress import inputs_done
         from lmctl.train.display import Display, quiet_libraries
 
         quiet_libraries()
-        say = Display().say
+        display = Display()
+        say = display.say
         loaded = load(config.model_path, config.runner)
         task = chosen_task(loaded, config.task)
         classifier = classifier_of(loaded, task)
@@ -111,7 +114,9 @@ class Predict(Verb[PredictConfig]):
         skip = config.on_bad_row == "skip"
         rows = NewRows(config.file, config.input, config.text, config.text_b, skip, learnt, stream, say)
         length, pool = loaded.row(config.seq_len), POOL if stream is None else 1
-        with _output(config.out) as handle:
+        with display.watching(), stage("counting rows"):
+            total = rows.count()
+        with inputs_done(display, "labelling", total, "rows", config.out is not None), _output(config.out) as handle:
             writer = WRITERS[config.format](handle, task, names_of(classifier) if config.probabilities else [])
             count, bad, first = _write_all(answers(classifier, iter(rows), config.batch, length, pool), writer)
             if bad and bad == count:

@@ -69,7 +69,7 @@ class Score(Verb[ScoreConfig]):
 
     def run(self, config: ScoreConfig) -> None:
         """Print the scores of the mode; texts are streamed, except n-best lists."""
-        from lmctl.inference.input_lines import first_not_blank, placed
+        from lmctl.inference.input_lines import count_lines, first_not_blank, placed
 
         first, lines = first_not_blank(placed(config.file))
         mode = config.mode
@@ -85,13 +85,19 @@ class Score(Verb[ScoreConfig]):
 
         from lmctl.inference.heads import refuse_classifier
         from lmctl.inference.load import load, need
-        from lmctl.train.display import quiet_libraries
+        from lmctl.inference.progress import inputs_done
+        from lmctl.train.display import Display, quiet_libraries
 
         quiet_libraries()
         loaded = load(config.model_path, config.runner)
         refuse_classifier(loaded, "it says how likely labels are, not texts")
         need(loaded, ("decoder", "encoder"), "score")
-        {"lines": _lines, "pairs": _pairs, "nbest": _nbest}[mode](loaded, lines, config)
+        if mode == "nbest":
+            _nbest(loaded, lines, config)
+            return
+        pairs = mode == "pairs"
+        with inputs_done(Display(), "scoring", count_lines(config.file) * (1 + pairs), "texts"):
+            (_pairs if pairs else _lines)(loaded, lines, config)
 
 
 def guess(line: Placed) -> str:
@@ -176,11 +182,13 @@ def _nbest(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
     from lmctl.core.files import write_text
     from lmctl.inference.input_lines import is_standard_input, placed
     from lmctl.inference.nbest import collected, tune, with_lm
+    from lmctl.train.display import Display
 
     assert config.dev is not None
     name = "standard input" if is_standard_input(config.file) else str(config.file)
     sets = [collected(placed(config.dev), config.dev), collected(lines, name)]
-    dev, test = with_lm(loaded, sets, config.batch, loaded.row(config.seq_len), config.case)
+    with Display().watching():
+        dev, test = with_lm(loaded, sets, config.batch, loaded.row(config.seq_len), config.case)
     tuned = tune(dev)
     rows = [_rates(name, lists, tuned) for name, lists in (("dev", dev), ("file", test))]
     if config.format == "json":

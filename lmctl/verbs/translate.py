@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Optional
 
@@ -13,7 +11,6 @@ from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, BEAMS, LENGTH, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.paths import FreeText, Place
-from lmctl.core.progress import stage
 from lmctl.runner.base import Runner
 
 
@@ -57,6 +54,7 @@ class TranslateVerb(Verb[TranslateConfig]):
         from lmctl.inference.heads import refuse_classifier
         from lmctl.inference.length_check import LinePosition, cut_lines
         from lmctl.inference.load import load, need
+        from lmctl.inference.progress import inputs_done
         from lmctl.train.display import Display, quiet_libraries
 
         quiet_libraries()
@@ -69,8 +67,6 @@ class TranslateVerb(Verb[TranslateConfig]):
         else:  # a file can be read twice: check all of it before the first output
             total = sum(1 for _ in cut_lines(loaded, lines_of(config.file), place, display.say, config.prefix))
         how = (config.batch, config.beams, config.length_penalty, config.max_new_tokens, config.prefix)
-        # Translations that appear on a terminal are progress enough.
-        shown = display.watching(live=False) if total and not sys.stdout.isatty() else nullcontext()
-        with stage("translating", total, "lines"), shown:
+        with inputs_done(display, "translating", total, "lines"):
             for line in translate(loaded, lines, *how):
                 print(line, flush=True)

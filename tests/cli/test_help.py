@@ -16,8 +16,8 @@ from lmctl.cli.application import Application
 from lmctl.cli.main import main
 from lmctl.config.compose import Composer
 from lmctl.config.described import option_keys, own_keys
-from lmctl.config.topics import table
 from lmctl.config.verb import names, summary, verbs
+from lmctl.core.columns import table
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -31,7 +31,7 @@ def test_usage_names_every_verb(word: str, capsys: pytest.CaptureFixture[str]):
     assert text.index("  train ") < text.index("  plan ") < text.index("  list ")
     for name in names():
         assert summary(name)
-        assert f"  {name:<9} {summary(name)}\n" in text
+        assert f"  {name:<9}  {summary(name)}\n" in text
 
 
 def test_no_verb_is_a_mistake_and_there_is_a_version(capsys: pytest.CaptureFixture[str]):

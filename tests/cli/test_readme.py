@@ -36,17 +36,22 @@ def commands() -> list[str]:
     )
 
 
-def test_the_chinese_readme_says_the_same():
+@pytest.mark.parametrize("page", ["README", "docs/tutorial"])
+def test_the_chinese_page_says_the_same(page: str):
     """The same commands and programs, pages, options and figures; prose is for people to compare."""
-    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
 
     def said(text: str) -> list[set[str]]:
         code = {line.split("#")[0].split(" ...")[0].strip() for part in re.findall(r"```\w+\n(.*?)```", text, re.DOTALL)
                 for line in part.splitlines()}  # fmt: skip
         cells = {name for line in text.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line)}
-        return [code, cells, set(re.findall(r"\]\(([^)]+)\)", text)) - {"README.md", "README.zh.md"}]
+        pages = {
+            link for link in re.findall(r"\]\(([^)#]+)\)", text) if Path(link).name.partition(".")[0] != Path(page).name
+        }
+        return [code, cells, pages]
 
-    assert said(README) == said(chinese)
+    english, chinese = ((ROOT / f"{page}{language}.md").read_text(encoding="utf-8") for language in ("", ".zh"))
+    assert said(english) == said(chinese)
+    assert len(re.findall(r"^## ", english, re.MULTILINE)) == len(re.findall(r"^## ", chinese, re.MULTILINE))
 
 
 def test_there_are_commands_to_check():

@@ -34,7 +34,7 @@ def page_data(page: str) -> dict[str, Any]:
 def test_a_sweep_in_every_form(tmp_path: Path):
     write_grid(tmp_path / "runs" / "grid")
     done = succeed("compare", "runs/grid", cwd=tmp_path)
-    assert "9 runs: 7 completed, 1 failed, 1 refused; page: runs/grid/compare.html" in done.stderr
+    assert "9 runs: 7 completed, 1 failed, 1 refused   page: runs/grid/compare.html" in done.stderr
     row = r"^optim.lr=0.1,precision=bf16,seed=2 +completed +200 +4\.7000 +21\.28% +10s +512\.0 MiB +1\.0 MiB +80\.0 KiB"
     assert re.search(row, done.stdout, re.MULTILINE)
     assert "optim.lr=0.2,precision=bf16,seed=2: failed: the loss of step 30 is nan" in done.stdout
@@ -271,6 +271,6 @@ def test_watching_ends_with_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("lmctl.verbs.compare.time.sleep", end_one)
     done = succeed("compare", "grid", "watch=true", "every=2", cwd=tmp_path)
     assert slept == [2.0, 2.0]
-    said = [line.partition(";")[0] for line in done.stderr.splitlines()]
+    said = [line.partition("   ")[0] for line in done.stderr.splitlines()]
     assert said == ["2 runs: 2 running", "2 runs: 1 completed, 1 running", "2 runs: 2 completed"]
     assert not page_data((grid / "compare.html").read_text())["running"]

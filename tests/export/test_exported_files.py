@@ -76,16 +76,33 @@ def test_a_wrong_file_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert record(out)["verified"] is None
 
 
+MODERNBERT: dict[str, Any] = {
+    "num_hidden_layers": 5,
+    "local_attention": 8,
+    "global_attn_every_n_layers": 2,
+    "rope_parameters": {
+        kind: {"rope_type": "default", "rope_theta": base}
+        for kind, base in (("full_attention", 500.0), ("sliding_attention", 20.0))
+    },
+}
+"""Local windows and rotations that are felt within a row of the tests."""
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "q8_0"])
 @pytest.mark.parametrize(
     ("kind", "spread", "settings"),
-    [("LlamaForCausalLM", 5, {"num_key_value_heads": 1}), ("GPT2LMHeadModel", 1, {}), ("BertForMaskedLM", 5, {})],
+    [
+        ("LlamaForCausalLM", 5, {"num_key_value_heads": 1}),
+        ("GPT2LMHeadModel", 1, {}),
+        ("BertForMaskedLM", 5, {}),
+        ("ModernBertForMaskedLM", 5, MODERNBERT),
+    ],
 )
 @pytest.mark.usefixtures("in_process")
 def test_gguf_is_read_back_by_others(tmp_path: Path, kind: str, spread: float, settings: dict[str, Any], dtype: str):
     """With weights as far from zero as trained ones, so that positions and masks matter."""
     pytest.importorskip("gguf")
-    frame = None if kind.startswith("Bert") else "[SEP] $A"
+    frame = None if "Bert" in kind else "[SEP] $A"
     model = foreign.save(tmp_path / "model", kind, frame, **settings)
     foreign.reweigh(model, lambda tensors: [value.mul_(spread) for value in tensors.values() if value.ndim == 2])
     export(model, tmp_path / "out", Gguf(), dtype=dtype)
@@ -109,6 +126,48 @@ def test_gguf_has_the_tokenizer(tmp_path: Path):
     whole = json.loads(reader.fields["tokenizer.huggingface.json"].contents())
     assert whole == json.loads(subject.loaded.tokenizer.backend_tokenizer.to_str())
     assert reader.fields["bert.attention.causal"].contents() is False
+
+
+def test_gguf_of_a_modernbert_says_what_llama_cpp_reads(tmp_path: Path):
+    """The keys of its loader (`llama_model_modern_bert`)."""
+    gguf = pytest.importorskip("gguf")
+    subject = subject_of(str(foreign.save(tmp_path / "m", "ModernBertForMaskedLM", **MODERNBERT)), Gguf(), None, None)
+    (out := tmp_path / "out").mkdir()
+    Gguf().write(subject, out)
+    reader = gguf.GGUFReader(out / "m-F32.gguf")
+    found = {name: field.contents() for name, field in reader.fields.items()}
+    assert found["general.architecture"] == "modern-bert"
+    assert {key: found[f"modern-bert.{key}"] for key in MODERNBERT_KEYS} == MODERNBERT_KEYS
+    names = {tensor.name for tensor in reader.tensors}
+    assert {"token_embd.weight", "token_embd_norm.weight", "output_norm.weight", "blk.4.attn_qkv.weight"} <= names
+    assert "blk.0.attn_norm.weight" not in names
+    assert not [name for name in names if name.startswith("cls")]
+
+
+MODERNBERT_KEYS = {
+    "attention.sliding_window": 8,
+    "attention.sliding_window_pattern": 2,
+    "attention.causal": False,
+    "rope.freq_base": 500.0,
+    "rope.freq_base_swa": 20.0,
+    "rope.scaling.type": "none",
+    "feed_forward_length": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "attend globally elsewhere"),
+        ({"norm_bias": True}, "has no biases"),
+        ({"hidden_activation": "silu"}, "computes modernbert with gelu"),
+    ],
+)
+def test_a_modernbert_that_llama_cpp_has_not_is_refused(tmp_path: Path, settings: dict[str, Any], said: str):
+    pytest.importorskip("gguf")
+    model = foreign.save(tmp_path / "m", "ModernBertForMaskedLM", **settings)
+    with pytest.raises(ConfigError, match=f"{said}.*nearest: format=onnx"):
+        export(model, tmp_path / "out", Gguf())
 
 
 def test_rotary_pairs_become_neighbours():

@@ -42,15 +42,23 @@ class Browser:
             self._collect(answer)
 
     def open(self, url: str) -> None:
-        """Load a page and wait until its scripts are done."""
+        """Load a page of lmctl and wait until its scripts are done."""
+        self.navigate(url)
+        self.wait("document.documentElement?.dataset?.ready === 'true'")
+
+    def navigate(self, url: str) -> None:
+        """Load a page in a tab of its own."""
         self.session = ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Runtime", "Log", "Network", "Page", "Accessibility"):
             self.call(f"{domain}.enable")
         self.call("Page.navigate", url=url)
+
+    def wait(self, condition: str) -> None:
+        """Wait until an expression of JavaScript is true."""
         until = time.monotonic() + SECONDS
-        while self.run("document.documentElement?.dataset?.ready") != "true":
+        while self.run(condition) is not True:
             assert time.monotonic() < until, f"the page is not done: {self.complaints}"
             time.sleep(0.1)
 

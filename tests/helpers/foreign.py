@@ -26,7 +26,7 @@ def model(kind: str, positions: int = 24, **settings: Any) -> Any:
     """A random model by the name of its transformers class, on the vocabulary of `use_models`."""
     torch.manual_seed(0)
     made = getattr(transformers, kind)
-    config = made.config_class(vocab_size=use_models.SIZE, pad_token_id=0, **sizes(kind, positions), **settings)
+    config = made.config_class(vocab_size=use_models.SIZE, pad_token_id=0, **{**sizes(kind, positions), **settings})
     return made(config)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import use_models
+from predictions import classifier
 from use_models import said
 
 from lmctl.core import progress
@@ -62,3 +63,45 @@ def test_translations_that_go_to_a_file_are_counted(tmp_path: Path, capsys: Any,
     (tmp_path / "lines.txt").write_text("the cat\na b c\nthe red dog\n")
     said("translate", model, file=str(tmp_path / "lines.txt"))
     assert re.search(r"translating: \d+% of 3 lines", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("verb", "model", "given", "said_of_it"),
+    [
+        ("predict", "classifier", {"out": "labels.txt"}, r"labelling: \d+% of 70 rows"),
+        ("predict", "classifier", {}, r"labelling: \d+% of 70 rows"),
+        ("score", "gpt2", {}, r"scoring: \d+% of 70 texts"),
+        ("score", "bert", {}, r"scoring: \d+% of 70 texts"),
+        ("score", "gpt2", {"mode": "pairs"}, r"scoring: \d+% of 140 texts"),
+        ("generate", "gpt2", {"max_new_tokens": 3}, r"generating: \d+% of 70 prompts"),
+        ("generate", "bert", {}, r"filling masks: \d+% of 70 prompts"),
+    ],
+)
+def test_what_reads_a_file_says_how_much_of_it_is_left(
+    verb: str, model: str, given: dict[str, Any], said_of_it: str, tmp_path: Path, capsys: Any, monkeypatch: Any
+):
+    """Where results go to a file or into a pipe. All inputs have counted at the end."""
+    monkeypatch.setattr(display, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(display, "PLAIN_SECONDS", 0.001)
+    stages: list[progress.Stage] = []
+    begin = progress.Stage.__init__
+    monkeypatch.setattr(
+        progress.Stage, "__init__", lambda self, *a, **k: (stages.append(self), begin(self, *a, **k))[1]
+    )
+    makers = {"classifier": lambda place: classifier(place), "gpt2": use_models.gpt2, "bert": use_models.bert}
+    place = makers[model](tmp_path / model)
+    line = (
+        "the cat\tthe dog sits\n" if "mode" in given else "the [MASK] sits\n" if model == "bert" else "the cat sits\n"
+    )
+    (tmp_path / "lines.txt").write_text(line * 70)
+    files = {key: str(tmp_path / value) for key, value in given.items() if key == "out"}
+    said(verb, place, file=str(tmp_path / "lines.txt"), batch=8, **(given | files))
+    assert re.search(said_of_it, capsys.readouterr().err)
+    counted = next(stage for stage in stages if stage.known)
+    assert counted.done == counted.total
+
+
+def test_standard_input_has_no_total(tmp_path: Path, capsys: Any, monkeypatch: Any):
+    monkeypatch.setattr(display, "PATIENCE_SECONDS", 0.0)
+    said("score", use_models.gpt2(tmp_path / "gpt2"), typed="the cat\n" * 20)
+    assert "scoring" not in capsys.readouterr().err

@@ -275,7 +275,7 @@ def test_damaged_files_are_named(gpt2, copy, damage, message):
         ("m", "neither a run nor a model directory", "a model lies below it: .*m/gpt2"),
         ("m/gpt2/inside", "neither a run nor a model directory", "a model lies above it: .*m/gpt2"),
         ("m/sentence", "neither a run nor a model directory", "below it: .*0_Transformer"),
-        ("m/adapter", "neither a run nor a model directory", "merge it into its base model"),
+        ("m/adapter", "holds an adapter .PEFT., and its adapter_config.json names no base model", "merge it with peft"),
         ("m/weights", "neither a run nor a model directory", "config.json of the model is missing"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 
 import pytest
@@ -30,6 +31,17 @@ def test_pages_of_groups_are_fresh(group: str):
     """All of them: python scripts/reference.py --check, which scripts/check.sh calls."""
     made = reference._page(reference._group(group, Composer("train")))
     assert (reference.FOLDER / f"group-{group}.md").read_text(encoding="utf-8") == made
+
+
+@pytest.mark.parametrize("group", reference.METHODS)
+def test_every_method_is_explained(group: str):
+    """Idea, formula, source, when to use it and what it costs: under a heading that is its name."""
+    page = (ROOT / "docs" / reference.METHODS[group]).read_text(encoding="utf-8")
+    explained = re.findall(r"^### `(\w+)`$", page, flags=re.MULTILINE)
+    assert (
+        sorted(set(Composer("eval" if group == "quantize" else "train").options(group)) - {"none"} - set(explained))
+        == []
+    )
 
 
 def test_pages_of_verbs_are_fresh():
