@@ -313,7 +313,7 @@ def of_tensorboard(folder: Path) -> Points:
 def of_mlflow(folder: Path) -> Points:
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{folder.parent}/mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{folder.parent.parent}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'lmctl'")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
@@ -359,11 +359,11 @@ def of_wandb(folder: Path) -> Points:
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "trackio", "wandb"])
 def test_the_tool_reads_back_what_was_sent(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """By its own reader, also after the run went on, and one that was stopped before it."""
-    pytest.importorskip(name)
     monkeypatch.setattr(tracking, "LAST_SECONDS", 120.0)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    pytest.importorskip(name)
     text = write_documents(tmp_path / "docs.txt")
     words = ["train", *SMALL, f"data.path={text}", f"tracker={name}", "schedule=constant", "checkpoint.every=2"]
     said = run_here(*words, "budget.steps=4", "log.every=1", "name=a", cwd=tmp_path)
