@@ -59,6 +59,8 @@ PLACES = {"run_dir": "runs/${name}", "cache_dir": None, "out": None}
 """Where a command writes, and the defaults: set on the command line only."""
 OF_THE_COMMAND = ("name", "run_dir", "cache_dir", "resume", "stage", "stages", "trusted", "tracker")
 """Keys that are not taken from files: they belong to a command, or write, run or send from this machine."""
+OF_A_SHELL = ("setup", "sbatch")
+"""Keys of `runner=slurm` that become lines of a shell script."""
 NO_TRACKER = "lmctl.tracker.none.NoTracker"
 
 
@@ -169,6 +171,14 @@ def audit(cfg: DictConfig, typed: Overrides) -> None:
             "tracker: where figures are sent is said on the command line, and not in a file",
             "add it there: tracker=...",
         )
+    runner = tree.get("runner")
+    for key in OF_A_SHELL:
+        given = runner.get(key) if isinstance(runner, dict) else None
+        if given and not any(f"{override.key}.".startswith(f"runner.{key}.") for override in typed):
+            raise ConfigError(
+                f"runner.{key}: what a job of a cluster runs besides is said on the command line, and not in a file",
+                f"if it is yours, add it there: runner.{key}=...",
+            )
     for key, default in PLACES.items():
         if tree.get(key, default) != default and key not in typed:
             raise ConfigError(

@@ -42,6 +42,9 @@ class Slurm(Launched):
             raise ValueError(f"cluster must be one of {', '.join(CLUSTERS)}, got {self.cluster!r}")
         if self.cluster != "slurm" and self.nodes > 1:
             raise ValueError(f"cluster={self.cluster} has one node, got nodes={self.nodes}")
+        words = [self.partition, self.account, self.qos, *map(str, self.sbatch.keys()), *map(str, self.sbatch.values())]
+        if any(word is not None and not word.isprintable() for word in words):
+            raise ValueError("partition, account, qos and sbatch are single lines of printable characters")
         for name, value in (("minutes", self.minutes), ("cpus", self.cpus), ("memory_gib", self.memory_gib)):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, got {value:g}")

@@ -26,6 +26,7 @@ class JobsConfig:
 
 class Jobs(Verb[JobsConfig]):
     examples = ("lmctl jobs", "lmctl jobs runs/sweep-1f2e3d4c", "lmctl jobs format=json")
+    often = ("runs", "format")
     schema = JobsConfig
     places = "runs"
 

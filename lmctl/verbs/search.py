@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class Search(Verb[SearchConfig]):
     purpose = "Search settings: Optuna proposes values, every trial is a run of train, bad ones are stopped early."
     examples = (
-        "lmctl search 'optim.lr=tag(log,interval(1e-4,1e-2))' model.layers=1,2,4 budget.minutes=2 trials=30",
-        "lmctl search 'schedule.warmup=interval(0,0.2)' precision=fp32,bf16 metric=corpus/mlm_accuracy maximize=true",
-        "lmctl search 'model.hidden=range(64,257,64)' at_once=2 name=widths",
+        "lmctl search 'optim.lr=tag(log,interval(1e-4,1e-2))' model.layers=2,4 trials=30",
+        "lmctl search 'schedule.warmup=interval(0,0.2)' precision=fp32,bf16 pruner=none",
+        "lmctl search 'model.hidden=range(64,257,64)' budget.minutes=2 at_once=2 name=widths",
     )
     often = (
         "trials", "metric", "maximize", "pruner", "sampler", "at_once", "name", "budget.minutes", "eval.every",

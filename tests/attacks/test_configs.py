@@ -314,3 +314,17 @@ def test_a_sweep_is_not_shown_as_one_run(trap: Trap):
 def test_a_number_of_many_digits(trap: Trap):
     run = run_directory(trap, summary={"stages": {}, "words": [f"optim.lr={'9' * 10_000}"]})
     trap.refused("train", "resume=auto", f"run_dir={run}")
+
+
+@pytest.mark.parametrize("setting", ["setup: [touch {}]", "sbatch: {{wrap: touch {}}}"])
+def test_what_a_cluster_runs_besides_is_typed(setting: str, trap: Trap):
+    """Neither from a recipe nor from a run that goes on; the same typed is another matter."""
+    runner = f"_target_: lmctl.runner.slurm.Slurm\n  cluster: local\n  {setting.format(trap.root / 'sprung')}\n"
+    trap.refused("train", *recipe(trap, f"# @package _global_\nrunner:\n  {runner}"))
+    trap.refused("train", *recipe(trap, f"# @package _global_\nrunner:\n  {runner}"), "runner.minutes=3")
+    trap.refused("train", *recipe(trap, runner.replace("\n  ", "\n"), "runner/theirs.yaml"))
+
+
+@pytest.mark.parametrize("key", ["partition", "account", "qos"])
+def test_a_line_of_sbatch_is_one_line(key: str, trap: Trap):
+    trap.refused("train", "runner=slurm", f'runner.{key}="gpu\ntouch {trap.root}/sprung"')

@@ -12,6 +12,7 @@ from command import ROOT, SMALL, metrics, succeed, write_documents
 
 from lmctl.cli.application import Application
 from lmctl.cli.main import main
+from lmctl.config.compose import Composer
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -62,6 +63,11 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("line", commands())
 def test_every_command_composes(line, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    if line.startswith("lmctl search "):
+        composer = Composer("search")
+        for sample in composer.sweep_configs(shlex.split(line)[2:])[1]:
+            composer.task(sample)
+        return
     # Of a sweep, the first job.
     words = [word.split(",")[0] if "=" in word and "[" not in word else word for word in shlex.split(line)[1:]]
     if not any(word.startswith("--") for word in words):

@@ -110,7 +110,7 @@ def test_a_run_of_any_name_is_found_again(name: str, tmp_path: Path, monkeypatch
     assert sweep_dir(named_so) == sweep_dir(lies_there) == folder
 
 
-PLACES = {"model_path", "file", "dev", "out", "run_dir", "cache_dir", "init_from", "teacher"}
+PLACES = {"model_path", "file", "dev", "out", "run_dir", "cache_dir", "init_from", "teacher", "runs"}
 
 
 @pytest.mark.parametrize("verb", verbs())
