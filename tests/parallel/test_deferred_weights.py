@@ -11,7 +11,6 @@ from lmctl.model.bert import Bert
 from lmctl.parallel.deferred_weights import LEAST, DeferredWeights
 from lmctl.train.build_parts import network_of
 
-
 CASES = FAMILIES | {"padded vocabulary": ("mlm", {"model": Bert(1, 32, 2, 64, pad_vocabulary_to=2 * LEAST)})}
 
 
