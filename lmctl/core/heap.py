@@ -67,7 +67,7 @@ def keep_freed_memory() -> None:
 
 
 def map_large_blocks() -> None:
-    """Have large blocks mapped one by one, and given back when they are freed: where memory is what a process lacks, and
+    """Have large blocks mapped one by one, and given back when they are freed: where memory is what is lacking, and
     weights come and go (FSDP)."""
     libc = _glibc()
     if libc is not None:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 LEAST = 1 << 10
-"""Numbers in a tensor that is worth deferring."""
+"""Numbers in a matrix that is worth deferring. Vectors are not: they are small, and libraries change their length."""
 EMPTY = torch.ops.aten.empty.memory_format
 LIKE = (torch.ops.aten.empty_like.default, torch.ops.aten.new_empty.default)
 
@@ -50,7 +50,8 @@ class DeferredWeights(TorchDispatchMode):
             return func(*args, **kwargs)
         if func._schema.is_mutable and _deferred(args[0]):
             drawn = torch.Tag.nondeterministic_seeded in func.tags
-            self._record(func, args[0], *tree_map(self._real, (args[1:], kwargs)), drawn)
+            others, named = tree_map(self._real, (args[1:], kwargs))
+            self._record(func, args[0], others, named, drawn)
             return args[0]
         return func(*tree_map(self._real, args), **tree_map(self._real, kwargs))
 
@@ -58,7 +59,7 @@ class DeferredWeights(TorchDispatchMode):
         """What an operation without deferred tensors returns; a large new tensor is deferred."""
         if func is EMPTY and torch.device(kwargs.get("device") or "cpu").type == "cpu":
             dtype = kwargs.get("dtype") or torch.get_default_dtype()
-            if dtype.is_floating_point and torch.Size(args[0]).numel() >= LEAST:
+            if dtype.is_floating_point and len(args[0]) > 1 and torch.Size(args[0]).numel() >= LEAST:
                 return func(*args, **kwargs | {"device": "meta"})
         return func(*args, **kwargs)
 
@@ -89,7 +90,7 @@ class DeferredWeights(TorchDispatchMode):
         storage = target.untyped_storage()
         if storage._cdata not in self._fills:
             self._kept.append(storage)
-        fill = _Fill(func, target.size(), target.stride(), target.storage_offset(), others, named, state)
+        fill = _Fill(func, target.size(), target.stride(), int(target.storage_offset()), others, named, state)
         self._fills.setdefault(storage._cdata, []).append(fill)
 
     def _real(self, value: Any) -> Any:

@@ -83,7 +83,7 @@ class Piece:
         if not self.shape:
             return self.parts[0].file.get_tensor(self.name)
         first, last, _ = rows.indices(self.shape[0])
-        found = []
+        found: list[Tensor] = []
         for part in self.parts:
             begin, end = max(first - part.first, 0), min(last - part.first, part.shape[0])
             if begin < end or not found:

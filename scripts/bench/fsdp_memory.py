@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 STEPS = 3
 RUNNERS = (("cpu", 1), ("ddp", 2), ("ddp", 4), ("fsdp", 2), ("fsdp", 4))
 
 
-def summary(folder: Path, layers: int, hidden: int, heads: int, *words: str) -> dict:
+def summary(folder: Path, layers: int, hidden: int, heads: int, *words: str) -> dict[str, Any]:
     """summary.json of a short run of a language model on rows of 32 positions."""
     run = folder / "-".join((str(hidden), *words)).replace("=", "-")
     command = [sys.executable, "-m", "lmctl", "train", "mix=clm", "model=gpt2_tiny", f"model.layers={layers}"]
