@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lmctl.compression.base import GradCompressor
     from lmctl.parallel.processes import Processes
     from lmctl.parallel.strategy import Strategy
+    from lmctl.plan import Plan
 
 
 class Runner(Component):
@@ -26,9 +27,22 @@ class Runner(Component):
         worker."""
         return None
 
+    @property
+    def every(self) -> int:
+        """Steps between two exchanges of the workers."""
+        return 1
+
     @abstractmethod
     def on_cpu(self) -> bool:
         """Whether the run uses the CPU only."""
+
+    def check_world(self, world: int) -> None:
+        """ConfigError if it cannot be run by `world` processes."""
+        return
+
+    def remarks(self, plan: Plan) -> list[str]:
+        """Warnings for the user before the run starts."""
+        return plan.compression.remarks(plan.optim)
 
     @abstractmethod
     def strategy(self, processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:

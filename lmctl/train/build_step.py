@@ -50,7 +50,7 @@ def train_step(
     strategy.prepare(learner)
     optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
     scaler = plan.precision.scaler(device)
-    average = plan.average.weights(network)
+    average = strategy.weights(network, plan.average)
     step = TrainStep(
         learner, optimizer, scaler, strategy, plan.adversary, perturbations, plan.clip_norm, guard, average
     )

@@ -20,13 +20,15 @@ from lmctl.train.trainer import Trainer
 
 
 def check_weights(trainer: Trainer) -> None:
-    """Diverged if a weight is not finite: it is neither saved nor exported."""
-    for name, tensor in trainer.network.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise Diverged(
-                f"diverged at step {trainer.state.step}: the weight {name} is not finite; it was not saved",
-                f"lower optim.lr (now {trainer.plan.optim.lr:g}); resume=auto goes on from the last checkpoint",
-            )
+    """Diverged if a weight is not finite in any process: it is neither saved nor exported. A collective operation."""
+    weights = trainer.network.state_dict().items()
+    bad = next((name for name, w in weights if w.is_floating_point() and not torch.isfinite(w).all()), None)
+    if trainer.processes.sum([bad is not None])[0]:
+        what = f"the weight {bad} is" if bad else "a weight of another process is"
+        raise Diverged(
+            f"diverged at step {trainer.state.step}: {what} not finite; it was not saved",
+            f"lower optim.lr (now {trainer.plan.optim.lr:g}); resume=auto goes on from the last checkpoint",
+        )
 
 
 def newest(checkpoints: Checkpoints, processes: Processes, say: Callable[[str], None]) -> Contents | None:
