@@ -79,6 +79,7 @@ class Plan(Run):
         """Number of data-parallel workers in `world` processes. ConfigError if that number is not possible, if rows
         cannot be shared by it, or if the compression does not work with it."""
         played = self.simulated_workers
+        self.runner.check_world(world)
         if played is not None and world > 1:
             raise ConfigError(
                 f"{played} simulated workers are threads of one process, and this run has {world} processes",

@@ -1,4 +1,5 @@
-"""The weights that a run validates and exports: the newest ones, or a running average of them."""
+"""The weights that a run validates and exports: the newest ones, a running average of them, or what all workers have in
+common."""
 
 from __future__ import annotations
 
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from lmctl.average.base import Average
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable parameters by name; a shared one has its first name."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 class CurrentWeights:
@@ -51,27 +57,17 @@ class CurrentWeights:
             parameters[name].copy_(value)
 
 
-class AveragedWeights(CurrentWeights):
-    """The average of the trainable weights, on their device. All workers of a run have the same weights, and so the
-    same average: nothing is exchanged."""
+class OtherWeights(CurrentWeights):
+    """Weights that are validated and exported in place of the newest ones, on their device. All workers of a run have
+    the same ones: nothing is exchanged for them."""
 
-    def __init__(self, network: nn.Module, rule: Average) -> None:
+    def __init__(self, network: nn.Module, mean: Mapping[str, Tensor]) -> None:
+        """`mean`: a tensor for each trainable parameter of `network`, by its name, which somebody keeps up."""
         super().__init__(network)
-        self.rule = rule
-        self.averaged = 0
-        """Number of steps in the average."""
         self.settled = False
-        self.running = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.running = trainable(network)
         """The newest weights: the network's own parameters."""
-        self.mean = {name: p.detach().clone() for name, p in self.running.items()}
-
-    @torch.no_grad()
-    def follow(self, progress: float) -> None:
-        newest = 1.0
-        if progress >= self.rule.begins:
-            newest = self.rule.newest(self.averaged)
-            self.averaged += 1
-        torch._foreach_lerp_(list(self.mean.values()), list(self.running.values()), newest)
+        self.mean = {name: mean[name] for name in self.running}
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -100,6 +96,24 @@ class AveragedWeights(CurrentWeights):
         mean = {id(p): self.mean[name] for name, p in self.running.items()}
         state = self.network.state_dict(keep_vars=True)  # tied weights have several names there
         return {name: mean.get(id(tensor), tensor.detach()) for name, tensor in state.items()}
+
+
+class AveragedWeights(OtherWeights):
+    """The average of the trainable weights. All workers have the same weights, and so the same average."""
+
+    def __init__(self, network: nn.Module, rule: Average) -> None:
+        super().__init__(network, {name: p.detach().clone() for name, p in trainable(network).items()})
+        self.rule = rule
+        self.averaged = 0
+        """Number of steps in the average."""
+
+    @torch.no_grad()
+    def follow(self, progress: float) -> None:
+        newest = 1.0
+        if progress >= self.rule.begins:
+            newest = self.rule.newest(self.averaged)
+            self.averaged += 1
+        torch._foreach_lerp_(list(self.mean.values()), list(self.running.values()), newest)
 
     def state_dict(self) -> dict[str, Any]:
         return {"averaged": self.averaged, "running": {name: p.detach() for name, p in self.running.items()}}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lmctl.core.component import Component
+from lmctl.core.errors import ConfigError
 from lmctl.optim.base import OptimSpec
 
 if TYPE_CHECKING:
@@ -66,6 +68,10 @@ class GradCompressor(Component):
         """ConfigError if it does not work with this number of workers (None: one real worker, none simulated),
         optimiser and gradient clipping."""
         return
+
+    def check_differences(self) -> Iterator[ConfigError]:
+        """Settings that are for gradients only, where differences of weights are sent (`runner=diloco`)."""
+        yield from ()
 
     def remarks(self, optim: OptimSpec) -> list[str]:
         """Warnings for the user before the run starts."""

@@ -3,6 +3,7 @@ topk_int8."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -66,6 +67,14 @@ class Compressor(Option):
                 "momentum correction takes the optimiser's place: optim.momentum=0",
             )
         super().check_use(workers, optim, clip_norm)
+
+    def check_differences(self) -> Iterator[ConfigError]:
+        if self.momentum:
+            yield ConfigError(
+                f"compression.momentum={self.momentum} and the outer momentum of runner=diloco would both be applied",
+                "nearest: compression.momentum=0",
+            )
+        yield from super().check_differences()
 
     def remarks(self, optim: OptimSpec) -> list[str]:
         harsh = self.density <= AGGRESSIVE or self.quantise.one_bit

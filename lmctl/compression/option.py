@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
@@ -57,6 +58,13 @@ class Option(GradCompressor):
         if self.local_clip and clip_norm is None:
             raise ConfigError(
                 "compression.local_clip=true takes its norm from clip_norm, which is null", "clip_norm=1.0"
+            )
+
+    def check_differences(self) -> Iterator[ConfigError]:
+        if self.local_clip:
+            yield ConfigError(
+                "compression.local_clip=true clips gradients, and runner=diloco sends differences of weights",
+                "nearest: compression.local_clip=false (clip_norm clips each worker's gradient)",
             )
 
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> CompressedExchange:

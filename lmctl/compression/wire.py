@@ -2,7 +2,8 @@
 
 Every worker has its own wire, and all workers make the same calls in the same order. Each call blocks until all have
 made it; calls are not chained as asynchronous work, which gloo does not support. Code that uses only a wire does not
-depend on whether workers are processes or threads (`lmctl.parallel.simulate`), and computes the same bits with either.
+depend on whether workers are processes or threads (`lmctl.parallel.simulate`), and computes the same bits with either:
+sums are made in the order of ranks (`summed`), where a ring would begin each part at another worker.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from abc import ABC, abstractmethod
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from lmctl.compression.traffic import all_reduce_bytes, gather_bytes, scatter_bytes
@@ -76,9 +78,11 @@ class ProcessWire(Wire):
     """Collectives of torch.distributed between processes."""
 
     def _all_reduce(self, vector: Tensor) -> Tensor:
-        summed = vector.clone()
-        dist.all_reduce(summed)
-        return summed
+        n = len(vector)
+        share = -(-n // self.world)
+        parts = F.pad(vector, (0, self.world * share - n)).view(self.world, share)
+        part = summed(self._all_to_all(parts.view(torch.uint8)).view(vector.dtype))
+        return self._all_gather(part.view(torch.uint8)).view(vector.dtype).flatten()[:n]
 
     def _all_to_all(self, messages: Tensor) -> Tensor:
         received = torch.empty_like(messages)
@@ -89,3 +93,11 @@ class ProcessWire(Wire):
         gathered = message.new_empty((self.world, len(message)))
         dist.all_gather(list(gathered.unbind()), message.contiguous())
         return gathered
+
+
+def summed(parts: Tensor) -> Tensor:
+    """Sum over the workers' parts [W, n] one after the other, with the same bits whatever the shape: [n]."""
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    return total

@@ -34,6 +34,8 @@ class Key:
     """The dataclass that declares it, or the mapping or list that contains it."""
     identity: bool = True
     """Whether it is part of the run's identity, so that a resumed run must not change it."""
+    decides: bool = False
+    """Whether it is so even in a group that is not (`core.component.DECIDES`)."""
 
     @property
     def name(self) -> str:
@@ -78,9 +80,10 @@ def _declared(tree: Any, cls: type[Any], trusted: tuple[str, ...], path: Steps) 
     hints, known = _hints(cast("Any", cls)), rows(cls)
     for name, value in tree.items():
         if name != "_target_":
-            decides = name not in known or bool(known[name].metadata.get("identity", True))
+            marks = known[name].metadata if name in known else {}
             for key in _at((*path, str(name)), value, hints.get(str(name)), cls, trusted):
-                yield key if decides else replace(key, identity=False)
+                key = replace(key, decides=key.decides or marks.get("decides", False))
+                yield key if marks.get("identity", True) else replace(key, identity=False)
 
 
 def _at(path: Steps, value: Any, hint: Any, owner: type[Any], trusted: tuple[str, ...]) -> Iterator[Key]:

@@ -16,6 +16,10 @@ MAY_CHANGE: Mapping[str, bool] = {"identity": False}
 """Metadata of a field whose value may change when a run is resumed: `field(default=None, metadata=MAY_CHANGE)`."""
 
 
+DECIDES: Mapping[str, bool] = {"decides": True}
+"""Metadata of a field that decides what a run is, in a group whose options otherwise may change when it is resumed."""
+
+
 class Component(ABC):  # noqa: B024  (what is abstract differs from group to group)
     """An option of a config group: a frozen dataclass that is the schema of its YAML.
 

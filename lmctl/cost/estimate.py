@@ -155,6 +155,10 @@ def _remarks(run: Checked) -> list[str]:
         remarks.append(slow)
     if plan.compile:
         remarks.append("compile=true: counted as if it were not compiled")
+    if plan.runner.every > 1:
+        remarks.append(
+            f"bytes are the mean over {plan.runner.every} steps (runner.every), of which one sends nearly all"
+        )
     if run.world > 1:
         remarks.append(f"memory is that of one of {run.world} processes")
         with run.there():

@@ -23,6 +23,7 @@ from lmctl.data.base import Source
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
+from lmctl.runner.diloco import DiLoCo
 from lmctl.runner.simulated import Simulated
 from lmctl.train.summary import peak_memory
 from lmctl.train.trainer import Trainer
@@ -80,7 +81,11 @@ def _one_process(run: Checked) -> Plan:
     size, tokens = plan.batch.size, plan.batch.tokens
     whole: dict[str, Any] = {"ramp": None, "length_ramp": None}  # the largest steps
     batch = replace(plan.batch, size=size and size // world, tokens=tokens and max(tokens // world, 1), **whole)
-    runner = plan.runner if world == 1 else Simulated(1, device="cpu" if run.device.type == "cpu" else "gpu")
+    runner = plan.runner
+    if isinstance(runner, DiLoCo):
+        runner = replace(runner, processes=None, workers=runner.workers or 1)
+    elif world > 1:
+        runner = Simulated(1, device="cpu" if run.device.type == "cpu" else "gpu")
     return replace(plan, batch=batch, runner=runner, budget=Budget(steps=WARMING + COUNTED), eval=Evaluation(rows=1))
 
 

@@ -34,7 +34,7 @@ from lmctl.cost.sharding import FakeFsdp
 from lmctl.cost.validate import Checked, build
 from lmctl.mix.stream import Position, Window
 from lmctl.optim.adamw import AdamW
-from lmctl.parallel.strategy import Exchanged, Single, Strategy
+from lmctl.parallel.strategy import DdpStrategy, Single, Strategy
 from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.half_linear import half_copies
@@ -174,7 +174,8 @@ class StepRehearsal:
     def prepare(self) -> None:
         """Create the optimiser's states, as its first step does, from zero gradients."""
         self._run_step([])
-        for tensor in (*tensors_in(self.step.optimizer.state_dict()), *self.step.average.mean.values()):
+        outer = tensors_in(self.step.strategy.shared_state_dict())
+        for tensor in (*tensors_in(self.step.optimizer.state_dict()), *outer, *self.step.average.mean.values()):
             self.live.call(tensor, STATES)
 
     def rehearse(self) -> None:
@@ -186,26 +187,31 @@ class StepRehearsal:
             self._run_step(batches)
 
     def traffic(self) -> tuple[int, int]:
-        """Bytes of gradients that a worker sends per step after any warm-up, and in float32 without compression."""
-        self._run_step([], step=LATER)
-        return self.step.strategy.sent, self.step.strategy.dense
+        """Bytes that a worker sends per step after any warm-up, and in float32 without compression; where not every
+        step ends with an exchange, the mean."""
+        strategy = self.step.strategy
+        with_exchange = self._run_step([], LATER)
+        without = self._run_step([], LATER, last=False) if strategy.every > 1 else with_exchange
+        return without + (with_exchange - without) // strategy.every, strategy.dense
 
-    def _run_step(self, batches: list[Batch], step: int = 0) -> None:
-        """One step, as step number `step`, with half of the budget spent."""
+    def _run_step(self, batches: list[Batch], step: int = 0, last: bool = True) -> int:
+        """One step, as step number `step`, with half of the budget spent; returns the bytes that it sent. It ends as
+        the `last` one does, or as the first of several between two exchanges."""
         window = Window(batches, dict.fromkeys(self.samples, 1.0), Position())
         self.step(window, self.counts, StepContext(step, step, 0.5, self.plan.optim.lr))
         self.step.zero_grad()
+        self.step.strategy.after_step(True, last)
+        return self.step.strategy.sent
 
     def _strategy(self) -> Strategy:
         """The strategy of the run's first worker; the other workers do not exist."""
         run, plan = self.run, self.plan
         processes: Any = FakeProcesses(run.workers, run.fake_device, run.world == 1 and run.workers > 1)
-        if plan.compression.sends or processes.simulated:
-            return Exchanged(processes, plan.compression, plan.clip_norm)
         if (shards := plan.runner.shards(run.world)) > 1:
             micros = sum(self._micro_batches(sample) for sample in self.samples.values())
             return FakeFsdp(processes, shards, round(micros * plan.adversary.passes))
-        return FakeDdp(processes, self.live) if run.world > 1 else Single(processes)
+        strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
+        return FakeDdp(processes, self.live) if isinstance(strategy, DdpStrategy) else strategy
 
     def export(self) -> None:
         """Allocate a plain copy of the network, as made for the export of stored weights and of weights under

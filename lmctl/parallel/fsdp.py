@@ -164,6 +164,6 @@ class FsdpStrategy(Strategy):
         stride = torch.empty(shape, device="meta").stride()
         return DTensor.from_local(mine, self.mesh, placements, run_check=False, shape=shape, stride=stride)
 
-    def after_step(self) -> None:
+    def after_step(self, taken: bool, last: bool) -> None:
         self.sent, self.dense = self._passes * self.bytes.sent, self._passes * self.bytes.dense
         self._passes = 0

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from lmctl.compression.wire import Wire
+from lmctl.compression.wire import Wire, summed
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.random_state import random_state, restore_random_state
 
@@ -75,7 +75,7 @@ class ThreadWire(Wire):
         self.baton = baton
 
     def _all_reduce(self, vector: Tensor) -> Tensor:
-        return torch.stack(self.baton.exchanged(self.rank, vector)).sum(dim=0)
+        return summed(torch.stack(self.baton.exchanged(self.rank, vector)))
 
     def _all_to_all(self, messages: Tensor) -> Tensor:
         return torch.stack([letter[self.rank] for letter in self.baton.exchanged(self.rank, messages)])

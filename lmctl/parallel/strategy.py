@@ -3,6 +3,7 @@ So a worker divides its losses by the mean number of targets per worker.
 
 `Single` has one worker. `DdpStrategy` averages during the backward pass (torch's DistributedDataParallel). `Exchanged`
 sends gradients after it, compressed as the group `compression` says, over a `Wire`, so that its workers may be threads.
+`lmctl.parallel.diloco` averages weights, every so many steps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from lmctl.average.base import Average
+from lmctl.average.weights import CurrentWeights
 from lmctl.compression.averaged import Averaged
 from lmctl.compression.base import Exchange, GradCompressor, Traffic
 from lmctl.compression.traffic import all_reduce_bytes
@@ -27,6 +30,11 @@ from lmctl.parallel.processes import Processes
 
 class Strategy(Traffic, ABC):
     """How workers average gradients; the defaults are those of one worker."""
+
+    every: int = 1
+    """Steps between two exchanges."""
+    replicates: bool = True
+    """Whether all workers have the same weights and optimiser states after every step."""
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
@@ -99,8 +107,22 @@ class Strategy(Traffic, ABC):
         rows: Tensor = value[:]
         return rows
 
-    def after_step(self) -> None:
-        """Hook after the optimiser step."""
+    def after_step(self, taken: bool, last: bool) -> None:
+        """End of a step, which was `taken` or skipped, and is the `last` one of the budget or not; gradients are freed.
+        Only now `sent` counts all bytes of the step."""
+        return
+
+    def weights(self, network: nn.Module, average: Average) -> CurrentWeights:
+        """The weights of the prepared `network` that are validated and exported."""
+        return average.weights(network)
+
+    def shared_state_dict(self) -> dict[str, Any]:
+        """State between steps that is the same in all workers; `state_dict` is this worker's own."""
+        return {}
+
+    def load_shared_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `shared_state_dict` returned, or from nothing: the learner has the weights of a checkpoint,
+        which are the same in all workers. ValueError for the state of another network."""
         return
 
 
@@ -171,12 +193,15 @@ class Exchanged(Single):
         self.sent = self.exchange.sent
 
     def describe(self) -> list[str]:
-        lines = self.exchange.describe()
+        lines = self._what_is_sent()
         if lines and self.processes.simulated:
             lines.append(
                 f"{self.workers} workers simulated in one process; the bytes are those that one of them would have sent"
             )
         return lines
+
+    def _what_is_sent(self) -> list[str]:
+        return self.exchange.describe()
 
     def figures(self) -> dict[str, float]:
         return self.exchange.figures()

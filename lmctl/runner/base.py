@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lmctl.compression.base import GradCompressor
     from lmctl.parallel.processes import Processes
     from lmctl.parallel.strategy import Strategy
+    from lmctl.plan import Plan
 
 TIMEOUT_S = 1800.0
 """Seconds that a process waits for another one; torch's own default for gloo."""
@@ -44,9 +45,22 @@ class Runner(Component):
         """Over how many of `world` processes weights are spread; 1: each has all of them."""
         return 1
 
+    @property
+    def every(self) -> int:
+        """Steps between two exchanges of the workers."""
+        return 1
+
     @abstractmethod
     def on_cpu(self) -> bool:
         """Whether the run uses the CPU only."""
+
+    def check_world(self, world: int) -> None:
+        """ConfigError if it cannot be run by `world` processes."""
+        return
+
+    def remarks(self, plan: Plan) -> list[str]:
+        """Warnings for the user before the run starts."""
+        return plan.compression.remarks(plan.optim)
 
     @abstractmethod
     def strategy(self, processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:

@@ -33,7 +33,7 @@ class Fsdp(Ddp):
         return world // self.replicas
 
     def strategy(self, processes: Processes, compression: GradCompressor, clip_norm: float | None) -> Strategy:
-        if processes.world == 1:
+        if self.shards(processes.world) == 1:
             return super().strategy(processes, compression, clip_norm)
         from lmctl.parallel.fsdp import FsdpStrategy
 

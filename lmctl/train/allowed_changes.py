@@ -18,9 +18,9 @@ from lmctl.train.trainer import Trainer
 OTHER_TEXT = ("data", "mix", "tokenizer", "batch.seq_len")
 """After a change of these, validation figures before and after cannot be compared."""
 
-KEPT = ("progress", "average")
+KEPT = ("progress", "average", "outer")
 """Parts that go on whatever changed: counters and weights, of which a run without an average takes the newest, and a
-run that begins to have one makes its first."""
+run that begins to have one makes its first; and an outer momentum, where there is one."""
 PARTS = {
     "optimizer": "optimiser",
     "scaler": "loss scale",
@@ -61,9 +61,9 @@ def adapted(
             found.said.append(f"the state of the {PARTS[part]} starts anew")
     if found.state["optimizer"] is state["optimizer"] and "optim" in names:
         found.state["optimizer"] = _with_options(state["optimizer"], trainer.state_dict()["optimizer"])
-    if own is not None and "compression" in names:
-        found.own = own | {"exchange": None}
-        found.said.append("what compression had not sent yet is dropped")
+    if own is not None and names & {"compression", "runner"}:
+        found.own = own | {"exchange": None, "replica": None}
+        found.said.append("what the workers had not sent yet is dropped")
     if names & {"batch", "data", "mix", "tokenizer"}:  # rows that go on from each other no longer do
         found.own = None if found.own is None else found.own | {"carried": None}
         found.others = None

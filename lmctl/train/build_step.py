@@ -51,7 +51,7 @@ def train_step(
     strategy.prepare(learner)
     optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
     scaler = plan.precision.scaler(device)
-    average = plan.average.weights(network)
+    average = strategy.weights(network, plan.average)
     adversary, idle = plan.adversary, examples[0].by_itself()
     step = TrainStep(
         learner, optimizer, scaler, strategy, adversary, perturbations, plan.clip_norm, guard, average, idle

@@ -139,7 +139,7 @@ class _Loading:
             self.say(
                 f"resume: {processes.world} processes now, {saved.world} before: same rows in the same order, "
                 "but other dropout, so not bit-exact"
-                + ("; what compression had not sent yet is dropped" if trainer.strategy.state_dict() else "")
+                + ("; what the workers had not sent yet is dropped" if trainer.strategy.state_dict() else "")
             )
 
 

@@ -21,13 +21,13 @@ from lmctl.train.trainer import Trainer
 
 
 def check_weights(trainer: Trainer) -> None:
-    """Diverged if a weight is not finite: it is neither saved nor exported. A collective operation."""
-    found = ((name, local(tensor)) for name, tensor in trainer.network.state_dict().items())
-    bad = next((n for n, t in found if t.is_floating_point() and not torch.isfinite(t).all()), None)
-    if any(trainer.processes.sum([float(bad is not None)])):
-        which = f"the weight {bad}" if bad else "a weight"
+    """Diverged if a weight is not finite in any process: it is neither saved nor exported. A collective operation."""
+    weights = ((name, local(tensor)) for name, tensor in trainer.network.state_dict().items())
+    bad = next((name for name, w in weights if w.is_floating_point() and not torch.isfinite(w).all()), None)
+    if trainer.processes.sum([bad is not None])[0]:
+        what = f"the weight {bad} is" if bad else "a weight of another process is"
         raise Diverged(
-            f"diverged at step {trainer.state.step}: {which} is not finite; it was not saved",
+            f"diverged at step {trainer.state.step}: {what} not finite; it was not saved",
             f"lower optim.lr (now {trainer.plan.optim.lr:g}); resume=auto goes on from the last checkpoint",
         )
 

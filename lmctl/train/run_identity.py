@@ -99,7 +99,11 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     old, new = _with_workers(_flat(before)), _with_workers(_flat(now))
     keys = [key for tree in (before, now) for key in keys_of(tree, TrainConfig, _trusted(now))]
     free = {key.name for key in keys if _is_place(key) or not key.identity}
-    decides = [k for k in sorted(old.keys() | new.keys()) if k not in free and k.partition(".")[0] not in FREE]
+    bound = {key.name for key in keys if key.decides}
+    bound |= {f"{key.rpartition('.')[0]}._target_" for key in bound}
+    decides = [
+        k for k in sorted(old.keys() | new.keys()) if k in bound or (k not in free and k.partition(".")[0] not in FREE)
+    ]
     options = {key.rpartition(".")[0] for key in decides if key.endswith("._target_") and old.get(key) != new.get(key)}
     return [change for key in decides for change in _changed(key, old.get(key), new.get(key), options)]
 

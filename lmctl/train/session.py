@@ -135,7 +135,7 @@ class Session:
             self.display.say(f"distill: {line}")
         if words := trainer.strategy.describe():
             state.precision["reduction"] = words[0]
-        for line in (*words, *self.plan.compression.remarks(self.plan.optim)):
+        for line in (*words, *self.plan.runner.remarks(self.plan)):
             self.display.say(f"compression: {line}")
         if self.processes.first:
             for line in self.record.begin(self.config, trainer.fingerprints, self.machine, state):

@@ -174,7 +174,6 @@ class TrainStep:
             taken = self.scaler.pass_over(self.optimizer, norm)
             if unsent:  # without the gradients that were refused
                 self.strategy.load_state_dict(unsent)
-        self.strategy.after_step()
         if taken:
             self.average.follow(moment.progress)
         return StepResult(**vars(done), taken=taken, grad_norm=norm)

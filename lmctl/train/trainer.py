@@ -39,6 +39,7 @@ from lmctl.train.dropout import dropout_state, set_dropout_state
 from lmctl.train.gradient_conflict import gradient_cosines
 from lmctl.train.learner import Learner
 from lmctl.train.micro_batches import MicroBatches
+from lmctl.train.own_replica import load_replica, replica_state
 from lmctl.train.perturbations import TextPerturbations
 from lmctl.train.prepare import Prepared
 from lmctl.train.shard_files import placed, put_all
@@ -239,6 +240,7 @@ class Trainer:
         state.position = window.after.state_dict()
         state.tokens += sum(tokens.values())
         state.task_tokens = {task: state.task_tokens.get(task, 0) + count for task, count in tokens.items()}
+        self.strategy.after_step(result.taken, last=self.spent() >= 1)
         state.bytes_sent += self.strategy.sent
         state.bytes_dense += self.strategy.dense
         state.micro_batches += result.micro_batches
@@ -267,6 +269,7 @@ class Trainer:
             "teaching": self.learner.distillation.state_dict(),
             "guard": self.guard.state_dict(),
             "average": self.step.average.state_dict(),
+            "outer": self.strategy.shared_state_dict(),
         }
 
     def own_state(self) -> dict[str, Any]:
@@ -274,6 +277,7 @@ class Trainer:
         kept = {
             "carried": self.network.carried(),
             "exchange": self.strategy.state_dict(),
+            "replica": replica_state(self.step),
             "fitting": self.micro.fitting,
         }
         return {"random": random_state(), **kept, **self.state.own()}
@@ -295,15 +299,18 @@ class Trainer:
         if self.learner.balance is not None:
             put_all(self.learner.balance, state["balance"])
         put_all(self.learner.distillation, state.get("teaching", {}))
+        self.strategy.load_shared_state_dict(state.get("outer", {}))
         if "guard" in state:  # not in checkpoints of older versions
             self.guard.load_state_dict(state["guard"])
         own = dict(own or {})
-        saved_random, carried, exchange = (own.pop(name, None) for name in ("random", "carried", "exchange"))
+        parts = ("random", "carried", "exchange", "replica")
+        saved_random, carried, exchange, replica = (own.pop(name, None) for name in parts)
         self.micro.resume(own.pop("fitting", None))
         if carried or others:
             self.network.carry(carried or others)
         if exchange:
             self.strategy.load_state_dict(exchange)
+        load_replica(self.step, replica or {})
         self.state = TrainState.from_state(state["progress"], own)
         if saved_random is not None:
             restore_random_state(saved_random)

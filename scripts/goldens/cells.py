@@ -25,6 +25,7 @@ PRETRAINED = "model=pretrained init_from=runs/teacher/bert"
 LSTM = f"model=lstm_tiny model.hidden=32 tokenizer=word {TEXT} data.valid_share=0.3"
 DDP = f"{STEPS.replace('runner=cpu', 'runner=ddp')} runner.processes=2 runner.device=cpu"
 PAIR = f"train mix=mlm {BERT} {TEXT} {DDP}"
+APART = f"{MLM.replace('runner=cpu', 'runner=diloco')} runner.device=cpu runner.every=2 model.dropout=0.1"
 LONG = "budget.steps=12 checkpoint.every=2 eval.every=4"
 
 OF_BERT = "distill teacher=runs/teacher/bert model.hidden=16 model.feed_forward=32 distill.control=false " + STEPS
@@ -81,6 +82,8 @@ HOW = {
     "train/two_processes": f"{PAIR} compression=none batch.micro=2",
     "train/two_simulated": f"{PAIR.replace('runner=ddp runner.processes', 'runner=simulated runner.workers')} "
     "compression=none batch.micro=2",
+    "train/diloco": f"{APART} runner.processes=2 compression=none",
+    "train/diloco_simulated": f"{APART} runner.workers=2 compression=topk_int8",
     "train/two_processes_stream": f"train mix=clm_stream {LSTM} {DDP}",
     "train/pretrained": f"train mix=classify {PRETRAINED} model.freeze=1 model.dropout=0.2 {TABLE}",
     "train/lora": f"train mix=classify {PRETRAINED} model.lora_rank=4 model.lora_dropout=0.1 {TABLE}",

@@ -124,7 +124,7 @@ def test_what_workers_keep_is_dropped_in_another_number_of_processes_only(alone,
     kept = [t for t in tensors_in(trainer.strategy.state_dict()) if t.numel() > 1]
     assert any(t.any() for t in kept) == (before == 1)
     assert torch.equal(torch.get_rng_state(), kept_by_it["random"]["torch"]) == (before == 1)
-    assert any("what compression had not sent yet is dropped" in line for line in heard) == (before == 2)
+    assert any("what the workers had not sent yet is dropped" in line for line in heard) == (before == 2)
     assert trainer.state.step == 2
 
 
@@ -281,7 +281,7 @@ def test_another_number_of_processes_drops_what_was_not_sent(home, tmp_path):
     succeed(*words, cwd=tmp_path)
     done = succeed("train", "resume=auto", "run_dir=runs/moved", "budget.steps=8", "runner.processes=4", cwd=tmp_path)
     assert "4 processes now, 2 before" in done.stderr
-    assert "what compression had not sent yet is dropped" in done.stderr
+    assert "what the workers had not sent yet is dropped" in done.stderr
     assert summary(tmp_path / "runs" / "moved")["steps"] == 8
     refused = lmctl("train", "resume=auto", "run_dir=runs/moved", "budget.steps=9", "runner=cpu", cwd=tmp_path)
     assert refused.returncode == 2

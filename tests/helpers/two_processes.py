@@ -28,7 +28,8 @@ from lmctl.compression.none import Uncompressed
 from lmctl.compression.powersgd import PowerSgd
 from lmctl.compression.quantise import Bf16, Fp16, Int8, Sign
 from lmctl.compression.wire import ProcessWire
-from lmctl.config.schema import Evaluation
+from lmctl.config.schema import Budget, Evaluation
+from lmctl.model.bert import Bert
 from lmctl.model.recurrent import RecurrentLM
 from lmctl.objective.streamed_lm import StreamedLM
 from lmctl.optim.sgd import Sgd
@@ -36,6 +37,7 @@ from lmctl.parallel.processes import Processes
 from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16 as Fp16Products
+from lmctl.runner.diloco import DiLoCo
 from lmctl.runner.places import Ddp
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import read_named
@@ -79,6 +81,28 @@ def counted(own: Plan, processes: Processes) -> dict[str, Any]:
 
 def weights(network: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+DILOCO: dict[str, dict[str, Any]] = {
+    "none": {"compression": Uncompressed()},
+    "topk_int8": {"compression": Compressor(density=0.05, quantise=Int8(64))},
+}
+"""Workers that train apart, with dropout: seven steps, of which the last comes before the third exchange."""
+
+
+def diloco(processes: Processes, compression: Any, simulated: bool = False) -> dict[str, Any]:
+    """Such a run: this worker's weights after each step, and what it counted."""
+    workers = processes.world if simulated else None
+    own = plan(
+        runner=DiLoCo(every=3, workers=workers, device="cpu"),
+        model=Bert(2, 32, 2, 64, max_positions=64),
+        budget=Budget(steps=7),
+        compression=compression,
+    )
+    trainer = Trainer(own, prepared(), processes)
+    steps = [weights(trainer.network) for _ in trainer.steps()]
+    counted = (trainer.state.bytes_sent, trainer.state.bytes_dense)
+    return {"weights": torch.stack(steps), "bytes": counted, "figures": trainer.strategy.figures()}
 
 
 def overflow(processes: Processes) -> dict[str, Any]:
@@ -183,6 +207,7 @@ def main() -> None:
             option: resumed(processes, Path(sys.argv[1]) / name / option, keep, **OPTIONS[option])
             for option in ("topk_int8", "int8", "momentum", "powersgd")
         }
+    findings["diloco"] = {name: diloco(processes, **changes) for name, changes in DILOCO.items()}
     findings["overflow"] = overflow(processes)
     findings["stream"] = stream(processes, Path(sys.argv[1]) / "stream")
     findings["conflicts"] = conflicts(processes)

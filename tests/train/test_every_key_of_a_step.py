@@ -26,6 +26,7 @@ from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.sgd import Sgd
+from lmctl.runner.diloco import DiLoCo
 from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
 from lmctl.runner.simulated import Simulated
 from lmctl.runner.slurm import Slurm
@@ -114,18 +115,21 @@ OPTIM = others(
 )
 SHAPE = {"warmup": 0.6, "floor": 0.5}
 SCHEDULE = others(Constant={"warmup": 0.6}, Linear=SHAPE, Cosine=SHAPE, WarmupStableDecay={**SHAPE, "decay": 0.4})
+RUNNER = others(DiLoCo={"every": 1, "outer_lr": 0.5, "outer_momentum": 0.5, "workers": 4})
 TABLES = {
     "adversary": ADVERSARY,
     "precision": PRECISION,
     "compression": COMPRESSION,
     "optim": OPTIM,
     "schedule": SCHEDULE,
+    "runner": RUNNER,
 }
 NOT_HERE: dict[Key, str] = {
     ("Auto", "among"): "chooses before the first step, see test_precision_auto.py",
     ("Compressor", "threshold"): "finds the same values, see test_the_threshold_is_sampled_only_if_it_says_so",
     **dict.fromkeys(
-        [("Ddp", "processes"), ("Ddp", "device"), ("Simulated", "workers"), ("Simulated", "device")],
+        [(made, name) for made in ("Ddp", "DiLoCo") for name in ("processes", "device")]
+        + [("Simulated", "workers"), ("Simulated", "device")],
         "see test_a_place_is_the_one_that_is_named",
     ),
     **dict.fromkeys([("Ddp", name) for name in ("nodes", "node_rank", "rendezvous")], "see test_nodes.py"),
@@ -137,6 +141,7 @@ NOT_HERE: dict[Key, str] = {
     ),
 }
 BASE: dict[str, dict[str, Any]] = {
+    "DiLoCo": {"workers": 2, "every": 2},
     "Noise": {"augment": CharNoise()},
     "Compressor": {"quantise": Int8(), "simulate_workers": 2, "dense_below": 64},
     "PowerSgd": {"simulate_workers": 2, "dense_below": 64},
@@ -148,7 +153,7 @@ ADAPTED = ("Int8Lora", "Nf4Lora")
 
 def test_no_key_is_forgotten():
     named = {key for table in TABLES.values() for key in table} | set(NOT_HERE)
-    assert named == keys_in(*TABLES, "runner", "quantize")
+    assert named == keys_in(*TABLES, "quantize")
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +245,8 @@ def test_a_place_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch):
         assert (Cpu().world(), Cpu().on_cpu(), Gpu().world(), Gpu().on_cpu()) == (1, True, 1, False)
         assert (Ddp().world(), Ddp().on_cpu()) == (gpus or 2, gpus == 0)
         assert (Ddp(3).world(), Ddp(3, device="cpu").world(), Ddp(device="cpu").world()) == (3, 3, 2)
+        assert (DiLoCo().world(), DiLoCo(3, device="cpu").world(), DiLoCo(workers=3).world()) == (gpus or 2, 3, 1)
+        assert (DiLoCo().on_cpu(), DiLoCo(device="cpu").on_cpu()) == (gpus == 0, True)
         assert (Simulated().world(), Simulated().on_cpu()) == (1, gpus == 0)
         assert (Simulated().simulated, Simulated(workers=3).simulated, Ddp(3).simulated) == (2, 3, None)
         for made in (Ddp, Simulated):
