@@ -26,6 +26,7 @@ from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.sgd import Sgd
+from lmctl.runner.fsdp import Fsdp
 from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
 from lmctl.runner.simulated import Simulated
 
@@ -126,6 +127,9 @@ NOT_HERE: dict[Key, str] = {
     **dict.fromkeys(
         [("Ddp", "processes"), ("Ddp", "device"), ("Simulated", "workers"), ("Simulated", "device")],
         "see test_a_place_is_the_one_that_is_named",
+    ),
+    **dict.fromkeys(
+        [("Fsdp", name) for name in ("processes", "device", "replicas")], "see tests/parallel/test_fsdp.py"
     ),
     **dict.fromkeys(
         [(made, name) for made in ("Int8Dynamic", "Int8WeightOnly") for name in ("scale", "exclude")],
@@ -238,7 +242,8 @@ def test_a_place_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch):
         assert (Ddp(3).world(), Ddp(3, device="cpu").world(), Ddp(device="cpu").world()) == (3, 3, 2)
         assert (Simulated().world(), Simulated().on_cpu()) == (1, gpus == 0)
         assert (Simulated().simulated, Simulated(workers=3).simulated, Ddp(3).simulated) == (2, 3, None)
-        for made in (Ddp, Simulated):
+        assert (Fsdp().world(), Fsdp(6, 3, device="cpu").shards(6)) == (gpus or 2, 2)
+        for made in (Ddp, Fsdp, Simulated):
             assert made(device="cpu").on_cpu()
             assert not made(device="gpu").on_cpu()
 
