@@ -80,6 +80,7 @@ HOW = {
     "train/early_stop": f"{MLM} early_stop.patience=1 optim.lr=0.9 budget.steps=30 eval.every=3",
     "train/epochs": f"{CLASSIFY} budget.steps=null budget.epochs=0.5 optim.layer_decay=0.7 clip_norm=null maskings=2",
     "train/two_processes": f"{PAIR} compression=none batch.micro=2",
+    "train/fsdp": f"{PAIR.replace('runner=ddp', 'runner=fsdp')} compression=none batch.micro=2",
     "train/two_simulated": f"{PAIR.replace('runner=ddp runner.processes', 'runner=simulated runner.workers')} "
     "compression=none batch.micro=2",
     "train/diloco": f"{APART} runner.processes=2 compression=none",

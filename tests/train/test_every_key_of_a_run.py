@@ -82,7 +82,7 @@ ELSEWHERE = {
     "tests/guarantees/test_g14_resume_allow.py": ["resume_allow"],
     "tests/model/test_every_key_of_a_model.py, to which it is handed on": ["init_from"],
     "tests/core/test_cache.py": ["cache_dir"],
-    "tests/guarantees/test_g05_save_error.py": ["checkpoint.on_error"],
+    "tests/guarantees/test_g05_save_error.py": ["checkpoint.on_error", "checkpoint.background"],
     "tests/guarantees/test_g07_nonfinite.py": [
         "on_nonfinite",
         "max_skips",

@@ -27,6 +27,7 @@ from lmctl.model.pretrained import Pretrained
 from lmctl.objective.mlm import MaskedLM
 from lmctl.optim.sgd import Sgd
 from lmctl.runner.diloco import DiLoCo
+from lmctl.runner.fsdp import Fsdp
 from lmctl.runner.places import Auto, Cpu, Ddp, Gpu
 from lmctl.runner.simulated import Simulated
 from lmctl.runner.slurm import Slurm
@@ -132,9 +133,15 @@ NOT_HERE: dict[Key, str] = {
         + [("Simulated", "workers"), ("Simulated", "device")],
         "see test_a_place_is_the_one_that_is_named",
     ),
-    **dict.fromkeys([("Ddp", name) for name in ("nodes", "node_rank", "rendezvous")], "see test_nodes.py"),
-    ("Ddp", "timeout_s"): "see test_lost_processes.py",
+    **dict.fromkeys(
+        [(made, name) for made in ("Ddp", "DiLoCo", "Fsdp") for name in ("nodes", "node_rank", "rendezvous")],
+        "see test_nodes.py",
+    ),
+    **dict.fromkeys([(made, "timeout_s") for made in ("Ddp", "DiLoCo", "Fsdp")], "see test_lost_processes.py"),
     **dict.fromkeys([("Slurm", field.name) for field in fields(Slurm)], "see test_submit.py"),
+    **dict.fromkeys(
+        [("Fsdp", name) for name in ("processes", "device", "replicas")], "see tests/parallel/test_fsdp.py"
+    ),
     **dict.fromkeys(
         [(made, name) for made in ("Int8Dynamic", "Int8WeightOnly") for name in ("scale", "exclude")],
         "see test_every_key_of_a_quantisation_changes_the_answers",
@@ -249,7 +256,8 @@ def test_a_place_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch):
         assert (DiLoCo().on_cpu(), DiLoCo(device="cpu").on_cpu()) == (gpus == 0, True)
         assert (Simulated().world(), Simulated().on_cpu()) == (1, gpus == 0)
         assert (Simulated().simulated, Simulated(workers=3).simulated, Ddp(3).simulated) == (2, 3, None)
-        for made in (Ddp, Simulated):
+        assert (Fsdp().world(), Fsdp(6, 3, device="cpu").shards(6)) == (gpus or 2, 2)
+        for made in (Ddp, Fsdp, Simulated):
             assert made(device="cpu").on_cpu()
             assert not made(device="gpu").on_cpu()
 
