@@ -134,6 +134,7 @@ def main() -> int:
     if gone := missing():
         print(f"not installed: {', '.join(gone)}; apt-get install slurm-wlm munge", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cluster ends with this
     with slurm(options.folder.absolute(), options.nodes):
         print(f"export SLURM_CONF={options.folder.absolute()}/slurm.conf", flush=True)
         try:
