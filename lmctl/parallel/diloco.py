@@ -61,6 +61,10 @@ class DiLoCo(Exchanged):
             list(self.common.values()), lr=self.lr, momentum=self.momentum, nesterov=self.momentum > 0
         )
 
+    @property
+    def synchronised(self) -> bool:
+        return self.apart == 0
+
     def reduce_gradients(self, scale: float, step: int) -> None:
         """Gradients stay local, but for this: one that is not finite in any worker is not finite in all of them."""
         self._step, before = step, self.wire.sent

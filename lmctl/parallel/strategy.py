@@ -76,6 +76,11 @@ class Strategy(Traffic, ABC):
         pass; then the most of any worker. A collective operation."""
         return own
 
+    @property
+    def synchronised(self) -> bool:
+        """Whether the weights that are validated are those of the newest step."""
+        return True
+
     def mean_counts(self, counts: Mapping[str, float]) -> dict[str, float]:
         """Mean number of targets per worker, from the totals of all workers."""
         return {name: count / self.workers for name, count in counts.items()}

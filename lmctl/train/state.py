@@ -49,6 +49,8 @@ class TrainState:
     """Metrics of the newest validation."""
     validated: dict[str, Any] = field(default_factory=dict)
     """Weights and rows of the newest validation: `{"window", "step", "rows": {task: rows}}`."""
+    validation_waits: bool = False
+    """Whether a validation is due and waits for weights that all workers have in common."""
     aside_seconds: float = 0.0
     """Part of `seconds` that rank 0 spent on validation, saving and plots."""
     train: dict[str, float] = field(default_factory=dict)

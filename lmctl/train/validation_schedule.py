@@ -67,7 +67,16 @@ class Validator:
         return seen.get("window") == state.window and seen.get("rows") == self.trainer.validation.counts
 
     def is_due(self, spent: float) -> bool:
-        """Whether a validation is due, when `spent` of the budget is spent."""
+        """Whether a validation is due, when `spent` of the budget is spent; where workers train apart it waits until
+        they have synchronised, lest the same weights are validated twice."""
+        state = self.trainer.state
+        state.validation_waits |= self._falls_due(spent)
+        if not self.trainer.strategy.synchronised:
+            return False
+        due, state.validation_waits = state.validation_waits, False
+        return due
+
+    def _falls_due(self, spent: float) -> bool:
         every = self.trainer.plan.eval.every
         if every is not None:
             return self.trainer.state.step % every == 0

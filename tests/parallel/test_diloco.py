@@ -296,7 +296,7 @@ def test_a_run_says_what_it_sends_and_exports_what_all_have(home):
     """As typed: the record counts, the exported weights are those of the last checkpoint, and a run that goes on keeps
     what it is."""
     apart = ["runner=diloco", "runner.workers=2", "runner.every=4", "compression=topk_int8", "budget.steps=10"]
-    said = run_here("train", *SMALL, "data.path=docs.txt", *apart, "name=apart", "checkpoint.every=2", cwd=home)
+    said = run_here("train", *SMALL, "data.path=docs.txt", *apart, "name=apart", "eval.every=3", cwd=home)
     assert "compression: differences of the weights, every 4 steps" in said
     assert "1 process that plays 2 workers" in said
     assert "so little of the gradient" not in said
@@ -305,6 +305,7 @@ def test_a_run_says_what_it_sends_and_exports_what_all_have(home):
     assert end["bytes_dense"] > 4 * 10 * end["bytes_sent"]
     assert end["compression_ratio"] == pytest.approx(end["bytes_dense"] / end["bytes_sent"], abs=0.01)
     assert last.keys() >= {"outer_norm", "residual_norm", "compression_ratio", "bytes_dense"}
+    assert [line["step"] for line in metrics(run) if line["split"] == "valid"] == [0, 4, 8, 10]
     saved, exported = (load_file(run / path) for path in ("checkpoints/step-00000010/model.safetensors", MODEL))
     shared = {name.removeprefix("model."): tensor for name, tensor in saved.items()}
     common = [name for name in exported if name in shared]
