@@ -43,8 +43,14 @@ def wire_of(run: Checked, rehearsal: Rehearsal, link: Link) -> Communication:
 
 
 def _collectives(run: Checked, rehearsal: Rehearsal) -> tuple[Collective, ...]:
+    if rehearsal.collectives:
+        return rehearsal.collectives
+    every, messages = run.plan.runner.every, 2.0 * (run.workers - 1)
+    if every > 1:
+        what = f"what {every} steps have changed, every {every} steps; per step"
+        return (Collective("exchange", what, rehearsal.sent, messages / every, None),)
     if run.plan.compression.sends or run.world == 1:
         what = "compressed gradients" if rehearsal.sent < rehearsal.dense else "gradients"
-        return (Collective("exchange", what, rehearsal.sent, 2.0 * (run.workers - 1), None),)
+        return (Collective("exchange", what, rehearsal.sent, messages, None),)
     gradients = rehearsal.sent * run.workers / (2 * (run.workers - 1))
     return ddp(gradients, run.workers)

@@ -26,6 +26,7 @@ from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.compression.wire import Wire
 from lmctl.config.schema import SpikeGuard
 from lmctl.core.batch import Batch
+from lmctl.core.collectives import Collective
 from lmctl.core.errors import LmctlError
 from lmctl.cost.fake_tensors import fake_tensor_mode, on_gpu
 from lmctl.cost.memory_tracker import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, MemoryTracker, Peak
@@ -67,6 +68,8 @@ class Rehearsal:
     """Bytes that it would send in float32 without compression."""
     products: int
     """Number of half-precision matrix products of different shapes."""
+    collectives: tuple[Collective, ...] = ()
+    """The operations of a sharded step."""
     remarks: tuple[str, ...] = ()
     """What could not be rehearsed, and its replacement."""
 
@@ -103,12 +106,12 @@ def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample]
         live.restart()
         stage.export()
         peaks[AFTER] = live.seen()
-    remarks: tuple[str, ...] = ()
+    collectives: tuple[Collective, ...] = ()
     if isinstance(strategy := stage.step.strategy, FakeFsdp):
         peaks = {name: strategy.of_shards(peak) for name, peak in peaks.items()}
-        most, remarks = strategy.kinds(most), strategy.remarks()
+        most, collectives = strategy.kinds(most), strategy.collectives()
     moment = max(peaks, key=lambda name: peaks[name].total)
-    return Rehearsal(peaks[moment], most, moment, sent, dense, products, remarks)
+    return Rehearsal(peaks[moment], most, moment, sent, dense, products, collectives)
 
 
 def _vocabulary(run: Checked) -> int:

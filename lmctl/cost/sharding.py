@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from lmctl.core.collectives import BACKWARD, BOTH, Collective, hops
 from lmctl.cost.memory_tracker import GRADIENTS, STATES, WEIGHTS, Peak
 from lmctl.parallel.fsdp import PassBytes
 from lmctl.parallel.strategy import Single
@@ -56,10 +57,15 @@ class FakeFsdp(Single):
             found[GRADIENTS] += self.bytes.root + 2 * self.bytes.largest
         return found
 
-    def remarks(self) -> tuple[str, ...]:
-        """The traffic by collective."""
-        gathers, scatters = (self.passes * size / 2**20 for size in (self.bytes.gathers, self.bytes.scatters))
-        reduces = self.passes * self.bytes.reduces / 2**20
-        between = f", {reduces:,.1f} MiB of all-reduces between replicas" if reduces else ""
-        each = f"{gathers:,.1f} MiB in all-gathers (two in each pass), {scatters:,.1f} MiB in reduce-scatters{between}"
-        return (f"runner=fsdp: {self.shards} shards; a process sends {each} per step, while layers compute",)
+    def collectives(self) -> tuple[Collective, ...]:
+        """The operations of a step."""
+        groups, turns = self.passes * (self.bytes.layers + 1), hops(self.shards)
+        found = (
+            Collective("all-gather", "weights", self.passes * self.bytes.gathers, 2 * groups * turns, BOTH),
+            Collective("reduce-scatter", "gradients", self.passes * self.bytes.scatters, groups * turns, BACKWARD),
+        )
+        replicas = self.workers // self.shards
+        if replicas == 1:
+            return found
+        between = self.passes * self.bytes.reduces, 2 * groups * hops(replicas)
+        return (*found, Collective("all-reduce", "gradients between replicas", *between, BACKWARD))

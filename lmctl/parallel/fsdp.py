@@ -47,6 +47,8 @@ class PassBytes:
     """Bytes of weights outside of layers, which are whole during a pass."""
     largest: int
     """Bytes of the largest layer."""
+    layers: int
+    """Number of layers that are gathered one by one."""
 
     @classmethod
     def of(cls, learner: nn.Module, shards: int, replicas: int) -> PassBytes:
@@ -67,6 +69,7 @@ class PassBytes:
             dense=2 * scatter_bytes(4 * everything, shards) + scatters + reduces,
             root=4 * root,
             largest=size * max((sum(p.numel() for p in unit) for unit in units), default=0),
+            layers=len(units),
         )
 
     @property
