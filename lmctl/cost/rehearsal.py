@@ -35,7 +35,7 @@ from lmctl.cost.sharding import FakeFsdp
 from lmctl.cost.validate import Checked, build
 from lmctl.mix.stream import Position, Window
 from lmctl.optim.adamw import AdamW
-from lmctl.parallel.strategy import DdpStrategy, Single, Strategy
+from lmctl.parallel.strategy import DdpStrategy, Single, Strategy, Trainable
 from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.half_linear import half_copies
@@ -260,7 +260,7 @@ class FakeDdp(Single):
         super().__init__(processes)
         self.live, self.exchanges = live, True
 
-    def prepare(self, learner: nn.Module) -> None:
+    def prepare(self, learner: Trainable) -> None:
         super().prepare(learner)
         learns = [p for p in learner.parameters() if p.requires_grad]
         with self.live.born(GRADIENTS):

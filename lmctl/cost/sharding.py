@@ -12,12 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from lmctl.core.collectives import BACKWARD, BOTH, Collective, hops
 from lmctl.cost.memory_tracker import GRADIENTS, STATES, WEIGHTS, Peak
 from lmctl.parallel.fsdp import PassBytes
-from lmctl.parallel.strategy import Single
+from lmctl.parallel.strategy import Single, Trainable
 
 
 class FakeFsdp(Single):
@@ -28,7 +26,7 @@ class FakeFsdp(Single):
         super().__init__(processes)
         self.shards, self.passes = shards, passes
 
-    def prepare(self, learner: nn.Module) -> None:
+    def prepare(self, learner: Trainable) -> None:
         super().prepare(learner)
         self.bytes = PassBytes.of(learner, self.shards, self.workers // self.shards)
         self.sent, self.dense = self.passes * self.bytes.sent, self.passes * self.bytes.dense

@@ -27,7 +27,7 @@ from lmctl.average.weights import OtherWeights, trainable
 from lmctl.compression.base import GradCompressor
 from lmctl.compression.coding import raw, read
 from lmctl.parallel.processes import Processes
-from lmctl.parallel.strategy import Exchanged
+from lmctl.parallel.strategy import Exchanged, Trainable
 
 NETWORK = "network."
 """Where the learner has its network; what else it trains (a learned balance, projections) is not in checkpoints'
@@ -52,7 +52,7 @@ class DiLoCo(Exchanged):
         """Norm of the outer gradient, float32 [], and the compression ratio, until somebody asks for `figures`."""
         self._step = 0
 
-    def prepare(self, learner: nn.Module) -> None:
+    def prepare(self, learner: Trainable) -> None:
         super().prepare(learner)
         self.parameters = trainable(learner)
         self.common = {name: p.detach().clone() for name, p in self.parameters.items()}

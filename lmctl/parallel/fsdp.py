@@ -27,7 +27,7 @@ from lmctl.core.heap import map_large_blocks
 from lmctl.core.shards import is_sharded, local, rows_of
 from lmctl.parallel.deferred_weights import DeferredWeights
 from lmctl.parallel.processes import Processes
-from lmctl.parallel.strategy import Strategy, check_same, checksum
+from lmctl.parallel.strategy import Strategy, Trainable, check_same, checksum
 from lmctl.precision.half_linear import half_copies
 
 
@@ -51,13 +51,13 @@ class PassBytes:
     """Number of layers that are gathered one by one."""
 
     @classmethod
-    def of(cls, learner: nn.Module, shards: int, replicas: int) -> PassBytes:
+    def of(cls, learner: Trainable, shards: int, replicas: int) -> PassBytes:
         """`learner` with whole or sharded weights."""
-        units = [list(unit.parameters()) for unit in learner.units()]  # type: ignore[operator]
+        units = [list(unit.parameters()) for unit in learner.units()]
         inside = {id(p): p.numel() for unit in units for p in unit}
         everything = sum(p.numel() for p in learner.parameters())
         learnt = 4 * sum(p.numel() for p in learner.parameters() if p.requires_grad)
-        half = learner.precision.gathered(learner.device)  # type: ignore[operator, union-attr]
+        half = learner.precision.gathered(learner.device)
         size = 4 if half is None else half.itemsize
         root, layers = everything - sum(inside.values()), sum(inside.values())
         scatters = scatter_bytes(learnt, shards)
@@ -103,14 +103,14 @@ class FsdpStrategy(Strategy):
             return checksum(module.to(self.processes.device))
         return checksum(nn.ParameterList(p for p in module.parameters() if not is_sharded(p)))
 
-    def prepare(self, learner: nn.Module) -> None:
+    def prepare(self, learner: Trainable) -> None:
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # changed by nobody
         for copy in half_copies(learner):
             copy.kept = False
-        computed = learner.precision.gathered(self.processes.device)  # type: ignore[operator, union-attr]
+        computed = learner.precision.gathered(self.processes.device)
         policy = MixedPrecisionPolicy(computed, reduce_dtype=computed and torch.float32, cast_forward_inputs=False)
         sums = []
-        for unit in learner.units():  # type: ignore[operator]
+        for unit in learner.units():
             sums += self._made(unit)
             fully_shard(unit, mesh=self.mesh, mp_policy=policy)
         sums += self._made(learner)
@@ -119,13 +119,13 @@ class FsdpStrategy(Strategy):
         # The root is not kept after its forward pass, although its backward pass follows at once: after a validation
         # nothing else would free it.
         fully_shard(learner, mesh=self.mesh, reshard_after_forward=True)
-        for name in learner.readers:  # type: ignore[union-attr]
+        for name in learner.readers:
             register_fsdp_forward_method(learner, name)
         self._learner = learner
         self.bytes = PassBytes.of(learner, self.workers // self.replicas, self.replicas)
 
     @property
-    def learner(self) -> nn.Module:
+    def learner(self) -> Trainable:
         return self._learner
 
     @property

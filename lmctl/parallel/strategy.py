@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import DistributedDataParallelKwargs
@@ -26,6 +26,20 @@ from lmctl.compression.traffic import all_reduce_bytes
 from lmctl.core.errors import LmctlError
 from lmctl.core.shards import local
 from lmctl.parallel.processes import Processes
+from lmctl.precision.base import Precision
+
+
+class Trainable(nn.Module, ABC):
+    """The module that a strategy prepares: a network with its losses."""
+
+    readers: ClassVar[tuple[str, ...]] = ()
+    """The methods, besides `forward`, that compute with the parameters."""
+    precision: Precision
+    device: torch.device
+
+    @abstractmethod
+    def units(self) -> list[nn.Module]:
+        """The layers that are called as modules in every pass."""
 
 
 class Strategy(Traffic, ABC):
@@ -44,13 +58,13 @@ class Strategy(Traffic, ABC):
         return nullcontext()
 
     @abstractmethod
-    def prepare(self, learner: nn.Module) -> None:
+    def prepare(self, learner: Trainable) -> None:
         """Set `learner` and move it to its device, before the optimiser is made from its parameters. LmctlError if
         workers start with different weights."""
 
     @property
     @abstractmethod
-    def learner(self) -> nn.Module: ...
+    def learner(self) -> Trainable: ...
 
     @property
     def module(self) -> nn.Module:
@@ -134,13 +148,13 @@ class Strategy(Traffic, ABC):
 class Single(Strategy):
     """One worker; also the base of strategies in which every worker has all weights."""
 
-    def prepare(self, learner: nn.Module) -> None:
+    def prepare(self, learner: Trainable) -> None:
         self._learner = learner.to(self.processes.device)
         if self.workers > 1:
             check_same(checksum(learner), self.processes)
 
     @property
-    def learner(self) -> nn.Module:
+    def learner(self) -> Trainable:
         return self._learner
 
 
@@ -155,7 +169,7 @@ class DdpArguments(DistributedDataParallelKwargs):
 class DdpStrategy(Single):
     """DistributedDataParallel: gradients are averaged in the last backward pass of a step."""
 
-    def prepare(self, learner: nn.Module) -> None:
+    def prepare(self, learner: Trainable) -> None:
         super().prepare(learner)
         accelerator = self.processes.accelerator
         # Assigned afterwards: the constructor accepts only the base class, which lacks `init_sync`.
@@ -187,7 +201,7 @@ class Exchanged(Single):
         super().__init__(processes)
         self.compression, self.clip_norm, self.wire = compression, clip_norm, processes.wire()
 
-    def prepare(self, learner: nn.Module) -> None:
+    def prepare(self, learner: Trainable) -> None:
         super().prepare(learner)
         exchange = self.compression.exchange(learner, self.wire, self.clip_norm)
         self.exchange = Averaged(learner, self.wire) if exchange is None else exchange

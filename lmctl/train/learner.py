@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from lmctl.core.shards import is_sharded
 from lmctl.distill.base import States
 from lmctl.model.network import OVER_WORDS
 from lmctl.objective.base import Metric, Objective, Prediction, added
+from lmctl.parallel.strategy import Trainable
 from lmctl.precision.base import Precision
 from lmctl.train.dropout import DropoutStream
 from lmctl.train.losses import LOGITS_BYTES, Z_LOSS, chunks_of, weighed_losses, z_loss, zero_loss
@@ -107,11 +108,10 @@ class NoDistillation(nn.Module):
         return DistillLosses()
 
 
-class Learner(nn.Module):
+class Learner(Trainable):
     """Network, objectives and their losses."""
 
-    readers: ClassVar = ("logits", "task_losses", "metrics")
-    """The methods, besides `forward`, that compute with the parameters."""
+    readers = ("logits", "task_losses", "metrics")
 
     def __init__(
         self,
@@ -200,7 +200,6 @@ class Learner(nn.Module):
         return groups
 
     def units(self) -> list[nn.Module]:
-        """The network's layers that are called as modules in every pass."""
         units: list[nn.Module] = self.network.units()
         return units
 
