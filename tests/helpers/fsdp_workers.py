@@ -57,7 +57,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "micro-batches": ("mlm_nsp", {"micro": 1}),
-    "uneven": ("mlm_nsp", {"size": 6, "micro": 2, "eval": Evaluation(rows=5)}),
+    "uneven": ("mlm_nsp", {"micro": 2, "eval": Evaluation(rows=5)}),
     "two tasks": ("two tasks", {"micro": 2}),
     "checkpointing": ("mlm_nsp", {"gradient_checkpointing": True}),
     "checkpointing gpt2": ("clm", {"gradient_checkpointing": True}),
