@@ -75,9 +75,19 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def mapped(tree: Any, change: Callable[[Any, str], Any], name: str = "") -> Any:
-    """A tree of mappings and lists with other leaves: `change(leaf, its name)`."""
-    if isinstance(tree, Mapping):
-        return {key: mapped(value, change, f"{name}/{key}" if name else str(key)) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [mapped(value, change, f"{name}/{place}") for place, value in enumerate(tree)]
-    return change(tree, name)
+    """A tree of mappings and lists with other leaves: `change(leaf, its name)`. What is contained several times is
+    gone through once: a small file may hold a list in a list, thirty deep and twice each."""
+    done: dict[int, Any] = {}
+
+    def inside(node: Any, name: str) -> Any:
+        if not isinstance(node, Mapping | list):
+            return change(node, name)
+        if id(node) not in done:
+            if isinstance(node, Mapping):
+                made: Any = {key: inside(value, f"{name}/{key}" if name else str(key)) for key, value in node.items()}
+            else:
+                made = [inside(value, f"{name}/{place}") for place, value in enumerate(node)]
+            done[id(node)] = made
+        return done[id(node)]
+
+    return inside(tree, name)

@@ -130,25 +130,28 @@ def split(tree: Any, name: str = "") -> tuple[Any, dict[str, Tensor]]:
         if not is_sharded(leaf):
             return leaf
         found[place] = leaf
-        return {ELSEWHERE: place}
+        return ELSEWHERE, place
 
     return mapped(tree, taken, name), found
 
 
 def joined(tree: Any, found: Mapping[str, Piece]) -> Any:
     """What `split` took apart, with pieces in the place of tensors. ValueError if one is missing."""
-    if isinstance(tree, dict):
-        if tree.keys() == {ELSEWHERE}:
-            if tree[ELSEWHERE] not in found:
-                raise ValueError(f"its shards lack {str(tree[ELSEWHERE])[:200]}")
-            return found[tree[ELSEWHERE]]
-        return {key: joined(value, found) for key, value in tree.items()}
-    return [joined(value, found) for value in tree] if isinstance(tree, list) else tree
+
+    def put_back(leaf: Any, _: str) -> Any:
+        match leaf:
+            case (marker, str(name)) if marker == ELSEWHERE:
+                if name not in found:
+                    raise ValueError(f"its shards lack {name[:200]}")
+                return found[name]
+        return leaf
+
+    return mapped(tree, put_back)
 
 
 def placed(tree: Any, place: Callable[[Any], Tensor]) -> Any:
     """A tree of tensors or pieces with rows as a strategy keeps them (`Strategy.placed`); scalars as they are."""
-    return mapped(tree, lambda leaf, _: place(leaf) if isinstance(leaf, Piece | Tensor) and leaf.shape else leaf, "")
+    return mapped(tree, lambda leaf, _: place(leaf) if isinstance(leaf, Piece | Tensor) and leaf.shape else leaf)
 
 
 @torch.no_grad()

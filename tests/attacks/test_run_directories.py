@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import share_kernels
 from damaged import make_run
 from in_process import lmctl
 from small import prepared
@@ -124,6 +125,7 @@ def test_a_command_touches_nothing_elsewhere(run: Path, act: Any, name: str, wor
     if not words:  # a directory in which nothing has begun, but for the log of a sweep's job
         for entry in set(os.listdir(run)) - {name.partition("/")[0]}:
             removed(run / entry)
+    share_kernels(run.parent / "cache")
     before = contents(run.parent)
     done = lmctl("train", f"run_dir={run}", "mix=mlm", "budget.steps=1", *words, cwd=run.parent)
     assert (done.returncode, done.stderr.count("\n")) in ((2, 1), (2, 2)), done.stderr

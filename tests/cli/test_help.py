@@ -26,7 +26,8 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "help"])
-def test_usage_names_every_verb(word: str, capsys: pytest.CaptureFixture[str]):
+def test_usage_names_every_verb(word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "120")
     text = printed(capsys, word)
     assert text.index("  train ") < text.index("  plan ") < text.index("  list ")
     for name in names():

@@ -61,7 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("--help", 0, "\n  greet     say hello\n"),
+        ("--help", 0, "\n  greet +say hello\n"),
         ("greet --help", 0, "lmctl greet .*\nsay hello\n.*runner=   default cpu\n.*who +text +world +who is greeted"),
         ("greet --help who", 0, "who is greeted"),
         ("greet", 0, "^hello world, Cpu\n$"),
@@ -79,7 +79,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("gret", 2, "did you mean greet?"),
     ],
 )  # fmt: skip
-def test_a_file_is_a_verb(line: str, code: int, said: str, capsys: pytest.CaptureFixture[str]):
+def test_a_file_is_a_verb(
+    line: str, code: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "120")
     assert main(line.split()) == code
     printed = capsys.readouterr()
     assert re.search(said, printed.out if code == 0 else printed.err, re.DOTALL)

@@ -194,7 +194,7 @@ def test_who_can_use_it():
         ({}, 2, 2),
         ({"compression": TOPK}, 2, 2),
         ({"compression": Compressor(simulate_workers=4)}, 1, 4),
-        ({"runner": Simulated(3)}, 1, 3),
+        ({"runner": Simulated(3), "size": 6}, 1, 3),
         ({"runner": Simulated(4), "compression": Compressor(simulate_workers=4)}, 1, 4),
     ):
         assert plan(**changes).workers(world) == workers

@@ -227,7 +227,7 @@ def test_what_is_kept_is_told_by_all_that_decides_it(teacher, tmp_path):
     assert all(keys(replace(some, **{name: value})) == before for name, value in neutral.items())
     assert keys(replace(some, distill=replace(lesson, hard=0.9))) == before
     left = {"adversary", "checkpoint", "compile", "compression", "early_stop", "init_from", "resume", "runner"}
-    left |= {"resume_allow", "on_nonfinite", "max_skips", "spike", "watchdog_s", "kernels", "tracker"}
+    left |= {"resume_allow", "on_nonfinite", "max_skips", "spike", "watchdog_s", "kernels", "cross_entropy", "tracker"}
     left |= {"schedule", "average", "z_loss", "student", "teacher_cache", "cache_dir"}
     assert {field.name for field in fields(Plan)} == MATTERS.keys() | neutral.keys() | ELSEWHERE | left
 

@@ -18,6 +18,7 @@ from lmctl.jobs.training import Training, launch_with_memory
 from lmctl.model.bert import Bert
 from lmctl.parallel.launch import WorkersFailed
 from lmctl.plan import Plan
+from lmctl.runner.base import Node
 from lmctl.train.learner import Learner
 from lmctl.train.micro_batches import weights_out_of_memory
 from lmctl.train.trainer import Trainer
@@ -132,7 +133,7 @@ def test_g10_workers_that_cannot_repeat_a_step_alone_start_again(tmp_path, monke
     """DDP averages during the backward pass: the launcher starts the run again, from its last checkpoint."""
     calls: list[list[str]] = []
 
-    def launch(world, name, words=()):
+    def launch(world, name, words=(), *_):
         calls.append(list(words))
         if len(calls) < 3:
             raise WorkersFailed([Exit.OUT_OF_MEMORY])
@@ -140,10 +141,10 @@ def test_g10_workers_that_cannot_repeat_a_step_alone_start_again(tmp_path, monke
     monkeypatch.setattr("lmctl.parallel.launch.launch", launch)
     wanted = plan(run_dir=str(tmp_path))
     with pytest.raises(WorkersFailed):  # before the record has begun, it is the weights that do not fit
-        launch_with_memory(Training(wanted, {}, {}), 2, print)  # type: ignore[arg-type]
+        launch_with_memory(Training(wanted, {}, {}), 2, Node(), print)  # type: ignore[arg-type]
     (tmp_path / "config.yaml").write_text("")
     calls.clear()
-    launch_with_memory(Training(wanted, {}, {}), 2, print)  # type: ignore[arg-type]
+    launch_with_memory(Training(wanted, {}, {}), 2, Node(), print)  # type: ignore[arg-type]
     assert calls == [[], ["batch.micro=2", "resume=auto"], ["batch.micro=1", "resume=auto"]]
 
 

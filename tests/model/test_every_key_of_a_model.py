@@ -63,14 +63,14 @@ TIED: dict[Key, dict[str, Any]] = {
     ("Llama", "heads"): {"key_value_heads": 1},
     ("RecurrentMT", "embedding"): {"tied_embeddings": False},
     ("RecurrentMT", "hidden"): {"tied_embeddings": False},
-    **{(name, "attention"): {"attention_dropout": 0.5} for name in DROPPING},
+    **{(name, "attention"): {"attention_dropout": 0.5, "attention": "sdpa"} for name in DROPPING},
 }
 """What must be set for a key to be free."""
 ALIKE = (("T5", "attention"), ("ModernBert", "attention"))
 LOADED: dict[Key, Other] = {
     ("Pretrained", "init_from"): Other("other"),
     ("Pretrained", "dropout"): Other(0.5),
-    ("Pretrained", "attention"): Other("tiled"),
+    ("Pretrained", "attention"): Other("tiled", given={"attention": "sdpa"}),
     ("Pretrained", "freeze"): Other(1),
     ("Pretrained", "lora_rank"): Other(2),
     ("Pretrained", "lora_alpha"): Other(4.0, given={"lora_rank": 2}),
@@ -81,7 +81,7 @@ LOADED: dict[Key, Other] = {
     ("TeacherLayers", "decoder_layers"): Other(1, given={"teacher": "t5", "layers": 2}, run={"task": "t5"}),
     ("TeacherLayers", "keep"): Other([0], given={"keep": [0, 1]}),
     ("TeacherLayers", "dropout"): Other(0.5, given={"layers": 2}),
-    ("TeacherLayers", "attention"): Other("tiled", given={"layers": 2}),
+    ("TeacherLayers", "attention"): Other("tiled", given={"layers": 2, "attention": "sdpa"}),
 }
 """Models that are made of others; places are those of the fixture."""
 PLACES = ("init_from", "teacher")

@@ -220,6 +220,9 @@ def test_what_needs_a_gpu_is_refused_without_one(on_cpu):
         def on_cpu(self) -> bool:
             return on_cpu
 
+        def strategy(self, *_):
+            raise NotImplementedError
+
     place = Elsewhere()
     for option, nearest in ((Tf32(), "precision=fp32"), (Fp8(), "precision=bf16, or precision.emulate=true")):
         if on_cpu:

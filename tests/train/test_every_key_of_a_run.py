@@ -73,7 +73,7 @@ ELSEWHERE = {
     "test_a_student_begins_with_the_layers_that_are_named": ["student.from_teacher"],
     "test_activations_are_recomputed_if_they_shall": ["gradient_checkpointing"],
     "test_the_network_is_compiled_if_it_shall": ["compile"],
-    "tests/kernels/test_choice.py": ["kernels"],
+    "tests/kernels/test_choice.py": ["kernels", "cross_entropy"],
     "tests/distill/test_cached_teacher.py": ["teacher", "teacher_cache_k"],
     "test_answers_come_from_where_they_are_said_to": ["teacher_cache"],
     "tests/train/test_train.py: the directory of a run": ["name"],
@@ -219,7 +219,7 @@ def test_kept_answers_hold_for_any_batch_and_student_and_for_so_many_maskings(te
 TYPED: dict[str, Any] = {
     "name": "mine", "run_dir": "there", "resume": "auto", "cache_dir": "here", "clip_norm": 0.3, "seed": 7,
     "resume_allow": ["data"], "maskings": 3, "teacher_cache_k": 8, "gradient_checkpointing": True, "compile": True,
-    "kernels": "torch",
+    "kernels": "torch", "cross_entropy": "torch",
     "budget.tokens": 77, "batch.micro": 2, "eval.rows": 5, "checkpoint.keep": 6, "early_stop.patience": 4,
     "log.every": 9,
 }  # fmt: skip
