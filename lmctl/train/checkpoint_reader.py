@@ -141,6 +141,8 @@ def read(path: Path) -> Contents:
         state = joined(state, pieces(path, "state"))
     except ValueError as error:
         raise Damaged(str(error)) from None
+    except RecursionError:
+        raise Damaged(f"{STATE} holds a list in itself, or lists in lists without end") from None
     return Contents(path, weights_of(path), state)
 
 

@@ -157,6 +157,13 @@ def nested(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def endless(state: dict[str, Any]) -> dict[str, Any]:
+    node: list[Any] = []
+    node.append(node)
+    state["progress"]["valid"] = {"loss": node}
+    return state
+
+
 class Code:
     def __reduce__(self) -> Any:
         return os.system, ("touch pwned",)
@@ -195,6 +202,7 @@ CONTENTS = {
     "a position of other words": progress(position={"here": 3}),
     "a best step without a metric": progress(best={"step": 2}),
     "two to the power of 30 leaves": with_state(nested),
+    "a list in itself": with_state(endless),
     "the generators are none": with_state(lambda own: own.update(random=None), "rank-0.pt"),
     "the generators are beyond numbers": with_state(
         lambda own: own["random"].update(python=[3, [10**30] * 625, None]), "rank-0.pt"
