@@ -128,8 +128,6 @@ def test_bad_trials_are_stopped_and_failed_ones_do_not_end_it(tmp_path: Path, ca
     assert {"completed", "pruned"} <= set(status) <= {"completed", "pruned", "failed"}
     states = [trial.state.name for trial in one.study.get_trials()]
     assert states == [{"completed": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[word] for word in status]
-    pruned = [job for job in one.jobs if job.status == "pruned"]
-    assert all(not (Path(job.run_dir) / "summary.json").exists() for job in pruned)
     assert status.count("completed") < 8 or list(importance_lines(tmp_path))
 
 
