@@ -14,7 +14,7 @@ from command import command, environment, metrics, write_documents
 from nodes import DDP, PLACE, SHORT, Nodes, kill, workers_of
 
 LIMIT = 240
-STEPS = ["budget.steps=12", "checkpoint.every=2", "data.path=docs.txt"]
+STEPS = ["budget.steps=80", "checkpoint.every=5", "data.path=docs.txt"]
 
 
 def has_stepped(run: Path, step: int) -> bool:
@@ -102,7 +102,7 @@ def test_a_worker_that_hangs_is_reported_by_the_others(folders: list[Path]):
     said = nodes.ended()[0][1]
     assert "no progress for 6s (runner.timeout_s=6): hung, and ended here" in said
     assert said.count("most recent call first") >= 2
-    assert "all_reduce" in said
+    assert "all_reduce" in said or "run_backward" in said
     assert said.count("error: ") == 1, said
     assert (run / "stacks-rank-0.txt").is_file()
     assert list((run / "checkpoints").glob("step-*"))
