@@ -1,9 +1,13 @@
 """`recipe=cramming` against `transformers.Trainer` with the usual settings: pre-training in the same time, then tuning.
 
-Both sides read the same text for as many minutes, with as many threads, one after the other; then both are tuned on
-SST-2 and MRPC with the recipe's rows, epochs and learning rates, and judged on the development rows.
+First both sides take turns in counting the steps of a minute, each in five processes of its own; validations, which the
+recipe makes and the peer does not, count as time. Then each side takes the steps of its `--minutes`: as a schedule
+follows the steps, and not the clock, the runs may be stopped, gone on with, and made while the machine does other work.
+Both are tuned on SST-2 and MRPC with the recipe's rows, epochs and learning rates, and judged on the development rows.
 
-    python scripts/bench/cramming.py --data data --minutes 30 --seeds 1 2 3      # some four hours
+    python scripts/bench/cramming.py --data data --minutes 30 --seeds 1 2 3 --out cramming.jsonl   # some four hours
+
+Steps and results are appended to --out, and what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -14,66 +18,103 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median
 
 from mlm import train_tokenizer
 from page import machine, table
 from peer_cramming import TASKS, text_of
-from turns import HERE, Figures, figures, in_turns
+from seeds import Line, over_seeds
+from turns import HERE, Figures, figures
+
+SIDES = ("lmctl", "Trainer")
+PAIRS = 5
+"""Minutes counted of each side."""
 
 
-def ours(args: argparse.Namespace, seed: int, folder: Path, around: dict[str, str]) -> Figures:
-    """The recipe's stages, and what their summaries say."""
-    run, data = folder / f"run-{seed}", args.data.resolve()
+def ours(args: argparse.Namespace, seed: int, folder: Path, around: dict[str, str], *words: str) -> Figures:
+    """The recipe's stages with these words, and what their summaries say."""
+    data = args.data.resolve()
     places = {
         "pretrain.data.path": data / "docs_en",
         "sst2.data.path": data / "sst2/train.tsv.gz",
         "sst2.data.valid_path": data / "sst2/dev.tsv",
         "mrpc.data.path": data / "mrpc/train.tsv",
         "mrpc.data.valid_path": data / "mrpc/dev.tsv",
-        "pretrain.budget.minutes": args.minutes,
     }
-    words = [f"stages.{key}={value}" for key, value in places.items()]
     code = "import sys; from lmctl.cli.main import main; sys.exit(main(sys.argv[1:]) or print('{}'))"
-    command = [sys.executable, "-c", code, "train", "recipe=cramming", f"seed={seed}", f"run_dir={run}", *words]
-    figures(command, folder, around)
-    names = [task.name for task in TASKS]
-    ends = {stage: json.loads((run / stage / "summary.json").read_text()) for stage in ("pretrain", *names)}
-    accuracy = {
-        task: next(value for name, value in ends[task]["valid"].items() if name.endswith("accuracy")) for task in names
-    }
-    return {"steps": ends["pretrain"]["steps"], **accuracy}
+    with tempfile.TemporaryDirectory(dir=folder) as run:
+        command = [sys.executable, "-c", code, "train", "recipe=cramming", f"seed={seed}", f"run_dir={run}/run"]
+        command += [*(f"stages.{key}={value}" for key, value in places.items()), *words]
+        figures(command, folder, around)
+        summaries = {path.parent.name: json.loads(path.read_text()) for path in Path(run).glob("run/*/summary.json")}
+    found = {"steps": summaries["pretrain"]["steps"]}
+    for task in TASKS:
+        scores = summaries[task.name]["valid"]
+        found[task.name] = next(value for name, value in scores.items() if name.endswith("accuracy"))
+    return found
 
 
-def theirs(args: argparse.Namespace, seed: int, folder: Path, around: dict[str, str]) -> Figures:
+def theirs(args: argparse.Namespace, seed: int, folder: Path, around: dict[str, str], *words: str) -> Figures:
     """The peer's own process."""
     data = args.data.resolve()
     texts = [str(path) for path in sorted((data / "docs_en").iterdir())]
-    words = ["--tokenizer", str(folder / "tokenizer"), "--text", *texts, "--data", str(data)]
-    words += ["--minutes", str(args.minutes), "--seed", str(seed)]
-    return figures([sys.executable, str(HERE / "peer_cramming.py"), *words], folder, around)
+    command = [sys.executable, str(HERE / "peer_cramming.py"), "--tokenizer", str(folder / "tokenizer")]
+    return figures([*command, "--text", *texts, "--data", str(data), "--seed", str(seed), *words], folder, around)
+
+
+def steps_of_a_minute(side: str, args: argparse.Namespace, folder: Path, around: dict[str, str]) -> Figures:
+    if side == "Trainer":
+        return theirs(args, 0, folder, around, "--count")
+    few = [f"stages.{task.name}.budget.steps=1" for task in TASKS]
+    return ours(args, 0, folder, around, "stages.pretrain.budget.minutes=1", *few)
+
+
+def run(side: str, seed: int, steps: int, args: argparse.Namespace, folder: Path, around: dict[str, str]) -> Figures:
+    if side == "Trainer":
+        return theirs(args, seed, folder, around, "--steps", str(steps))
+    budget = ["stages.pretrain.budget.minutes=null", f"stages.pretrain.budget.steps={steps}"]
+    return ours(args, seed, folder, around, *budget)
 
 
 def main() -> None:
     summary, _, details = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(description=summary, epilog=details)
+    p = argparse.ArgumentParser(
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--data", type=Path, required=True, help="folder with docs_en/, sst2/ and mrpc/")
     p.add_argument("--minutes", type=float, default=30)
     p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     p.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    p.add_argument("--out", type=Path, default=Path("cramming.jsonl"))
     args = p.parse_args()
+    around = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(prefix="lmctl-bench-") as temporary:
         folder = Path(temporary)
         train_tokenizer([text_of(path) for path in sorted((args.data / "docs_en").iterdir())], folder / "tokenizer")
-        around = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
-        seeds = {name: iter(args.seeds) for name in ("lmctl", "Trainer")}
-        sides = {"lmctl": ours, "Trainer": theirs}
-        runs = in_turns(list(sides), len(args.seeds), lambda name: sides[name](args, next(seeds[name]), folder, around))
+        same: Line = {"counted": "steps of a minute", "threads": args.threads}
+        counted = over_seeds(
+            args.out,
+            SIDES,
+            range(PAIRS),
+            same,
+            lambda side, _: {"steps": steps_of_a_minute(side, args, folder, around)["steps"]},
+            lambda line: f"{line['steps']:,} steps of a minute",
+        )
+        minute = {side: median(counted[side, pair]["steps"] for pair in range(PAIRS)) for side in SIDES}
+        steps = {side: round(args.minutes * minute[side]) for side in SIDES}
+        found = over_seeds(
+            args.out,
+            SIDES,
+            args.seeds,
+            {"minutes": args.minutes, "threads": args.threads},
+            lambda side, seed: run(side, seed, steps[side], args, folder, around),
+            lambda line: ", ".join(f"{task.name} {line[task.name]:.3f}" for task in TASKS),
+        )
     rows = []
-    for side, found in runs.items():
-        columns = [[100 * run[task.name] for run in found] for task in TASKS]
-        cells = [f"{mean(values):.1f}" + (f" +- {stdev(values):.1f}" if len(values) > 1 else "") for values in columns]
-        rows.append([side, f"{mean(run['steps'] for run in found):,.0f}", *cells])
+    for side in SIDES:
+        columns = [[100 * found[side, seed][task.name] for seed in args.seeds] for task in TASKS]
+        cells = [f"{mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})" for values in columns]
+        rows.append([side, f"{mean(found[side, seed]['steps'] for seed in args.seeds):,.0f}", *cells])
     print(f"{args.minutes:g} minutes, {args.threads} threads, seeds {args.seeds}, on {machine(None)}:\n")
     print("\n".join(table(["", "steps", "SST-2 %", "MRPC %"], rows)))
 

@@ -15,13 +15,12 @@ Results are appended to --out, and a run that is there already is not run again.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import shlex
 import time
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
+
+from seeds import Line, over_seeds, with_error
 
 from lmctl.config.compose import Composer
 from lmctl.parallel.processes import Processes
@@ -78,29 +77,20 @@ def trained(plan: Plan, text: Prepared, worker: Processes) -> dict[str, float]:
     return {"loss": loss, "tokens": state.tokens, "sent": state.bytes_sent, "dense": state.bytes_dense}
 
 
-def measured(args: argparse.Namespace) -> dict[tuple[str, int], dict[str, Any]]:
-    """All runs, by side and seed; every seed's runs follow one another."""
+def measured(args: argparse.Namespace) -> dict[tuple[str, int], Line]:
+    """All runs, by side and seed."""
     same = {"base": args.base, "workers": args.workers, "steps": args.steps}
-    lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
-    found = {(line["side"], line["seed"]): line for line in lines if line.items() >= same.items()}
-    for seed in args.seeds:
-        for side in args.sides:
-            if (side, seed) not in found:
-                line = {"side": side, "seed": seed, **same, **run(side, seed, args)}
-                with args.out.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                found[side, seed] = line
-                print(f"seed {seed}  {side}: {line['loss']:.4f}, {line['cpu_seconds']:.0f} s", flush=True)
-    return found
+    return over_seeds(
+        args.out,
+        args.sides,
+        args.seeds,
+        same,
+        lambda side, seed: run(side, seed, args),
+        lambda line: f"{line['loss']:.4f}, {line['cpu_seconds']:.0f} s",
+    )
 
 
-def with_error(values: list[float], sign: str = "") -> str:
-    """Mean and standard error."""
-    error = f" ± {stdev(values) / math.sqrt(len(values)):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):{sign}.3f}{error}"
-
-
-def table(args: argparse.Namespace, found: dict[tuple[str, int], dict[str, Any]]) -> str:
+def table(args: argparse.Namespace, found: dict[tuple[str, int], Line]) -> str:
     """The Markdown table."""
     first, lines = (
         args.sides[0],

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
+
+from seeds import Line, over_seeds, with_error
 
 RUN = """
 import sys, time, types
@@ -65,29 +66,20 @@ def run(option: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
     return {name: summary[name] for name in ("steps", "tokens")} | {"value": summary["valid"][args.metric]}
 
 
-def measured(args: argparse.Namespace) -> dict[tuple[str, int], dict[str, float]]:
-    """All runs, by option and seed; every seed's runs follow one another."""
+def measured(args: argparse.Namespace) -> dict[tuple[str, int], Line]:
+    """All runs, by option and seed."""
     same = {"base": args.base, "minutes": args.minutes, "clock": args.clock, "metric": args.metric}
-    lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
-    found = {(line["option"], line["seed"]): line for line in lines if line.items() >= same.items()}
-    for seed in args.seeds:
-        for option in args.options:
-            if (option, seed) not in found:
-                line = {"option": option, "seed": seed, **same, **run(option, seed, args)}
-                with args.out.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                found[option, seed] = line
-                print(f"seed {seed}  {option or 'default'}: {line['value']:.4f} in {line['steps']:,} steps", flush=True)
-    return found
+    return over_seeds(
+        args.out,
+        args.options,
+        args.seeds,
+        same,
+        lambda option, seed: run(option, seed, args),
+        lambda line: f"{line['value']:.4f} in {line['steps']:,} steps",
+    )
 
 
-def with_error(values: list[float], sign: str = "") -> str:
-    """Mean and standard error."""
-    error = f" +- {stdev(values) / math.sqrt(len(values)):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):{sign}.3f}{error}"
-
-
-def table(args: argparse.Namespace, found: dict[tuple[str, int], dict[str, float]]) -> str:
+def table(args: argparse.Namespace, found: dict[tuple[str, int], Line]) -> str:
     """The Markdown table."""
     lines = [f"| option | steps | tokens | {args.metric} | difference |", "|---|---:|---:|---:|---:|"]
     first = args.options[0]

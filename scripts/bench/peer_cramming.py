@@ -1,7 +1,7 @@
 """The peer of cramming.py: a small BERT by `transformers.Trainer` in a given time, then tuned on two tasks.
 
 The usual settings: BERT's layers and learned positions, dropout 0.1, 15 % of the tokens masked, AdamW, a linear
-schedule with a tenth of warm-up, bf16. As one does without a budget of minutes, a few steps are timed first.
+schedule with a tenth of warm-up, bf16.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gzip
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,8 @@ from transformers import (
 SIZES = Sizes(4, 192, 3)
 """As recipe=cramming."""
 ROWS, SEQ_LEN, LR = 16, 128, 5e-4
-TIMED = 20
+WARMUP, TIMED = 20, 300
+"""Steps of the count."""
 
 
 def text_of(path: Path) -> str:
@@ -63,8 +65,8 @@ def arguments(folder: str, steps: int, rows: int, lr: float, seed: int) -> Train
     )
 
 
-def pretrained(args: argparse.Namespace, tokenizer: Any, folder: str) -> tuple[str, int]:
-    """Pre-train for `args.minutes`; the model's folder, and the steps that fitted."""
+def pretrainer(args: argparse.Namespace, tokenizer: Any, folder: str) -> Callable[[int], Trainer]:
+    """A new model and its `Trainer`, for so many steps."""
     paragraphs = [" ".join(part.split()) for file in args.text for part in text_of(file).split("\n\n")]
     encoded = tokenizer(paragraphs, add_special_tokens=False, return_attention_mask=False)["input_ids"]
     data = [
@@ -87,16 +89,15 @@ def pretrained(args: argparse.Namespace, tokenizer: Any, folder: str) -> tuple[s
         )
         return Trainer(model, arguments(folder, steps, ROWS, LR, args.seed), mask, data)
 
+    return trainer
+
+
+def steps_of_a_minute(trainer: Callable[[int], Trainer]) -> float:
+    """Steps that a minute holds, timed after some that warm up."""
+    trainer(WARMUP).train()
     began = time.monotonic()
-    trainer(5).train()  # warms up
-    timed = time.monotonic()
     trainer(TIMED).train()
-    step = (time.monotonic() - timed) / TIMED
-    steps = int((60 * args.minutes - (time.monotonic() - began)) / step)
-    whole = trainer(steps)
-    whole.train()
-    whole.save_model(f"{folder}/pretrained")
-    return f"{folder}/pretrained", steps
+    return 60 * TIMED / (time.monotonic() - began)
 
 
 class Task(NamedTuple):
@@ -139,15 +140,24 @@ def main() -> None:
     p.add_argument("--tokenizer", type=Path, required=True)
     p.add_argument("--text", type=Path, nargs="+", required=True)
     p.add_argument("--data", type=Path, required=True, help="folder with sst2/ and mrpc/")
-    p.add_argument("--minutes", type=float, required=True)
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("--count", action="store_true", help="count the steps of a minute, and train no more")
+    what.add_argument("--steps", type=int, help="steps of pre-training")
     p.add_argument("--seed", type=int, required=True)
     args = p.parse_args()
     transformers.logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        model, steps = pretrained(args, tokenizer, folder)
-        accuracy = {task.name: tuned(task, args, model, tokenizer) for task in TASKS}
-    print(json.dumps({"steps": steps, **accuracy}))
+        trainer = pretrainer(args, tokenizer, folder)
+        if args.count:
+            found = {"steps": steps_of_a_minute(trainer)}
+        else:
+            whole = trainer(args.steps)
+            whole.train()
+            whole.save_model(f"{folder}/pretrained")
+            found = {"steps": args.steps}
+            found |= {task.name: tuned(task, args, f"{folder}/pretrained", tokenizer) for task in TASKS}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

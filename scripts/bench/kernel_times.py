@@ -2,7 +2,7 @@
 
 Milliseconds of processor time of one thread, the least of some runs in turn. torch.compile needs a C++ compiler.
 
-    python scripts/bench/kernels.py
+    python scripts/bench/kernel_times.py
 """
 
 from __future__ import annotations
