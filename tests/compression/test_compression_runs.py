@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from command import SMALL, lmctl, metrics, succeed, summary, write_documents
 from compared import relative
 from in_process import run_here
-from interrupted import arguments, disturb, same
+from interrupted import arguments, ends_as_undisturbed
 from planned import rehearsed, storage_of
 from small import plan, prepared
 from two_processes import OPTIONS, conflicts, stream, stream_plan, trained, weights
@@ -266,13 +264,7 @@ PAIR = ["runner=ddp", "runner.processes=2", "runner.device=cpu"]
     ids=["topk_int8", "int8 and fp16", "powersgd simulated"],
 )
 def test_killed_and_resumed_is_bit_exact(home, tmp_path, more):
-    rng = random.Random(5)
-    succeed(*arguments(home / "docs.txt", "undisturbed", *more), cwd=tmp_path)
-    words = arguments(home / "docs.txt", "killed", *more)
-    disturb(tmp_path, words, [(rng.uniform(0.2, 1.5), signal.SIGKILL) for _ in range(2)])
-    disturb(tmp_path, words, [(rng.uniform(0.2, 0.8), signal.SIGTERM)])
-    succeed(*words, cwd=tmp_path)
-    same(tmp_path, "undisturbed", "killed")
+    ends_as_undisturbed(tmp_path, home / "docs.txt", more)
 
 
 @pytest.mark.slow

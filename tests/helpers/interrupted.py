@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from command import SMALL, command, environment, metrics, summary
+from command import SMALL, command, environment, metrics, succeed, summary
 
 LENGTH = ["budget.steps=60", "eval.every=20", "checkpoint.every=4", "resume=auto"]
 
@@ -67,6 +68,18 @@ def descendants(pid: int) -> list:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def ends_as_undisturbed(folder: Path, text: Path, more: list[str]) -> None:
+    """A run of processes that is killed, stopped and gone on with ends with the bits of one that is left alone."""
+    rng = random.Random(5)
+    succeed(*arguments(text, "undisturbed", *more), cwd=folder)
+    words = arguments(text, "killed", *more)
+    codes = disturb(folder, words, [(rng.uniform(0.2, 1.5), signal.SIGKILL) for _ in range(2)])
+    codes += disturb(folder, words, [(rng.uniform(0.2, 0.8), signal.SIGTERM)])
+    assert any(codes)  # else nothing was disturbed
+    succeed(*words, cwd=folder)
+    same(folder, "undisturbed", "killed")
 
 
 def same(folder: Path, one: str, other: str) -> None:

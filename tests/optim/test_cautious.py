@@ -8,7 +8,8 @@ import pytest
 import torch
 from resumed import goes_on_to_the_bit
 from small import plan, prepared
-from torch import Tensor, nn
+from torch import Tensor
+from two_layers import TwoLayers
 from walked import alone
 
 from lmctl.config.schema import Budget
@@ -24,21 +25,9 @@ CPU = torch.device("cpu")
 KINDS = [(True, False), (False, True), (True, True)]
 
 
-class Two(nn.Module):
-    """A matrix outside of the layers, and one inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.low, self.high = nn.Linear(6, 4), nn.Linear(4, 5)
-
-    def stacks(self) -> dict[str, list[nn.Module]]:
-        return {"layers": [self.high]}
-
-
 def stepped(spec: Any, steps: int = 4) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """Parameters before and after each step, and their gradients."""
-    network = Two()
+    network = TwoLayers()
     rule = spec.optimiser(network, CPU)
     seen, gradients = [[p.detach().clone() for p in network.parameters()]], []
     for step in range(steps):

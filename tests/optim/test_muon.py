@@ -9,6 +9,7 @@ import pytest
 import torch
 from resumed import goes_on_to_the_bit
 from small import moves, plan, prepared, vocabulary
+from two_layers import TwoLayers
 
 from lmctl.config.schema import Budget
 from lmctl.model.bert import Bert
@@ -73,18 +74,7 @@ def test_inside_layers_steps_are_muons_and_elsewhere_adamws(alone):
 
 def test_momentum_is_torchs():
     """Five steps of its Muon on the same gradients."""
-    from torch import nn
-
-    class One(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.low, self.high = nn.Linear(6, 4), nn.Linear(4, 5)
-
-        def stacks(self) -> dict[str, list[nn.Module]]:
-            return {"layers": [self.high]}
-
-    ours, theirs = One(), One()
+    ours, theirs = TwoLayers(), TwoLayers()
     spec = Muon(lr=0.1, momentum=0.8, nesterov=False, weight_decay=0.3)
     own = spec.optimiser(ours, CPU)
     other = torch.optim.Muon([theirs.high.weight], 0.1, 0.3, 0.8, False, adjust_lr_fn="match_rms_adamw")

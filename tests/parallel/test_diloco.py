@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from command import SMALL, metrics, succeed, summary, write_documents
 from compared import relative
 from exchanges import Learner
 from in_process import run_here
-from interrupted import arguments, disturb, same
+from interrupted import ends_as_undisturbed
 from planned import rehearsed
 from safetensors.torch import load_file
 from sessions import node
@@ -341,13 +339,7 @@ PAIR = ["runner=diloco", "runner.processes=2", "runner.device=cpu", "runner.ever
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [["compression=topk_int8"], ["precision=fp16"]], ids=lambda words: words[0])
 def test_killed_and_resumed_is_bit_exact(home, tmp_path, more):
-    rng = random.Random(5)
-    succeed(*arguments(home / "docs.txt", "undisturbed", *PAIR, *more), cwd=tmp_path)
-    words = arguments(home / "docs.txt", "killed", *PAIR, *more)
-    disturb(tmp_path, words, [(rng.uniform(0.2, 1.5), signal.SIGKILL) for _ in range(2)])
-    disturb(tmp_path, words, [(rng.uniform(0.2, 0.8), signal.SIGTERM)])
-    succeed(*words, cwd=tmp_path)
-    same(tmp_path, "undisturbed", "killed")
+    ends_as_undisturbed(tmp_path, home / "docs.txt", [*PAIR, *more])
 
 
 @pytest.mark.slow
