@@ -170,8 +170,8 @@ def _loud_enough(trainer: Trainer, what: str, decibel: float) -> None:
 
 
 def _logits(learner: Learner, batch: Batch) -> Tensor:
-    found = learner.logits(batch.by_itself()).values()
-    return torch.cat([logits.float().reshape(-1) for logits in found])
+    first, *others = (logits.float().reshape(-1) for logits in learner.logits(batch.by_itself()).values())
+    return torch.cat([first, *others]) if others else first  # torch copies a single one, too
 
 
 class CountDtypes(TorchDispatchMode):

@@ -124,6 +124,7 @@ class Session:
         for line in self.validator.begin():
             self.display.say(line)
         proof = trainer.micro.fitted(lambda: prove(trainer))
+        heap.return_unused()  # its blocks are not those of a step
         state.precision = state.precision or proof  # what was proved first stays in the record
         for line in trainer.converted:
             self.display.say(f"precision: {line}")

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
+from lmctl.core import heap
 from lmctl.core.errors import ConfigError, Diverged
 from lmctl.core.suggest import did_you_mean
 from lmctl.train.trainer import Trainer
@@ -120,6 +121,7 @@ class Validator:
             found = trainer.micro.fitted(
                 lambda: replace(trainer.validation, micro=trainer.micro.most).measured(trainer.learner)
             )
+        heap.return_unused()  # a step's blocks have other sizes, and would not fit into its holes
         if not math.isfinite(found.figures["loss"]):
             if state.window == 0:
                 raise Diverged(
