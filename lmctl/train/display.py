@@ -34,11 +34,25 @@ COMMAND = re.compile(r"\blmctl [a-z]|\bpip install\b")
 
 
 class _Console(Console):
-    """A console of rich on which text is `printable`, wherever it stands; rich removes only BEL of it."""
+    """A console of rich on which text is `printable`, wherever it stands (rich removes only BEL of it), and the lines
+    of a table end where their text ends."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=printable(segment.text))
+        segments = (
+            segment if segment.control else segment._replace(text=printable(segment.text))
+            for segment in super().render(renderable, options)
+        )
+        return _unpadded(segments) if isinstance(renderable, Table) else segments
+
+
+def _unpadded(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """The lines of a table without the spaces that fill its last column."""
+    for line in Segment.split_lines(segments):
+        while line and not line[-1].text.strip(" "):
+            line.pop()
+        if line:
+            line[-1] = line[-1]._replace(text=line[-1].text.rstrip(" "))
+        yield from (*line, Segment.line())
 
 
 def console(stderr: bool = False, quiet: bool = False, soft_wrap: bool = True) -> Console:
