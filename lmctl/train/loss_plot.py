@@ -79,6 +79,7 @@ def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
     """Draw a column per loss term of metrics.jsonl: its loss, its accuracy if there is one, and the learning rate."""
     from matplotlib import style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     lines = [json.loads(line) for line in paths.metrics.read_text(encoding="utf-8").splitlines()]
     names = sorted({key for line in lines for key in line if key.startswith("loss/")})
@@ -87,6 +88,7 @@ def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
     heights = [3.0, 2.2, 0.9] if scored else [3.0, 0.9]
     with style.context(["default", STYLE]):  # whatever somebody's matplotlibrc says
         figure = Figure(figsize=(5.6 * len(names), 1.6 + sum(heights)), layout="constrained")
+        figure.set_layout_engine("constrained", w_pad=0.14, h_pad=0.08)
         panels = figure.subplots(len(heights), len(names), squeeze=False, sharex=True, height_ratios=heights)
         for column, name in zip(panels.T, names, strict=True):
             loss, *middle, rate = column
@@ -97,13 +99,14 @@ def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
             for panel in middle:
                 if name in scored:
                     _curves(panel, lines, scores[name], baseline.get(scores[name]))
-                    panel.set_ylabel("share right")
+                    panel.set_ylabel("right answers")
+                    panel.yaxis.set_major_formatter(PercentFormatter(1.0))
                 else:
                     panel.set_axis_off()
             rate.plot(*_points(lines, "train", "lr").T, color=GREY)
             rate.set(xlabel="optimiser steps", ylabel="learning\nrate")
             rate.ticklabel_format(axis="y", scilimits=(-3, 3))
-        figure.suptitle(_plain(paths.root.resolve().name))
+        figure.suptitle(_plain(paths.root.resolve().name), x=0.02, horizontalalignment="left", weight="bold")
         _save(figure, paths)
 
 

@@ -41,7 +41,7 @@ def test_axes_are_in_words(drawn: Figure):
     assert [loss.get_title(loc="left"), other.get_title(loc="left")] == ["corpus/mlm", "corpus/nsp"]
     assert loss.get_ylabel() == "loss per target"
     assert loss.child_axes[0].get_xlabel() == "tokens"
-    assert right.get_ylabel() == "share right"
+    assert right.get_ylabel() == "right answers"
     assert rate.get_xlabel() == "optimiser steps"
     assert rate.get_ylabel() == "learning\nrate"
     said = [text.get_text() for text in loss.get_legend().get_texts()]
