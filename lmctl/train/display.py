@@ -31,6 +31,8 @@ WIDEST = 100_000
 """Console width for tables that must not wrap."""
 COMMAND = re.compile(r"\blmctl [a-z]|\bpip install\b")
 """What a line to be copied into a shell has in it."""
+LABELLED = re.compile(r"( *\S+ {2,})(\S+(?: \S+)*)")
+"""A word, and behind a gap a text, which is folded below itself: `note        assumed: ...`."""
 
 
 class _Console(Console):
@@ -175,6 +177,12 @@ def folded(text: str, width: int) -> str:
     except where a command is in it: commands stay in one piece and can be copied. Continuation lines are indented."""
     lines: list[str] = []
     for whole in text.splitlines():
+        labelled = LABELLED.fullmatch(whole)
+        if labelled is not None and cell_len(whole) > width and not COMMAND.search(whole):
+            hanging = " " * cell_len(labelled[1])
+            below = _between_words(hanging + labelled[2], width)
+            lines += [labelled[1] + line[len(hanging) :] if not number else line for number, line in enumerate(below)]
+            continue
         lines.append("")
         for gap, part in re.findall(r"( {2,}|^)(.+?)(?= {2,}|$)", whole):
             if lines[-1].strip() and cell_len(lines[-1] + gap + part) > width:

@@ -107,4 +107,9 @@ def test_folding():
         "  long",
         "    lmctl train name=x budget.steps=1000 optim.lr=1e-3",
     ]
+    assert folded("note    a text that is folded below itself", 24).splitlines() == [
+        "note    a text that is",
+        "        folded below",
+        "        itself",
+    ]
     assert folded("短 句子 句子 句子", 8).splitlines() == ["短 句子", "  句子", "  句子"]
