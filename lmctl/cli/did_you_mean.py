@@ -134,7 +134,9 @@ def flag(unknown: UnknownFlag, composer: Composer) -> ConfigError:
         return ConfigError(str(unknown), f"settings are written without dashes: {WHOLE[name]}")
     if len(name) < 2:
         return ConfigError(str(unknown), "settings are written key=value, without dashes")
-    example = f"{_key(name, composer)}={'...' if value is None else value}"
+    key = _key(name, composer)
+    meant = key if value is None or key not in composer.defaults else _choice(key, value, composer)
+    example = meant if "=" in meant else f"{key}={'...' if value is None else value}"
     return ConfigError(str(unknown), f"settings are written key=value, without dashes: {example}")
 
 
@@ -162,8 +164,25 @@ def setting(key: str, composer: Composer) -> str | None:
     own = composer.schema.__dataclass_fields__
     if key in ("path", "model", "model_name", "model_name_or_path", "checkpoint") and "model_path" in own:
         return "model_path"
-    takes = known is not None and re.split(r"[.=]", known)[0] in {*composer.defaults, *own}
-    return known if takes else None
+    if known is None or re.split(r"[.=]", known)[0] not in {*composer.defaults, *own}:
+        return None
+    value = composer.typed.text(key)
+    return known if value is None or known not in composer.defaults else _choice(known, value, composer)
+
+
+def _choice(group: str, value: str, composer: Composer) -> str:
+    """The option of `group` that a value of another tool means: `device=cuda` is runner=gpu. The group, if unknown."""
+    same = WHOLE.get(re.split(r"\W", value.lower())[0], "")  # cuda:0
+    if same.startswith(f"{group}="):
+        return same
+    options = composer.options(group)
+    if value not in options:
+        if (instead := option(group, value)) is not None:
+            return instead
+        if group == "data":
+            return f"data=hub {command_words.setting('data.path', value)}"
+    close = nearest(value.lower(), options)
+    return group if close is None else f"{group}={close}"
 
 
 def lone_word(place: int, typed: list[str], composer: Composer) -> ConfigError:
@@ -206,7 +225,7 @@ def lone_word(place: int, typed: list[str], composer: Composer) -> ConfigError:
 
 def option(group: str, name: str) -> str | None:
     """A suggestion for a model id or a path in the place of an option: `model=bert-base-uncased`, `data=corpus/`."""
-    if group == "data":
+    if group == "data" and name:
         suffix = Path(name).suffix
         kind = {".csv": "table", ".tsv": "table", ".parquet": "table", ".jsonl": "jsonl"}.get(suffix, "text")
         if suffix or Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~")):

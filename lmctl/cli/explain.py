@@ -33,7 +33,7 @@ from yaml.reader import ReaderError
 import lmctl
 from lmctl.cli import did_you_mean
 from lmctl.config.described import keys_named
-from lmctl.config.mistakes import UnknownKey, required, wrong_value
+from lmctl.config.mistakes import Missing, UnknownKey, wrong_value
 from lmctl.config.trial import Several
 from lmctl.config.verb import verbs
 from lmctl.core import yaml_files
@@ -101,6 +101,8 @@ def explain(error: BaseException, composer: Composer | None = None) -> LmctlErro
     for cause in chain:
         if isinstance(cause, UnknownKey) and composer is not None and cause.close is None and "." not in cause.key:
             return _unknown_key(cause.key, composer)
+        if isinstance(cause, Missing):
+            return _missing(cause.path, composer)
         if isinstance(cause, LmctlError):
             return cause
     for cause in chain:
@@ -171,7 +173,7 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
                 "an override looks like key=value; quote what has commas, spaces or brackets: 'key=\"a, b\"'",
             )
         case MissingMandatoryValue():
-            return required(key or _quoted_name(error))
+            return _missing(key or _quoted_name(error), composer)
         case ReadonlyConfigError():
             return ConfigError(f"{key} cannot be changed")
         case ConfigKeyError() | ConfigAttributeError() if composer is not None and key:
@@ -230,6 +232,13 @@ def _no_option(group: str, name: str, composer: Composer) -> ConfigError:
     if (instead := did_you_mean.option(group, name)) is not None:
         return ConfigError(f"no option '{name}' in group '{group}'", f"did you mean {instead}?")
     return composer.no_option(group, name, group)
+
+
+def _missing(key: str, composer: Composer | None) -> Missing:
+    """The error for a value that is required; for some keys a plain word is enough."""
+    if composer is not None and key in (composer.verb.places, *composer.verb.words[:1]):
+        return Missing(key, f"give it as: lmctl {composer.verb.name} runs/NAME, or {key}=...")
+    return Missing(key)
 
 
 def _unknown_key(key: str, composer: Composer) -> ConfigError:

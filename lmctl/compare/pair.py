@@ -10,7 +10,7 @@ from rich.text import Text
 from lmctl.compare.comparison import Comparison
 from lmctl.compare.run import COSTS, Metric, Run
 from lmctl.compare.table import SHOWN, metric_text
-from lmctl.train.display import console
+from lmctl.train.display import console, print_whole
 
 WIDEST_VALUE = 60
 """Longer values of settings are cut in the middle."""
@@ -19,7 +19,7 @@ WIDEST_VALUE = 60
 def print_pair(comparison: Comparison) -> None:
     """Print what differs between the two runs of a comparison."""
     first, second = comparison.runs
-    out = console(soft_wrap=False)
+    out = console()
     for title, rows in (
         ("settings that differ", list(differing(first.config, second.config))),
         ("metrics; in brackets the 95 % interval over validation rows", list(_metrics(comparison, first, second))),
@@ -28,7 +28,7 @@ def print_pair(comparison: Comparison) -> None:
     ):
         if rows:
             out.print(Text(f"\n{title}"))
-            out.print(_table((first.name, second.name), rows))
+            print_whole(table := _table((first.name, second.name), rows), table)
     if first.config and first.config == second.config:
         out.print(Text("\nboth have the same config"))
 

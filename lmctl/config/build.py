@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from lmctl.config.mistakes import Mistakes, UnknownKey, WrongName, join, required, wrong_value
+from lmctl.config.mistakes import Missing, Mistakes, UnknownKey, WrongName, join, wrong_value
 from lmctl.config.table import bases, groups_of, rows, without_none
 from lmctl.core.component import Component
 from lmctl.core.errors import ConfigError
@@ -93,7 +93,7 @@ def check(cfg: DictConfig, schema: type[Any]) -> None:
 
 def _deleted_keys(cfg: DictConfig, schema: type[Any]) -> list[ConfigError]:
     """Errors for required keys that `~key` deleted."""
-    return [required(name) for name in rows(schema) if name not in cfg]
+    return [Missing(name) for name in rows(schema) if name not in cfg]
 
 
 def component_class(node: DictConfig, trusted: tuple[str, ...]) -> type[Any]:
@@ -133,7 +133,7 @@ def _instantiate(cls: type[Any], node: DictConfig, trusted: tuple[str, ...] | No
     for name, field in known.items():
         no_default = field.default is MISSING and field.default_factory is MISSING
         if OmegaConf.is_missing(node, name) or (name not in given and no_default):
-            found.names.append(required(join(path, name)))
+            found.names.append(Missing(join(path, name)))
             given = [key for key in given if key != name]
     hints, nodes = get_type_hints(cls), groups_of(cls) if trusted is None else ()
     settings: dict[str, Any] = {}

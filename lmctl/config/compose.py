@@ -95,8 +95,10 @@ class Composer:
         self.config_dir = config_dir
         self.hydras = DictConfig({})
         """The `hydra` node of the config of the last `task`."""
+        self.typed = Overrides()
+        """The overrides of the last command line, for error messages."""
         self.choices = Overrides()
-        """The options chosen by the last command line, for error messages."""
+        """The options that they choose, likewise."""
         self.read = dict[str, str]()
         """Values read from the environment, with what the last command line wrote for them."""
         path = create_config_search_path(str(conf_dir()))
@@ -144,6 +146,7 @@ class Composer:
 
     def task(self, overrides: Sequence[str]) -> DictConfig:
         """The config that the verb receives."""
+        self.typed = Overrides.typed(overrides)
         cfg = self.compose(overrides)
         self.hydras = OmegaConf.masked_copy(cfg, "hydra")
         return self._without_hydra(cfg)
@@ -190,7 +193,7 @@ class Composer:
             if not jobs:
                 raise ConfigError(f"{override.input_line} stands for no value at all")
         first = [jobs[0][0] for jobs in choices]
-        self.choices = self._choices(first)
+        self.typed, self.choices = Overrides.typed(first), self._choices(first)
         samples = [first]
         for at, jobs in enumerate(choices):
             samples += [[*first[:at], job[0], *first[at + 1 :]] for job in jobs[1:]]

@@ -59,8 +59,12 @@ class UnknownKey(WrongName):
             super().__init__(f"unknown key '{self.key}'", takes)
 
 
-def required(path: str) -> WrongName:
-    return WrongName(f"'{path}' is required", f"give it as: {path}=...")
+class Missing(WrongName):
+    """The key `path` has no value, and needs one."""
+
+    def __init__(self, path: str, hint: str | None = None) -> None:
+        self.path = path
+        super().__init__(f"'{path}' is required", hint or f"give it as: {path}=...")
 
 
 _NOT_CONVERTED = re.compile(r"Value '(.*)' \(?of type '\w+'\)? could not be converted to (\w+)", re.DOTALL)

@@ -47,8 +47,14 @@ def setting(key: str, value: str) -> str:
 def command(*words: str, **settings: object) -> str:
     """A shell command to paste: `command("lmctl train", run_dir="runs/R &D")`. `words` are not quoted; settings that
     are None are omitted."""
-    typed = [shlex.quote(setting(key, str(value))) for key, value in settings.items() if value is not None]
+    typed = [for_shell(setting(key, str(value))) for key, value in settings.items() if value is not None]
     return " ".join([*words, *typed])
+
+
+def for_shell(word: str) -> str:
+    """The word as a shell takes it; letters and digits of any script need no quotes, which `shlex.quote` would add."""
+    ascii_alike = re.sub(r"[^\W_]", "a", word)
+    return word if shlex.quote(ascii_alike) == ascii_alike else shlex.quote(word)
 
 
 def is_quoted(value: str) -> bool:

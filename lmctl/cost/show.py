@@ -13,7 +13,7 @@ from lmctl.core.progress import duration
 from lmctl.cost.budget import Spending
 from lmctl.cost.estimate import Estimate
 from lmctl.cost.memory_tracker import ACTIVATIONS
-from lmctl.train.display import console, print_whole
+from lmctl.train.display import console, print_lines, print_whole
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,9 @@ def size(count: float) -> str:
 
 def print_one(estimate: Estimate, link: str) -> None:
     """Print everything about one run."""
-    out = console()
-    for line in head(estimate):
-        out.print(line, markup=False)
-    out.print(components(estimate))
-    for line in tail(estimate, link):
-        out.print(line, markup=False)
+    print_lines(head(estimate))
+    console().print(components(estimate))
+    print_lines(tail(estimate, link))
 
 
 def head(estimate: Estimate) -> Iterator[str]:
@@ -117,17 +114,16 @@ COLUMNS = ("parameters", "memory", "activations", "wire/step", "tokens/step", "s
 def print_grid(cells: Sequence[Cell]) -> None:
     """Print one row per cell, and the reasons of the illegal ones."""
     print_whole(_grid(cells, len(COLUMNS)), _grid(cells, 2))
-    out = console()
     good = [cell.estimate for cell in cells if cell.estimate is not None]
     bad = [cell for cell in cells if cell.refusal is not None]
     tail = f"; {'this' if len(bad) == 1 else f'these {len(bad)}'} not, because" if bad else ""
-    out.print(f"{len(good)} of {len(cells)} legal{tail}", markup=False)
+    lines = [f"{len(good)} of {len(cells)} legal{tail}"]
     for cell in bad:
-        out.print(f"  {cell.name}: {cell.refusal}", markup=False)
+        lines.append(f"  {cell.name}: {cell.refusal}")
         if cell.refusal is not None and cell.refusal.hint:
-            out.print(f"    {cell.refusal.hint}", markup=False)
-    for line in dict.fromkeys(line for estimate in good for line in estimate.remarks):
-        out.print(f"note        {line}", markup=False)
+            lines.append(f"    {cell.refusal.hint}")
+    remarks = dict.fromkeys(remark for estimate in good for remark in estimate.remarks)
+    print_lines([*lines, *(f"note        {remark}" for remark in remarks)])
 
 
 def _grid(cells: Sequence[Cell], columns: int) -> Table:

@@ -56,7 +56,11 @@ class Gguf(ExportFormat):
         file = self._file(subject)
         if subject.loaded.family == "encoder":
             return "sh", f'llama-embedding -m {file} --pooling mean -p "The cat sat on the mat."'
-        return "sh", f'llama-completion -m {file} -p "The cat" -n 40'
+        from lmctl.export.gguf_file import begins_with_a_space
+
+        begins = begins_with_a_space(subject.loaded.tokenizer)
+        why = "  # with a space before the text, as in training: llama.cpp adds none" if begins else ""
+        return "sh", f'llama-completion -m {file} -p "{" " if begins else ""}The cat" -n 40{why}'
 
     def _file(self, subject: Subject) -> str:
         kind = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}[subject.dtype]

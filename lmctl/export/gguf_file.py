@@ -72,7 +72,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, subject: Subject) -> None:
     if kind == "gpt2":
         writer.add_tokenizer_pre("gpt-2")
         writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in model["merges"]])
-        writer.add_add_space_prefix(_adds_space(whole))
+        writer.add_add_space_prefix(begins_with_a_space(tokenizer))  # llama.cpp keeps to it for unigrams only
     if kind == "t5":
         scores = {place: score for place, (_, score) in enumerate(model["vocab"])}
         writer.add_token_scores([scores.get(place, 0.0) for place in range(len(pieces))])
@@ -119,7 +119,7 @@ def _add_special(writer: gguf.GGUFWriter, subject: Subject) -> None:
     writer.add_add_eos_token(bool(after))
 
 
-def _adds_space(whole: dict[str, Any]) -> bool:
+def begins_with_a_space(tokenizer: Any) -> bool:
     """Whether a byte-level tokenizer puts a space in front of a text."""
-    pre = whole["pre_tokenizer"] or {}
+    pre = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
     return any(part.get("add_prefix_space", False) for part in [pre, *pre.get("pretokenizers", [])])

@@ -31,14 +31,30 @@ WIDEST = 100_000
 """Console width for tables that must not wrap."""
 COMMAND = re.compile(r"\blmctl [a-z]|\bpip install\b")
 """What a line to be copied into a shell has in it."""
+LABELLED = re.compile(r"( *\S+ {2,})(\S+(?: \S+)*)")
+"""A word, and behind a gap a text, which is folded below itself: `note        assumed: ...`."""
 
 
 class _Console(Console):
-    """A console of rich on which text is `printable`, wherever it stands; rich removes only BEL of it."""
+    """A console of rich on which text is `printable`, wherever it stands (rich removes only BEL of it), and the lines
+    of a table end where their text ends."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=printable(segment.text))
+        segments = (
+            segment if segment.control else segment._replace(text=printable(segment.text))
+            for segment in super().render(renderable, options)
+        )
+        return _unpadded(segments) if isinstance(renderable, Table) else segments
+
+
+def _unpadded(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """The lines of a table without the spaces that fill its last column."""
+    for line in Segment.split_lines(segments):
+        while line and not line[-1].text.strip(" "):
+            line.pop()
+        if line:
+            line[-1] = line[-1]._replace(text=line[-1].text.rstrip(" "))
+        yield from (*line, Segment.line())
 
 
 def console(stderr: bool = False, quiet: bool = False, soft_wrap: bool = True) -> Console:
@@ -161,6 +177,12 @@ def folded(text: str, width: int) -> str:
     except where a command is in it: commands stay in one piece and can be copied. Continuation lines are indented."""
     lines: list[str] = []
     for whole in text.splitlines():
+        labelled = LABELLED.fullmatch(whole)
+        if labelled is not None and cell_len(whole) > width and not COMMAND.search(whole):
+            hanging = " " * cell_len(labelled[1])
+            below = _between_words(hanging + labelled[2], width)
+            lines += [labelled[1] + line[len(hanging) :] if not number else line for number, line in enumerate(below)]
+            continue
         lines.append("")
         for gap, part in re.findall(r"( {2,}|^)(.+?)(?= {2,}|$)", whole):
             if lines[-1].strip() and cell_len(lines[-1] + gap + part) > width:

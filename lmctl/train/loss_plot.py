@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -36,6 +37,8 @@ STYLE: dict[str, Any] = {
     "legend.fontsize": 9.0,
 }
 """Dark text on light, for paper and for a page with a light or a dark background."""
+CJK = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei")
+"""Fonts with Chinese letters, on Linux, macOS and Windows."""
 EARLY = 0.1
 """Initial part of a run that does not determine the axis limits, because losses fall steeply there."""
 
@@ -79,14 +82,17 @@ def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
     """Draw a column per loss term of metrics.jsonl: its loss, its accuracy if there is one, and the learning rate."""
     from matplotlib import style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     lines = [json.loads(line) for line in paths.metrics.read_text(encoding="utf-8").splitlines()]
     names = sorted({key for line in lines for key in line if key.startswith("loss/")})
     scores = {name: f"{name.removeprefix('loss/')}_accuracy" for name in names}
     scored = {name for name, score in scores.items() if any(score in line for line in lines)}
     heights = [3.0, 2.2, 0.9] if scored else [3.0, 0.9]
-    with style.context(["default", STYLE]):  # whatever somebody's matplotlibrc says
+    with style.context(["default", STYLE, {"font.family": _fonts()}]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that no font here has
         figure = Figure(figsize=(5.6 * len(names), 1.6 + sum(heights)), layout="constrained")
+        figure.set_layout_engine("constrained", w_pad=0.14, h_pad=0.08)
         panels = figure.subplots(len(heights), len(names), squeeze=False, sharex=True, height_ratios=heights)
         for column, name in zip(panels.T, names, strict=True):
             loss, *middle, rate = column
@@ -97,14 +103,23 @@ def plot_losses(paths: Paths, baseline: dict[str, float]) -> None:
             for panel in middle:
                 if name in scored:
                     _curves(panel, lines, scores[name], baseline.get(scores[name]))
-                    panel.set_ylabel("share right")
+                    panel.set_ylabel("right answers")
+                    panel.yaxis.set_major_formatter(PercentFormatter(1.0))
                 else:
                     panel.set_axis_off()
             rate.plot(*_points(lines, "train", "lr").T, color=GREY)
             rate.set(xlabel="optimiser steps", ylabel="learning\nrate")
             rate.ticklabel_format(axis="y", scilimits=(-3, 3))
-        figure.suptitle(_plain(paths.root.resolve().name))
+        figure.suptitle(_plain(paths.root.resolve().name), x=0.02, horizontalalignment="left", weight="bold")
         _save(figure, paths)
+
+
+def _fonts() -> list[str]:
+    """matplotlib's own font, and for Chinese letters in names those of CJK that are installed here."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in CJK if name in installed)]
 
 
 def _save(figure: Any, paths: Paths) -> None:

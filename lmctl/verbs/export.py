@@ -65,7 +65,7 @@ class Export(Verb[ExportConfig]):
         """Write, verify, measure and upload, in this order; what fails leaves nothing at `out`."""
         from lmctl.export.subject import check_dtype
         from lmctl.inference.load import model_folder
-        from lmctl.train.display import Display, quiet_libraries
+        from lmctl.train.display import Display, print_lines, quiet_libraries
 
         check_dtype(config.export, config.dtype, config.quantize)
         model_folder(config.model_path)  # refuses a wrong path before slow imports
@@ -79,8 +79,7 @@ class Export(Verb[ExportConfig]):
         display = Display()
         with display.watching():
             lines = self.written(config, out)
-        for line in lines:
-            print(line)
+        print_lines(lines)
         if config.push is not None:
             print(f"uploaded to {push.push(out, config.push, config.private)}")
 

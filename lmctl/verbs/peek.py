@@ -231,4 +231,5 @@ def _row(ids: Any, mask: Any, wanted: dict[int, int], segments: Any, prepared: P
         else:
             text.append(piece, style=style)
         text.append(" ")
+    text.rstrip()
     return text

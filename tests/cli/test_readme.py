@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -15,6 +18,7 @@ from lmctl.cli.main import main
 from lmctl.config.compose import Composer
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 DOCS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 
@@ -23,18 +27,27 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def commands() -> list[str]:
-    """What the README and docs/ say to type, in blocks and between backticks, but for what needs files of its own."""
+def typed() -> list[str]:
+    """What the README, CONTRIBUTING and docs/ say to type, in blocks and between backticks."""
     code, prose = "", ""
-    for place, part in enumerate(re.split(r"^```.*$", README + DOCS, flags=re.MULTILINE)):
+    for place, part in enumerate(re.split(r"^```.*$", README + CONTRIBUTING + DOCS, flags=re.MULTILINE)):
         code, prose = (code + part, prose) if place % 2 else (code, prose + part)
     lines = [re.sub(r"^\$ |^OMP_NUM_THREADS=1 ", "", line) for line in code.replace("\\\n", " ").splitlines()]
     lines = [re.split(r"\s+[#<|](?:\s|$)", line)[0] for line in lines]  # what the shell takes for itself
-    lines += [" ".join(quoted.split()) for quoted in re.findall(r"`([^`]+)`", prose)]
+    return [*lines, *(" ".join(quoted.split()) for quoted in re.findall(r"`([^`]+)`", prose))]
+
+
+def commands() -> list[str]:
+    """Commands of lmctl, but for those that need files of their own."""
     elsewhere = ("lmctl list", "lmctl resume", "...", "my_conf", "inverse_sqrt")
     return sorted(
-        {line for line in lines if re.match(r"lmctl [a-z]+ \S", line) and not any(e in line for e in elsewhere)}
+        {line for line in typed() if re.match(r"lmctl [a-z]+ \S", line) and not any(e in line for e in elsewhere)}
     )
+
+
+def scripts() -> list[str]:
+    """Commands of scripts, with their arguments."""
+    return sorted({line.strip() for line in typed() if re.match(r"(python |\./)?scripts/\S+\.(py|sh)\b", line)})
 
 
 @pytest.mark.parametrize("page", ["README", "docs/tutorial"])
@@ -78,6 +91,32 @@ def test_every_command_composes(line, capsys, monkeypatch, tmp_path):
         Path("runs/mine").mkdir(parents=True)
         Path("runs/mine/config.yaml").write_text(capsys.readouterr().out)
     assert main([*words, *(["--cfg", "job"] if "--cfg" not in words else [])]) == 0, capsys.readouterr().err
+
+
+class Understood(Exception):
+    """A script has read its arguments, and goes no further."""
+
+
+@pytest.mark.parametrize("line", scripts())
+def test_every_script_takes_its_arguments(line: str, monkeypatch: pytest.MonkeyPatch):
+    """The script is there, and knows the arguments that a page gives it."""
+    file, *arguments = shlex.split(line.removeprefix("python "))
+    assert (ROOT / file).is_file()
+    if not arguments or "parse_args" not in (ROOT / file).read_text(encoding="utf-8"):
+        return
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(parser: argparse.ArgumentParser) -> None:
+        parse(parser)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    monkeypatch.setattr("sys.argv", [file, *arguments])
+    monkeypatch.setattr("os.environ", os.environ.copy())  # scripts change it
+    monkeypatch.syspath_prepend(ROOT / Path(file).parent)
+    with pytest.raises(Understood):
+        runpy.run_path(str(ROOT / file), run_name="__main__")
 
 
 def example() -> dict[str, str]:

@@ -25,6 +25,7 @@ LOOKS = {
     "list": [["list", "precision"], ["list", "optim.lr"]],
     "compare": [["compare", "grid"], ["compare", *CELLS]],
     "doctor": [["doctor", "runner=cpu", "only=[made_up]"]],
+    "plan": [["plan", *SMALL, "data.path=docs.txt", "mix=mlm"]],
     "train": [["train", "data.path=docs.txt", *SMALL, "mix=mlm", "budget.steps=2", "resume=false", "name=x"]],
 }
 """Commands by their verb, to be typed in the folder of `place`."""
@@ -72,9 +73,18 @@ def test_lines_are_no_wider_than_the_terminal(
         for words in LOOKS[verb]:
             lines = printed(words, width)
             assert lines
+            assert [line for line in lines if line.endswith(" ")] == []
             assert [
                 line for line in lines if cell_len(line) > width and not COMMAND.search(line) and "=/" not in line
             ] == []
+
+
+@pytest.mark.parametrize("words", [words for verb, looks in LOOKS.items() if verb != "train" for words in looks], ids=" ".join)  # fmt: skip # noqa: E501
+def test_no_line_of_a_file_ends_in_blanks(
+    words: list[str], printed: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lmctl.doctor.proofs.PROOFS", [Proof("made_up", "a short claim", lambda _: "a longer find")])
+    assert [line for line in printed(words, 80, io.StringIO) if line.endswith(" ")] == []
 
 
 def test_figures_of_a_table_stay_whole(printed: Callable[..., list[str]]):
@@ -96,5 +106,10 @@ def test_folding():
         "next: a line of words that is",
         "  long",
         "    lmctl train name=x budget.steps=1000 optim.lr=1e-3",
+    ]
+    assert folded("note    a text that is folded below itself", 24).splitlines() == [
+        "note    a text that is",
+        "        folded below",
+        "        itself",
     ]
     assert folded("短 句子 句子 句子", 8).splitlines() == ["短 句子", "  句子", "  句子"]

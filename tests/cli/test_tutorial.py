@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -36,3 +37,5 @@ def test_the_tutorial_from_text_to_a_small_model(tmp_path: Path):
     assert (folder / "runs/small/model/model.safetensors").is_file()
     assert "int8_dynamic" in said
     assert "'label'" in said
+    labels = json.loads((folder / "runs/small/model/config.json").read_text())["id2label"]
+    assert {*said.splitlines()} & {*labels.values()}, "what ONNX answers"

@@ -51,6 +51,11 @@ def config_of(*words: str) -> dict:
     return OmegaConf.to_container(application.final_config(), resolve=True)
 
 
+def test_other_scripts_need_no_quotes():
+    assert command("lmctl train", run_dir="runs/基础") == "lmctl train run_dir=runs/基础"
+    assert command("lmctl train", run_dir="runs/基 础") == "lmctl train 'run_dir=\"runs/基 础\"'"
+
+
 LOOKALIKES = ["2024_01", "1e5", "007", "on", "true", "1:30", "nan", "[a]", "{a: 1}", "a,b", "int(3)", "a\\b", "x=y", "2024-01-02"]  # fmt: skip # noqa: E501
 
 

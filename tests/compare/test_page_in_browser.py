@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,7 +122,8 @@ def test_two_runs_side_by_side(page: Browser):
     choose(page, "pair-b", "2")
     said = text(page, "#pair")
     assert "precision\tFp32\tBf16" in said
-    assert "3.75 (3.5 to 4)\t4.35 (4.1 to 4.6)\t+0.6" in said
+    assert "3.7500 (3.5000 to 4.0000)\t4.3500 (4.1000 to 4.6000)\t+0.6000" in said
+    assert re.search(r"%\)?\t-3\.68 points", said), "a difference of shares is no percentage"
 
 
 def test_the_keyboard_reads_a_plot(page: Browser):
@@ -157,9 +159,9 @@ def test_dark_paper_and_a_narrow_screen(page: Browser):
 
 def test_the_view_is_in_the_address(page: Browser):
     choose(page, "curve-over", "tokens")
-    page.run("location.reload()")
-    while page.run("document.documentElement?.dataset?.ready") != "true":
-        pass
+    page.call("Page.reload")
+    reloaded = "performance.getEntriesByType('navigation')[0]?.type === 'reload'"
+    page.wait(f"{reloaded} && document.documentElement?.dataset?.ready === 'true'")
     assert page.run("document.getElementById('curve-over').value") == "tokens"
     assert page.run("document.documentElement.dataset.theme") == "dark"
 

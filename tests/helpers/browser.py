@@ -18,6 +18,10 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "-
 SECONDS = 60.0
 
 
+class Navigated(Exception):
+    """The page was left while a command was on its way."""
+
+
 class Browser:
     """One tab; what it asked for and complained about is collected."""
 
@@ -37,6 +41,8 @@ class Browser:
         while True:
             answer = self._next()
             if answer.get("id") == self._number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise Navigated
                 assert "error" not in answer, answer
                 return answer["result"]
             self._collect(answer)
@@ -58,9 +64,15 @@ class Browser:
     def wait(self, condition: str) -> None:
         """Wait until an expression of JavaScript is true."""
         until = time.monotonic() + SECONDS
-        while self.run(condition) is not True:
+        while not self._holds(condition):
             assert time.monotonic() < until, f"the page is not done: {self.complaints}"
             time.sleep(0.1)
+
+    def _holds(self, condition: str) -> bool:
+        try:
+            return self.run(condition) is True
+        except Navigated:
+            return False
 
     def run(self, script: str) -> Any:
         """The value of an expression of JavaScript in the page."""

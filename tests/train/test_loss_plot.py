@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,23 @@ from lmctl.train.loss_plot import WINDOW, plot_losses, smoothed
 
 @pytest.fixture
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
-    """The figure of a run with two terms, one with an accuracy, drawn by somebody whose own style is dark."""
+    """The figure of a run with two terms, one with an accuracy, drawn by somebody whose own style is dark. The run's
+    name is Chinese, which no font may have."""
+    (run := tmp_path / "基础").mkdir()
     lines: list[dict[str, Any]] = []
     for step in range(0, 40, 4):
         loss = {"step": step, "tokens": 1000 * step, "loss/corpus/mlm": 6 - step / 40, "loss/corpus/nsp": 0.7}
         lines.append(loss | {"split": "train", "lr": 1e-3 * step})
         lines.append(loss | {"split": "valid", "corpus/nsp_accuracy": 0.5, "rows": 16})
-    Paths(tmp_path).metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Paths(run).metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     figures: list[Figure] = []
     honest = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), honest(self, *a, **k))[1])
     dark = {"figure.facecolor": "black", "axes.facecolor": "black", "text.color": "white", "xtick.color": "white"}
-    with matplotlib.rc_context(dark):
-        plot_losses(Paths(tmp_path), {"corpus/mlm": 5.9})
-    picture = matplotlib.image.imread(Paths(tmp_path).plot)
+    with matplotlib.rc_context(dark), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_losses(Paths(run), {"corpus/mlm": 5.9})
+    picture = matplotlib.image.imread(Paths(run).plot)
     assert picture[0, 0, :3].min() == 1.0
     assert picture[..., :3].mean() > 0.9
     return figures[0]
@@ -41,7 +45,7 @@ def test_axes_are_in_words(drawn: Figure):
     assert [loss.get_title(loc="left"), other.get_title(loc="left")] == ["corpus/mlm", "corpus/nsp"]
     assert loss.get_ylabel() == "loss per target"
     assert loss.child_axes[0].get_xlabel() == "tokens"
-    assert right.get_ylabel() == "share right"
+    assert right.get_ylabel() == "right answers"
     assert rate.get_xlabel() == "optimiser steps"
     assert rate.get_ylabel() == "learning\nrate"
     said = [text.get_text() for text in loss.get_legend().get_texts()]

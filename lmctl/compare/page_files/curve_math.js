@@ -63,18 +63,31 @@ function bandOf(curves) {
   };
 }
 
-// Limits of the y axis: everything but the first tenth of the run, in which losses fall steeply.
-function heightOf(grid, curves, whole) {
-  const last = grid[grid.length - 1];
+// The lowest and the highest value from a place of the grid on; null if there is none.
+function rangeFrom(grid, curves, start) {
   let low = Infinity,
     high = -Infinity;
   for (const curve of curves)
     for (let i = 0; i < grid.length; i++)
-      if (curve[i] !== null && (whole || grid[i] >= 0.1 * last)) {
+      if (curve[i] !== null && grid[i] >= start) {
         low = Math.min(low, curve[i]);
         high = Math.max(high, curve[i]);
       }
-  if (low > high) return whole ? [0, 1] : heightOf(grid, curves, true);
+  return low > high ? null : [low, high];
+}
+
+// Limits of the y axis. Without the first tenth of the run, in which losses fall steeply; and its second half, which
+// runs are compared by, has a third of the height at least.
+function heightOf(grid, curves, whole) {
+  const last = grid[grid.length - 1],
+    all = rangeFrom(grid, curves, -Infinity) || [0, 1];
+  let [low, high] = (!whole && rangeFrom(grid, curves, 0.1 * last)) || all;
+  const late = whole ? null : rangeFrom(grid, curves, 0.5 * last);
+  if (late && late[1] > late[0]) {
+    const most = 2 * (late[1] - late[0]);
+    high = Math.min(high, late[1] + most);
+    low = Math.max(low, late[0] - most);
+  }
   const margin = 0.06 * (high - low) || 0.05 * Math.abs(high) || 0.05;
   return [low - margin, high + margin];
 }

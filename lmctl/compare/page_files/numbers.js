@@ -59,7 +59,13 @@ function costText(cost, value) {
 }
 function metricText(metric, value) {
   if (value === null || value === undefined) return "";
-  return metric.share ? `${(100 * value).toFixed(2)} %` : number(value);
+  if (metric.share) return `${(100 * value).toFixed(2)} %`;
+  const size = Math.abs(value);
+  return size >= 1e-3 && size < 1000 ? value.toFixed(4) : number(value); // columns of equal digits
+}
+function changeText(metric, change) {
+  const sign = change > 0 ? "+" : "";
+  return metric.share ? `${sign}${(100 * change).toFixed(2)} points` : sign + metricText(metric, change);
 }
 function metricTitle(metric) {
   return `${metric.name} (${metric.higher ? "higher" : "lower"} is better)`;

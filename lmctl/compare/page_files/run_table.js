@@ -77,7 +77,7 @@ function table() {
       costs();
     };
     const cells = columns.map((one, place) => {
-      const bad = one.title === "status" && run.status !== "completed",
+      const bad = one.title === "status" && run.status !== "completed" && !isDue(run),
         text = one.text(one.of(run));
       return element(
         place ? "td" : "th",
@@ -86,7 +86,7 @@ function table() {
           title: bad ? run.reason || "" : place ? "" : run.folder,
           ...(place ? {} : { scope: "row" }),
         },
-        text,
+        place ? text : breakable(text),
         place === 0 && run.apart ? element("span", { className: "dim" }, " (not comparable)") : "",
       );
     });

@@ -12,6 +12,11 @@ function element(name, properties, ...children) {
   return made;
 }
 
+// Text that may be broken within names: after commas, dots, slashes and underscores. What is copied is the text alone.
+function breakable(text) {
+  return element("span", {}, ...text.split(/(?<=[,./_])/).flatMap((part) => [part, element("wbr")]));
+}
+
 // A table of cells: text, numbers as {number, text}, or nodes. The first column is the row's name.
 function tableOf(caption, titles, rows) {
   const isNumber = (value) => value !== null && typeof value === "object" && !(value instanceof Node);
@@ -20,7 +25,7 @@ function tableOf(caption, titles, rows) {
     return element(
       place === 0 ? "th" : "td",
       { className: is ? `number ${value.className || ""}` : "", ...(place === 0 ? { scope: "row" } : {}) },
-      is ? value.text : value,
+      is ? value.text : typeof value === "string" && value.length > 20 ? breakable(value) : value,
     );
   };
   return element(
@@ -112,8 +117,13 @@ function showDifferences() {
   );
 }
 
+// Jobs that may still complete.
+function isDue(run) {
+  return run.status === "running" || run.status === "not started";
+}
+
 function showFailed() {
-  const bad = page.runs.filter((run) => run.status !== "completed");
+  const bad = page.runs.filter((run) => run.status !== "completed" && !isDue(run));
   if (!bad.length) return;
   byId("failed").hidden = false;
   byId("failed")
@@ -227,7 +237,7 @@ function showPair(a, b) {
         metricTitle(m),
         { text: metricText(m, x) + range(a) },
         { text: metricText(m, y) + range(b) },
-        { text: both ? (y > x ? "+" : "") + metricText(m, y - x) : "" },
+        { text: both ? changeText(m, y - x) : "" },
       ];
     });
   if (metrics.length)
