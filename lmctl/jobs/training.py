@@ -160,6 +160,8 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     def work(worker: Processes) -> None:
         _train_as(worker, plan, texts, paths, cfg, display if worker.first else Display(silent=True))
 
+    if disks := len(processes.disks.apart):
+        display.say(f"nodes: {disks} with a disk of their own, which send their parts of checkpoints to {paths.root}")
     with display.watching():
         plan, texts = prepared(run.plan, display.say)
         check_data(processes, texts.fingerprints)
