@@ -17,14 +17,13 @@ COPY = ".partial-copy"
 
 @contextmanager
 def at_hand(path: Path, folder: Path, processes: Processes) -> Iterator[Path]:
-    """Context with the directory in which this process reads the checkpoint `path` of rank 0: `path`, or where it does
-    not see that one, a verified copy in `folder`, this node's own `checkpoints`, of the files that the processes here
-    need. A collective operation; an error for the user is raised in all processes."""
-    disks = processes.disks
+    """Context with the directory in which this process reads the checkpoint `path` of rank 0: that of the same name in
+    `folder`, the `checkpoints` of this process, or where it does not see the disk of rank 0, a verified copy of the
+    files that the processes here need. A collective operation; an error for the user is raised in all processes."""
+    disks, same, copy = processes.disks, folder / path.name, folder / COPY / path.name
     if not disks.apart:
-        yield path
+        yield same
         return
-    copy = folder / COPY / path.name
 
     def bring() -> None:
         if disks.leads:
@@ -40,7 +39,7 @@ def at_hand(path: Path, folder: Path, processes: Processes) -> Iterator[Path]:
 
     try:
         processes.all_do(bring)
-        yield copy if disks.is_apart else path
+        yield copy if disks.is_apart else same
         processes.barrier()  # the other processes of this node may still read
     finally:
         if disks.leads:

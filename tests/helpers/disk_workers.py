@@ -69,7 +69,8 @@ def saved(processes: Processes, folder: Path) -> dict[str, Any]:
     with at_hand(path, folder, processes) as here:
         contents = read(here)
         own = contents.of_rank(processes.rank)
-        findings = {"weights": contents.weights["a"] - tensor, "own": (own or {})["own"], "elsewhere": here != path}
+        findings = {"weights": contents.weights["a"] - tensor, "own": (own or {})["own"]}
+        findings["elsewhere"] = here.parent != folder
         other = contents.of_rank(1 - processes.rank)
     left = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
 
