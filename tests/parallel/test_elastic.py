@@ -20,8 +20,8 @@ FSDP = ["runner=fsdp", "runner.device=cpu"]
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("words", "processes", "nodes", "left"),
-    [([], 1, 1, 1), ([], 2, 1, 2), (FSDP, 2, 1, 2), (APART, 1, 1, 1), ([*APART, *FSDP], 1, 1, 2), ([], 1, 2, 2)],
-    ids=["2x1-1x1", "2x2-1x2", "fsdp-2x2-1x2", "disks-2x1-1x1", "fsdp-disks-2x1-1x2", "2x1-2x2"],
+    [([], 1, 1, 1), ([], 2, 1, 2), (FSDP, 2, 1, 2), (APART, 1, 1, 1), ([*APART, *FSDP], 2, 1, 2), ([], 1, 2, 2)],
+    ids=["2x1-1x1", "2x2-1x2", "fsdp-2x2-1x2", "disks-2x1-1x1", "fsdp-disks-2x2-1x2", "2x1-2x2"],
 )
 def test_a_run_goes_on_with_what_is_left(tmp_path: Path, words: list[str], processes: int, nodes: int, left: int):
     """Two nodes with `processes` each, of which one is lost; then `nodes` with `left` processes each."""
