@@ -163,7 +163,7 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     if disks := len(processes.disks.apart):
         display.say(f"nodes: {disks} with a disk of their own, which send their parts of checkpoints to {paths.root}")
     with display.watching():
-        plan, texts = prepared(run.plan, display.say)
+        plan, texts = processes.all_do(lambda: prepared(run.plan, display.say))
         check_data(processes, texts.fingerprints)
         plan = settled(plan, texts, processes, display.say)
         if plan.teacher_cache == "auto" and needs_teacher(plan):

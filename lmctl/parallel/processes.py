@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,21 @@ T = TypeVar("T")
 
 WATCHED_SECONDS = 60.0
 """How much longer torch waits in a collective operation than the watchdog, which reports more of a hang."""
+
+
+class Problem(NamedTuple):
+    """An error for the user, as it is told to other processes."""
+
+    kind: Any
+    where: str
+    message: str
+    hint: str | None
+
+    def error(self) -> LmctlError:
+        """The error, to be raised in all processes."""
+        error: LmctlError = self.kind(f"{self.where}{self.message}", self.hint)
+        error.everywhere = True
+        return error
 
 
 class Processes:
@@ -121,30 +136,27 @@ class Processes:
     def first_does(self, act: Callable[[], T]) -> T | None:
         """Run `act()` in rank 0 only and return its value there, None elsewhere. An error for the user is raised in all
         processes, so that none waits for rank 0 forever."""
-        value, problem = None, None
-        if self.first:
-            try:
-                value = act()
-            except LmctlError as error:
-                problem = (type(error), str(error), error.hint)
+        value, problem = self._tried(act) if self.first else (None, None)
         problem = self.broadcast(problem)
         if problem is not None:
-            kind, message, hint = problem
-            raise kind(message, hint)
+            raise problem.error()
         return value
 
     def all_do(self, act: Callable[[], T]) -> T:
-        """Run `act()` in every process. An error for the user, in whichever process, is raised in all of them."""
-        value, problem = None, None
-        try:
-            value = act()
-        except LmctlError as error:
-            problem = (type(error), str(error), error.hint)
+        """Run `act()` in every process. An error for the user is raised in all of them: the one of the first process
+        that has one, which is named if it is another than rank 0."""
+        value, problem = self._tried(act)
         for found in self.gathered(problem):
             if found is not None:
-                kind, message, hint = found
-                raise kind(message, hint)
+                raise found.error()
         return cast("T", value)
+
+    def _tried(self, act: Callable[[], T]) -> tuple[T | None, Problem | None]:
+        try:
+            return act(), None
+        except LmctlError as error:
+            kind = next(kind for kind in type(error).__mro__ if kind.__init__ is LmctlError.__init__)
+            return None, Problem(kind, "" if self.first else f"rank {self.rank}: ", str(error), error.hint)
 
     def barrier(self) -> None:
         """Barrier: wait for all processes."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lmctl.core.errors import LmctlError
+from lmctl.core.errors import DataError, LmctlError
+from lmctl.data.files import BadFile
 from lmctl.parallel import disks
 from lmctl.parallel.disks import Disks
 from lmctl.parallel.processes import Processes
@@ -30,7 +31,22 @@ def found(processes: Processes, folder: Path) -> dict[str, Any]:
         patch.setattr(disks, "CHUNK", 100)
         findings = {"sent": sent(processes, folder / "sent"), "saved": saved(processes, folder / "checkpoints")}
     processes.disks = Disks()
-    return findings
+    return findings | {"told": told(processes)}
+
+
+def told(processes: Processes) -> dict[str, Any]:
+    """The error of a file that only the second process cannot read."""
+
+    def read() -> int:
+        if processes.first:
+            return 7
+        raise BadFile("docs.txt: not there", "a hint")
+
+    try:
+        processes.all_do(read)
+    except DataError as error:
+        return {"message": str(error), "hint": error.hint, "everywhere": error.everywhere}
+    return {}
 
 
 def sent(processes: Processes, folder: Path) -> dict[str, Any]:

@@ -31,6 +31,11 @@ def test_a_file_that_cannot_be_sent_is_told_and_holds_nobody_up(both: list[dict[
     assert (first["fetched"], second["fetched"]) == ("", "FileExistsError")
 
 
+def test_an_error_of_one_process_is_raised_in_all(both: list[dict[str, Any]]):
+    error = {"message": "rank 1: docs.txt: not there", "hint": "a hint", "everywhere": True}
+    assert [rank["disks"]["told"] for rank in both] == [error, error]
+
+
 def test_a_checkpoint_of_two_disks_is_whole_on_the_first_one(both: list[dict[str, Any]]):
     folder = both[0]["folder"] / "disks" / "node-0" / "checkpoints"
     manifest = Manifest.read(folder / "step-00000001")
