@@ -14,7 +14,7 @@ from pathlib import Path
 from lmctl.config.compose import Composer
 from lmctl.config.described import Described, option_keys, own_keys
 from lmctl.config.topics import purpose
-from lmctl.config.verb import Verb, command, names, summary, verbs
+from lmctl.config.verb import ConfigVerb, command, names, summary, verbs
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "<!-- Made by scripts/reference.py. Do not edit. -->"
@@ -87,9 +87,9 @@ def _index(groups: list[str]) -> Iterator[str]:
 def _verb(name: str, composer: Composer | None) -> Iterator[str]:
     yield f"# lmctl {name}"
     own = command(name)
-    yield f"{(own.purpose if isinstance(own, Verb) else '') or _sentence(summary(name))}"
+    yield f"{(own.purpose if isinstance(own, ConfigVerb) else '') or _sentence(summary(name))}"
     yield ""
-    if composer is None or not isinstance(own, Verb):
+    if composer is None or not isinstance(own, ConfigVerb):
         yield f"`lmctl {name} --help` says how it is called."
         return
     if own.examples:

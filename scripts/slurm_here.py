@@ -28,7 +28,7 @@ SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=20
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -46,9 +46,13 @@ SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,requeue_delay=0
 ReturnToService=2
 KillWait=20
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
+"""Jobs of the partition urgent preempt those of main, which are queued again, and wait as long as credentials live."""
 
 
 def missing() -> list[str]:
@@ -106,7 +110,9 @@ def _started(command: list[str], folder: Path, environment: dict[str, str]) -> s
 def _wait_for_nodes(nodes: int, environment: dict[str, str], running: list[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        done = subprocess.run(["sinfo", "-h", "-N", "-o", "%T"], env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"], env=environment, capture_output=True, text=True
+        )
         if done.stdout.split().count("idle") == nodes:
             return
         ended = [str(process.args) for process in running if process.poll() is not None]

@@ -25,6 +25,7 @@ from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.store import conf_dir
 from lmctl.config.table import typed_names, without_none
+from lmctl.config.verb import GridVerb, SearchVerb, Verb
 from lmctl.core.command_words import literal, quoted
 from lmctl.core.errors import ConfigError, Exit, LmctlError
 from lmctl.core.files import refuse_folder
@@ -51,19 +52,27 @@ class Application:
         self.hints = get_type_hints(self.composer.schema, include_extras=True)
         self.free = [key for key, hint in self.hints.items() if IsFreeText in _marks(hint)]
         """Keys whose values are literal text."""
-        self.several = self.arguments.has("--multirun") or self.verb.draws
+        self.texts = [key for key, hint in self.hints.items() if _without_marks(hint) is str]
+        """The verb's own keys whose values are text."""
+        self.several = self.arguments.has("--multirun") or isinstance(self.verb, SearchVerb)
         typed = raw_words.by_group_name(self.arguments.overrides, typed_names(self.composer.schema))
         if not self.arguments.has("--help"):
             if self.verb.places is not None:
                 typed = raw_words.with_places(typed, self.verb.places, self._known)
             typed = raw_words.with_keys(typed, self.verb.words, self._known)
         self._refuse_typing_mistakes(typed)
-        overrides = self._readable(typed.map(which_run.as_recorded))
+        overrides = raw_words.readable(typed.map(which_run.as_recorded), self.texts, self.free, self.several)
         if "model" in self.composer.defaults:
             overrides += init_from.implied(overrides)
         self.stage_overrides, self.overrides = overrides.split(stages.is_for_a_stage)
         if "teacher" in self.hints and not self._has_run_as_base():
             self.overrides += teacher.implied(self.overrides)
+
+    @property
+    def _runnable(self) -> Verb[Any]:
+        """The verb, where it runs a single config."""
+        assert isinstance(self.verb, Verb)
+        return self.verb
 
     @property
     def _known(self) -> set[str]:
@@ -81,18 +90,6 @@ class Application:
                 if override.value is None or not override.key:
                     raise did_you_mean.lone_word(place, overrides.render(), self.composer)
 
-    def _readable(self, overrides: Overrides) -> Overrides:
-        """The overrides in a form that Hydra parses; values of the verb's own text keys are quoted. With -m, a comma in
-        `name=a,b` separates two values; without it, it is text."""
-        texts = () if self.several else [key for key, hint in self.hints.items() if _without_marks(hint) is str]
-
-        def readable(override: Override) -> Override:
-            if override.key in texts and not override.removes:
-                return override.as_text(free=override.key in self.free)
-            return override.readable()
-
-        return overrides.map(readable)
-
     def run(self) -> int:
         """Check the command line and run it; returns the exit code."""
         arguments = self.arguments
@@ -102,12 +99,12 @@ class Application:
         refuse_tokens(self.overrides + self.stage_overrides)
         self._choose_base()
         shows = any(map(arguments.has, SHOWS))
-        if self.verb.draws and not shows:
+        if isinstance(self.verb, SearchVerb) and not shows:
             self._quote_sweep()
             return search_space.run_search(self)
-        if self.several and self.verb.plans_grids and not shows:
+        if self.several and isinstance(self.verb, GridVerb) and not shows:
             self._quote_sweep()
-            return plan_grid.plan_cells(self)
+            return plan_grid.plan_cells(self, self.verb)
         if self.several:
             jobs, folder = self._check_sweep()
             sweep.register_launcher()
@@ -130,14 +127,15 @@ class Application:
     def _run_verb(self, cfg: DictConfig) -> int:
         """Run the verb, or the stages of `cfg`, with the composed config."""
         if self.has_stages(cfg):
-            if self.verb.plans_grids:
-                return plan_grid.plan_stages(self, cfg)
+            if isinstance(self.verb, GridVerb):
+                return plan_grid.plan_stages(self, self.verb, cfg)
             self._run_stages(cfg)
             return Exit.DONE
-        config = self.verb.read(cfg)
+        verb = self._runnable
+        config = verb.read(cfg)
         self._refuse_folders(cfg)
-        with nullcontext() if self.verb.prints else only_messages():
-            self.composer.run_job(lambda: self.verb.run(config))
+        with nullcontext() if verb.prints else only_messages():
+            self.composer.run_job(lambda: verb.run(config))
         return Exit.DONE
 
     def _help(self) -> str:
@@ -293,7 +291,7 @@ class Application:
     def run_job(self, cfg: DictConfig) -> None:
         """One job of a sweep with another launcher than ours; Hydra has composed `cfg`."""
         sys.argv = self.argv  # recorded by the run, and used by its worker processes
-        self.verb.run(self.verb.read(self.composer.complete(cfg)))
+        self._runnable.run(self._runnable.read(self.composer.complete(cfg)))
 
 
 def _marks(hint: Any) -> tuple[Any, ...]:

@@ -66,7 +66,7 @@ def report(error: BaseException, composer: Composer | None = None) -> int:
     known = explain(error, composer)
     rank = int(os.environ.get("RANK", "0"))
     # All processes raise these at the same point, so only the first one reports.
-    if known is not None and rank > 0 and isinstance(known, ConfigError | Stopped | Diverged):
+    if known is not None and rank > 0 and (known.everywhere or isinstance(known, ConfigError | Stopped | Diverged)):
         return known.code
     prefix = f"rank {rank}: " if rank > 0 else ""
     if known is None:

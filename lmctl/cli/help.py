@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lmctl.config.compose import Composer
 from lmctl.config.described import option_keys, own_keys
 from lmctl.config.topics import key_table, purpose
-from lmctl.config.verb import summary
+from lmctl.config.verb import GridVerb, summary
 from lmctl.core.columns import table, terminal_width
 
 FLAGS = (
@@ -39,7 +39,7 @@ def verb_help(composer: Composer) -> str:
     lines += ["", "keys"]
     lines += key_table(own_keys(composer), width)
     flags = FLAGS if verb.has_run_dir else FLAGS[:-1]
-    flags = (GRID, *flags[1:]) if verb.plans_grids else flags
+    flags = (GRID, *flags[1:]) if isinstance(verb, GridVerb) else flags
     lines += ["", "flags", *table(flags, width)]
     return "\n".join(lines)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, open_dict
 
 from lmctl.config.overrides import Override, Overrides
+from lmctl.config.verb import GridVerb
 from lmctl.core.errors import Exit
 from lmctl.jobs.sweep import job_names
 
@@ -21,7 +22,7 @@ UNUSED = ["name=planned", "run_dir=runs/planned"]
 """Placeholder run directory; nothing is written there."""
 
 
-def plan_cells(application: Application) -> int:
+def plan_cells(application: Application, verb: GridVerb[Any]) -> int:
     """Plan every cell of `-m`; returns the exit code."""
     cells = application.composer.cells(application.overrides.without("name", "run_dir").render())
     configs = [application.composer.task([*cell, *UNUSED]) for cell in cells]  # raises for wrong keys and values
@@ -32,16 +33,16 @@ def plan_cells(application: Application) -> int:
             jobs += [(f"{name}: {stage}", own, part) for stage, own, part in parts]
         else:
             jobs.append((name, cell, cfg))
-    return _planned(application, jobs)
+    return _planned(verb, jobs)
 
 
-def plan_stages(application: Application, cfg: DictConfig) -> int:
+def plan_stages(application: Application, verb: GridVerb[Any], cfg: DictConfig) -> int:
     """Plan every stage of `cfg`; returns the exit code."""
-    return _planned(application, list(_stages(application, cfg, application.overrides)))
+    return _planned(verb, list(_stages(application, cfg, application.overrides)))
 
 
-def _planned(application: Application, jobs: list[Job]) -> int:
-    return Exit.USAGE if application.verb.run_grid(jobs) else Exit.DONE
+def _planned(verb: GridVerb[Any], jobs: list[Job]) -> int:
+    return Exit.USAGE if verb.run_grid(jobs) else Exit.DONE
 
 
 def _stages(application: Application, cfg: DictConfig, overrides: Overrides) -> Iterator[Job]:

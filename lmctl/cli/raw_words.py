@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from lmctl.cli.sweep_words import refuse_broken
 from lmctl.config.keys import Key
 from lmctl.config.overrides import Override, Overrides
 from lmctl.core import command_words
@@ -63,6 +64,20 @@ def refuse_slips(overrides: Overrides, known: Collection[str], free: Collection[
             )
         if len(value) > 2 and value[0] != plain(value[0]) in "\"'" and plain(value[-1]) == plain(value[0]):
             raise ConfigError(f"{key}={value} has typographic quotes", f"write {key}={value[1:-1]}")
+
+
+def readable(overrides: Overrides, texts: Collection[str], free: Collection[str], several: bool) -> Overrides:
+    """The overrides in a form that Hydra parses; values of the keys `texts` are quoted, of `free` to the letter. With
+    -m (`several`), a comma in `name=a,b` separates two values; without it, it is text."""
+    if several:
+        refuse_broken(overrides, texts)
+
+    def quoted(override: Override) -> Override:
+        if not several and override.key in texts and not override.removes:
+            return override.as_text(free=override.key in free)
+        return override.readable()
+
+    return overrides.map(quoted)
 
 
 def with_keys(overrides: Overrides, keys: Sequence[str], known: Collection[str]) -> Overrides:

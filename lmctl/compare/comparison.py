@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,10 @@ from lmctl.compare.axes import Axis, axes_of, cells_of
 from lmctl.compare.comparable import differences
 from lmctl.compare.effects import Effect, main_effects
 from lmctl.compare.find import Found, find, names_of
+from lmctl.compare.importance import Importance, importance_in
 from lmctl.compare.pareto import front
 from lmctl.compare.run import COSTS, Metric, Run, read_run
+from lmctl.core.files import path_of
 from lmctl.core.paths import Paths
 
 POINTS, LEAST_POINTS, ALL_POINTS = 400, 40, 40_000
@@ -27,6 +30,8 @@ class Comparison:
     """Runs, and what is said of all of them together."""
 
     runs: tuple[Run, ...]
+    importance: Importance | None = None
+    """Of the settings, where the runs are those of one search."""
 
     @cached_property
     def axes(self) -> list[Axis]:
@@ -114,7 +119,15 @@ class Reader:
         found = find(self.words)
         points = max(LEAST_POINTS, min(POINTS, ALL_POINTS // len(found)))
         names = names_of([one.place for one in found])
-        return Comparison(tuple(self._run(name, one, points) for name, one in zip(names, found, strict=True)))
+        runs = tuple(self._run(name, one, points) for name, one in zip(names, found, strict=True))
+        return Comparison(runs, self._importance())
+
+    def _importance(self) -> Importance | None:
+        if len(self.words) != 1:
+            return None
+        with suppress(ValueError):  # `lmctl compare` says it
+            return importance_in(path_of(self.words[0]))
+        return None
 
     def _run(self, name: str, found: Found, points: int) -> Run:
         state = (name, points, found.row, *map(_state, _files(Paths(found.place))))

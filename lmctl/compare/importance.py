@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +31,43 @@ def study_in(folder: Path, sampler: Any = None, pruner: Any = None, create: str 
     return optuna.create_study(**common, direction=create, load_if_exists=True)
 
 
-def importance_lines(folder: Path) -> Iterator[str]:
-    """A line about the importance of the settings of the search in `folder`; none for what is no search, or too few
-    trials. Watanabe et al. 2023 (PED-ANOVA): the share of what separates the best trials from the others."""
+@dataclass(frozen=True)
+class Importance:
+    """How much each setting of a search mattered, by PED-ANOVA (Watanabe et al. 2023): its share of what separates the
+    best trials from the others."""
+
+    shares: Mapping[str, float]
+    trials: int
+    """Completed ones."""
+
+
+def importance_in(folder: Path) -> Importance | None:
+    """The importance of the settings of the search in `folder`; None for what is no search, or has too few trials.
+    ValueError for a record that Optuna does not read."""
     if not (folder / JOURNAL).is_file() or not is_installed("optuna"):
-        return
-    try:
-        shares, count = _shares(study_in(folder))
-    except Exception as error:  # a record that Optuna does not read must not end a comparison
-        yield f"importance of settings: {folder / JOURNAL} cannot be used ({type(error).__name__})"
-        return
-    if shares:
-        words = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        yield f"importance of settings (PED-ANOVA, {count} completed trials): {words}"
-
-
-def _shares(study: Any) -> tuple[dict[str, float], int]:
+        return None
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
     from optuna.trial import TrialState
 
-    completed = study.get_trials(states=(TrialState.COMPLETE,))
-    searched = {name for trial in completed for name in trial.params}
-    if len(completed) < LEAST or len(searched) < 2:
-        return {}, len(completed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())), len(completed)
+    try:
+        study = study_in(folder)
+        completed = study.get_trials(states=(TrialState.COMPLETE,))
+        if len(completed) < LEAST or len({name for trial in completed for name in trial.params}) < 2:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Importance(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()), len(completed))
+    except Exception as error:
+        raise ValueError(f"{folder / JOURNAL} cannot be used ({type(error).__name__})") from error
+
+
+def importance_lines(folder: Path) -> Iterator[str]:
+    """The same as a line for people, or why there is none: no record may end a comparison."""
+    try:
+        found = importance_in(folder)
+    except ValueError as error:
+        yield f"importance of settings: {error}"
+        return
+    if found is not None:
+        words = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
+        yield f"importance of settings (PED-ANOVA, {found.trials} completed trials): {words}"

@@ -57,6 +57,7 @@ def _data(comparison: Comparison) -> dict[str, Any]:
     """What the page's scripts read."""
     runs, metrics = comparison.runs, comparison.metrics
     settings = differing_keys(runs)
+    shares = comparison.importance.shares if comparison.importance else {}
     machines = _differing([run.environment for run in runs])
     return {
         "counts": comparison.counts,
@@ -65,7 +66,10 @@ def _data(comparison: Comparison) -> dict[str, Any]:
             {"name": name, "higher": about.higher_is_better, "share": about.share} for name, about in metrics.items()
         ],
         "costs": [{"key": key, "name": COSTS[key], "unit": _unit(key)} for key in comparison.costs],
-        "axes": [{"name": axis.name, "also": axis.also} for axis in comparison.axes],
+        "axes": [
+            {"name": axis.name, "also": axis.also, "importance": shares.get(axis.name)} for axis in comparison.axes
+        ],
+        "trials": comparison.importance.trials if comparison.importance else 0,
         "cells": [comparison.label(cell) for cell in range(max(comparison.cells, default=-1) + 1)],
         "fronts": {name: {key: comparison.front(name, key) for key in comparison.costs} for name in metrics},
         "effects": {name: [vars(effect) for effect in comparison.effects(name)] for name in metrics},

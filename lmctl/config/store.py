@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.table import defaults, structured
-from lmctl.config.verb import Verb
+from lmctl.config.verb import ConfigVerb
 
 
 def conf_dir() -> Path:
@@ -22,7 +22,7 @@ def conf_dir() -> Path:
     raise FileNotFoundError(f"lmctl is installed without its conf directory (looked in and beside {package})")
 
 
-def register(one: Verb[Any]) -> None:
+def register(one: ConfigVerb) -> None:
     """Add `schema_VERB`, `groups_VERB`, and the config itself of a verb without a YAML file, to the config store."""
     store = ConfigStore.instance()
     if f"schema_{one.name}.yaml" in store.repo:
@@ -40,12 +40,12 @@ def register_launcher() -> None:
     ConfigStore.instance().store(group="hydra/launcher", name="process", node=launcher, provider="lmctl")
 
 
-def _file_of(one: Verb[Any]) -> Path:
+def _file_of(one: ConfigVerb) -> Path:
     """Path of a verb's YAML file, which need not exist."""
     return conf_dir() / f"{one.name}.yaml"
 
 
-def settings_of(one: Verb[Any]) -> dict[str, Any]:
+def settings_of(one: ConfigVerb) -> dict[str, Any]:
     """The config of a verb as in its YAML file; of one without a file, what the file would contain."""
     if (file := _file_of(one)).is_file():
         return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))

@@ -47,7 +47,7 @@ class WordsCommand(Command, ABC):
         """Run the command. Errors are raised."""
 
 
-class Verb(Command, ABC, Generic[C]):
+class ConfigVerb(Command, ABC):
     """A subcommand with a config: `lmctl VERB group=option key=value`."""
 
     purpose: ClassVar[str] = ""
@@ -69,22 +69,11 @@ class Verb(Command, ABC, Generic[C]):
     """The key of its results file. A job of a sweep without a run directory writes it into its own."""
     prints: ClassVar[bool] = True
     """Whether standard output is for its result, and ends it when it fails. False: its results are files."""
-    draws: ClassVar[bool] = False
-    """Whether settings hold the values that it draws from, without `-m` (`cli/search_space.py`)."""
-    plans_grids: ClassVar[bool] = False
-    """Whether the jobs of `-m` and `stages` are reported in one table by `run_grid` instead of being run one by one."""
 
     @property
     def has_run_dir(self) -> bool:
         """Whether it writes a run directory, which can be resumed."""
         return "run_dir" in rows(self.schema)
-
-    def read(self, cfg: DictConfig) -> C:
-        """What `run` receives, built from a composed config: the dataclass `schema` with components as its groups.
-        ConfigError with all mistakes."""
-        from lmctl.config.build import read_root
-
-        return cast(C, read_root(cfg, self.schema))
 
     def check(self, cfg: DictConfig) -> None:
         """ConfigError for mistakes in one job that stop the whole sweep: wrong keys, values and components."""
@@ -95,13 +84,33 @@ class Verb(Command, ABC, Generic[C]):
     def refuse(self, cfg: DictConfig) -> None:
         """ConfigError for an illegal combination, which fails only its own job of a sweep."""
 
+
+class Verb(ConfigVerb, Generic[C]):
+    """One that runs a single config; with `-m` and `stages`, one after the other in jobs of their own."""
+
+    def read(self, cfg: DictConfig) -> C:
+        """What `run` receives, built from a composed config: the dataclass `schema` with components as its groups.
+        ConfigError with all mistakes."""
+        from lmctl.config.build import read_root
+
+        return cast(C, read_root(cfg, self.schema))
+
     @abstractmethod
     def run(self, config: C) -> None:
         """Run the verb. Errors are raised."""
 
+
+class GridVerb(Verb[C]):
+    """One that reports the jobs of `-m` and `stages` in one table."""
+
+    @abstractmethod
     def run_grid(self, jobs: Sequence[tuple[str, list[str], DictConfig]]) -> int:
-        """Run all jobs (name, overrides, config) of a sweep, or of stages; returns how many were refused."""
-        raise NotImplementedError
+        """Run all jobs (name, overrides, config); returns how many were refused."""
+
+
+class SearchVerb(ConfigVerb):
+    """One whose settings hold the values that are drawn from, without `-m`: the command line makes its configs one by
+    one (`cli/search_space.py`)."""
 
 
 def names() -> list[str]:
@@ -125,9 +134,9 @@ def _folders() -> Iterable[str]:
     return list(import_module(PACKAGE).__path__)
 
 
-def verbs() -> dict[str, Verb[Any]]:
+def verbs() -> dict[str, ConfigVerb]:
     """The verbs that have a config, by name."""
-    return {name: one for name in names() if isinstance(one := command(name), Verb)}
+    return {name: one for name in names() if isinstance(one := command(name), ConfigVerb)}
 
 
 def command(name: str) -> Command:
@@ -138,8 +147,8 @@ def command(name: str) -> Command:
     return own()
 
 
-def verb(name: str) -> Verb[Any]:
+def verb(name: str) -> ConfigVerb:
     """The verb of that name."""
     found = command(name)
-    assert isinstance(found, Verb)
+    assert isinstance(found, ConfigVerb)
     return found

@@ -28,6 +28,8 @@ class LmctlError(Exception):
     """An error whose message is shown to the user. `hint` is the remedy, on a line of its own."""
 
     code = Exit.FAILED
+    everywhere = False
+    """Whether all processes of a run raise it at the same point, so that the first one alone reports it."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)

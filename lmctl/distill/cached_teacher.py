@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,18 @@ from torch import Tensor
 
 from lmctl.core import progress
 from lmctl.core.batch import Batch
-from lmctl.core.cache import found, root_of
+from lmctl.core.cache import root_of
 from lmctl.distill.base import Teacher, TeacherLogits, TeacherOutput
-from lmctl.distill.logit_cache import KIND, CachedLogits, Masking, Maskings, build, find, identity
+from lmctl.distill.logit_cache import CachedLogits, Maskings, build, find, identity
 from lmctl.distill.shared_vocabulary import SharedPieces
-from lmctl.distill.teacher import check_labels, fingerprint, target_positions, teacher_of, vocabularies
+from lmctl.distill.teacher import (
+    TeacherEnsemble,
+    check_labels,
+    fingerprint,
+    target_positions,
+    teacher_of,
+    vocabularies,
+)
 from lmctl.mix.order import rows_draws
 from lmctl.model.network import LANGUAGE
 from lmctl.objective.base import Examples, Objective, Prediction
@@ -78,13 +86,11 @@ def cached_teacher(
 
 def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callable[[str], None]) -> None:
     """Compute and cache the teacher's logits for all rows of a run of `plan`, unless they are cached already."""
-    live: Any = None
+    live = _LiveTeacher(plan, prepared, device)
     examples = examples_of(plan.mix, plan.model.family, plan.batch, prepared, "train", augmented=True)
     for task, keys in keys_of(plan, prepared, examples).items():
         draws = rows_draws(plan.seed, task)
         for number, key in enumerate(keys, start=1):
-            if live is None and found(_root(plan), KIND, key, Masking) is None:
-                live = _LiveTeacher(plan, prepared, device)
             what = f"teacher: {task}, masking {number} of {len(keys)}"
             at_once = max(1, MOST_BYTES // (plan.batch.seq_len * 4 * prepared.vocabulary.size))
             with progress.stage(what, len(examples[task]), "rows") as asked:
@@ -97,11 +103,16 @@ def fill_cache(plan: Plan, prepared: Prepared, device: torch.device, say: Callab
 
 
 class _LiveTeacher:
-    """The teacher in memory, as the function that fills the cache."""
+    """The teacher as the function that fills the cache. It is loaded when it is first asked: of several processes by
+    the one that has the lock of the entry."""
 
     def __init__(self, plan: Plan, prepared: Prepared, device: torch.device) -> None:
-        self.live, self.device = teacher_of(plan, prepared, device), device
+        self.plan, self.prepared, self.device = plan, prepared, device
         self.objectives: dict[str, Objective] = {name: task.objective for name, task in plan.mix.tasks.items()}
+
+    @cached_property
+    def live(self) -> TeacherEnsemble:
+        return teacher_of(self.plan, self.prepared, self.device)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         batch, objective = batch.to(self.device), self.objectives[batch.task]

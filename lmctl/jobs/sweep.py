@@ -28,7 +28,7 @@ from lmctl.compare.live import LivePage
 from lmctl.compare.page import FILE
 from lmctl.config.overrides import Override, Overrides
 from lmctl.config.schema import ProcessLauncherConfig
-from lmctl.config.verb import Verb
+from lmctl.config.verb import ConfigVerb
 from lmctl.core import child_process
 from lmctl.core.command_words import command, setting
 from lmctl.core.errors import ConfigError, Exit, LmctlError
@@ -63,7 +63,7 @@ class SweepFailed(LmctlError):
 class Sweep:
     """All jobs of one `lmctl VERB -m`."""
 
-    verb: Verb[Any]
+    verb: ConfigVerb
     task: Callable[[DictConfig], None]
     """Runs one job in this process, for other launchers than ours."""
     flags: Sequence[str] = ()

@@ -49,6 +49,10 @@ class Training:
     def paths(self) -> Paths:
         return Paths(Path(self.plan.run_dir))
 
+    def paths_as(self, name: str | None) -> Paths:
+        """The run directory under another name of the run."""
+        return Paths(Path(OmegaConf.merge(self.cfg, {"name": name}).run_dir))
+
     def check_workers(self) -> None:
         """ConfigError for gradient compression with a number of processes that it does not support."""
         self.plan.workers(self.plan.runner.world())
@@ -71,7 +75,7 @@ def train(run: Training) -> None:
         keep_answers(plan)
         return
     if not is_worker():
-        check_folder(plan, run.paths)
+        check_folder(plan, run.paths, plan.runner.shared_run_dir or plan.runner.node().rank == 0)
         check_config(plan, run.paths, run.cfg)
         run.check_workers()
         if plan.runner.submits():
@@ -115,19 +119,21 @@ def train_here(run: Training) -> None:
     """Train in this process, which may be one of several workers."""
     with without_collector():
         import lmctl.train.session  # noqa: F401  # with all that training needs
-        from lmctl.parallel.agreement import check_config, check_shared
+        from lmctl.parallel.agreement import check_config, find_disks
         from lmctl.parallel.processes import Processes
         from lmctl.train.resume import claimed
 
     runner = run.plan.runner
     processes = Processes(runner.on_cpu(), runner.timeout_s)
-    paths = processes.broadcast(run.paths)
+    first, name = processes.broadcast((run.paths, run.plan.name))
+    paths = first if runner.shared_run_dir or processes.first else run.paths_as(name)
     with watched(run.plan, processes, paths, computing=True):
         check_config(processes, resolved(run.cfg))
         run.plan.workers(processes.world)  # an external launcher may have started another number of processes
-        with claimed(run.plan, paths, processes):
-            check_shared(processes, paths)
-            _train_in(paths, run, processes)
+        with claimed(run.plan, paths, processes, processes.first):
+            processes.disks = find_disks(processes, paths, runner.shared_run_dir)
+            with claimed(run.plan, paths, processes, processes.disks.leads):
+                _train_in(paths, run, processes)
     processes.close()
 
 
@@ -154,8 +160,10 @@ def _train_in(paths: Paths, run: Training, processes: Processes) -> None:
     def work(worker: Processes) -> None:
         _train_as(worker, plan, texts, paths, cfg, display if worker.first else Display(silent=True))
 
+    if disks := len(processes.disks.apart):
+        display.say(f"nodes: {disks} with a disk of their own, which send their parts of checkpoints to {paths.root}")
     with display.watching():
-        plan, texts = prepared(run.plan, display.say)
+        plan, texts = processes.all_do(lambda: prepared(run.plan, display.say))
         check_data(processes, texts.fingerprints)
         plan = settled(plan, texts, processes, display.say)
         if plan.teacher_cache == "auto" and needs_teacher(plan):

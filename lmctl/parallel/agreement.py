@@ -24,6 +24,7 @@ from lmctl.config.groups import TrainConfig
 from lmctl.config.keys import keys_of
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import IsPlace, Paths
+from lmctl.parallel.disks import Disks
 from lmctl.parallel.processes import Processes
 
 OF_A_NODE = (
@@ -35,6 +36,8 @@ OF_RANK_0 = "tracker."
 """Keys that rank 0 alone uses."""
 SEEN_SECONDS = 10.0
 """How long a file that another node wrote may take to appear: network file systems keep listings for some seconds."""
+LOCAL_SECONDS = 1.0
+"""The same where the folder is said to be the node's own."""
 
 
 def check_config(processes: Processes, config: Mapping[str, Any]) -> None:
@@ -66,26 +69,33 @@ def check_data(processes: Processes, fingerprints: Mapping[str, str]) -> None:
     _compare(processes, mine, "all nodes need the same files (data.path=... may differ)")
 
 
-def check_shared(processes: Processes, paths: Paths) -> None:
-    """ConfigError, in all processes, if a node does not see what rank 0 writes into the run directory."""
+def find_disks(processes: Processes, paths: Paths, shared: bool) -> Disks:
+    """Which processes see what rank 0 writes into the run directory. ConfigError, in all of them, if it must be
+    `shared` and a node does not see it. A collective operation."""
     nodes = processes.gathered(node())
     if len(set(nodes)) == 1:
-        return
+        return Disks()
     token = processes.broadcast(secrets.token_hex(8) if processes.first else None)
     seen = paths.root / f".shared-{token}"
     processes.first_does(seen.touch)
-    missing = [nodes[rank] for rank, sees in enumerate(processes.gathered(_appears(seen))) if not sees]
+    found = processes.gathered(_appears(seen, SEEN_SECONDS if shared else LOCAL_SECONDS))
     processes.first_does(lambda: seen.unlink(missing_ok=True))
-    if missing:
+    seeing = {nodes[rank] for rank, sees in enumerate(found) if sees}
+    blind = dict[str, list[int]]()
+    for rank, where in enumerate(nodes):
+        if where not in seeing:
+            blind.setdefault(where, []).append(rank)
+    if blind and shared:
         raise ConfigError(
-            f"run_dir={paths.root}: {missing[0]} does not see what {nodes[0]} writes there",
-            "the run directory must be on a file system that all nodes share: run_dir=...",
+            f"run_dir={paths.root}: {next(iter(blind))} does not see what {nodes[0]} writes there",
+            "choose a run_dir=... on a file system that all nodes share, or runner.shared_run_dir=false",
         )
+    return Disks(processes.rank, {ranks[0]: ranks for ranks in blind.values()}, processes.new_group())
 
 
-def _appears(file: Path) -> bool:
+def _appears(file: Path, seconds: float) -> bool:
     """Whether `file` is there, or appears in time."""
-    end = time.monotonic() + SEEN_SECONDS
+    end = time.monotonic() + seconds
     while True:
         folder = file.parent
         if folder.is_dir() and file.name in os.listdir(folder):  # listing asks the server again, a look-up may not

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from lmctl.compression.wire import LoneWire, ProcessWire, Wire
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.heap import keep_freed_memory
 from lmctl.parallel.deterministic import choose_kernels
+from lmctl.parallel.disks import Disks
 from lmctl.runner.base import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -30,11 +31,28 @@ WATCHED_SECONDS = 60.0
 """How much longer torch waits in a collective operation than the watchdog, which reports more of a hang."""
 
 
+class Problem(NamedTuple):
+    """An error for the user, as it is told to other processes."""
+
+    kind: Any
+    where: str
+    message: str
+    hint: str | None
+
+    def error(self) -> LmctlError:
+        """The error, to be raised in all processes."""
+        error: LmctlError = self.kind(f"{self.where}{self.message}", self.hint)
+        error.everywhere = True
+        return error
+
+
 class Processes:
     """This process (rank) in its process group."""
 
     simulated = False
     """Whether the workers are threads of one process."""
+    disks = Disks()
+    """Which processes see the run directory, once that is known."""
 
     def __init__(self, on_cpu: bool, timeout_s: float = TIMEOUT_S) -> None:
         """`timeout_s`: how long a process waits for another one in a collective operation."""
@@ -45,19 +63,24 @@ class Processes:
             choose_kernels()
         # Accelerate's mixed precision stays off: on a CPU its "fp16" silently computes in fp32. Autocast and loss
         # scaling are those of `lmctl.precision`, the same on every device.
-        patience = timedelta(seconds=timeout_s + WATCHED_SECONDS)
-        handlers = [InitProcessGroupKwargs(timeout=patience)]
+        self._patience = timedelta(seconds=timeout_s + WATCHED_SECONDS)
+        handlers = [InitProcessGroupKwargs(timeout=self._patience)]
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=handlers)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self._hosts: Any = None
         if self.world > 1:
-            self._hosts = dist.new_group(backend="gloo", timeout=patience)
+            self._hosts = self.new_group()
 
     @property
     def first(self) -> bool:
         """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
+
+    def new_group(self) -> Any:
+        """A gloo group of all processes, for values on the host; another thread needs one of its own. A collective
+        operation."""
+        return dist.new_group(backend="gloo", timeout=self._patience)
 
     def wire(self) -> Wire:
         """Collectives between workers, for gradients."""
@@ -80,7 +103,7 @@ class Processes:
         another thread may call it. A collective operation itself."""
         if self.world == 1:
             return lambda own: own
-        group = dist.new_group(backend="gloo")
+        group = self.new_group()
 
         def anywhere(own: bool) -> bool:
             said = torch.tensor([int(own)])
@@ -113,17 +136,27 @@ class Processes:
     def first_does(self, act: Callable[[], T]) -> T | None:
         """Run `act()` in rank 0 only and return its value there, None elsewhere. An error for the user is raised in all
         processes, so that none waits for rank 0 forever."""
-        value, problem = None, None
-        if self.first:
-            try:
-                value = act()
-            except LmctlError as error:
-                problem = (type(error), str(error), error.hint)
+        value, problem = self._tried(act) if self.first else (None, None)
         problem = self.broadcast(problem)
         if problem is not None:
-            kind, message, hint = problem
-            raise kind(message, hint)
+            raise problem.error()
         return value
+
+    def all_do(self, act: Callable[[], T]) -> T:
+        """Run `act()` in every process. An error for the user is raised in all of them: the one of the first process
+        that has one, which is named if it is another than rank 0."""
+        value, problem = self._tried(act)
+        for found in self.gathered(problem):
+            if found is not None:
+                raise found.error()
+        return cast("T", value)
+
+    def _tried(self, act: Callable[[], T]) -> tuple[T | None, Problem | None]:
+        try:
+            return act(), None
+        except LmctlError as error:
+            kind = next(kind for kind in type(error).__mro__ if kind.__init__ is LmctlError.__init__)
+            return None, Problem(kind, "" if self.first else f"rank {self.rank}: ", str(error), error.hint)
 
     def barrier(self) -> None:
         """Barrier: wait for all processes."""

@@ -71,6 +71,11 @@ class Runner(Component):
         """Seconds that a process waits for another one before the run ends."""
         return TIMEOUT_S
 
+    @property
+    def shared_run_dir(self) -> bool:
+        """Whether all nodes see the same run directory."""
+        return True
+
     def node(self) -> Node:
         """Which node this machine is; ConfigError if there are several and nothing says it."""
         return Node()

@@ -138,6 +138,8 @@ class Launched(Either):
 class Ddp(Launched):
     """Distributed data parallel: processes average their gradients (Li et al. 2020, "PyTorch Distributed")."""
 
+    shared_run_dir: bool = field(default=True, kw_only=True)
+
 
 NODE_RANKS = ("NODE_RANK", "SLURM_NODEID")
 """Environment variables with the number of this node."""

@@ -24,15 +24,20 @@ from typing import Any
 
 from torch import Tensor
 
+from lmctl.config.schema import Checkpointing
 from lmctl.core import progress
 from lmctl.core.errors import DiskError
 from lmctl.core.files import digest, disk_error, is_disk_error, sync_folder, write_text
 from lmctl.core.shards import is_sharded
+from lmctl.parallel.disks import Disks
+from lmctl.parallel.processes import Processes
 from lmctl.train.checkpoint_files import Archive, Contents, Tensors
 from lmctl.train.checkpoint_reader import FORMAT, MANIFEST, NAME, STATE, WEIGHTS, pointer, verify
 from lmctl.train.shard_files import contents as shard_contents
 from lmctl.train.shard_files import split
 
+ALL_SEE = Disks()
+"""All processes see the same folder."""
 REPLACED = ".partial-replaced-"
 """Prefix of a checkpoint in whose place another one of the same step is put."""
 
@@ -47,12 +52,20 @@ class Checkpoints:
         rank: int = 0,
         anywhere: Callable[[bool], bool] = lambda failed: failed,
         background: bool = False,
+        disks: Disks = ALL_SEE,
     ) -> None:
         """`anywhere(failed)` tells every process whether it failed in any of them; all of them wait for it. In the
-        `background` another thread writes and calls it, from copies."""
+        `background` another thread writes and calls it, from copies. `disks`: who sees `root` of rank 0."""
         self.root, self.keep, self.rank, self.anywhere, self.background = root, keep, rank, anywhere, background
+        self.disks = disks
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[Path] | None = None
+
+    @classmethod
+    def of(cls, root: Path, how: Checkpointing, processes: Processes) -> Checkpoints:
+        """Those of a run with several processes. A collective operation."""
+        anywhere = processes.vote() if how.background else lambda failed: any(processes.sum([failed]))
+        return cls(root, how.keep, processes.rank, anywhere, how.background, processes.disks)
 
     def save(
         self, step: int, weights: dict[str, Tensor], state: dict[str, Any], own: dict[str, Any], best: int | None = None
@@ -88,21 +101,25 @@ class Checkpoints:
     ) -> Path:
         """Write the files of this process, and in the first one those of all."""
         final, partial = self.path(step), self.root / f".partial-step-{step:08d}"
-        problem = self._attempt(lambda: self._begin(partial), None)
-        problem = self._attempt(lambda: _write(partial, mine), problem, everyone=True)
-        problem = self._attempt(lambda: self._finish(partial, final, step, firsts, best), problem)
+        first, leads = self.rank == 0, self.disks.leads
+        problem = self._attempt(lambda: self._begin(partial), None, first or leads)
+        problem = self._attempt(lambda: _write(partial, mine), problem)
+        if self.disks.apart:
+            problem = self._attempt(lambda: self.disks.collect(partial, mine), problem)
+        problem = self._attempt(lambda: self._finish(partial, final, step, firsts, best), problem, first)
+        if leads or (first and problem is not None):
+            shutil.rmtree(partial, ignore_errors=True)
         if problem is not None:
-            if self.rank == 0:
-                shutil.rmtree(partial, ignore_errors=True)
             if is_disk_error(problem):
                 raise _not_written(final, problem) from problem
             raise problem
         return final
 
     def _attempt(
-        self, act: Callable[[], None], problem: BaseException | None, everyone: bool = False
+        self, act: Callable[[], None], problem: BaseException | None, here: bool = True
     ) -> BaseException | None:
-        if problem is None and (everyone or self.rank == 0):
+        """Act, if it is to be done `here` and all has gone well in all processes; returns what has gone wrong."""
+        if problem is None and here:
             try:
                 act()
             except Exception as error:  # whatever it is, the other processes wait to be told

@@ -11,7 +11,7 @@ import json
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -82,6 +82,14 @@ class Manifest:
             raise Damaged(f"its manifest does not name {absent[0]}")
         return manifest
 
+    def needed(self, ranks: Collection[int], world: int) -> list[str]:
+        """The names of the files that the processes `ranks` of `world` read: those of others only where there were
+        more or fewer of them."""
+        own = {f"rank-{rank}.pt" for rank in range(world)}
+        if own != {name for name in self.files if _RANK.fullmatch(name)}:
+            return list(self.files)
+        return [name for name in self.files if name not in own or int(name[5:-3]) in ranks]
+
 
 def _entries(files: dict[str, Any]) -> Iterator[tuple[str, FileEntry]]:
     for name, entry in files.items():
@@ -94,19 +102,20 @@ def _entries(files: dict[str, Any]) -> Iterator[tuple[str, FileEntry]]:
                 raise Damaged(f"its manifest does not say size and checksum of {name}")
 
 
-def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint directory, or None."""
+def verify(path: Path, names: Collection[str] | None = None) -> str | None:
+    """What is wrong with a checkpoint directory, or None. `names`: of the files that are to be there; None: all."""
     try:
         manifest = Manifest.read(path)
     except Damaged as error:
         return str(error)
-    for name, expected in manifest.files.items():
+    due = {name: entry for name, entry in manifest.files.items() if names is None or name in names}
+    for name, expected in due.items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != expected.size:
             return f"{name} has {file.stat().st_size} bytes instead of {expected.size}"
-    for name, expected in manifest.files.items():
+    for name, expected in due.items():
         if digest(path / name) != expected.sha256:
             return f"{name} has other contents than were written"
     return None
@@ -146,14 +155,13 @@ def read(path: Path) -> Contents:
     return Contents(path, weights_of(path), state)
 
 
-def read_named(path: Path) -> Contents:
-    """The checkpoint that the user named; it must be sound."""
+def check_named(path: Path) -> None:
+    """ConfigError unless the checkpoint that the user named is sound."""
     if not (path / MANIFEST).is_file():
         raise ConfigError(f"resume={path}: not a checkpoint directory", "give runs/<name>/checkpoints/step-...")
     damage = verify(path)
     if damage is not None:
         raise ConfigError(f"resume={path}: damaged, {damage}", "resume=auto takes the newest sound one")
-    return read(path)
 
 
 def config_of(path: Path) -> dict[str, Any]:

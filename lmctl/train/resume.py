@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from lmctl.parallel.processes import Processes
 
 
-def check_folder(plan: Plan, paths: Paths) -> None:
-    """ConfigError if the run directory has a run that `resume` does not allow to continue, or links."""
+def check_folder(plan: Plan, paths: Paths, of_first: bool = True) -> None:
+    """ConfigError if the run directory has a run that `resume` does not allow to continue, or links. `of_first`:
+    whether it is that of rank 0, which has the checkpoints."""
     refuse_links(paths)
     if plan.resume == "false" or (plan.resume == "auto" and not paths.config.exists()):
         refuse_existing(paths)
-    elif plan.resume != "auto":
+    elif plan.resume != "auto" and of_first:
         checkpoint = Path(plan.resume)
         if not checkpoint.is_dir():
             raise ConfigError(
@@ -50,17 +51,19 @@ def check_config(plan: Plan, paths: Paths, cfg: DictConfig) -> None:
 
 
 @contextmanager
-def claimed(plan: Plan, paths: Paths, processes: Processes) -> Iterator[None]:
-    """Lock the run directory for this run: rank 0 holds the lock until the end or an error, and removes the directory
-    if nothing was written into it. A collective operation."""
+def claimed(plan: Plan, paths: Paths, processes: Processes, here: bool) -> Iterator[None]:
+    """Lock the run directory for this run, in the processes that are to do so (`here`): they hold the lock until the
+    end or an error, and remove the directory if nothing was written into it. A collective operation."""
 
     def alone() -> Any:
+        if not here:
+            return None
         lock = claim(paths)
-        check_folder(plan, paths)  # again, under the lock
+        check_folder(plan, paths, processes.first)  # again, under the lock
         return lock
 
     made = missing_folders(paths.root)
-    lock = processes.first_does(alone)
+    lock = processes.all_do(alone)
     try:
         yield
     except BaseException:

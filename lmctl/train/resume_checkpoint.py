@@ -14,7 +14,8 @@ from lmctl.core.run_summary import RunSummary
 from lmctl.plan import Plan
 from lmctl.train.allowed_changes import adapted
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import Contents, Damaged, is_out_of_memory, read, read_named
+from lmctl.train.checkpoint_copies import at_hand
+from lmctl.train.checkpoint_reader import Contents, Damaged, check_named, is_out_of_memory, read
 from lmctl.train.run_identity import Identity, refuse
 from lmctl.train.trainer import Trainer
 
@@ -58,7 +59,7 @@ class _Loading:
         sound = store.sound(self.say)  # rank 0 verifies, the others read what it found sound
         failed: list[tuple[Path, str]] = []
         while (path := processes.broadcast(processes.first_does(lambda: next(sound, None)))) is not None:
-            problem = self._load(lambda path=path: read(path))  # type: ignore[misc]
+            problem = self._load(path)
             if problem is None:
                 for bad, why in failed:
                     self.say(f"checkpoint {bad.name} cannot be used ({why}); using one before it")
@@ -74,7 +75,8 @@ class _Loading:
 
     def named(self, path: Path) -> Path:
         """Load the checkpoint that the user named, and set aside those after it."""
-        problem = self._load(lambda: read_named(path))
+        self.trainer.processes.first_does(lambda: check_named(path))
+        problem = self._load(path)
         if problem is not None:
             raise ConfigError(f"resume={path}: damaged, {problem}", "resume=auto takes the newest sound one")
         step = self.trainer.state.step
@@ -84,16 +86,16 @@ class _Loading:
     def _store(self) -> Checkpoints:
         return Checkpoints(self.paths.checkpoints, self.plan.checkpoint.keep)
 
-    def _load(self, reading: Callable[[], Contents]) -> str | None:
-        """Load a checkpoint; returns what is wrong with it if that failed in any process."""
-        problem = None
-        try:
-            self._load_here(reading())
-        except Damaged as error:
-            problem = str(error)
-        if self.trainer.processes.sum([problem is not None])[0]:
-            return problem or "another process could not load it"
-        return None
+    def _load(self, path: Path) -> str | None:
+        """Load a checkpoint of rank 0's; returns what is wrong with it if that failed in any process."""
+        processes, problem = self.trainer.processes, None
+        with at_hand(path, self.paths.checkpoints, processes) as found:
+            try:
+                self._load_here(read(found))
+            except Damaged as error:
+                problem = str(error)
+            failed = processes.sum([problem is not None])[0]
+        return problem or ("another process could not load it" if failed else None)
 
     def _load_here(self, contents: Contents) -> None:
         """Load it in this process; `Damaged` if its contents are not those of a checkpoint of this run."""

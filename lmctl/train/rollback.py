@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -16,7 +17,7 @@ from lmctl.core.errors import Diverged
 from lmctl.core.shards import local
 from lmctl.parallel.processes import Processes
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import Contents, read
+from lmctl.train.checkpoint_reader import Contents
 from lmctl.train.trainer import Trainer
 
 
@@ -32,11 +33,11 @@ def check_weights(trainer: Trainer) -> None:
         )
 
 
-def newest(checkpoints: Checkpoints, processes: Processes, say: Callable[[str], None]) -> Contents | None:
-    """The newest sound checkpoint, in all processes; None if there is none. A collective operation: rank 0 verifies and
-    sets damaged ones aside."""
-    path = processes.broadcast(processes.first_does(lambda: next(checkpoints.sound(say), None)))
-    return None if path is None else read(path)
+def newest(checkpoints: Checkpoints, processes: Processes, say: Callable[[str], None]) -> Path | None:
+    """The newest sound checkpoint of rank 0, in all processes; None if there is none. A collective operation: rank 0
+    verifies and sets damaged ones aside."""
+    path: Path | None = processes.broadcast(processes.first_does(lambda: next(checkpoints.sound(say), None)))
+    return path
 
 
 def roll_back(trainer: Trainer, contents: Contents, why: str) -> None:

@@ -128,8 +128,7 @@ class Record:
     ) -> list[str]:
         """Write config and environment; metrics after the checkpoint that `state` is from are cut off, because their
         steps are repeated. Returns lines for people."""
-        header = "# The whole config of this run: `lmctl train --from <this file>` repeats it.\n"
-        write_text(self.paths.config, header + config_text(config))
+        write_config(self.paths, config)
         write_json(self.paths.environment, environment(machine) | {"fingerprints": fingerprints})
         damage = self.metrics.begin(state.metrics_bytes, state.metrics_sha256, state.step)
         self.trackers.begin(config, state.step)
@@ -143,6 +142,11 @@ class Record:
     def finish(self, summary: dict[str, Any]) -> None:
         write_json(self.paths.summary, summary)
         self.trackers.finish(summary["status"])
+
+
+def write_config(paths: Paths, config: dict[str, Any]) -> None:
+    header = "# The whole config of this run: `lmctl train --from <this file>` repeats it.\n"
+    write_text(paths.config, header + config_text(config))
 
 
 def environment(machine: dict[str, Any]) -> dict[str, Any]:

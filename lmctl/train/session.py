@@ -15,7 +15,8 @@ from lmctl.core.paths import Paths
 from lmctl.parallel.machine import machine
 from lmctl.train.build_parts import check_kernels
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import fill, verify, weights_of
+from lmctl.train.checkpoint_copies import at_hand
+from lmctl.train.checkpoint_reader import fill, read, verify, weights_of
 from lmctl.train.confidence_intervals import guess
 from lmctl.train.display import Display
 from lmctl.train.export import export, write_template
@@ -24,7 +25,7 @@ from lmctl.train.loss_plot import Plotter
 from lmctl.train.precision_proof import FirstStep, prove
 from lmctl.train.rollback import check_weights, newest, roll_back
 from lmctl.train.run_identity import Identity
-from lmctl.train.run_record import Record
+from lmctl.train.run_record import Record, write_config
 from lmctl.train.step import StepReport
 from lmctl.train.summary import peak_memory, summary_of
 from lmctl.train.trainer import Trainer
@@ -42,14 +43,7 @@ class Session:
         self.identity, self.config = identity, config
         self.plan, self.processes = trainer.plan, trainer.processes
         self.record = Record(paths, self.plan.tracker, display.say)
-        background = self.plan.checkpoint.background
-        self.checkpoints = Checkpoints(
-            paths.checkpoints,
-            self.plan.checkpoint.keep,
-            self.processes.rank,
-            self.processes.vote() if background else lambda bad: any(self.processes.sum([bad])),
-            background,
-        )
+        self.checkpoints = Checkpoints.of(paths.checkpoints, self.plan.checkpoint, self.processes)
         self.validator = Validator(trainer)
         self.plotter = Plotter(paths, display.say)
         self.machine = machine(self.processes)
@@ -102,17 +96,18 @@ class Session:
         if not trainer.guard.rolls_back(error) or len(trainer.state.rollbacks) >= self.plan.max_skips:
             raise error
         self._await(must=False)
-        contents = newest(self.checkpoints, self.processes, self.display.say)
-        if contents is None:
+        path = newest(self.checkpoints, self.processes, self.display.say)
+        if path is None:
             raise error
-        roll_back(trainer, contents, str(error))
+        with at_hand(path, self.paths.checkpoints, self.processes) as found:
+            roll_back(trainer, read(found), str(error))
         self._saved, self.log = trainer.state.window, LogWindow(trainer)
         self.validator.went_back()
         if self.processes.first:
             for line in self.record.begin(self.config, trainer.fingerprints, self.machine, trainer.state):
                 self.display.say(line)
         self.display.say(
-            f"{error}; back to {contents.path.name}, and on with other rows "
+            f"{error}; back to {path.name}, and on with other rows "
             f"(rollback {len(trainer.state.rollbacks)} of at most {self.plan.max_skips})"
         )
 
@@ -142,6 +137,8 @@ class Session:
             for line in self.record.begin(self.config, trainer.fingerprints, self.machine, state):
                 self.display.say(line)
             write_template(self.paths, trainer, renew=state.window == 0)
+        elif self.processes.disks.leads:
+            write_config(self.paths, self.config)  # so that the same words go on with the run on this node
         self.began = True
         if state.validated is not before:
             self.validator.judge()
@@ -261,7 +258,8 @@ class Session:
             self._write(validator.line())
         if (best := self._best()) is not None:
             exported = best
-            fill(trainer.network, weights_of(self.checkpoints.path(best)), "the best checkpoint")
+            with at_hand(self.checkpoints.path(best), self.paths.checkpoints, self.processes) as found:
+                fill(trainer.network, weights_of(found), "the best checkpoint")
             validator.measure_step(best)
         elif validator.newest is None:  # the same metrics again, for their intervals
             validator.remeasure()

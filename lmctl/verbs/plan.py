@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmctl.config.groups import PlanConfig, TrainConfig
 from lmctl.config.table import rows
-from lmctl.config.verb import OWN_TEXT, Verb
+from lmctl.config.verb import OWN_TEXT, GridVerb
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
@@ -45,7 +45,7 @@ class Request:
         return cls(run, wanted)
 
 
-class PlanVerb(Verb[Request]):
+class PlanVerb(GridVerb[Request]):
     purpose = "Say whether a run, or with -m a grid, is legal, and its cost in memory and traffic; nothing is run."
     examples = (
         "lmctl plan data=text data.path=corpus/ model=bert_mini batch.size=256 batch.micro=32",
@@ -58,7 +58,6 @@ class PlanVerb(Verb[Request]):
     )  # fmt: skip
     schema = PlanConfig
     alone = OWN_TEXT
-    plans_grids = True
 
     def read(self, cfg: DictConfig) -> Request:
         """The request; keys and values are checked here, the legality of the run is not."""

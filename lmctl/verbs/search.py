@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from lmctl.config.search_schema import SearchConfig
-from lmctl.config.verb import OWN_TEXT, Verb
+from lmctl.config.verb import OWN_TEXT, SearchVerb
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-class Search(Verb[SearchConfig]):
+class Search(SearchVerb):
     purpose = "Search settings: Optuna proposes values, every trial is a run of train, bad ones are stopped early."
     examples = (
         "lmctl search 'optim.lr=tag(log,interval(1e-4,1e-2))' model.layers=2,4 trials=30",
@@ -23,7 +23,6 @@ class Search(Verb[SearchConfig]):
     )  # fmt: skip
     schema = SearchConfig
     prints = False
-    draws = True
     alone: ClassVar[str | None] = OWN_TEXT
 
     def refuse(self, cfg: DictConfig) -> None:
@@ -31,7 +30,3 @@ class Search(Verb[SearchConfig]):
         from lmctl.jobs.training import check_legal
 
         check_legal(cfg, self.schema)
-
-    def run(self, config: SearchConfig) -> None:
-        """Not called: the command line gives the whole search to `lmctl.jobs.search`."""
-        raise NotImplementedError

@@ -16,7 +16,7 @@ from lmctl.cli.application import Application
 from lmctl.cli.main import main
 from lmctl.config.compose import Composer
 from lmctl.config.described import option_keys, own_keys
-from lmctl.config.verb import names, summary, verbs
+from lmctl.config.verb import SearchVerb, names, summary, verbs
 from lmctl.core.columns import table
 
 
@@ -72,7 +72,7 @@ def test_examples_are_right(verb: str, tmp_path: Path, monkeypatch: pytest.Monke
     for example in verbs()[verb].examples:
         words = shlex.split(example.partition(" < ")[0])
         assert words[:2] == ["lmctl", verb]
-        if "-m" in words or verbs()[verb].draws:
+        if "-m" in words or isinstance(verbs()[verb], SearchVerb):
             swept = [word for word in words[2:] if word != "-m"]
             for sample in Composer(verb).sweep_configs(swept)[1]:
                 Composer(verb).task(sample)

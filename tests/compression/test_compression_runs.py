@@ -26,7 +26,7 @@ from lmctl.parallel.simulate import as_workers
 from lmctl.runner.places import Ddp
 from lmctl.runner.simulated import Simulated
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import read_named
+from lmctl.train.checkpoint_reader import read
 from lmctl.train.resume_checkpoint import resume
 from lmctl.train.run_identity import Identity
 from lmctl.train.trainer import Trainer
@@ -94,7 +94,7 @@ def test_tracks_stay_together_in_two_processes(both, alone, tmp_path):
 def test_going_on_in_another_number_of_processes_keeps_every_track(both, alone, tmp_path):
     """What two processes carried, one goes on with: the same rows, and no dropout in between."""
     one = stream(alone, tmp_path)
-    saved = read_named(both[0]["folder"] / "stream" / "step-00000002")
+    saved = read(both[0]["folder"] / "stream" / "step-00000002")
     trainer = Trainer(stream_plan(), prepared(), alone)
     trainer.load(saved.weights, saved.state, None, saved.carried())
     assert len(trainer.network.carried()) == len(one["carried"])

@@ -36,7 +36,7 @@ from lmctl.precision.fp16 import Fp16
 from lmctl.runner.base import Runner
 from lmctl.runner.fsdp import Fsdp
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import read_named
+from lmctl.train.checkpoint_reader import read
 from lmctl.train.trainer import Trainer
 
 STEPS = 2
@@ -131,7 +131,7 @@ def saved(processes: Processes, folder: Path) -> torch.Tensor:
 
 def resumed(processes: Processes, folder: Path, keep: bool = True, runner: Runner | None = None) -> torch.Tensor:
     """Go on from that checkpoint in new objects; without `keep`, where another number of processes wrote it."""
-    trainer, found = run(processes, runner), read_named(folder / "step-00000002")
+    trainer, found = run(processes, runner), read(folder / "step-00000002")
     trainer.load(found.weights, found.state, found.of_rank(processes.rank) if keep else None)
     return go_on(trainer)
 

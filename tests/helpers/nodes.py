@@ -6,11 +6,12 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-from command import SMALL, command, environment
+from command import SMALL, command, environment, metrics, write_documents
 
 PLACE = [word for word in SMALL if not word.startswith("runner=")]
 LIMIT = 240
@@ -25,11 +26,12 @@ def free_port() -> int:
 
 
 class Nodes:
-    """The launchers of one run: `count` nodes with a process each."""
+    """The launchers of one run, one for each node."""
 
-    def __init__(self, folders: Sequence[Path], *words: str, **environments: str) -> None:
-        """`folders`: where each node's command runs, and has its cache. `environments`: of all of them."""
-        self.words, self.environments = [*PLACE, *DDP, *SHORT, *words], environments
+    def __init__(self, folders: Sequence[Path], *words: str, bare: bool = False, processes: int = 1) -> None:
+        """`folders`: where each node's command runs, and has its cache. `bare`: no other words than `words`."""
+        self.words = list(words) if bare else [*PLACE, *DDP, *SHORT, f"runner.processes={processes}", *words]
+        self.processes = processes
         self.meeting = f"runner.rendezvous=localhost:{free_port()}"
         self.folders = folders
         self.launchers = list[subprocess.Popen[str]]()
@@ -46,7 +48,7 @@ class Nodes:
         """The same by torchrun."""
         for rank, folder in enumerate(self.folders):
             _, _, port = self.meeting.rpartition(":")
-            several = [f"--nnodes={len(self.folders)}", f"--node-rank={rank}", "--nproc-per-node=1"]
+            several = [f"--nnodes={len(self.folders)}", f"--node-rank={rank}", f"--nproc-per-node={self.processes}"]
             python, _, *rest = command("train", *self.words)
             words = ["-m", "torch.distributed.run", *several, "--master-addr=localhost", f"--master-port={port}", "-m"]
             self.launchers.append(self._started([python, *words, *rest], folder))
@@ -54,7 +56,7 @@ class Nodes:
 
     def _started(self, words: list[str], folder: Path) -> subprocess.Popen[str]:
         folder.mkdir(exist_ok=True)
-        own = environment(folder / "cache", CUDA_VISIBLE_DEVICES="", **self.environments)
+        own = environment(folder / "cache", CUDA_VISIBLE_DEVICES="")
         pipe = subprocess.PIPE
         return subprocess.Popen(
             words, cwd=folder, env=own, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
@@ -77,6 +79,45 @@ class Nodes:
         said = "".join(words for _, words in ends)
         assert "Traceback" not in said, said
         return said[said.find("error: ") :]
+
+
+def two_folders(home: Path) -> list[Path]:
+    """A folder for each of two nodes, with the same text."""
+    folders = [home / "a", home / "b"]
+    for folder in folders:
+        folder.mkdir()
+        write_documents(folder / "docs.txt")
+    return folders
+
+
+def one_node(folder: Path, *words: str) -> Path:
+    """The run directory of the same run, undisturbed, of a single node."""
+    run = folder.parent / "undisturbed"
+    words = (*PLACE, *DDP, *SHORT, *words, f"run_dir={run}")
+    own = environment(folder / "cache", CUDA_VISIBLE_DEVICES="")
+    subprocess.run(command("train", *words), cwd=folder, env=own, check=True, timeout=LIMIT)
+    return run
+
+
+def wait_for_step(nodes: Nodes, run: Path, step: int) -> None:
+    """Wait until the record of a run has this step."""
+    deadline = time.monotonic() + LIMIT
+    while not _has_stepped(run, step):
+        assert all(launcher.poll() is None for launcher in nodes.launchers), nodes.ended()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _has_stepped(run: Path, step: int) -> bool:
+    try:
+        return any(line["step"] >= step for line in metrics(run))
+    except (OSError, ValueError):
+        return False
+
+
+def weights(run: Path) -> bytes:
+    """The file of the finished model's weights."""
+    return (run / "model" / "model.safetensors").read_bytes()
 
 
 def workers_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import adversary_workers
+import disk_workers
 import distill_workers
 import fsdp_workers
 import numpy as np
@@ -40,7 +41,7 @@ from lmctl.precision.fp16 import Fp16 as Fp16Products
 from lmctl.runner.diloco import DiLoCo
 from lmctl.runner.places import Ddp
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import read_named
+from lmctl.train.checkpoint_reader import read
 from lmctl.train.trainer import Trainer
 
 OPTIONS: dict[str, Any] = {
@@ -130,7 +131,7 @@ def resumed(processes: Processes, folder: Path, keep: bool, **changes: Any) -> t
             checkpoints.save(number, trainer.network.state_dict(), trainer.state_dict(), trainer.own_state())
             break
     trainer = Trainer(plan(**changes), prepared(), processes)
-    saved = read_named(folder / "step-00000002")
+    saved = read(folder / "step-00000002")
     trainer.load(saved.weights, saved.state, saved.of_rank(processes.rank) if keep else None)
     assert len(list(trainer.steps())) == 3
     return weights(trainer.network)
@@ -223,6 +224,7 @@ def main() -> None:
     findings["fsdp"]["resumed"] = fsdp_workers.resumed(processes, shards)
     findings["fsdp"]["replicated"] = fsdp_workers.resumed(processes, shards, runner=Ddp(processes=2))
     findings["stored"] = stored_bits(processes)
+    findings["disks"] = disk_workers.found(processes, Path(sys.argv[1]))
     torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")
     dist.barrier()
     processes.close()

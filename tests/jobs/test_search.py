@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from command import SMALL, write_documents
 from in_process import run_here
 
+from lmctl.cli.sweep_words import refuse_broken
+from lmctl.config.overrides import Overrides
 from lmctl.core.errors import ConfigError
 from lmctl.core.extras import is_installed
 from lmctl.jobs.job import Job
@@ -73,6 +76,30 @@ def test_what_cannot_be_searched_is_said(word: str, said: str):
         axes_and_rest([word])
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("optim.lr=tag(log,interval(1e-4,1e-2)", r"the \( after 'tag' \(character 13\) is not closed"),
+        ("optim.lr=interval(1e-4,1e-2))", r"the \) at character 29 closes nothing"),
+        ("model.layers=[1,2", r"the \[ after 'model\.layers=' \(character 14\) is not closed"),
+        ("model.layers=choice('a(',2", r"the \( after 'choice' "),
+        ("optim.lr=interval(1e-4)", "missing a required argument: 'end'"),
+        ("optim.lr=intervall(1,2)", "did you mean interval"),
+    ],
+)
+def test_a_broken_space_is_said_with_its_place(word: str, said: str):
+    with pytest.raises(ConfigError, match=said) as refused:
+        refuse_broken(Overrides.typed(["seed=3", word]), ())
+    assert str(refused.value).startswith(f"{word}: ")
+
+
+@pytest.mark.parametrize(
+    "word", ["name=choice(1", "data.path=print(x", "clip_norm='[1'", "model.layers=[1,2]", "~seed"]
+)
+def test_what_is_no_space_is_left_alone(word: str):
+    refuse_broken(Overrides.typed([word]), ["name"])
+
+
 def search(folder: Path, **changes: Any) -> Any:
     """A search whose trials take no time."""
     from lmctl.config.search_schema import SearchConfig
@@ -109,7 +136,10 @@ def test_a_search_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFix
     parts.run()
     said = capsys.readouterr().out
     assert said.count("started") == 6
-    assert "importance of settings (PED-ANOVA, " in said
+    shares = re.findall(r"(optim\.lr|model\.layers) (\d+)%", said.partition("importance of settings (PED-ANOVA, ")[2])
+    page = (tmp_path / "parts" / "compare.html").read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert {axis["name"]: f"{axis['importance']:.0%}" for axis in data["axes"]} == {k: f"{v}%" for k, v in shares}
     assert proposed(parts) == proposed(whole)
     best = min((one for one in parts.jobs if one.status == "completed"), key=lambda job: job.summary.loss)
     assert f"best: {best.name}, loss {best.summary.loss:.4f}" in said

@@ -190,3 +190,75 @@ def test_slurm_runs_a_sweep_and_queues_again_what_it_preempts(tmp_path: Path, re
     again = subprocess.run(sweep, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("already completed") == 2
+
+
+ENDLESS = ["budget.steps=1000000", "checkpoint.every=1000000", "schedule=constant", "schedule.warmup=0"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first steps of the run whose jobs are ended, by a command that nothing disturbs."""
+    home = tmp_path_factory.mktemp("plain")
+    write_documents(home / "docs.txt")
+    words = [word for word in WORDS if not word.startswith("runner")]
+    plain = command("train", *words, *ENDLESS, "runner=cpu", "name=plain")
+    process = subprocess.Popen(plain, cwd=home, env=environment(home / "cache", CUDA_VISIBLE_DEVICES=""))
+    run = home / "runs" / "plain"
+    try:
+        wait_until(lambda: steps(run) >= 1500)
+    finally:
+        process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=LIMIT) == 75
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("ended_by", ["requeue", "preemption", "time", "scancel"])
+def test_whatever_ends_a_job_its_run_goes_on_to_the_bit(
+    tmp_path: Path, real: dict[str, str], undisturbed: Path, ended_by: str
+):
+    write_documents(tmp_path / "docs.txt")
+    own = {**real, **environment(tmp_path / "cache", CUDA_VISIBLE_DEVICES=""), "PATH": real["PATH"]}
+    run, words = tmp_path / "runs" / "r", [*WORDS, *ENDLESS, "name=r", "runner.cpus=2"]
+
+    def call(*words: str) -> str:
+        done = subprocess.run(words, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def listed() -> tuple[str, str]:
+        """State of the job and of the run, as `lmctl jobs` says."""
+        row = json.loads(call(*command("jobs", "runs=runs/r", "format=json")))
+        return row["state"], row["status"]
+
+    minutes = "1" if ended_by == "time" else "60"
+    call(*command("train", *words, f"runner.minutes={minutes}"))
+    wait_until(lambda: steps(run) >= 3)
+    record = JobRecord.read(Paths(run))
+    assert record is not None
+    assert listed()[0] == "RUNNING"
+    if ended_by == "requeue":
+        call("scontrol", "requeue", record.id)
+    elif ended_by == "preemption":
+        call("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 5")
+    elif ended_by == "scancel":
+        call("scancel", record.id)
+        wait_until(lambda: listed() == ("CANCELLED", "stopped"))
+        call(*command("train", *words))  # the same command again
+        record = JobRecord.read(Paths(run))
+        assert record is not None
+
+    def said() -> str:
+        return "".join(file.read_text() for file in (run / "job").glob("*.err"))
+
+    wait_until(lambda: "resume: step-" in said(), limit=600)
+    step = int(said().partition("resume: step-")[2][:8])
+    wait_until(lambda: steps(run) >= step + 20)
+    assert listed()[0] == "RUNNING"
+    call("scancel", record.id)
+    wait_until(lambda: listed() == ("CANCELLED", "stopped"))
+    reached = min(steps(run), steps(undisturbed))
+    assert reached > step
+    ours, theirs = ([line for line in metrics(one) if line["step"] <= reached] for one in (run, undisturbed))
+    assert ours == theirs

@@ -45,7 +45,7 @@ from lmctl.runner.places import Ddp
 from lmctl.runner.simulated import Simulated
 from lmctl.schedule.shapes import Constant
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import read_named
+from lmctl.train.checkpoint_reader import read
 from lmctl.train.run_identity import changed_keys
 from lmctl.train.trainer import Trainer
 
@@ -155,7 +155,7 @@ def test_a_run_goes_on_to_the_same_bits_from_any_step(alone, tmp_path, run):
         return seen(trainer)
 
     def resumed(worker: Processes, step: int) -> tuple[Tensor, Any]:
-        trainer, saved = Trainer(own, text, worker), read_named(tmp_path / f"step-{step:08d}")
+        trainer, saved = Trainer(own, text, worker), read(tmp_path / f"step-{step:08d}")
         for _ in itertools.islice(trainer.steps(), 4):  # as before a rollback: nothing of it may be left
             pass
         trainer.load(saved.weights, saved.state, saved.of_rank(worker.rank))

@@ -26,7 +26,7 @@ from lmctl.precision.bf16_pure import Bf16Pure
 from lmctl.precision.int8 import Int8
 from lmctl.runner.fsdp import Fsdp
 from lmctl.runner.places import Cpu
-from lmctl.train.checkpoint_reader import read_named, verify, weights_of
+from lmctl.train.checkpoint_reader import check_named, verify, weights_of
 
 CLOSE = 2e-5
 """Weights after two steps of AdamW at 3e-3 in float32, where sums are added in another order."""
@@ -132,7 +132,7 @@ def test_a_damaged_shard_is_told(both: list[dict[str, Any]], tmp_path: Path, dam
     assert verify(checkpoint) is not None
     sign(checkpoint)
     with pytest.raises(ConfigError, match=what):
-        read_named(checkpoint)
+        check_named(checkpoint)
 
 
 def test_rows_of_a_shard_are_those_of_torch():

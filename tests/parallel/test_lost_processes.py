@@ -5,54 +5,25 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from command import command, environment, metrics, write_documents
-from nodes import DDP, PLACE, SHORT, Nodes, kill, workers_of
+from command import metrics
+from nodes import Nodes, kill, one_node, two_folders, wait_for_step, weights, workers_of
 
-LIMIT = 240
 STEPS = ["budget.steps=80", "checkpoint.every=5", "data.path=docs.txt"]
-
-
-def has_stepped(run: Path, step: int) -> bool:
-    try:
-        return any(line["step"] >= step for line in metrics(run))
-    except (OSError, ValueError):
-        return False
-
-
-def wait_for_step(nodes: Nodes, run: Path, step: int) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not has_stepped(run, step):
-        assert all(launcher.poll() is None for launcher in nodes.launchers), nodes.ended()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def weights(run: Path) -> bytes:
-    return (run / "model" / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Folders of two nodes with the same text."""
-    home = tmp_path_factory.mktemp("nodes")
-    for name in ("a", "b"):
-        (home / name).mkdir()
-        write_documents(home / name / "docs.txt")
-    return [home / "a", home / "b"]
+    return two_folders(tmp_path_factory.mktemp("nodes"))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(folders: list[Path]) -> Path:
-    run = folders[0].parent / "undisturbed"
-    words = [*PLACE, *DDP, *SHORT, *STEPS, "runner.processes=2", f"run_dir={run}"]
-    cache = folders[0] / "cache"
-    subprocess.run(command("train", *words), cwd=folders[0], env=environment(cache), check=True, timeout=LIMIT)
-    return run
+    return one_node(folders[0], *STEPS, "runner.processes=2")
 
 
 @pytest.mark.slow

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import command, environment, metrics, write_documents
+from command import metrics, write_documents
 from in_process import run_here
-from nodes import DDP, PLACE, SHORT, Nodes, free_port
+from nodes import DDP, PLACE, Nodes, free_port, one_node, two_folders, weights
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.paths import Paths
@@ -78,7 +77,7 @@ def test_a_node_that_does_not_come_is_one_line(monkeypatch: pytest.MonkeyPatch):
 class Two:
     """Rank 0 of two processes, whose other one has other answers."""
 
-    first = True
+    first, rank = True, 0
 
     def __init__(self, *others: Any) -> None:
         self.others = list(others)
@@ -91,6 +90,9 @@ class Two:
 
     def first_does(self, act: Any) -> Any:
         return act()
+
+    def new_group(self) -> None:
+        return None
 
 
 CONFIG: Mapping[str, Any] = {
@@ -134,35 +136,34 @@ def test_nodes_must_have_the_same_data():
 def test_a_folder_must_be_shared(tmp_path: Path, sees: bool):
     two: Any = Two("other", sees)
     if sees:
-        agreement.check_shared(two, Paths(tmp_path))
+        assert not agreement.find_disks(two, Paths(tmp_path), shared=True).apart
     else:
         with pytest.raises(ConfigError, match="other does not see what node 0"):
-            agreement.check_shared(two, Paths(tmp_path))
+            agreement.find_disks(two, Paths(tmp_path), shared=True)
+        two.others = ["other", False]
+        assert agreement.find_disks(two, Paths(tmp_path), shared=False).apart == {1: [1]}
     assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
     """A folder for each of two nodes, with the same text."""
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        write_documents(tmp_path / name / "docs.txt")
-    return [tmp_path / "a", tmp_path / "b"]
+    return two_folders(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_launchers_make_the_run_of_one(tmp_path: Path, folders: list[Path]):
     """Each with its environment, folder, text and cache; only the run directory is shared."""
-    words = [*PLACE, *DDP, *SHORT, "runner.processes=2", "data.path=docs.txt", f"run_dir={tmp_path}/one"]
-    subprocess.run(command("train", *words), cwd=folders[0], env=environment(tmp_path / "cache"), check=True)
+    one = one_node(folders[0], "runner.processes=2", "data.path=docs.txt")
     for name in ("ours", "torchrun"):
         nodes = Nodes(folders, "data.path=docs.txt", f"run_dir={tmp_path}/{name}")
         ends = nodes.start().ended() if name == "ours" else nodes.torchrun().ended()
         assert [code for code, _ in ends] == [0, 0], ends
-        assert metrics(tmp_path / name) == metrics(tmp_path / "one")
-        weights = [(tmp_path / run / "model/model.safetensors").read_bytes() for run in ("one", name)]
-        assert weights[0] == weights[1]
+        made = [said.count("cache miss: built") for _, said in ends]
+        assert made == ([3, 3] if name == "ours" else [0, 0]), "a tokenizer and two splits, once on each node"
+        assert metrics(tmp_path / name) == metrics(one)
+        assert weights(tmp_path / name) == weights(one)
     assert all((folder / "cache").is_dir() for folder in folders)
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from lmctl.core.errors import ConfigError, DiskError, LmctlError
 from lmctl.core.files import digest, writing
 from lmctl.train.checkpoint import Checkpoints
-from lmctl.train.checkpoint_reader import Contents, Damaged, read, read_named, verify
+from lmctl.train.checkpoint_reader import Contents, Damaged, check_named, read, verify
 
 
 def weights(value: float) -> dict[str, torch.Tensor]:
@@ -100,7 +100,7 @@ def test_damage_is_noticed_and_the_one_before_is_used(tmp_path, damage):
     assert said[0].startswith("checkpoint step-00000002 is damaged (")
     assert names(tmp_path) == ["broken-step-00000002", "step-00000001"]  # set aside, not deleted
     with pytest.raises(ConfigError):
-        read_named(tmp_path / "broken-step-00000002")
+        check_named(tmp_path / "broken-step-00000002")
 
 
 def test_nothing_is_unpickled(tmp_path):

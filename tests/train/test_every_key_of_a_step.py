@@ -137,6 +137,7 @@ NOT_HERE: dict[Key, str] = {
         [(made, name) for made in ("Ddp", "DiLoCo", "Fsdp") for name in ("nodes", "node_rank", "rendezvous")],
         "see test_nodes.py",
     ),
+    **dict.fromkeys([(made, "shared_run_dir") for made in ("Ddp", "DiLoCo", "Fsdp")], "see test_disks.py"),
     **dict.fromkeys([(made, "timeout_s") for made in ("Ddp", "DiLoCo", "Fsdp")], "see test_lost_processes.py"),
     **dict.fromkeys([("Slurm", field.name) for field in fields(Slurm)], "see test_submit.py"),
     **dict.fromkeys(

@@ -106,12 +106,14 @@ function showDifferences() {
       axis.name,
       element("span", {}, ...shown),
       axis.also.slice(0, 6).join(", ") + (axis.also.length > 6 ? ` and ${axis.also.length - 6} more` : ""),
+      ...(page.trials ? [{ text: axis.importance === null ? "" : `${Math.round(100 * axis.importance)} %` }] : []),
     ];
   });
+  const importance = `Importance: its share of what separates the best of ${page.trials} trials from the others (PED-ANOVA).`;
   holder.append(
     tableOf(
-      "Settings that are not the same in all runs, and how many runs have each value.",
-      ["setting", "values", "differs with it"],
+      `Settings that are not the same in all runs, and how many runs have each value. ${page.trials ? importance : ""}`,
+      ["setting", "values", "differs with it", ...(page.trials ? ["importance"] : [])],
       rows,
     ),
   );
