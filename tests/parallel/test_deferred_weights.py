@@ -13,11 +13,14 @@ from fsdp_workers import FAMILIES
 from safetensors.torch import load_file, save_file
 from small import tokenizer
 from small_tasks import small_task
-from small_teachers import teacher
+from small_teachers import taught, teacher
 from transformers import AutoModelForCausalLM
 
+from lmctl.config.schema import Student
+from lmctl.distill.init_from_teacher import init_from_teacher
 from lmctl.model.bert import Bert
 from lmctl.model.pretrained import Pretrained
+from lmctl.model.teacher_layers import TeacherLayers
 from lmctl.parallel.deferred_weights import LEAST, DeferredWeights
 from lmctl.plan import Plan
 from lmctl.train.build_parts import network_of
@@ -80,15 +83,22 @@ def test_weights_of_files_are_read_later(case: str, tmp_path: Path):
     same_start(*small_task(task, model=Pretrained(str(place), **settings)), resized=change is with_fewer_pieces)
 
 
+def test_layers_of_a_teacher_are_read_later(tmp_path: Path):
+    place = teacher(tmp_path, "bert", "mlm")
+    same_start(*taught("mlm", place, model=TeacherLayers(place, 2), student=Student("uniform")))
+
+
 def same_start(plan: Plan, prepared: Prepared, resized: bool = False) -> None:
     """A network that is built at once and one that is filled later have the same weights, words and random numbers.
     A table that is resized is made at once."""
     torch.manual_seed(3)
     expected = network_of(plan, prepared)
+    init_from_teacher(plan, prepared, expected)
     after = torch.get_rng_state()
     torch.manual_seed(3)
     with DeferredWeights() as deferred:
         network = network_of(plan, prepared)
+        init_from_teacher(plan, prepared, network)
     assert torch.equal(torch.get_rng_state(), after)
     assert (network.report, network.untrained) == (expected.report, expected.untrained)
     large = {name for name, p in expected.named_parameters() if p.numel() >= LEAST and p.ndim > 1}
