@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lmctl.compression.coding import FLOAT, raw, read
@@ -93,8 +94,8 @@ class QuantisedReduceScatter:
     def __call__(
         self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, async_op: bool = False
     ) -> None:
-        """The mean of row w of all inputs float32 [W * width], in process w: [width]. It is not finite where one of
-        the inputs is not."""
+        """The mean (with `op` SUM the sum) of row w of all inputs float32 [W * width], in process w: [width]. It is
+        not finite where one of the inputs is not."""
         columns, world = self.columns, self.wire.world
         rows = input_tensor.view(world, -1)
         if rows.shape[1] != columns.width:
@@ -107,19 +108,22 @@ class QuantisedReduceScatter:
             message.append(columns.quantise.encode(values))
             if self.residual.numel():
                 fine = torch.isfinite(values).all()
-                values -= columns.quantise.decode(message[0], n)
+                for row, sent in zip(values, message[0], strict=True):
+                    row -= columns.quantise.decode(sent[None], n)[0]
                 torch.where(fine, values, self.residual, out=self.residual)
         if whole := columns.parts(rows, quantised=False):
             message.append(raw(torch.cat(whole, dim=1)))
         received = self.wire.all_to_all(torch.cat(message, dim=1))
-        found, at = output_tensor.view(1, -1), message[0].shape[1] if n else 0
-        if n:
-            self._put(found, columns.quantise.decode(received[:, :at], n), quantised=True)
-        if whole:
-            self._put(found, read(received[:, at:], torch.float32), quantised=False)
+        total, at = output_tensor.zero_().view(1, -1), message[0].shape[1] if n else 0
+        for one in received.split(1):  # one after the other, so that no more than one is in memory
+            if n:
+                self._add(total, columns.quantise.decode(one[:, :at], n), quantised=True)
+            if whole:
+                self._add(total, read(one[:, at:], torch.float32), quantised=False)
+        if op != dist.ReduceOp.SUM:  # which is divided by FSDP
+            total /= world
 
-    def _put(self, found: Tensor, values: Tensor, quantised: bool) -> None:
-        parts = self.columns.parts(found, quantised)
-        means = values.mean(dim=0, keepdim=True).split([part.shape[1] for part in parts], dim=1)
-        for part, mean in zip(parts, means, strict=True):
-            part.copy_(mean)
+    def _add(self, total: Tensor, values: Tensor, quantised: bool) -> None:
+        parts = self.columns.parts(total, quantised)
+        for part, more in zip(parts, values.split([part.shape[1] for part in parts], dim=1), strict=True):
+            part += more
