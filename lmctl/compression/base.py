@@ -13,7 +13,9 @@ from lmctl.optim.base import OptimSpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from lmctl.compression.reduce_scatter import ShardCompression
     from lmctl.compression.wire import Wire
+    from lmctl.plan import Plan
 
 
 class Traffic:
@@ -73,6 +75,14 @@ class GradCompressor(Component):
         """Settings that are for gradients only, where differences of weights are sent (`runner=diloco`)."""
         yield from ()
 
+    def check_shards(self, plan: Plan) -> Iterator[ConfigError]:
+        """Errors if it cannot average gradients in shards (`runner=fsdp`). By default it takes whole ones."""
+        yield not_in_shards("compression", "takes whole gradients, and no process has any", "compression=int8")
+
+    def in_shards(self, learner: nn.Module) -> ShardCompression | None:
+        """How the gradients of `learner` are averaged in shards; None: they are not compressed."""
+        return None
+
     def remarks(self, optim: OptimSpec) -> list[str]:
         """Warnings for the user before the run starts."""
         return []
@@ -80,3 +90,8 @@ class GradCompressor(Component):
     @abstractmethod
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> Exchange | None:
         """The exchange of the gradients of `learner` over `wire`; None: gradients are not compressed."""
+
+
+def not_in_shards(what: str, why: str, nearest: str) -> ConfigError:
+    """The error for a setting that does not work with sharded gradients."""
+    return ConfigError(f"runner=fsdp: {what} {why}", f"nearest: {nearest}, or runner=ddp")

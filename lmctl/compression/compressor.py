@@ -7,16 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from lmctl.compression.base import not_in_shards
 from lmctl.compression.option import Option
 from lmctl.compression.quantise import Fp32, Quantiser
 from lmctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lmctl.compression.error_feedback import ErrorFeedback
     from lmctl.compression.exchange import Method
     from lmctl.compression.gradient_layout import GradientLayout
+    from lmctl.compression.reduce_scatter import ShardCompression
     from lmctl.compression.wire import Wire
     from lmctl.optim.base import OptimSpec
+    from lmctl.plan import Plan
 
 AGGRESSIVE = 0.1
 """Densities up to this hurt adaptive optimisers."""
@@ -75,6 +80,26 @@ class Compressor(Option):
                 "nearest: compression.momentum=0",
             )
         yield from super().check_differences()
+
+    def check_shards(self, plan: Plan) -> Iterator[ConfigError]:
+        if self.density < 1 or self.quantise.one_bit:
+            yield from super().check_shards(plan)
+        elif self.local_clip:
+            yield not_in_shards(
+                "compression.local_clip=true", "measures whole gradients", "compression.local_clip=false"
+            )
+        elif self.probe_every is not None:
+            yield not_in_shards("compression.probe_every", "compares whole gradients", "compression.probe_every=null")
+        elif self.error_feedback and plan.precision.product == "fp16":
+            what = "error feedback with precision=fp16"
+            yield not_in_shards(what, "does not follow a loss scale that changes", "compression.error_feedback=false")
+
+    def in_shards(self, learner: nn.Module) -> ShardCompression:
+        from lmctl.compression.gradient_layout import sent_whole
+        from lmctl.compression.reduce_scatter import ShardCompression
+
+        whole = sent_whole(learner, self.dense_below, self.exclude, self.pays)
+        return ShardCompression(self.quantise, self.error_feedback, whole, self.describe)
 
     def remarks(self, optim: OptimSpec) -> list[str]:
         harsh = self.density <= AGGRESSIVE or self.quantise.one_bit

@@ -95,26 +95,41 @@ def layout_of(
 ) -> GradientLayout:
     """Decide what is compressed. Sent uncompressed: vectors, tensors of fewer than `dense_below` values, names that
     match a pattern of `exclude`, and shapes for which `pays` is false."""
-    named = [(n.removeprefix("network."), p) for n, p in learner.named_parameters() if p.requires_grad]
-    unused = [pattern for pattern in exclude if not any(fnmatchcase(name, pattern) for name, _ in named)]
+    chosen: tuple[list[Part], list[Part]] = ([], [])
+    small = sent_whole(learner, dense_below, exclude, pays)
+    for name, parameter in _trained(learner).items():
+        parts = chosen[name in small]
+        parts.append(Part(name, parameter, size(parts)))
+    return GradientLayout(*chosen)
+
+
+def sent_whole(
+    learner: nn.Module, dense_below: int, exclude: Iterable[str], pays: Callable[[tuple[int, ...]], bool]
+) -> set[str]:
+    """The names of the parameters that are sent uncompressed (see `layout_of`); ConfigError if it is all of them."""
+    named, exclude = _trained(learner), list(exclude)
+    unused = [pattern for pattern in exclude if not any(fnmatchcase(name, pattern) for name in named)]
     if unused:
         raise ConfigError(
             f"compression.exclude: no parameter's name fits {unused[0]!r}",
-            f"names look like {named[0][0]}; * stands for anything",
+            f"names look like {next(iter(named))}; * stands for anything",
         )
-    chosen: tuple[list[Part], list[Part]] = ([], [])
-    for name, parameter in named:
+    found = set()
+    for name, parameter in named.items():
         excluded = any(fnmatchcase(name, pattern) for pattern in exclude)
-        whole = parameter.ndim < 2 or parameter.numel() < dense_below or excluded or not pays(tuple(parameter.shape))
-        parts = chosen[whole]
-        parts.append(Part(name, parameter, size(parts)))
-    if not chosen[False]:
-        largest = max((math.prod(p.shape) for _, p in named if p.ndim > 1), default=0)
+        if parameter.ndim < 2 or parameter.numel() < dense_below or excluded or not pays(tuple(parameter.shape)):
+            found.add(name)
+    if len(found) == len(named):
+        largest = max((math.prod(p.shape) for p in named.values() if p.ndim > 1), default=0)
         raise ConfigError(
             f"compression: every tensor of this model would be sent whole (its largest matrix has {largest:,} values)",
             "lower compression.dense_below, or compression=none",
         )
-    return GradientLayout(*chosen)
+    return found
+
+
+def _trained(learner: nn.Module) -> dict[str, nn.Parameter]:
+    return {n.removeprefix("network."): p for n, p in learner.named_parameters() if p.requires_grad}
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

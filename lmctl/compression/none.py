@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lmctl.compression.wire import Wire
+    from lmctl.core.errors import ConfigError
+    from lmctl.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Uncompressed(GradCompressor):
     @property
     def sends(self) -> bool:
         return False
+
+    def check_shards(self, plan: Plan) -> Iterator[ConfigError]:
+        yield from ()
 
     def exchange(self, learner: nn.Module, wire: Wire, clip_norm: float | None) -> None:
         return None

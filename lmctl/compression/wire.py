@@ -77,6 +77,11 @@ class LoneWire(Wire):
 class ProcessWire(Wire):
     """Collectives of torch.distributed between processes."""
 
+    def __init__(self, rank: int, world: int, group: dist.ProcessGroup | None = None) -> None:
+        """`group`: the process group that rank and world belong to; None: that of all."""
+        super().__init__(rank, world)
+        self.group = group
+
     def _all_reduce(self, vector: Tensor) -> Tensor:
         n = len(vector)
         share = -(-n // self.world)
@@ -86,12 +91,12 @@ class ProcessWire(Wire):
 
     def _all_to_all(self, messages: Tensor) -> Tensor:
         received = torch.empty_like(messages)
-        dist.all_to_all_single(received, messages.contiguous())
+        dist.all_to_all_single(received, messages.contiguous(), group=self.group)
         return received
 
     def _all_gather(self, message: Tensor) -> Tensor:
         gathered = message.new_empty((self.world, len(message)))
-        dist.all_gather(list(gathered.unbind()), message.contiguous())
+        dist.all_gather(list(gathered.unbind()), message.contiguous(), group=self.group)
         return gathered
 
 

@@ -6,16 +6,32 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _KINDS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32"}
 _KINDS |= {"int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"}
 
 
-def aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class Outline(Protocol):
+    """Shape and number format of a tensor, or of what becomes one when it is written."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def element_size(self) -> int: ...
+
+
+Outlined = TypeVar("Outlined", bound=Outline)
+
+
+def aligned(tensors: Mapping[str, Outlined]) -> dict[str, Outlined]:
     """The tensors in an order in which each begins at a multiple of its number format's size."""
     return dict(sorted(tensors.items(), key=lambda entry: -entry[1].element_size()))
 
@@ -23,7 +39,7 @@ def aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class SafetensorsStream:
     """Writes the tensors of `outline`, which are `aligned`, in its order, each by one call of `write`."""
 
-    def __init__(self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: Path, outline: Mapping[str, Outline], metadata: Mapping[str, str] | None = None) -> None:
         header: dict[str, Any] = {"__metadata__": metadata or {"format": "pt"}}
         end = 0
         for name, tensor in outline.items():

@@ -83,7 +83,8 @@ class Estimate:
 
 def _memory(memory: Memory) -> dict[str, Any]:
     components = {c.name: {"peak_bytes": c.peak, "most_bytes": c.most} for c in memory.components}
-    return {"device": memory.device, "peak_bytes": memory.peak, "moment": memory.moment, "components": components}
+    found = {"device": memory.device, "peak_bytes": memory.peak, "host_bytes": memory.host}
+    return found | {"moment": memory.moment, "components": components}
 
 
 def estimate(plan: Plan, link: Link, measured: bool, alternative: bool, machine: Machine | None = None) -> Estimate:

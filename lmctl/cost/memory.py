@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 import psutil
 
@@ -32,7 +33,9 @@ from lmctl.cost.memory_tracker import ACTIVATIONS, FEEDBACK, GRADIENTS, LOGITS, 
 from lmctl.cost.rehearsal import Rehearsal
 from lmctl.cost.rows import Sample
 from lmctl.cost.validate import Checked
+from lmctl.distill.teacher import is_shared
 from lmctl.plan import Plan
+from lmctl.precision.fp32 import Fp32
 
 WORKSPACES = 64 << 20
 """Bytes of the workspaces of cuBLAS and cuBLASLt, 32 MiB each on a Hopper GPU (torch 2.11)."""
@@ -70,6 +73,8 @@ class Memory:
     components: tuple[MemoryPart, ...]
     moment: str
     """The phase of the peak."""
+    host: int = 0
+    """Bytes in host memory besides, of a run on a GPU."""
 
     @property
     def peak(self) -> int:
@@ -113,15 +118,22 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
         components += _not_tensors(plan, rehearsal, max(sample.shapes for sample in samples.values()))
     else:
         components.append(MemoryPart("workspaces", WORKSPACES, WORKSPACES, "of cuBLAS"))
-    return Memory(run.device.type, tuple(components), rehearsal.moment)
+    return Memory(run.device.type, tuple(components), rehearsal.moment, rehearsal.host)
 
 
 def _teachers(run: Checked) -> MemoryPart:
     """Weights of the teachers. Their activations of a micro-batch are freed before the student's forward pass."""
-    weights = [weight for teacher in run.teachers for weight in teacher.state_dict(keep_vars=True).values()]
-    taken = sum(weight.nbytes for weight in {id(weight): weight for weight in weights}.values())
     quantised = run.plan.distill.teacher_precision if run.teachers else None
+    shards = run.plan.runner.shards(run.world) if is_shared(run.plan, quantised or Fp32()) else 1
+    taken = sum(_weights(teacher, shards) for teacher in run.teachers)
     return MemoryPart("teacher", taken, taken, "counted as float32" if quantised is not None else "")
+
+
+def _weights(teacher: Any, shards: int) -> int:
+    """Bytes of a teacher's weights in one process: shards of its layers, two of which are whole at a time."""
+    size = {id(weight): weight.nbytes for weight in teacher.state_dict(keep_vars=True).values()}
+    layers = [sum(size[id(weight)] for weight in unit.parameters()) for unit in teacher.units()] if shards > 1 else []
+    return sum(size.values()) - sum(layers) + sum(layers) // shards + 2 * max(layers, default=0)
 
 
 def _not_tensors(plan: Plan, rehearsal: Rehearsal, shapes: int) -> list[MemoryPart]:

@@ -13,8 +13,8 @@ calls a library of its own may need real values (see `rehearse`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,20 +22,19 @@ import torch
 from torch import Tensor, nn
 
 from lmctl.augment.base import Augment
-from lmctl.compression.traffic import all_reduce_bytes
-from lmctl.compression.wire import Wire
 from lmctl.config.schema import SpikeGuard
 from lmctl.core.batch import Batch
 from lmctl.core.collectives import Collective
 from lmctl.core.errors import LmctlError
+from lmctl.cost.fake_processes import FakeDdp, FakeProcesses
 from lmctl.cost.fake_tensors import fake_tensor_mode, on_gpu
-from lmctl.cost.memory_tracker import FEEDBACK, GRADIENTS, ROWS, STATES, WEIGHTS, MemoryTracker, Peak
+from lmctl.cost.memory_tracker import FEEDBACK, ROWS, STATES, WEIGHTS, MemoryTracker, Peak
 from lmctl.cost.rows import Sample
 from lmctl.cost.sharding import FakeFsdp
 from lmctl.cost.validate import Checked, build
 from lmctl.mix.stream import Position, Window
 from lmctl.optim.adamw import AdamW
-from lmctl.parallel.strategy import DdpStrategy, Single, Strategy, Trainable
+from lmctl.parallel.strategy import DdpStrategy, Strategy
 from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
 from lmctl.precision.half_linear import half_copies
@@ -70,6 +69,8 @@ class Rehearsal:
     """Number of half-precision matrix products of different shapes."""
     collectives: tuple[Collective, ...] = ()
     """The operations of a sharded step."""
+    host: int = 0
+    """Bytes of shards that are in host memory, and not on the GPU."""
     remarks: tuple[str, ...] = ()
     """What could not be rehearsed, and its replacement."""
 
@@ -107,11 +108,12 @@ def _rehearsal(run: Checked, precision: Precision, samples: Mapping[str, Sample]
         stage.export()
         peaks[AFTER] = live.seen()
     collectives: tuple[Collective, ...] = ()
+    host = 0
     if isinstance(strategy := stage.step.strategy, FakeFsdp):
         peaks = {name: strategy.of_shards(peak) for name, peak in peaks.items()}
-        most, collectives = strategy.kinds(most), strategy.collectives()
+        host, most, collectives = strategy.host(most), strategy.kinds(most), strategy.collectives()
     moment = max(peaks, key=lambda name: peaks[name].total)
-    return Rehearsal(peaks[moment], most, moment, sent, dense, products, collectives)
+    return Rehearsal(peaks[moment], most, moment, sent, dense, products, collectives, host)
 
 
 def _vocabulary(run: Checked) -> int:
@@ -212,14 +214,16 @@ class StepRehearsal:
         processes: Any = FakeProcesses(run.workers, run.fake_device, run.world == 1 and run.workers > 1)
         if (shards := plan.runner.shards(run.world)) > 1:
             micros = sum(self._micro_batches(sample) for sample in self.samples.values())
-            return FakeFsdp(processes, shards, round(micros * plan.adversary.passes))
+            passes = round(micros * plan.adversary.passes)
+            return FakeFsdp(processes, shards, passes, plan.compression, plan.runner.offload)
         strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
         return FakeDdp(processes, self.live) if isinstance(strategy, DdpStrategy) else strategy
 
     def export(self) -> None:
         """Allocate a plain copy of the network, as made for the export of stored weights and of weights under
-        adapters."""
-        if self.plan.precision.storage is not None or self.plan.model.lora_rank:
+        adapters; shards are merged one by one."""
+        sharded = isinstance(self.step.strategy, FakeFsdp)
+        if self.plan.precision.storage is not None or (self.plan.model.lora_rank and not sharded):
             _ = [torch.empty(p.shape, device=p.device) for p in self.learner.network.parameters()]
 
     def _batches(self, task: str) -> list[Batch]:
@@ -232,65 +236,6 @@ class StepRehearsal:
 
     def _tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.run.fake_device)
-
-
-class FakeProcesses:
-    """`Processes` of any number, of which only this one exists."""
-
-    rank = 0
-
-    def __init__(self, world: int, device: torch.device, simulated: bool) -> None:
-        self.world, self.device, self.simulated = world, device, simulated
-
-    def wire(self) -> Wire:
-        return FakeWire(0, self.world)
-
-    def sum(self, values: list[float]) -> list[float]:
-        return values
-
-    def broadcast(self, value: Any) -> Any:
-        return value
-
-
-class FakeDdp(Single):
-    """DDP's memory: a gradient bucket from the start. In the pass that exchanges gradients each is moved into its
-    bucket as soon as it is computed (`gradient_as_bucket_view`)."""
-
-    def __init__(self, processes: Any, live: MemoryTracker) -> None:
-        super().__init__(processes)
-        self.live, self.exchanges = live, True
-
-    def prepare(self, learner: Trainable) -> None:
-        super().prepare(learner)
-        learns = [p for p in learner.parameters() if p.requires_grad]
-        with self.live.born(GRADIENTS):
-            self.buckets = {p: torch.empty_like(p) for p in learns}
-        for parameter in self.buckets:
-            parameter.register_post_accumulate_grad_hook(self._move_into_bucket)
-        self.sent = all_reduce_bytes(sum(p.numel() * p.element_size() for p in learns), self.workers)
-        self.dense = all_reduce_bytes(sum(4 * p.numel() for p in learns), self.workers)
-
-    @contextmanager
-    def accumulate(self, last: bool) -> Iterator[None]:
-        self.exchanges = last
-        yield
-
-    def _move_into_bucket(self, parameter: Any) -> None:
-        if self.exchanges:
-            parameter.grad = self.buckets[parameter]
-
-
-class FakeWire(Wire):
-    """A wire that counts bytes instead of sending."""
-
-    def _all_reduce(self, vector: Tensor) -> Tensor:
-        return vector.clone()
-
-    def _all_to_all(self, messages: Tensor) -> Tensor:
-        return torch.empty_like(messages)
-
-    def _all_gather(self, message: Tensor) -> Tensor:
-        return message.new_empty((self.world, len(message)))
 
 
 class FakePerturbations(Perturbations):

@@ -62,6 +62,8 @@ def components(estimate: Estimate) -> Table:
         if c.peak or c.most or c.name in ("error feedback", "teacher", "master weights"):
             table.add_row(*(Text(cell) for cell in (c.name, size(c.peak), size(c.most), c.note)))
     table.add_row(*(Text(cell, style="bold") for cell in ("peak", size(memory.peak), "", f"in {memory.moment}")))
+    if memory.host:
+        table.add_row("host memory", size(memory.host), size(memory.host), "shards of weights, gradients and states")
     if other is not None:
         kept, word = size(other.of(ACTIVATIONS).most), "without" if _recomputed(estimate) else "with"
         note = f"activations {kept} at most"

@@ -35,6 +35,7 @@ from lmctl.distill.shared_vocabulary import SharedPieces, match
 from lmctl.model.network import LANGUAGE
 from lmctl.model.pretrained import TeacherModel
 from lmctl.objective.base import Objective, Prediction
+from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
 from lmctl.precision.base import Precision
 from lmctl.precision.fp32 import Fp32
@@ -156,8 +157,11 @@ def target_positions(objective: Objective, batch: Batch) -> dict[str, Tensor | N
     return {term: None if rows else target.positions for term, target in batch.targets.items()}
 
 
-def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> TeacherEnsemble:
-    """Load the teachers of `plan`; ConfigError if they cannot teach its tasks."""
+def teacher_of(
+    plan: Plan, prepared: Prepared, device: torch.device, strategy: Strategy | None = None
+) -> TeacherEnsemble:
+    """Load the teachers of `plan`; ConfigError if they cannot teach its tasks. `strategy`: of the workers that pass
+    through them together."""
     rule, precision = plan.distill, plan.distill.teacher_precision or Fp32()
     if (reason := precision.refuse(device)) is not None:
         raise ConfigError(f"distill.teacher_precision: {reason}")
@@ -167,11 +171,17 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> TeacherE
         known, shared = vocabularies(model, prepared)
         if answering:
             check_labels(plan, prepared, model)
-        network = model.load(known, heads_of(plan, prepared))
+        together = strategy if is_shared(plan, precision) else None
+        with nullcontext() if together is None else together.building():
+            network = model.load(known, heads_of(plan, prepared))
         _check_trained(model, network, answering)
         precision.convert(network, device)
         network.eval().requires_grad_(False)
-        teachers.append(TeacherNetwork(network.to(device), shared, known.unk))
+        if together is None:
+            network.to(device)
+        else:
+            together.share(network, precision)
+        teachers.append(TeacherNetwork(network, shared, known.unk))
         prints.append(fingerprint(model))
     if len(teachers) > 1 and not all(one.shared.same for one in teachers):
         raise ConfigError(
@@ -180,6 +190,12 @@ def teacher_of(plan: Plan, prepared: Prepared, device: torch.device) -> TeacherE
         )
     recorder = recorder_for(plan.distill, teachers[0].network)
     return TeacherEnsemble(teachers, precision, device, recorder, {"teacher": json.dumps(prints)})
+
+
+def is_shared(plan: Plan, precision: Precision) -> bool:
+    """Whether a teacher may be in parts: its weights are ordinary ones, and all workers pass through it as often, which
+    batches of several tasks would not."""
+    return len(plan.mix.tasks) == 1 and precision.storage is None and precision.product not in ("int8", "fp8")
 
 
 def needs_teacher(plan: Plan) -> bool:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
+
+from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from lmctl.core.errors import ConfigError
 from lmctl.core.pretrained_files import modules
@@ -101,10 +105,23 @@ def _fitted(
 ) -> networks.TransformerNetwork:
     """The network around `model`, with embeddings for all of the vocabulary, and its `generator` beside it."""
     if vocabulary.size > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
+        _resize(model, vocabulary.size)
     if generator is not None:
         return ElectraWithGenerator(model.float(), heads, generator)
     return network_class(model.float(), heads)
+
+
+def _resize(model: Any, pieces: int) -> None:
+    """Embeddings for so many pieces. They are put in memory where the network is built without
+    (`parallel/deferred_weights.py`), because transformers makes the new ones on the device of the old ones."""
+    made: dict[int, nn.Parameter] = {}  # tied ones stay the same
+    for table in filter(None, (model.get_input_embeddings(), model.get_output_embeddings())):
+        before = table.weight
+        if before.is_meta and not (values := before.clone()).is_meta:
+            table.weight = made.setdefault(id(before), nn.Parameter(values))
+            vars(table.weight).update(vars(before))  # transformers' note that it need not be initialised
+    with _disable_current_modes() if made else nullcontext():
+        model.resize_token_embeddings(pieces, mean_resizing=False)
 
 
 def _classes(asked: str, config: Any, heads: Mapping[str, int]) -> tuple[Any, type[networks.TransformerNetwork]]:

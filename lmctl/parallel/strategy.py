@@ -54,8 +54,18 @@ class Strategy(Traffic, ABC):
         self.processes = processes
 
     def building(self) -> AbstractContextManager[Any]:
-        """Context in which a network with random weights is built."""
+        """Context in which a network is built, with random weights or those of files."""
         return nullcontext()
+
+    def share(self, network: Any, precision: Precision) -> None:
+        """Move a `network` that does not learn, and was made in `building`, to its device. A collective operation:
+        workers that own parts of weights own parts of these, and must then pass through it together."""
+        network.to(self.processes.device)
+
+    @property
+    def storage(self) -> torch.device:
+        """Where weights are between passes, and where the optimiser runs."""
+        return self.processes.device
 
     @abstractmethod
     def prepare(self, learner: Trainable) -> None:

@@ -46,6 +46,11 @@ class Runner(Component):
         return 1
 
     @property
+    def offload(self) -> bool:
+        """Whether shards are in host memory while a GPU computes with something else."""
+        return False
+
+    @property
     def every(self) -> int:
         """Steps between two exchanges of the workers."""
         return 1

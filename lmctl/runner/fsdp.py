@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmctl.compression.base import not_in_shards
 from lmctl.core.errors import ConfigError
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.objective.rtd import ReplacedTokens
@@ -23,6 +24,9 @@ class Fsdp(Ddp):
     """Several processes that together hold the model once (FSDP2), or once in each of `replicas` groups (HSDP)."""
 
     replicas: int = 1
+    offload: bool = False
+    """Keep shards of weights, gradients and optimiser states in host memory, where the optimiser then runs, and only
+    what is gathered on the GPU (ZeRO-Offload: Ren et al. 2021)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,21 +41,32 @@ class Fsdp(Ddp):
             return super().strategy(processes, compression, clip_norm)
         from lmctl.parallel.fsdp import FsdpStrategy
 
-        return FsdpStrategy(processes, self.replicas)
+        return FsdpStrategy(processes, self.replicas, compression, self.offload)
 
     def world(self) -> int:
         world = super().world()
+        if self.offload and self.on_cpu():
+            raise ConfigError(
+                "runner.offload=true: this run computes on CPUs, so there is nothing to offload from a GPU",
+                "nearest: runner.offload=false",
+            )
         if world % self.replicas:
             raise ConfigError(
                 f"runner.replicas={self.replicas} does not divide {world} processes",
                 f"nearest: runner.replicas={max(n for n in range(1, self.replicas) if world % n == 0)}",
+            )
+        if self.offload and self.shards(world) == 1:
+            raise ConfigError(
+                "runner.offload=true is for shards, and here every process has whole weights",
+                "nearest: runner.offload=false, or more processes",
             )
         return world
 
     def check(self, plan: Plan) -> Iterator[ConfigError]:
         """Whatever needs whole weights or gradients."""
         for what, why, nearest in self._refused(plan):
-            yield ConfigError(f"runner=fsdp: {what} {why}", f"nearest: {nearest}, or runner=ddp")
+            yield not_in_shards(what, why, nearest)
+        yield from plan.compression.check_shards(plan)
 
     def _refused(self, plan: Plan) -> Iterator[tuple[str, str, str]]:
         """What of the plan is not legal here, why, and what is."""
@@ -62,10 +77,8 @@ class Fsdp(Ddp):
                 "keeps weights in a format of its own, which cannot be sharded",
                 "precision=bf16",
             )
-        if plan.model.lora_rank:
-            yield "model.lora_rank", "is exported by merging whole matrices", "model.lora_rank=0"
-        if plan.compression.sends:
-            yield "compression", "takes whole gradients, and no process has any", "compression=none"
+        if self.offload and precision == "Fp16":
+            yield "runner.offload=true", "does not scale gradients (precision=fp16) in host memory", "precision=bf16"
         if plan.compile:
             yield "compile=true", "would compile layers with weights that come and go", "compile=false"
         if plan.optim.state_bits == 8:

@@ -49,7 +49,7 @@ def train_step(
     if plan.compile:
         network.compile_body()
     strategy.prepare(learner)
-    optimizer = plan.precision.optimiser(plan.optim, learner, device, plan.seed)
+    optimizer = plan.precision.optimiser(plan.optim, learner, strategy.storage, plan.seed)
     scaler = plan.precision.scaler(device)
     average = strategy.weights(network, plan.average)
     adversary, idle = plan.adversary, examples[0].by_itself()

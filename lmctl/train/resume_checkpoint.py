@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -109,6 +110,9 @@ class _Loading:
         own = contents.of_rank(processes.rank) if saved.world == processes.world else None
         if saved.world == processes.world and not isinstance((own or {}).get("random"), dict):
             raise Damaged(f"it has no random generators of process {processes.rank}")
+        foreign = own is not None and _is_foreign(own.get("exchange"), trainer.strategy.state_dict())
+        if own is not None and foreign:
+            own["exchange"] = None
         others = contents.carried() if own is None else None
         try:
             found = adapted(trainer, contents.state, own, others, changes)
@@ -137,12 +141,20 @@ class _Loading:
             raise Damaged(_first_line(error)) from error
         for line in found.said:
             self.say(f"resume: {line}")
+        if foreign and not changes:
+            self.say("resume: what the workers had not sent yet is dropped")
         if saved.world != processes.world:
             self.say(
                 f"resume: {processes.world} processes now, {saved.world} before: same rows in the same order, "
                 "but other dropout, so not bit-exact"
                 + ("; what the workers had not sent yet is dropped" if trainer.strategy.state_dict() else "")
             )
+
+
+def _is_foreign(unsent: Any, fresh: Mapping[str, Any]) -> bool:
+    """Whether what a worker had not sent was kept by another runner, which may change when a run goes on. `fresh`: what
+    this one keeps."""
+    return isinstance(unsent, dict) and bool(unsent) and unsent.keys().isdisjoint(fresh)
 
 
 def _check_moments(optimizer: Optimizer) -> None:

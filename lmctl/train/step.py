@@ -163,7 +163,8 @@ class TrainStep:
         guard refuses."""
         for group in self.optimizer.param_groups:
             group["lr"] = moment.lr * group.get("lr_factor", 1.0)
-        unsent = copy.deepcopy(self.strategy.state_dict()) if self.guard.skips else {}
+        skips = self.guard.skips and not self.strategy.every_pass  # else it has been sent, and `after_step` knows
+        unsent = copy.deepcopy(self.strategy.state_dict()) if skips else {}
         self.strategy.reduce_gradients(self.scaler.value, moment.step)
         self.scaler.unscale(self.optimizer)
         waits = self.guard.decides or not self.scaler.decides_on_device(self.optimizer)

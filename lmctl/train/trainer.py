@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -75,19 +74,18 @@ class Trainer:
         check(plan, 1 if processes.simulated else processes.world, device, train)
         if plan.simulated_workers not in (None, processes.world):
             raise LmctlError("the workers of a simulated run are played by lmctl.parallel.simulate.as_workers")
+        strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
         teacher: Teacher | None = None
         if needs_teacher(plan) and plan.teacher_cache == "off":
-            teacher = teacher_of(plan, prepared, device)
+            teacher = teacher_of(plan, prepared, device, strategy)
         elif needs_teacher(plan):
             teacher = cached_teacher(plan, prepared, train, device)
         train = repeating(train, versions_of(plan, train))
-        strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
         seed_everything(plan.seed)  # after the teacher: the same initial weights as without one
-        fresh = plan.model.starts_from is None and plan.student.from_teacher is None
-        with strategy.building() if fresh else nullcontext():
+        with strategy.building():
             network = network_of(plan, prepared)
-        self.copied_layers = init_from_teacher(plan, prepared, network)
-        """Lines about layers that were copied from the teacher."""
+            self.copied_layers = init_from_teacher(plan, prepared, network)
+            """Lines about layers that were copied from the teacher."""
         shape = batch.rows, batch.tokens, blocks_of(plan, prepared), batch.rows_at
         self.stream = MixStream(plan.mix, train, plan.seed, *shape)
         self.budget = BudgetShare(plan.budget, self.stream.total)

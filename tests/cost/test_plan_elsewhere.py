@@ -51,6 +51,17 @@ def test_its_memory_is_that_of_its_tensors_alone():
     assert found["fits"] is True
 
 
+def test_offloaded_shards_are_in_host_memory(capsys: pytest.CaptureFixture[str]):
+    words = ["gpu=h100", "gpus=4", "runner=fsdp", "precision=bf16", "model.hidden=32", "model.feed_forward=64"]
+    kept, offloaded = planned(*words), planned(*words, "runner.offload=true")
+    assert "host memory" in capsys.readouterr().out
+    shards = 16 * kept["parameters"]["total"] / 4
+    assert (kept["memory"]["host_bytes"], offloaded["memory"]["host_bytes"]) == (0, pytest.approx(shards, rel=0.05))
+    parts = [found["memory"]["components"] for found in (kept, offloaded)]
+    assert parts[0]["optimiser states"]["most_bytes"] > parts[1]["optimiser states"]["most_bytes"] == 0
+    assert parts[0]["weights"]["most_bytes"] > parts[1]["weights"]["most_bytes"] > 0  # what is gathered
+
+
 def test_what_does_not_fit_is_said_first(capsys: pytest.CaptureFixture[str]):
     found = planned("gpu_memory_gib=0.002", "precision=bf16")
     assert capsys.readouterr().out.startswith("legal, but too large for the 2.0 MiB there are\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from small_teachers import taught, teacher
 
 from lmctl.adversary.fgm import FastGradient
+from lmctl.core.shards import whole
 from lmctl.distill.hidden import Hidden
 from lmctl.distill.logits import Logits
 from lmctl.distill.minilm import MiniLM
@@ -41,7 +43,7 @@ def trained(trainer: Trainer) -> dict[str, Any]:
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.learner.parameters()])
+    return torch.cat([whole(p).flatten() for p in trainer.learner.parameters()])
 
 
 def save_teachers(folder: Path) -> None:
@@ -49,6 +51,8 @@ def save_teachers(folder: Path) -> None:
         teacher(folder, model, task, ["a", "b", "c"] if task == "class" else None)
 
 
-def found(here: Processes, folder: Path, **changes: Any) -> dict[str, dict[str, Any]]:
+def found(
+    here: Processes, folder: Path, cases: Sequence[str] = tuple(CASES), **changes: Any
+) -> dict[str, dict[str, Any]]:
     """By case what came of it."""
-    return {case: trained(trainer_of(here, folder, case, **changes)) for case in CASES}
+    return {case: trained(trainer_of(here, folder, case, **changes)) for case in cases}

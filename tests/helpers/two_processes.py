@@ -39,6 +39,7 @@ from lmctl.parallel.simulate import as_workers
 from lmctl.plan import Plan
 from lmctl.precision.fp16 import Fp16 as Fp16Products
 from lmctl.runner.diloco import DiLoCo
+from lmctl.runner.fsdp import Fsdp
 from lmctl.runner.places import Ddp
 from lmctl.train.checkpoint import Checkpoints
 from lmctl.train.checkpoint_reader import read
@@ -219,10 +220,16 @@ def main() -> None:
     dist.barrier()
     findings["lessons"] = distill_workers.found(processes, Path(sys.argv[1]), micro=2)
     findings["fsdp"] = fsdp_workers.found(processes, fsdp_workers.QUICK)
+    sharded = {"micro": 2, "runner": Fsdp(processes=2)}
+    findings["fsdp"]["lessons"] = distill_workers.found(processes, Path(sys.argv[1]), fsdp_workers.LESSONS, **sharded)
     shards = Path(sys.argv[1]) / "fsdp"
     findings["fsdp"]["undisturbed"] = fsdp_workers.saved(processes, shards)
     findings["fsdp"]["resumed"] = fsdp_workers.resumed(processes, shards)
     findings["fsdp"]["replicated"] = fsdp_workers.resumed(processes, shards, runner=Ddp(processes=2))
+    sent = {"compression": Compressor(quantise=Int8())}
+    findings["fsdp"]["undisturbed int8"] = fsdp_workers.saved(processes, shards / "int8", **sent)
+    findings["fsdp"]["resumed int8"] = fsdp_workers.resumed(processes, shards / "int8", **sent)
+    findings["fsdp"]["traffic"] = fsdp_workers.traffic(processes)
     findings["stored"] = stored_bits(processes)
     findings["disks"] = disk_workers.found(processes, Path(sys.argv[1]))
     torch.save(findings, Path(sys.argv[1]) / f"rank-{processes.rank}.pt")

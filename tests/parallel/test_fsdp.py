@@ -8,21 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import distill_workers
 import fsdp_workers
 import pytest
 import torch
 from command import in_processes
 from damaged import sign
+from planned import rehearsed
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small import plan
 
 from lmctl.compression.compressor import Compressor
+from lmctl.compression.powersgd import PowerSgd
+from lmctl.compression.quantise import Sign
 from lmctl.core.errors import ConfigError
 from lmctl.core.shards import rows_of
+from lmctl.cost.memory_tracker import FEEDBACK
 from lmctl.optim.muon import Muon
 from lmctl.parallel.processes import Processes
 from lmctl.precision.bf16_pure import Bf16Pure
+from lmctl.precision.fp16 import Fp16
 from lmctl.precision.int8 import Int8
 from lmctl.runner.fsdp import Fsdp
 from lmctl.runner.places import Cpu
@@ -43,13 +49,16 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def same_steps(alone: Processes, found: list[dict[str, Any]], case: str, name: str | None = None) -> None:
-    expected, limit = fsdp_workers.trained(alone, case), HALF if case in fsdp_workers.HALF else CLOSE
+    rounded = case in fsdp_workers.HALF | fsdp_workers.COMPRESSED
+    expected, limit = fsdp_workers.trained(alone, case), HALF if rounded else CLOSE
     for one in (rank[name or case] for rank in found):
         torch.testing.assert_close(one["norms"], expected["norms"], rtol=100 * limit, atol=0)
         for tensor, values in expected["weights"].items():
             noise = tensor.endswith(("key.bias", "k_proj.bias"))  # of gradient 0, which AdamW takes for a direction
             off = float((one["weights"][tensor] - values).abs().max())
             assert off < (0.01 if noise else limit), f"{tensor} {off}"
+        assert one["as planned"]
+        assert one["weights"].keys() == expected["weights"].keys()
         assert one["scores"] == pytest.approx(expected["scores"], rel=limit)
     kept = sum(rank[name or case]["kept"] for rank in found)
     assert kept == (1 if name is None else 2) * expected["kept"], "each weight is in one process"
@@ -72,9 +81,30 @@ def test_two_replicas_of_two_processes_give_the_steps_of_one(alone: Processes, f
     same_steps(alone, four, "bert", "replicas")
 
 
+@pytest.mark.parametrize("case", fsdp_workers.SENT)
+def test_a_plan_says_the_bytes_that_are_sent_and_kept(both: list[dict[str, Any]], case: str):
+    seen = rehearsed(runner=Fsdp(processes=2, device="cpu"), **fsdp_workers.SENT[case])
+    for rank in both:
+        expected = {"sent": seen.sent, "dense": seen.dense, "kept": seen.most.get(FEEDBACK, 0)}
+        assert rank["fsdp"]["traffic"][case] == expected
+    assert (seen.most.get(FEEDBACK, 0) > 0) == (case == "int8")
+
+
+def test_a_sharded_teacher_says_what_a_whole_one_does(alone: Processes, both: list[dict[str, Any]]):
+    expected = distill_workers.found(alone, both[0]["folder"], fsdp_workers.LESSONS)
+    for case, one in expected.items():
+        for rank in both:
+            found = rank["fsdp"]["lessons"][case]
+            torch.testing.assert_close(found["weights"], one["weights"], rtol=0, atol=5 * CLOSE)
+            for ours, theirs in zip(found["terms"], one["terms"], strict=True):
+                assert ours == pytest.approx(theirs, rel=1e-4)
+
+
 def test_a_sharded_checkpoint_is_gone_on_with_to_the_bit(both: list[dict[str, Any]]):
     for rank in both:
         assert torch.equal(rank["fsdp"]["resumed"], rank["fsdp"]["undisturbed"])
+        assert torch.equal(rank["fsdp"]["resumed int8"], rank["fsdp"]["undisturbed int8"])
+        assert not torch.equal(rank["fsdp"]["resumed int8"], rank["fsdp"]["resumed"])
 
 
 def test_a_sharded_checkpoint_is_gone_on_with_by_whole_weights(alone: Processes, both: list[dict[str, Any]]):
@@ -147,7 +177,12 @@ def test_rows_of_a_shard_are_those_of_torch():
     [
         ({"precision": Int8()}, "precision=bf16"),
         ({"precision": Bf16Pure()}, "precision=bf16"),
-        ({"compression": Compressor()}, "compression=none"),
+        ({"compression": Compressor(density=0.1)}, "compression=int8"),
+        ({"compression": Compressor(quantise=Sign())}, "compression=int8"),
+        ({"compression": PowerSgd()}, "compression=int8"),
+        ({"compression": Compressor(local_clip=True)}, "compression.local_clip=false"),
+        ({"compression": Compressor(probe_every=1)}, "compression.probe_every=null"),
+        ({"compression": Compressor(), "precision": Fp16()}, "compression.error_feedback=false"),
         ({"compile": True}, "compile=false"),
         ({"optim": Muon()}, "optim=adamw"),
         ({"optim": replace(plan().optim, state_bits=8)}, "optim.state_bits=32"),
@@ -158,6 +193,19 @@ def test_what_needs_whole_weights_is_refused(changes: dict[str, Any], nearest: s
     with pytest.raises(ConfigError, match="runner=fsdp") as refused:
         plan(runner=Fsdp(processes=2), **changes)
     assert refused.value.hint == f"nearest: {nearest}, or runner=ddp"
+
+
+def test_offloading_needs_a_gpu_and_shards(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match="this run computes on CPUs") as refused:
+        Fsdp(processes=2, offload=True, device="cpu").world()
+    assert refused.value.hint == "nearest: runner.offload=false"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(ConfigError, match="every process has whole weights"):
+        Fsdp(processes=4, replicas=4, offload=True, device="gpu").world()
+    assert Fsdp(processes=4, offload=True, device="gpu").world() == 4
+    with pytest.raises(ConfigError, match="does not scale gradients") as refused:
+        plan(runner=Fsdp(processes=2, offload=True, device="gpu"), precision=Fp16())
+    assert refused.value.hint == "nearest: precision=bf16, or runner=ddp"
 
 
 def test_replicas_divide_the_processes():

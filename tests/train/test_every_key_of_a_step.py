@@ -141,7 +141,7 @@ NOT_HERE: dict[Key, str] = {
     **dict.fromkeys([(made, "timeout_s") for made in ("Ddp", "DiLoCo", "Fsdp")], "see test_lost_processes.py"),
     **dict.fromkeys([("Slurm", field.name) for field in fields(Slurm)], "see test_submit.py"),
     **dict.fromkeys(
-        [("Fsdp", name) for name in ("processes", "device", "replicas")], "see tests/parallel/test_fsdp.py"
+        [("Fsdp", name) for name in ("processes", "device", "replicas", "offload")], "see tests/parallel/test_fsdp.py"
     ),
     **dict.fromkeys(
         [(made, name) for made in ("Int8Dynamic", "Int8WeightOnly") for name in ("scale", "exclude")],
