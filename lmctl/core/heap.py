@@ -32,7 +32,7 @@ EVERY = 200
 are needed again cost a third of one step."""
 
 VARIABLE, WITHOUT_CACHES = "GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"
-FAST_BLOCKS, TRIM_THRESHOLD, MMAP_THRESHOLD = 1, -1, -3
+FAST_BLOCKS, TRIM_THRESHOLD, MMAP_THRESHOLD, HEAPS = 1, -1, -3, -8
 """Parameters of mallopt, from glibc's malloc.h."""
 NEVER, LARGEST, USUAL, MAPPED = -1, 2**31 - 1, 32 << 20, 256 << 10
 """Thresholds: the heap's end is never given back; the largest block in bytes that may be on the heap, as an int, as
@@ -73,6 +73,14 @@ def map_large_blocks() -> None:
     if libc is not None:
         libc.mallopt(MMAP_THRESHOLD, MAPPED)
         libc.mallopt(TRIM_THRESHOLD, MAPPED)
+
+
+def share_heap() -> None:
+    """Have threads that are started from now on allocate from the heaps that there are, usually one. Otherwise each has
+    a heap of its own, which keeps what the thread has freed from threads that work after it."""
+    libc = _glibc()
+    if libc is not None:
+        libc.mallopt(HEAPS, 1)
 
 
 def return_unused() -> None:

@@ -96,9 +96,9 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
     def tensors(name: str, note: str = "") -> MemoryPart:
         return MemoryPart(name, peak.get(name, 0), most.get(name, 0), note)
 
-    def kept(name: str) -> MemoryPart:
+    def kept(name: str, note: str = "") -> MemoryPart:
         waiting = others * most.get(name, 0)
-        return MemoryPart(name, peak.get(name, 0) + waiting, most.get(name, 0) + waiting, "")
+        return MemoryPart(name, peak.get(name, 0) + waiting, most.get(name, 0) + waiting, note)
 
     ahead = round(AHEAD * sum(s.bytes / s.rows * s.rows_per_step for s in samples.values()) / run.world)
     rows = ahead if cpu else peak.get(ROWS, 0)
@@ -110,7 +110,7 @@ def memory_of(run: Checked, rehearsal: Rehearsal, samples: Mapping[str, Sample],
         kept(FEEDBACK),
         tensors(ACTIVATIONS, "layers are recomputed" if checkpointing else "kept for the backward pass"),
         tensors(LOGITS, "at predicted positions: logits, softmax and their gradients"),
-        tensors(PASSING, "results that nothing keeps"),
+        kept(PASSING, "results that nothing keeps"),  # workers wait for each other in the middle of an exchange
         _teachers(run),
         MemoryPart("rows", rows, rows, "this step's and the next one's"),
     ]

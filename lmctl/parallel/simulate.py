@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lmctl.compression.wire import Wire, summed
+from lmctl.core.heap import share_heap
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.random_state import random_state, restore_random_state
 
@@ -122,6 +123,7 @@ class ThreadProcesses(Processes):
 def in_turns(world: int, work: Callable[[int, Baton], Result]) -> list[Result]:
     """Run `work(rank, baton)` in `world` threads and return their results by rank. Raises the error of the first worker
     that failed."""
+    share_heap()
     baton = Baton(world)
     results: dict[int, Result] = {}
     errors: list[BaseException] = []
