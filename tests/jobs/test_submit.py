@@ -250,7 +250,7 @@ def test_whatever_ends_a_job_its_run_goes_on_to_the_bit(
         call("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 5")
     elif ended_by == "scancel":
         cancel(record.id)
-        call(*command("train", *words))  # the same command again
+        call(*command("resume", "runs/r"))
         record = JobRecord.read(Paths(run))
         assert record is not None
 
