@@ -68,7 +68,8 @@ class JobFailed(LmctlError):
 def words_of(paths: Paths, name: str) -> list[str]:
     """This command's words for the job, which goes on where an earlier start of it ended."""
     own = {"resume": "resume=auto", "run_dir": setting("run_dir", str(paths.root.absolute()))}
-    words = [word for word in sys.argv[1:] if word.partition("=")[0] not in own and word != "--resume"]
+    given = [word for word in sys.argv[1:] if word != "--resume"]
+    words = [word for word in given if "=" not in word or word.partition("=")[0] not in own]  # `lmctl resume RUN` stays
     named = [] if any(word.startswith("name=") for word in words) else [setting("name", name)]
     return [*words, *own.values(), *named]
 

@@ -155,8 +155,8 @@ class Processes:
         try:
             return act(), None
         except LmctlError as error:
-            kind = next(kind for kind in type(error).__mro__ if kind.__init__ is LmctlError.__init__)
-            return None, Problem(kind, "" if self.first else f"rank {self.rank}: ", str(error), error.hint)
+            where = "" if self.first else f"rank {self.rank}: "
+            return None, Problem(_plain_kind(type(error)), where, str(error), error.hint)
 
     def barrier(self) -> None:
         """Barrier: wait for all processes."""
@@ -167,6 +167,14 @@ class Processes:
         """Destroy the process group, all at the same time: leaving early breaks the connections of the others."""
         self.barrier()
         self.accelerator.end_training()
+
+
+def _plain_kind(kind: type[LmctlError]) -> type[LmctlError]:
+    """The class of an error, or the nearest of its bases that is made of a message and a hint alone."""
+    bases = kind.__mro__
+    own = [one for one in bases[: bases.index(LmctlError)] if "__init__" in vars(one)]
+    found: type[LmctlError] = bases[bases.index(own[-1]) + 1] if own else kind
+    return found
 
 
 def check_device(on_cpu: bool) -> None:
