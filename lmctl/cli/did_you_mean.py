@@ -104,6 +104,14 @@ SETTINGS = {
 }
 """Names of settings in other tools -> the key here."""
 
+PLUGINS = {
+    "hydra/launcher": {
+        "joblib": "hydra.launcher.n_jobs=2 (a sweep's jobs at the same time, each in a process of its own)",
+        "submitit": "runner=slurm (each job of a sweep is one of the cluster)",
+    },
+    "hydra/sweeper": dict.fromkeys(("optuna", "ax", "nevergrad"), "lmctl search"),
+}
+"""Plugins of Hydra by the beginning of their names, and what does the same here."""
 WHOLE = {
     "bf16": "precision=bf16",
     "fp16": "precision=fp16",
@@ -236,4 +244,4 @@ def option(group: str, name: str) -> str | None:
         return command_words.setting("init_from", name)
     if group == "tokenizer" and re.search(r"[-/]", name):
         return f"tokenizer=pretrained {command_words.setting('tokenizer.path', name)}"
-    return None
+    return next((here for plugin, here in PLUGINS.get(group, {}).items() if name.startswith(plugin)), None)

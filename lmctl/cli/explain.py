@@ -227,10 +227,13 @@ def _from_hydra_text(text: str, composer: Composer | None) -> ConfigError | None
 
 
 def _no_option(group: str, name: str, composer: Composer) -> ConfigError:
-    if not group:
-        return ConfigError(f"no config named '{name}'")
+    outside = not group  # Hydra's own groups
+    if outside:
+        group, _, name = name.rpartition("/")
     if (instead := did_you_mean.option(group, name)) is not None:
         return ConfigError(f"no option '{name}' in group '{group}'", f"did you mean {instead}?")
+    if outside:
+        return ConfigError(f"no option '{name}' in group '{group}'" if group else f"no config named '{name}'")
     return composer.no_option(group, name, group)
 
 

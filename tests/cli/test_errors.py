@@ -86,6 +86,8 @@ MISTAKES = {
     "train output_dir=x": "error: unknown key 'output_dir'; did you mean run_dir?",
     "train model=bert-base-uncased": "error: no option 'bert-base-uncased' in group 'model'\n  did you mean init_from=bert-base-uncased?",
     "train data=./x.csv": "error: no option './x.csv' in group 'data'\n  did you mean data=table data.path=./x.csv?",
+    "train -m seed=1,2 hydra/launcher=joblib": "error: no option 'joblib' in group 'hydra/launcher'\n  did you mean hydra.launcher.n_jobs=2 (a sweep's jobs at the same time, each in a process of its own)?",
+    "train -m seed=1,2 hydra/sweeper=optuna": "error: no option 'optuna' in group 'hydra/sweeper'\n  did you mean lmctl search?",
     "train mix=rtd model.lora_rank=4": "error: unknown key 'model.lora_rank' of model=electra_tiny\n  model=pretrained has it: write one of them as well",
     "train model=gpt2_tiny mix=clm model.feed_forward=9": "error: unknown key 'model.feed_forward' of model=gpt2_tiny\n  model=bert_base, model=bert_mini, model=bert_small, model=bert_tiny, model=electra_small, model=electra_tiny, model=llama_base, model=llama_small, and 10 more have it",
     "generate model_path = runs/x": "error: cannot read 'model_path'\n  no spaces around the =: model_path=runs/x",
