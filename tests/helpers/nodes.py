@@ -94,7 +94,7 @@ def one_node(folder: Path, *words: str) -> Path:
     """The run directory of the same run, undisturbed, of a single node."""
     run = folder.parent / "undisturbed"
     words = (*PLACE, *DDP, *SHORT, *words, f"run_dir={run}")
-    own = environment(folder / "cache", CUDA_VISIBLE_DEVICES="")
+    own = environment(folder.parent / "cache", CUDA_VISIBLE_DEVICES="")  # not that of a node
     subprocess.run(command("train", *words), cwd=folder, env=own, check=True, timeout=LIMIT)
     return run
 
