@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import errno
 import os
 import re
 import traceback
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -31,11 +27,9 @@ from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
 import lmctl
-from lmctl.cli import did_you_mean
-from lmctl.config.described import keys_named
+from lmctl.cli import unknown_names
 from lmctl.config.mistakes import Missing, UnknownKey, wrong_value
 from lmctl.config.trial import Several
-from lmctl.config.verb import verbs
 from lmctl.core import yaml_files
 from lmctl.core.errors import (
     ConfigError,
@@ -48,7 +42,6 @@ from lmctl.core.errors import (
     is_panic,
     together,
 )
-from lmctl.core.suggest import listed, nearest
 from lmctl.core.terminal import tell
 
 if TYPE_CHECKING:
@@ -100,7 +93,7 @@ def explain(error: BaseException, composer: Composer | None = None) -> LmctlErro
     chain = list(_exception_chain(error))
     for cause in chain:
         if isinstance(cause, UnknownKey) and composer is not None and cause.close is None and "." not in cause.key:
-            return _unknown_key(cause.key, composer)
+            return unknown_names.unknown_key(cause.key, composer)
         if isinstance(cause, Missing):
             return _missing(cause.path, composer)
         if isinstance(cause, LmctlError):
@@ -166,7 +159,7 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
     match error:
         case MissingConfigException(missing_cfg_file=str(file)) if composer is not None:
             group = max((g for g in composer.all_groups if file.startswith(f"{g}/")), key=len, default="")
-            return _no_option(group, file[len(group) + 1 :] if group else file, composer)
+            return unknown_names.no_option(group, file[len(group) + 1 :] if group else file, composer)
         case OverrideParseException():
             return ConfigError(
                 f"cannot read '{error.override}'",
@@ -177,7 +170,7 @@ def _config_error(error: BaseException, composer: Composer | None) -> ConfigErro
         case ReadonlyConfigError():
             return ConfigError(f"{key} cannot be changed")
         case ConfigKeyError() | ConfigAttributeError() if composer is not None and key:
-            return _unknown_key(key, composer)
+            return unknown_names.unknown_key(key, composer)
         case ValidationError():
             return wrong_value(key, error)
         case InterpolationToMissingValueError():
@@ -217,7 +210,9 @@ def _from_hydra_text(text: str, composer: Composer | None) -> ConfigError | None
         return ConfigError(f"'{match[1]}' is not chosen here; did you mean {match[2]}?")
     if match := re.search(r"Could not override '(.*?)'\.\s*No match in the defaults list", text):
         return (
-            _no_group(match[1], composer) if composer is not None else ConfigError(f"'{match[1]}' is not chosen here")
+            unknown_names.no_group(match[1], composer)
+            if composer is not None
+            else ConfigError(f"'{match[1]}' is not chosen here")
         )
     if match := re.search(r"An item is already at '(.*?)'", text):
         return ConfigError(f"'{match[1]}' has a value already", f"write {match[1]}=..., without the +")
@@ -226,87 +221,11 @@ def _from_hydra_text(text: str, composer: Composer | None) -> ConfigError | None
     return None
 
 
-def _no_option(group: str, name: str, composer: Composer) -> ConfigError:
-    outside = not group  # Hydra's own groups
-    if outside:
-        group, _, name = name.rpartition("/")
-    if (instead := did_you_mean.option(group, name)) is not None:
-        return ConfigError(f"no option '{name}' in group '{group}'", f"did you mean {instead}?")
-    if outside:
-        return ConfigError(f"no option '{name}' in group '{group}'" if group else f"no config named '{name}'")
-    return composer.no_option(group, name, group)
-
-
 def _missing(key: str, composer: Composer | None) -> Missing:
     """The error for a value that is required; for some keys a plain word is enough."""
     if composer is not None and key in (composer.verb.places, *composer.verb.words[:1]):
         return Missing(key, f"give it as: lmctl {composer.verb.name} runs/NAME, or {key}=...")
     return Missing(key)
-
-
-def _unknown_key(key: str, composer: Composer) -> ConfigError:
-    if (elsewhere := did_you_mean.setting(key, composer)) is not None:
-        return ConfigError(f"unknown key '{key}'; did you mean {elsewhere}?")
-    keys: list[str] = []
-    chosen = dict(composer.defaults)
-    with contextlib.suppress(HydraException, OmegaConfBaseException, LmctlError):  # another error: no suggestions
-        composed = composer.compose(composer.choices.render())
-        keys = list(_keys(composed))
-        chosen |= composed.hydra.runtime.choices  # a mix may choose the model
-    group, _, rest = key.partition(".")
-    if rest and group in composer.defaults:
-        others = _with_key(group, rest, composer)
-        if others or not nearest(key, [known for known in keys if known.startswith(f"{group}.")]):
-            return _key_of_other_option(group, rest, others, chosen[group], group in composer.choices)
-    if group in composer.all_groups and group not in composer.defaults:
-        return _no_group(group, composer)
-    last = key.rpartition(".")[2]
-    by_last = {known.rpartition(".")[2]: known for known in reversed(keys)}
-    misspelt = difflib.get_close_matches(last, by_last, n=1, cutoff=0.8)
-    close = by_last.get(last) or nearest(key, keys) or (by_last[misspelt[0]] if misspelt else None)
-    if close:
-        return ConfigError(f"unknown key '{key}'; did you mean {close}?")
-    return ConfigError(f"unknown key '{key}'", f"lmctl {composer.verb.name} --help lists the keys")
-
-
-def _no_group(group: str, composer: Composer) -> ConfigError:
-    """The error for `quantize=int8_dynamic` given to a verb without the group `quantize`."""
-    verb = composer.verb.name
-    if group == "model" and "model_path" in composer.schema.__dataclass_fields__:
-        return ConfigError(f"lmctl {verb} takes no 'model'; did you mean model_path=...?")
-    others = [name for name, one in verbs().items() if group in {field.name for field in fields(one.schema)}]
-    takes = f"; lmctl {', '.join(others)} {'does' if len(others) == 1 else 'do'}" if others else ""
-    return ConfigError(f"lmctl {verb} takes no '{group}'{takes}", f"groups: {', '.join(composer.defaults)}")
-
-
-def _with_key(group: str, rest: str, composer: Composer) -> list[str]:
-    """The options of a group that have the key `rest`."""
-    return list(dict.fromkeys(key.option for key in keys_named(composer, group, rest.rpartition(".")[2])
-                              if key.name == f"{group}.{rest}"))  # fmt: skip
-
-
-def _key_of_other_option(group: str, rest: str, others: list[str], chosen: str | None, typed: bool) -> ConfigError:
-    """The error for a key that the chosen option of a group lacks, such as `data.path`, and others have. `typed`: the
-    command line chooses the option."""
-    hint = f"{listed([f'{group}={name}' for name in others], 8)} {'has' if len(others) == 1 else 'have'} it"
-    if chosen and not typed:
-        hint += ": write one of them as well"
-    where = f" of {group}={chosen}" if chosen else f": no option of {group} is chosen"
-    return ConfigError(f"unknown key '{group}.{rest}'{where}", hint if others else None)
-
-
-def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a config without Hydra's own; shallow ones first."""
-    children = []
-    for name in map(str, node):
-        if (not prefix and name == "hydra") or name == "_target_":
-            continue
-        yield f"{prefix}{name}"
-        child = node._get_node(name)
-        if isinstance(child, DictConfig) and isinstance(child._content, dict):
-            children.append((child, f"{prefix}{name}."))
-    for child, below in children:
-        yield from _keys(child, below)
 
 
 def _first_line(error: BaseException) -> str:

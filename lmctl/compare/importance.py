@@ -57,7 +57,7 @@ def importance_in(folder: Path) -> Importance | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return Importance(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()), len(completed))
-    except Exception as error:
+    except Exception as error:  # Optuna replays the record, and raises what a damaged one leads it to
         raise ValueError(f"{folder / JOURNAL} cannot be used ({type(error).__name__})") from error
 
 

@@ -76,7 +76,8 @@ class PassBytes:
         half = learner.precision.gathered(learner.device)
         size = 4 if half is None else half.itemsize
         root, layers = everything - sum(inside.values()), sum(inside.values())
-        plain = scatters = scatter_bytes(learnt, shards)
+        # gloo's reduce-scatter is an all-reduce of which a part is kept (torch 2.13, ProcessGroupGloo).
+        plain = scatters = (all_reduce_bytes if learner.device.type == "cpu" else scatter_bytes)(learnt, shards)
         residual = 0
         if (method := compression.in_shards(learner)) is not None:
             columns = [method.columns(parameters, shards) for _, parameters in groups_of(learner)]
