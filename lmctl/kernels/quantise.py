@@ -51,8 +51,8 @@ def quantise_both(values: Tensor, pow2: bool = False, key: Key | None = None) ->
 
 def dequantise(sums: Tensor, rows: Tensor, columns: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Integers [M, N] times the scales of rows [M, 1] and columns [1, N], plus `bias` [N], in float32, as `dtype`.
-    `sums` is used up: a float32 result may take its memory."""
-    if sums.dtype != torch.int32 or dtype not in FLOATS or not _takes(sums):
+    `sums` is used up: a float32 result may take its memory. Integers that are float32 already give the same."""
+    if sums.dtype not in (torch.int32, torch.float32) or dtype not in FLOATS or not _takes(sums):
         return plain.dequantise(sums, rows, columns, bias, dtype)
     if not backend.has_data(sums):
         return sums.view(torch.float32) if dtype == torch.float32 else torch.empty_like(sums, dtype=dtype)
@@ -103,9 +103,14 @@ def _try_both(function: Both) -> list[Tensor]:
 
 
 def _try_dequantise(function: Dequantise) -> list[Tensor]:
-    sums, scales = torch.arange(-500, 573, dtype=torch.int32).view(37, 29), torch.linspace(1e-6, 7, 37 + 29)
+    integers, scales = torch.arange(-500, 573, dtype=torch.int32).view(37, 29), torch.linspace(1e-6, 7, 37 + 29)
     rows, columns = scales[:37, None], scales[None, 37:]
-    return [function(sums.clone(), rows, columns, bias, dtype) for dtype in FLOATS for bias in (None, columns[0])]
+    return [
+        function(sums.clone(), rows, columns, bias, dtype)
+        for sums in (integers, integers.float())
+        for dtype in FLOATS
+        for bias in (None, columns[0])
+    ]
 
 
 ROWS: Kernel[Rows] = Kernel("quantise rows", plain.quantise_rows, _compiled_rows, _try_rows)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +29,7 @@ from lmctl.model.t5 import T5
 from lmctl.model.transformer_mt import TransformerMT
 from lmctl.objective.clm import CausalLM
 from lmctl.precision import arithmetic
+from lmctl.precision import int8_product as products
 from lmctl.precision.counting import as_reference, counting
 from lmctl.precision.emulation import HalfProducts
 from lmctl.precision.int8 import Int8
@@ -52,8 +56,10 @@ def integers(*shape: int, seed: int = 0) -> torch.Tensor:
 SHAPES = [(1, 1, 1), (3, 5, 7), (17, 64, 24), (33, 1023, 9), (8, 1025, 8), (5, 4096, 3), (0, 8, 8), (4, 0, 4)]
 
 
-WAYS = [(way, shape) for shape in SHAPES for way in ("auto", "int_mm", "blocks")]
-WAYS += [("padded", shape) for shape in SHAPES if 0 not in shape]  # empty products do not get there
+WAYS = [(way, shape) for shape in SHAPES for way in ("auto", "blocks")]
+if products.NATIVE:
+    WAYS += [(way, shape) for shape in SHAPES for way in ("amx", "int_mm")]
+    WAYS += [("padded", shape) for shape in SHAPES if 0 not in shape]  # empty products do not get there
 
 
 @pytest.mark.parametrize(("way", "shape"), WAYS, ids=str)
@@ -63,8 +69,44 @@ def test_the_integer_product_is_exact(way, shape):
     for a, b in ((integers(m, k), integers(k, n, seed=1)), (integers(k, m).t(), integers(n, k).t()), extreme):
         exact = (a.long().numpy() @ b.long().numpy()).astype(np.int64)
         ours = padded(a, b) if way == "padded" else int8_product(a, b, way)
-        assert ours.dtype == torch.int32
+        if way in ("auto", "amx") and ours.dtype == torch.float32:
+            exact = exact.astype(np.float32)
+        else:
+            assert ours.dtype == torch.int32
         assert np.array_equal(ours.numpy(), exact)
+
+
+@pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE_VNNI"])
+def test_the_product_is_exact_where_onednn_is_kept_from_newer_units(limit):
+    code = """
+import torch
+from lmctl.precision.int8_product import int8_product
+a, b = torch.full((20, 64), 127, dtype=torch.int8), torch.full((64, 20), -127, dtype=torch.int8)
+print(int8_product(a, b).unique().tolist())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": limit},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str([-64 * 127 * 127])
+
+
+def test_amx_units_are_left_alone_where_onednn_may_not_use_them(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(products, "on_amx", lambda a, b: torch._int_mm(a, b).float())
+    for limit, used in {"": True, "AVX512_CORE_AMX": True, "AVX512_CORE_VNNI": False, "avx2": False}.items():
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        products.amx.cache_clear()
+        assert products.amx() is (used and torch.backends.mkldnn.is_available()), limit
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setattr(products, "on_amx", lambda a, b: torch._int_mm(a, b).float() + 1)  # not what was asked for
+    products.amx.cache_clear()
+    assert not products.amx()
+    monkeypatch.undo()
+    products.amx.cache_clear()
 
 
 def test_sums_beyond_int32_are_exact_too():

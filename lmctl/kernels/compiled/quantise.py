@@ -126,6 +126,8 @@ def float_of(value):  # type: ignore[no-untyped-def]
 
 as_float: Any = _either
 """float32, or bfloat16 as bits, as float32."""
+stored: Any = _either
+"""A float32 as it is written into an array of float32, or into one of int32 that is read as float32 afterwards."""
 
 
 @overload(as_float, inline="always")
@@ -133,6 +135,13 @@ def _as_float(value):  # type: ignore[no-untyped-def]
     if isinstance(value, types.Float):
         return lambda value: value
     return lambda value: float_of(word(word(value) << S16))
+
+
+@overload(stored, inline="always")
+def _stored(value, like):  # type: ignore[no-untyped-def]
+    if isinstance(like, types.Float):
+        return lambda value, like: value
+    return lambda value, like: bits_of(value)
 
 
 @kernel
@@ -244,15 +253,17 @@ def _round_both_at_random(x, row_inverse, column_inverse, k0, k1, by_row, by_col
 
 @kernel
 def _dequantise(sums, rows, columns, bias, start, end):  # type: ignore[no-untyped-def]
-    """int32 rows from `start` to `end` times two scales, plus a bias if there is one, as float32 in the same place."""
+    """int32 or float32 rows from `start` to `end` times two scales, plus a bias if there is one, as float32 in the same
+    place."""
     for r in range(start, end):
         scale = rows[r]
         if len(bias) > 0:
             for c in range(sums.shape[1]):
-                sums[r, c] = bits_of(single(single(single(single(sums[r, c]) * scale) * columns[c]) + bias[c]))
+                value = single(single(single(single(sums[r, c]) * scale) * columns[c]) + bias[c])
+                sums[r, c] = stored(value, sums[r, c])
         else:
             for c in range(sums.shape[1]):
-                sums[r, c] = bits_of(single(single(single(sums[r, c]) * scale) * columns[c]))
+                sums[r, c] = stored(single(single(single(sums[r, c]) * scale) * columns[c]), sums[r, c])
 
 
 @kernel
