@@ -48,6 +48,13 @@ def machine(isa: str | None = None) -> str:
     return f"{found.get('model name', platform.machine())} ({', '.join(units) or 'none of ' + ', '.join(UNITS)}){limit}"
 
 
+def place(name: str, isa: str | None) -> str:
+    """The place of a table in the page, which has one for each kind of units: those of a lesser CPU by their name, AMX
+    for a CPU that has it, none for others."""
+    units = isa or ("AMX" if "AMX" in machine() else "")
+    return f"{name} {units}".rstrip()
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table; all columns but the first are numbers."""
     return [

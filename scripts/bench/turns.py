@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from common import SETTINGS, parser
-from page import LIMITS, limited, machine, show, table
+from page import LIMITS, limited, machine, place, show, table
 
 HERE = Path(__file__).resolve().parent
 Figures = dict[str, float]
@@ -120,10 +120,10 @@ def take_turns(
     prepare: Callable[[Path], None],
     against: str = "Trainer",
     more: Mapping[str, str] | None = None,
-    place: str | None = None,
+    at: str | None = None,
 ) -> None:
     """Have `prepare` write the work folder, run all sides `args.repeats` times, print medians and ratios, and write
-    them to `place` in the page, which is named after the script and its settings unless said."""
+    them to the place `at` in the page, which is named after the script and its settings unless said."""
     if args.only and args.only not in sides:
         raise SystemExit(f"--only {args.only}: the sides are {', '.join(sides)}")
     chosen = [args.only] if args.only else list(sides)
@@ -140,6 +140,5 @@ def take_turns(
         f"{args.model}, {args.rows} x {args.seq_len} tokens a step, {measured}, medians of {args.repeats} runs of each "
         f"side in turn, on {machine(args.isa)}:"
     )
-    name = place or f"{Path(sys.argv[0]).stem} {args.model} {args.precision}"
-    limit = f" {args.isa}" if args.isa else ""
-    show(name + limit, [said, "", *table(["", *heads, "held-out loss"], rows)], args.write)
+    name = at or f"{Path(sys.argv[0]).stem} {args.model} {args.precision}"
+    show(place(name, args.isa), [said, "", *table(["", *heads, "held-out loss"], rows)], args.write)
