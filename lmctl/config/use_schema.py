@@ -52,7 +52,7 @@ class EvalConfig:
     rows: Optional[int] = key(None, "use at most so many rows of the data")
     out: Optional[Place] = key(None, "file for the results; null: eval.json of the run, or here")
     batch: int = key(16, "rows at a time", BATCH)
-    seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
+    seq_len: Optional[int] = key(None, "positions per row; null: as in training, or what the model takes, at most 1024")
     stride: Optional[int] = key(None, "perplexity: how far windows of long texts move on; null: half of seq_len")
     stream: Optional[bool] = key(
         None, "perplexity: documents see those before them; null: only if the model carries a state"

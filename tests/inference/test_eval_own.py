@@ -78,6 +78,20 @@ def test_the_loss_of_training_is_measured_again(folder: Path, multitask: Path):
     assert figures["loss/topics"]["label"] == pytest.approx(valid["topics/label"], rel=1e-6)
 
 
+def test_rows_are_as_long_as_in_training_unless_said(folder: Path, multitask: Path, tmp_path: Path):
+    """Positions beyond them have learned nothing. The first 32 of a row decide its label, whatever follows."""
+    (folder / "new.txt").write_text(
+        "\n".join(["a dog " * 30 + tail for tail in ("", "cat " * 40, "sees 7 apples " * 9)])
+    )
+    for words, same in ([], True), (["seq_len=200"], False):
+        told = succeed("predict", "runs/multi", "new.txt", "task=topics", "format=json", *words, cwd=folder).stdout
+        shares = {round(json.loads(line)["probabilities"]["cat"], 6) for line in told.splitlines()}
+        assert (len(shares) == 1) is same
+    succeed("train", "mix=clm", *SMALL, "name=clm", cwd=folder)
+    contexts = [measured(folder, "clm", *words)["perplexity"]["context"] for words in ([], ["seq_len=64"])]
+    assert contexts == [f"each document by itself, windows of {n} moved on by {n // 2}" for n in (32, 64)]
+
+
 def test_a_denoising_model_is_measured_by_its_own_loss(folder: Path):
     succeed("train", "mix=denoise", *SMALL, "name=t5", cwd=folder)
     valid = summary(folder / "runs" / "t5")["valid"]
