@@ -23,6 +23,9 @@ from lmctl.precision.counting import count
 
 BLOCK = 1024
 """Terms of a float32 sum: 128 * 128 * 1024 = 2^24, so all partial sums are exact for any int8 values."""
+TILE = 64
+"""Terms that an AMX tile holds in a row. Of products whose terms are no multiple of it, oneDNN's kernels for int8 give
+wrong sums (torch 2.13.0: 165 of the lengths from 1 to 299 for [2048, K] x [K, 512], none of the multiples)."""
 LONGEST = 131_071
 """Terms of an int32 sum: 128 * 128 * 131071 < 2^31."""
 
@@ -78,7 +81,9 @@ def _product(a: Tensor, b: Tensor, way: str) -> Tensor:
         return torch.zeros(a.shape[0], b.shape[1], dtype=torch.int32, device=a.device)
     if a.device.type == "cuda":
         return padded(a, b)
-    if way == "amx" or (way == "auto" and backend.takes(a) and backend.has_data(a) and _copies_pay(a, b) and amx()):
+    if a.shape[0] == 1:  # with the strides of a transposed column torch._int_mm reads beyond its memory (torch 2.13)
+        a = a.flatten()[None]
+    if way == "amx" or (way == "auto" and backend.takes(a) and backend.has_data(a) and _suits_amx(a, b) and amx()):
         return on_amx(a, b)
     if way == "int_mm" or (way == "auto" and NATIVE):
         return torch._int_mm(a, b)
@@ -93,24 +98,25 @@ def amx() -> bool:
         return False
     if _onednn_limit() and "AMX" not in _onednn_limit():
         return False
-    a = torch.arange(-128, 127, dtype=torch.int8).repeat(5).view(17, 75)
-    b = a.view(75, 17)
+    values = torch.arange(-128, 128, dtype=torch.int8).roll(1).repeat(300)
+    a, b = values[: 300 * TILE * 3].view(300, -1), values[: TILE * 3 * 70].view(-1, 70)
     try:
         return torch.equal(on_amx(a, b), torch._int_mm(a, b).float())
     except (AttributeError, RuntimeError, TypeError):  # a torch whose operator is called or used in another way
         return False
 
 
-def _copies_pay(a: Tensor, b: Tensor) -> bool:
-    """Whether a product is so large that AMX units gain more than copying `b` costs, most of all if it is transposed.
-    Measured with 1 to 512 rows and 128 to 3,072 columns."""
-    rows = a.shape[0]
-    return rows >= (256 if b.is_contiguous() else 512) and rows * b.numel() >= 1 << 26
+def _suits_amx(a: Tensor, b: Tensor) -> bool:
+    """Whether `on_amx` is right, and the product so large that it gains more than copying `b` costs, most of all if it
+    is transposed. Measured with 1 to 512 rows and 128 to 3,072 columns."""
+    rows, terms = a.shape
+    pays = rows >= (256 if b.is_contiguous() else 512) and rows * b.numel() >= 1 << 26
+    return pays and terms % TILE == 0
 
 
 def on_amx(a: Tensor, b: Tensor) -> Tensor:
     """By oneDNN's matmul, as torch calls it for quantised layers, with scales of one: the exact sums, rounded to
-    float32. It reads row-major matrices, of `b` a copy in oneDNN's own kind of tensor."""
+    float32, if K is a multiple of TILE. It reads row-major matrices, of `b` a copy in oneDNN's own kind of tensor."""
     columns = b.shape[1]
     one, zero = torch.ones(columns), torch.zeros(columns, dtype=torch.int64)
     left = a if a.is_contiguous() or not a.t().is_contiguous() else _opaque(a).to_dense()

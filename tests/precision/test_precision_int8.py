@@ -53,12 +53,15 @@ def integers(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(-128, 128, shape, dtype=torch.int8, generator=torch.Generator().manual_seed(seed))
 
 
-SHAPES = [(1, 1, 1), (3, 5, 7), (17, 64, 24), (33, 1023, 9), (8, 1025, 8), (5, 4096, 3), (0, 8, 8), (4, 0, 4)]
+TILES = [(300, 192, 70), (257, 64, 512), (1, 128, 1)]
+LARGE = [(256, 1024, 257), (520, 512, 300), (600, 76, 1500)]
+"""Of these AMX units are asked, where there are any, but of the last: it leaves a part of a tile empty."""
+SHAPES = [(1, 1, 1), (1, 33, 4), (3, 5, 7), (17, 64, 24), (33, 1023, 9), (8, 1025, 8), (5, 4096, 3), (0, 8, 8), (4, 0, 4)]
 
 
-WAYS = [(way, shape) for shape in SHAPES for way in ("auto", "blocks")]
+WAYS = [(way, shape) for shape in SHAPES + TILES + LARGE for way in ("auto", "blocks")]
 if products.NATIVE:
-    WAYS += [(way, shape) for shape in SHAPES for way in ("amx", "int_mm")]
+    WAYS += [("int_mm", shape) for shape in SHAPES] + [("amx", shape) for shape in TILES]
     WAYS += [("padded", shape) for shape in SHAPES if 0 not in shape]  # empty products do not get there
 
 
