@@ -22,7 +22,9 @@ def main() -> None:
     args = p.parse_args()
     words = ["mix=mlm", *mlm.text_words(args)]
     sides = {name: ours(*words, precision=name) for name in args.precisions}
-    take_turns(args, sides, lambda work: mlm.prepare(args, work), against=args.precisions[0], at=f"precisions {args.model}")
+    take_turns(
+        args, sides, lambda work: mlm.prepare(args, work), against=args.precisions[0], at=f"precisions {args.model}"
+    )
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_text_keys_keep_what_was_typed(name: str):
 
 def test_a_sweep_keeps_them_too():
     application = Application("train", ["-m", "data=text", "data.path=2024_01,1e5", "seed=1,2"])
-    application._quote_sweep()
+    application.quote_sweep()
     cells = application.composer.cells(application.overrides.render())
     paths = [read(word.partition("=")[2]) for cell in cells for word in cell if word.startswith("data.path=")]
     assert paths == ["2024_01", "2024_01", "1e5", "1e5"]
