@@ -54,10 +54,6 @@ def alone() -> Processes:
 @pytest.fixture(scope="session")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found (`helpers/two_processes.py`)."""
-    import torch
     from command import in_processes
 
-    folder = tmp_path_factory.mktemp("both")
-    in_processes(2, "two_processes.py", folder)
-    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
-    return [rank | {"folder": folder} for rank in found]
+    return in_processes(2, "two_processes.py", tmp_path_factory.mktemp("both"))
