@@ -89,11 +89,6 @@ class RunSummary:
         return numbers(sizes).get("total")
 
     @property
-    def model_bytes(self) -> int | None:
-        """Size of the exported model.safetensors."""
-        return _whole(self.written.get("model_bytes"))
-
-    @property
     def model_sha256(self) -> str | None:
         """Checksum of the exported model.safetensors, in hex; None while the run goes on."""
         return _text(self.written.get("model_sha256"))
