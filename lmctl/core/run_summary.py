@@ -1,5 +1,5 @@
-"""The one reader of what a run left: summary.json, typed. Nothing in it is trusted; what is not as lmctl writes it is
-as if it were not there."""
+"""Reading of a run's summary.json, with types, for all who need it. Nothing in it is trusted: what is not as lmctl
+writes it counts as missing."""
 
 from __future__ import annotations
 
