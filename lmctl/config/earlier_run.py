@@ -38,4 +38,4 @@ def on_top_of(
     entries.remove(f"groups_{verb.name}")
     place = entries.index("_self_")
     node = {"defaults": [*entries[:place], *groups, *entries[place:]], "hydra": own.get("hydra", {}), **kept}
-    return cast("DictConfig", OmegaConf.create(node))
+    return OmegaConf.create(node)
