@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from lmctl.parallel.processes import Processes
@@ -19,6 +20,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+settings.register_profile("no deadline", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,10 +58,6 @@ def alone() -> Processes:
 @pytest.fixture(scope="session")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found (`helpers/two_processes.py`)."""
-    import torch
     from command import in_processes
 
-    folder = tmp_path_factory.mktemp("both")
-    in_processes(2, "two_processes.py", folder)
-    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
-    return [rank | {"folder": folder} for rank in found]
+    return in_processes(2, "two_processes.py", tmp_path_factory.mktemp("both"))

@@ -16,23 +16,21 @@ import hydra
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lmctl.cli import did_you_mean, init_from, plan_grid, raw_words, search_space, teacher, which_run
+from lmctl.cli import did_you_mean, init_from, plan_grid, raw_words, search_space, sweep_check, teacher, which_run
 from lmctl.cli.arguments import SHOWS, Arguments, UnknownFlag, stamp
 from lmctl.config.audit import refuse_hydras, refuse_tokens
 from lmctl.config.compose import VERSION_BASE, Composer
 from lmctl.config.keys import keys_in
 from lmctl.config.overrides import Override, Overrides
-from lmctl.config.schema import ProcessLauncherConfig
 from lmctl.config.store import conf_dir
 from lmctl.config.table import typed_names, without_none
 from lmctl.config.verb import GridVerb, SearchVerb, Verb
-from lmctl.core.command_words import literal, quoted
-from lmctl.core.errors import ConfigError, Exit, LmctlError
+from lmctl.core.errors import Exit
 from lmctl.core.files import refuse_folder
-from lmctl.core.paths import IsFreeText, Paths
+from lmctl.core.paths import IsFreeText
 from lmctl.core.terminal import only_messages
 from lmctl.jobs import stages, sweep
-from lmctl.jobs.job import Job, alone_in
+from lmctl.jobs.job import Job, alone_in, refuse_single_run
 
 UNNAMED = ("run_dir=unused", "name=unused")
 """Overrides for a config that is composed only to be checked or shown."""
@@ -100,13 +98,13 @@ class Application:
         self._choose_base()
         shows = any(map(arguments.has, SHOWS))
         if isinstance(self.verb, SearchVerb) and not shows:
-            self._quote_sweep()
+            self.quote_sweep()
             return search_space.run_search(self)
         if self.several and isinstance(self.verb, GridVerb) and not shows:
-            self._quote_sweep()
+            self.quote_sweep()
             return plan_grid.plan_cells(self, self.verb)
         if self.several:
-            jobs, folder = self._check_sweep()
+            jobs, folder = sweep_check.checked_sweep(self)
             sweep.register_launcher()
             if shows:
                 self._run_hydra(jobs)
@@ -192,8 +190,7 @@ class Application:
         """Check all stages, then run them in sequence."""
         folder = Path(cfg.run_dir)
         self._refuse_folders(cfg)
-        if Paths(folder).config.exists():
-            raise ConfigError(f"{folder} holds a single run, so no stages can go there", "choose another name=...")
+        refuse_single_run(folder, "stages")
         jobs, flags = self.stages_in(cfg, self.overrides), self.arguments.of_jobs
         for job in jobs:
             one = Application(stages.verb_of(job), [*flags, *job.overrides, *UNNAMED])
@@ -201,7 +198,7 @@ class Application:
         with only_messages(), alone_in(folder):
             stages.run_stages(jobs, flags, self.overrides + self.stage_overrides, folder)
 
-    def _quote_sweep(self) -> tuple[DictConfig, list[list[str]]]:
+    def quote_sweep(self) -> tuple[DictConfig, list[list[str]]]:
         """Quote the text keys of a sweep, by the types in the config of its first job. Returns the sweep's own config
         and a sample of its jobs' overrides (`Composer.sweep_configs`)."""
         given = self.overrides
@@ -212,43 +209,6 @@ class Application:
 
     def job_config(self, words: list[str]) -> DictConfig:
         return self.composer.task([*words, *(UNNAMED if self.verb.has_run_dir else ())])
-
-    def _check_sweep(self) -> tuple[sweep.Sweep, Path]:
-        """The sweep and its directory, after all mistakes in the jobs were found that can be before the first one
-        starts."""
-        whole, samples = self._quote_sweep()
-        for sample in samples:
-            self.verb.check(self.job_config(sample))
-        _, own = self.overrides.split(Override.is_hydras)
-        flags = [*self.arguments.of_jobs, *self.stage_overrides.render()]
-        jobs = sweep.Sweep(self.verb, self.run_job, flags, self.free, self._refused(own.without("name", "run_dir")))
-        folder = sweep.sweep_dir(own)
-        refuse_folder(folder, "run_dir")
-        if Paths(folder).config.exists():
-            raise ConfigError(f"{folder} holds a single run, so no sweep can go there", "choose another name=...")
-        if whole.hydra.launcher._target_ == ProcessLauncherConfig._target_:
-            self.overrides = self.overrides.without("name", "run_dir")
-        elif self.verb.has_run_dir:  # jobs in one process, or on a cluster: directories by Hydra's job number
-            self.overrides += [Override("run_dir", quoted(f"{folder}/${{hydra:job.num}}"))]
-        self.overrides += [Override("hydra.sweep.dir", literal(str(folder)))]
-        return jobs, folder
-
-    def _refused(self, overrides: Overrides) -> dict[frozenset[str], LmctlError]:
-        """Errors of the sweep's illegal jobs by their overrides, found before the first one starts. A sweep without a
-        finite list of values (another sweeper's) is not checked."""
-        found: dict[frozenset[str], LmctlError] = {}
-        if not self.verb.has_run_dir:
-            return found
-        try:
-            cells = self.composer.cells(overrides.render())
-        except ConfigError:
-            return found
-        for cell in cells:
-            try:
-                self.verb.refuse(self.job_config(cell))
-            except ConfigError as error:
-                found[frozenset(cell)] = error
-        return found
 
     def _refuse_folders(self, cfg: DictConfig) -> None:
         """ConfigError for directories that cannot be created."""

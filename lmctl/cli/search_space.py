@@ -16,9 +16,8 @@ from lmctl.config.verb import verb
 from lmctl.core.errors import ConfigError, Exit
 from lmctl.core.extras import require
 from lmctl.core.files import refuse_folder
-from lmctl.core.paths import Paths
 from lmctl.core.terminal import only_messages
-from lmctl.jobs.job import alone_in
+from lmctl.jobs.job import alone_in, refuse_single_run
 from lmctl.jobs.search import Search
 from lmctl.jobs.search_space import Axis, axes_and_rest
 from lmctl.jobs.sweep import Sweep, sweep_dir
@@ -77,6 +76,5 @@ def _folder(typed: Overrides) -> Path:
     if folder.name.startswith("sweep-") and "name" not in own and "run_dir" not in own:
         folder = folder.with_name(folder.name.replace("sweep-", "search-"))
     refuse_folder(folder, "run_dir")
-    if Paths(folder).config.exists():
-        raise ConfigError(f"{folder} holds a single run, so no search can go there", "choose another name=...")
+    refuse_single_run(folder, "search")
     return folder

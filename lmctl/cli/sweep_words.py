@@ -1,4 +1,4 @@
-"""Values that are meant to be several, and that Hydra's grammar of sweeps does not read: `interval(1e-4,1e-2`."""
+"""Errors for sweep values that Hydra's grammar cannot read, such as `interval(1e-4,1e-2` without its end."""
 
 from __future__ import annotations
 

@@ -63,14 +63,6 @@ def _build(node: Any, wanted: type[Any], trusted: tuple[str, ...], found: Mistak
     return component
 
 
-def section(node: DictConfig, cls: type[C]) -> C:
-    """Build a fixed section of the config, one without `_target_`, by the same rules."""
-    found = Mistakes()
-    made = _instantiate(cls, node, None, found)
-    found.tell()
-    return cast(C, made)
-
-
 def read_root(cfg: DictConfig, schema: type[C]) -> C:
     """The root of a verb's config with its groups built into components; null groups stay None. All mistakes are
     reported together: first wrong names, and wrong values only where all names are right."""

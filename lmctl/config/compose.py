@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -29,14 +29,15 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lmctl.config.audit import OF_THE_COMMAND, audit, check_file, read_from_environment
+from lmctl.config.audit import audit, check_file, read_from_environment
 from lmctl.config.build import check
 from lmctl.config.comments import CommentedKey, commented_keys, first_comment
+from lmctl.config.earlier_run import on_top_of, saved_groups
 from lmctl.config.keys import expand_home
 from lmctl.config.options import spell_out
 from lmctl.config.overrides import Overrides
 from lmctl.config.saved import read_config
-from lmctl.config.store import conf_dir, register, register_launcher, settings_of
+from lmctl.config.store import conf_dir, register, register_launcher
 from lmctl.config.table import defaults
 from lmctl.config.trial import tried
 from lmctl.config.verb import verb, verbs
@@ -277,27 +278,12 @@ class Composer:
     def start_from(self, file: str, overrides: Overrides, only: tuple[str, ...] = ()) -> None:
         """Use the resolved config of an earlier run as the base; `overrides` replace its groups. With `only`, take
         these groups and its sequence length alone."""
-        saved = read_config(Path(file), {override.key for override in overrides if not override.sign})
-        if only:
-            length = cast(dict[str, Any], saved.get("batch") or {}).get("seq_len")
-            saved = {key: saved[key] for key in only if key in saved}
-            saved |= {} if length is None else {"batch": {"seq_len": length}}
-        raw = settings_of(self.verb)
-        for key in OF_THE_COMMAND:
-            saved.pop(key, None)
         replaced = {override.key for override in overrides if not override.sign}
-        for group in replaced & set(self.all_groups):  # an option on the command line replaces all of the saved one
-            saved.pop(group, None)
-        # A group that did not exist when the run was saved has its default.
-        groups: list[Any] = [
-            {group: None} if group in replaced else {f"optional {group}": None if group in saved else default}
-            for group, default in self.defaults.items()
-        ]
-        kept = [e for e in raw["defaults"] if isinstance(e, str) or next(iter(e)).startswith("override ")]
-        kept.remove(f"groups_{self.verb.name}")
-        place = kept.index("_self_")
-        node = {"defaults": [*kept[:place], *groups, *kept[place:]], "hydra": raw.get("hydra", {}), **saved}
-        ConfigStore.instance().store(name=FROM_FILE, node=OmegaConf.create(node), provider="lmctl")
+        saved = read_config(Path(file), replaced)
+        node = on_top_of(
+            saved_groups(saved, only) if only else saved, self.verb, self.defaults, replaced & {*self.all_groups}
+        )
+        ConfigStore.instance().store(name=FROM_FILE, node=node, provider="lmctl")
         self.config_name = FROM_FILE
         # The old loader has cached the store's earlier contents.
         self.loader = _loader(self.loader.config_search_path)

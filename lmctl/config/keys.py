@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmctl.config.build import TRUSTED
 from lmctl.config.table import rows, without_none
-from lmctl.core.paths import IsFreeText, IsPlace
+from lmctl.core.paths import IsPlace
 
 Steps: TypeAlias = "tuple[str | int, ...]"
 
@@ -29,7 +29,6 @@ class Key:
     """Its annotation without `Optional`; None if no dataclass declares it."""
     marks: frozenset[Any]
     """Markers such as `IsPlace`."""
-    optional: bool
     owner: type[Any]
     """The dataclass that declares it, or the mapping or list that contains it."""
     identity: bool = True
@@ -47,10 +46,6 @@ class Key:
     def is_text(self) -> bool:
         """Whether its value is a string, whatever it looks like."""
         return self.hint is str or bool(self.marks)
-
-    @property
-    def is_free(self) -> bool:
-        return IsFreeText in self.marks
 
 
 def keys_of(config: Any, schema: type[Any], trusted: tuple[str, ...] = ()) -> Iterator[Key]:
@@ -90,7 +85,7 @@ def _at(path: Steps, value: Any, hint: Any, owner: type[Any], trusted: tuple[str
     plain = without_none(hint)
     marks = frozenset(getattr(plain, "__metadata__", ()))
     bare = get_args(plain)[0] if get_origin(plain) is Annotated else plain
-    yield Key(path, value, bare, marks, plain is not hint, owner)
+    yield Key(path, value, bare, marks, owner)
     if isinstance(value, dict):
         named = _named(value.get("_target_"), trusted)
         declared = named or (bare if is_dataclass(bare) else None)

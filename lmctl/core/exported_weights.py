@@ -1,4 +1,4 @@
-"""The weights that a finished run exported are known by the checksum in its summary."""
+"""Check of the weights that a finished run exported, by the checksum in its summary."""
 
 from __future__ import annotations
 

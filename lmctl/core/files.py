@@ -201,3 +201,12 @@ def refuse_folder(folder: Path, key: str) -> None:
                 what = "a broken link" if place_.is_symlink() and not place_.exists() else "a file"
                 raise ConfigError(f"{key}={folder}: {place_} is {what}, not a folder", f"choose another {key}=...")
             return
+
+
+def refuse_file(file: Path, key: str) -> None:
+    """ConfigError, naming `key`, before any work, if no file can be written at `file`: there is no such folder, or
+    `file` is one."""
+    if not file.parent.is_dir():
+        raise ConfigError(f"{key}={file}: there is no directory {file.parent}")
+    if file.is_dir():
+        raise ConfigError(f"{key}={file} is a folder", "name a file in it")

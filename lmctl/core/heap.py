@@ -1,4 +1,4 @@
-"""glibc's heap: what a step frees stays with the process, whole, and the next step finds it again.
+"""Settings of glibc's heap: memory that a step frees stays with the process, in whole blocks, for the next step.
 
 By default glibc maps every block of more than 32 MiB anew, and gives the end of its heap back as soon as some ten MiB
 of it are free. Training frees all activations in every step, so the kernel makes (and fills with zeros) the same pages

@@ -1,5 +1,5 @@
-"""The one reader of what a run left: summary.json, typed. Nothing in it is trusted; what is not as lmctl writes it is
-as if it were not there."""
+"""Reading of a run's summary.json, with types, for all who need it. Nothing in it is trusted: what is not as lmctl
+writes it counts as missing."""
 
 from __future__ import annotations
 
@@ -87,11 +87,6 @@ class RunSummary:
         precision = self.written.get("precision")
         sizes = precision.get("bytes_per_parameter") if isinstance(precision, dict) else None
         return numbers(sizes).get("total")
-
-    @property
-    def model_bytes(self) -> int | None:
-        """Size of the exported model.safetensors."""
-        return _whole(self.written.get("model_bytes"))
 
     @property
     def model_sha256(self) -> str | None:

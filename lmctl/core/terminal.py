@@ -42,7 +42,7 @@ def tell_in_handler(line: str) -> None:
 
 
 class ReaderLeft(LmctlError):
-    """The reader of standard output has closed it (`lmctl list | head`): the command ends without a word."""
+    """The reader of standard output has closed it (`lmctl list | head`): the command ends without a message."""
 
     def __init__(self) -> None:
         super().__init__("")

@@ -16,7 +16,7 @@ from lmctl.parallel.strategy import Single, Trainable
 
 
 class FakeProcesses:
-    """`Processes` of any number, of which only this one exists."""
+    """Stand-in for `Processes`: any number of processes, of which only this one exists."""
 
     rank = 0
 

@@ -28,6 +28,7 @@ from lmctl.distill.teacher import (
     TeacherEnsemble,
     check_labels,
     fingerprint,
+    needs_teacher,
     target_positions,
     teacher_of,
     vocabularies,
@@ -35,6 +36,7 @@ from lmctl.distill.teacher import (
 from lmctl.mix.order import rows_draws
 from lmctl.model.network import LANGUAGE
 from lmctl.objective.base import Examples, Objective, Prediction
+from lmctl.parallel.strategy import Strategy
 from lmctl.plan import Plan
 from lmctl.train.build_parts import examples_of
 from lmctl.train.prepare import Prepared
@@ -71,6 +73,17 @@ class CachedOutput(TeacherOutput):
         if head not in LANGUAGE or head == "pair" or len(places) == len(self.shared.to_teacher):
             return TeacherLogits(logits)
         return TeacherLogits(logits, torch.from_numpy(places).to(self.device).expand(len(logits), -1))
+
+
+def teacher_in_training(
+    plan: Plan, prepared: Prepared, examples: Mapping[str, Examples], device: torch.device, strategy: Strategy
+) -> Teacher | None:
+    """The teacher that a run asks: cached, or with `teacher_cache=off` loaded. None if no loss needs one."""
+    if not needs_teacher(plan):
+        return None
+    if plan.teacher_cache == "off":
+        return teacher_of(plan, prepared, device, strategy)
+    return cached_teacher(plan, prepared, examples, device)
 
 
 def cached_teacher(

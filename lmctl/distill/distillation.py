@@ -17,7 +17,7 @@ from lmctl.core.batch import Batch, LabelKind
 from lmctl.distill.activation_recorder import ActivationRecorder
 from lmctl.distill.base import Distiller, FeatureLoss, LogitLoss, LossContext, States, Teacher, TeacherOutput
 from lmctl.objective.base import Objective, Prediction
-from lmctl.train.learner import DistillLosses, NoDistillation, TargetLoss
+from lmctl.train.distill_losses import DistillLosses, NoDistillation, TargetLoss
 from lmctl.train.losses import zero_loss
 from lmctl.train.rows import real_positions
 

@@ -12,11 +12,11 @@ from lmctl.doctor.small_runs import SmallRuns
 
 
 class Failed(Exception):
-    """What was to be the same is not; the message says by how much."""
+    """Raised by a proof whose two results differ; the message says by how much."""
 
 
 class Skipped(Exception):
-    """It cannot be tried here; the message says why, and what would be needed."""
+    """Raised by a proof that cannot be tried on this machine; the message says why, and what would be needed."""
 
 
 @dataclass(frozen=True)

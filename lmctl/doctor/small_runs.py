@@ -1,4 +1,4 @@
-"""Small training runs on made-up text, for proofs: the trainer of `lmctl train`, with nothing in its place."""
+"""Small training runs on made-up text, for proofs, by the trainer of `lmctl train` itself."""
 
 from __future__ import annotations
 

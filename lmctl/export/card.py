@@ -1,4 +1,4 @@
-"""README.md of an export: what a stranger has to know to use the model, and to doubt it."""
+"""Model card of an export, README.md: use, training, figures and limits of the model."""
 
 from __future__ import annotations
 

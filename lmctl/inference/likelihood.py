@@ -1,4 +1,4 @@
-"""Log-likelihood of texts token by token, in nats: causal, masked (pseudo-likelihood) and conditional."""
+"""Log-likelihood of texts token by token, in nats: causal, and masked (pseudo-likelihood)."""
 
 from __future__ import annotations
 
@@ -116,26 +116,6 @@ def _masked_batch(loaded: Loaded, questions: Sequence[Question]) -> list[float]:
         output = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device))
     progress.advance(len(questions), "masks")
     return list(target_scores(vocabulary_logits(output)[lines, places], wanted.to(loaded.device)).tolist())
-
-
-def conditional(loaded: Loaded, pairs: Iterable[tuple[str, str]], rows: int, length: int) -> Iterator[LogProbs]:
-    """log p(token | source, tokens before it) of each token of each target and of its end token. Pairs are (source,
-    target), each side truncated to `length` positions."""
-    import torch
-
-    def answer(batch: list[tuple[str, str]]) -> list[LogProbs]:
-        source = loaded.framed([source for source, _ in batch], length=length)
-        targets = [[*ids[: length - 1], loaded.end] for ids in loaded.pieces([target for _, target in batch])]
-        start = loaded.model.config.decoder_start_token_id
-        ids, _ = pad_texts([[loaded.pad if start is None else start, *target] for target in targets], loaded.pad)
-        ids = ids.to(loaded.device)
-        inputs = loaded.arguments({name: source[name] for name in ("input_ids", "attention_mask")})
-        with torch.no_grad():
-            logits = loaded.model(**inputs, decoder_input_ids=ids[:, :-1], use_cache=False).logits
-        scores = target_scores(logits, ids[:, 1:])
-        return [line[: len(target)] for line, target in zip(scores, targets, strict=True)]
-
-    return by_length(pairs, lambda pair: len(pair[0]) + len(pair[1]), rows, answer)
 
 
 def texts(loaded: Loaded, lines: Iterable[str], rows: int, length: int) -> Iterator[LogProbs]:

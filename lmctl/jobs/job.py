@@ -33,6 +33,12 @@ def alone_in(folder: Path) -> AbstractContextManager[None]:
     return locked(Paths(folder))
 
 
+def refuse_single_run(folder: Path, several: str) -> None:
+    """ConfigError if `folder` is the directory of a single run, where `several` runs are to go."""
+    if Paths(folder).config.exists():
+        raise ConfigError(f"{folder} holds a single run, so no {several} can go there", "choose another name=...")
+
+
 @dataclass
 class Job:
     """`lmctl VERB` with its own overrides, in its own process and directory."""

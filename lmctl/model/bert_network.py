@@ -1,9 +1,9 @@
-"""transformers' BERT, run so that nothing is computed that nobody reads.
+"""transformers' BERT, whose last layer and heads are computed only at positions that are read.
 
 A masked-language model is read at 15 % of its positions. The vocabulary projection, the costliest part of a small
 BERT, is computed there alone, and so are the output projection and the feed-forward half of the last layer, whose
 other positions feed nothing (the `subset_idx` of MosaicBERT, Portes et al. 2023, section 3). Both are exact: logits
-and gradients equal those of `BertForPreTraining` (tests/model/test_bert.py holds them to it).
+and gradients equal those of `BertForPreTraining` (tests/model/test_models.py holds them to it).
 """
 
 from __future__ import annotations

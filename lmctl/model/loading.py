@@ -1,4 +1,4 @@
-"""A model that was trained before as the network that new tasks need."""
+"""Loading a pre-trained model as a network with the heads that new tasks need."""
 
 from __future__ import annotations
 

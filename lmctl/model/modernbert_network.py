@@ -56,7 +56,7 @@ class ModernBertEncoder(TransformerNetwork):
         self.whole = True
 
     def checkpoint_activations(self) -> None:
-        """Layers are computed again when nobody knows any more what is read."""
+        """As elsewhere, for all positions: which ones are read is not known when a layer is computed again."""
         self.whole = True
         super().checkpoint_activations()
 

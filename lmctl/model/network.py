@@ -164,7 +164,7 @@ class TransformerNetwork(nn.Module):
         return self.stacks()
 
     def compute_every_position(self) -> None:
-        """Let every layer compute all of its positions from now on, whoever reads them: somebody watches."""
+        """Have every layer compute all positions from now on, read or not, because hooks record them."""
 
     def _depths(self) -> Sequence[Sequence[nn.Module]]:
         stacks = self.stacks().values()

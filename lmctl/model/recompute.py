@@ -36,7 +36,7 @@ def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any
 
 
 class _Again(ExitStack):
-    """The modes that were on before, but for those that still are."""
+    """Context that turns on those of `modes` that are not on."""
 
     def __init__(self, modes: list[TorchFunctionMode]) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ LEAST_SHARE = 1e-3
 
 
 class Cautious(Optimizer):
-    """Base of cautious rules: the rule follows among the bases."""
+    """Base class of cautious optimisers: the optimiser that it changes is the next base."""
 
     updates = False
     """Whether steps go only where they agree with the gradient."""

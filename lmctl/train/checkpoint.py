@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent.
+"""Checkpoints of a run: written atomically, verified when they are read, and removed when newer ones are there.
 
 Writing: everything goes into a temporary directory; files are fsynced; a manifest with sizes and sha256 follows;
 then one rename makes it a checkpoint. Only after that are older ones removed. Reading (`checkpoint_reader.py`): the

@@ -48,7 +48,7 @@ class LogWindow:
         """Diverged if a step had gradients that are not finite: on a GPU it was skipped on the device, and is found
         here."""
         if self._overflow is not None and bool(self._overflow):
-            raise self.trainer.diverged()
+            raise self.trainer.guard.diverged(self.trainer.learner, self.trainer.state.step)
         self._overflow = None
 
     def pending(self) -> dict[str, list[float]]:
@@ -67,7 +67,7 @@ class LogWindow:
         self._sums.clear()
         loss = sum(means[name] for name in trainer.losses if name in means)
         if not math.isfinite(loss):
-            raise trainer.diverged(f"the mean training loss is {loss}")
+            raise trainer.guard.diverged(trainer.learner, state.step, f"the mean training loss is {loss}")
         state.train = {"loss": loss, **means}
         training = state.seconds - state.aside_seconds
         tokens, seconds = state.tokens - self._since[0], training - self._since[1]

@@ -55,6 +55,8 @@ def chunks_of(count: int, width: int, most_bytes: int) -> list[slice]:
 
 
 class _Chunked(torch.autograd.Function):
+    """Autograd function of `weighed_losses` with several chunks: gradients are computed in the forward pass."""
+
     @staticmethod
     def forward(
         ctx: Any, losses: ChunkLosses, weights: Any, chunks: Any, learns: bool, passes: int, *tensors: Tensor
@@ -121,7 +123,7 @@ def zero_loss(parameters: Iterable[Tensor]) -> Tensor:
 
 
 class _Zero(torch.autograd.Function):
-    """Does not read the parameters' values: stored weights have no memory."""
+    """Autograd function of `zero_loss`. It does not read the parameters' values: stored weights have no memory."""
 
     @staticmethod
     def forward(ctx: Any, *parameters: Tensor) -> Tensor:

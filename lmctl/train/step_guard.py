@@ -8,13 +8,14 @@ and optimiser as they were.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmctl.core.errors import Diverged
+from lmctl.core.shards import local
 from lmctl.parallel.processes import Processes
 from lmctl.plan import Plan
 from lmctl.precision.scaling import LossScaler
@@ -71,22 +72,32 @@ class StepGuard:
         """Count a step that was taken."""
         self._skips = 0
 
-    def skipped(self, scaler: LossScaler, diverged: Callable[[str], Diverged]) -> str:
-        """Count a step that was not taken, and return a line about it, empty where it is part of fp16's search for a
-        loss scale. Raises the error, which `diverged(why)` makes, where the config says that the run ends or goes back
-        to a checkpoint."""
+    def skipped(self, scaler: LossScaler, learner: nn.Module, steps: int) -> str:
+        """Count a step of `learner` that was not taken after `steps` that were, and return a line about it, empty where
+        it is part of fp16's search for a loss scale. Raises the error where the config says that the run ends or goes
+        back to a checkpoint."""
         if self.spike:
             words = f"loss spike: {self.spike}; that step was not taken"
             error: Diverged = LossSpike(words, "lower optim.lr, or give a higher spike.sigma")
         elif scaler.skips and scaler.value >= SMALLEST_SCALE:
             return ""
         else:
-            error = diverged("the loss scale fell below 1" if scaler.skips else "")
+            error = self.diverged(learner, steps, "the loss scale fell below 1" if scaler.skips else "")
         action = self.rule.action if self.spike else self.plan.on_nonfinite
         if action != "skip" or self._skips == self.plan.max_skips:
             raise error
         self._skips += 1
         return f"{error} (skip {self._skips} of at most {self.plan.max_skips} in a row)"
+
+    def diverged(self, learner: nn.Module, steps: int, why: str = "") -> Diverged:
+        """The error for gradients that are not finite after `steps` steps, with the name of the first such tensor."""
+        bad = next((name for name, p in learner.named_parameters() if not _is_finite(p.grad)), None)
+        what = f"the gradient of {bad.removeprefix('network.')}" if bad else "the loss or a gradient"
+        because = f" ({why})" if why else ""
+        return Diverged(
+            f"diverged at step {steps + 1}: {what} is not finite{because}; that step was not taken",
+            f"lower optim.lr (now {self.plan.optim.lr:g}), lengthen schedule.warmup, or use precision=fp32 or bf16",
+        )
 
     @property
     def goes_back(self) -> bool:
@@ -119,3 +130,7 @@ class StepGuard:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._skips = int(state["skips"])
         self._recent = {name: [float(value) for value in values] for name, values in state["recent"].items()}
+
+
+def _is_finite(gradient: Tensor | None) -> bool:
+    return gradient is None or bool(torch.isfinite(local(gradient)).all())

@@ -12,19 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from lmctl.core import signals
 from lmctl.core.counter_rng import CounterRng
-from lmctl.core.errors import Diverged, LmctlError
-from lmctl.core.shards import local
-from lmctl.distill.base import Teacher
-from lmctl.distill.cached_teacher import cached_teacher
+from lmctl.core.errors import LmctlError
+from lmctl.distill.cached_teacher import teacher_in_training
 from lmctl.distill.init_from_teacher import init_from_teacher
 from lmctl.distill.on_policy import OnPolicy
 from lmctl.distill.on_policy_rollout import OnPolicyRollout
-from lmctl.distill.teacher import needs_teacher, teacher_of
 from lmctl.mix.stream import MixStream, Position, Window
 from lmctl.parallel.processes import Processes
 from lmctl.parallel.random_state import random_state, restore_random_state
@@ -75,11 +71,7 @@ class Trainer:
         if plan.simulated_workers not in (None, processes.world):
             raise LmctlError("the workers of a simulated run are played by lmctl.parallel.simulate.as_workers")
         strategy = plan.runner.strategy(processes, plan.compression, plan.clip_norm)
-        teacher: Teacher | None = None
-        if needs_teacher(plan) and plan.teacher_cache == "off":
-            teacher = teacher_of(plan, prepared, device, strategy)
-        elif needs_teacher(plan):
-            teacher = cached_teacher(plan, prepared, train, device)
+        teacher = teacher_in_training(plan, prepared, train, device, strategy)
         train = repeating(train, versions_of(plan, train))
         seed_everything(plan.seed)  # after the teacher: the same initial weights as without one
         with strategy.building():
@@ -230,7 +222,7 @@ class Trainer:
             if self.guard.spike:
                 self.notes.append(f"loss spike at step {state.step}: {self.guard.spike}")
         else:
-            if note := self.guard.skipped(step.scaler, self.diverged):
+            if note := self.guard.skipped(step.scaler, self.learner, state.step):
                 self.notes.append(note)
                 self.network.recall(memory)
             state.skipped += 1
@@ -246,16 +238,6 @@ class Trainer:
         if own:  # the losses on generated texts are not comparable
             counts = {name: count for name, count in counts.items() if name not in self.losses}
         return StepReport(**vars(result), step=state.step, counts=counts, tokens=tokens, lr=lr, cosines=cosines)
-
-    def diverged(self, why: str = "") -> Diverged:
-        """The error for non-finite gradients, with the name of the first such tensor."""
-        bad = next((n for n, p in self.learner.named_parameters() if not _finite(p.grad)), None)
-        what = f"the gradient of {bad.removeprefix('network.')}" if bad else "the loss or a gradient"
-        because = f" ({why})" if why else ""
-        return Diverged(
-            f"diverged at step {self.state.step + 1}: {what} is not finite{because}; that step was not taken",
-            f"lower optim.lr (now {self.plan.optim.lr:g}), lengthen schedule.warmup, or use precision=fp32 or bf16",
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint, except the weights; the same in all processes."""
@@ -313,7 +295,3 @@ class Trainer:
         if saved_random is not None:
             restore_random_state(saved_random)
         self._clock = (time.monotonic(), time.process_time())
-
-
-def _finite(gradient: Tensor | None) -> bool:
-    return gradient is None or bool(torch.isfinite(local(gradient)).all())

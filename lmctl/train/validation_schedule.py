@@ -128,7 +128,8 @@ class Validator:
                     f"the validation loss before the first step is {found.figures['loss']}: its weights are broken",
                     "begin with others (init_from=...), or use precision=fp32 or bf16",
                 )
-            raise trainer.diverged(f"the validation loss after step {state.step} is {found.figures['loss']}")
+            why = f"the validation loss after step {state.step} is {found.figures['loss']}"
+            raise trainer.guard.diverged(trainer.learner, state.step, why)
         self.newest, state.valid = found, found.figures
         about = {name: asdict(one) for name, one in self.newest.about.items()}
         rows = trainer.validation.counts

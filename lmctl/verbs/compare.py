@@ -13,7 +13,7 @@ from lmctl.config.schema import one_of, positive
 from lmctl.config.table import MISSING, key
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import path_of
+from lmctl.core.files import path_of, refuse_file
 from lmctl.core.json_lines import emit
 from lmctl.core.paths import Place, Places
 from lmctl.core.suggest import did_you_mean
@@ -69,6 +69,8 @@ class Compare(Verb[CompareConfig]):
         """Write the page and print the table."""
         from lmctl.compare.comparison import Reader
 
+        if config.out is not None and config.page:
+            refuse_file(path_of(config.out), "out")
         reader = Reader(config.places)
         comparison = reader.read()
         if config.metric not in comparison.metrics and comparison.metrics:

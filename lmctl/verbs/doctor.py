@@ -11,7 +11,7 @@ from lmctl.config.schema import FORMAT, FORMATS, one_of
 from lmctl.config.table import key, same
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.files import write_json
+from lmctl.core.files import refuse_file, write_json
 from lmctl.core.json_lines import emit
 from lmctl.core.paths import Place
 from lmctl.core.suggest import nearest
@@ -64,6 +64,8 @@ class Doctor(Verb[DoctorConfig]):
                 close = nearest(name, names)
                 hint = f"; did you mean {close}?" if close else ""
                 raise ConfigError(f"only: there is no proof '{name}'{hint}", f"proofs: {', '.join(names)}")
+        if config.out is not None:
+            refuse_file(Path(config.out), "out")
         quiet_libraries()
         on_cpu, as_json = config.runner.on_cpu(), config.format == "json"
         found = report(on_cpu)

@@ -14,7 +14,7 @@ from lmctl.config.use_schema import SUITES, EvalConfig
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
 from lmctl.core.extras import require
-from lmctl.core.files import write_json
+from lmctl.core.files import refuse_file, write_json
 from lmctl.core.json_lines import emit
 from lmctl.core.paths import Paths, run_of
 from lmctl.core.regular_files import JSON_BYTES, read_bytes
@@ -197,8 +197,7 @@ def results_file(config: EvalConfig) -> Path:
     paths = Paths(run_of(Path(config.model_path)))
     is_run = paths.config.is_file() or (paths.model / "config.json").is_file()
     out = Path(config.out) if config.out is not None else (paths.results if is_run else Path("eval.json"))
-    if not out.parent.is_dir():
-        raise ConfigError(f"out={out}: there is no directory {out.parent}")
+    refuse_file(out, "out")
     _existing_metrics(out)
     return out
 

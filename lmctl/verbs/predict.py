@@ -15,8 +15,8 @@ from lmctl.config.schema import FORMATS, one_of, positive
 from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, MODEL_PATH
 from lmctl.config.verb import Verb
-from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.files import whole
+from lmctl.core.errors import DataError
+from lmctl.core.files import refuse_file, whole
 from lmctl.core.json_lines import encodable, line_of
 from lmctl.core.paths import Paths, Place
 from lmctl.core.progress import stage
@@ -90,10 +90,8 @@ class Predict(Verb[PredictConfig]):
 
         # Errors in the command are reported before slow imports.
         model_folder(config.model_path)
-        if config.out is not None and (not Path(config.out).parent.is_dir() or Path(config.out).is_dir()):
-            raise ConfigError(
-                f"out={config.out}: no file can be written there", "name a file in a folder that there is"
-            )
+        if config.out is not None:
+            refuse_file(Path(config.out), "out")
         stream = placed(None, example=EXAMPLE) if is_standard_input(config.file) else None
         if stream is None:
             files(str(config.file))

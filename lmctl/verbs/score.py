@@ -15,6 +15,7 @@ from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, CASE, CASES, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
+from lmctl.core.files import refuse_file
 from lmctl.core.json_lines import emit, parsed
 from lmctl.core.paths import Place
 from lmctl.runner.base import Runner
@@ -82,6 +83,8 @@ class Score(Verb[ScoreConfig]):
             raise ConfigError(
                 f"dev and out are for n-best lists, and this is mode={mode}", "mode=nbest, or leave them out"
             )
+        if config.out is not None:
+            refuse_file(Path(config.out), "out")
 
         from lmctl.inference.heads import refuse_classifier
         from lmctl.inference.load import load, need

@@ -10,6 +10,7 @@ from random import Random
 from lmctl.cli.application import Application
 from lmctl.cli.explain import explain
 from lmctl.cli.main import main
+from lmctl.cli.sweep_check import checked_sweep
 from lmctl.config import described
 from lmctl.config.compose import Composer, conf_dir
 from lmctl.config.verb import names
@@ -185,7 +186,7 @@ def composed(verb: str, given: list[str], folder: Path | None = None) -> None:
     try:
         application = Application(verb, list(given))
         if application.arguments.has("--multirun"):
-            application._check_sweep()
+            checked_sweep(application)
         else:
             application._resumed_config()
             if (file := application.arguments.flags.get("--from")) is not None:

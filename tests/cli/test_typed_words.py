@@ -18,7 +18,7 @@ from lmctl.cli.application import Application
 from lmctl.cli.main import main
 from lmctl.cli.which_run import going_on
 from lmctl.config.audit import is_token, reads_secret
-from lmctl.config.build import section
+from lmctl.config.build import read_root
 from lmctl.config.overrides import Overrides
 from lmctl.config.saved import config_text, read_config
 from lmctl.config.verb import verb as named
@@ -73,7 +73,7 @@ def test_text_keys_keep_what_was_typed(name: str):
 
 def test_a_sweep_keeps_them_too():
     application = Application("train", ["-m", "data=text", "data.path=2024_01,1e5", "seed=1,2"])
-    application._quote_sweep()
+    application.quote_sweep()
     cells = application.composer.cells(application.overrides.render())
     paths = [read(word.partition("=")[2]) for cell in cells for word in cell if word.startswith("data.path=")]
     assert paths == ["2024_01", "2024_01", "1e5", "1e5"]
@@ -86,7 +86,7 @@ PROMPTS = ["'Tis the season", '"Hello," she said', '"all of it"', "costs ${x}", 
 def test_free_text_is_taken_literally(prompt: str):
     for verb, key in (("generate", "prompt"), ("translate", "prefix")):
         application = Application(verb, ["model_path=m", f"{key}={prompt}"])
-        assert asdict(section(application.final_config(), named(verb).schema))[key] == prompt
+        assert asdict(read_root(application.final_config(), named(verb).schema))[key] == prompt
 
 
 def test_jobs_of_a_sweep_get_free_text_as_it_is():

@@ -76,6 +76,7 @@ def test_two_runs(tmp_path: Path):
         (["runs/empty"], "runs/empty: there is no run in it"),
         (["runs/a", "metric=los"], "metric=los: no run has such a metric; did you mean loss?"),
         (["runs/a", "format=html"], "format"),
+        (["runs/a", "out=nowhere/page.html"], "out=nowhere/page.html: there is no directory nowhere"),
         (["runs/a", "watch=true", "page=false"], "page=false does not go with it"),
         (["runs/a", "wacth=true"], "did you mean watch?"),
     ],

@@ -67,17 +67,28 @@ def test_unused_pages_are_given_back():
     assert many[0].sum() == 25_000
 
 
-def test_elsewhere_nothing_happens(monkeypatch):
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands that this process, `lmctl train seed=1`, is started anew with."""
+    commands: list[list[str]] = []
+    monkeypatch.delenv(heap.VARIABLE, raising=False)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "lmctl", "train", "seed=1"])
+    monkeypatch.setattr(heap.os, "execve", lambda _, command, __: commands.append(command))
+    return commands
+
+
+def test_elsewhere_nothing_happens(started: list[list[str]], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(heap, "_glibc", lambda: None)
-    monkeypatch.setattr(heap.os, "execve", lambda *_: pytest.fail("started anew"))
-    heap.without_thread_caches(sys.argv[1:])
+    heap.without_thread_caches(["train", "seed=1"])
     heap.keep_freed_memory()
     heap.return_unused()
+    assert started == []
 
 
-def test_a_process_of_other_words_is_not_started_anew(monkeypatch):
+def test_a_process_of_other_words_is_not_started_anew(started: list[list[str]]):
     """A program that calls `lmctl.cli.main.main` by the way, such as a worker of multiprocessing."""
-    monkeypatch.delenv(heap.VARIABLE, raising=False)
-    monkeypatch.setattr(heap.os, "execve", lambda *_: pytest.fail("started anew"))
-    heap.without_thread_caches(["train", "seed=1"])
+    heap.without_thread_caches(["train", "seed=2"])
     heap.without_thread_caches([])
+    assert started == []
+    heap.without_thread_caches(["train", "seed=1"])
+    assert [command[1:] for command in started] == [["-m", "lmctl", "train", "seed=1"]]

@@ -83,7 +83,7 @@ CHANGES: dict[str, dict[str, Change]] = {
 }
 NOT_HERE = {("hub", "revision"), ("text", "on_bad_file")}
 """A version of what is on the hub: tests/data/test_hub.py compares commits. Of unreadable files nothing is read either
-way: tests/core/test_files.py has it."""
+way: tests/data/test_files.py has it."""
 EMBEDDED = ("numbers", "pydocs", "pydocs_topics")
 SLOW = ("pydocs", "pydocs_topics")
 """Not read here: their only field is a share."""

@@ -73,7 +73,6 @@ def test_the_teacher_is_never_loaded(teacher, cache, monkeypatch):
         raise AssertionError("the teacher was loaded")
 
     monkeypatch.setattr(cached_teacher, "teacher_of", never)
-    monkeypatch.setattr("lmctl.train.trainer.teacher_of", never)
     fill_cache(some, prepared(), CPU, lambda line: None)
     assert len(list(trainer_of(some).steps())) == 5
     # Nor by a job of a sweep that differs in what the answers do not depend on.

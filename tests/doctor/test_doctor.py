@@ -177,9 +177,17 @@ def test_units_of_a_cpu(flags: str, units: list[str], tmp_path: Path):
     assert environment.units(tmp_path / "none") == []
 
 
-def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]):
-    assert main(["doctor", "only=[resme]"]) == 2
-    assert "error: only: there is no proof 'resme'; did you mean resume?" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("only=[resme]", "error: only: there is no proof 'resme'; did you mean resume?"),
+        ("out=nowhere/report.json", "error: out=nowhere/report.json: there is no directory nowhere"),
+    ],
+)
+def test_a_mistake_is_told_before_any_work(word: str, said: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["doctor", word]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, said in printed.err) == ("", True)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import foreign
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from lmctl.export import bench, gguf_layout, hf, push
 from lmctl.export.base import ExportFormat
 from lmctl.export.gguf import Gguf
 from lmctl.export.hf import HuggingFace
-from lmctl.export.recurrent_code import CLASSES, PACKAGE, add_code
+from lmctl.export.recurrent_code import CLASSES, add_code
 from lmctl.export.subject import Subject, subject_of
 from lmctl.export.verify import VerificationFailed, batch_of, compared
 from lmctl.inference.load import load
@@ -101,7 +102,6 @@ MODERNBERT: dict[str, Any] = {
 @pytest.mark.usefixtures("in_process")
 def test_gguf_is_read_back_by_others(tmp_path: Path, kind: str, spread: float, settings: dict[str, Any], dtype: str):
     """With weights as far from zero as trained ones, so that positions and masks matter."""
-    pytest.importorskip("gguf")
     frame = None if "Bert" in kind else "[SEP] $A"
     model = foreign.save(tmp_path / "model", kind, frame, **settings)
     foreign.reweigh(model, lambda tensors: [value.mul_(spread) for value in tensors.values() if value.ndim == 2])
@@ -116,7 +116,6 @@ def test_gguf_is_read_back_by_others(tmp_path: Path, kind: str, spread: float, s
 
 
 def test_gguf_has_the_tokenizer(tmp_path: Path):
-    gguf = pytest.importorskip("gguf")
     subject = subject_of(str(use_models.bert(tmp_path / "bert")), Gguf(), None, None)
     (out := tmp_path / "out").mkdir()
     Gguf().write(subject, out)
@@ -130,7 +129,6 @@ def test_gguf_has_the_tokenizer(tmp_path: Path):
 
 def test_gguf_of_a_modernbert_says_what_llama_cpp_reads(tmp_path: Path):
     """The keys of its loader (`llama_model_modern_bert`)."""
-    gguf = pytest.importorskip("gguf")
     subject = subject_of(str(foreign.save(tmp_path / "m", "ModernBertForMaskedLM", **MODERNBERT)), Gguf(), None, None)
     (out := tmp_path / "out").mkdir()
     Gguf().write(subject, out)
@@ -164,7 +162,6 @@ MODERNBERT_KEYS = {
     ],
 )
 def test_a_modernbert_that_llama_cpp_has_not_is_refused(tmp_path: Path, settings: dict[str, Any], said: str):
-    pytest.importorskip("gguf")
     model = foreign.save(tmp_path / "m", "ModernBertForMaskedLM", **settings)
     with pytest.raises(ConfigError, match=f"{said}.*nearest: format=onnx"):
         export(model, tmp_path / "out", Gguf())
@@ -187,7 +184,7 @@ def test_recurrent_code_stands_alone(tmp_path: Path, model_type: str):
         assert {str(node.module) for node in nodes if node.level} <= there
     for classes in json.loads((tmp_path / "config.json").read_text())["auto_map"].values():
         module, _, name = classes.partition(".")
-        assert f"class {name}(" in (PACKAGE / f"{module}.py").read_text()
+        assert f"class {name}(" in (tmp_path / f"{module}.py").read_text()
 
 
 def test_differences_are_those_of_real_positions():

@@ -68,7 +68,6 @@ def verified(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", MODELS)
 def test_onnxruntime_computes_the_same(name: str, tmp_path: Path):
     """In batches and lengths that the exporter has not seen, some rows padded."""
-    pytest.importorskip("onnxscript")
     MODELS[name](tmp_path / "model")
     succeed("export", "model", "format=onnx", "out=out", cwd=tmp_path)
     assert verified(tmp_path / "out")["runtime"].startswith("onnxruntime")
@@ -80,7 +79,6 @@ def test_onnxruntime_computes_the_same(name: str, tmp_path: Path):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("quantize", ["int8_dynamic", "int8_weight_only"])
 def test_int8_graphs_are_close_and_smaller(quantize: str, tmp_path: Path):
-    pytest.importorskip("onnxscript")
     width = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
     network = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=use_models.SIZE, **width))
     use_models.save(tmp_path / "model", network)
@@ -107,7 +105,6 @@ def test_plain_transformers_reads_recurrent_networks(name: str, tmp_path: Path):
 @pytest.mark.timeout(900)
 def test_a_student_is_served_in_ten_lines(tmp_path: Path):
     """As docs/export.md says, where lmctl cannot be imported, and from ONNX neither torch nor transformers."""
-    pytest.importorskip("onnxscript")
     write_documents(tmp_path / "docs.txt")
     small = ["data=text", "data.path=docs.txt", "tokenizer.vocab_size=300", "batch.seq_len=32", "budget.steps=3"]
     succeed("train", "name=student", "mix=mlm", "model=bert_tiny", "model.layers=1", *small, cwd=tmp_path)

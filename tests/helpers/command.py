@@ -87,8 +87,11 @@ def elsewhere(code: str, *words: str, folder: Path, cache: Path, **changes: str)
     return done.stdout
 
 
-def in_processes(count: int, script: str, folder: Path) -> None:
-    """Run `script`, which lies beside this file, in `count` processes of torch; `folder` is its argument."""
+def in_processes(count: int, script: str, folder: Path) -> list[dict[str, Any]]:
+    """Run `script`, which lies beside this file, in `count` processes of torch; `folder` is its argument. What each
+    process wrote into its `rank-<n>.pt` there, and the folder."""
+    import torch
+
     done = subprocess.run(
         [sys.executable, *TORCHRUN[:-1], f"--nproc-per-node={count}", str(HELPERS / script), str(folder)],
         env=environment(folder / "cache", CUDA_VISIBLE_DEVICES=""),
@@ -99,6 +102,8 @@ def in_processes(count: int, script: str, folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(count)]
+    return [rank | {"folder": folder} for rank in found]
 
 
 def write_documents(path: Path, count: int = 30, seed: int = 0) -> Path:

@@ -9,7 +9,7 @@ import use_models
 
 from lmctl.core.errors import ConfigError
 from lmctl.inference.length_batches import by_length
-from lmctl.inference.likelihood import causal, conditional, masked, texts
+from lmctl.inference.likelihood import causal, masked, texts
 from lmctl.inference.load import load, model_folder
 from lmctl.inference.stride_windows import joined, windows
 from lmctl.runner.places import Cpu
@@ -78,18 +78,6 @@ def test_pseudo_likelihood_masks_one_piece_at_a_time(encoder, rows):
                 logits = encoder.model(input_ids=torch.tensor([gap])).logits[0, place]
             slow.append(float(logits.double().log_softmax(-1)[ids[place]]))
         np.testing.assert_allclose(scores, slow, rtol=1e-4, atol=1e-5)
-
-
-def test_conditional_likelihood_is_the_models_own_loss(translator):
-    pairs = list(zip(LINES, reversed(LINES), strict=True))
-    found = list(conditional(translator, pairs, 2, 64))
-    for (source, target), scores in zip(pairs, found, strict=True):
-        labels = torch.tensor([[*translator.pieces([target])[0], 3]])
-        inputs = torch.tensor([[*translator.pieces([source])[0], 3]])
-        with torch.no_grad():
-            loss = translator.model(input_ids=inputs, labels=labels).loss
-        assert -scores.mean() == pytest.approx(float(loss), rel=1e-4)
-        assert len(scores) == labels.shape[1]
 
 
 def test_texts_take_the_way_of_their_model(decoder, encoder):

@@ -99,7 +99,8 @@ def test_accuracy_of_what_is_predicted_is_that_of_eval(request, kind, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"out": "nowhere/x.csv"}, "no file can be written there"),
+        ({"out": "nowhere/x.csv"}, "there is no directory nowhere"),
+        ({"out": "."}, "out=. is a folder"),
         ({"file": "nowhere.csv"}, "nowhere.csv does not exist"),
         ({"file": "."}, "file=. is a folder"),
         ({"task": "topics"}, "task=topics: .*none of its tasks"),

@@ -15,11 +15,8 @@ from in_process import run_here
 from lmctl.cli.sweep_words import refuse_broken
 from lmctl.config.overrides import Overrides
 from lmctl.core.errors import ConfigError
-from lmctl.core.extras import is_installed
 from lmctl.jobs.job import Job
 from lmctl.jobs.search_space import Axis, axes_and_rest, words_of
-
-pytestmark = pytest.mark.skipif(not is_installed("optuna"), reason="optuna is not installed")
 
 TRIAL = """
 import json, math, os, signal, sys, time

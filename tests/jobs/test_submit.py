@@ -20,11 +20,9 @@ sys.path.append(str(ROOT / "scripts"))
 
 from slurm_here import missing, slurm
 
-from lmctl.core.extras import is_installed
 from lmctl.core.paths import Paths
 from lmctl.jobs.job_state import GONE, JobRecord, state_of
 
-pytestmark = pytest.mark.skipif(not is_installed("submitit"), reason="submitit is not installed")
 LIMIT = 240
 WORDS = [word for word in SMALL if not word.startswith("runner=")]
 WORDS += ["data.path=docs.txt", "eval.every=null", "log.every=1", "runner=slurm", "runner.device=cpu"]

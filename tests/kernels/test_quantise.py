@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lmctl.core.extras import is_installed
 from lmctl.kernels import backend
 from lmctl.kernels.counter import BLOCK, Key
 from lmctl.kernels.plain import quantise as plain
@@ -19,7 +18,6 @@ from lmctl.kernels.quantise import dequantise, quantise_both, quantise_rows
 
 KEY = Key(0xFFFFFF00, 0x9E3779B9)
 """Its positions wrap around."""
-needs_numba = pytest.mark.skipif(not is_installed("numba"), reason="numba is not installed")
 
 
 @pytest.fixture
@@ -51,7 +49,6 @@ def all_of(x: Tensor, pow2: bool) -> list[Tensor]:
     return [*(tensor for pair in quantised for tensor in pair), *back]
 
 
-@needs_numba
 @pytest.mark.parametrize("shape", [(1, 1), (33, 700), (3, 2 * BLOCK + 1), (200, 1024)], ids=str)
 def test_compiled_kernels_make_the_same_bits_with_any_number_of_threads(shape, threads):
     for dtype in (torch.float32, torch.bfloat16):

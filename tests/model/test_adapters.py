@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import foreign
+import peft
 import pytest
 import torch
 import transformers
@@ -16,8 +17,6 @@ from in_process import succeed
 from safetensors.torch import load_file, save_file
 
 from lmctl.core.errors import ConfigError
-
-peft = pytest.importorskip("peft")
 
 
 def adapter(folder: Path, base: Path, kind: str, **settings: Any) -> tuple[Path, Any]:

@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM
 from lmctl.config.schema import Budget
 from lmctl.core.paths import Paths
 from lmctl.inference.decode import translate
-from lmctl.inference.likelihood import conditional
+from lmctl.inference.likelihood import pad_texts
 from lmctl.model.artifact.auto import register
 from lmctl.model.pretrained import Pretrained
 from lmctl.model.recurrent_mt import RecurrentMT
@@ -145,16 +145,18 @@ def test_translations_of_a_batch_are_those_of_single_lines(translator):
     assert len(set(alone)) > 1
 
 
-def test_conditional_likelihood_is_that_of_one_piece_after_another(translator):
-    pairs = [(source, target) for source, target in zip(LINES, reversed(LINES), strict=True)]
-    for (source, target), scores in zip(pairs, conditional(translator, pairs, 3, 64), strict=True):
-        ids, wanted = translator.framed([source])["input_ids"], [*translator.pieces([target])[0], 3]
-        slow = []
-        for place, piece in enumerate(wanted):
-            before = torch.tensor([[0, *wanted[:place]]])
-            logits = translator.model(input_ids=ids, decoder_input_ids=before).logits[0, -1]
-            slow.append(logits.log_softmax(dim=-1)[piece].item())
-        np.testing.assert_allclose(scores, slow, rtol=1e-4, atol=1e-5)
+def test_padded_targets_are_read_as_one_piece_after_another(translator):
+    targets = [[0, *pieces] for pieces in translator.pieces(LINES[::-1])]
+    ids, _ = pad_texts(targets, translator.pad)
+    together = translator.model(**translator.framed(LINES), decoder_input_ids=ids).logits
+    assert len({len(target) for target in targets}) > 1
+    for source, target, logits in zip(LINES, targets, together, strict=True):
+        alone = translator.framed([source])["input_ids"]
+        slow = [
+            translator.model(input_ids=alone, decoder_input_ids=torch.tensor([target[: place + 1]])).logits[0, -1]
+            for place in range(len(target))
+        ]
+        torch.testing.assert_close(logits[: len(target)], torch.stack(slow), rtol=1e-4, atol=1e-5)
 
 
 def reversals(seed: int, rows: int):

@@ -42,10 +42,7 @@ HALF = 2e-3
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of four processes found."""
-    folder = tmp_path_factory.mktemp("four")
-    in_processes(4, "fsdp_workers.py", folder)
-    found = [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(4)]
-    return [rank | {"folder": folder} for rank in found]
+    return in_processes(4, "fsdp_workers.py", tmp_path_factory.mktemp("four"))
 
 
 def same_steps(alone: Processes, found: list[dict[str, Any]], case: str, name: str | None = None) -> None:
@@ -120,8 +117,7 @@ def test_a_checkpoint_of_four_is_gone_on_with_by_two(four: list[dict[str, Any]],
     for rank in four:
         assert torch.equal(rank["resumed"], rank["undisturbed"])
     shutil.copytree(folder / "saved", tmp_path / "saved")
-    in_processes(2, "fsdp_workers.py", tmp_path)
-    found = torch.load(tmp_path / "rank-0.pt", weights_only=True)["resumed"]
+    found = in_processes(2, "fsdp_workers.py", tmp_path)[0]["resumed"]
     torch.testing.assert_close(found, four[0]["undisturbed"], rtol=0, atol=CLOSE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,9 @@ FOUND = """(() => {
   return texts;
 })()"""
 """Links of the list of search results, which is in a shadow tree."""
+NAMED = re.compile(r"(?<![\w/.])(?:conf|docs|lmctl|scripts|tests)/[\w/.-]+\.(?:md|py|sh|yaml)\b")
+MADE_UP = {"lmctl/schedule/inverse_sqrt.py", "conf/schedule/inverse_sqrt.yaml"}
+"""Files that a page has its reader write."""
 
 
 def dead_links(page: Path) -> list[str]:
@@ -71,6 +75,15 @@ def test_a_dead_link_is_found(tmp_path: Path):
     dead = ("other.md#comment", "none.md", "other.md#twice-2")
     page.write_text("# Here\n" + "".join(f"[x]({target})\n" for target in (*live, *dead)) + "`[x](y)`\n")
     assert dead_links(page) == list(dead)
+
+
+def test_files_that_are_named_are_there():
+    """In pages, and in comments of the program: a file that was moved is named by its new place."""
+    texts = [*PAGES, *(ROOT / "lmctl").rglob("*.py"), *(ROOT / "conf").rglob("*.yaml")]
+    found = [(file, name) for file in texts for name in NAMED.findall(file.read_text(encoding="utf-8"))]
+    assert len(found) > 100
+    real = [(file, name) for file, name in found if name not in MADE_UP and Path(name).stem not in ("x", "VERB")]
+    assert [(file.name, name) for file, name in real if not (ROOT / name).exists()] == []
 
 
 def test_every_page_is_in_the_navigation_once(tmp_path: Path):
