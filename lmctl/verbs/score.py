@@ -16,7 +16,7 @@ from lmctl.config.use_schema import BATCH, CASE, CASES, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
 from lmctl.core.json_lines import emit, parsed
-from lmctl.core.paths import Place
+from lmctl.core.paths import Place, ResultFile
 from lmctl.runner.base import Runner
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ScoreConfig:
     file: Optional[Place] = key(None, "what to score; null: standard input")
     dev: Optional[Place] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
     case: str = key("as_is", CASE)
-    out: Optional[Place] = key(None, "nbest: file for the chosen hypotheses, one line each")
+    out: Optional[ResultFile] = key(None, "nbest: file for the chosen hypotheses, one line each")
     batch: int = key(32, "texts at a time", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     format: str = key("text", FORMAT)
@@ -152,7 +152,7 @@ def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
             continue
         if row == 1:
             print(header)
-        print(f"{total:.4f}\t{len(nats)}\t{mean:.4f}\t{line}", flush=True)
+        print(f"{total:.4f}\t{len(nats)}\t{mean:.4f}\t{on_one_line(line)}", flush=True)
 
 
 def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:
