@@ -72,7 +72,6 @@ class PlanVerb(GridVerb[Request]):
         from lmctl.train.unfinished import with_models
 
         wanted = config.wanted
-        _check_place(wanted.out)
         try:
             run = with_models(config.run)
             machine = _machine(wanted)
@@ -103,7 +102,6 @@ class PlanVerb(GridVerb[Request]):
         cells, out, as_json = [], None, False
         for name, overrides, cfg in jobs:
             out, as_json = cfg.get("out"), cfg.get("format") == "json"
-            _check_place(out)
             try:
                 request = Request.of(cfg)
                 run = with_models(request.run)
@@ -120,12 +118,6 @@ class PlanVerb(GridVerb[Request]):
         if out is not None:
             write_json(Path(out), [_record(cell) for cell in cells])
         return sum(cell.refusal is not None for cell in cells)
-
-
-def _check_place(out: str | None) -> None:
-    """ConfigError, before any work, if the folder of `out` does not exist."""
-    if out is not None and not Path(out).parent.is_dir():
-        raise ConfigError(f"out={out}: there is no directory {Path(out).parent}")
 
 
 def _machine(wanted: PlanConfig) -> Machine | None:
