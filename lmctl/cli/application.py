@@ -26,8 +26,8 @@ from lmctl.config.store import conf_dir
 from lmctl.config.table import typed_names, without_none
 from lmctl.config.verb import GridVerb, SearchVerb, Verb
 from lmctl.core.errors import Exit
-from lmctl.core.files import refuse_folder
-from lmctl.core.paths import IsFreeText
+from lmctl.core.files import refuse_file, refuse_folder
+from lmctl.core.paths import IsFreeText, IsResult
 from lmctl.core.terminal import only_messages
 from lmctl.jobs import stages, sweep
 from lmctl.jobs.job import Job, alone_in, refuse_single_run
@@ -53,7 +53,10 @@ class Application:
         self.texts = [key for key, hint in self.hints.items() if _without_marks(hint) is str]
         """The verb's own keys whose values are text."""
         self.several = self.arguments.has("--multirun") or isinstance(self.verb, SearchVerb)
-        typed = raw_words.by_group_name(self.arguments.overrides, typed_names(self.composer.schema))
+        names, given = typed_names(self.composer.schema), self.arguments.overrides
+        heads = {one.key.partition(".")[0] for one in given}
+        self.composer.typed_as = {group: name for name, group in names.items() if group not in heads}
+        typed = raw_words.by_group_name(given, names)
         if not self.arguments.has("--help"):
             if self.verb.places is not None:
                 typed = raw_words.with_places(typed, self.verb.places, self._known)
@@ -131,7 +134,7 @@ class Application:
             return Exit.DONE
         verb = self._runnable
         config = verb.read(cfg)
-        self._refuse_folders(cfg)
+        self.refuse_places(cfg)
         with nullcontext() if verb.prints else only_messages():
             self.composer.run_job(lambda: verb.run(config))
         return Exit.DONE
@@ -189,7 +192,7 @@ class Application:
     def _run_stages(self, cfg: DictConfig) -> None:
         """Check all stages, then run them in sequence."""
         folder = Path(cfg.run_dir)
-        self._refuse_folders(cfg)
+        self.refuse_places(cfg)
         refuse_single_run(folder, "stages")
         jobs, flags = self.stages_in(cfg, self.overrides), self.arguments.of_jobs
         for job in jobs:
@@ -210,11 +213,14 @@ class Application:
     def job_config(self, words: list[str]) -> DictConfig:
         return self.composer.task([*words, *(UNNAMED if self.verb.has_run_dir else ())])
 
-    def _refuse_folders(self, cfg: DictConfig) -> None:
-        """ConfigError for directories that cannot be created."""
+    def refuse_places(self, cfg: DictConfig) -> None:
+        """ConfigError for directories that cannot be created, and result files that cannot be written."""
         for key in ("run_dir", "cache_dir"):
             if cfg.get(key) is not None:
                 refuse_folder(Path(cfg[key]), key)
+        for key in self.hints:
+            if IsResult in _marks(self.hints[key]) and cfg.get(key) is not None:
+                refuse_file(Path(cfg[key]), key)
 
     def _has_run_as_base(self) -> bool:
         """Whether the base config is the complete config of a run."""

@@ -112,6 +112,14 @@ PLUGINS = {
     "hydra/sweeper": dict.fromkeys(("optuna", "ax", "nevergrad"), "lmctl search"),
 }
 """Plugins of Hydra by the beginning of their names, and what does the same here."""
+FORMATS = {
+    "export": {
+        **dict.fromkeys(("safetensors", "huggingface", "transformers", "pytorch", "torch", "pt", "vllm"), "hf"),
+        **dict.fromkeys(("ggml", "llama.cpp", "llama_cpp", "llamacpp", "ollama"), "gguf"),
+        **dict.fromkeys(("onnxruntime", "ort", "optimum"), "onnx"),
+    }
+}
+"""Options of a group by the names of what reads or writes them."""
 WHOLE = {
     "bf16": "precision=bf16",
     "fp16": "precision=fp16",
@@ -217,6 +225,12 @@ def lone_word(place: int, typed: list[str], composer: Composer) -> ConfigError:
             return ConfigError(f"cannot read '{word}'", f"did you mean {command_words.setting(key, word)}?")
     if (groups := [group for group in composer.defaults if word in composer.options(group)]) != []:
         return ConfigError(f"cannot read '{word}'", f"did you mean {groups[0]}={word}?")
+    if "model_path" in own and Path(word).exists():
+        return ConfigError(
+            f"cannot read '{word}'", f"lmctl {verb.name} takes one model; a setting is written key=value"
+        )
+    if "only" in own and word.isidentifier():
+        return ConfigError(f"cannot read '{word}'", f"did you mean only=[{word}]?")
     if Path(word).exists() and verb.alone is not None:
         return ConfigError(f"cannot read '{word}'", verb.alone.format(word))
     if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", word):
@@ -244,4 +258,9 @@ def option(group: str, name: str) -> str | None:
         return command_words.setting("init_from", name)
     if group == "tokenizer" and re.search(r"[-/]", name):
         return f"tokenizer=pretrained {command_words.setting('tokenizer.path', name)}"
-    return next((here for plugin, here in PLUGINS.get(group, {}).items() if name.startswith(plugin)), None)
+    if group in FORMATS:
+        same = FORMATS[group].get(name.lower().lstrip("."))
+        return None if same is None else f"{group}={same}"
+    plugins = PLUGINS.get(group, {})
+    close = next(filter(name.startswith, plugins), None) or nearest(name, plugins)
+    return None if close is None else plugins[close]

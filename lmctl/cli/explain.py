@@ -70,7 +70,7 @@ def report(error: BaseException, composer: Composer | None = None) -> int:
         word = "stopped" if isinstance(known, Stopped) else "error"
         parts = [f"{prefix}{word}: {known}", *([known.hint] if known.hint else [])]
         text = "\n  ".join(f"{part[:_LONGEST]}..." if len(part) > 2 * _LONGEST else part for part in parts)
-        tell(text if composer is None else composer.unread(text))
+        tell(text if composer is None else composer.as_typed(text))
     return known.code
 
 

@@ -28,6 +28,7 @@ def plan_cells(application: Application, verb: GridVerb[Any]) -> int:
     configs = [application.composer.task([*cell, *UNUSED]) for cell in cells]  # raises for wrong keys and values
     jobs: list[Job] = []
     for name, cell, cfg in zip(job_names(cells), cells, configs, strict=True):
+        application.refuse_places(cfg)
         if application.has_stages(cfg):
             parts = _stages(application, cfg, Overrides.typed(cell))
             jobs += [(f"{name}: {stage}", own, part) for stage, own, part in parts]
@@ -38,6 +39,7 @@ def plan_cells(application: Application, verb: GridVerb[Any]) -> int:
 
 def plan_stages(application: Application, verb: GridVerb[Any], cfg: DictConfig) -> int:
     """Plan every stage of `cfg`; returns the exit code."""
+    application.refuse_places(cfg)
     return _planned(verb, list(_stages(application, cfg, application.overrides)))
 
 

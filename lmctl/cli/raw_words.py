@@ -107,7 +107,7 @@ def with_places(overrides: Overrides, key: str, known: Collection[str]) -> Overr
 
     def is_place(word: Override) -> bool:
         if word.value is None:
-            return not word.sign
+            return not word.sign or "/" in word.key  # ~/runs
         is_setting = word.sign or word.is_hydras() or word.key in known
         return not is_setting and ("/" in word.key or os.path.exists(str(word)))
 

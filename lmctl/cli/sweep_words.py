@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import RangeSweep
 from hydra.errors import HydraException
 
 from lmctl.config.overrides import Overrides
@@ -32,7 +33,9 @@ def refuse_broken(overrides: Overrides, texts: Collection[str]) -> None:
         if is_text or not _is_meant(value):
             continue
         try:
-            OverridesParser.create().parse_override(str(override))
+            parsed = OverridesParser.create().parse_override(str(override)).value()
+            if isinstance(parsed, RangeSweep) and not parsed.step:
+                raise ValueError("a range with steps of 0 has no end")
         except (HydraException, ValueError, RecursionError) as error:
             raise ConfigError(f"{override}: {_wrong_bracket(str(override)) or _reason(value, error)}", HINT) from None
 
@@ -68,4 +71,6 @@ def _reason(value: str, error: Exception) -> str:
     if call is not None and call[1] not in FUNCTIONS:
         return f"there is no function {call[1]}; did you mean {_nearest(call[1])}?"
     said = (str(error).splitlines() or [""])[0]
+    if type(error) is ValueError:
+        return said
     return said.partition(": ")[2] if " while evaluating " in said else f"Hydra cannot read it ({said[:100]})"

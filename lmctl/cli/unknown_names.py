@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lmctl.cli import did_you_mean
 from lmctl.config.described import keys_named
+from lmctl.config.table import typed_names
 from lmctl.config.verb import verbs
 from lmctl.core.errors import ConfigError, LmctlError
 from lmctl.core.suggest import listed, nearest
@@ -29,8 +30,8 @@ def no_option(group: str, name: str, composer: Composer) -> ConfigError:
         group, _, name = name.rpartition("/")
     if (instead := did_you_mean.option(group, name)) is not None:
         return ConfigError(f"no option '{name}' in group '{group}'", f"did you mean {instead}?")
-    if outside:
-        return ConfigError(f"no option '{name}' in group '{group}'" if group else f"no config named '{name}'")
+    if outside and not group:
+        return ConfigError(f"no config named '{name}'")
     return composer.no_option(group, name, group)
 
 
@@ -43,6 +44,8 @@ def unknown_key(key: str, composer: Composer) -> ConfigError:
     with contextlib.suppress(HydraException, OmegaConfBaseException, LmctlError):  # another error: no suggestions
         composed = composer.compose(composer.choices.render())
         keys = list(_keys(composed))
+        if key.startswith("hydra."):
+            keys = [one for part in ("launcher", "sweeper") for one in _keys(composed.hydra[part], f"hydra.{part}.")]
         chosen |= composed.hydra.runtime.choices  # a mix may choose the model
     group, _, rest = key.partition(".")
     if rest and group in composer.defaults:
@@ -51,6 +54,8 @@ def unknown_key(key: str, composer: Composer) -> ConfigError:
             return _key_of_other_option(group, rest, others, chosen[group], group in composer.choices)
     if group in composer.all_groups and group not in composer.defaults:
         return no_group(group, composer)
+    if close := nearest(key, typed_names(composer.schema)):
+        return ConfigError(f"unknown key '{key}'; did you mean {close}?")
     last = key.rpartition(".")[2]
     by_last = {known.rpartition(".")[2]: known for known in reversed(keys)}
     misspelt = difflib.get_close_matches(last, by_last, n=1, cutoff=0.8)

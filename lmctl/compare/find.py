@@ -40,9 +40,11 @@ def find(words: Sequence[str]) -> list[Found]:
         if not found and place != (run := run_of(place)):  # a checkpoint
             found = list(_in(run, 0))
         if not found:
-            raise ConfigError(
-                f"{word}: there is no run in it", "give a run's directory, a sweep's, or a folder of them"
+            above = next((one for one in place.absolute().parents if Paths(one).config.exists()), None)
+            hint = (
+                "give a run's directory, a sweep's, or a folder of them" if above is None else f"did you mean {above}?"
             )
+            raise ConfigError(f"{word}: there is no run in it", hint)
         for one in found:
             runs.setdefault(one.place.resolve(), one)
     return list(runs.values())

@@ -22,6 +22,7 @@ from lmctl.core import yaml_files
 from lmctl.core.errors import ConfigError
 from lmctl.core.files import path_of
 from lmctl.core.secrets import has_token, names_secret
+from lmctl.core.suggest import nearest
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
 """Packages in which Hydra may find launchers and sweepers: installed plugins. (Optuna's sweeper names its sampler.)"""
@@ -240,6 +241,11 @@ def refuse_hydras(overrides: Overrides) -> None:
 
 
 def _not_for_lmctl(key: str) -> ConfigError:
+    first, rest = re.match(r"([^./]*[./]?)(.*)", key).groups()  # type: ignore[union-attr]  # it matches anything
+    name = re.split(r"[./]", rest)[0]
+    close = None if key.startswith(TYPED) else nearest(name, [one[len("hydra.") :] for one in TYPED[::2]])
+    if close:
+        return ConfigError(f"{key} is no setting of Hydra; did you mean {first}{close}{rest[len(name) :]}?")
     return ConfigError(
         f"{key} is a setting of Hydra that lmctl leaves as it is",
         f"of Hydra, {', '.join(TYPED[::2])} can be set, on the command line",

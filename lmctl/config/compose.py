@@ -8,6 +8,7 @@ file only.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
@@ -100,6 +101,8 @@ class Composer:
         """The overrides of the last command line, for error messages."""
         self.choices = Overrides()
         """The options that they choose, likewise."""
+        self.typed_as = dict[str, str]()
+        """Groups that it may call by another name, and does not by their own, likewise: `format=` for `export=`."""
         self.read = dict[str, str]()
         """Values read from the environment, with what the last command line wrote for them."""
         path = create_config_search_path(str(conf_dir()))
@@ -128,8 +131,11 @@ class Composer:
         audit(cfg, typed)
         return cfg
 
-    def unread(self, text: str) -> str:
-        """`text` with `${oc.env:NAME}` in the place of what was read from the environment, except paths."""
+    def as_typed(self, text: str) -> str:
+        """`text` with groups called as on the command line, and `${oc.env:NAME}` in the place of what was read from the
+        environment, except paths."""
+        for group, name in self.typed_as.items():
+            text = re.sub(rf"(?<![\w./-]){group}(?==|'|\.\w)", name, text)
         for value, written in self.read.items():
             text = text.replace(value, written)
         return text
@@ -137,6 +143,10 @@ class Composer:
     def _choices(self, overrides: Sequence[str]) -> Overrides:
         chosen, _ = Overrides.typed(overrides).split(lambda one: one.key in self.all_groups and not one.sign)
         for override in chosen:
+            if override.value == "":
+                raise ConfigError(
+                    f"{override.key}= names no option", f"options: {', '.join(self.options(override.key))}"
+                )
             value = override.parsed_value() if str(override.value).startswith("[") else None
             if isinstance(value, list) and not all(isinstance(name, str) for name in value):
                 raise ConfigError(

@@ -35,7 +35,7 @@ from lmctl.config.schema import (
 from lmctl.config.table import group, key, same
 from lmctl.core.errors import ConfigError
 from lmctl.core.extras import require
-from lmctl.core.paths import Place, Places
+from lmctl.core.paths import Place, Places, ResultFile
 from lmctl.data.base import Source
 from lmctl.distill.base import Distiller
 from lmctl.mix.mix import Mix
@@ -201,7 +201,7 @@ class PlanConfig(TrainConfig):
     gpu: Optional[str] = key(None, "plan for this card, which need not be here: h100, a100, l4, rtx4090, ...")
     gpu_memory_gib: Optional[float] = key(None, "memory of such a card in GiB, for one that has no name here")
     gpus: Optional[int] = key(None, "how many of them; null: as many as runner.processes, or 1")
-    out: Optional[Place] = key(None, "write the figures to this file, as JSON; null: print them only")
+    out: Optional[ResultFile] = key(None, "write the figures to this file, as JSON; null: print them only")
     format: str = key("text", FORMAT)
 
     def __post_init__(self) -> None:

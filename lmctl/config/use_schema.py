@@ -10,7 +10,7 @@ from lmctl.config.groups import Run
 from lmctl.config.schema import FORMAT, FORMATS, check_seed, one_of, positive
 from lmctl.config.table import MISSING, group, key, same
 from lmctl.core.extras import require
-from lmctl.core.paths import Place
+from lmctl.core.paths import Place, ResultFile
 from lmctl.data.base import Source
 from lmctl.precision.base import Precision, Quantization
 from lmctl.runner.base import Runner
@@ -50,7 +50,7 @@ class EvalConfig:
     task: Optional[str] = key(None, "one of the model's own tasks; null: all of them that the data fit")
     split: str = key("auto", "all, train or valid rows of the data; auto: all, but valid if the model learnt from them")
     rows: Optional[int] = key(None, "use at most so many rows of the data")
-    out: Optional[Place] = key(None, "file for the results; null: eval.json of the run, or here")
+    out: Optional[ResultFile] = key(None, "file for the results; null: eval.json of the run, or here")
     batch: int = key(16, "rows at a time", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: as in training, or what the model takes, at most 1024")
     stride: Optional[int] = key(None, "perplexity: how far windows of long texts move on; null: half of seq_len")

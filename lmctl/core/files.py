@@ -163,7 +163,8 @@ def disk_error(path: Path, error: BaseException) -> DiskError:
     free = status.f_bavail * status.f_frsize >> 20
     hint = "free some space" if number in (None, errno.ENOSPC, errno.EDQUOT) else "check its permissions"
     return DiskError(
-        f"cannot write {path}: {reason_of(error)} ({free} MiB free)", f"{hint}, or choose another run_dir=..."
+        f"cannot write {path}: {reason_of(error)} ({free} MiB free)",
+        f"{hint}, or choose another place (run_dir=..., out=...)",
     )
 
 
@@ -204,9 +205,14 @@ def refuse_folder(folder: Path, key: str) -> None:
 
 
 def refuse_file(file: Path, key: str) -> None:
-    """ConfigError, naming `key`, before any work, if no file can be written at `file`: there is no such folder, or
-    `file` is one."""
+    """ConfigError or DiskError, naming `key`, if no file can be written at `file`; called before any work."""
+    if not os.path.lexists(file):
+        refuse_folder(file, key)
+    if file.is_dir():
+        raise ConfigError(f"{key}={file} is a directory, and a file is written", f"name a file in it: {key}={file}/...")
+    if file.parent == Path("/dev") or (file.exists() and not file.is_file()):
+        raise ConfigError(f"{key}={file} is no ordinary file", "name one in a directory that there is")
     if not file.parent.is_dir():
         raise ConfigError(f"{key}={file}: there is no directory {file.parent}")
-    if file.is_dir():
-        raise ConfigError(f"{key}={file} is a folder", "name a file in it")
+    if not os.access(file.parent, os.W_OK):
+        raise disk_error(file, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))

@@ -13,8 +13,14 @@ class IsPlace:
     because contents are compared, not spelling."""
 
 
+class IsResult:
+    """Marks a key whose value is a file that the verb writes at its end; it is tried before any work."""
+
+
 Place: TypeAlias = Annotated[str, IsPlace]
 """A file, a folder, a glob pattern, or an id on a hub."""
+ResultFile: TypeAlias = Annotated[str, IsPlace, IsResult]
+"""A file that is written."""
 Places: TypeAlias = Annotated[Any, IsPlace]
 """One path, or a list of paths."""
 

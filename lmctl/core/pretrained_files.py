@@ -22,6 +22,7 @@ from lmctl.core.model_files import (
     CONFIG,
     TOKENIZER_FILES,
     check_files,
+    check_outline,
     check_tokenizer_files,
     headers,
     near,
@@ -48,6 +49,8 @@ def find(key: str, place: str) -> str:
     run = Paths(folder)
     if (run.model / CONFIG).is_file():
         return str(run.model)
+    if folder.exists() and not folder.is_dir():
+        check_outline(asked, folder)  # raises
     if folder.is_dir() and not (folder / CONFIG).is_file():
         if run.config.is_file():
             finish = command("lmctl train resume=auto", run_dir=folder)

@@ -7,9 +7,15 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most similar to `word`, or None."""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return close[0] if close else None
+    """The choice most similar to `word`, or None; `ONNX` is as similar to onnx as can be."""
+    choices = list(choices)
+    folded = {choice.casefold(): choice for choice in reversed(choices)}
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return (
+        close[0]
+        if close
+        else next((folded[one] for one in difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)), None)
+    )
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

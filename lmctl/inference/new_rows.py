@@ -168,7 +168,7 @@ class NewRows:
 def files(pattern: str) -> list[Path]:
     """The files at a path or glob pattern; ConfigError for a folder, whose files may be of any format."""
     if Path(pattern).expanduser().is_dir():
-        raise ConfigError(f"file={pattern} is a folder", f"a pattern names its files: file='{pattern}/*.csv'")
+        raise ConfigError(f"file={pattern} is a folder", f"a pattern names its files: file='{Path(pattern) / '*.csv'}'")
     return files_once(pattern)
 
 

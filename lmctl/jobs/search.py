@@ -29,6 +29,7 @@ from lmctl.core.files import write_json
 from lmctl.core.paths import Paths
 from lmctl.core.regular_files import read_bytes
 from lmctl.core.run_summary import numbers
+from lmctl.core.suggest import did_you_mean
 from lmctl.core.terminal import tell
 from lmctl.jobs.job import POLL_SECONDS, Job, Slots, forwarding_signals
 from lmctl.jobs.search_space import Axis, fingerprint, title_of, words_of
@@ -60,17 +61,22 @@ class Trial:
     """Size of the record when it was last read."""
 
     def report(self, metric: str) -> bool:
-        """Tell Optuna of validations that were recorded since the last time; returns whether to stop it early."""
-        for step, value in self._validations(metric):
-            if step not in self.reported:
+        """Tell Optuna of validations that were recorded since the last time; returns whether to stop it early.
+        ConfigError if they have no such metric: every validation has all of them, so the first one tells."""
+        for step, figures in self._validations():
+            if metric not in figures:
+                raise _no_such_metric(metric, [name for name in figures if name == "loss" or "/" in name])
+            value = numbers(figures).get(metric)  # none where it is not finite
+            if value is not None and step not in self.reported:
                 self.reported.add(step)
                 self.asked.report(value, step)
                 if self.asked.should_prune():
                     return True
         return False
 
-    def _validations(self, metric: str) -> Iterator[tuple[int, float]]:
-        """Step and metric of each validation in the record, if that has changed."""
+    def _validations(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Step and metrics of each validation in the record, if that has changed; their names are those of the summary,
+        `TASK/TERM` for the record's `loss/TASK/TERM`."""
         file = Paths(Path(self.job.run_dir)).metrics
         try:
             size = os.stat(file).st_size
@@ -84,8 +90,12 @@ class Trial:
             except ValueError:  # its last line may be half written
                 continue
             match found:
-                case {"split": "valid", "step": int(step)} if metric in (figures := numbers(found)):
-                    yield step, figures[metric]
+                case {"split": "valid", "step": int(step)}:
+                    yield step, {name.removeprefix("loss/"): value for name, value in found.items()}
+
+
+def _no_such_metric(metric: str, known: Sequence[str]) -> ConfigError:
+    return ConfigError(f"metric={metric}: a trial has no such metric{did_you_mean(metric, known)}")
 
 
 class Search:
@@ -153,7 +163,7 @@ class Search:
                             processes.remove(trial.job)
                             slots.give(trial.asked.number)
                             self._ended(trial)
-                        elif self.config.pruner != "none" and not trial.pruned and trial.report(self.config.metric):
+                        elif not trial.pruned and trial.report(self.config.metric):
                             trial.pruned = True
                             trial.job.send(signal.SIGTERM)
                     self.page.write_if_due()
@@ -212,8 +222,8 @@ class Search:
         if job.status != "stopped":
             trial.asked.set_user_attr("seconds", job.seconds)
         if job.status == "completed":
-            trial.report(self.config.metric)
             self._check_metric(job, value)
+            trial.report(self.config.metric)
             self.study.tell(trial.asked, value)
         elif trial.pruned and job.status == "stopped":
             trial.asked.set_user_attr("seconds", job.seconds)
@@ -228,8 +238,7 @@ class Search:
     def _check_metric(self, job: Job, value: float | None) -> None:
         """ConfigError for a metric that runs do not have, or that is searched in the wrong direction."""
         if value is None:
-            known = ", ".join(job.summary.valid)
-            raise ConfigError(f"metric={self.config.metric}: a trial has no such metric", f"there is: {known}")
+            raise _no_such_metric(self.config.metric, list(job.summary.valid))
         higher = job.summary.about_metrics.get(self.config.metric, {}).get("higher_is_better")
         if higher is not None and higher != self.config.maximize:
             raise ConfigError(

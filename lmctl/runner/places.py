@@ -99,8 +99,8 @@ class Launched(Either):
             raise ValueError(f"nodes must be at least 1, got {self.nodes}")
         if self.node_rank is not None and not 0 <= self.node_rank < self.nodes:
             raise ValueError(f"node_rank must be 0 to {self.nodes - 1} with nodes={self.nodes}, got {self.node_rank}")
-        if self.rendezvous is not None and not re.fullmatch(r".+:\d{1,5}", self.rendezvous):
-            raise ValueError(f"rendezvous must be HOST:PORT, got {self.rendezvous!r}")
+        if self.rendezvous is not None and not _is_address(self.rendezvous):
+            raise ValueError(f"rendezvous must be HOST:PORT, got {self.rendezvous!r} (ports are 1 to 65535)")
         if self.timeout_s < 1:
             raise ValueError(f"timeout_s must be at least 1, got {self.timeout_s:g}")
 
@@ -108,12 +108,22 @@ class Launched(Either):
         return self.nodes * self.per_node()
 
     def per_node(self) -> int:
-        """The number of processes of this node. ConfigError for more than there are GPUs."""
+        """The number of processes of this node. ConfigError for more than there are GPUs, or than CPUs could bear."""
         import torch
 
         if self.on_cpu():
+            if (self.processes or 0) > (most := max(MOST, 8 * (os.cpu_count() or 1))):
+                raise ConfigError(
+                    f"runner.processes={self.processes}: this machine has {os.cpu_count()} cores, and each process "
+                    "loads the model and torch for itself",
+                    f"nearest: runner.processes={most}",
+                )
             return self.processes or 2
         gpus = torch.cuda.device_count()
+        if not gpus:
+            raise ConfigError(
+                "runner.device=gpu: no GPU is visible here", "use runner.device=cpu or runner.device=auto"
+            )
         if self.processes is not None and self.processes > gpus:
             raise ConfigError(
                 f"runner.processes={self.processes}: this machine has {gpus} GPUs",
@@ -141,10 +151,18 @@ class Ddp(Launched):
     shared_run_dir: bool = field(default=True, kw_only=True)
 
 
+MOST = 64
+"""Processes that may share any machine without a GPU: more is a slip of the finger."""
 NODE_RANKS = ("NODE_RANK", "SLURM_NODEID")
 """Environment variables with the number of this node."""
 PORT = 29500
 """Where the nodes meet if MASTER_PORT says nothing; as torchrun's."""
+
+
+def _is_address(text: str) -> bool:
+    """Whether it is HOST:PORT, and no URL."""
+    match = re.fullmatch(r"[^\s/]+:(\d{1,5})", text)
+    return match is not None and 0 < int(match[1]) < 1 << 16
 
 
 def _number(names: Sequence[str]) -> int | None:

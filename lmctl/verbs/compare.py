@@ -13,9 +13,9 @@ from lmctl.config.schema import one_of, positive
 from lmctl.config.table import MISSING, key
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import path_of, refuse_file
+from lmctl.core.files import path_of
 from lmctl.core.json_lines import emit
-from lmctl.core.paths import Place, Places
+from lmctl.core.paths import Places, ResultFile
 from lmctl.core.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class CompareConfig:
     format: str = key(
         "text", "text for people; csv, markdown, or json (an object per line): the whole table, on standard output"
     )
-    out: Optional[Place] = key(None, "the HTML page; null: compare.html, in the sweep or folder if it is one, or here")
+    out: Optional[ResultFile] = key(
+        None, "the HTML page; null: compare.html, in the sweep or folder if it is one, or here"
+    )
     page: bool = key(True, "write the page")
     watch: bool = key(False, "write it again and again until all runs have ended")
     every: float = key(15.0, "seconds between two looks, with watch=true")
@@ -69,8 +71,6 @@ class Compare(Verb[CompareConfig]):
         """Write the page and print the table."""
         from lmctl.compare.comparison import Reader
 
-        if config.out is not None and config.page:
-            refuse_file(path_of(config.out), "out")
         reader = Reader(config.places)
         comparison = reader.read()
         if config.metric not in comparison.metrics and comparison.metrics:

@@ -11,9 +11,9 @@ from lmctl.config.schema import FORMAT, FORMATS, one_of
 from lmctl.config.table import key, same
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, LmctlError
-from lmctl.core.files import refuse_file, write_json
+from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
-from lmctl.core.paths import Place
+from lmctl.core.paths import ResultFile
 from lmctl.core.suggest import nearest
 from lmctl.runner.base import Runner
 
@@ -31,7 +31,7 @@ class DoctorConfig:
     quick: bool = key(False, "only the proofs that take seconds: less than a minute in all")
     only: list[str] = key(list, "names of proofs; []: all of them")
     proofs: bool = key(True, "false: the report alone")
-    out: Optional[Place] = key(None, "write all of it to this file, as JSON; null: print it only")
+    out: Optional[ResultFile] = key(None, "write all of it to this file, as JSON; null: print it only")
     format: str = key("text", FORMAT)
 
     def __post_init__(self) -> None:
@@ -64,8 +64,6 @@ class Doctor(Verb[DoctorConfig]):
                 close = nearest(name, names)
                 hint = f"; did you mean {close}?" if close else ""
                 raise ConfigError(f"only: there is no proof '{name}'{hint}", f"proofs: {', '.join(names)}")
-        if config.out is not None:
-            refuse_file(Path(config.out), "out")
         quiet_libraries()
         on_cpu, as_json = config.runner.on_cpu(), config.format == "json"
         found = report(on_cpu)

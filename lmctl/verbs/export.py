@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from lmctl.config.table import MISSING, group, key
 from lmctl.config.use_schema import MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import path_of, write_json, write_text
+from lmctl.core.files import path_of, refuse_folder, write_json, write_text
 from lmctl.core.paths import Paths, Place, run_of
 from lmctl.export.base import DTYPES, ExportFormat
 from lmctl.precision.base import Quantization
@@ -135,7 +136,10 @@ def place_of(config: ExportConfig) -> Path:
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:
-    """ConfigError if there is something at `out`, unless it is an earlier export that may be replaced."""
+    """ConfigError if there is something at `out`, unless it is an earlier export that may be replaced, or if no
+    directory can be there."""
+    if not os.path.lexists(out):
+        refuse_folder(out, "out")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / RECORD).is_file():

@@ -9,6 +9,7 @@ from lmctl.config.schema import FORMAT, FORMATS, one_of
 from lmctl.config.table import key
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError
+from lmctl.core.files import nearest_place
 from lmctl.core.json_lines import emit
 from lmctl.core.paths import Places
 
@@ -37,7 +38,8 @@ class Jobs(Verb[JobsConfig]):
         places = [config.runs] if isinstance(config.runs, str) else list(config.runs)
         for place in places:
             if not Path(place).is_dir():
-                raise ConfigError(f"{place}: no such directory", "a run directory, a sweep, or a folder of them")
+                hint = nearest_place(Path(place)) or "a run directory, a sweep, or a folder of them"
+                raise ConfigError(f"{place}: no such directory", hint)
         found = [one for place in places for one in submitted_in(Path(place))]
         if config.format == "json":
             for one in found:

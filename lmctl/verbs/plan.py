@@ -12,7 +12,7 @@ from lmctl.config.groups import PlanConfig, TrainConfig
 from lmctl.config.table import rows
 from lmctl.config.verb import OWN_TEXT, GridVerb
 from lmctl.core.errors import ConfigError
-from lmctl.core.files import refuse_file, write_json
+from lmctl.core.files import write_json
 from lmctl.core.json_lines import emit
 
 if TYPE_CHECKING:
@@ -72,8 +72,6 @@ class PlanVerb(GridVerb[Request]):
         from lmctl.train.unfinished import with_models
 
         wanted = config.wanted
-        if wanted.out is not None:
-            refuse_file(Path(wanted.out), "out")
         try:
             run = with_models(config.run)
             machine = _machine(wanted)
@@ -104,8 +102,6 @@ class PlanVerb(GridVerb[Request]):
         cells, out, as_json = [], None, False
         for name, overrides, cfg in jobs:
             out, as_json = cfg.get("out"), cfg.get("format") == "json"
-            if out is not None:
-                refuse_file(Path(out), "out")
             try:
                 request = Request.of(cfg)
                 run = with_models(request.run)

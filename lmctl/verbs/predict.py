@@ -16,9 +16,9 @@ from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import DataError
-from lmctl.core.files import refuse_file, whole
+from lmctl.core.files import whole
 from lmctl.core.json_lines import encodable, line_of
-from lmctl.core.paths import Paths, Place
+from lmctl.core.paths import Paths, Place, ResultFile
 from lmctl.core.progress import stage
 from lmctl.runner.base import Runner
 
@@ -53,7 +53,7 @@ class PredictConfig:
         "text (label<TAB>probability<TAB>text), csv or tsv (the input's columns, and label and probability), or json "
         "(one object per line with every field)",
     )
-    out: Optional[Place] = key(None, "write to this file, whole or not at all; null: standard output")
+    out: Optional[ResultFile] = key(None, "write to this file, whole or not at all; null: standard output")
     batch: int = key(32, "rows at a time; from standard input an answer comes at the latest after so many", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: as in training, or what the model takes, at most 1024")
     runner: Runner = same(Run, "runner")
@@ -90,8 +90,6 @@ class Predict(Verb[PredictConfig]):
 
         # Errors in the command are reported before slow imports.
         model_folder(config.model_path)
-        if config.out is not None:
-            refuse_file(Path(config.out), "out")
         stream = placed(None, example=EXAMPLE) if is_standard_input(config.file) else None
         if stream is None:
             files(str(config.file))

@@ -15,9 +15,8 @@ from lmctl.config.table import MISSING, key, same
 from lmctl.config.use_schema import BATCH, CASE, CASES, MODEL_PATH
 from lmctl.config.verb import Verb
 from lmctl.core.errors import ConfigError, DataError
-from lmctl.core.files import refuse_file
 from lmctl.core.json_lines import emit, parsed
-from lmctl.core.paths import Place
+from lmctl.core.paths import Place, ResultFile
 from lmctl.runner.base import Runner
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class ScoreConfig:
     file: Optional[Place] = key(None, "what to score; null: standard input")
     dev: Optional[Place] = key(None, "nbest: jsonl on which weight and word bonus are tuned")
     case: str = key("as_is", CASE)
-    out: Optional[Place] = key(None, "nbest: file for the chosen hypotheses, one line each")
+    out: Optional[ResultFile] = key(None, "nbest: file for the chosen hypotheses, one line each")
     batch: int = key(32, "texts at a time", BATCH)
     seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
     format: str = key("text", FORMAT)
@@ -83,8 +82,6 @@ class Score(Verb[ScoreConfig]):
             raise ConfigError(
                 f"dev and out are for n-best lists, and this is mode={mode}", "mode=nbest, or leave them out"
             )
-        if config.out is not None:
-            refuse_file(Path(config.out), "out")
 
         from lmctl.inference.heads import refuse_classifier
         from lmctl.inference.load import load, need
@@ -155,7 +152,7 @@ def _lines(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None
             continue
         if row == 1:
             print(header)
-        print(f"{total:.4f}\t{len(nats)}\t{mean:.4f}\t{line}", flush=True)
+        print(f"{total:.4f}\t{len(nats)}\t{mean:.4f}\t{on_one_line(line)}", flush=True)
 
 
 def _pairs(loaded: Loaded, lines: Iterator[Placed], config: ScoreConfig) -> None:

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_type_hints
 from unittest.mock import Mock
 
 import pytest
@@ -14,6 +18,7 @@ from omegaconf import OmegaConf
 
 from lmctl.cli.explain import report
 from lmctl.cli.main import main
+from lmctl.config.verb import verbs
 from lmctl.core.errors import DataError, Diverged, Stopped
 
 MISTAKES = {
@@ -99,7 +104,7 @@ MISTAKES = {
     "export model_path=x quantize=int8_dynamic": "error: quantize=int8_dynamic is not for format=hf\n  nearest: format=onnx",
     "export model_path=x format=onnx quantize=int8_dynamic dtype=fp16": "error: quantize=int8_dynamic starts from float32, and dtype=fp16 is asked for\n  leave dtype out",
     "export model_path=x push=me": "error: push must be USER/NAME, got 'me'",
-    "export model_path=x format=onix": "error: no option 'onix' in group 'export'; did you mean export=onnx?\n  options: <export>",
+    "export model_path=x format=onix": "error: no option 'onix' in group 'format'; did you mean format=onnx?\n  options: <export>",
     "export model_path=x --format onnx": "error: unknown flag '--format'\n  settings are written key=value, without dashes: format=onnx",
     "export model_path=x output_dir=y": "error: unknown key 'output_dir'; did you mean out?",
     "export model_path=x push_to_hub=me/x": "error: unknown key 'push_to_hub'; did you mean push?",
@@ -133,7 +138,25 @@ MISTAKES = {
     "train -m adversary=noise adversary.augment.typ_rate=0.05 seed=1,2": "error: unknown key 'adversary.augment.typ_rate'; did you mean adversary.augment.typo_rate?",
     "train -m precision=fp32,fp61": "error: no option 'fp61' in group 'precision'; did you mean precision=fp16?\n  options: <precision>",
     "train -m batch.seq_len=32,4": "error: batch.seq_len must be at least 8, got 4",
-    "train -m hydra.launcher.n_job=2": "error: unknown key 'hydra.launcher.n_job'\n  lmctl train --help lists the keys",
+    "train -m hydra.launcher.n_job=2": "error: unknown key 'hydra.launcher.n_job'; did you mean hydra.launcher.n_jobs?",
+    "train -m hydra.launcer.n_jobs=2": "error: hydra.launcer.n_jobs is no setting of Hydra; did you mean hydra.launcher.n_jobs?",
+    "train -m hydra/launcher=proces seed=1,2": "error: no option 'proces' in group 'hydra/launcher'; did you mean hydra/launcher=process?\n  options: basic, process",
+    "train -m hydra/launcher=jobilb seed=1,2": "error: no option 'jobilb' in group 'hydra/launcher'\n  did you mean hydra.launcher.n_jobs=2 (a sweep's jobs at the same time, each in a process of its own)?",
+    "train -m hydra/sweeper=optna seed=1,2": "error: no option 'optna' in group 'hydra/sweeper'\n  did you mean lmctl search?",
+    "train precision=BF16": "error: no option 'BF16' in group 'precision'; did you mean precision=bf16?\n  options: <precision>",
+    "train precision=": "error: precision= names no option\n  options: <precision>",
+    "export m format=": "error: format= names no option\n  options: <export>",
+    "export m format=onxx": "error: no option 'onxx' in group 'format'; did you mean format=onnx?\n  options: <export>",
+    "export m export=onxx": "error: no option 'onxx' in group 'export'; did you mean export=onnx?\n  options: <export>",
+    "export m formt=onnx": "error: unknown key 'formt'; did you mean format?",
+    "export m format=llama.cpp": "error: no option 'llama.cpp' in group 'format'\n  did you mean format=gguf?",
+    "export m format=onnx format.opset=99": "error: format.opset must be from 18 to 23, got 99",
+    "export m format=onnx format.opst=18": "error: unknown key 'format.opst'; did you mean format.opset?",
+    "export m format.opset=18": "error: unknown key 'format.opset' of format=hf\n  format=onnx has it: write one of them as well",
+    "doctor resume": "error: cannot read 'resume'\n  did you mean only=[resume]?",
+    "train -m seed=range(1,3,0)": "error: seed=range(1,3,0): a range with steps of 0 has no end\n  such as 'optim.lr=tag(log,interval(1e-4,1e-2))', 'model.hidden=range(64,257,64)' or model.layers=1,2,4",
+    "train runner=ddp runner.rendezvous=tuna:99999": "error: runner.rendezvous must be HOST:PORT, got 'tuna:99999' (ports are 1 to 65535)",
+    "train runner=ddp runner.rendezvous=http://tuna:29500": "error: runner.rendezvous must be HOST:PORT, got 'http://tuna:29500' (ports are 1 to 65535)",
     "train optim.lrr=1 optm=sgd batch.sizee=3": "error: unknown key 'optim.lrr'; did you mean optim.lr?\nerror: unknown key 'optm'; did you mean optim?\nerror: unknown key 'batch.sizee'; did you mean batch.size?",
     "train optim=sgdd schedule=linea data=tex data.path=x": "error: no option 'sgdd' in group 'optim'; did you mean optim=sgd?\n  options: <optim>\nerror: no option 'linea' in group 'schedule'; did you mean schedule=linear?\n  options: <schedule>\nerror: no option 'tex' in group 'data'; did you mean data=text?\n  options: <data>",
     "train budget.steps=x seed=y optim.lr=-1 optm.lr=2": "error: unknown key 'optm'; did you mean optim?",
@@ -161,6 +184,68 @@ def test_mistake(line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     assert printed.err.rstrip("\n") == re.sub(r"<(\w+)>", options, MISTAKES[line])
     assert printed.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+WRITES = sorted(
+    verb for verb in verbs() if "IsResult" in str(get_type_hints(verbs()[verb].schema, include_extras=True).get("out"))
+)
+"""Verbs that write a file at their end."""
+
+
+@pytest.mark.parametrize("verb", WRITES)
+def test_where_a_result_cannot_be_written_is_said_before_any_work(
+    verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(type(verbs()[verb]), "run", Mock(side_effect=AssertionError("it ran")))
+    Path("note").write_text("")
+    words = [verb, *(["model_path=m"] if "model_path" in verbs()[verb].words else [])]
+    words += ["runs=[note]"] if verb == "compare" else []
+    for out, said in (
+        ("nowhere/x", "out=nowhere/x: there is no directory nowhere"),
+        ("note/x", "out=note/x: note is a file, not a folder"),
+        (".", "out=. is a directory, and a file is written"),
+        ("", "out=. is a directory, and a file is written"),
+        ("/dev/null", "out=/dev/null is no ordinary file"),
+        ("x" * 300, "out: xxxxxxxxxxxxxxxxxxxx... has 300 bytes"),
+    ):
+        assert main([*words, f"out={out}"]) == 2
+        assert f"error: {said}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+def test_every_result_file_is_tried():
+    files = [verb for verb in verbs() if "out" in get_type_hints(verbs()[verb].schema)]
+    assert set(files) - set(WRITES) == {"export"}, "which writes a directory"
+
+
+def test_an_export_is_refused_before_any_work(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lmctl.verbs.export.Export.written", Mock(side_effect=AssertionError("it ran")))
+    Path("m").mkdir()
+    Path("m/config.json").write_text("{}")
+    assert main(["export", "m", "out=m/config.json/x"]) == 2
+    said = "error: out=m/config.json/x: m/config.json is a file, not a folder\n  choose another out=...\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("verb", ["eval", "export", "generate", "predict", "score", "translate"])
+def test_a_file_is_no_model(verb: str, tmp_path: Path):
+    """torch is not imported for this, so it is said at once."""
+    (tmp_path / "m.txt").write_text("a\n")
+    more = {"generate": ["prompt=a"]}.get(verb, [])
+    code = f"import sys; from lmctl.cli.main import main; code = main({[verb, 'm.txt', *more]!r}); "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}assert 'torch' not in sys.modules, 'torch'; sys.exit(code)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "error: model_path=m.txt is a file, and a model is a directory" in done.stderr
+    assert done.returncode == 2, done.stderr
 
 
 def test_flags_and_overrides_come_in_any_order(capsys: pytest.CaptureFixture[str]):

@@ -74,6 +74,8 @@ def test_two_runs(tmp_path: Path):
         ([], "'runs' is required"),
         (["rnus/a"], "rnus/a: no such directory"),
         (["runs/empty"], "runs/empty: there is no run in it"),
+        (["runs/a/model"], "runs/a?"),
+        (["~/nowhere"], "/nowhere: no such directory"),
         (["runs/a", "metric=los"], "metric=los: no run has such a metric; did you mean loss?"),
         (["runs/a", "format=html"], "format"),
         (["runs/a", "out=nowhere/page.html"], "out=nowhere/page.html: there is no directory nowhere"),
@@ -84,6 +86,7 @@ def test_two_runs(tmp_path: Path):
 def test_mistakes(words: list[str], said: str, tmp_path: Path):
     write_run(tmp_path / "runs" / "a", 4.0)
     (tmp_path / "runs" / "empty").mkdir()
+    (tmp_path / "runs" / "a" / "model").mkdir()
     done = lmctl("compare", *words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr

@@ -99,8 +99,6 @@ def test_accuracy_of_what_is_predicted_is_that_of_eval(request, kind, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"out": "nowhere/x.csv"}, "there is no directory nowhere"),
-        ({"out": "."}, "out=. is a folder"),
         ({"file": "nowhere.csv"}, "nowhere.csv does not exist"),
         ({"file": "."}, "file=. is a folder"),
         ({"task": "topics"}, "task=topics: .*none of its tasks"),
@@ -112,6 +110,12 @@ def test_what_cannot_be_done_is_refused(model, settings, message, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ConfigError, DataError), match=message):
         said("predict", model, "a\n", **settings)
+
+
+def test_a_folder_is_answered_with_a_pattern(model, tmp_path):
+    with pytest.raises(ConfigError) as refused:
+        said("predict", model, "a\n", file=f"{tmp_path}/")
+    assert refused.value.hint == f"a pattern names its files: file='{tmp_path}/*.csv'"
 
 
 def test_a_language_model_and_a_classifier_are_sent_to_the_right_verb(model, tmp_path):

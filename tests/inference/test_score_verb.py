@@ -115,3 +115,9 @@ def test_several_files_are_named_each_by_itself(gpt2, tmp_path):
     (tmp_path / "b.tsv").write_text("a\tb\nno pair\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"b\.tsv:2: not a pair"):
         scored(gpt2, "", file=str(tmp_path / "*.tsv"))
+
+
+def test_a_line_of_the_table_is_a_line(gpt2):
+    printed = use_models.said("score", gpt2, "a\rb\tc\nd\n", mode="lines")
+    assert [line.split("\t")[3] for line in printed.split("\n")[1:-1]] == ["a b c", "d"]
+    assert "\r" not in printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,40 @@ def test_bad_trials_are_stopped_and_failed_ones_do_not_end_it(tmp_path: Path, ca
 def test_a_metric_has_a_direction(tmp_path: Path):
     with pytest.raises(ConfigError, match="metric=loss is better when it is lower"):
         search(tmp_path / "a", maximize=True).run()
-    with pytest.raises(ConfigError, match="a trial has no such metric"):
+    with pytest.raises(ConfigError, match="a trial has no such metric; there are: loss"):
         search(tmp_path / "b", metric="bleu").run()
+
+
+SLOW_TRIAL = """
+import json, signal, sys, time
+from pathlib import Path
+run = Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+names = {"loss": 1.0, "loss/corpus/mlm": 1.0 + float(sys.argv[2]), "corpus/mlm_accuracy": 0.5}
+with open(run / "metrics.jsonl", "a") as file:
+    for step in range(3):
+        print(json.dumps({"step": step, "split": "valid", **names}), file=file, flush=True)
+if len(sys.argv) > 4: time.sleep(60)
+summary = {"status": "completed", "steps": 3, "valid": {n.removeprefix("loss/"): v for n, v in names.items()}}
+(run / "summary.json").write_text(json.dumps(summary))
+"""
+"""Stands for a run with the names of real ones: a loss of a task is `loss/TASK/TERM` in its record."""
+
+
+def test_a_metric_that_no_trial_has_is_told_by_the_first_validation(tmp_path: Path):
+    one = search(tmp_path, metric="corpus/mlm_acuracy", pruner="none", trials=2)
+    one.command_of = lambda job: [sys.executable, "-c", SLOW_TRIAL, job.run_dir, "0", "1", "slow"]
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"no such metric; did you mean corpus/mlm_accuracy\?"):
+        one.run()
+    assert time.monotonic() - began < 50, "before the trial has ended"
+
+
+def test_the_loss_of_a_task_can_be_pruned_by(tmp_path: Path):
+    one = search(tmp_path, metric="corpus/mlm", pruner="median", trials=2)
+    one.command_of = lambda job: [sys.executable, "-c", SLOW_TRIAL, job.run_dir, "0", "1"]
+    one.run()
+    assert [sorted(trial.intermediate_values) for trial in one.study.get_trials()] == [[0, 1, 2], [0, 1, 2]]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,18 @@ def test_a_node_is_told_its_number_and_where_to_meet(monkeypatch: pytest.MonkeyP
         Ddp(nodes=2).node()
 
 
+def test_processes_have_something_to_run_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for processes in (None, 2):
+        with pytest.raises(ConfigError, match="no GPU is visible here"):
+            Ddp(processes=processes, device="gpu").world()
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(ConfigError, match="this machine has 2 cores") as refused:
+        Ddp(processes=100_000, device="cpu").world()
+    assert refused.value.hint == "nearest: runner.processes=64"
+    assert Ddp(processes=64, device="cpu").world() == 64
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -56,7 +56,17 @@ def integers(*shape: int, seed: int = 0) -> torch.Tensor:
 TILES = [(300, 192, 70), (257, 64, 512), (1, 128, 1)]
 LARGE = [(256, 1024, 257), (520, 512, 300), (600, 76, 1500)]
 """Of these AMX units are asked, where there are any, but of the last: it leaves a part of a tile empty."""
-SHAPES = [(1, 1, 1), (1, 33, 4), (3, 5, 7), (17, 64, 24), (33, 1023, 9), (8, 1025, 8), (5, 4096, 3), (0, 8, 8), (4, 0, 4)]
+SHAPES = [
+    (1, 1, 1),
+    (1, 33, 4),
+    (3, 5, 7),
+    (17, 64, 24),
+    (33, 1023, 9),
+    (8, 1025, 8),
+    (5, 4096, 3),
+    (0, 8, 8),
+    (4, 0, 4),
+]
 
 
 WAYS = [(way, shape) for shape in SHAPES + TILES + LARGE for way in ("auto", "blocks")]
