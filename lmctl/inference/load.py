@@ -13,6 +13,7 @@ from lmctl.core.errors import ConfigError
 from lmctl.core.model_files import TaskNote
 from lmctl.core.pretrained_files import check_forward_pass, find
 from lmctl.inference.number_formats import Numerics
+from lmctl.inference.trained_on import trained_length
 from lmctl.model.artifact.reader import Artifact
 from lmctl.model.generation import ends_of
 from lmctl.model.positions import positions
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST = 1024
-"""Default sequence length where the model's maximum is larger, or unlimited."""
+"""Default sequence length of a model whose training is not known, if its maximum is larger, or unlimited."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Loaded:
     """The number formats of `model`, in which it is called."""
     report: list[str] = field(default_factory=list)
     """Remarks on the number formats."""
+    trained_length: int | None = None
+    """Positions per row in its training run; None if that is not known."""
 
     @property
     def path(self) -> str:
@@ -63,8 +66,9 @@ class Loaded:
         return min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
 
     def row(self, wanted: int | None = None) -> int:
-        """Positions per row: `wanted` or LONGEST, at most the model's maximum."""
-        wanted = LONGEST if wanted is None else wanted
+        """Positions per row: `wanted`, or as many as in training, since positions beyond have learned nothing, or
+        LONGEST; at most the model's maximum."""
+        wanted = wanted or self.trained_length or LONGEST
         return wanted if self.positions is None else min(wanted, self.positions)
 
     @property
@@ -206,7 +210,8 @@ def load(model_path: str, where: Runner, numerics: Numerics | None = None) -> Lo
     numerics = numerics or Numerics()
     report = numerics.take(nn.ModuleDict({"model": model}), device)
     model = model.to(device).eval()
-    loaded = Loaded(artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report)
+    length = trained_length(model_path)
+    loaded = Loaded(artifact, model, tokenizer, family, classifies, labels, artifact.tasks, numerics, report, length)
     if classifies and config.pad_token_id is None:  # decoders pool at the last token that is not padding
         model.config.pad_token_id = loaded.pad
     with numerics.products(device):

@@ -15,6 +15,18 @@ from lmctl.data.base import Source
 from lmctl.mix.mix import Mix
 from lmctl.objective.base import Objective
 
+UNREADABLE = (OmegaConfBaseException, LmctlError, OSError, ValueError, TypeError)
+"""Errors of a run's config that is damaged, or of a later version."""
+
+
+def trained_length(model_path: str) -> int | None:
+    """Positions per row in the training of the run at `model_path`; None if it is no run, or does not say."""
+    run = Paths(run_of(path_of(model_path)))
+    try:
+        return int(recorded_config(run).batch.seq_len) if run.config.is_file() else None
+    except UNREADABLE:
+        return None
+
 
 @dataclass(frozen=True)
 class OwnTask:
@@ -35,7 +47,7 @@ def own_tasks(model_path: str, trusted: tuple[str, ...], needed: bool) -> dict[s
         cfg = recorded_config(run)
         mix: Mix = build(cfg.mix, Mix, trusted=trusted)
         return {name: OwnTask(task.data, task.objective, int(cfg.batch.seq_len)) for name, task in mix.tasks.items()}
-    except (OmegaConfBaseException, LmctlError, OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         if not needed:
             return {}
         raise ConfigError(

@@ -23,9 +23,9 @@ from lmctl.core.progress import stage
 from lmctl.runner.base import Runner
 
 if TYPE_CHECKING:
+    from lmctl.data.base import Source
     from lmctl.inference.class_answers import Answer
     from lmctl.inference.new_rows import NewRow
-    from lmctl.inference.trained_on import OwnTask
 
 SEPARATOR = ","
 """Separator of several labels of one row, as `data.label` reads them."""
@@ -106,12 +106,10 @@ class Predict(Verb[PredictConfig]):
         loaded = load(config.model_path, config.runner)
         task = chosen_task(loaded, config.task)
         classifier = classifier_of(loaded, task)
-        learnt = _training_task(config.model_path, task, prefixes(config.trusted))
+        learnt = _training_source(config.model_path, task, prefixes(config.trusted))
         skip = config.on_bad_row == "skip"
-        source = None if learnt is None else learnt.source
-        rows = NewRows(config.file, config.input, config.text, config.text_b, skip, source, stream, say)
-        trained = None if learnt is None else learnt.seq_len
-        length, pool = loaded.row(config.seq_len or trained), POOL if stream is None else 1
+        rows = NewRows(config.file, config.input, config.text, config.text_b, skip, learnt, stream, say)
+        length, pool = loaded.row(config.seq_len), POOL if stream is None else 1
         with display.watching(), stage("counting rows"):
             total = rows.count()
         with inputs_done(display, "labelling", total, "rows", config.out is not None), _output(config.out) as handle:
@@ -127,13 +125,14 @@ class Predict(Verb[PredictConfig]):
         )
 
 
-def _training_task(model_path: str, task: str | None, trusted: tuple[str, ...]) -> OwnTask | None:
-    """What the model was trained on for `task`, if it is from a run."""
+def _training_source(model_path: str, task: str | None, trusted: tuple[str, ...]) -> Source | None:
+    """The source that the model was trained on for `task`, if it is from a run."""
     from lmctl.inference.trained_on import own_tasks
 
     folder = Path(model_path)
     root = folder.parent if folder == Paths(folder.parent).model else folder
-    return own_tasks(str(root), trusted, needed=False).get(task or "")
+    own = own_tasks(str(root), trusted, needed=False).get(task or "")
+    return None if own is None else own.source
 
 
 @contextmanager

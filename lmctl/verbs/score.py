@@ -41,7 +41,7 @@ class ScoreConfig:
     case: str = key("as_is", CASE)
     out: Optional[ResultFile] = key(None, "nbest: file for the chosen hypotheses, one line each")
     batch: int = key(32, "texts at a time", BATCH)
-    seq_len: Optional[int] = key(None, "positions per row; null: what the model takes, at most 1024")
+    seq_len: Optional[int] = key(None, "positions per row; null: as in training, or what the model takes, at most 1024")
     format: str = key("text", FORMAT)
     runner: Runner = same(Run, "runner")
 

@@ -90,6 +90,8 @@ def test_rows_are_as_long_as_in_training_unless_said(folder: Path, multitask: Pa
     succeed("train", "mix=clm", *SMALL, "name=clm", cwd=folder)
     contexts = [measured(folder, "clm", *words)["perplexity"]["context"] for words in ([], ["seq_len=64"])]
     assert contexts == [f"each document by itself, windows of {n} moved on by {n // 2}" for n in (32, 64)]
+    scores = [succeed("score", "runs/clm", "new.txt", *words, cwd=folder).stdout for words in ([], ["seq_len=32"])]
+    assert scores[0] == scores[1] != succeed("score", "runs/clm", "new.txt", "seq_len=64", cwd=folder).stdout
 
 
 def test_a_denoising_model_is_measured_by_its_own_loss(folder: Path):

@@ -39,9 +39,8 @@ class SuiteJob:
 
     @property
     def length(self) -> int:
-        """Positions per row: by default as many as in training, beyond which positions have learned nothing."""
-        trained = None if self.own is None else self.own.seq_len
-        return self.loaded.row(self.config.seq_len or trained)
+        """Positions per row."""
+        return self.loaded.row(self.config.seq_len)
 
 
 @dataclass(frozen=True)
