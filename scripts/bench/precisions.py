@@ -10,18 +10,23 @@ As mlm.py, all sides being lmctl, by default with the 8,192 pieces that the toke
 from __future__ import annotations
 
 import mlm
-from turns import ours, take_turns, turns_parser
+from turns import Side, ours, take_turns, turns_parser
 
-COMPARED = ("fp32", "bf16", "int8", "fp16")
+COMPARED = ("fp32", "bf16", "int8", "int8 precision.float_products=bf16", "fp16")
+
+
+def side(name: str, words: list[str]) -> Side:
+    """lmctl with the precision and the settings of `name`."""
+    precision, *settings = name.split()
+    return ours("mix=mlm", *words, *settings, precision=precision)
 
 
 def main() -> None:
     p = turns_parser(__doc__)
-    p.add_argument("--precisions", nargs="+", default=COMPARED, help="the first is what the others are compared with")
+    p.add_argument("--precisions", nargs="+", default=COMPARED, help="the first is what others are compared to")
     p.set_defaults(vocabulary=mlm.TOKENIZER_SIZE, model="bert_base")
     args = p.parse_args()
-    words = ["mix=mlm", *mlm.text_words(args)]
-    sides = {name: ours(*words, precision=name) for name in args.precisions}
+    sides = {name: side(name, mlm.text_words(args)) for name in args.precisions}
     at = f"precisions {args.model}"
     take_turns(args, sides, lambda work: mlm.prepare(args, work), against=args.precisions[0], at=at)
 
