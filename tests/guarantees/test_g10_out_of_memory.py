@@ -65,7 +65,7 @@ def test_g10_the_global_batch_and_the_losses_stay(memory, error):
         "before"
         for rows in (8, 4)
     ]
-    torch.testing.assert_close(weights(parts), weights(whole), rtol=0, atol=2e-6)
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("wanted", ["mlm", "clm_stream", "t5"])

@@ -58,7 +58,7 @@ def test_a_merged_adapter_is_pefts(case: str, tmp_path: Path, monkeypatch: pytes
     with torch.no_grad():
         ours, expected = loaded.model(ids).logits, theirs(ids).logits
         plain = getattr(transformers, kind).from_pretrained(base, num_labels=expected.shape[-1])(ids).logits
-    assert torch.allclose(ours, expected, atol=1e-5)
+    assert torch.allclose(ours, expected, atol=5e-5)
     assert not torch.allclose(plain, expected, atol=1e-2)
     assert f"adapter, merged into {base}" in capsys.readouterr().err
     assert Path(loaded.path).is_relative_to(tmp_path / "cache" / "models")

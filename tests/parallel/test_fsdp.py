@@ -36,7 +36,8 @@ from lmctl.train.checkpoint_reader import Damaged, read, verify, weights_of
 
 CLOSE = 2e-5
 """Weights after two steps of AdamW at 3e-3 in float32, where sums are added in another order."""
-HALF = 2e-3
+HALF = 3e-3
+"""The same in half precision, where a gradient near 0 may change its sign."""
 
 
 @pytest.fixture(scope="module")
