@@ -4,8 +4,7 @@ Implementations with the same result: int8 units if there are any (CUDA, CPUs wi
 products of blocks so short that every sum is an integer below 2^24, which float32 represents exactly. On a CPU without
 VNNI torch's own int8 kernel is tens of times slower than float32; with it, four times as fast (measured on one core,
 1024 x 1024 x 256: 1.3 ms against 5.6 ms). It does not make use of AMX units, with which oneDNN's matmul, which torch
-has for quantised layers, is two to six times as fast again (2048 x 768 x 3072 on one core: 30 ms, now 7 with its copy
-of one operand).
+has for quantised layers, is up to four times as fast again (scripts/bench/int8_products.py).
 """
 
 from __future__ import annotations
