@@ -58,7 +58,9 @@ def no_gain(device: torch.device) -> str | None:
     """Why int8 products are no faster than float32 ones on a device, or None."""
     if has_units(device):
         return None
-    return "this CPU has no int8 units (AVX-512 VNNI): products are exact, but made in fp32 and no faster"
+    limit = _onednn_limit()
+    why = f"ONEDNN_MAX_CPU_ISA={limit} rules out" if limit in WITHOUT_INT8 else "this CPU has no"
+    return f"{why} int8 units (AVX-512 VNNI): products are exact, but made in fp32 and no faster"
 
 
 def int8_product(a: Tensor, b: Tensor, way: Literal["auto", "amx", "int_mm", "blocks"] = "auto") -> Tensor:
