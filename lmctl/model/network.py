@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lmctl.core.errors import ConfigError
 from lmctl.model.attention_function import choose, document_inputs
 from lmctl.model.fused_gelu import fuse_gelus
+from lmctl.model.fused_rotary import fuse_rotary
 from lmctl.model.recompute import recompute_layers
 
 LANGUAGE = ("mlm", "lm", "pair", "generator", "rtd")
@@ -40,6 +41,7 @@ class TransformerNetwork(nn.Module):
         the first of them."""
         super().__init__()
         fuse_gelus(model)
+        fuse_rotary(model)
         self.model = model
         self.outputs = dict(heads)
         self.report: list[str] = []
