@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from lmctl.kernels import backend
+from lmctl.kernels.plain.rotary import rotated
 from lmctl.kernels.rotary import DTYPES, rotate
 
 Rotary = Callable[..., tuple[Tensor, Tensor]]
@@ -25,8 +27,11 @@ def fuse_rotary(model: Any) -> None:
     """Let the code of `model` rotate queries and keys by the kernel, if it has such a function."""
     code = vars(sys.modules[type(model).__module__])
     original = code.get("apply_rotary_pos_emb")
-    if original is not None and not isinstance(original, FusedRotary) and _is_that_function(original):
-        code["apply_rotary_pos_emb"] = FusedRotary(original)
+    if original is None or isinstance(original, FusedRotary):
+        return
+    with _disable_current_modes():  # tensors of the example have data, whatever those of the model have
+        if _is_that_function(original):
+            code["apply_rotary_pos_emb"] = FusedRotary(original)
 
 
 class FusedRotary:
@@ -61,12 +66,14 @@ def _is_that_function(original: Rotary) -> bool:
     if list(inspect.signature(original).parameters) != ["q", "k", "cos", "sin", "unsqueeze_dim"]:
         return False
     q, k, cos, sin = _example(torch.float32)
-    expected = [rotate(x.transpose(1, 2), cos, sin).transpose(1, 2) for x in (q, k)]
-    return all(map(torch.equal, original(q, k, cos, sin), expected))
+    expected = [torch.empty_like(x.transpose(1, 2)) for x in (q, k)]
+    for x, out in zip((q, k), expected, strict=True):
+        rotated(x.transpose(1, 2), cos, sin, out)
+    return all(torch.equal(x, out.transpose(1, 2)) for x, out in zip(original(q, k, cos, sin), expected, strict=True))
 
 
 def _example(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Queries, keys, and angles that differ in all numbers."""
-    values = torch.linspace(-2, 3, 3 * 2 * 5 * 8).view(3, 2, 5, 8)
-    angles = torch.linspace(0, 6, 3 * 5 * 8).view(3, 5, 8)
+    values = torch.linspace(-2, 3, 3 * 2 * 5 * 8, device="cpu").view(3, 2, 5, 8)
+    angles = torch.linspace(0, 6, 3 * 5 * 8, device="cpu").view(3, 5, 8)
     return values.to(dtype), values[:, :1].flip(-1).to(dtype), angles.cos(), angles.sin()

@@ -21,6 +21,7 @@ case " $* " in
     "$python" "$here/translate.py" "$@"
     "$python" "$here/distill.py" "$@"
     "$python" "$here/precisions.py" --model bert_base --rows 8 --steps 12 "$@"
+    "$python" "$here/rotary.py" "$@"
     "$python" "$here/starting.py" "$@"
     "$python" "$here/scaling.py" "$@"
     ;;

@@ -17,6 +17,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.modernbert import modeling_modernbert
 from transformers.models.qwen2 import modeling_qwen2
 
+from lmctl.cost.fake_tensors import fake_tensor_mode
 from lmctl.kernels import backend
 from lmctl.kernels.rotary import DTYPES, ROTATED, rotate
 from lmctl.model import fused_rotary
@@ -173,6 +174,13 @@ def test_only_functions_that_do_the_same_are_replaced(monkeypatch: pytest.Monkey
     assert vars(modeling_llama)["apply_rotary_pos_emb"] is first
     fuse_rotary(modeling_cohere.CohereForCausalLM(modeling_cohere.CohereConfig(**config, intermediate_size=8)))
     assert vars(modeling_cohere)["apply_rotary_pos_emb"] is kept
+    monkeypatch.setitem(vars(modeling_llama), "apply_rotary_pos_emb", replaced)
+    for without_data in (torch.device("meta"), fake_tensor_mode()):
+        with without_data:
+            fuse_rotary(LlamaForCausalLM(LlamaConfig(**config, intermediate_size=8)))
+        assert isinstance(vars(modeling_llama)["apply_rotary_pos_emb"], FusedRotary)
+        monkeypatch.setitem(vars(modeling_llama), "apply_rotary_pos_emb", replaced)
+    fuse_rotary(model)
     called: list[Tensor] = []
     monkeypatch.setattr(fused_rotary, "rotate", lambda x, cos, sin: called.append(x) or rotate(x, cos, sin))
     words = torch.arange(6).view(2, 3)
