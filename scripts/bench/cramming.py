@@ -19,12 +19,14 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from statistics import mean, median
 
 from mlm import train_tokenizer
 from page import machine, table
 from peer_cramming import TASKS, text_of
+from peer_cramming import table as columns_of
 from seeds import Line, over_seeds
 from turns import HERE, Figures, figures
 
@@ -78,6 +80,12 @@ def run(side: str, seed: int, steps: int, args: argparse.Namespace, folder: Path
     return ours(args, seed, folder, around, *budget)
 
 
+def commoner(folder: Path) -> float:
+    """Accuracy of the answer that most development rows have."""
+    labels = Counter(columns_of(folder / "dev.tsv", "label"))
+    return max(labels.values()) / labels.total()
+
+
 def main() -> None:
     summary, _, details = (__doc__ or "").partition("\n\n")
     p = argparse.ArgumentParser(
@@ -114,7 +122,7 @@ def main() -> None:
             lambda side, seed: run(side, seed, steps[side], args, folder, around),
             lambda line: ", ".join(f"{task.name} {line[task.name]:.3f}" for task in TASKS),
         )
-    rows = []
+    rows = [["always the commoner answer", "", *(f"{100 * commoner(args.data / task.name):.1f}" for task in TASKS)]]
     for side in SIDES:
         columns = [[100 * found[side, seed][task.name] for seed in args.seeds] for task in TASKS]
         cells = [f"{mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})" for values in columns]
