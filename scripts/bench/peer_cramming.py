@@ -112,7 +112,7 @@ class Task(NamedTuple):
     lr: float
 
 
-TASKS = (Task("sst2", ("text",), 64, 32, 3, 5e-4), Task("mrpc", ("text_a", "text_b"), SEQ_LEN, 16, 5, 2e-4))
+TASKS = (Task("sst2", ("text",), 64, 32, 2, 5e-4), Task("mrpc", ("text_a", "text_b"), SEQ_LEN, 16, 2, 2e-4))
 
 
 def tuned(task: Task, args: argparse.Namespace, model: str, tokenizer: Any) -> float:
