@@ -19,7 +19,7 @@ from statistics import median
 
 import mlm
 import psutil
-from page import machine, show, table
+from page import machine, place, show, table
 from turns import Figures, Side, environment, in_turns, run_side, turns_parser
 
 AGAIN = 0.02
@@ -74,7 +74,7 @@ def main() -> None:
         + f", medians of {args.repeats} starts, {args.threads} thread{'s' * (args.threads != 1)}, on "
     )
     lines = [f"{said}{machine(args.isa)}:", "", *table(["", "seconds", "CPU-seconds"], rows)]
-    show("starting", lines, args.write)
+    show(place("starting", args.isa), lines, args.write)
 
 
 if __name__ == "__main__":
