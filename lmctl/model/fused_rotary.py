@@ -54,7 +54,9 @@ class FusedRotary:
         return rotate(q.transpose(1, 2), cos, sin).transpose(1, 2), rotate(k.transpose(1, 2), cos, sin).transpose(1, 2)
 
     def _takes(self, x: Tensor, cos: Tensor) -> bool:
-        if not backend.takes(x) or not {x.dtype, cos.dtype} <= set(DTYPES) or x.shape[-1] != cos.shape[-1]:
+        if not backend.takes(x) or not {x.dtype, cos.dtype} <= set(DTYPES):
+            return False
+        if x.dim() != 4 or x.shape[-1] != cos.shape[-1] or len(cos) not in (1, len(x)):
             return False
         if self.keeps_dtype or x.dtype == cos.dtype == torch.float32:
             return True

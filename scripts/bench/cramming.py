@@ -7,9 +7,9 @@ Both are tuned on SST-2 and MRPC with the recipe's rows, epochs and learning rat
 
     python scripts/bench/cramming.py --data data --minutes 30 --seeds 1 2 3 --out cramming.jsonl   # some four hours
 
-Steps and results are appended to --out, and what is there already is not run again. Small networks gain little from a
-second thread, so two commands side by side, each with seeds of its own and `--run-threads 1`, take less time for the
-same steps.
+Steps and results are appended to --out, and what is there already is not run again. Small networks gain less than
+half of what a second thread costs, so two commands side by side, each with seeds of its own and `--run-threads 1`, take
+less time for the same steps.
 """
 
 from __future__ import annotations

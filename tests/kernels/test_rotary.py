@@ -157,6 +157,13 @@ def test_what_the_kernel_does_not_know_is_left_to_transformers(monkeypatch: pyte
             assert torch.equal(one, other)
 
 
+def test_queries_without_rows_are_left_to_transformers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fused_rotary, "rotate", _never)
+    original = transformers_own(modeling_llama)
+    q, (cos, sin) = torch.randn(4, 9, 20), angles_of(1, 9, 20)
+    assert torch.equal(FusedRotary(original)(q, q, cos, sin)[0], original(q, q, cos, sin)[0])
+
+
 def _never(*_: Any) -> Tensor:
     raise AssertionError("called")
 
