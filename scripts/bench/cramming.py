@@ -98,6 +98,8 @@ def main() -> None:
     p.add_argument("--run-threads", type=int, help="of the long runs, if not as many")
     p.add_argument("--out", type=Path, default=Path("cramming.jsonl"))
     args = p.parse_args()
+    if missing := [name for name in ("docs_en", "sst2", "mrpc") if not (args.data / name).is_dir()]:
+        p.error(f"--data: {args.data} has no folder {', '.join(missing)}")
     around = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(prefix="lmctl-bench-") as temporary:
         folder = Path(temporary)
